@@ -1,0 +1,9 @@
+//! postkey gives any mail program OAuth 2.0.
+
+#![forbid(unsafe_code)]
+
+pub mod downstream;
+pub mod protocol;
+pub mod secret;
+pub mod upstream;
+pub mod wire;

@@ -1,0 +1,61 @@
+//! The three mail protocols, and how a connection is protected.
+
+use std::fmt;
+
+/// A mail protocol that postkey speaks on both sides.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Protocol {
+    /// IMAP4rev1, RFC 3501.
+    Imap,
+    /// POP3, RFC 1939.
+    Pop3,
+    /// SMTP message submission, RFC 6409.
+    Smtp,
+}
+
+impl Protocol {
+    /// All of them, in the order in which they are shown to people.
+    pub const ALL: [Self; 3] = [Self::Imap, Self::Pop3, Self::Smtp];
+
+    /// The name in configuration files and logs.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Imap => "imap",
+            Self::Pop3 => "pop3",
+            Self::Smtp => "smtp",
+        }
+    }
+}
+
+/// The name as people write it.
+impl fmt::Display for Protocol {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Imap => "IMAP",
+            Self::Pop3 => "POP3",
+            Self::Smtp => "SMTP",
+        })
+    }
+}
+
+/// How a connection is protected.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Security {
+    /// Not at all: only for clients on this machine, never for a provider.
+    Clear,
+    /// Clear at first, then TLS by `STARTTLS` or `STLS`; nothing else is accepted.
+    StartTls,
+    /// TLS from the first byte (RFC 8314).
+    Tls,
+}
+
+impl Security {
+    /// The name in configuration files.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Clear => "none",
+            Self::StartTls => "starttls",
+            Self::Tls => "tls",
+        }
+    }
+}

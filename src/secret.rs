@@ -1,0 +1,73 @@
+//! Types for what must never be shown: no Debug, no Display, no Serialize, no `==`.
+//!
+//! Their bytes leave only through [`Secret::expose`] and [`Token::expose`], so every place where a secret goes
+//! somewhere is found by searching for that word.
+
+use subtle::ConstantTimeEq;
+use zeroize::Zeroizing;
+
+/// Bytes that nobody may see: a password, a key. Wiped when dropped.
+#[derive(Clone)]
+pub struct Secret(Zeroizing<Vec<u8>>);
+
+impl Secret {
+    /// Takes the bytes over.
+    pub fn new(bytes: Vec<u8>) -> Self {
+        Self(Zeroizing::new(bytes))
+    }
+
+    /// The bytes, for the one who needs them.
+    pub fn expose(&self) -> &[u8] {
+        &self.0
+    }
+
+    /// Whether both hold the same bytes, in a time that tells nothing but their lengths.
+    pub fn same_as(&self, other: &Self) -> bool {
+        self.0.as_slice().ct_eq(other.0.as_slice()).into()
+    }
+}
+
+/// An access token, a refresh token or an authorization code: printable ASCII without blanks.
+///
+/// RFC 6750 section 2.1 allows fewer characters (`b64token`), RFC 6749 appendix A a few more; what matters is that none
+/// of them can end a line, a header field or a SASL field.
+#[derive(Clone)]
+pub struct Token(Zeroizing<String>);
+
+impl Token {
+    /// Longest token that is accepted, in bytes. The largest seen in the field have 4 to 5 KiB.
+    pub const MOST: usize = 16 * 1024;
+
+    /// Checks a token that came from outside. None if it is empty, too long, or holds anything but visible ASCII.
+    pub fn parse(text: &str) -> Option<Self> {
+        let fits = (1..=Self::MOST).contains(&text.len());
+        (fits && text.bytes().all(|byte| byte.is_ascii_graphic())).then(|| Self(Zeroizing::new(text.to_owned())))
+    }
+
+    /// The text, for the one who needs it.
+    pub fn expose(&self) -> &str {
+        &self.0
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_token_cannot_carry_a_field_or_a_line() {
+        for bad in ["", "a b", "a\u{1}auth=Bearer b", "a\r\n", "é", "a\u{7f}"] {
+            assert!(Token::parse(bad).is_none(), "{bad:?}");
+        }
+        assert_eq!(Token::parse("ya29.A-_~+/=").map(|token| token.expose().len()), Some(12));
+        assert!(Token::parse(&"x".repeat(Token::MOST + 1)).is_none());
+    }
+
+    #[test]
+    fn secrets_compare_by_their_bytes() {
+        let secret = Secret::new(b"one".to_vec());
+        assert!(secret.same_as(&Secret::new(b"one".to_vec())));
+        assert!(!secret.same_as(&Secret::new(b"two".to_vec())));
+        assert!(!secret.same_as(&Secret::new(b"one ".to_vec())));
+    }
+}

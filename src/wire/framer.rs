@@ -1,0 +1,167 @@
+//! Cuts a stream of bytes into the lines and literals that a dialogue wants.
+
+use super::{Frame, Want};
+
+/// Bytes that have arrived and are not yet used up.
+#[derive(Default)]
+pub struct Framer {
+    bytes: Vec<u8>,
+    /// Where the unused bytes begin.
+    start: usize,
+    /// Unused bytes already known to hold no line end, so that a line that drips in is scanned once.
+    scanned: usize,
+    /// An overlong line has been reported and its end is still to come.
+    dropping: bool,
+}
+
+impl Framer {
+    /// Adds what has arrived.
+    pub fn push(&mut self, bytes: &[u8]) {
+        self.bytes.drain(..self.start);
+        self.start = 0;
+        self.bytes.extend_from_slice(bytes);
+    }
+
+    /// The next frame of the wanted kind, or None until more bytes have come.
+    pub fn next(&mut self, want: Want) -> Option<Frame<'_>> {
+        match want {
+            Want::Line { limit } => self.line(limit),
+            Want::Literal(length) => self.literal(length),
+            Want::Nothing => None,
+        }
+    }
+
+    /// Whether every byte that arrived has been used.
+    pub fn is_empty(&self) -> bool {
+        self.start == self.bytes.len()
+    }
+
+    /// Gives up all bytes that were not used: the first ones of the relay.
+    pub fn into_rest(mut self) -> Vec<u8> {
+        self.bytes.drain(..self.start);
+        self.bytes
+    }
+
+    fn unused(&self) -> &[u8] {
+        self.bytes.get(self.start..).unwrap_or_default()
+    }
+
+    fn literal(&mut self, length: usize) -> Option<Frame<'_>> {
+        if self.unused().len() < length {
+            return None;
+        }
+        let from = self.start;
+        self.start += length;
+        self.scanned = 0;
+        self.bytes.get(from..self.start).map(Frame::Literal)
+    }
+
+    fn line(&mut self, limit: usize) -> Option<Frame<'_>> {
+        if self.dropping && !self.drop_line() {
+            return None;
+        }
+        let unseen = self.unused().get(self.scanned..).unwrap_or_default();
+        let Some(offset) = unseen.iter().position(|&byte| byte == b'\n') else {
+            self.scanned = self.unused().len();
+            // One byte more than the limit may be the CR of a line that fits.
+            return if self.scanned > limit + 1 { self.overlong(limit) } else { None };
+        };
+        let (from, end) = (self.start, self.start + self.scanned + offset);
+        self.start = end + 1;
+        self.scanned = 0;
+        let line = self.bytes.get(from..end)?;
+        let line = line.strip_suffix(b"\r").unwrap_or(line);
+        Some(if line.len() > limit { Frame::Overlong(line.get(..limit)?) } else { Frame::Line(line) })
+    }
+
+    /// Reports the line that has grown too long, and forgets it up to here.
+    fn overlong(&mut self, limit: usize) -> Option<Frame<'_>> {
+        let from = self.start;
+        self.start = self.bytes.len();
+        self.scanned = 0;
+        self.dropping = true;
+        self.bytes.get(from..from + limit).map(Frame::Overlong)
+    }
+
+    /// Drops bytes up to the end of an overlong line. Whether that end has come.
+    fn drop_line(&mut self) -> bool {
+        let end = self.unused().iter().position(|&byte| byte == b'\n');
+        self.start = end.map_or(self.bytes.len(), |offset| self.start + offset + 1);
+        self.dropping = end.is_none();
+        !self.dropping
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    const LINE: Want = Want::Line { limit: 8 };
+
+    /// Everything that comes out when `bytes` arrive in pieces of the given sizes.
+    fn frames(bytes: &[u8], sizes: &[usize]) -> Vec<String> {
+        let (mut framer, mut rest, mut sizes) = (Framer::default(), bytes, sizes.iter().cycle());
+        let mut seen = Vec::new();
+        while !rest.is_empty() {
+            let (piece, later) = rest.split_at(rest.len().min(*sizes.next().unwrap_or(&1)));
+            framer.push(piece);
+            rest = later;
+            while let Some(frame) = framer.next(LINE) {
+                seen.push(format!("{frame:?}"));
+            }
+        }
+        seen
+    }
+
+    #[test]
+    fn lines_end_with_crlf_or_lf_but_not_with_cr() {
+        let mut framer = Framer::default();
+        framer.push(b"a\r\nb\nc\rd\r\n\r\ne");
+        for line in [&b"a"[..], b"b", b"c\rd", b""] {
+            assert_eq!(framer.next(LINE), Some(Frame::Line(line)));
+        }
+        assert_eq!(framer.next(LINE), None);
+        assert!(!framer.is_empty());
+        assert_eq!(framer.into_rest(), b"e");
+    }
+
+    #[test]
+    fn literals_may_hold_line_ends() {
+        let mut framer = Framer::default();
+        framer.push(b"{3}\r\n\r");
+        assert_eq!(framer.next(LINE), Some(Frame::Line(b"{3}")));
+        assert_eq!(framer.next(Want::Literal(3)), None);
+        framer.push(b"\nx\r\n");
+        assert_eq!(framer.next(Want::Nothing), None);
+        assert_eq!(framer.next(Want::Literal(3)), Some(Frame::Literal(b"\r\nx")));
+        assert_eq!(framer.next(LINE), Some(Frame::Line(b"")));
+        assert!(framer.is_empty());
+    }
+
+    #[test]
+    fn an_overlong_line_is_reported_once_and_costs_its_limit() {
+        let mut framer = Framer::default();
+        framer.push(b"12345678\r");
+        assert_eq!(framer.next(LINE), None);
+        framer.push(b"9");
+        assert_eq!(framer.next(LINE), Some(Frame::Overlong(b"12345678")));
+        for _ in 0..1000 {
+            framer.push(&[b'x'; 1000]);
+            assert_eq!(framer.next(LINE), None);
+        }
+        assert!(framer.bytes.len() <= 1000);
+        framer.push(b"\r\nok\r\n");
+        assert_eq!(framer.next(LINE), Some(Frame::Line(b"ok")));
+    }
+
+    proptest! {
+        #[test]
+        fn frames_do_not_depend_on_how_bytes_arrive(
+            bytes in proptest::collection::vec(prop_oneof![Just(b'\r'), Just(b'\n'), Just(b'x')], 0..60),
+            sizes in proptest::collection::vec(1..20_usize, 1..10),
+        ) {
+            prop_assert_eq!(frames(&bytes, &[1000]), frames(&bytes, &sizes));
+        }
+    }
+}

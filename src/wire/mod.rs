@@ -1,0 +1,195 @@
+//! What both sides of a session share: the contract of a dialogue, and the words that cross it.
+//!
+//! Everything in `wire`, `downstream` and `upstream` is pure: bytes in, bytes and events out. No sockets, no clock.
+
+pub mod framer;
+pub mod sasl;
+
+use crate::secret::{Secret, Token};
+
+/// What a dialogue waits for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Want {
+    /// A line of at most `limit` bytes, its end not counted.
+    Line {
+        /// The longest line that is worth reading, in bytes.
+        limit: usize,
+    },
+    /// Exactly so many bytes (an IMAP literal, RFC 3501 section 4.3).
+    Literal(usize),
+    /// Nothing until the session has acted: what arrives stays in the framer.
+    Nothing,
+}
+
+/// What the framer hands to a dialogue.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Frame<'a> {
+    /// A line without its CRLF or LF.
+    Line(&'a [u8]),
+    /// The bytes of a literal.
+    Literal(&'a [u8]),
+    /// The first bytes of a line that was longer than wanted; the rest of it has been dropped.
+    Overlong(&'a [u8]),
+}
+
+/// One side of a session before it becomes a relay: a state machine fed with frames.
+///
+/// `feed` returns no error: a client's mistake is answered in its own protocol, a provider's is an event to decide about.
+pub trait Dialogue {
+    /// What the session has to act on.
+    type Event;
+    /// What to read next.
+    fn want(&self) -> Want;
+    /// Takes one frame of the wanted kind; appends what is to be sent to `out`.
+    fn feed(&mut self, frame: Frame<'_>, out: &mut Vec<u8>) -> Option<Self::Event>;
+}
+
+/// What the client sends to log in (RFC 4616).
+pub struct Credentials {
+    /// The login name, as typed: valid UTF-8 of at most 255 bytes without control characters.
+    pub user: String,
+    /// The password: 1 to 1024 bytes of any kind but NUL.
+    pub password: Secret,
+}
+
+impl Credentials {
+    /// Checks what a client sent. None where no account and no password could ever look like this.
+    pub fn parse(user: &[u8], password: &[u8]) -> Option<Self> {
+        let user = std::str::from_utf8(user).ok()?;
+        let user_fits = (1..=255).contains(&user.len()) && !user.chars().any(char::is_control);
+        let password_fits = (1..=1024).contains(&password.len()) && !password.contains(&0);
+        (user_fits && password_fits)
+            .then(|| Self { user: user.to_owned(), password: Secret::new(password.to_owned()) })
+    }
+}
+
+/// A SASL mechanism that carries a bearer token.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Mechanism {
+    /// Google's and Microsoft's own.
+    XOAuth2,
+    /// RFC 7628.
+    OAuthBearer,
+}
+
+impl Mechanism {
+    /// The name in capability lists and commands.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::XOAuth2 => "XOAUTH2",
+            Self::OAuthBearer => "OAUTHBEARER",
+        }
+    }
+}
+
+/// What is sent to the provider to log in: an access token ready to use (RFC 6750), and for whom.
+#[derive(Clone)]
+pub struct Bearer {
+    /// The mailbox to open, as the provider names it.
+    pub user: String,
+    /// The access token.
+    pub token: Token,
+    /// The mechanisms that may carry it, the best first; the first that the provider offers is used.
+    pub mechanisms: Vec<Mechanism>,
+}
+
+/// What a server can do, one entry per IMAP capability, POP3 CAPA line or SMTP EHLO line.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Capabilities(pub Vec<String>);
+
+impl Capabilities {
+    /// Whether an entry is exactly this word, or begins with it and a blank. Letters' case does not matter.
+    pub fn has(&self, word: &str) -> bool {
+        self.arguments(word).is_some()
+    }
+
+    /// What follows `word` in the entry that begins with it: "" where nothing does.
+    pub fn arguments(&self, word: &str) -> Option<&str> {
+        self.0.iter().find_map(|entry| {
+            let (name, rest) = entry.split_once(' ').unwrap_or((entry, ""));
+            name.eq_ignore_ascii_case(word).then_some(rest)
+        })
+    }
+}
+
+/// The provider's yes.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Acceptance {
+    /// What the server can do now, if it said so along with its yes (IMAP does, mostly).
+    pub capabilities: Option<Capabilities>,
+}
+
+/// Why a login is refused. Each protocol has its own code for each (protocol.md 2.7: RFC 5530, RFC 3206, RFC 4954).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Reason {
+    /// Unknown account or wrong password; from outside both look the same.
+    Credentials,
+    /// The authorization has ended; a person has to give it anew.
+    AuthorizationEnded,
+    /// The provider refused a token that it had just issued.
+    TokenRefused,
+    /// Something that passes: the network, the authorization server or the mail server.
+    Unavailable,
+    /// The provider has had enough for now: too many connections or logins.
+    Limit,
+    /// The provider has this protocol or this mailbox switched off for the account.
+    Forbidden,
+}
+
+/// A login refused: why, and one line for the person who reads the client's error box.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Refusal {
+    /// Decides the code that the client gets.
+    pub reason: Reason,
+    /// What happened and what to do; shown to the client as [`printable`] text.
+    pub text: String,
+}
+
+impl Refusal {
+    /// A refusal with its text.
+    pub fn new(reason: Reason, text: impl Into<String>) -> Self {
+        Self { reason, text: text.into() }
+    }
+
+    /// The one answer to unknown accounts and wrong passwords.
+    pub fn credentials() -> Self {
+        Self::new(Reason::Credentials, "Wrong user name or password.")
+    }
+}
+
+/// Text from anywhere made fit for one reply line, a log or a terminal: printable ASCII, at most 300 characters.
+///
+/// 300 leaves room for tag and code in the 510 bytes that old clients read (PHPMailer, RFC 5321 section 4.5.3.1.5).
+pub fn printable(text: &str) -> String {
+    let clean = |c: char| if c == ' ' || c.is_ascii_graphic() { c } else { '?' };
+    text.trim().chars().take(300).map(clean).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn printable_text_stays_on_its_line() {
+        assert_eq!(printable("a\r\nb\u{1b}[31m\u{1}é "), "a??b?[31m??");
+        assert_eq!(printable(&"x".repeat(1000)).len(), 300);
+    }
+
+    #[test]
+    fn credentials_cannot_smuggle_fields_or_lines() {
+        for user in [&b""[..], b"a\x01auth=Bearer x", b"a\r\nb", b"a\0b", b"\xff", &[b'x'; 256]] {
+            assert!(Credentials::parse(user, b"secret").is_none(), "{user:?}");
+        }
+        for password in [&b""[..], b"a\0b", &[b'x'; 1025]] {
+            assert!(Credentials::parse(b"ann@example.com", password).is_none());
+        }
+        assert!(Credentials::parse("ann@exämple.com".as_bytes(), b"\xff\r\n").is_some());
+    }
+
+    #[test]
+    fn capabilities_are_found_whatever_their_case() {
+        let list = Capabilities(vec!["IMAP4rev1".into(), "SIZE 1000".into(), "STLS".into()]);
+        assert!(list.has("imap4REV1") && list.has("STLS") && !list.has("IMAP4"));
+        assert_eq!(list.arguments("size"), Some("1000"));
+    }
+}
