@@ -2,6 +2,7 @@
 
 #![forbid(unsafe_code)]
 
+pub mod config;
 pub mod downstream;
 pub mod protocol;
 pub mod secret;

@@ -1,0 +1,53 @@
+//! A provider: its authorization server and its mail servers.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+
+use url::Url;
+
+use crate::protocol::{Protocol, Security};
+use crate::wire::Mechanism;
+
+/// All that is known of a provider.
+#[derive(Clone, Debug)]
+pub struct Provider {
+    /// Its name in the configuration.
+    pub name: String,
+    /// The domains of its addresses, lower case.
+    pub domains: Vec<String>,
+    /// RFC 6749 section 3.1; may carry a query of its own.
+    pub authorization_endpoint: Url,
+    /// RFC 6749 section 3.2.
+    pub token_endpoint: Url,
+    /// What `iss` in the authorization response has to be (RFC 9207), where it is known.
+    pub issuer: Option<String>,
+    /// The scopes that mail needs.
+    pub scope: Vec<String>,
+    /// Parameters of the authorization request beside the standard ones.
+    pub authorization_parameters: BTreeMap<String, String>,
+    /// The client registration, where one is configured for all accounts.
+    pub client_id: Option<String>,
+    /// Its secret, where there is one.
+    pub client_secret_file: Option<PathBuf>,
+    /// Where the browser returns to; without a port any free one is used (RFC 8252 section 7.3).
+    pub redirect_uri: Url,
+    /// The mechanisms to use, the best first.
+    pub mechanisms: Vec<Mechanism>,
+    /// The certificate authorities to trust instead of the system's.
+    pub ca_file: Option<PathBuf>,
+    /// Its mail servers; a protocol that is missing is not served.
+    pub servers: BTreeMap<Protocol, Server>,
+    /// What a user should know before starting.
+    pub note: Option<String>,
+}
+
+/// A mail server of a provider.
+#[derive(Clone, Debug)]
+pub struct Server {
+    /// Its name, which its certificate must have.
+    pub host: String,
+    /// Its port.
+    pub port: u16,
+    /// [`Security::Tls`] or [`Security::StartTls`].
+    pub security: Security,
+}
