@@ -1,4 +1,4 @@
-//! The three mail protocols, and how a connection is protected.
+//! The three mail protocols, how a connection is protected, and how a bearer is carried.
 
 use std::fmt;
 
@@ -56,6 +56,25 @@ impl Security {
             Self::Clear => "none",
             Self::StartTls => "starttls",
             Self::Tls => "tls",
+        }
+    }
+}
+
+/// A SASL mechanism that carries a bearer token.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Mechanism {
+    /// Google's and Microsoft's own.
+    XOAuth2,
+    /// RFC 7628.
+    OAuthBearer,
+}
+
+impl Mechanism {
+    /// The name in capability lists and commands.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::XOAuth2 => "XOAUTH2",
+            Self::OAuthBearer => "OAUTHBEARER",
         }
     }
 }

@@ -5,8 +5,7 @@ use std::path::PathBuf;
 
 use url::Url;
 
-use crate::protocol::{Protocol, Security};
-use crate::wire::Mechanism;
+use crate::protocol::{Mechanism, Protocol, Security};
 
 /// All that is known of a provider.
 #[derive(Clone, Debug)]

@@ -5,6 +5,7 @@
 pub mod framer;
 pub mod sasl;
 
+use crate::protocol::Mechanism;
 use crate::secret::{Secret, Token};
 
 /// What a dialogue waits for.
@@ -58,27 +59,7 @@ impl Credentials {
         let user = std::str::from_utf8(user).ok()?;
         let user_fits = (1..=255).contains(&user.len()) && !user.chars().any(char::is_control);
         let password_fits = (1..=1024).contains(&password.len()) && !password.contains(&0);
-        (user_fits && password_fits)
-            .then(|| Self { user: user.to_owned(), password: Secret::new(password.to_owned()) })
-    }
-}
-
-/// A SASL mechanism that carries a bearer token.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Mechanism {
-    /// Google's and Microsoft's own.
-    XOAuth2,
-    /// RFC 7628.
-    OAuthBearer,
-}
-
-impl Mechanism {
-    /// The name in capability lists and commands.
-    pub const fn name(self) -> &'static str {
-        match self {
-            Self::XOAuth2 => "XOAUTH2",
-            Self::OAuthBearer => "OAUTHBEARER",
-        }
+        (user_fits && password_fits).then(|| Self { user: user.to_owned(), password: Secret::new(password.to_owned()) })
     }
 }
 

@@ -5,7 +5,8 @@ use base64::alphabet::STANDARD;
 use base64::engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig};
 use zeroize::Zeroizing;
 
-use super::{Bearer, Credentials, Mechanism};
+use super::{Bearer, Credentials};
+use crate::protocol::Mechanism;
 
 /// Longest base64 line of a SASL exchange (RFC 4954 section 4).
 pub const LINE_LIMIT: usize = 12_288;
@@ -100,7 +101,10 @@ mod tests {
             message(Mechanism::OAuthBearer, "ann@example.test", "tok-123"),
             "bixhPWFubkBleGFtcGxlLnRlc3QsAWF1dGg9QmVhcmVyIHRvay0xMjMBAQ=="
         );
-        assert_eq!(message(Mechanism::OAuthBearer, "we,ird=name", "x"), "bixhPXdlPTJDaXJkPTNEbmFtZSwBYXV0aD1CZWFyZXIgeAEB");
+        assert_eq!(
+            message(Mechanism::OAuthBearer, "we,ird=name", "x"),
+            "bixhPXdlPTJDaXJkPTNEbmFtZSwBYXV0aD1CZWFyZXIgeAEB"
+        );
     }
 
     #[test]
