@@ -2,9 +2,12 @@
 
 #![forbid(unsafe_code)]
 
+pub mod clock;
 pub mod config;
-pub mod downstream;
+//pub mod downstream;
 pub mod protocol;
 pub mod secret;
-pub mod upstream;
+pub mod token;
+//pub mod upstream;
+pub mod vault;
 pub mod wire;
