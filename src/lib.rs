@@ -5,6 +5,7 @@
 pub mod clock;
 pub mod config;
 //pub mod downstream;
+pub mod oauth;
 pub mod protocol;
 pub mod secret;
 pub mod token;
