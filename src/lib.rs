@@ -2,11 +2,15 @@
 
 #![forbid(unsafe_code)]
 
+pub mod broker;
 pub mod clock;
 pub mod config;
 //pub mod downstream;
+pub mod exit;
+pub mod net;
 pub mod oauth;
 pub mod protocol;
+pub mod relay;
 pub mod secret;
 pub mod token;
 //pub mod upstream;

@@ -138,7 +138,7 @@ impl Pending {
             .map_err(|_| Failure::Misconfigured("the redirect URI is not valid".to_owned()))?;
         let client = registration.client()?.set_redirect_uri(redirect_uri);
         let request = client.exchange_code(code).set_pkce_verifier(self.verifier);
-        let body = request.request_async(&|request| http.send(request)).await.map_err(failure)?;
+        let body = request.request_async(http).await.map_err(failure)?;
         body.into_token_set(clock.now(), None)
     }
 }

@@ -1,8 +1,9 @@
 //! HTTP for token requests: the only file that knows reqwest.
 
+use std::pin::Pin;
 use std::time::Duration;
 
-use oauth2::{HttpRequest, HttpResponse};
+use oauth2::{AsyncHttpClient, HttpRequest, HttpResponse};
 use reqwest::header::CONTENT_TYPE;
 use reqwest::redirect::Policy;
 use tokio_rustls::rustls::ClientConfig;
@@ -74,7 +75,7 @@ impl Http {
     }
 
     /// Sends one request and reads the whole answer, if it is one that OAuth knows.
-    pub(super) async fn send(&self, request: HttpRequest) -> Result<HttpResponse, HttpError> {
+    async fn send(&self, request: HttpRequest) -> Result<HttpResponse, HttpError> {
         let request = reqwest::Request::try_from(request).map_err(network)?;
         let mut response = self.0.execute(request).await.map_err(network)?;
         let status = response.status().as_u16();
@@ -95,6 +96,16 @@ impl Http {
         let mut answer = HttpResponse::new(body);
         *answer.status_mut() = response.status();
         Ok(answer)
+    }
+}
+
+/// Makes this the HTTP client of the oauth2 crate.
+impl<'c> AsyncHttpClient<'c> for Http {
+    type Error = HttpError;
+    type Future = Pin<Box<dyn Future<Output = Result<HttpResponse, HttpError>> + Send + 'c>>;
+
+    fn call(&'c self, request: HttpRequest) -> Self::Future {
+        Box::pin(self.send(request))
     }
 }
 

@@ -5,11 +5,14 @@ mod http;
 pub mod refresh;
 mod response;
 
+use std::path::Path;
+
 use oauth2::basic::{BasicRevocationErrorResponse, BasicTokenIntrospectionResponse};
 use oauth2::{
     AuthType, ClientId, ClientSecret, EndpointNotSet, EndpointSet, RequestTokenError, StandardRevocableToken, TokenUrl,
 };
 use url::Url;
+use zeroize::Zeroizing;
 
 use crate::secret::Secret;
 use crate::wire::printable;
@@ -70,6 +73,13 @@ impl Registration {
             .map_err(|_| Failure::Misconfigured("the client secret is not text".to_owned()))?;
         Ok(client.set_client_secret(ClientSecret::new(secret.to_owned())))
     }
+}
+
+/// Reads a client secret from its file; a line end behind it does not belong to it.
+pub fn read_secret(file: &Path) -> Result<Secret, Failure> {
+    let unreadable = |error| format!("the client secret cannot be read from {}: {error}", file.display());
+    let bytes = std::fs::read(file).map(Zeroizing::new).map_err(|error| Failure::Misconfigured(unreadable(error)))?;
+    Ok(Secret::new(bytes.trim_ascii_end().to_vec()))
 }
 
 /// What a failed request means. Nothing is decided on HTTP's 400 alone, and an answer that is no OAuth error (a captive

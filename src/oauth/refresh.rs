@@ -21,7 +21,7 @@ pub async fn refresh(
     let body = client
         .exchange_refresh_token(&refresh_token)
         .add_scopes(scope.iter().cloned().map(Scope::new))
-        .request_async(&|request| http.send(request))
+        .request_async(http)
         .await
         .map_err(failure)?;
     body.into_token_set(clock.now(), Some(token.clone()))

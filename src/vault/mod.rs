@@ -19,6 +19,7 @@ use crate::clock::Moment;
 use crate::secret::{Secret, Token};
 use crate::token::{Life, TokenSet};
 use password::Password;
+pub use seal::random;
 use seal::{AccountKey, Damaged, Derived, Sealed, Wrapped};
 use store::Store;
 pub use store::StoreError;
@@ -45,6 +46,8 @@ pub enum VaultError {
     Damaged(String),
     /// Reading or writing failed.
     Store(StoreError),
+    /// The work was cut short by a defect or by the end of the process.
+    Interrupted,
 }
 
 impl std::fmt::Display for VaultError {
@@ -72,6 +75,7 @@ impl std::fmt::Display for VaultError {
                  set it up again"
             ),
             Self::Store(error) => error.fmt(f),
+            Self::Interrupted => f.write_str("the vault was interrupted at its work; see the log"),
         }
     }
 }
@@ -254,10 +258,15 @@ impl Vault {
         })
     }
 
+    /// Whether this token set is the current one, and the one before it is still kept.
+    pub fn is_unsettled(&self, address: &str, generation: u64) -> bool {
+        let account = self.account(address);
+        account.is_some_and(|account| account.previous.is_some() && account.current.generation == generation)
+    }
+
     /// Drops the token set before this one: this one has worked.
     pub fn settle(&self, address: &str, generation: u64) -> Result<(), VaultError> {
-        let unsettled = |account: &Account| account.previous.is_some() && account.current.generation == generation;
-        if !self.account(address).is_some_and(|account| unsettled(&account)) {
+        if !self.is_unsettled(address, generation) {
             return Ok(());
         }
         self.change(address, |account| {
