@@ -65,3 +65,21 @@ impl Exchange {
         !matches!(self, Self::Begun(..))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::secret::Token;
+
+    #[test]
+    fn the_message_goes_along_as_long_as_the_line_fits() {
+        let token = Token::parse("tok-123").unwrap();
+        let bearer = Bearer { user: "ann@example.test".into(), token, mechanisms: vec![Mechanism::XOAuth2] };
+        let line = "AUTH XOAUTH2 dXNlcj1hbm5AZXhhbXBsZS50ZXN0AWF1dGg9QmVhcmVyIHRvay0xMjMBAQ==\r\n";
+        for (limit, sent, is_sent) in [(line.len(), line, true), (line.len() - 1, "AUTH XOAUTH2\r\n", false)] {
+            let mut out = Vec::new();
+            let exchange = Exchange::with(Mechanism::XOAuth2, &bearer).start("AUTH", limit, &mut out);
+            assert_eq!((out.as_slice(), exchange.is_sent()), (sent.as_bytes(), is_sent));
+        }
+    }
+}

@@ -146,9 +146,11 @@ impl Imap {
     /// literal; reading on after one would take its bytes for replies.
     fn untagged(&mut self, reply: &Reply) -> Result<(), Fault> {
         match reply.word.as_str() {
-            "CAPABILITY" => self.listed = Some(list(reply.text)),
             "OK" | "NO" | "BAD" => {}
-            _ if reply.text.ends_with('}') => return Err(Fault::Protocol("sent a literal before the login")),
+            word if word.ends_with('}') || reply.text.ends_with('}') => {
+                return Err(Fault::Protocol("sent a literal before the login"));
+            }
+            "CAPABILITY" => self.listed = Some(list(reply.text)),
             _ => {}
         }
         Ok(())
