@@ -5,7 +5,7 @@
 pub mod broker;
 pub mod clock;
 pub mod config;
-//pub mod downstream;
+pub mod downstream;
 pub mod exit;
 pub mod net;
 pub mod oauth;
@@ -13,6 +13,6 @@ pub mod protocol;
 pub mod relay;
 pub mod secret;
 pub mod token;
-//pub mod upstream;
+pub mod upstream;
 pub mod vault;
 pub mod wire;
