@@ -2,7 +2,7 @@
 
 mod reach;
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -214,7 +214,7 @@ impl Broker {
     }
 
     /// What a client may be promised before it has said who it is: what all of these providers offer.
-    pub fn known(&self, providers: &[String], protocol: Protocol) -> Capabilities {
+    pub fn known(&self, providers: &BTreeSet<String>, protocol: Protocol) -> Capabilities {
         let known = lock(&self.known);
         let mut lists = providers.iter().map(|provider| known.get(&(provider.clone(), protocol)));
         let Some(Some(first)) = lists.next() else { return Capabilities::default() };

@@ -40,7 +40,7 @@ pub struct Offer {
 }
 
 /// The dialogue with a client, in whatever protocol.
-pub trait Downstream: Dialogue<Event = Event> + Send {
+pub trait Downstream: Dialogue<Event = Event> {
     /// Sends the greeting.
     fn greet(&mut self, out: &mut Vec<u8>);
     /// The handshake is done: everything said before is forgotten.

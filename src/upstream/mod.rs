@@ -71,7 +71,7 @@ pub struct Approach {
 }
 
 /// The dialogue with a provider's server, in whatever protocol.
-pub trait Upstream: Dialogue<Event = Event> + Send {
+pub trait Upstream: Dialogue<Event = Event> {
     /// The handshake is done: everything heard before is forgotten, and the capabilities are asked for again.
     fn tls_started(&mut self, out: &mut Vec<u8>);
     /// Sends the bearer; only after [`Event::Ready`].

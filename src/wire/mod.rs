@@ -36,7 +36,7 @@ pub enum Frame<'a> {
 /// One side of a session before it becomes a relay: a state machine fed with frames.
 ///
 /// `feed` returns no error: a client's mistake is answered in its own protocol, a provider's is an event to decide about.
-pub trait Dialogue {
+pub trait Dialogue: Send {
     /// What the session has to act on.
     type Event;
     /// What to read next.
