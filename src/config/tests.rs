@@ -375,6 +375,8 @@ fn ports_may_repeat_where_they_are_free_ones_or_of_other_addresses() {
     assert_eq!(good(&two("127.0.0.1:0", "127.0.0.1:0")).listeners.len(), 2);
     assert_eq!(good(&two("127.0.0.1:1", "[::1]:1")).listeners.len(), 2);
     assert_eq!(good(&two("127.0.0.1:1", "127.0.0.2:1")).listeners.len(), 2);
+    let every = &bad(&two("0.0.0.0:1", "127.0.0.1:1"))[1];
+    assert_eq!(every, "6:11: listener.address: 127.0.0.1:1 is taken by 0.0.0.0:1 in line 3; choose another port");
     assert_eq!(
         bad(&two("127.0.0.1:1", "127.0.0.1:1")),
         ["6:11: listener.address: 127.0.0.1:1 is taken by 127.0.0.1:1 in line 3; choose another port"]
