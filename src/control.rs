@@ -337,7 +337,9 @@ async fn answer_on(mut stream: UnixStream, control: &Control) -> io::Result<()> 
 /// Sends a request to the daemon and waits for its reply. None if no daemon listens there.
 pub async fn ask(socket: &Path, request: &Request) -> io::Result<Option<Reply>> {
     let mut stream = match UnixStream::connect(socket).await {
-        Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused) => return Ok(None),
+        Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused) => {
+            return Ok(None);
+        }
         stream => stream?,
     };
     write_line(&mut stream, request).await?;
@@ -367,9 +369,10 @@ impl From<VaultError> for Failed {
         let exit = match &error {
             VaultError::WrongCredentials => Exit::NoPermission,
             VaultError::NoAccount(_) => Exit::NoUser,
-            VaultError::NoSlot(_) | VaultError::SlotExists(_) | VaultError::LastSlot(_) | VaultError::LooksGenerated => {
-                Exit::Data
-            }
+            VaultError::NoSlot(_)
+            | VaultError::SlotExists(_)
+            | VaultError::LastSlot(_)
+            | VaultError::LooksGenerated => Exit::Data,
             VaultError::Damaged(_) | VaultError::Store(_) => Exit::Io,
             VaultError::Interrupted => Exit::Software,
         };

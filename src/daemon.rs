@@ -31,7 +31,10 @@ impl Daemon {
     pub async fn start(config: Config, clock: Clock) -> Result<Self, Failed> {
         let vault = Vault::open(&config.state_dir)?;
         for address in vault.damaged() {
-            tracing::error!(account = address, "the vault's record is damaged; `postkey forget` and `postkey authorize` it");
+            tracing::error!(
+                account = address,
+                "the vault's record is damaged; `postkey forget` and `postkey authorize` it"
+            );
         }
         let config = Arc::new(config);
         let broker = Arc::new(Broker::new(Arc::clone(&config), vault, clock));
@@ -66,7 +69,9 @@ impl Daemon {
 /// Binds a listener's addresses.
 fn bind(listener: &Listener, broker: &Arc<Broker>) -> Result<Vec<(TcpListener, Arc<Door>, Listening)>, Failed> {
     let tls = match &listener.certificate {
-        Some(files) => Some(tls::server_config(&files.chain, &files.key).map_err(|error| Failed::new(Exit::Config, error))?),
+        Some(files) => {
+            Some(tls::server_config(&files.chain, &files.key).map_err(|error| Failed::new(Exit::Config, error))?)
+        }
         None => None,
     };
     let door = Arc::new(Door {

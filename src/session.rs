@@ -78,7 +78,8 @@ async fn log_in_client(socket: TcpStream, peer: SocketAddr, door: &Door) -> io::
     for _ in 0..TRIES {
         let Some((next, credentials)) = client.next_login(door).await? else { return Ok(None) };
         client = next;
-        match answer(&credentials, &client, door).await {
+        let client_name = client.dialogue.client_name().map(str::to_owned);
+        match answer(&credentials, client_name.as_deref(), door).await {
             Ok((account, server, acceptance)) => {
                 info!(account = account.address, %peer, protocol = door.protocol.name(), "logged in");
                 return client.accept(account.address.clone(), server, &acceptance).await.map(Some);
@@ -96,12 +97,12 @@ async fn log_in_client(socket: TcpStream, peer: SocketAddr, door: &Door) -> io::
 /// The password first; then, and only then, the provider.
 async fn answer(
     credentials: &Credentials,
-    client: &Client,
+    client_name: Option<&str>,
     door: &Door,
 ) -> Result<(Arc<Account>, Connection, Acceptance), Refusal> {
     let account = door.broker.unlock(credentials).await?;
     door.check_served(&account)?;
-    let (server, acceptance) = log_in(&door.broker, &account, door.protocol, client.dialogue.client_name()).await?;
+    let (server, acceptance) = log_in(&door.broker, &account, door.protocol, client_name).await?;
     Ok((account, server, acceptance))
 }
 
