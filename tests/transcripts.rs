@@ -13,6 +13,14 @@
 //! = rest "b NOOP\r\n"                      what the framer holds then
 //! ```
 //!
+//! The side towards a provider has the header `upstream imap security=tls` (or `starttls`) and these words:
+//!
+//! ```text
+//! = starttls | = ready "LIST" | = accepted ["LIST"] | = rejected VERDICT "words"
+//! = busy "words" | = no-starttls | = preauth | = no-mechanism "offered" | = broken "what it did"
+//! = tls started | = authenticate USER TOKEN MECHANISM;..
+//! ```
+//!
 //! In lines and words `\r`, `\n`, `\\`, `\"` and `\xNN` are escapes; a line that ends with a single `\` has no CRLF.
 //! What a dialogue sends and reports has to be written down completely: nothing more, nothing less, in this order.
 
@@ -20,9 +28,11 @@ use std::collections::{BTreeMap, VecDeque};
 use std::path::{Path, PathBuf};
 
 use postkey::downstream::{self, Downstream, Offer, Tls};
-use postkey::protocol::Protocol;
+use postkey::protocol::{Mechanism, Protocol, Security};
+use postkey::secret::Token;
+use postkey::upstream::{self, Approach, Fault, Rejection, Upstream};
 use postkey::wire::framer::Framer;
-use postkey::wire::{Acceptance, Capabilities, Frame, Reason, Refusal, Want};
+use postkey::wire::{Acceptance, Bearer, Capabilities, Frame, Reason, Refusal, Want};
 
 #[test]
 fn every_transcript_holds_however_its_bytes_arrive() {
@@ -31,7 +41,8 @@ fn every_transcript_holds_however_its_bytes_arrive() {
         let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/transcripts").join(protocol.name());
         files.extend(std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path()));
     }
-    let failures: Vec<String> = files.iter().filter_map(|path| Script::read(path).and_then(|it| it.check()).err()).collect();
+    let failures: Vec<String> =
+        files.iter().filter_map(|path| Script::read(path).and_then(|it| it.check()).err()).collect();
     assert!(files.len() > 3, "the transcripts have not been found");
     assert!(failures.is_empty(), "\n{}\n", failures.join("\n"));
 }
@@ -43,8 +54,18 @@ trait Subject {
     fn want(&self) -> Want;
     /// Feeds one frame; an event is given in the transcript's words.
     fn feed(&mut self, frame: Frame<'_>, out: &mut Vec<u8>) -> Option<Vec<String>>;
-    /// Does what the session does. False where the words are no act, so an event to wait for.
-    fn act(&mut self, words: &[&str], out: &mut Vec<u8>) -> bool;
+    /// Does what the session does.
+    fn act(&mut self, words: &[&str], out: &mut Vec<u8>) -> Act;
+}
+
+/// What became of an act.
+enum Act {
+    /// It is done.
+    Done,
+    /// It could not be done; the reason is given like an event.
+    Failed(Vec<String>),
+    /// The words are no act, so an event to wait for.
+    Unknown,
 }
 
 /// Options of a transcript's header line.
@@ -54,7 +75,7 @@ type Options = BTreeMap<String, String>;
 fn subject(role: &str, protocol: Protocol, options: &Options, out: &mut Vec<u8>) -> Option<Box<dyn Subject>> {
     match role {
         "downstream" => Some(Box::new(ClientSide::new(protocol, options, out))),
-        // "upstream" => Some(Box::new(ProviderSide::new(protocol, options, out))),
+        "upstream" => Some(Box::new(ProviderSide::new(protocol, options))),
         _ => None,
     }
 }
@@ -95,7 +116,7 @@ impl Subject for ClientSide {
         Some(words)
     }
 
-    fn act(&mut self, words: &[&str], out: &mut Vec<u8>) -> bool {
+    fn act(&mut self, words: &[&str], out: &mut Vec<u8>) -> Act {
         match words {
             ["accept"] => self.0.accept(&Acceptance { capabilities: None }, out),
             ["accept", list] => self.0.accept(&Acceptance { capabilities: Some(capabilities(list)) }, out),
@@ -103,9 +124,9 @@ impl Subject for ClientSide {
             ["refuse", reason, text] => self.0.refuse(&Refusal::new(self::reason(reason), *text), out),
             ["dismiss", why] => self.0.dismiss(why, out),
             ["tls", "started"] => self.0.tls_started(),
-            _ => return false,
+            _ => return Act::Unknown,
         }
-        true
+        Act::Done
     }
 }
 
@@ -122,6 +143,71 @@ fn reason(word: &str) -> Reason {
         "limit" => Reason::Limit,
         "forbidden" => Reason::Forbidden,
         other => panic!("no reason: {other}"),
+    }
+}
+
+/// Our side towards the provider. Options: `security=tls|starttls`, `name=..`.
+struct ProviderSide(Box<dyn Upstream>);
+
+impl ProviderSide {
+    fn new(protocol: Protocol, options: &Options) -> Self {
+        let security = match options.get("security").map(String::as_str) {
+            Some("starttls") => Security::StartTls,
+            _ => Security::Tls,
+        };
+        let client_name = options.get("name").map_or("client.test", String::as_str).to_owned();
+        Self(upstream::new(protocol, Approach { security, client_name }))
+    }
+}
+
+impl Subject for ProviderSide {
+    fn want(&self) -> Want {
+        self.0.want()
+    }
+
+    fn feed(&mut self, frame: Frame<'_>, out: &mut Vec<u8>) -> Option<Vec<String>> {
+        Some(match self.0.feed(frame, out)? {
+            upstream::Event::StartTls => vec!["starttls".into()],
+            upstream::Event::Ready(list) => vec!["ready".into(), list.0.join(";")],
+            upstream::Event::Accepted(Acceptance { capabilities: None }) => vec!["accepted".into()],
+            upstream::Event::Accepted(Acceptance { capabilities: Some(list) }) => {
+                vec!["accepted".into(), list.0.join(";")]
+            }
+            upstream::Event::Rejected(Rejection { verdict, said }) => {
+                vec!["rejected".into(), format!("{verdict:?}").to_lowercase(), said]
+            }
+            upstream::Event::Unexpected(fault) => fault_words(fault),
+        })
+    }
+
+    fn act(&mut self, words: &[&str], out: &mut Vec<u8>) -> Act {
+        match words {
+            ["tls", "started"] => self.0.tls_started(out),
+            ["authenticate", user, token, mechanisms] => {
+                let token = Token::parse(token).expect("a token");
+                let mechanisms = mechanisms.split(';').map(mechanism).collect();
+                if let Err(fault) = self.0.authenticate(Bearer { user: (*user).into(), token, mechanisms }, out) {
+                    return Act::Failed(fault_words(fault));
+                }
+            }
+            _ => return Act::Unknown,
+        }
+        Act::Done
+    }
+}
+
+fn mechanism(name: &str) -> Mechanism {
+    let known = [Mechanism::XOAuth2, Mechanism::OAuthBearer].into_iter().find(|it| it.name() == name);
+    known.unwrap_or_else(|| panic!("no mechanism: {name}"))
+}
+
+fn fault_words(fault: Fault) -> Vec<String> {
+    match fault {
+        Fault::Busy(said) => vec!["busy".into(), said],
+        Fault::NoStartTls => vec!["no-starttls".into()],
+        Fault::PreAuth => vec!["preauth".into()],
+        Fault::NoMechanism(offered) => vec!["no-mechanism".into(), offered],
+        Fault::Protocol(what) => vec!["broken".into(), what.into()],
     }
 }
 
@@ -197,8 +283,7 @@ impl Script {
         self.replay("whole", &|burst| vec![burst])?;
         self.replay("byte by byte", &|burst| burst.chunks(1).collect())?;
         for position in 1..longest {
-            let cut = |burst: &'_ _| halves(burst, position);
-            self.replay(&format!("split at {position}"), &cut)?;
+            self.replay(&format!("split at {position}"), &|burst| halves(burst, position))?;
         }
         Ok(())
     }
@@ -279,11 +364,13 @@ impl Run {
             return Err("a session hangs up here: there are bytes from before the handshake".into());
         }
         let mut out = Vec::new();
-        if !self.subject.act(&brief, &mut out) {
-            return self.expect(&Seen::Event(words.to_vec()));
-        }
+        let event = match self.subject.act(&brief, &mut out) {
+            Act::Done => None,
+            Act::Failed(event) => Some(event),
+            Act::Unknown => return self.expect(&Seen::Event(words.to_vec())),
+        };
         self.all_is_told()?;
-        self.note(&out, None);
+        self.note(&out, event);
         self.pump();
         Ok(())
     }
