@@ -1,6 +1,8 @@
 //! Our half of the dialogue towards the client: greets, reads its login, answers in its protocol.
 
+mod exchange;
 pub mod imap;
+mod manners;
 pub mod pop3;
 pub mod smtp;
 
@@ -64,4 +66,34 @@ pub fn new(protocol: Protocol, offer: Offer) -> Box<dyn Downstream> {
         Protocol::Pop3 => Box::new(pop3::Pop3::new(offer)),
         Protocol::Smtp => Box::new(smtp::Smtp::new(offer)),
     }
+}
+
+/// Appends one line and its end.
+fn reply(out: &mut Vec<u8>, line: &str) {
+    out.extend_from_slice(line.as_bytes());
+    out.extend_from_slice(b"\r\n");
+}
+
+/// The first word, and what follows the one blank after it.
+fn split_word(line: &[u8]) -> (&[u8], &[u8]) {
+    let mut parts = line.splitn(2, |&byte| byte == b' ');
+    (parts.next().unwrap_or_default(), parts.next().unwrap_or_default())
+}
+
+/// A command's name as the match statements spell it.
+fn verb(word: &[u8]) -> String {
+    String::from_utf8_lossy(word).to_ascii_uppercase()
+}
+
+/// The provider's capabilities that may be shown before login: all that fit in a line, but the hidden ones.
+///
+/// `hidden` holds first words in any case; one that ends with `=` hides whatever follows.
+fn shown<'a>(known: &'a Capabilities, hidden: &'static [&'static str]) -> impl Iterator<Item = &'a str> {
+    let hides = |entry: &str, word: &str| match word.strip_suffix('=') {
+        Some(name) => entry.split_once('=').is_some_and(|(before, _)| before.eq_ignore_ascii_case(name)),
+        None => entry.split(' ').next().is_some_and(|first| first.eq_ignore_ascii_case(word)),
+    };
+    let fits = |entry: &str| (1..=500).contains(&entry.len()) && entry.bytes().all(|it| matches!(it, b' '..=b'~'));
+    let entries = known.0.iter().map(|entry| entry.trim_matches(' '));
+    entries.filter(move |entry| fits(entry) && !hidden.iter().any(|word| hides(entry, word)))
 }

@@ -35,7 +35,7 @@ pub struct Imap {
     state: State,
     /// How many commands we have sent; the last one's tag has this number.
     commands: u32,
-    /// The newest list of capabilities that came since it was asked for, or since AUTHENTICATE.
+    /// The untagged list of capabilities that came since our last command.
     listed: Option<Capabilities>,
     allowance: Allowance,
 }
@@ -107,15 +107,14 @@ impl Imap {
             (Kind::Untagged, _, state) => self.untagged(reply).map(|()| (state, None)),
             (Kind::Tagged, "OK", State::StartTls) => Ok((State::Handshake, Some(Event::StartTls))),
             (Kind::Tagged, _, State::StartTls) => Err(Fault::NoStartTls),
-            (Kind::Tagged, "OK", State::Capability) => match coded_list(reply.text).or(self.listed.take()) {
-                Some(list) => Ok(ready(list)),
-                None => Err(Fault::Protocol("did not say what it can do")),
-            },
+            (Kind::Tagged, "OK", State::Capability) => {
+                self.newest(reply.text).map(ready).ok_or(Fault::Protocol("did not say what it can do"))
+            }
             (Kind::Challenge, _, State::Authenticating(exchange)) => {
                 Ok((State::Authenticating(exchange.challenged(out)?), None))
             }
             (Kind::Tagged, "OK", State::Authenticating(exchange)) if exchange.is_sent() => {
-                let capabilities = coded_list(reply.text).or(self.listed.take());
+                let capabilities = self.newest(reply.text);
                 Ok((State::Over, Some(Event::Accepted(Acceptance { capabilities }))))
             }
             (Kind::Tagged, "NO" | "BAD", State::Authenticating(_)) => Ok((State::Over, Some(rejected(reply)))),
@@ -140,6 +139,12 @@ impl Imap {
     fn ask(&mut self, out: &mut Vec<u8>) -> State {
         self.command("CAPABILITY", out);
         State::Capability
+    }
+
+    /// The list in our command's end, else the untagged one that came before it.
+    fn newest(&mut self, text: &str) -> Option<Capabilities> {
+        let listed = self.listed.take();
+        coded_list(text).or(listed)
     }
 
     /// Keeps a list of capabilities, reads past everything else. Nothing that a server has to say before login is a
@@ -187,7 +192,6 @@ impl Upstream for Imap {
         let State::Ready(list) = mem::replace(&mut self.state, State::Over) else { return Err(NOT_READY) };
         let exchange = Exchange::begin(&bearer, &mechanisms(&list))?;
         self.commands += 1;
-        self.listed = None;
         let limit = if list.has("SASL-IR") { COMMAND_LIMIT } else { 0 };
         self.state = State::Authenticating(exchange.start(&format!("{} AUTHENTICATE", self.tag()), limit, out));
         Ok(())

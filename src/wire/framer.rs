@@ -2,6 +2,9 @@
 
 use super::{Frame, Want};
 
+/// How a TLS handshake begins (RFC 8446 section 5.1). It may hold no line end at all, and nobody should wait for one.
+pub const TLS_RECORD: [u8; 2] = [0x16, 0x03];
+
 /// Bytes that have arrived and are not yet used up.
 #[derive(Default)]
 pub struct Framer {
@@ -59,6 +62,9 @@ impl Framer {
     fn line(&mut self, limit: usize) -> Option<Frame<'_>> {
         if self.dropping && !self.drop_line() {
             return None;
+        }
+        if self.unused().starts_with(&TLS_RECORD) {
+            return self.overlong(TLS_RECORD.len());
         }
         let unseen = self.unused().get(self.scanned..).unwrap_or_default();
         let Some(offset) = unseen.iter().position(|&byte| byte == b'\n') else {
@@ -137,6 +143,15 @@ mod tests {
         assert_eq!(framer.next(Want::Literal(3)), Some(Frame::Literal(b"\r\nx")));
         assert_eq!(framer.next(LINE), Some(Frame::Line(b"")));
         assert!(framer.is_empty());
+    }
+
+    #[test]
+    fn a_tls_handshake_is_reported_at_its_second_byte() {
+        let mut framer = Framer::default();
+        framer.push(b"\x16");
+        assert_eq!(framer.next(LINE), None);
+        framer.push(b"\x03");
+        assert_eq!(framer.next(LINE), Some(Frame::Overlong(&TLS_RECORD)));
     }
 
     #[test]

@@ -30,6 +30,7 @@ pub enum Frame<'a> {
     /// The bytes of a literal.
     Literal(&'a [u8]),
     /// The first bytes of a line that was longer than wanted; the rest of it has been dropped.
+    /// A TLS handshake where a line should begin counts as one ([`framer::TLS_RECORD`]).
     Overlong(&'a [u8]),
 }
 
