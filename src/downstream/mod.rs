@@ -97,3 +97,71 @@ fn shown<'a>(known: &'a Capabilities, hidden: &'static [&'static str]) -> impl I
     let entries = known.0.iter().map(|entry| entry.trim_matches(' '));
     entries.filter(move |entry| fits(entry) && !hidden.iter().any(|word| hides(entry, word)))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::wire::framer::Framer;
+    use proptest::prelude::*;
+
+    /// Pieces of which both sense and nonsense can be made in all three protocols.
+    fn pieces() -> impl Strategy<Value = Vec<Vec<u8>>> {
+        const WORDS: [&str; 20] = [
+            "\r\n",
+            "\n",
+            " ",
+            "a ",
+            "LOGIN ",
+            "AUTHENTICATE ",
+            "AUTH ",
+            "PLAIN",
+            "LOGIN",
+            "USER ",
+            "PASS ",
+            "EHLO ",
+            "{3}\r\n",
+            "{3+}\r\n",
+            "{2000+}\r\n",
+            "\"",
+            "*",
+            "AGFubgBibG9jaw==",
+            "STARTTLS",
+            "STLS",
+        ];
+        let word = proptest::sample::select(WORDS.as_slice()).prop_map(|word| word.as_bytes().to_vec());
+        proptest::collection::vec(prop_oneof![8 => word, 1 => proptest::collection::vec(any::<u8>(), 1..9)], 0..80)
+    }
+
+    /// What a client hears that sends these bytes, and is refused whenever it logs in.
+    fn hear(protocol: Protocol, tls: Tls, bytes: &[u8]) -> Vec<u8> {
+        let offer = Offer { host: "mail.test".into(), known: Capabilities::default(), tls };
+        let (mut dialogue, mut framer, mut out) = (new(protocol, offer), Framer::default(), Vec::new());
+        dialogue.greet(&mut out);
+        framer.push(bytes);
+        while let Some(frame) = framer.next(dialogue.want()) {
+            match dialogue.feed(frame, &mut out) {
+                Some(Event::Login(_)) => dialogue.refuse(&Refusal::credentials(), &mut out),
+                Some(Event::StartTls) => dialogue.tls_started(),
+                Some(Event::HangUp) => assert_eq!(dialogue.want(), crate::wire::Want::Nothing),
+                None => {}
+            }
+        }
+        out
+    }
+
+    proptest! {
+        #[test]
+        fn whatever_comes_the_answer_is_short_lines_of_ascii(
+            protocol in proptest::sample::select(Protocol::ALL.as_slice()),
+            tls in proptest::sample::select([Tls::Absent, Tls::Offered].as_slice()),
+            pieces in pieces(),
+        ) {
+            let heard = String::from_utf8(hear(protocol, tls, &pieces.concat())).unwrap();
+            for line in heard.split_inclusive('\n') {
+                let text = line.strip_suffix("\r\n").unwrap();
+                prop_assert!(text.len() <= 510 && text.bytes().all(|byte| matches!(byte, b' '..=b'~')), "{line:?}");
+                prop_assert!(!text.contains("lock"), "{line:?}");
+            }
+        }
+    }
+}

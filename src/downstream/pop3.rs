@@ -220,7 +220,11 @@ fn refuse(refusal: &Refusal, out: &mut Vec<u8>) {
 /// in it for a mailbox in use, and would try again for ever.
 fn text(refusal: &Refusal) -> String {
     let text = printable(&refusal.text);
-    if text.to_ascii_lowercase().contains("lock") { "The provider refused the login.".into() } else { text }
+    if text.to_ascii_lowercase().contains("lock") {
+        "The login failed; the log of postkey says why.".into()
+    } else {
+        text
+    }
 }
 
 /// RFC 2449 section 8.1 and RFC 3206. SYS/PERM tells the client to wait for a person, and to keep the password.
