@@ -6,6 +6,7 @@
 #![allow(dead_code, unused_imports, reason = "every test uses another part of it")]
 
 mod authorization_server;
+pub mod client;
 mod connection;
 mod grants;
 mod imap;
@@ -117,7 +118,9 @@ impl Provider {
     /// The section `[provider.NAME]` of postkey's configuration.
     pub fn config_toml(&self, name: &str, security: Security) -> String {
         let Options { addresses, client_id, client_secret, .. } = &self.service.options;
-        let domains: Vec<_> = addresses.iter().filter_map(|address| address.split('@').nth(1)).collect();
+        let mut domains: Vec<_> = addresses.iter().filter_map(|address| address.split('@').nth(1)).collect();
+        domains.sort();
+        domains.dedup();
         let issuer = &self.service.issuer;
         let ca_file = self.ca_file();
         let mut toml = format!(
@@ -166,7 +169,17 @@ impl Provider {
 
     /// Somebody with a browser.
     pub fn person(&self) -> Person {
-        Person::new(&self.identity)
+        Person::new(self.http_client())
+    }
+
+    /// Trusts [`Self::ca_pem`] and nothing else, and follows no redirects.
+    pub fn http_client(&self) -> reqwest::Client {
+        reqwest::Client::builder()
+            .tls_backend_preconfigured(self.identity.client_config())
+            .redirect(reqwest::redirect::Policy::none())
+            .no_proxy()
+            .build()
+            .expect("a client with a ready TLS configuration")
     }
 
     /// Changes how the servers behave from now on.

@@ -3,24 +3,17 @@
 use std::collections::BTreeMap;
 
 use reqwest::header::LOCATION;
-use reqwest::{Client, Response, StatusCode, redirect};
+use reqwest::{Client, Response, StatusCode};
 use url::Url;
 
-use super::tls::Identity;
-
-/// Somebody with a browser that trusts the provider's certificates.
+/// Somebody with a browser.
 pub struct Person {
     browser: Client,
 }
 
 impl Person {
-    pub(super) fn new(identity: &Identity) -> Self {
-        let browser = Client::builder()
-            .tls_backend_preconfigured(identity.client_config())
-            .redirect(redirect::Policy::none())
-            .no_proxy()
-            .build()
-            .expect("a client with a ready TLS configuration");
+    /// `browser` must not follow redirects by itself.
+    pub(super) fn new(browser: Client) -> Self {
         Self { browser }
     }
 

@@ -2,7 +2,9 @@
 
 use std::sync::Arc;
 
-use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair};
+use rcgen::{
+    BasicConstraints, CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair, KeyUsagePurpose,
+};
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::rustls::crypto::{CryptoProvider, ring};
 use tokio_rustls::rustls::pki_types::{CertificateDer, PrivateKeyDer};
@@ -34,12 +36,18 @@ impl Identity {
 pub fn identity() -> Identity {
     let mut authority = CertificateParams::default();
     authority.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+    authority.key_usages = vec![KeyUsagePurpose::KeyCertSign];
+    // With one name for both, OpenSSL takes the server's certificate for one that signed itself.
+    authority.distinguished_name.push(DnType::CommonName, "Authority of the tests");
     let authority_key = KeyPair::generate().expect("a new key");
     let ca = authority.self_signed(&authority_key).expect("a certificate signed by itself");
     let issuer = Issuer::new(authority, authority_key);
 
     let names = ["localhost", "127.0.0.1", "::1"].map(String::from);
-    let server = CertificateParams::new(names).expect("valid names");
+    let mut server = CertificateParams::new(names).expect("valid names");
+    server.distinguished_name.push(DnType::CommonName, "localhost");
+    server.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];
+    server.use_authority_key_identifier_extension = true;
     let key = KeyPair::generate().expect("a new key");
     let certificate = server.signed_by(&key, &issuer).expect("a certificate signed by our authority");
     let key = PrivateKeyDer::try_from(key.serialize_der()).expect("a key that was just written");
