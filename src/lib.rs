@@ -3,6 +3,7 @@
 #![forbid(unsafe_code)]
 
 pub mod broker;
+pub mod cli;
 pub mod clock;
 pub mod config;
 pub mod control;
@@ -19,4 +20,5 @@ pub mod session;
 pub mod token;
 pub mod upstream;
 pub mod vault;
+pub mod web;
 pub mod wire;

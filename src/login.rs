@@ -7,13 +7,13 @@ use std::time::Duration;
 use tokio::time::timeout;
 use tracing::{debug, warn};
 
-use crate::broker::{Account, Broker, Held, Reach};
+use crate::broker::{Account, Broker, Reach};
 use crate::config::provider::Server;
 use crate::net::connection::Connection;
 use crate::net::transport::Transport;
 use crate::protocol::{Protocol, Security};
 use crate::upstream::{self, Approach, Event, Fault, Rejection, Upstream, Verdict};
-use crate::wire::{Acceptance, Reason, Refusal};
+use crate::wire::{Acceptance, Bearer, Capabilities, Reason, Refusal};
 
 /// How long a server may take until it is ready for AUTH: connect, TLS, greeting, capabilities.
 const REACH: Duration = Duration::from_secs(15);
@@ -34,8 +34,9 @@ pub async fn log_in(
     let server = Target::new(&account.reach, protocol, client_name)?;
     let mut refused = None;
     loop {
-        let (held, ready) = tokio::try_join!(broker.bearer(account, refused), server.reach(broker))?;
-        match ready.authenticate(account, &held).await? {
+        let (held, ready) = tokio::try_join!(broker.bearer(account, refused), server.reach())?;
+        broker.learn(&account.reach.provider.name, protocol, &ready.capabilities);
+        match ready.authenticate(account.bearer(&held)).await? {
             Answer::Accepted(connection, acceptance) => {
                 broker.worked(account, held.generation);
                 return Ok((connection, acceptance));
@@ -46,6 +47,15 @@ pub async fn log_in(
             }
             Answer::Rejected(rejection) => return Err(server.rejected(&rejection)),
         }
+    }
+}
+
+/// Logs in and out again, to see whether this bearer opens the account.
+pub async fn probe(reach: &Reach, protocol: Protocol, bearer: Bearer) -> Result<(), Refusal> {
+    let server = Target::new(reach, protocol, None)?;
+    match server.reach().await?.authenticate(bearer).await? {
+        Answer::Accepted(..) => Ok(()),
+        Answer::Rejected(rejection) => Err(server.rejected(&rejection)),
     }
 }
 
@@ -61,6 +71,7 @@ struct Target<'a> {
 struct Ready {
     connection: Connection,
     dialogue: Box<dyn Upstream>,
+    capabilities: Capabilities,
     host: String,
 }
 
@@ -81,15 +92,15 @@ impl<'a> Target<'a> {
     }
 
     /// Connects, and gets the server ready for AUTH.
-    async fn reach(&self, broker: &Broker) -> Result<Ready, Refusal> {
-        let ready = match timeout(REACH, self.try_reach(broker)).await {
+    async fn reach(&self) -> Result<Ready, Refusal> {
+        let ready = match timeout(REACH, self.try_reach()).await {
             Ok(ready) => ready,
             Err(_) => Err(Trouble::Silent),
         };
         ready.map_err(|trouble| trouble.refusal(&self.server.host))
     }
 
-    async fn try_reach(&self, broker: &Broker) -> Result<Ready, Trouble> {
+    async fn try_reach(&self) -> Result<Ready, Trouble> {
         let Server { host, port, security } = self.server;
         let mut connection = Connection::new(Transport::dial(host, *port).await?);
         if *security == Security::Tls {
@@ -104,8 +115,7 @@ impl<'a> Target<'a> {
                     dialogue.tls_started(&mut connection.out);
                 }
                 Event::Ready(capabilities) => {
-                    broker.learn(&self.reach.provider.name, self.protocol, &capabilities);
-                    return Ok(Ready { connection, dialogue, host: host.clone() });
+                    return Ok(Ready { connection, dialogue, capabilities, host: host.clone() });
                 }
                 event => return Err(event.into()),
             }
@@ -127,8 +137,8 @@ impl<'a> Target<'a> {
 
 impl Ready {
     /// Sends the bearer and waits for the answer.
-    async fn authenticate(mut self, account: &Account, held: &Held) -> Result<Answer, Refusal> {
-        let answer = match timeout(ANSWER, self.try_authenticate(account, held)).await {
+    async fn authenticate(mut self, bearer: Bearer) -> Result<Answer, Refusal> {
+        let answer = match timeout(ANSWER, self.try_authenticate(bearer)).await {
             Ok(answer) => answer,
             Err(_) => Err(Trouble::Silent),
         };
@@ -138,12 +148,8 @@ impl Ready {
         }
     }
 
-    async fn try_authenticate(
-        &mut self,
-        account: &Account,
-        held: &Held,
-    ) -> Result<Result<Acceptance, Rejection>, Trouble> {
-        self.dialogue.authenticate(account.bearer(held), &mut self.connection.out).map_err(Trouble::Fault)?;
+    async fn try_authenticate(&mut self, bearer: Bearer) -> Result<Result<Acceptance, Rejection>, Trouble> {
+        self.dialogue.authenticate(bearer, &mut self.connection.out).map_err(Trouble::Fault)?;
         match self.connection.converse(&mut *self.dialogue).await? {
             Event::Accepted(acceptance) => Ok(Ok(acceptance)),
             Event::Rejected(rejection) => Ok(Err(rejection)),

@@ -8,7 +8,7 @@ pub fn run(config: &Config) -> Result<(), Failed> {
     say("The configuration is right.");
     for listener in &config.listeners {
         for address in &listener.addresses {
-            say(format_args!("  {:<5} {address} ({})", listener.protocol, listener.security.described()));
+            say(format_args!("  {:<5} {address} security {}", listener.protocol.to_string(), listener.security.name()));
         }
     }
     say(format_args!("  vault {}", config.state_dir.display()));

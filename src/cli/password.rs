@@ -57,7 +57,9 @@ pub fn chosen(typed: &Secret) -> Result<Password, Failed> {
         Password::Chosen(text) if !(8..=255).contains(&text.expose().len()) => {
             Err(Failed::new(Exit::Data, "a password of your own has to have 8 to 255 bytes"))
         }
-        Password::Chosen(text) if text.expose().contains(&0) => Err(Failed::new(Exit::Data, "a password cannot hold NUL")),
+        Password::Chosen(text) if text.expose().contains(&0) => {
+            Err(Failed::new(Exit::Data, "a password cannot hold NUL"))
+        }
         password => Ok(password),
     }
 }
@@ -65,7 +67,11 @@ pub fn chosen(typed: &Secret) -> Result<Password, Failed> {
 /// A slot's name appears in lists and logs.
 pub fn check_name(name: &str) -> Result<(), Failed> {
     let fits = (1..=64).contains(&name.chars().count()) && !name.chars().any(char::is_control);
-    if fits { Ok(()) } else { Err(Failed::new(Exit::Usage, "a name has 1 to 64 characters, none of them a control character")) }
+    if fits {
+        Ok(())
+    } else {
+        Err(Failed::new(Exit::Usage, "a name has 1 to 64 characters, none of them a control character"))
+    }
 }
 
 /// Shows a generated password, the only time.

@@ -44,7 +44,8 @@ impl Input {
         } else {
             self.line().await
         };
-        let missing = || Failed::new(Exit::Data, "a password is needed, on the terminal or as a line of the standard input");
+        let missing =
+            || Failed::new(Exit::Data, "a password is needed, on the terminal or as a line of the standard input");
         password.filter(|password| !password.expose().is_empty()).ok_or_else(missing)
     }
 }

@@ -11,8 +11,8 @@ use super::transport::Transport;
 use crate::wire::Dialogue;
 use crate::wire::framer::Framer;
 
-/// The most that one peer may send before the relay begins, in bytes: 100 times what a login takes.
-const MOST: usize = 256 * 1024;
+/// The most that one peer may send before the relay begins, in bytes: some 20 times what the longest login takes.
+const MOST: usize = 64 * 1024;
 
 /// A transport, what has arrived on it, and what is to be sent.
 pub struct Connection {

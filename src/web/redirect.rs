@@ -180,5 +180,6 @@ const HEADERS: [(header::HeaderName, &str); 3] = [
 ];
 
 const AUTHORIZED: &str = "<!doctype html><title>postkey</title><h1>Done</h1><p>postkey is authorized. You can close this page; the terminal shows what to type into your mail program.";
-const FAILED: &str = "<!doctype html><title>postkey</title><h1>Not authorized</h1><p>It did not work; the terminal says why.";
+const FAILED: &str =
+    "<!doctype html><title>postkey</title><h1>Not authorized</h1><p>It did not work; the terminal says why.";
 const IGNORED: &str = "<!doctype html><title>postkey</title><h1>Not this page</h1><p>This address does not belong to the authorization that postkey waits for. Open the address that the terminal shows.";
