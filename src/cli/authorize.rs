@@ -280,7 +280,7 @@ fn no_tokens(failure: &Failure) -> Failed {
 fn show_settings(plan: &Plan, config: &Config, status: &Status, first: Option<&Password>) {
     match first {
         Some(password) => {
-            say("\nType this into your mail program:\n");
+            say("\nType this into your mail program; the password is shown only this once:\n");
             say(format_args!("  user name  {}", plan.address));
             match password.is_generated() {
                 true => show(password),
