@@ -91,7 +91,7 @@ class Run:
         self.folder = Path(tempfile.mkdtemp(prefix="postkey-real-"))
         self.folder.chmod(0o755)  # Dovecot and Postfix come in as users of their own
         self.keep = keep
-        self.processes = []
+        self.processes, self.sessions = [], set()
         self.ca, self.certificate, self.key = self._make_certificates()
 
     def __enter__(self):
@@ -100,15 +100,19 @@ class Run:
     def __exit__(self, *_):
         for process in reversed(self.processes):
             process.stop()
+        left = [pid for pid in all_processes() if session_of(pid) in self.sessions]
         if self.keep:
             print(f"kept: {self.folder}")
         else:
             shutil.rmtree(self.folder)
+        if left:
+            raise Failure(f"processes are left behind: {left}")
 
     def start(self, name, command, **options):
         """Starts a program that is ended with the run at the latest."""
         process = Process(name, command, self.folder / f"{name}.log", **options)
         self.processes.append(process)
+        self.sessions.add(process.child.pid)
         return process
 
     def stop(self, process):
@@ -138,6 +142,19 @@ class Run:
         openssl("x509", "-req", "-in", request, "-CA", ca, "-CAkey", ca_key, "-CAcreateserial", "-days", "2",
                 "-extfile", extensions, "-out", leaf)
         return ca, leaf, key
+
+
+def all_processes():
+    """The ids of everything that runs on the machine."""
+    return [int(folder.name) for folder in Path("/proc").iterdir() if folder.name.isdigit()]
+
+
+def session_of(pid):
+    """The session in which a process lives; none if it has ended."""
+    try:
+        return os.getsid(pid)
+    except ProcessLookupError:
+        return None
 
 
 def openssl(*arguments):
