@@ -2,9 +2,23 @@
 
 #![forbid(unsafe_code)]
 
+pub mod broker;
+pub mod cli;
+pub mod clock;
 pub mod config;
+pub mod control;
+pub mod daemon;
 pub mod downstream;
+pub mod exit;
+pub mod login;
+pub mod net;
+pub mod oauth;
 pub mod protocol;
+pub mod relay;
 pub mod secret;
+pub mod session;
+pub mod token;
 pub mod upstream;
+pub mod vault;
+pub mod web;
 pub mod wire;

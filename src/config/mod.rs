@@ -1,12 +1,24 @@
 //! The configuration: from the file's shape to something that can be relied on.
 
+pub mod environment;
+mod file;
+mod listeners;
+pub mod mistake;
 pub mod provider;
+mod providers;
+mod reader;
+#[cfg(test)]
+mod tests;
+mod words;
 
 use std::collections::BTreeMap;
+use std::io;
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use crate::protocol::{Protocol, Security};
+use environment::Environment;
+use mistake::Mistake;
 use provider::Provider;
 
 /// The whole configuration, checked: every listener can be bound as written, every provider is complete.
@@ -24,6 +36,58 @@ pub struct Config {
     pub providers: BTreeMap<String, Provider>,
     /// What the file says about single accounts, by address in lower case.
     pub accounts: BTreeMap<String, Account>,
+}
+
+impl Config {
+    /// Reads the file at `path`, or the one at the usual place, or does with the defaults where there is none.
+    ///
+    /// All files that the configuration names have to be readable by this process.
+    ///
+    /// # Errors
+    ///
+    /// All mistakes at once, in the order of the file. A file that was named and is not there is one.
+    pub fn load(path: Option<&Path>) -> Result<Self, Vec<Mistake>> {
+        let environment = Environment::of_process();
+        let usual = environment.config_file().unwrap_or_else(|| PathBuf::from("postkey.toml"));
+        let file = path.unwrap_or(&usual);
+        let text = match std::fs::read_to_string(file) {
+            Ok(text) => text,
+            Err(error) if path.is_none() && error.kind() == io::ErrorKind::NotFound => String::new(),
+            Err(error) => return Err(vec![unreadable(file, &error)]),
+        };
+        file::read(file, &text, &environment, |path| std::fs::File::open(path).map(drop))
+    }
+
+    /// Reads `text` as the contents of `file`, against whose folder relative paths are resolved. No file is opened.
+    ///
+    /// # Errors
+    ///
+    /// All mistakes at once, in the order of the file.
+    pub fn parse(text: &str, file: &Path, environment: &Environment) -> Result<Self, Vec<Mistake>> {
+        file::read(file, text, environment, |_| Ok(()))
+    }
+
+    /// The provider of an address: what the file says of the account, or else whose domain it is. Case does not matter.
+    pub fn provider_for(&self, address: &str) -> Option<&Provider> {
+        let address = address.to_lowercase();
+        if let Some(name) = self.accounts.get(&address).and_then(|account| account.provider.as_ref()) {
+            return self.providers.get(name);
+        }
+        let (_, domain) = address.rsplit_once('@')?;
+        let exact = self.providers.values().find(|provider| provider.has_domain(domain));
+        exact.or_else(|| self.providers.values().find(|provider| provider.has_family_of(domain)))
+    }
+}
+
+fn unreadable(file: &Path, error: &io::Error) -> Mistake {
+    let message = match error.kind() {
+        io::ErrorKind::NotFound => {
+            "there is no such file; correct the path, or leave it out to use the defaults".to_owned()
+        }
+        io::ErrorKind::InvalidData => "is no text in UTF-8; save it as UTF-8".to_owned(),
+        _ => format!("cannot be read: {error}"),
+    };
+    Mistake { file: file.to_owned(), position: None, key: String::new(), message }
 }
 
 /// Local addresses that serve one protocol.

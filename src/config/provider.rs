@@ -12,7 +12,7 @@ use crate::protocol::{Mechanism, Protocol, Security};
 pub struct Provider {
     /// Its name in the configuration.
     pub name: String,
-    /// The domains of its addresses, lower case.
+    /// The domains of its addresses, lower case; `name.*` is the name under any ending (see [`Self::has_family_of`]).
     pub domains: Vec<String>,
     /// RFC 6749 section 3.1; may carry a query of its own.
     pub authorization_endpoint: Url,
@@ -38,6 +38,22 @@ pub struct Provider {
     pub servers: BTreeMap<Protocol, Server>,
     /// What a user should know before starting.
     pub note: Option<String>,
+}
+
+impl Provider {
+    /// Whether the domain, in lower case, is one of those that are named in full.
+    pub fn has_domain(&self, domain: &str) -> bool {
+        self.domains.iter().any(|own| own == domain)
+    }
+
+    /// Whether the domain, in lower case, is one of a family such as `outlook.*`: the name before a top-level domain, or
+    /// before `co` or `com` and a country. More would be somebody else's host, as `live.example.edu` is.
+    pub fn has_family_of(&self, domain: &str) -> bool {
+        let Some((name, ending)) = domain.split_once('.') else { return false };
+        let country = ending.strip_prefix("co.").or_else(|| ending.strip_prefix("com."));
+        let is_ending = country.map_or(!ending.contains('.'), |country| country.len() == 2);
+        is_ending && self.domains.iter().any(|own| own.strip_suffix(".*") == Some(name))
+    }
 }
 
 /// A mail server of a provider.

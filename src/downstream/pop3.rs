@@ -1,1 +1,238 @@
-//! To be written.
+//! POP3 (RFC 1939, RFC 2449, RFC 5034) in the AUTHORIZATION state, seen from the server.
+
+use zeroize::Zeroizing;
+
+use super::exchange::{Exchange, Failure, Step};
+use super::manners::Manners;
+use super::{Downstream, Event, Offer, Tls, reply, shown, split_word, verb};
+use crate::wire::{Acceptance, Credentials, Dialogue, Frame, Reason, Refusal, Want, printable, sasl};
+
+/// Longest command line. RFC 2449 section 4 has 255; an initial response with a long password needs more.
+const LINE: usize = 2048;
+
+/// What of the provider's capabilities is not shown before login: what is ours to say, other ways to log in, and
+/// commands of this state that only the provider could follow (UTF8 and LANG of RFC 6856).
+const HIDDEN: &[&str] = &["USER", "SASL", "RESP-CODES", "AUTH-RESP-CODE", "STLS", "APOP", "UTF8", "LANG"];
+
+/// Commands of the TRANSACTION state, to tell "too early" from "unknown".
+const LATER: &[&str] = &["STAT", "LIST", "RETR", "DELE", "RSET", "TOP", "UIDL", "LAST"];
+
+/// The dialogue with a POP3 client.
+pub struct Pop3 {
+    offer: Offer,
+    state: State,
+    manners: Manners,
+}
+
+/// What is being waited for.
+enum State {
+    /// A command.
+    Ready,
+    /// A command, most likely PASS for this user name.
+    Named(Zeroizing<Vec<u8>>),
+    /// The next line of an AUTH.
+    Sasl(Exchange),
+    /// The session's decision about a login.
+    Decision,
+    /// The end of the TLS handshake.
+    Handshake,
+    /// Nothing more.
+    Over,
+}
+
+impl Dialogue for Pop3 {
+    type Event = Event;
+
+    fn want(&self) -> Want {
+        match &self.state {
+            State::Ready | State::Named(_) => Want::Line { limit: LINE },
+            State::Sasl(_) => Want::Line { limit: sasl::LINE_LIMIT },
+            State::Decision | State::Handshake | State::Over => Want::Nothing,
+        }
+    }
+
+    fn feed(&mut self, frame: Frame<'_>, out: &mut Vec<u8>) -> Option<Event> {
+        if self.manners.foreign(frame) {
+            return self.hang_up();
+        }
+        match (&self.state, frame) {
+            (State::Ready | State::Named(_), Frame::Line(line)) => self.command(line, out),
+            (State::Ready | State::Named(_), Frame::Overlong(_)) => self.err("Line too long.", out),
+            (State::Sasl(_), frame) => self.answer(frame, out),
+            _ => None,
+        }
+    }
+}
+
+impl Downstream for Pop3 {
+    /// Without a timestamp in angle brackets, so that no client tries APOP.
+    fn greet(&mut self, out: &mut Vec<u8>) {
+        reply(out, "+OK postkey ready.");
+    }
+
+    fn tls_started(&mut self) {
+        *self = Self::new(Offer { tls: Tls::Active, ..self.offer.clone() });
+    }
+
+    fn accept(&mut self, _: &Acceptance, out: &mut Vec<u8>) {
+        self.state = State::Over;
+        reply(out, "+OK Logged in.");
+    }
+
+    fn refuse(&mut self, refusal: &Refusal, out: &mut Vec<u8>) {
+        self.state = State::Ready;
+        refuse(refusal, out);
+    }
+
+    fn dismiss(&mut self, why: &str, out: &mut Vec<u8>) {
+        self.state = State::Over;
+        reply(out, &format!("-ERR [SYS/TEMP] {}", printable(why)));
+    }
+}
+
+impl Pop3 {
+    /// A dialogue that has said nothing yet.
+    pub fn new(offer: Offer) -> Self {
+        Self { offer, state: State::Ready, manners: Manners::default() }
+    }
+
+    fn command(&mut self, line: &[u8], out: &mut Vec<u8>) -> Option<Event> {
+        let (word, argument) = split_word(line);
+        match (verb(word).as_str(), self.offer.tls) {
+            ("CAPA", _) => self.capa(out),
+            ("NOOP", _) => ok("Nothing done.", out),
+            ("QUIT", _) => {
+                ok("Bye.", out);
+                self.hang_up()
+            }
+            ("STLS", Tls::Offered) => {
+                self.state = State::Handshake;
+                ok("Begin TLS negotiation now.", out);
+                Some(Event::StartTls)
+            }
+            ("STLS", _) => self.err("STLS is not offered here.", out),
+            ("USER" | "PASS" | "AUTH", Tls::Offered) => self.err("Use STLS first.", out),
+            ("USER", _) => self.user(argument, out),
+            ("PASS", _) => self.pass(argument, out),
+            ("AUTH", _) if argument.trim_ascii().is_empty() => list("Mechanisms follow.", &["PLAIN", "LOGIN"], out),
+            ("AUTH", _) => self.step(Exchange::begin(argument), out),
+            ("APOP", _) => self.err("APOP is not supported.", out),
+            (verb, _) if LATER.contains(&verb) => self.err("Log in first.", out),
+            _ => self.err("Unknown command.", out),
+        }
+    }
+
+    fn capa(&self, out: &mut Vec<u8>) -> Option<Event> {
+        let login: &[&str] = match self.offer.tls {
+            Tls::Offered => &["STLS"],
+            Tls::Absent | Tls::Active => &["USER", "SASL PLAIN LOGIN"],
+        };
+        let known: Vec<&str> = shown(&self.offer.known, HIDDEN).filter(|entry| *entry != ".").collect();
+        list("Capabilities follow.", &[login, &["RESP-CODES", "AUTH-RESP-CODE"], &known].concat(), out)
+    }
+
+    /// The name may hold blanks, and so may the password: everything behind the first blank counts.
+    fn user(&mut self, name: &[u8], out: &mut Vec<u8>) -> Option<Event> {
+        if name.is_empty() {
+            return self.err("USER takes a name.", out);
+        }
+        self.state = State::Named(Zeroizing::new(name.to_vec()));
+        ok("Send PASS.", out)
+    }
+
+    fn pass(&mut self, password: &[u8], out: &mut Vec<u8>) -> Option<Event> {
+        let State::Named(user) = std::mem::replace(&mut self.state, State::Ready) else {
+            return self.err("USER comes first.", out);
+        };
+        let step = Credentials::parse(&user, password).map(Step::Login).ok_or(Failure::Credentials);
+        self.step(step, out)
+    }
+
+    fn answer(&mut self, frame: Frame<'_>, out: &mut Vec<u8>) -> Option<Event> {
+        match std::mem::replace(&mut self.state, State::Ready) {
+            State::Sasl(exchange) => self.step(exchange.take(frame), out),
+            _ => None,
+        }
+    }
+
+    /// Goes on with a login, whichever way it came.
+    fn step(&mut self, step: Result<Step, Failure>, out: &mut Vec<u8>) -> Option<Event> {
+        match step {
+            Ok(Step::Ask(exchange)) => {
+                reply(out, &format!("+ {}", exchange.prompt()));
+                self.state = State::Sasl(exchange);
+                None
+            }
+            Ok(Step::Login(credentials)) => {
+                self.state = State::Decision;
+                Some(Event::Login(credentials))
+            }
+            Err(failure) => self.failed(failure, out),
+        }
+    }
+
+    fn failed(&mut self, failure: Failure, out: &mut Vec<u8>) -> Option<Event> {
+        match failure {
+            Failure::Cancelled => self.err("AUTH cancelled.", out),
+            Failure::Malformed => self.err("Malformed AUTH.", out),
+            Failure::TooLong => self.err("Line too long.", out),
+            Failure::Mechanism => self.err("Unsupported mechanism.", out),
+            Failure::Authorization => self.err("[AUTH] Only your own mailbox can be opened.", out),
+            Failure::Credentials => {
+                refuse(&Refusal::credentials(), out);
+                None
+            }
+        }
+    }
+
+    /// Answers a mistake; the one too many is answered with a goodbye.
+    fn err(&mut self, text: &str, out: &mut Vec<u8>) -> Option<Event> {
+        if self.manners.mistake() {
+            reply(out, "-ERR Too many bad commands.");
+            return self.hang_up();
+        }
+        reply(out, &format!("-ERR {text}"));
+        None
+    }
+
+    fn hang_up(&mut self) -> Option<Event> {
+        self.state = State::Over;
+        Some(Event::HangUp)
+    }
+}
+
+fn ok(text: &str, out: &mut Vec<u8>) -> Option<Event> {
+    reply(out, &format!("+OK {text}"));
+    None
+}
+
+fn list(text: &str, lines: &[&str], out: &mut Vec<u8>) -> Option<Event> {
+    ok(text, out);
+    lines.iter().chain(&["."]).for_each(|line| reply(out, line));
+    None
+}
+
+fn refuse(refusal: &Refusal, out: &mut Vec<u8>) {
+    reply(out, &format!("-ERR [{}] {}", response_code(refusal.reason), text(refusal)));
+}
+
+/// The refusal's text. A provider's words may speak of a "blocked" account, but fetchmail takes every reply with "lock"
+/// in it for a mailbox in use, and would try again for ever.
+fn text(refusal: &Refusal) -> String {
+    let text = printable(&refusal.text);
+    if text.to_ascii_lowercase().contains("lock") {
+        "The login failed; the log of postkey says why.".into()
+    } else {
+        text
+    }
+}
+
+/// RFC 2449 section 8.1 and RFC 3206. SYS/PERM tells the client to wait for a person, and to keep the password.
+const fn response_code(reason: Reason) -> &'static str {
+    match reason {
+        Reason::Credentials | Reason::TokenRefused => "AUTH",
+        Reason::AuthorizationEnded | Reason::Forbidden => "SYS/PERM",
+        Reason::Unavailable => "SYS/TEMP",
+        Reason::Limit => "IN-USE",
+    }
+}

@@ -1,1 +1,270 @@
-//! To be written.
+//! SMTP submission (RFC 5321, RFC 6409, RFC 4954) before authentication, seen from the server.
+
+use std::net::{Ipv4Addr, Ipv6Addr};
+
+use super::exchange::{Exchange, Failure, Step};
+use super::manners::Manners;
+use super::{Downstream, Event, Offer, Tls, reply, shown, split_word, verb};
+use crate::wire::{Acceptance, Dialogue, Frame, Reason, Refusal, Want, printable, sasl};
+
+/// Longest command line. RFC 5321 section 4.5.3.1.4 has 512; an initial response with a long password needs more.
+const LINE: usize = 2048;
+
+/// What of the provider's extensions is not shown before login: what is ours to say, other ways to log in, what only
+/// trusted servers may use, and REQUIRETLS (RFC 8689), which promises TLS on a connection that may have none.
+const HIDDEN: &[&str] = &[
+    "AUTH",
+    "AUTH=",
+    "STARTTLS",
+    "XCLIENT",
+    "XFORWARD",
+    "XEXPS",
+    "X-EXPS",
+    "X-EXPS=",
+    "X-ANONYMOUSTLS",
+    "CLIENTID",
+    "BURL",
+    "REQUIRETLS",
+];
+
+/// The dialogue with an SMTP client.
+pub struct Smtp {
+    offer: Offer,
+    state: State,
+    manners: Manners,
+    client_name: Option<String>,
+}
+
+/// What is being waited for.
+enum State {
+    /// A command. AUTH is taken without EHLO: printers send HELO only, and nothing at all after STARTTLS.
+    Ready,
+    /// The next line of an AUTH.
+    Sasl(Exchange),
+    /// The session's decision about a login.
+    Decision,
+    /// The end of the TLS handshake.
+    Handshake,
+    /// Nothing more.
+    Over,
+}
+
+impl Dialogue for Smtp {
+    type Event = Event;
+
+    fn want(&self) -> Want {
+        match &self.state {
+            State::Ready => Want::Line { limit: LINE },
+            State::Sasl(_) => Want::Line { limit: sasl::LINE_LIMIT },
+            State::Decision | State::Handshake | State::Over => Want::Nothing,
+        }
+    }
+
+    fn feed(&mut self, frame: Frame<'_>, out: &mut Vec<u8>) -> Option<Event> {
+        if self.manners.foreign(frame) {
+            return self.hang_up();
+        }
+        match (&self.state, frame) {
+            (State::Ready, Frame::Line(line)) => self.command(line, out),
+            (State::Ready, Frame::Overlong(_)) => self.mistake("500 5.5.6 Line too long.", out),
+            (State::Sasl(_), frame) => self.answer(frame, out),
+            _ => None,
+        }
+    }
+}
+
+impl Downstream for Smtp {
+    /// The word ESMTP matters: some old agents send EHLO only then.
+    fn greet(&mut self, out: &mut Vec<u8>) {
+        reply(out, &format!("220 {} ESMTP postkey ready.", self.offer.host));
+    }
+
+    fn tls_started(&mut self) {
+        *self = Self::new(Offer { tls: Tls::Active, ..self.offer.clone() });
+    }
+
+    fn accept(&mut self, _: &Acceptance, out: &mut Vec<u8>) {
+        self.state = State::Over;
+        reply(out, "235 2.7.0 Authentication successful.");
+    }
+
+    fn refuse(&mut self, refusal: &Refusal, out: &mut Vec<u8>) {
+        self.state = State::Ready;
+        refuse(refusal, out);
+    }
+
+    fn dismiss(&mut self, why: &str, out: &mut Vec<u8>) {
+        self.state = State::Over;
+        reply(out, &format!("421 4.3.2 {}", printable(why)));
+    }
+
+    fn client_name(&self) -> Option<&str> {
+        self.client_name.as_deref()
+    }
+}
+
+impl Smtp {
+    /// A dialogue that has said nothing yet.
+    pub fn new(offer: Offer) -> Self {
+        Self { offer, state: State::Ready, manners: Manners::default(), client_name: None }
+    }
+
+    fn command(&mut self, line: &[u8], out: &mut Vec<u8>) -> Option<Event> {
+        let (word, argument) = split_word(line.trim_ascii_end());
+        match (verb(word).as_str(), self.offer.tls) {
+            ("EHLO", _) => self.ehlo(argument, out),
+            ("HELO", _) => {
+                self.client_name = name(argument);
+                ok(&format!("250 {}", self.offer.host), out)
+            }
+            ("NOOP", _) => ok("250 2.0.0 Nothing done.", out),
+            ("RSET", _) => ok("250 2.0.0 Nothing to reset.", out),
+            ("HELP", _) => ok("214 2.0.0 Log in with AUTH PLAIN or AUTH LOGIN.", out),
+            ("VRFY", _) => ok("252 2.1.5 Send mail and see.", out),
+            ("EXPN", _) => ok("502 5.5.1 EXPN is not supported.", out),
+            ("QUIT", _) => {
+                ok("221 2.0.0 Bye.", out);
+                self.hang_up()
+            }
+            ("STARTTLS", Tls::Offered) if argument.is_empty() => {
+                self.state = State::Handshake;
+                ok("220 2.0.0 Ready to start TLS.", out);
+                Some(Event::StartTls)
+            }
+            ("STARTTLS", Tls::Offered) => self.mistake("501 5.5.4 STARTTLS takes no argument.", out),
+            ("STARTTLS", _) => self.mistake("502 5.5.1 STARTTLS is not offered here.", out),
+            ("AUTH", Tls::Offered) => self.mistake("538 5.7.11 Must issue a STARTTLS command first.", out),
+            ("AUTH", _) => self.step(Exchange::begin(argument), out),
+            ("MAIL" | "RCPT" | "DATA" | "BDAT", Tls::Offered) => {
+                self.mistake("530 5.7.0 Must issue a STARTTLS command first.", out)
+            }
+            ("MAIL" | "RCPT" | "DATA" | "BDAT", _) => self.mistake("530 5.7.0 Authentication required.", out),
+            ("LHLO" | "XCLIENT" | "XFORWARD", _) => self.mistake("502 5.5.1 Command not supported.", out),
+            _ => self.mistake("500 5.5.2 Unknown command.", out),
+        }
+    }
+
+    /// The second form of AUTH is for programs from before RFC 2554, which look for nothing else.
+    fn ehlo(&mut self, argument: &[u8], out: &mut Vec<u8>) -> Option<Event> {
+        self.client_name = name(argument);
+        let login: &[&str] = match self.offer.tls {
+            Tls::Offered => &["STARTTLS"],
+            Tls::Absent | Tls::Active => &["AUTH PLAIN LOGIN", "AUTH=PLAIN LOGIN"],
+        };
+        let mut lines = vec![self.offer.host.as_str()];
+        lines.extend(shown(&self.offer.known, HIDDEN));
+        lines.extend(login);
+        let last = lines.pop().unwrap_or_default();
+        lines.iter().for_each(|line| reply(out, &format!("250-{line}")));
+        ok(&format!("250 {last}"), out)
+    }
+
+    fn answer(&mut self, frame: Frame<'_>, out: &mut Vec<u8>) -> Option<Event> {
+        match std::mem::replace(&mut self.state, State::Ready) {
+            State::Sasl(exchange) => self.step(exchange.take(frame), out),
+            _ => None,
+        }
+    }
+
+    /// Goes on with an AUTH.
+    fn step(&mut self, step: Result<Step, Failure>, out: &mut Vec<u8>) -> Option<Event> {
+        match step {
+            Ok(Step::Ask(exchange)) => {
+                reply(out, &format!("334 {}", exchange.prompt()));
+                self.state = State::Sasl(exchange);
+                None
+            }
+            Ok(Step::Login(credentials)) => {
+                self.state = State::Decision;
+                Some(Event::Login(credentials))
+            }
+            Err(failure) => self.failed(failure, out),
+        }
+    }
+
+    fn failed(&mut self, failure: Failure, out: &mut Vec<u8>) -> Option<Event> {
+        match failure {
+            Failure::Cancelled => self.mistake("501 5.5.2 AUTH cancelled.", out),
+            Failure::Malformed => self.mistake("501 5.5.2 Malformed AUTH.", out),
+            Failure::TooLong => self.mistake("500 5.5.6 Line too long.", out),
+            Failure::Mechanism => self.mistake("504 5.5.4 Unsupported mechanism.", out),
+            Failure::Authorization => self.mistake("535 5.7.8 Only your own account can be used.", out),
+            Failure::Credentials => {
+                refuse(&Refusal::credentials(), out);
+                None
+            }
+        }
+    }
+
+    /// Answers a mistake; the one too many is answered with a goodbye.
+    fn mistake(&mut self, answer: &str, out: &mut Vec<u8>) -> Option<Event> {
+        if self.manners.mistake() {
+            reply(out, "421 4.7.0 Too many bad commands.");
+            return self.hang_up();
+        }
+        reply(out, answer);
+        None
+    }
+
+    fn hang_up(&mut self) -> Option<Event> {
+        self.state = State::Over;
+        Some(Event::HangUp)
+    }
+}
+
+fn ok(line: &str, out: &mut Vec<u8>) -> Option<Event> {
+    reply(out, line);
+    None
+}
+
+fn refuse(refusal: &Refusal, out: &mut Vec<u8>) {
+    reply(out, &format!("{} {}", status(refusal.reason), printable(&refusal.text)));
+}
+
+/// RFC 4954 section 6. 535 for everything that does not pass by itself: clients know it, and 525 they do not.
+///
+/// Never 503, which Python's smtplib takes for a yes; never 530, upon which Java Mail tries STARTTLS.
+const fn status(reason: Reason) -> &'static str {
+    match reason {
+        Reason::Credentials | Reason::TokenRefused | Reason::AuthorizationEnded | Reason::Forbidden => "535 5.7.8",
+        Reason::Unavailable | Reason::Limit => "454 4.7.0",
+    }
+}
+
+/// The name that a client gives itself, if it may be repeated to the provider: a domain or an address literal
+/// (RFC 5321 section 4.1.3). Underscores are let in: Windows computers have them.
+fn name(argument: &[u8]) -> Option<String> {
+    let name = std::str::from_utf8(argument.trim_ascii()).ok()?;
+    let is_label = |label: &str| {
+        let graphic = label.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-_".contains(&byte));
+        (1..=63).contains(&label.len()) && graphic && !label.starts_with('-') && !label.ends_with('-')
+    };
+    let sane = match name.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')) {
+        Some(literal) => is_address(literal),
+        None => name.len() <= 255 && name.split('.').all(is_label),
+    };
+    sane.then(|| name.to_owned())
+}
+
+fn is_address(literal: &str) -> bool {
+    match literal.strip_prefix("IPv6:") {
+        Some(address) => address.parse::<Ipv6Addr>().is_ok(),
+        None => literal.parse::<Ipv4Addr>().is_ok(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::name;
+
+    #[test]
+    fn only_sane_names_are_repeated() {
+        for sane in ["mail.example.test", "PC_7", "[127.0.0.1]", "[IPv6:::1]", "localhost"] {
+            assert_eq!(name(sane.as_bytes()).as_deref(), Some(sane));
+        }
+        let long = ["x"; 200].join(".");
+        for bad in ["", "a b", "-x", "a..b", "a.", "[127.0.0.1", "[300.0.0.1]", "[::1]", "a\x01b", "pc<1>", &long] {
+            assert_eq!(name(bad.as_bytes()), None, "{bad:?}");
+        }
+    }
+}

@@ -1,11 +1,16 @@
 //! Cuts a stream of bytes into the lines and literals that a dialogue wants.
 
+use zeroize::{Zeroize, Zeroizing};
+
 use super::{Frame, Want};
+
+/// How a TLS handshake begins (RFC 8446 section 5.1). It may hold no line end at all, and nobody should wait for one.
+pub const TLS_RECORD: [u8; 2] = [0x16, 0x03];
 
 /// Bytes that have arrived and are not yet used up.
 #[derive(Default)]
 pub struct Framer {
-    bytes: Vec<u8>,
+    bytes: Zeroizing<Vec<u8>>,
     /// Where the unused bytes begin.
     start: usize,
     /// Unused bytes already known to hold no line end, so that a line that drips in is scanned once.
@@ -15,10 +20,18 @@ pub struct Framer {
 }
 
 impl Framer {
-    /// Adds what has arrived.
+    /// Adds what has arrived. What was used, and may have been a password, is wiped.
     pub fn push(&mut self, bytes: &[u8]) {
-        self.bytes.drain(..self.start);
+        let kept = self.bytes.len() - self.start;
+        self.bytes.copy_within(self.start.., 0);
+        self.bytes.iter_mut().skip(kept).for_each(Zeroize::zeroize);
+        self.bytes.truncate(kept);
         self.start = 0;
+        if kept + bytes.len() > self.bytes.capacity() {
+            let mut grown = Vec::with_capacity(2 * (kept + bytes.len()));
+            grown.extend_from_slice(&self.bytes);
+            self.bytes = Zeroizing::new(grown);
+        }
         self.bytes.extend_from_slice(bytes);
     }
 
@@ -38,8 +51,8 @@ impl Framer {
 
     /// Gives up all bytes that were not used: the first ones of the relay.
     pub fn into_rest(mut self) -> Vec<u8> {
-        self.bytes.drain(..self.start);
-        self.bytes
+        self.bytes.drain(..self.start).for_each(drop);
+        std::mem::take(&mut *self.bytes)
     }
 
     fn unused(&self) -> &[u8] {
@@ -59,6 +72,9 @@ impl Framer {
     fn line(&mut self, limit: usize) -> Option<Frame<'_>> {
         if self.dropping && !self.drop_line() {
             return None;
+        }
+        if self.unused().starts_with(&TLS_RECORD) {
+            return self.overlong(TLS_RECORD.len());
         }
         let unseen = self.unused().get(self.scanned..).unwrap_or_default();
         let Some(offset) = unseen.iter().position(|&byte| byte == b'\n') else {
@@ -137,6 +153,15 @@ mod tests {
         assert_eq!(framer.next(Want::Literal(3)), Some(Frame::Literal(b"\r\nx")));
         assert_eq!(framer.next(LINE), Some(Frame::Line(b"")));
         assert!(framer.is_empty());
+    }
+
+    #[test]
+    fn a_tls_handshake_is_reported_at_its_second_byte() {
+        let mut framer = Framer::default();
+        framer.push(b"\x16");
+        assert_eq!(framer.next(LINE), None);
+        framer.push(b"\x03");
+        assert_eq!(framer.next(LINE), Some(Frame::Overlong(&TLS_RECORD)));
     }
 
     #[test]

@@ -30,13 +30,14 @@ pub enum Frame<'a> {
     /// The bytes of a literal.
     Literal(&'a [u8]),
     /// The first bytes of a line that was longer than wanted; the rest of it has been dropped.
+    /// A TLS handshake where a line should begin counts as one ([`framer::TLS_RECORD`]).
     Overlong(&'a [u8]),
 }
 
 /// One side of a session before it becomes a relay: a state machine fed with frames.
 ///
 /// `feed` returns no error: a client's mistake is answered in its own protocol, a provider's is an event to decide about.
-pub trait Dialogue {
+pub trait Dialogue: Send {
     /// What the session has to act on.
     type Event;
     /// What to read next.

@@ -1,0 +1,463 @@
+//! The one owner of accounts and tokens: checks passwords, and hands out tokens that are fresh.
+
+mod reach;
+
+use std::collections::{BTreeSet, HashMap};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use hmac::{Hmac, KeyInit as _, Mac as _};
+use sha2::Sha256;
+use tokio::sync::Semaphore;
+use tokio::time::Instant;
+use tracing::{error, info, warn};
+
+use crate::clock::{Clock, Moment};
+use crate::config::Config;
+use crate::oauth::{self, Failure, Registration};
+use crate::protocol::Protocol;
+use crate::secret::Secret;
+use crate::token::TokenSet;
+use crate::vault::password::Password;
+use crate::vault::{self, Authorization, Ended, Unlocked, Vault, VaultError};
+use crate::wire::{Bearer, Capabilities, Credentials, Reason, Refusal};
+pub use reach::Reach;
+
+/// How long a failed refresh stands for those who ask next: a mail program that is refused tries two more mechanisms at
+/// once, and none of these tries should reach the authorization server.
+const AFTER_TEMPORARY: Duration = Duration::from_secs(5);
+
+/// The same where somebody has to change a setting first.
+const AFTER_MISCONFIGURED: Duration = Duration::from_secs(60);
+
+/// The least time between two refreshes of tokens that the provider refused though they were fresh: if the first did not
+/// help, the next will not, and Microsoft counts loops.
+const BETWEEN_FORCED: Duration = Duration::from_secs(60);
+
+/// Passwords that are remembered as checked; more than any user has. When there are more, all are checked anew.
+const REMEMBERED: usize = 4096;
+
+/// Argon2 computations at a time, each 19 MiB and a core for 20 ms: one core stays free for the sessions.
+const DERIVATIONS: usize = 1;
+
+/// Owns the vault, and what has been taken out of it since the start.
+pub struct Broker {
+    config: Arc<Config>,
+    vault: Arc<Vault>,
+    clock: Clock,
+    /// Key of the fingerprints of checked passwords; lives as long as this process.
+    fingerprint_key: Secret,
+    open: Mutex<Open>,
+    derivations: Semaphore,
+    reaches: Mutex<HashMap<String, Arc<Reach>>>,
+    /// What each provider's servers have been seen to offer before login.
+    known: Mutex<HashMap<(String, Protocol), Capabilities>>,
+}
+
+/// What passwords have opened.
+#[derive(Default)]
+struct Open {
+    accounts: HashMap<String, Arc<Account>>,
+    /// By fingerprint of address and password.
+    checked: HashMap<[u8; 32], Arc<Account>>,
+    /// Grows when a password stops being valid, so that a check that was under way is not remembered.
+    withdrawals: u64,
+}
+
+/// An account that a password has opened.
+pub struct Account {
+    /// Its address.
+    pub address: String,
+    /// Its provider.
+    pub reach: Arc<Reach>,
+    /// The mailbox at the provider.
+    user: String,
+    client_id: String,
+    held: Mutex<Arc<Held>>,
+    /// Locked by the one refresh that is under way.
+    refreshing: tokio::sync::Mutex<Refreshes>,
+}
+
+/// The tokens that are in use.
+pub struct Held {
+    tokens: TokenSet,
+    /// Which token set of the account this is.
+    pub generation: u64,
+    client_secret: Option<Secret>,
+}
+
+/// How the last refreshes went.
+#[derive(Default)]
+struct Refreshes {
+    /// The last failure, and until when it stands.
+    failure: Option<(Instant, Refusal)>,
+    /// When a token that the provider had refused was last replaced.
+    forced: Option<Instant>,
+}
+
+impl Broker {
+    /// A broker for this vault.
+    pub fn new(config: Arc<Config>, vault: Vault, clock: Clock) -> Self {
+        Self {
+            config,
+            vault: Arc::new(vault),
+            clock,
+            fingerprint_key: Secret::new(vault::random::<32>().to_vec()),
+            open: Mutex::default(),
+            derivations: Semaphore::new(DERIVATIONS),
+            reaches: Mutex::default(),
+            known: Mutex::default(),
+        }
+    }
+
+    /// The vault, for what needs no token.
+    pub fn vault(&self) -> &Arc<Vault> {
+        &self.vault
+    }
+
+    /// The configuration.
+    pub fn config(&self) -> &Config {
+        &self.config
+    }
+
+    /// The time now.
+    pub fn now(&self) -> Moment {
+        self.clock.now()
+    }
+
+    /// Checks a password, always before anything else happens for the client. One that was right before costs an HMAC.
+    pub async fn unlock(&self, credentials: &Credentials) -> Result<Arc<Account>, Refusal> {
+        let address = credentials.user.to_lowercase();
+        let fingerprint = self.fingerprint(&address, credentials.password.expose());
+        let withdrawals = {
+            let open = lock(&self.open);
+            if let Some(account) = open.checked.get(&fingerprint) {
+                return Ok(Arc::clone(account));
+            }
+            open.withdrawals
+        };
+        let password = Password::read(credentials.password.expose());
+        let unlocked = self.open_vault(address.clone(), password).await.map_err(|error| refusal(&address, &error))?;
+        let account = self.admit(&address, unlocked)?;
+        let mut open = lock(&self.open);
+        if open.withdrawals == withdrawals {
+            if open.checked.len() >= REMEMBERED {
+                open.checked.clear();
+            }
+            open.checked.insert(fingerprint, Arc::clone(&account));
+        }
+        Ok(account)
+    }
+
+    /// A token good to log in with. `refused` is the generation that the provider has just refused: it is not handed out
+    /// again. However many ask, there is one refresh, and all get its outcome.
+    pub async fn bearer(self: &Arc<Self>, account: &Arc<Account>, refused: Option<u64>) -> Result<Arc<Held>, Refusal> {
+        if let Some(held) = account.fresh(refused, self.clock.now()) {
+            return Ok(held);
+        }
+        // A task of its own: a client that hangs up must not take a rotated refresh token with it.
+        let (broker, account) = (Arc::clone(self), Arc::clone(account));
+        let refresh = tokio::spawn(async move { broker.refresh(&account, refused).await });
+        refresh.await.unwrap_or_else(|_| Err(Refusal::new(Reason::Unavailable, "postkey has a defect; see its log.")))
+    }
+
+    /// The new token has worked: the one before it is not needed any more.
+    pub fn worked(&self, account: &Account, generation: u64) {
+        let (vault, address) = (Arc::clone(&self.vault), account.address.clone());
+        if vault.is_unsettled(&address, generation) {
+            tokio::task::spawn_blocking(move || {
+                if let Err(error) = vault.settle(&address, generation) {
+                    warn!(account = address, %error, "the vault keeps an old token longer than needed");
+                }
+            });
+        }
+    }
+
+    /// Puts in what a person's authorization has brought.
+    pub async fn authorize(
+        &self,
+        authorization: Authorization,
+        first: Option<(String, Password)>,
+    ) -> Result<(), VaultError> {
+        let (vault, now) = (Arc::clone(&self.vault), self.clock.now());
+        let (authorization, generation) = blocking(move || {
+            let first = first.as_ref().map(|(name, password)| (name.as_str(), password));
+            vault.authorize(&authorization, first, now).map(|generation| (authorization, generation))
+        })
+        .await?;
+        info!(account = authorization.address, "authorized");
+        // An account that is open was opened by a password that is still good, but its provider or registration may have
+        // changed with the authorization.
+        self.withdraw(&authorization.address);
+        let held = Held { tokens: authorization.tokens, generation, client_secret: authorization.client_secret };
+        if let Ok(account) = self.account(&authorization.address, held) {
+            lock(&self.open).accounts.insert(authorization.address, Arc::new(account));
+        }
+        Ok(())
+    }
+
+    /// Forgets which passwords of an account were right, and its tokens in memory: one of them has been taken away.
+    pub fn withdraw(&self, address: &str) {
+        let mut open = lock(&self.open);
+        open.withdrawals += 1;
+        open.accounts.remove(address);
+        open.checked.retain(|_, account| account.address != address);
+    }
+
+    /// Notes what a server offers before login.
+    pub fn learn(&self, provider: &str, protocol: Protocol, capabilities: &Capabilities) {
+        let mut known = lock(&self.known);
+        let key = (provider.to_owned(), protocol);
+        if known.get(&key) != Some(capabilities) {
+            known.insert(key, capabilities.clone());
+        }
+    }
+
+    /// What a client may be promised before it has said who it is: what all of these providers offer.
+    pub fn known(&self, providers: &BTreeSet<String>, protocol: Protocol) -> Capabilities {
+        let known = lock(&self.known);
+        let mut lists = providers.iter().map(|provider| known.get(&(provider.clone(), protocol)));
+        let Some(Some(first)) = lists.next() else { return Capabilities::default() };
+        let mut common = first.clone();
+        for list in lists {
+            common.0.retain(|entry| list.is_some_and(|list| list.0.contains(entry)));
+        }
+        common
+    }
+
+    /// How to reach a provider; set up at its first use.
+    pub fn reach(&self, provider: &str) -> Result<Arc<Reach>, Refusal> {
+        let mut reaches = lock(&self.reaches);
+        if let Some(reach) = reaches.get(provider) {
+            return Ok(Arc::clone(reach));
+        }
+        let reach = Reach::new(&self.config, provider).map_err(|why| Refusal::new(Reason::Forbidden, why))?;
+        let reach = Arc::new(reach);
+        reaches.insert(provider.to_owned(), Arc::clone(&reach));
+        Ok(reach)
+    }
+
+    fn fingerprint(&self, address: &str, password: &[u8]) -> [u8; 32] {
+        // A key of any length is fine for HMAC.
+        let Ok(mut mac) = Hmac::<Sha256>::new_from_slice(self.fingerprint_key.expose()) else { return [0; 32] };
+        // No address holds a NUL.
+        mac.update(address.as_bytes());
+        mac.update(&[0]);
+        mac.update(password);
+        mac.finalize().into_bytes().into()
+    }
+
+    async fn open_vault(&self, address: String, password: Password) -> Result<Unlocked, VaultError> {
+        let _permit = if password.is_generated() { None } else { self.derivations.acquire().await.ok() };
+        let vault = Arc::clone(&self.vault);
+        blocking(move || vault.unlock(&address, &password)).await
+    }
+
+    /// The account that was opened: the one that is open already, unless the vault holds newer tokens.
+    fn admit(&self, address: &str, unlocked: Unlocked) -> Result<Arc<Account>, Refusal> {
+        let held =
+            Held { tokens: unlocked.tokens, generation: unlocked.generation, client_secret: unlocked.client_secret };
+        let account = self.account(address, held)?;
+        let mut open = lock(&self.open);
+        Ok(Arc::clone(open.accounts.entry(address.to_owned()).or_insert_with(|| Arc::new(account))))
+    }
+
+    fn account(&self, address: &str, held: Held) -> Result<Account, Refusal> {
+        let record = self.vault.account(address).ok_or_else(Refusal::credentials)?;
+        let reach = self.reach(&record.provider)?;
+        let configured = self.config.accounts.get(address);
+        let client_id = record.client_id.clone().or_else(|| configured.and_then(|account| account.client_id.clone()));
+        let client_id = client_id.or_else(|| reach.provider.client_id.clone()).unwrap_or_default();
+        Ok(Account {
+            address: address.to_owned(),
+            user: configured.and_then(|account| account.user.clone()).unwrap_or_else(|| address.to_owned()),
+            client_id,
+            reach,
+            held: Mutex::new(Arc::new(held)),
+            refreshing: tokio::sync::Mutex::default(),
+        })
+    }
+
+    /// Waits for the refresh that is under way, and does one only if that did not help.
+    async fn refresh(&self, account: &Account, refused: Option<u64>) -> Result<Arc<Held>, Refusal> {
+        let mut refreshes = account.refreshing.lock().await;
+        if let Some(held) = account.fresh(refused, self.clock.now()) {
+            return Ok(held);
+        }
+        let outcome = match refreshes.standing(refused) {
+            Some(refusal) => Err(refusal),
+            None => self.refresh_now(account, &mut refreshes, refused.is_some()).await,
+        };
+        match (outcome, account.alive(refused, self.clock.now())) {
+            // The token that is there still works; better than a refusal.
+            (Err(_), Some(held)) => Ok(held),
+            (outcome, _) => outcome,
+        }
+    }
+
+    async fn refresh_now(
+        &self,
+        account: &Account,
+        refreshes: &mut Refreshes,
+        forced: bool,
+    ) -> Result<Arc<Held>, Refusal> {
+        if let Some(ended) = self.vault.account(&account.address).and_then(|record| record.ended.clone()) {
+            return Err(account.ended(&ended.why));
+        }
+        let held = account.held();
+        info!(account = account.address, forced, "refreshing the access token");
+        let result = match self.registration(account, &held) {
+            Ok(registration) => self.request(account, &registration, &held).await,
+            Err(failure) => Err(failure),
+        };
+        refreshes.forced = if forced { Some(Instant::now()) } else { refreshes.forced };
+        match result {
+            Ok(tokens) => {
+                refreshes.failure = None;
+                Ok(self.keep(account, &held, tokens).await)
+            }
+            Err(failure) => Err(self.failed(account, refreshes, failure).await),
+        }
+    }
+
+    async fn request(&self, account: &Account, registration: &Registration, held: &Held) -> Result<TokenSet, Failure> {
+        let Some(token) = &held.tokens.refresh else {
+            return Err(Failure::Ended("the provider gave no refresh token".to_owned()));
+        };
+        let reach = &account.reach;
+        oauth::refresh::refresh(&reach.http, registration, &reach.provider.scope, token, &self.clock).await
+    }
+
+    /// Puts new tokens on stable storage, and only then into use.
+    async fn keep(&self, account: &Account, before: &Held, tokens: TokenSet) -> Arc<Held> {
+        let (vault, address, kept) = (Arc::clone(&self.vault), account.address.clone(), tokens.clone());
+        let generation = match blocking(move || vault.keep(&address, &kept)).await {
+            Ok(generation) => generation,
+            Err(error) => {
+                // The new refresh token may be the only good one: better to go on with it in memory than to lose it.
+                error!(account = account.address, %error, "the new token could not be stored and will be lost at a restart");
+                before.generation + 1
+            }
+        };
+        let held = Arc::new(Held { tokens, generation, client_secret: before.client_secret.clone() });
+        *lock(&account.held) = Arc::clone(&held);
+        held
+    }
+
+    /// What a failed refresh means for those who wait, and for those who come next.
+    async fn failed(&self, account: &Account, refreshes: &mut Refreshes, failure: Failure) -> Refusal {
+        warn!(account = account.address, %failure, "the access token cannot be refreshed");
+        let (stands, refusal) = match &failure {
+            Failure::Temporary(why) => {
+                (AFTER_TEMPORARY, Refusal::new(Reason::Unavailable, format!("Try later: {why}.")))
+            }
+            Failure::Misconfigured(why) => (
+                AFTER_MISCONFIGURED,
+                Refusal::new(
+                    Reason::AuthorizationEnded,
+                    format!("postkey's settings for {} need care: {why}.", account.address),
+                ),
+            ),
+            Failure::Ended(why) => {
+                self.note_end(account, why).await;
+                (Duration::ZERO, account.ended(why))
+            }
+        };
+        refreshes.failure = Some((Instant::now() + stands, refusal.clone()));
+        refusal
+    }
+
+    async fn note_end(&self, account: &Account, why: &str) {
+        error!(account = account.address, why, "the authorization has ended; a person has to run `postkey authorize`");
+        let (vault, address) = (Arc::clone(&self.vault), account.address.clone());
+        let ended = Ended { at: self.clock.now(), why: why.to_owned() };
+        if let Err(error) = blocking(move || vault.end(&address, ended)).await {
+            warn!(account = account.address, %error, "that the authorization has ended could not be stored");
+        }
+    }
+
+    fn registration(&self, account: &Account, held: &Held) -> Result<Registration, Failure> {
+        let client_secret = match &held.client_secret {
+            Some(secret) => Some(secret.clone()),
+            None => self.configured_secret(&account.address, &account.reach)?,
+        };
+        Ok(Registration {
+            client_id: account.client_id.clone(),
+            client_secret,
+            token_endpoint: account.reach.provider.token_endpoint.clone(),
+        })
+    }
+
+    /// The client secret that the configuration names, for this account or for its whole provider.
+    pub fn configured_secret(&self, address: &str, reach: &Reach) -> Result<Option<Secret>, Failure> {
+        let own = self.config.accounts.get(address).and_then(|account| account.client_secret_file.as_ref());
+        match own.or(reach.provider.client_secret_file.as_ref()) {
+            Some(file) => oauth::read_secret(file).map(Some),
+            None => Ok(None),
+        }
+    }
+}
+
+impl Account {
+    /// What is sent to the provider with this token.
+    pub fn bearer(&self, held: &Held) -> Bearer {
+        Bearer {
+            user: self.user.clone(),
+            token: held.tokens.access.clone(),
+            mechanisms: self.reach.provider.mechanisms.clone(),
+        }
+    }
+
+    fn held(&self) -> Arc<Held> {
+        Arc::clone(&lock(&self.held))
+    }
+
+    fn fresh(&self, refused: Option<u64>, now: Moment) -> Option<Arc<Held>> {
+        let held = self.held();
+        (refused.is_none_or(|refused| refused < held.generation) && held.tokens.life.is_fresh(now)).then_some(held)
+    }
+
+    fn alive(&self, refused: Option<u64>, now: Moment) -> Option<Arc<Held>> {
+        let held = self.held();
+        (refused.is_none_or(|refused| refused < held.generation) && held.tokens.life.is_alive(now)).then_some(held)
+    }
+
+    fn ended(&self, why: &str) -> Refusal {
+        let text = format!("Run `postkey authorize {}`: its authorization has ended ({why}).", self.address);
+        Refusal::new(Reason::AuthorizationEnded, text)
+    }
+}
+
+impl Refreshes {
+    /// The refusal that stands, if a refresh now would be one too many.
+    fn standing(&self, refused: Option<u64>) -> Option<Refusal> {
+        let now = Instant::now();
+        if refused.is_some() && self.forced.is_some_and(|last| now.duration_since(last) < BETWEEN_FORCED) {
+            return Some(Refusal::new(Reason::TokenRefused, "The provider refuses a token that it has just issued."));
+        }
+        self.failure.as_ref().filter(|(until, _)| now < *until).map(|(_, refusal)| refusal.clone())
+    }
+}
+
+/// What the vault's answer is to a client.
+fn refusal(address: &str, error: &VaultError) -> Refusal {
+    match error {
+        VaultError::WrongCredentials => Refusal::credentials(),
+        error => {
+            error!(account = address, %error, "the vault cannot be used");
+            Refusal::new(Reason::Unavailable, "postkey's vault cannot be used; see its log.")
+        }
+    }
+}
+
+/// Runs what waits for the disk or computes for long, off the threads that serve sessions.
+async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T, VaultError> + Send + 'static,
+) -> Result<T, VaultError> {
+    tokio::task::spawn_blocking(work).await.unwrap_or(Err(VaultError::Interrupted))
+}
+
+/// Everything behind these locks is whole at every moment, so a panic elsewhere does not spoil it.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}

@@ -1,0 +1,34 @@
+//! A provider, and the means to reach its servers.
+
+use std::sync::Arc;
+
+use tokio_rustls::rustls::ClientConfig;
+
+use crate::config::Config;
+use crate::config::provider::Provider;
+use crate::net::tls;
+use crate::oauth::Http;
+
+/// A provider with its TLS configuration (which remembers TLS sessions, so that later logins resume one) and HTTP client.
+pub struct Reach {
+    /// What the configuration says of it.
+    pub provider: Provider,
+    /// For its mail servers.
+    pub tls: Arc<ClientConfig>,
+    /// For its token endpoint.
+    pub http: Http,
+}
+
+impl Reach {
+    /// Sets a provider up. The error says what to do.
+    pub fn new(config: &Config, provider: &str) -> Result<Self, String> {
+        let provider = config.providers.get(provider).cloned().ok_or_else(|| {
+            format!(
+                "The provider {provider} is not in the configuration any more; add it, or authorize the account anew."
+            )
+        })?;
+        let tls = tls::client_config(provider.ca_file.as_deref()).map_err(|error| error.to_string())?;
+        let http = Http::new(ClientConfig::clone(&tls)).map_err(|error| error.to_string())?;
+        Ok(Self { provider, tls, http })
+    }
+}

@@ -1,0 +1,62 @@
+//! Where commands go: to the running daemon, or to the vault itself when none runs.
+
+use std::sync::Arc;
+
+use crate::broker::Broker;
+use crate::clock::Clock;
+use crate::config::Config;
+use crate::control::{self, Control, Reply, Request, Status};
+use crate::exit::{Exit, Failed};
+use crate::vault::Vault;
+
+/// Carries requests to the one who holds the vault.
+pub enum Hand<'a> {
+    /// The running daemon.
+    Daemon(&'a Config),
+    /// This process.
+    Own(Box<Control>),
+}
+
+impl<'a> Hand<'a> {
+    /// Finds the daemon, or opens the vault.
+    pub async fn reach(config: &'a Config) -> Result<Self, Failed> {
+        let hand = Self::Daemon(config);
+        match hand.try_ask(&Request::Status).await? {
+            Some(_) => Ok(hand),
+            None => {
+                let vault = Vault::open(&config.state_dir)?;
+                let broker = Arc::new(Broker::new(Arc::new(config.clone()), vault, Clock::System));
+                Ok(Self::Own(Box::new(Control { broker, listeners: Vec::new() })))
+            }
+        }
+    }
+
+    /// Has a request done.
+    pub async fn ask(&self, request: Request) -> Result<Reply, Failed> {
+        let reply = match self {
+            Self::Own(control) => Some(control.answer(request).await),
+            Self::Daemon(_) => self.try_ask(&request).await?,
+        };
+        match reply {
+            Some(Reply::Failed(failed)) => Err(failed),
+            Some(reply) => Ok(reply),
+            None => Err(Failed::new(Exit::Temporary, "the daemon has just stopped; try again")),
+        }
+    }
+
+    /// What is served, and how the accounts are.
+    pub async fn status(&self) -> Result<Status, Failed> {
+        match self.ask(Request::Status).await? {
+            Reply::Status(status) => Ok(status),
+            _ => Err(Failed::new(Exit::Software, "the daemon's answer is of another kind; restart it")),
+        }
+    }
+
+    async fn try_ask(&self, request: &Request) -> Result<Option<Reply>, Failed> {
+        let Self::Daemon(config) = self else { return Ok(None) };
+        let socket = &config.control_socket;
+        control::ask(socket, request).await.map_err(|error| {
+            Failed::new(Exit::Os, format!("the daemon at {} cannot be asked: {error}", socket.display()))
+        })
+    }
+}

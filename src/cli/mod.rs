@@ -1,0 +1,185 @@
+//! The command line: what can be asked, one file per command.
+
+mod authorize;
+mod check;
+mod forget;
+mod hand;
+mod password;
+mod serve;
+mod status;
+mod terminal;
+mod test;
+
+use std::ffi::OsString;
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::time::Duration;
+
+use clap::{Args, Parser, Subcommand};
+
+use crate::config::Config;
+use crate::exit::{Exit, Failed};
+
+/// Gives any mail program OAuth 2.0: listens on localhost for IMAP, POP3 and SMTP, takes a user name and an app password,
+/// and logs in to the provider with a fresh access token.
+///
+/// Without a command it runs the daemon in the foreground.
+#[derive(Parser)]
+#[command(name = "postkey", version, args_conflicts_with_subcommands = true, after_help = EXIT_CODES)]
+struct Arguments {
+    /// The configuration file; without it, the one in the usual place, if there is one
+    #[arg(long, global = true, value_name = "FILE")]
+    config: Option<PathBuf>,
+    /// Set up an account; the same as `postkey authorize ADDRESS`
+    #[arg(long, value_name = "ADDRESS")]
+    authorize: Option<String>,
+    #[command(flatten)]
+    options: AuthorizeOptions,
+    #[command(subcommand)]
+    command: Option<Command>,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Set up an account, or give its authorization anew
+    Authorize {
+        /// The e-mail address; it is the login name afterwards
+        address: String,
+        #[command(flatten)]
+        options: AuthorizeOptions,
+    },
+    /// App passwords: one for each mail program or device
+    #[command(subcommand)]
+    Password(PasswordCommand),
+    /// Remove an account with its tokens and app passwords
+    Forget {
+        /// The account's address
+        address: String,
+    },
+    /// Show what is served and how the accounts are
+    Status {
+        /// As JSON
+        #[arg(long)]
+        json: bool,
+    },
+    /// Check the configuration and show all its mistakes
+    Check,
+    /// Really log in to the provider's servers with the account's token
+    Test {
+        /// The account's address
+        address: String,
+    },
+}
+
+#[derive(Subcommand)]
+enum PasswordCommand {
+    /// Make another app password; asks for one that the account has
+    Add {
+        /// The account's address
+        address: String,
+        /// What to call it: the mail program or device that it is for
+        name: String,
+        /// Ask for a password of your own choice; otherwise one is generated
+        #[arg(long)]
+        choose: bool,
+    },
+    /// Show the names of an account's app passwords
+    List {
+        /// The account's address
+        address: String,
+    },
+    /// Remove an app password; the program that uses it cannot log in any more
+    Remove {
+        /// The account's address
+        address: String,
+        /// What it is called
+        name: String,
+    },
+}
+
+#[derive(Args)]
+struct AuthorizeOptions {
+    /// The provider, where the address's domain does not tell
+    #[arg(long, value_name = "NAME")]
+    provider: Option<String>,
+    /// Your client registration at the provider, where the configuration has none
+    #[arg(long, value_name = "ID")]
+    client_id: Option<String>,
+    /// The file with its client secret
+    #[arg(long, value_name = "FILE", requires = "client_id")]
+    client_secret_file: Option<PathBuf>,
+    /// Where the browser returns to, where the provider asks for something special
+    #[arg(long, value_name = "URI")]
+    redirect_uri: Option<url::Url>,
+    /// How long to wait for the sign-in, such as 90s or 10m
+    #[arg(long, value_name = "TIME", default_value = "10m", value_parser = humantime::parse_duration)]
+    timeout: Duration,
+    /// Do not open a browser, only print the address
+    #[arg(long)]
+    no_browser: bool,
+    /// Take an app password of your own choice from the first line of the standard input
+    #[arg(long)]
+    password_stdin: bool,
+    /// What to call the account's first app password
+    #[arg(long, value_name = "NAME", default_value = "main")]
+    password_name: String,
+}
+
+const EXIT_CODES: &str = "\
+Exit codes: 0 done · 64 wrong command line · 65 unusable input · 67 no such account · 69 server unavailable or refusing ·
+70 a defect · 71 a port or socket cannot be had · 74 reading or writing failed · 75 try later · 77 wrong password, or
+authorization not given · 78 wrong configuration";
+
+/// Runs a command line to its end.
+pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
+    // Everything that is made from here on is for this user alone.
+    rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o077));
+    let arguments = match Arguments::try_parse_from(arguments) {
+        Ok(arguments) => arguments,
+        Err(error) => {
+            // Help and version are no mistakes.
+            let code = if error.use_stderr() { ExitCode::from(Exit::Usage as u8) } else { ExitCode::SUCCESS };
+            let _closed = error.print();
+            return code;
+        }
+    };
+    let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => return fail(&Failed::new(Exit::Os, format!("threads cannot be started: {error}"))),
+    };
+    let result = runtime.block_on(dispatch(arguments));
+    // A thread may still wait for a line from the terminal.
+    runtime.shutdown_background();
+    result.map_or_else(|failed| fail(&failed), |()| ExitCode::SUCCESS)
+}
+
+fn fail(failed: &Failed) -> ExitCode {
+    terminal::complain(&failed.message);
+    ExitCode::from(failed.exit as u8)
+}
+
+async fn dispatch(arguments: Arguments) -> Result<(), Failed> {
+    let Arguments { config: file, authorize, options, command } = arguments;
+    let config = load(file.as_deref())?;
+    let command = match authorize {
+        Some(address) => Some(Command::Authorize { address, options }),
+        None => command,
+    };
+    match command {
+        None => serve::run(config).await,
+        Some(Command::Authorize { address, options }) => authorize::run(&config, &address, options).await,
+        Some(Command::Password(command)) => password::run(&config, command).await,
+        Some(Command::Forget { address }) => forget::run(&config, &address).await,
+        Some(Command::Status { json }) => status::run(&config, json).await,
+        Some(Command::Check) => check::run(&config),
+        Some(Command::Test { address }) => test::run(&config, &address).await,
+    }
+}
+
+/// Reads the configuration; all its mistakes are one failure.
+fn load(file: Option<&std::path::Path>) -> Result<Config, Failed> {
+    Config::load(file).map_err(|mistakes| {
+        let lines: Vec<String> = mistakes.iter().map(ToString::to_string).collect();
+        Failed::new(Exit::Config, lines.join("\n"))
+    })
+}

@@ -1,0 +1,83 @@
+//! `postkey password`: the slots of an account.
+
+use super::PasswordCommand;
+use super::hand::Hand;
+use super::terminal::{Input, say};
+use crate::config::Config;
+use crate::control::{Carried, Request};
+use crate::exit::{Exit, Failed};
+use crate::secret::Secret;
+use crate::vault::VaultError;
+use crate::vault::password::Password;
+
+pub async fn run(config: &Config, command: PasswordCommand) -> Result<(), Failed> {
+    let hand = Hand::reach(config).await?;
+    match command {
+        PasswordCommand::Add { address, name, choose } => add(&hand, address.to_lowercase(), name, choose).await,
+        PasswordCommand::List { address } => list(&hand, &address.to_lowercase()).await,
+        PasswordCommand::Remove { address, name } => {
+            let address = address.to_lowercase();
+            hand.ask(Request::RemoveSlot { address, name: name.clone() }).await?;
+            say(format_args!("The app password {name} does not open anything any more."));
+            Ok(())
+        }
+    }
+}
+
+async fn add(hand: &Hand<'_>, address: String, name: String, choose: bool) -> Result<(), Failed> {
+    check_name(&name)?;
+    let mut input = Input::new();
+    let password = input.password(&format!("An app password that {address} has: ")).await?;
+    let new = match choose {
+        true => chosen(&input.password("The new app password: ").await?)?,
+        false => Password::generate(),
+    };
+    let carried = Carried(Secret::new(new.expose()));
+    hand.ask(Request::AddSlot { address, password: Carried(password), name: name.clone(), new: carried }).await?;
+    say(format_args!("{name} can log in now."));
+    show(&new);
+    Ok(())
+}
+
+async fn list(hand: &Hand<'_>, address: &str) -> Result<(), Failed> {
+    let status = hand.status().await?;
+    let account = status.accounts.iter().find(|account| account.address == address);
+    let account = account.ok_or_else(|| VaultError::NoAccount(address.to_owned()))?;
+    for slot in &account.slots {
+        say(format_args!("{:<20} made {}", slot.name, slot.created));
+    }
+    Ok(())
+}
+
+/// A password of the user's own choice, if it can be one.
+pub fn chosen(typed: &Secret) -> Result<Password, Failed> {
+    match Password::read(typed.expose()) {
+        Password::Generated(_) => Err(VaultError::LooksGenerated.into()),
+        // Shorter ones are guessed in an afternoon by whoever steals the vault; clients cannot send longer ones.
+        Password::Chosen(text) if !(8..=255).contains(&text.expose().len()) => {
+            Err(Failed::new(Exit::Data, "a password of your own has to have 8 to 255 bytes"))
+        }
+        Password::Chosen(text) if text.expose().contains(&0) => {
+            Err(Failed::new(Exit::Data, "a password cannot hold NUL"))
+        }
+        password => Ok(password),
+    }
+}
+
+/// A slot's name appears in lists and logs.
+pub fn check_name(name: &str) -> Result<(), Failed> {
+    let fits = (1..=64).contains(&name.chars().count()) && !name.chars().any(char::is_control);
+    if fits {
+        Ok(())
+    } else {
+        Err(Failed::new(Exit::Usage, "a name has 1 to 64 characters, none of them a control character"))
+    }
+}
+
+/// Shows a generated password, the only time.
+pub fn show(password: &Password) {
+    if password.is_generated() {
+        let text = zeroize::Zeroizing::new(password.expose());
+        say(format_args!("  password   {}   (shown only now)", String::from_utf8_lossy(&text)));
+    }
+}

@@ -1,0 +1,47 @@
+//! `postkey status`.
+
+use super::hand::Hand;
+use super::terminal::say;
+use crate::config::Config;
+use crate::control::{AccountStatus, Status};
+use crate::exit::{Exit, Failed};
+
+pub async fn run(config: &Config, json: bool) -> Result<(), Failed> {
+    let hand = Hand::reach(config).await?;
+    let status = hand.status().await?;
+    if json {
+        let text = serde_json::to_string_pretty(&status).map_err(|error| Failed::new(Exit::Software, error))?;
+        say(text);
+    } else {
+        show(&status);
+    }
+    Ok(())
+}
+
+fn show(status: &Status) {
+    if status.listeners.is_empty() {
+        say("The daemon does not run; `postkey` starts it.");
+    }
+    for listening in &status.listeners {
+        say(format_args!("{:<5} {} {}", listening.protocol, listening.address, listening.security));
+    }
+    if status.accounts.is_empty() {
+        say("There is no account yet; `postkey --authorize you@example.com` sets one up.");
+    }
+    for account in &status.accounts {
+        show_account(account);
+    }
+    for address in &status.damaged {
+        say(format_args!("{address}: its record in the vault is damaged; `postkey forget` and `postkey authorize` it"));
+    }
+}
+
+fn show_account(account: &AccountStatus) {
+    let AccountStatus { address, provider, state, authorized, token_expires, .. } = account;
+    say(format_args!("{address} ({provider}): {state}, authorized {authorized}, token until {token_expires}"));
+    if let Some(reason) = &account.reason {
+        say(format_args!("  {reason}; run `postkey authorize {address}`"));
+    }
+    let names: Vec<&str> = account.slots.iter().map(|slot| slot.name.as_str()).collect();
+    say(format_args!("  app passwords: {}", names.join(", ")));
+}

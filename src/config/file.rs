@@ -1,0 +1,106 @@
+//! The shape of the file: its top level, and the accounts.
+
+use std::collections::BTreeMap;
+use std::io;
+use std::path::{Path, PathBuf};
+
+use toml::de::DeTable;
+use tracing_subscriber::EnvFilter;
+
+use super::environment::Environment;
+use super::mistake::Mistake;
+use super::providers::{self, Providers};
+use super::reader::{Report, Section, Value};
+use super::{Account, Config, listeners, words};
+
+/// Reads a file that contains `text`; `readable` judges the files that it names.
+pub fn read(
+    file: &Path,
+    text: &str,
+    environment: &Environment,
+    readable: fn(&Path) -> io::Result<()>,
+) -> Result<Config, Vec<Mistake>> {
+    let (document, errors) = DeTable::parse_recoverable(text);
+    let report = Report::new(file, text, readable);
+    report.syntax(&errors);
+    let config = top(Section::top(&report, document.get_ref()), environment);
+    let mistakes = report.into_mistakes();
+    if mistakes.is_empty() { Ok(config) } else { Err(mistakes) }
+}
+
+/// Reads everything. Where a value has a mistake, which is noted, anything may stand in the result.
+fn top(mut section: Section<'_>, environment: &Environment) -> Config {
+    let state_dir = state_dir(&mut section, environment);
+    let control_socket = section.get("control_socket").and_then(|value| value.path());
+    let log = section.get("log").and_then(|value| value.parse(log));
+    let providers = providers::read(&mut section);
+    let accounts = section.get("account").and_then(|value| value.section());
+    let mut config = Config {
+        control_socket: control_socket.unwrap_or_else(|| state_dir.join("control")),
+        state_dir,
+        log: log.unwrap_or_else(|| "info".to_owned()),
+        listeners: Vec::new(),
+        accounts: accounts.map(|table| read_accounts(&table, &providers)).unwrap_or_default(),
+        providers,
+    };
+    config.listeners = listeners::read(&mut section, &config);
+    section.finish();
+    config
+}
+
+fn state_dir(section: &mut Section<'_>, environment: &Environment) -> PathBuf {
+    if let Some(value) = section.get("state_dir") {
+        return value.path().unwrap_or_default();
+    }
+    let usual = environment.state_dir();
+    if usual.is_none() {
+        section.absence("nothing says where to keep the tokens; set state_dir, or HOME in the environment");
+    }
+    usual.unwrap_or_default()
+}
+
+fn log(text: &str) -> Result<String, String> {
+    let refusal = |_| "is no log filter; write a level such as \"info\", or \"warn,postkey=debug\"".to_owned();
+    EnvFilter::try_new(text).map(|_| text.to_owned()).map_err(refusal)
+}
+
+fn read_accounts(accounts: &Section<'_>, providers: &Providers) -> BTreeMap<String, Account> {
+    let mut read = BTreeMap::new();
+    for (name, value) in accounts.named() {
+        let Some(address) = value.judge(address(name)) else { continue };
+        if read.insert(address, account(&value, providers).unwrap_or_default()).is_some() {
+            value.mistake("occurs twice, for upper and lower case are the same; merge the two");
+        }
+    }
+    read
+}
+
+fn account(value: &Value<'_>, providers: &Providers) -> Option<Account> {
+    let mut section = value.section()?;
+    let account = Account {
+        provider: section.get("provider").and_then(|value| provider_name(&value, providers)),
+        user: section.text("user"),
+        client_id: section.text("client_id"),
+        client_secret_file: section.file("client_secret_file"),
+    };
+    providers::secret_has_client(&mut section, account.client_id.is_some());
+    section.finish();
+    Some(account)
+}
+
+/// An e-mail address, in lower case.
+pub fn address(text: &str) -> Result<String, String> {
+    let parts = text.rsplit_once('@').filter(|(local, domain)| !local.is_empty() && !domain.is_empty());
+    let plain = parts.is_some() && !text.chars().any(|char| char.is_whitespace() || char.is_control());
+    if plain { Ok(text.to_lowercase()) } else { Err("must be an address such as \"ann@example.test\"".to_owned()) }
+}
+
+/// The name of a provider that there is.
+pub fn provider_name(value: &Value<'_>, providers: &Providers) -> Option<String> {
+    let name = value.text()?;
+    if !providers.contains_key(name) {
+        let names: Vec<&str> = providers.keys().map(String::as_str).collect();
+        value.absence(format!("there is no provider \"{name}\"; {}", words::did_you_mean(name, &names)));
+    }
+    Some(name.to_owned())
+}

@@ -1,0 +1,286 @@
+//! A reader over a TOML document that notes every mistake and goes on.
+//!
+//! What cannot be used is noted in the [`Report`] and read as `None`; whoever asked needs no error handling of its own.
+
+use std::cell::RefCell;
+use std::io;
+use std::path::{Path, PathBuf};
+
+use toml::Spanned;
+use toml::de::{DeTable, DeValue, Error};
+
+use super::mistake::{Mistake, Position};
+use super::words;
+
+/// The mistakes of one file.
+pub struct Report<'a> {
+    file: &'a Path,
+    text: &'a str,
+    /// Says whether a file that the configuration names can be read.
+    readable: fn(&Path) -> io::Result<()>,
+    mistakes: RefCell<Vec<Mistake>>,
+    /// The lines with a syntax error: what was read from them is a guess.
+    broken: RefCell<Vec<usize>>,
+}
+
+impl<'a> Report<'a> {
+    /// An empty report about `text`, which is what `file` contains.
+    pub fn new(file: &'a Path, text: &'a str, readable: fn(&Path) -> io::Result<()>) -> Self {
+        Self { file, text, readable, mistakes: RefCell::default(), broken: RefCell::default() }
+    }
+
+    /// Notes the syntax errors.
+    pub fn syntax(&self, errors: &[Error]) {
+        for error in errors {
+            let at = error.span().map_or(0, |span| span.start);
+            // A text without quotes may begin like a number, `true`, `inf` or `nan`, and is taken for that.
+            let bare = ["invalid float", "invalid integer", "invalid boolean", "string values must be quoted"];
+            let message = match bare.iter().any(|start| error.message().starts_with(start)) {
+                true => "is a text without quotes; write it in quotes",
+                false => error.message(),
+            };
+            self.note(at, String::new(), message.to_owned());
+            self.broken.borrow_mut().push(Position::of(self.text, at).line);
+        }
+    }
+
+    /// Notes a mistake at the byte `at`; one syntax error is told instead of all that follows from it.
+    fn note(&self, at: usize, key: String, message: String) {
+        let position = Position::of(self.text, at);
+        if !self.broken.borrow().contains(&position.line) {
+            let mistake = Mistake { file: self.file.to_owned(), position: Some(position), key, message };
+            self.mistakes.borrow_mut().push(mistake);
+        }
+    }
+
+    /// Whether the whole file was understood. Where it was not, nothing can be said about what is absent.
+    fn is_whole(&self) -> bool {
+        self.broken.borrow().is_empty()
+    }
+
+    /// All mistakes, in the order of the file.
+    pub fn into_mistakes(self) -> Vec<Mistake> {
+        let mut mistakes = self.mistakes.into_inner();
+        mistakes.sort_by_key(|mistake| mistake.position);
+        mistakes
+    }
+}
+
+/// A value, and where it stands.
+pub struct Value<'a> {
+    report: &'a Report<'a>,
+    key: String,
+    at: usize,
+    value: &'a DeValue<'a>,
+}
+
+impl<'a> Value<'a> {
+    fn new(report: &'a Report<'a>, key: String, value: &'a Spanned<DeValue<'a>>) -> Self {
+        Self { report, key, at: value.span().start, value: value.get_ref() }
+    }
+
+    /// Notes a mistake here.
+    pub fn mistake(&self, message: impl Into<String>) {
+        self.report.note(self.at, self.key.clone(), message.into());
+    }
+
+    /// Notes a mistake that may only follow from a syntax error elsewhere, such as a name that nothing has.
+    pub fn absence(&self, message: impl Into<String>) {
+        if self.report.is_whole() {
+            self.mistake(message);
+        }
+    }
+
+    /// Takes a judgement on the value or its name: what is right, or the mistake to note.
+    pub fn judge<T>(&self, judged: Result<T, String>) -> Option<T> {
+        judged.map_err(|message| self.mistake(message)).ok()
+    }
+
+    /// The line.
+    pub fn line(&self) -> usize {
+        Position::of(self.report.text, self.at).line
+    }
+
+    fn wrong_type(&self, wanted: &str) {
+        self.mistake(format!("must be {wanted}, and is of type {}", self.value.type_str()));
+    }
+
+    /// A text that is not empty, and one line: many go into requests and commands.
+    pub fn text(&self) -> Option<&'a str> {
+        match self.value.as_str() {
+            Some("") => self.mistake("is empty; give it a value, or remove it"),
+            Some(text) if text.contains(char::is_control) => {
+                self.mistake("has a line break or another control character; remove it")
+            }
+            Some(text) => return Some(text),
+            None => self.wrong_type("a text in quotes"),
+        }
+        None
+    }
+
+    /// A text with a form of its own.
+    pub fn parse<T>(&self, parse: impl FnOnce(&str) -> Result<T, String>) -> Option<T> {
+        self.judge(parse(self.text()?))
+    }
+
+    /// One of several words.
+    pub fn choice<T: Copy>(&self, choices: &[(&str, T)]) -> Option<T> {
+        self.parse(|text| {
+            let chosen = choices.iter().find(|(name, _)| name.eq_ignore_ascii_case(text));
+            let names: Vec<&str> = choices.iter().map(|(name, _)| *name).collect();
+            let refusal = || format!("must be {}, and is \"{text}\"", words::listing(&names, "or"));
+            chosen.map(|(_, value)| *value).ok_or_else(refusal)
+        })
+    }
+
+    /// `true` or `false`.
+    pub fn flag(&self) -> Option<bool> {
+        self.value.as_bool().or_else(|| {
+            self.wrong_type("true or false");
+            None
+        })
+    }
+
+    /// A TCP port that can be connected to.
+    pub fn port(&self) -> Option<u16> {
+        let Some(integer) = self.value.as_integer() else {
+            self.wrong_type("a number");
+            return None;
+        };
+        let port = u16::from_str_radix(integer.as_str(), integer.radix()).ok().filter(|port| *port != 0);
+        if port.is_none() {
+            self.mistake("must be a port from 1 to 65535");
+        }
+        port
+    }
+
+    /// A path; a relative one begins at the folder of the file that it is written in.
+    pub fn path(&self) -> Option<PathBuf> {
+        self.parse(|text| match text.starts_with('~') {
+            true => Err("the shell's ~ is not understood here; write the whole path".to_owned()),
+            false => Ok(self.report.file.parent().unwrap_or(Path::new("")).join(text)),
+        })
+    }
+
+    /// The path of a file that has to be readable.
+    pub fn file(&self) -> Option<PathBuf> {
+        let path = self.path()?;
+        let readable = (self.report.readable)(&path);
+        if let Err(error) = &readable {
+            self.mistake(format!("{} cannot be read: {error}", path.display()));
+        }
+        readable.is_ok().then_some(path)
+    }
+
+    /// The members of a list; a single text is a list of one.
+    pub fn list(&self) -> Vec<Value<'a>> {
+        match self.value {
+            DeValue::Array(members) => self.members(members),
+            DeValue::String(_) => vec![Self { key: self.key.clone(), ..*self }],
+            _ => {
+                self.wrong_type("a text in quotes, or a list of them");
+                Vec::new()
+            }
+        }
+    }
+
+    fn members(&self, members: &'a [Spanned<DeValue<'a>>]) -> Vec<Value<'a>> {
+        if members.is_empty() {
+            self.mistake("is empty; name at least one, or remove it");
+        }
+        members.iter().map(|member| Self::new(self.report, self.key.clone(), member)).collect()
+    }
+
+    /// A table.
+    pub fn section(&self) -> Option<Section<'a>> {
+        let Some(table) = self.value.as_table() else {
+            self.wrong_type("a table");
+            return None;
+        };
+        Some(Section { report: self.report, path: self.key.clone(), at: self.at, table, known: Vec::new() })
+    }
+
+    /// Tables that may occur several times.
+    pub fn sections(&self) -> Vec<Section<'a>> {
+        match self.value {
+            DeValue::Array(members) => self.members(members).iter().filter_map(Value::section).collect(),
+            _ => {
+                self.mistake(format!("may occur several times, so it stands in double brackets: [[{}]]", self.key));
+                Vec::new()
+            }
+        }
+    }
+}
+
+/// A table that is being read: what is asked for is known, and the rest is a mistake in the end.
+pub struct Section<'a> {
+    report: &'a Report<'a>,
+    path: String,
+    at: usize,
+    table: &'a DeTable<'a>,
+    known: Vec<&'static str>,
+}
+
+impl<'a> Section<'a> {
+    /// The whole file.
+    pub fn top(report: &'a Report<'a>, table: &'a DeTable<'a>) -> Self {
+        Self { report, path: String::new(), at: 0, table, known: Vec::new() }
+    }
+
+    /// The value of a key, where it is there.
+    pub fn get(&mut self, key: &'static str) -> Option<Value<'a>> {
+        if !self.known.contains(&key) {
+            self.known.push(key);
+        }
+        self.table.get(key).map(|value| Value::new(self.report, self.path_of(key), value))
+    }
+
+    /// The values under keys that the user has named.
+    pub fn named(&self) -> Vec<(&'a str, Value<'a>)> {
+        let named = self.table.iter();
+        named
+            .map(|(name, value)| (&**name.get_ref(), Value::new(self.report, self.path_of(name.get_ref()), value)))
+            .collect()
+    }
+
+    /// The text of a key, where it is there.
+    pub fn text(&mut self, key: &'static str) -> Option<String> {
+        self.get(key)?.text().map(str::to_owned)
+    }
+
+    /// The file that a key names, where it is there.
+    pub fn file(&mut self, key: &'static str) -> Option<PathBuf> {
+        self.get(key)?.file()
+    }
+
+    /// Notes those of the keys that are not there, and have to be.
+    pub fn require(&self, keys: &[&str]) {
+        for key in keys.iter().filter(|key| !self.table.contains_key(**key)) {
+            self.absence(format!("{key} is missing; add it here"));
+        }
+    }
+
+    /// Notes that the table lacks something, unless a syntax error may have hidden it.
+    pub fn absence(&self, message: impl Into<String>) {
+        if self.report.is_whole() {
+            self.report.note(self.at, self.path.clone(), message.into());
+        }
+    }
+
+    /// Notes every key that nobody has asked for.
+    pub fn finish(self) {
+        for key in self.table.keys() {
+            let name: &str = key.get_ref();
+            if !self.known.contains(&name) {
+                let message = format!("unknown key; {}", words::did_you_mean(name, &self.known));
+                self.report.note(key.span().start, self.path_of(name), message);
+            }
+        }
+    }
+
+    fn path_of(&self, key: &str) -> String {
+        let bare = !key.is_empty() && key.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-_".contains(&byte));
+        let key = if bare { key.to_owned() } else { format!("\"{}\"", key.escape_debug()) };
+        if self.path.is_empty() { key } else { format!("{}.{key}", self.path) }
+    }
+}

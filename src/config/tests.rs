@@ -1,0 +1,419 @@
+//! Configurations good and bad.
+
+use std::collections::BTreeSet;
+use std::path::Path;
+
+use super::environment::Environment;
+use super::mistake::Mistake;
+use super::reader::{Report, Section};
+use super::{Config, providers};
+use crate::protocol::{Mechanism, Protocol, Security};
+
+const DEFAULT: &str = include_str!("../../config/postkey.toml");
+
+fn parse(text: &str) -> Result<Config, Vec<Mistake>> {
+    let environment = Environment { home: Some("/home/ann".into()), ..Environment::default() };
+    Config::parse(text, Path::new("/etc/postkey/postkey.toml"), &environment)
+}
+
+fn good(text: &str) -> Config {
+    parse(text).unwrap_or_else(|mistakes| panic!("{text}\n{}", listed(&mistakes).join("\n")))
+}
+
+/// The mistakes as people see them, without the file's name.
+fn bad(text: &str) -> Vec<String> {
+    listed(&parse(text).expect_err(text))
+}
+
+fn listed(mistakes: &[Mistake]) -> Vec<String> {
+    let shown = mistakes.iter().map(Mistake::to_string);
+    shown.map(|line| line.replacen("/etc/postkey/postkey.toml:", "", 1)).collect()
+}
+
+/// A listener with further lines.
+fn listener(lines: &str) -> String {
+    format!("[[listener]]\nprotocol = \"imap\"\n{lines}\n")
+}
+
+/// A provider that is complete but for further lines.
+fn provider(lines: &str) -> String {
+    format!(
+        "[provider.x]\nauthorization_endpoint = \"https://a.test/\"\ntoken_endpoint = \"https://a.test/t\"\n\
+         scope = [\"mail\"]\nimap.host = \"imap.a.test\"\n{lines}\n"
+    )
+}
+
+#[test]
+fn the_compiled_in_providers_have_no_mistake() {
+    let (document, errors) = toml::de::DeTable::parse_recoverable(providers::TABLE);
+    let report = Report::new(Path::new("providers.toml"), providers::TABLE, |_| Ok(()));
+    report.syntax(&errors);
+    let read = providers::read_table(&Section::top(&report, document.get_ref()), &providers::Providers::new());
+    assert_eq!(report.into_mistakes(), []);
+    assert!(read.len() >= 12, "only {:?}", read.keys());
+    for provider in read.values() {
+        assert!(provider.client_id.is_none() && provider.client_secret_file.is_none(), "{}", provider.name);
+        assert!(provider.note.as_ref().is_some_and(|note| note.ends_with('.')), "{}", provider.name);
+        assert_eq!(provider.authorization_endpoint.scheme(), "https");
+        assert_eq!(provider.token_endpoint.scheme(), "https");
+        assert!([Protocol::Imap, Protocol::Smtp].iter().all(|p| provider.servers.contains_key(p)), "{}", provider.name);
+    }
+}
+
+#[test]
+fn no_file_means_loopback_and_the_usual_places() {
+    let config = good("");
+    assert_eq!(config.state_dir, Path::new("/home/ann/.local/state/postkey"));
+    assert_eq!(config.control_socket, Path::new("/home/ann/.local/state/postkey/control"));
+    assert_eq!(config.log, "info");
+    let addresses = config.listeners.iter().flat_map(|listener| &listener.addresses).map(ToString::to_string);
+    let expected = ["127.0.0.1:1143", "[::1]:1143", "127.0.0.1:1110", "[::1]:1110", "127.0.0.1:1587", "[::1]:1587"];
+    assert_eq!(addresses.collect::<Vec<_>>(), expected);
+    assert!(config.listeners.iter().all(|listener| listener.security == Security::Clear));
+}
+
+#[test]
+fn the_default_file_says_what_happens_without_one() {
+    assert_eq!(format!("{:?}", good(DEFAULT)), format!("{:?}", good("")));
+}
+
+#[test]
+fn the_default_file_has_no_mistake_with_its_examples_either() {
+    let uncommented = DEFAULT.lines().map(|line| match line.strip_prefix('#') {
+        Some(example) if !example.starts_with(' ') => example,
+        _ => line,
+    });
+    let config = good(&uncommented.collect::<Vec<_>>().join("\n"));
+    assert_eq!(config.listeners.len(), 4);
+    assert_eq!(config.accounts.len(), 1);
+    assert!(config.providers.contains_key("example"));
+    assert_eq!(config.state_dir, Path::new("/var/lib/postkey"));
+}
+
+#[test]
+fn the_default_file_shows_every_key_that_is_known() {
+    let tables =
+        ["", "[[listener]]\n", "[provider.x]\n", "[provider.x.imap]\n", "[provider.x.smtp]\n", "[account.\"a@b\"]\n"];
+    let mut keys = BTreeSet::new();
+    for table in tables {
+        let shown = bad(&format!("{table}zzzzzzzzzz = 1\n"));
+        let known =
+            shown.iter().find_map(|mistake| mistake.split_once("unknown key; known are ")).expect("a listing").1;
+        keys.extend(known.split('"').skip(1).step_by(2).map(str::to_owned));
+    }
+    assert!(keys.len() > 25, "only {keys:?}");
+    for key in keys {
+        let is_shown = |line: &str| {
+            let line = line.trim_start_matches('#');
+            let header = line.trim_matches(['[', ']']);
+            line.starts_with(&format!("{key} =")) || line.starts_with('[') && header.split('.').any(|part| part == key)
+        };
+        assert!(DEFAULT.lines().any(is_shown), "{key} is not in config/postkey.toml");
+    }
+}
+
+#[test]
+fn the_examples_have_no_mistake() {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("config/examples");
+    let files: Vec<_> = std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path()).collect();
+    assert!(files.len() >= 3);
+    for file in files {
+        let config = good(&std::fs::read_to_string(&file).unwrap());
+        let is_default = format!("{config:?}") == format!("{:?}", good(""));
+        assert!(!is_default, "{} says nothing", file.display());
+    }
+}
+
+#[test]
+fn every_mistake_is_told_with_its_place() {
+    for (text, expected) in [
+        ("lgo = \"info\"", r#"1:1: lgo: unknown key; did you mean "log"?"#),
+        ("log = 3", "1:7: log: must be a text in quotes, and is of type integer"),
+        ("log = \"a=b=c\"", "1:7: log: is no log filter; write a level such as \"info\", or \"warn,postkey=debug\""),
+        ("état = 1", "1:1: invalid unquoted key, expected letters, numbers, `-`, `_`"),
+        ("state_dir = \"~/x\"", "1:13: state_dir: the shell's ~ is not understood here; write the whole path"),
+        ("state_dir = \"\"", "1:13: state_dir: is empty; give it a value, or remove it"),
+        ("log = \"a\\nb\"", "1:7: log: has a line break or another control character; remove it"),
+        ("[listener]", "1:1: listener: may occur several times, so it stands in double brackets: [[listener]]"),
+        ("listener = []", "1:12: listener: is empty; name at least one, or remove it"),
+        ("[account.ann]", "1:1: account.ann: must be an address such as \"ann@example.test\""),
+        (
+            "[account.\"a@b\"]\nuser = true",
+            "2:8: account.\"a@b\".user: must be a text in quotes, and is of type boolean",
+        ),
+        (
+            "[account.\"a@b\"]\nprovider = \"gogle\"",
+            "2:12: account.\"a@b\".provider: there is no provider \"gogle\"; did you mean \"google\"?",
+        ),
+        (
+            "[account.\"a@b\"]\nclient_secret_file = \"s\"",
+            "2:22: account.\"a@b\".client_secret_file: belongs to a client_id, and there is none; add client_id, or remove this",
+        ),
+        ("provider.google = 1", "1:19: provider.google: must be a table, and is of type integer"),
+        ("[provider.google.imap]\nport = 0", "2:8: provider.google.imap.port: must be a port from 1 to 65535"),
+        (
+            "[provider.google.imap]\nport = \"993\"",
+            "2:8: provider.google.imap.port: must be a number, and is of type string",
+        ),
+        (
+            "[provider.google.imap]\nsecurity = \"none\"",
+            "2:12: provider.google.imap.security: must be \"tls\" or \"starttls\", and is \"none\"",
+        ),
+        (
+            "[provider.google.imap]\nhost = \"imap.gmail.com:993\"",
+            "2:8: provider.google.imap.host: must be the name of a host, such as \"imap.example.test\"; \
+             the port is a key of its own",
+        ),
+        (
+            "[provider.google]\ntoken_endpoint = \"http://oauth2.example.test/\"",
+            "2:18: provider.google.token_endpoint: must begin with https:// (http:// only on this machine), and begins with http:",
+        ),
+        (
+            "[provider.google]\ntoken_endpoint = \"oauth2.example.test\"",
+            "2:18: provider.google.token_endpoint: is no URL (relative URL without a base); \
+             write it like \"https://auth.example.test/token\"",
+        ),
+        (
+            "[provider.google]\ntoken_endpoint = \"https://a.test/#x\"",
+            "2:18: provider.google.token_endpoint: an endpoint has no #fragment; remove it",
+        ),
+        (
+            "[provider.google]\nscope = \"mail openid\"",
+            "2:9: provider.google.scope: is several scopes in one text; write a list, [\"one\", \"two\"]",
+        ),
+        (
+            "[provider.google]\nmechanisms = [\"XOAUTH2\", \"PLAIN\"]",
+            "2:26: provider.google.mechanisms: must be \"XOAUTH2\" or \"OAUTHBEARER\", and is \"PLAIN\"",
+        ),
+        (
+            "[provider.google]\nauthorization_parameters.state = \"x\"",
+            "2:34: provider.google.authorization_parameters.state: is set by postkey itself; remove it",
+        ),
+        (
+            "[provider.google]\ndomains = [\"*.example.test\"]",
+            "2:12: provider.google.domains: must be a domain such as \"example.test\", or \"example.*\" for all its endings",
+        ),
+    ] {
+        assert_eq!(bad(text), [expected], "{text}");
+    }
+}
+
+#[test]
+fn a_listener_is_judged_for_what_it_exposes() {
+    for (lines, expected) in [
+        ("", "1:1: listener: address is missing; add it here"),
+        (
+            "address = 1143",
+            "3:11: listener.address: must be a text in quotes, or a list of them, and is of type integer",
+        ),
+        ("address = \"127.0.0.1\"", "3:11: listener.address: the port is missing; write \"127.0.0.1:1143\""),
+        (
+            "address = [\"[::1]:1\", \"localhost:2\"]",
+            "3:23: listener.address: must be an IP address and a port; write [\"127.0.0.1:2\", \"[::1]:2\"]",
+        ),
+        (
+            "address = \"192.0.2.1:1\"",
+            "3:11: listener.address: other machines can reach 192.0.2.1; if that is meant, set security = \"tls\" or \
+             \"starttls\", and allow_remote = true; if not, listen on 127.0.0.1 and [::1]",
+        ),
+        (
+            "address = \"[::]:1\"\nallow_remote = true",
+            "3:11: listener.address: other machines can reach ::; if that is meant, set security = \"tls\" or \
+             \"starttls\", for passwords would cross the network in the clear; if not, listen on 127.0.0.1 and [::1]",
+        ),
+        (
+            "address = \"0.0.0.0:1\"\nsecurity = \"tls\"\ncertificate = \"c\"\nkey = \"k\"",
+            "3:11: listener.address: other machines can reach 0.0.0.0; if that is meant, set allow_remote = true; \
+             if not, listen on 127.0.0.1 and [::1]",
+        ),
+        (
+            "address = \"127.0.0.1:1\"\nsecurity = \"tls\"\ncertificate = \"c\"",
+            "1:1: listener: key is missing; add it here",
+        ),
+        (
+            "address = \"127.0.0.1:1\"\nkey = \"k\"",
+            "4:7: listener.key: is not used while security is \"none\"; set security to \"tls\" or \"starttls\", or remove this",
+        ),
+        (
+            "address = \"127.0.0.1:1\"\nsecurity = \"ssl\"",
+            "4:12: listener.security: must be \"none\", \"starttls\" or \"tls\", and is \"ssl\"",
+        ),
+        (
+            "address = [\"127.0.0.1:1\", \"127.0.0.1:1\"]",
+            "3:27: listener.address: 127.0.0.1:1 is taken by 127.0.0.1:1 in line 3; choose another port",
+        ),
+        (
+            "address = \"127.0.0.1:1\"\naccount = \"ann@example.test\"",
+            "4:11: listener.account: nothing is known of ann@example.test; \
+             add [account.\"ann@example.test\"] with its provider",
+        ),
+        (
+            "address = \"127.0.0.1:1\"\nprovider = \"outlook\"\naccount = \"ann@gmail.com\"",
+            "5:11: listener.account: ann@gmail.com is at \"google\", not at \"outlook\"; correct one, or remove provider",
+        ),
+    ] {
+        assert_eq!(bad(&listener(lines)), [expected], "{lines}");
+    }
+    assert_eq!(
+        bad("[[listener]]\nprotocol = \"imaps\"\naddress = \"127.0.0.1:1\""),
+        ["2:12: listener.protocol: must be \"imap\", \"pop3\" or \"smtp\", and is \"imaps\""]
+    );
+}
+
+#[test]
+fn all_mistakes_are_told_at_once() {
+    let text = r#"log = info
+stat_dir = "/var/lib/postkey"
+[[listener]]
+protocol = "imap"
+address = 127.0.0.1:1143
+[[listener]]
+adress = "127.0.0.1:1143"
+	security = "none
+[provider.new]
+client_id = 7
+[account."Ann@Example.test"]
+[account."ann@example.test"]
+"#;
+    let expected = [
+        "1:7: is a text without quotes; write it in quotes",
+        r#"2:1: stat_dir: unknown key; did you mean "state_dir"?"#,
+        "5:16: is a text without quotes; write it in quotes",
+        r#"7:1: listener.adress: unknown key; did you mean "address"?"#,
+        "8:18: invalid basic string, expected `\"`",
+        "10:13: provider.new.client_id: must be a text in quotes, and is of type integer",
+        "12:1: account.\"ann@example.test\": occurs twice, for upper and lower case are the same; merge the two",
+    ];
+    assert_eq!(bad(text), expected);
+}
+
+proptest::proptest! {
+    /// Any damage to a file is told, or leaves it good; nothing else happens.
+    #[test]
+    fn a_damaged_file_is_judged_like_any_other(from in 0..DEFAULT.len(), length in 0..40_usize, put in "[\\[\\]\"=#.,é\n0-9a-z]{0,6}") {
+        let tail = DEFAULT.get(from + length..).unwrap_or_default();
+        let text = format!("{}{put}{tail}", DEFAULT.get(..from).unwrap_or_default()).replace("\n#", "\n");
+        for mistake in parse(&text).err().unwrap_or_default() {
+            let position = mistake.position.expect("a place");
+            let line = text.split('\n').nth(position.line - 1).expect("a line of the file");
+            proptest::prop_assert!(position.column <= line.chars().count() + 1, "{mistake}");
+        }
+    }
+}
+
+#[test]
+fn what_is_missing_is_told_where_the_syntax_is_right() {
+    assert_eq!(
+        bad("[[listener]]\n[provider.new]\nissuer = \"x\"\n[provider.new.pop3]\nport = 1\n"),
+        [
+            "1:1: listener: protocol is missing; add it here",
+            "1:1: listener: address is missing; add it here",
+            "2:1: provider.new: authorization_endpoint is missing; add it here",
+            "2:1: provider.new: token_endpoint is missing; add it here",
+            "2:1: provider.new: scope is missing; add it here",
+            "4:1: provider.new.pop3: host is missing; add it here",
+        ]
+    );
+    let no_server = provider("").replace("imap.host", "note");
+    assert_eq!(bad(&no_server), [r#"1:1: provider.x: has no mail server; add a table "imap", "pop3" or "smtp""#]);
+}
+
+#[test]
+fn an_entry_changes_single_keys_of_a_compiled_in_provider() {
+    let config = good("[provider.google]\nclient_id = \"mine\"\n[provider.google.smtp]\nsecurity = \"starttls\"\n");
+    let google = &config.providers["google"];
+    assert_eq!(google.client_id.as_deref(), Some("mine"));
+    assert_eq!(google.token_endpoint.as_str(), "https://oauth2.googleapis.com/token");
+    assert_eq!(google.servers[&Protocol::Imap].port, 993);
+    let smtp = &google.servers[&Protocol::Smtp];
+    assert_eq!((smtp.host.as_str(), smtp.port, smtp.security), ("smtp.gmail.com", 587, Security::StartTls));
+}
+
+#[test]
+fn a_new_provider_needs_little() {
+    let config = good(&provider("").replace("https://a.test/t", "http://127.0.0.1:9/t"));
+    let own = &config.providers["x"];
+    assert_eq!(own.redirect_uri.as_str(), "http://127.0.0.1/");
+    assert_eq!(own.mechanisms, [Mechanism::OAuthBearer, Mechanism::XOAuth2]);
+    assert_eq!(own.servers[&Protocol::Imap].port, 993);
+    assert_eq!(own.servers.len(), 1);
+}
+
+#[test]
+fn an_address_finds_its_provider() {
+    let entry = "[account.\"Ann@Company.test\"]\nprovider = \"microsoft\"\n[account.\"bob@gmail.com\"]\nuser = \"b\"\n";
+    let config = good(&format!("{entry}{}", provider("domains = [\"Own.test\", \"hotmail.fr\"]")));
+    let name = |address| config.provider_for(address).map(|provider| provider.name.as_str());
+    assert_eq!(name("ann@gmail.com"), Some("google"));
+    assert_eq!(name("bob@gmail.com"), Some("google"));
+    assert_eq!(name("Ann@GMAIL.com"), Some("google"));
+    assert_eq!(name("ann@company.TEST"), Some("microsoft"));
+    assert_eq!(name("bob@company.test"), None);
+    assert_eq!(name("ann@own.test"), Some("x"));
+    assert_eq!(name("ann@hotmail.fr"), Some("x"), "a domain in full goes before a family");
+    assert_eq!(name("ann@hotmail.de"), Some("outlook"));
+    assert_eq!(name("ann@outlook.com.br"), Some("outlook"));
+    assert_eq!(name("ann@live.example.edu"), None);
+    assert_eq!(name("ann@live.com.example.edu"), None);
+    assert_eq!(name("ann@yahoo.co.jp"), None);
+    assert_eq!(name("gmail.com"), None);
+}
+
+#[test]
+fn the_file_may_take_a_domain_from_a_compiled_in_provider_but_not_from_itself() {
+    let taken = provider("domains = [\"gmail.com\"]");
+    assert_eq!(good(&taken).provider_for("ann@gmail.com").unwrap().name, "x");
+    let twice = format!("{taken}{}", taken.replace("provider.x", "provider.y"));
+    assert_eq!(bad(&twice), ["12:12: provider.y.domains: gmail.com is a domain of \"x\" already; remove it from one"]);
+}
+
+#[test]
+fn ports_may_repeat_where_they_are_free_ones_or_of_other_addresses() {
+    let two = |first: &str, second: &str| {
+        listener(&format!("address = \"{first}\"")) + &listener(&format!("address = \"{second}\""))
+    };
+    assert_eq!(good(&two("127.0.0.1:0", "127.0.0.1:0")).listeners.len(), 2);
+    assert_eq!(good(&two("127.0.0.1:1", "[::1]:1")).listeners.len(), 2);
+    assert_eq!(good(&two("127.0.0.1:1", "127.0.0.2:1")).listeners.len(), 2);
+    let every = &bad(&two("0.0.0.0:1", "127.0.0.1:1"))[1];
+    assert_eq!(every, "6:11: listener.address: 127.0.0.1:1 is taken by 0.0.0.0:1 in line 3; choose another port");
+    assert_eq!(
+        bad(&two("127.0.0.1:1", "127.0.0.1:1")),
+        ["6:11: listener.address: 127.0.0.1:1 is taken by 127.0.0.1:1 in line 3; choose another port"]
+    );
+}
+
+#[test]
+fn relative_paths_begin_at_the_folder_of_the_file() {
+    let config = good(
+        "state_dir = \"state\"\n[provider.google]\nclient_id = \"x\"\nclient_secret_file = \"/s\"\nca_file = \"ca\"",
+    );
+    assert_eq!(config.state_dir, Path::new("/etc/postkey/state"));
+    assert_eq!(config.control_socket, Path::new("/etc/postkey/state/control"));
+    assert_eq!(config.providers["google"].client_secret_file.as_deref(), Some(Path::new("/s")));
+    assert_eq!(config.providers["google"].ca_file.as_deref(), Some(Path::new("/etc/postkey/ca")));
+}
+
+#[test]
+fn a_file_is_loaded_with_the_files_that_it_names() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("postkey.toml");
+    let lines = "state_dir = \"s\"\n[provider.google]\nclient_id = \"x\"\nclient_secret_file = \"secret\"\n";
+    std::fs::write(&file, lines).unwrap();
+    let mistakes = Config::load(Some(&file)).unwrap_err();
+    let expected = format!("{}:4:22: provider.google.client_secret_file: ", file.display());
+    assert!(mistakes.len() == 1 && mistakes[0].to_string().starts_with(&expected), "{mistakes:?}");
+    std::fs::write(folder.path().join("secret"), "s").unwrap();
+    assert_eq!(Config::load(Some(&file)).unwrap().state_dir, folder.path().join("s"));
+}
+
+#[test]
+fn a_file_that_was_named_has_to_be_there_and_be_text() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("none.toml");
+    let told = |message: &str| format!("{}: {message}", file.display());
+    let load = || Config::load(Some(&file)).unwrap_err()[0].to_string();
+    assert_eq!(load(), told("there is no such file; correct the path, or leave it out to use the defaults"));
+    std::fs::write(&file, b"log = \"\xff\"").unwrap();
+    assert_eq!(load(), told("is no text in UTF-8; save it as UTF-8"));
+}

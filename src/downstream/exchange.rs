@@ -1,0 +1,97 @@
+//! The server's half of SASL PLAIN (RFC 4616) and of LOGIN, the same in all protocols.
+
+use zeroize::Zeroizing;
+
+use crate::wire::sasl::{self, PASSWORD_PROMPT, SaslError, USERNAME_PROMPT};
+use crate::wire::{Credentials, Frame};
+
+/// An exchange that waits for the client's next line.
+pub enum Exchange {
+    /// PLAIN: everything comes in one message.
+    Plain,
+    /// LOGIN: the user name comes first.
+    User,
+    /// LOGIN: the password comes for this user name.
+    Password(Zeroizing<Vec<u8>>),
+}
+
+/// How an exchange goes on.
+pub enum Step {
+    /// The client has to be asked, with [`Exchange::prompt`].
+    Ask(Exchange),
+    /// The exchange is complete.
+    Login(Credentials),
+}
+
+/// Why an exchange has ended without credentials.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Failure {
+    /// The client has sent `*`.
+    Cancelled,
+    /// No base64, or not the mechanism's form.
+    Malformed,
+    /// Longer than [`sasl::LINE_LIMIT`].
+    TooLong,
+    /// A mechanism that is not taken here.
+    Mechanism,
+    /// The client asks to act as somebody else.
+    Authorization,
+    /// No account and no password can look like this.
+    Credentials,
+}
+
+impl From<SaslError> for Failure {
+    fn from(error: SaslError) -> Self {
+        match error {
+            SaslError::Base64 | SaslError::Form => Self::Malformed,
+            SaslError::Authorization => Self::Authorization,
+            SaslError::Credentials => Self::Credentials,
+        }
+    }
+}
+
+impl Exchange {
+    /// Reads what follows AUTH or AUTHENTICATE: a mechanism, and perhaps an initial response (RFC 4959).
+    ///
+    /// LOGIN's initial response is the user name; several programs send it though no specification has it.
+    pub fn begin(arguments: &[u8]) -> Result<Step, Failure> {
+        let (mechanism, initial) = super::split_word(arguments.trim_ascii());
+        let exchange = match mechanism.to_ascii_uppercase().as_slice() {
+            b"PLAIN" => Self::Plain,
+            b"LOGIN" => Self::User,
+            b"" => return Err(Failure::Malformed),
+            _ => return Err(Failure::Mechanism),
+        };
+        if initial.is_empty() { Ok(Step::Ask(exchange)) } else { exchange.answer(initial) }
+    }
+
+    /// What to send before the next line, in base64.
+    pub const fn prompt(&self) -> &'static str {
+        match self {
+            Self::Plain => "",
+            Self::User => USERNAME_PROMPT,
+            Self::Password(_) => PASSWORD_PROMPT,
+        }
+    }
+
+    /// Takes the client's next line, of at most [`sasl::LINE_LIMIT`] bytes.
+    pub fn take(self, frame: Frame<'_>) -> Result<Step, Failure> {
+        match frame {
+            Frame::Line(line) => self.answer(line),
+            Frame::Overlong(_) | Frame::Literal(_) => Err(Failure::TooLong),
+        }
+    }
+
+    fn answer(self, line: &[u8]) -> Result<Step, Failure> {
+        let line = line.trim_ascii();
+        if line == b"*" {
+            return Err(Failure::Cancelled);
+        }
+        let message = sasl::decode(line)?;
+        match self {
+            Self::Plain => Ok(Step::Login(sasl::plain(&message)?)),
+            Self::User => Ok(Step::Ask(Self::Password(message))),
+            Self::Password(user) => Credentials::parse(&user, &message).map(Step::Login).ok_or(Failure::Credentials),
+        }
+    }
+}

@@ -1,0 +1,191 @@
+//! An IMAP command as clients send it: a tag, a name, and strings in all their forms (RFC 3501 sections 4.3 and 9).
+
+use zeroize::Zeroizing;
+
+use crate::downstream::{split_word, verb};
+
+/// Longest tag that is taken. Clients use up to a dozen bytes, and it comes back in lines of 510.
+const LONGEST_TAG: usize = 64;
+
+/// A command that is being collected, or is complete.
+pub struct Command {
+    /// What the reply has to begin with.
+    pub tag: String,
+    /// Its name in upper case.
+    pub verb: String,
+    pieces: Vec<Piece>,
+}
+
+/// A stretch of a command. Any of them can hold a password.
+enum Piece {
+    Text(Zeroizing<Vec<u8>>),
+    Literal(Zeroizing<Vec<u8>>),
+}
+
+/// The end of a line that announces a literal: `{5}`, or `{5+}` (RFC 7888).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Announcement {
+    /// Its size in bytes; None where it is beyond all numbers.
+    pub length: Option<usize>,
+    /// Whether the client waits for our consent before it sends the literal.
+    pub waits: bool,
+}
+
+/// The tag that a line begins with, if it is one. It may be echoed as it is.
+pub fn tag(line: &[u8]) -> Option<&str> {
+    let tag = split_word(line).0;
+    let fits = |&byte: &u8| byte.is_ascii_graphic() && !br#"(){%*"\+"#.contains(&byte);
+    let is_tag = (1..=LONGEST_TAG).contains(&tag.len()) && tag.iter().all(fits);
+    if is_tag { std::str::from_utf8(tag).ok() } else { None }
+}
+
+impl Command {
+    /// A command of this tag, and the arguments that follow its name on the line.
+    pub fn new<'a>(tag: &str, line: &'a [u8]) -> (Self, &'a [u8]) {
+        let (name, arguments) = split_word(split_word(line).1.trim_ascii_start());
+        (Self { tag: tag.to_owned(), verb: verb(name), pieces: Vec::new() }, arguments)
+    }
+
+    /// Adds a stretch of the command line, up to its end or to the literal that it announces.
+    pub fn add_text(&mut self, text: &[u8]) -> Option<Announcement> {
+        let (text, announcement) = split_announcement(text);
+        self.pieces.push(Piece::Text(Zeroizing::new(text.to_vec())));
+        announcement
+    }
+
+    /// Adds a literal.
+    pub fn add_literal(&mut self, bytes: &[u8]) {
+        self.pieces.push(Piece::Literal(Zeroizing::new(bytes.to_vec())));
+    }
+
+    /// How many literals it has.
+    pub fn literals(&self) -> usize {
+        self.pieces.iter().filter(|piece| matches!(piece, Piece::Literal(_))).count()
+    }
+
+    /// The arguments as written, up to the first literal.
+    pub fn text(&self) -> &[u8] {
+        match self.pieces.first() {
+            Some(Piece::Text(text)) => text,
+            _ => b"",
+        }
+    }
+
+    /// The arguments as strings: atoms, quoted strings and literals, as they come. None where they are no strings.
+    pub fn strings(&self) -> Option<Vec<Zeroizing<Vec<u8>>>> {
+        let mut strings = Vec::new();
+        for piece in &self.pieces {
+            match piece {
+                Piece::Literal(bytes) => strings.push(bytes.clone()),
+                // What follows a literal is set off from it by a blank.
+                Piece::Text(text) if !strings.is_empty() && text.first().is_some_and(|&byte| byte != b' ') => {
+                    return None;
+                }
+                Piece::Text(text) => add_strings(text, &mut strings)?,
+            }
+        }
+        Some(strings)
+    }
+}
+
+fn split_announcement(text: &[u8]) -> (&[u8], Option<Announcement>) {
+    match announcement(text) {
+        Some((before, announcement)) => (before, Some(announcement)),
+        None => (text, None),
+    }
+}
+
+fn announcement(text: &[u8]) -> Option<(&[u8], Announcement)> {
+    let open = text.iter().rposition(|&byte| byte == b'{')?;
+    let (before, count) = (text.get(..open)?, text.get(open + 1..)?.strip_suffix(b"}")?);
+    let (digits, waits) = count.strip_suffix(b"+").map_or((count, true), |digits| (digits, false));
+    let is_number = !digits.is_empty() && digits.iter().all(u8::is_ascii_digit);
+    let stands_alone = before.last().is_none_or(|byte| b" (".contains(byte));
+    let length = std::str::from_utf8(digits).ok()?.parse().ok();
+    (is_number && stands_alone).then_some((before, Announcement { length, waits }))
+}
+
+/// Adds the strings of a stretch without literals. Some blanks more than needed are no harm.
+fn add_strings(text: &[u8], strings: &mut Vec<Zeroizing<Vec<u8>>>) -> Option<()> {
+    let mut rest = text.trim_ascii();
+    while let Some(first) = rest.first() {
+        let (string, after) = if *first == b'"' { quoted(rest)? } else { atom(rest)? };
+        if after.first().is_some_and(|&byte| byte != b' ') {
+            return None;
+        }
+        strings.push(string);
+        rest = after.trim_ascii_start();
+    }
+    Some(())
+}
+
+/// An atom, and what follows. `% * \ ]` and bytes above ASCII are let in: passwords are sent like that.
+fn atom(text: &[u8]) -> Option<(Zeroizing<Vec<u8>>, &[u8])> {
+    let ends = |byte: &u8| byte.is_ascii_control() || br#" (){""#.contains(byte);
+    let (atom, after) = text.split_at_checked(text.iter().position(ends).unwrap_or(text.len()))?;
+    (!atom.is_empty()).then(|| (Zeroizing::new(atom.to_vec()), after))
+}
+
+/// A quoted string, and what follows. A backslash before anything but `"` and `\` stands for itself.
+fn quoted(text: &[u8]) -> Option<(Zeroizing<Vec<u8>>, &[u8])> {
+    let mut string = Zeroizing::new(Vec::with_capacity(text.len()));
+    let mut rest = text.strip_prefix(b"\"")?;
+    loop {
+        rest = match rest {
+            [b'"', after @ ..] => return Some((string, after)),
+            [b'\0' | b'\r', ..] | [] => return None,
+            [b'\\', byte @ (b'"' | b'\\'), after @ ..] | [byte, after @ ..] => {
+                string.push(*byte);
+                after
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn strings(text: &[u8]) -> Option<Vec<Vec<u8>>> {
+        let mut strings = Vec::new();
+        add_strings(text, &mut strings)?;
+        Some(strings.iter().map(|string| string.to_vec()).collect())
+    }
+
+    #[test]
+    fn strings_come_in_all_the_forms_that_clients_send() {
+        for (text, expected) in [
+            (&b"ann@example.test \"a b\""[..], [&b"ann@example.test"[..], b"a b"]),
+            (br#"  "an\"n"   "a\\b"  "#, [br#"an"n"#, br"a\b"]),
+            (br#""a\b" a\b]%*"#, [br"a\b", br"a\b]%*"]),
+            (b"\"\xe9\" \xff", [b"\xe9", b"\xff"]),
+            (b"\"\" \"{5}\"", [b"", b"{5}"]),
+        ] {
+            assert_eq!(strings(text), Some(expected.map(<[u8]>::to_vec).to_vec()), "{}", text.escape_ascii());
+        }
+        for text in [&b"\"open"[..], b"\"a\"b", b"a\"b\"", b"a(b", b"(a)", b"a{5}", b"a\x01", b"\"a\\\""] {
+            assert_eq!(strings(text), None, "{}", text.escape_ascii());
+        }
+    }
+
+    #[test]
+    fn announcements_stand_at_the_end_and_alone() {
+        let read = |text: &[u8]| split_announcement(text).1.map(|it| (it.length, it.waits));
+        assert_eq!(read(b"{5}"), Some((Some(5), true)));
+        assert_eq!(read(b"ann {0005+}"), Some((Some(5), false)));
+        assert_eq!(read(b"(\"name\" {0}"), Some((Some(0), true)));
+        assert_eq!(read(b"{99999999999999999999+}"), Some((None, false)));
+        for text in [&b"{-1}"[..], b"{+1}", b"{}", b"{+}", b"{5-}", b"x{5}", b"~{5}", b"{5} ", b"\"{5}\"", b"5}"] {
+            assert_eq!(read(text), None, "{}", text.escape_ascii());
+        }
+    }
+
+    #[test]
+    fn tags_are_what_may_be_echoed() {
+        let long = [b'x'; 65];
+        assert_eq!(tag(b"A.1-]'<> NOOP"), Some("A.1-]'<>"));
+        for line in [&b""[..], b" NOOP", b"+ x", b"a\x01 x", b"a\xe9 x", b"a{ x", b"* x", b"a\\ x", &long] {
+            assert_eq!(tag(line), None, "{}", line.escape_ascii());
+        }
+    }
+}

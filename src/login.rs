@@ -1,0 +1,212 @@
+//! The provider's half of a login: token and dial side by side, then AUTH; a refused token gets one more try.
+
+use std::io;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::time::timeout;
+use tracing::{debug, warn};
+
+use crate::broker::{Account, Broker, Reach};
+use crate::config::provider::Server;
+use crate::net::connection::Connection;
+use crate::net::transport::Transport;
+use crate::protocol::{Protocol, Security};
+use crate::upstream::{self, Approach, Event, Fault, Rejection, Upstream, Verdict};
+use crate::wire::{Acceptance, Bearer, Capabilities, Reason, Refusal};
+
+/// How long a server may take until it is ready for AUTH: connect, TLS, greeting, capabilities.
+const REACH: Duration = Duration::from_secs(15);
+
+/// How long a server may take to say yes or no. Servers delay a no; Gmail has been seen to take 10 seconds.
+const ANSWER: Duration = Duration::from_secs(30);
+
+/// The name we give ourselves where the client has given none (RFC 5321 section 4.1.3).
+const NAMELESS: &str = "[127.0.0.1]";
+
+/// Logs in to the provider. The connection is ready for the relay then.
+pub async fn log_in(
+    broker: &Arc<Broker>,
+    account: &Arc<Account>,
+    protocol: Protocol,
+    client_name: Option<&str>,
+) -> Result<(Connection, Acceptance), Refusal> {
+    let server = Target::new(&account.reach, protocol, client_name)?;
+    let mut refused = None;
+    loop {
+        let (held, ready) = tokio::try_join!(broker.bearer(account, refused), server.reach())?;
+        broker.learn(&account.reach.provider.name, protocol, &ready.capabilities);
+        match ready.authenticate(account.bearer(&held)).await? {
+            Answer::Accepted(connection, acceptance) => {
+                broker.worked(account, held.generation);
+                return Ok((connection, acceptance));
+            }
+            Answer::Rejected(rejection) if rejection.verdict == Verdict::Token && refused.is_none() => {
+                debug!(account = account.address, said = rejection.said, "the token was refused; trying a new one");
+                refused = Some(held.generation);
+            }
+            Answer::Rejected(rejection) => return Err(server.rejected(&rejection)),
+        }
+    }
+}
+
+/// Logs in and out again, to see whether this bearer opens the account.
+pub async fn probe(reach: &Reach, protocol: Protocol, bearer: Bearer) -> Result<(), Refusal> {
+    let server = Target::new(reach, protocol, None)?;
+    match server.reach().await?.authenticate(bearer).await? {
+        Answer::Accepted(..) => Ok(()),
+        Answer::Rejected(rejection) => Err(server.rejected(&rejection)),
+    }
+}
+
+/// A provider's server for one protocol.
+struct Target<'a> {
+    reach: &'a Reach,
+    protocol: Protocol,
+    server: &'a Server,
+    client_name: &'a str,
+}
+
+/// A server that waits for AUTH.
+struct Ready {
+    connection: Connection,
+    dialogue: Box<dyn Upstream>,
+    capabilities: Capabilities,
+    host: String,
+}
+
+/// What a server says to a bearer.
+enum Answer {
+    Accepted(Connection, Acceptance),
+    Rejected(Rejection),
+}
+
+impl<'a> Target<'a> {
+    fn new(reach: &'a Reach, protocol: Protocol, client_name: Option<&'a str>) -> Result<Self, Refusal> {
+        let Some(server) = reach.provider.servers.get(&protocol) else {
+            let text =
+                format!("The provider {} has no {protocol} server in postkey's configuration.", reach.provider.name);
+            return Err(Refusal::new(Reason::Forbidden, text));
+        };
+        Ok(Self { reach, protocol, server, client_name: client_name.unwrap_or(NAMELESS) })
+    }
+
+    /// Connects, and gets the server ready for AUTH.
+    async fn reach(&self) -> Result<Ready, Refusal> {
+        let ready = match timeout(REACH, self.try_reach()).await {
+            Ok(ready) => ready,
+            Err(_) => Err(Trouble::Silent),
+        };
+        ready.map_err(|trouble| trouble.refusal(&self.server.host))
+    }
+
+    async fn try_reach(&self) -> Result<Ready, Trouble> {
+        let Server { host, port, security } = self.server;
+        let mut connection = Connection::new(Transport::dial(host, *port).await?);
+        if *security == Security::Tls {
+            connection = connection.connect_tls(Arc::clone(&self.reach.tls), host).await?;
+        }
+        let approach = Approach { security: *security, client_name: self.client_name.to_owned() };
+        let mut dialogue = upstream::new(self.protocol, approach);
+        loop {
+            match connection.converse(&mut *dialogue).await? {
+                Event::StartTls => {
+                    connection = connection.connect_tls(Arc::clone(&self.reach.tls), host).await?;
+                    dialogue.tls_started(&mut connection.out);
+                }
+                Event::Ready(capabilities) => {
+                    return Ok(Ready { connection, dialogue, capabilities, host: host.clone() });
+                }
+                event => return Err(event.into()),
+            }
+        }
+    }
+
+    fn rejected(&self, rejection: &Rejection) -> Refusal {
+        let (host, said) = (&self.server.host, &rejection.said);
+        warn!(host, said, "the provider refuses the login");
+        let (reason, meaning) = match rejection.verdict {
+            Verdict::Token => (Reason::TokenRefused, "refuses this account's token"),
+            Verdict::Limit => (Reason::Limit, "has had enough for now"),
+            Verdict::Temporary => (Reason::Unavailable, "has trouble"),
+            Verdict::Forbidden => (Reason::Forbidden, "does not let this account in"),
+        };
+        Refusal::new(reason, format!("{host} {meaning}: {said}"))
+    }
+}
+
+impl Ready {
+    /// Sends the bearer and waits for the answer.
+    async fn authenticate(mut self, bearer: Bearer) -> Result<Answer, Refusal> {
+        let answer = match timeout(ANSWER, self.try_authenticate(bearer)).await {
+            Ok(answer) => answer,
+            Err(_) => Err(Trouble::Silent),
+        };
+        match answer.map_err(|trouble| trouble.refusal(&self.host))? {
+            Ok(acceptance) => Ok(Answer::Accepted(self.connection, acceptance)),
+            Err(rejection) => Ok(Answer::Rejected(rejection)),
+        }
+    }
+
+    async fn try_authenticate(&mut self, bearer: Bearer) -> Result<Result<Acceptance, Rejection>, Trouble> {
+        self.dialogue.authenticate(bearer, &mut self.connection.out).map_err(Trouble::Fault)?;
+        match self.connection.converse(&mut *self.dialogue).await? {
+            Event::Accepted(acceptance) => Ok(Ok(acceptance)),
+            Event::Rejected(rejection) => Ok(Err(rejection)),
+            event => Err(event.into()),
+        }
+    }
+}
+
+/// Why a server could not be talked to.
+enum Trouble {
+    /// It took too long.
+    Silent,
+    /// The network or TLS failed.
+    Io(io::Error),
+    /// It said something that ends the dialogue.
+    Fault(Fault),
+}
+
+impl From<io::Error> for Trouble {
+    fn from(error: io::Error) -> Self {
+        Self::Io(error)
+    }
+}
+
+/// An event that does not belong where it came.
+impl From<Event> for Trouble {
+    fn from(event: Event) -> Self {
+        Self::Fault(match event {
+            Event::Unexpected(fault) => fault,
+            _ => Fault::Protocol("it answers what was not asked"),
+        })
+    }
+}
+
+impl Trouble {
+    fn refusal(self, host: &str) -> Refusal {
+        let unavailable = |what: String| Refusal::new(Reason::Unavailable, format!("{host} {what}"));
+        let refusal = match self {
+            Self::Silent => unavailable("does not answer.".to_owned()),
+            Self::Io(error) if error.kind() == io::ErrorKind::UnexpectedEof => {
+                unavailable("closed the connection during the login.".to_owned())
+            }
+            Self::Io(error) => unavailable(format!("cannot be reached: {error}")),
+            Self::Fault(Fault::Busy(said)) => unavailable(format!("is not available: {said}")),
+            Self::Fault(Fault::Protocol(what)) => unavailable(format!("breaks its protocol: {what}")),
+            Self::Fault(Fault::NoStartTls) => {
+                unavailable("does not offer STARTTLS, so nothing was sent to it.".to_owned())
+            }
+            Self::Fault(Fault::PreAuth) => {
+                unavailable("claims that we are logged in already; somebody may be in between.".to_owned())
+            }
+            Self::Fault(Fault::NoMechanism(offered)) => Refusal::new(
+                Reason::Forbidden,
+                format!("{host} offers no OAuth mechanism that the configuration allows; it offers: {offered}"),
+            ),
+        };
+        warn!(host, why = refusal.text, "the provider's server cannot be used");
+        refusal
+    }
+}

@@ -1,0 +1,84 @@
+//! TLS in both roles. The only file that knows rustls-pemfile, and the one that names the cryptography.
+
+use std::fs::File;
+use std::io::{self, BufReader};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use tokio_rustls::rustls::crypto::{CryptoProvider, ring};
+use tokio_rustls::rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use tokio_rustls::rustls::{self, ClientConfig, RootCertStore, ServerConfig};
+
+/// A certificate, a key or a set of authorities that cannot be used.
+#[derive(Debug)]
+pub enum TlsError {
+    /// The file cannot be read.
+    Unreadable(PathBuf, io::Error),
+    /// The file holds nothing of the kind.
+    Missing(PathBuf, &'static str),
+    /// Certificate and key do not go together, or are of an unknown kind.
+    Unusable(PathBuf, rustls::Error),
+    /// The system has no certificate authorities.
+    NoSystemRoots,
+}
+
+impl std::fmt::Display for TlsError {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Unreadable(path, error) => write!(f, "{} cannot be read: {error}", path.display()),
+            Self::Missing(path, what) => write!(f, "{} holds no {what} in PEM form", path.display()),
+            Self::Unusable(path, error) => write!(f, "{} cannot be used with its key: {error}", path.display()),
+            Self::NoSystemRoots => f.write_str(
+                "the system has no certificate authorities; install them (on Debian: the package ca-certificates), \
+                 or name a file with `ca_file`",
+            ),
+        }
+    }
+}
+
+impl std::error::Error for TlsError {}
+
+/// How we are a client of a provider: TLS 1.2 or 1.3, the certificate verified against the system's authorities, or
+/// against those in `ca_file` alone.
+pub fn client_config(ca_file: Option<&Path>) -> Result<Arc<ClientConfig>, TlsError> {
+    let mut roots = RootCertStore::empty();
+    match ca_file {
+        Some(path) => roots.add_parsable_certificates(certificates(path)?),
+        None => roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs),
+    };
+    if roots.is_empty() {
+        return Err(ca_file.map_or(TlsError::NoSystemRoots, |path| TlsError::Missing(path.to_owned(), "certificate")));
+    }
+    let config = ClientConfig::builder_with_provider(provider());
+    // The provider's suites fit both versions, so this cannot fail; and if it did, there would be no TLS to fall back to.
+    let config = config.with_safe_default_protocol_versions().map_err(|_| TlsError::NoSystemRoots)?;
+    Ok(Arc::new(config.with_root_certificates(roots).with_no_client_auth()))
+}
+
+/// How we are a server to clients on a TLS listener.
+pub fn server_config(chain: &Path, key: &Path) -> Result<Arc<ServerConfig>, TlsError> {
+    let unusable = |error| TlsError::Unusable(chain.to_owned(), error);
+    let config = ServerConfig::builder_with_provider(provider()).with_safe_default_protocol_versions();
+    let config = config.map_err(unusable)?.with_no_client_auth();
+    Ok(Arc::new(config.with_single_cert(certificates(chain)?, private_key(key)?).map_err(unusable)?))
+}
+
+fn provider() -> Arc<CryptoProvider> {
+    Arc::new(ring::default_provider())
+}
+
+fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, TlsError> {
+    let certificates: Result<Vec<_>, _> = rustls_pemfile::certs(&mut open(path)?).collect();
+    let certificates = certificates.map_err(|error| TlsError::Unreadable(path.to_owned(), error))?;
+    if certificates.is_empty() { Err(TlsError::Missing(path.to_owned(), "certificate")) } else { Ok(certificates) }
+}
+
+fn private_key(path: &Path) -> Result<PrivateKeyDer<'static>, TlsError> {
+    let key = rustls_pemfile::private_key(&mut open(path)?);
+    let key = key.map_err(|error| TlsError::Unreadable(path.to_owned(), error))?;
+    key.ok_or_else(|| TlsError::Missing(path.to_owned(), "private key"))
+}
+
+fn open(path: &Path) -> Result<BufReader<File>, TlsError> {
+    File::open(path).map(BufReader::new).map_err(|error| TlsError::Unreadable(path.to_owned(), error))
+}

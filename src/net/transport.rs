@@ -1,0 +1,95 @@
+//! A connection's bytes, in clear or under TLS; and how we reach a provider.
+
+use std::io;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use socket2::{SockRef, TcpKeepalive};
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::net::TcpStream;
+use tokio_rustls::rustls::pki_types::ServerName;
+use tokio_rustls::rustls::{ClientConfig, ServerConfig};
+use tokio_rustls::{TlsAcceptor, TlsConnector, TlsStream};
+
+/// A TCP connection, in clear or under TLS.
+pub enum Transport {
+    /// As it comes from the socket.
+    Clear(TcpStream),
+    /// Under TLS, in either role.
+    Tls(Box<TlsStream<TcpStream>>),
+}
+
+impl Transport {
+    /// Takes a socket over, with the options that a mail session wants.
+    pub fn new(socket: TcpStream) -> io::Result<Self> {
+        // Dialogues are short lines, each waited for.
+        socket.set_nodelay(true)?;
+        // An IDLE session may be silent for half an hour; NAT devices forget after a few minutes, and a peer that has
+        // vanished should not be waited for longer than about 6 minutes.
+        let keepalive = TcpKeepalive::new()
+            .with_time(Duration::from_secs(240))
+            .with_interval(Duration::from_secs(30))
+            .with_retries(4);
+        SockRef::from(&socket).set_tcp_keepalive(&keepalive)?;
+        Ok(Self::Clear(socket))
+    }
+
+    /// Connects to a server; each of its addresses in turn.
+    pub async fn dial(host: &str, port: u16) -> io::Result<Self> {
+        Self::new(TcpStream::connect((host, port)).await?)
+    }
+
+    /// Does the handshake as a client, and verifies that the server is `host`.
+    pub async fn connect_tls(self, config: Arc<ClientConfig>, host: &str) -> io::Result<Self> {
+        let name = ServerName::try_from(host.to_owned()).map_err(io::Error::other)?;
+        let stream = TlsConnector::from(config).connect(name, self.clear()?).await?;
+        Ok(Self::Tls(Box::new(stream.into())))
+    }
+
+    /// Does the handshake as a server.
+    pub async fn accept_tls(self, config: Arc<ServerConfig>) -> io::Result<Self> {
+        let stream = TlsAcceptor::from(config).accept(self.clear()?).await?;
+        Ok(Self::Tls(Box::new(stream.into())))
+    }
+
+    fn clear(self) -> io::Result<TcpStream> {
+        match self {
+            Self::Clear(socket) => Ok(socket),
+            Self::Tls(_) => Err(io::Error::other("the connection is under TLS already")),
+        }
+    }
+}
+
+impl AsyncRead for Transport {
+    fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        match self.get_mut() {
+            Self::Clear(stream) => Pin::new(stream).poll_read(cx, buf),
+            Self::Tls(stream) => Pin::new(stream).poll_read(cx, buf),
+        }
+    }
+}
+
+impl AsyncWrite for Transport {
+    fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        match self.get_mut() {
+            Self::Clear(stream) => Pin::new(stream).poll_write(cx, bytes),
+            Self::Tls(stream) => Pin::new(stream).poll_write(cx, bytes),
+        }
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match self.get_mut() {
+            Self::Clear(stream) => Pin::new(stream).poll_flush(cx),
+            Self::Tls(stream) => Pin::new(stream).poll_flush(cx),
+        }
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match self.get_mut() {
+            Self::Clear(stream) => Pin::new(stream).poll_shutdown(cx),
+            Self::Tls(stream) => Pin::new(stream).poll_shutdown(cx),
+        }
+    }
+}

@@ -1,0 +1,126 @@
+//! Requests to a token endpoint, and what their outcome means.
+
+pub mod authorization_code;
+mod http;
+pub mod refresh;
+mod response;
+
+use std::path::Path;
+
+use oauth2::basic::{BasicRevocationErrorResponse, BasicTokenIntrospectionResponse};
+use oauth2::{
+    AuthType, ClientId, ClientSecret, EndpointNotSet, EndpointSet, RequestTokenError, StandardRevocableToken, TokenUrl,
+};
+use url::Url;
+use zeroize::Zeroizing;
+
+use crate::secret::Secret;
+use crate::wire::printable;
+use http::HttpError;
+pub use http::{Http, HttpSetupError};
+use response::{ErrorBody, TokenBody};
+
+/// Why there is no token.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Failure {
+    /// Something that passes by itself: the network, or the server's own trouble.
+    Temporary(String),
+    /// The authorization has ended: a person has to give it anew.
+    Ended(String),
+    /// The client registration or a setting is wrong: whoever set postkey up has to act.
+    Misconfigured(String),
+}
+
+impl std::fmt::Display for Failure {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let (Self::Temporary(text) | Self::Ended(text) | Self::Misconfigured(text)) = self;
+        f.write_str(text)
+    }
+}
+
+/// A client registration at an authorization server: who asks for tokens, and where.
+#[derive(Clone)]
+pub struct Registration {
+    /// RFC 6749 section 2.2.
+    pub client_id: String,
+    /// RFC 6749 section 2.3.1; sent in the request's body.
+    pub client_secret: Option<Secret>,
+    /// RFC 6749 section 3.2.
+    pub token_endpoint: Url,
+}
+
+type Client = oauth2::Client<
+    ErrorBody,
+    TokenBody,
+    BasicTokenIntrospectionResponse,
+    StandardRevocableToken,
+    BasicRevocationErrorResponse,
+    EndpointNotSet,
+    EndpointNotSet,
+    EndpointNotSet,
+    EndpointNotSet,
+    EndpointSet,
+>;
+
+impl Registration {
+    fn client(&self) -> Result<Client, Failure> {
+        let client = oauth2::Client::new(ClientId::new(self.client_id.clone()))
+            // In the body, for many servers read a Basic header without the form decoding of RFC 6749 section 2.3.1.
+            .set_auth_type(AuthType::RequestBody)
+            .set_token_uri(TokenUrl::from_url(self.token_endpoint.clone()));
+        let Some(secret) = &self.client_secret else { return Ok(client) };
+        let secret = std::str::from_utf8(secret.expose())
+            .map_err(|_| Failure::Misconfigured("the client secret is not text".to_owned()))?;
+        Ok(client.set_client_secret(ClientSecret::new(secret.to_owned())))
+    }
+}
+
+/// Reads a client secret from its file; a line end behind it does not belong to it.
+pub fn read_secret(file: &Path) -> Result<Secret, Failure> {
+    let unreadable = |error| format!("the client secret cannot be read from {}: {error}", file.display());
+    let bytes = std::fs::read(file).map(Zeroizing::new).map_err(|error| Failure::Misconfigured(unreadable(error)))?;
+    Ok(Secret::new(bytes.trim_ascii_end().to_vec()))
+}
+
+/// What a failed request means. Nothing is decided on HTTP's 400 alone, and an answer that is no OAuth error (a captive
+/// portal, a proxy's error page) always passes.
+fn failure(error: RequestTokenError<HttpError, ErrorBody>) -> Failure {
+    match error {
+        RequestTokenError::ServerResponse(body) => classify(&body),
+        RequestTokenError::Request(error) => Failure::Temporary(error.to_string()),
+        // The parser's own words could quote the answer, and with it a token.
+        RequestTokenError::Parse(..) => {
+            Failure::Temporary("the authorization server's answer is no token response".to_owned())
+        }
+        RequestTokenError::Other(text) => Failure::Temporary(printable(&text)),
+    }
+}
+
+/// RFC 6749 section 5.2 and its extensions, by who has to act.
+fn classify(body: &ErrorBody) -> Failure {
+    let text = format!("the authorization server says {}", body.words());
+    match body.error.as_str() {
+        "temporarily_unavailable" | "server_error" | "slow_down" => Failure::Temporary(text),
+        "invalid_grant" | "interaction_required" | "consent_required" | "login_required" | "access_denied" => {
+            Failure::Ended(text)
+        }
+        _ => Failure::Misconfigured(text),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn outcome(error: &str) -> Failure {
+        classify(&serde_json::from_value(serde_json::json!({ "error": error, "error_description": "x" })).unwrap())
+    }
+
+    #[test]
+    fn who_has_to_act_depends_on_the_error() {
+        assert!(matches!(outcome("server_error"), Failure::Temporary(_)));
+        assert!(matches!(outcome("invalid_grant"), Failure::Ended(_)));
+        assert!(matches!(outcome("invalid_client"), Failure::Misconfigured(_)));
+        assert_eq!(outcome("invalid_grant").to_string(), "the authorization server says invalid_grant (x)");
+    }
+}

@@ -1,0 +1,28 @@
+//! Refreshing an access token (RFC 6749 section 6).
+
+use oauth2::{RefreshToken, Scope};
+
+use super::{Failure, Http, Registration, failure};
+use crate::clock::Clock;
+use crate::secret::Token;
+use crate::token::TokenSet;
+
+/// Exchanges a refresh token for a new token set, once: with a server that rotates, a second use of the same token would
+/// end the authorization.
+pub async fn refresh(
+    http: &Http,
+    registration: &Registration,
+    scope: &[String],
+    token: &Token,
+    clock: &Clock,
+) -> Result<TokenSet, Failure> {
+    let client = registration.client()?;
+    let refresh_token = RefreshToken::new(token.expose().to_owned());
+    let body = client
+        .exchange_refresh_token(&refresh_token)
+        .add_scopes(scope.iter().cloned().map(Scope::new))
+        .request_async(http)
+        .await
+        .map_err(failure)?;
+    body.into_token_set(clock.now(), Some(token.clone()))
+}

@@ -1,0 +1,204 @@
+//! One client's connection, from its greeting to its end.
+
+use std::collections::BTreeSet;
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::net::TcpStream;
+use tokio::time::{Instant, timeout};
+use tokio_rustls::rustls::ServerConfig;
+use tracing::info;
+
+use crate::broker::{Account, Broker};
+use crate::downstream::{self, Downstream, Event, Offer, Tls};
+use crate::login::log_in;
+use crate::net::connection::Connection;
+use crate::net::transport::Transport;
+use crate::protocol::{Protocol, Security};
+use crate::relay::{Relayed, Side, relay};
+use crate::wire::{Acceptance, Capabilities, Credentials, Reason, Refusal};
+
+/// How long a client may take to log in, all its tries together. A deadline and not an idle timer: a byte now and then
+/// does not extend it. The provider's time does not count.
+const LOGIN: Duration = Duration::from_secs(60);
+
+/// Logins that may fail on one connection. Thunderbird makes three of one wrong password.
+const TRIES: u32 = 6;
+
+/// What the sessions of one listener share.
+pub struct Door {
+    /// What is spoken.
+    pub protocol: Protocol,
+    /// How connections are protected.
+    pub security: Security,
+    /// For TLS, where the listener has it.
+    pub tls: Option<Arc<ServerConfig>>,
+    /// The one provider, or the one account, that is served here, where it is only one.
+    pub provider: Option<String>,
+    /// See `provider`.
+    pub account: Option<String>,
+    /// Our name in greetings.
+    pub host: String,
+    /// Owns the accounts.
+    pub broker: Arc<Broker>,
+}
+
+/// How a session ended.
+#[derive(Debug, Default)]
+pub struct End {
+    /// The account, if the client has logged in.
+    pub account: Option<String>,
+    /// What was relayed.
+    pub relayed: Relayed,
+}
+
+/// Serves one client to the end.
+pub async fn serve(socket: TcpStream, peer: SocketAddr, door: &Door) -> (End, io::Result<()>) {
+    // Apart, so that a session that only relays holds none of what the login needed.
+    let logged_in = match Box::pin(log_in_client(socket, peer, door)).await {
+        Ok(Some(logged_in)) => logged_in,
+        Ok(None) => return (End::default(), Ok(())),
+        Err(error) => return (End::default(), Err(error)),
+    };
+    let (relayed, result) = relay(logged_in.client, logged_in.server).await;
+    (End { account: Some(logged_in.account), relayed }, result)
+}
+
+struct LoggedIn {
+    account: String,
+    client: Side,
+    server: Side,
+}
+
+/// Greets, reads logins until one succeeds, and answers each. None if the client left without.
+async fn log_in_client(socket: TcpStream, peer: SocketAddr, door: &Door) -> io::Result<Option<LoggedIn>> {
+    let mut client = Client::greet(socket, door).await?;
+    for _ in 0..TRIES {
+        let Some((next, credentials)) = client.next_login(door).await? else { return Ok(None) };
+        client = next;
+        let client_name = client.dialogue.client_name().map(str::to_owned);
+        match answer(&credentials, client_name.as_deref(), door).await {
+            Ok((account, server, acceptance)) => {
+                info!(account = account.address, %peer, protocol = door.protocol.name(), "logged in");
+                return client.accept(account.address.clone(), server, &acceptance).await.map(Some);
+            }
+            Err(refusal) => {
+                info!(%peer, protocol = door.protocol.name(), reason = ?refusal.reason, why = refusal.text, "login refused");
+                client.refuse(&refusal).await?;
+            }
+        }
+    }
+    client.dismiss("Too many failed logins.").await?;
+    Ok(None)
+}
+
+/// The password first; then, and only then, the provider.
+async fn answer(
+    credentials: &Credentials,
+    client_name: Option<&str>,
+    door: &Door,
+) -> Result<(Arc<Account>, Connection, Acceptance), Refusal> {
+    let account = door.broker.unlock(credentials).await?;
+    door.check_served(&account)?;
+    let (server, acceptance) = log_in(&door.broker, &account, door.protocol, client_name).await?;
+    Ok((account, server, acceptance))
+}
+
+impl Door {
+    /// What a client may be promised before it has said who it is.
+    fn known(&self) -> Capabilities {
+        let vault = self.broker.vault();
+        let providers: BTreeSet<String> = match (&self.provider, &self.account) {
+            (Some(provider), _) => BTreeSet::from([provider.clone()]),
+            (None, Some(account)) => {
+                vault.account(account).map(|account| account.provider.clone()).into_iter().collect()
+            }
+            (None, None) => vault.accounts().iter().map(|account| account.provider.clone()).collect(),
+        };
+        self.broker.known(&providers, self.protocol)
+    }
+
+    /// A listener may be for one account, or for one provider, only.
+    fn check_served(&self, account: &Account) -> Result<(), Refusal> {
+        let is_another = self.account.as_ref().is_some_and(|only| *only != account.address)
+            || self.provider.as_ref().is_some_and(|only| *only != account.reach.provider.name);
+        match is_another {
+            true => Err(Refusal::new(Reason::Forbidden, "This account is not served on this port of postkey.")),
+            false => Ok(()),
+        }
+    }
+}
+
+/// The client until it is logged in.
+struct Client {
+    connection: Connection,
+    dialogue: Box<dyn Downstream>,
+    /// The time it has left to log in.
+    left: Duration,
+}
+
+impl Client {
+    /// Greets at once, in our own name, with what we know the provider will offer.
+    async fn greet(socket: TcpStream, door: &Door) -> io::Result<Self> {
+        let mut connection = Connection::new(Transport::new(socket)?);
+        let tls = match (door.security, &door.tls) {
+            (Security::Tls, Some(config)) => {
+                connection = timeout(LOGIN, connection.accept_tls(Arc::clone(config))).await??;
+                Tls::Active
+            }
+            (Security::StartTls, _) => Tls::Offered,
+            _ => Tls::Absent,
+        };
+        let offer = Offer { host: door.host.clone(), known: door.known(), tls };
+        let mut dialogue = downstream::new(door.protocol, offer);
+        dialogue.greet(&mut connection.out);
+        connection.flush().await?;
+        Ok(Self { connection, dialogue, left: LOGIN })
+    }
+
+    /// The client's next login, STARTTLS on the way; None once it has left, or was sent away.
+    async fn next_login(mut self, door: &Door) -> io::Result<Option<(Self, Credentials)>> {
+        loop {
+            let begun = Instant::now();
+            let Ok(event) = timeout(self.left, self.connection.converse(&mut *self.dialogue)).await else {
+                self.dismiss("Too slow to log in.").await?;
+                return Ok(None);
+            };
+            self.left = self.left.saturating_sub(begun.elapsed());
+            match (event?, &door.tls) {
+                (Event::Login(credentials), _) => return Ok(Some((self, credentials))),
+                (Event::StartTls, Some(config)) => {
+                    self.connection = timeout(self.left, self.connection.accept_tls(Arc::clone(config))).await??;
+                    self.dialogue.tls_started();
+                }
+                (Event::StartTls, None) | (Event::HangUp, _) => {
+                    self.connection.close().await?;
+                    return Ok(None);
+                }
+            }
+        }
+    }
+
+    /// The provider's yes, in the client's words; what arrived behind the dialogue on both sides goes with it.
+    async fn accept(mut self, account: String, server: Connection, acceptance: &Acceptance) -> io::Result<LoggedIn> {
+        self.dialogue.accept(acceptance, &mut self.connection.out);
+        self.connection.flush().await?;
+        let [client, server] = [self.connection, server].map(|connection| {
+            let (transport, rest) = connection.into_parts();
+            Side { transport, rest }
+        });
+        Ok(LoggedIn { account, client, server })
+    }
+
+    async fn refuse(&mut self, refusal: &Refusal) -> io::Result<()> {
+        self.dialogue.refuse(refusal, &mut self.connection.out);
+        self.connection.flush().await
+    }
+
+    async fn dismiss(mut self, why: &str) -> io::Result<()> {
+        self.dialogue.dismiss(why, &mut self.connection.out);
+        self.connection.close().await
+    }
+}

@@ -1,0 +1,85 @@
+//! The one SASL exchange with a provider, the same in all three protocols: a message, and at worst an error challenge.
+
+use zeroize::Zeroizing;
+
+use super::{Fault, send};
+use crate::protocol::Mechanism;
+use crate::wire::{Bearer, printable, sasl};
+
+/// How far the exchange has come. No Debug: it holds the token.
+pub(super) enum Exchange {
+    /// The server knows the mechanism, and has not got the message yet.
+    Begun(Mechanism, Zeroizing<String>),
+    /// The server has the message. It says yes or no, or why not in an error challenge (RFC 7628 section 3.2.2).
+    Sent(Mechanism),
+    /// The error challenge is answered; only the server's no can follow.
+    Answered,
+}
+
+impl Exchange {
+    /// Chooses the best mechanism of those that the server offers.
+    pub(super) fn begin(bearer: &Bearer, offered: &[&str]) -> Result<Self, Fault> {
+        let offers = |mechanism: &Mechanism| offered.iter().any(|name| name.eq_ignore_ascii_case(mechanism.name()));
+        let mechanism = bearer.mechanisms.iter().copied().find(offers);
+        mechanism
+            .map(|mechanism| Self::with(mechanism, bearer))
+            .ok_or_else(|| Fault::NoMechanism(printable(&offered.join(" "))))
+    }
+
+    /// Uses this mechanism, whatever the server offers.
+    pub(super) fn with(mechanism: Mechanism, bearer: &Bearer) -> Self {
+        Self::Begun(mechanism, sasl::bearer_message(mechanism, bearer))
+    }
+
+    /// Sends the command that starts the exchange. The message goes along if all of it fits in `limit` bytes, line end
+    /// included.
+    pub(super) fn start(self, verb: &str, limit: usize, out: &mut Vec<u8>) -> Self {
+        let Self::Begun(mechanism, message) = self else { return self };
+        let command = format!("{verb} {}", mechanism.name());
+        let whole = command.len() + " ".len() + message.len() + "\r\n".len();
+        if whole > limit {
+            send(out, &command);
+            return Self::Begun(mechanism, message);
+        }
+        send(out, &Zeroizing::new(format!("{command} {}", message.as_str())));
+        Self::Sent(mechanism)
+    }
+
+    /// Answers the server's challenge. One challenge too many ends it, or it might go on for ever.
+    pub(super) fn challenged(self, out: &mut Vec<u8>) -> Result<Self, Fault> {
+        match self {
+            Self::Begun(mechanism, message) => {
+                send(out, &message);
+                Ok(Self::Sent(mechanism))
+            }
+            Self::Sent(mechanism) => {
+                send(out, sasl::error_answer(mechanism));
+                Ok(Self::Answered)
+            }
+            Self::Answered => Err(Fault::Protocol("goes on challenging after it has had its answer")),
+        }
+    }
+
+    /// Whether the server has the message, so that a yes is believable.
+    pub(super) fn is_sent(&self) -> bool {
+        !matches!(self, Self::Begun(..))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::secret::Token;
+
+    #[test]
+    fn the_message_goes_along_as_long_as_the_line_fits() {
+        let token = Token::parse("tok-123").unwrap();
+        let bearer = Bearer { user: "ann@example.test".into(), token, mechanisms: vec![Mechanism::XOAuth2] };
+        let line = "AUTH XOAUTH2 dXNlcj1hbm5AZXhhbXBsZS50ZXN0AWF1dGg9QmVhcmVyIHRvay0xMjMBAQ==\r\n";
+        for (limit, sent, is_sent) in [(line.len(), line, true), (line.len() - 1, "AUTH XOAUTH2\r\n", false)] {
+            let mut out = Vec::new();
+            let exchange = Exchange::with(Mechanism::XOAuth2, &bearer).start("AUTH", limit, &mut out);
+            assert_eq!((out.as_slice(), exchange.is_sent()), (sent.as_bytes(), is_sent));
+        }
+    }
+}

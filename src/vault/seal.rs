@@ -1,0 +1,209 @@
+//! The vault's cryptography: sealing to an account's public key, and wrapping its private key per app password.
+
+use argon2::{Algorithm, Argon2, Params, Version};
+use chacha20poly1305::aead::{Aead as _, KeyInit as _, Payload};
+use chacha20poly1305::{XChaCha20Poly1305, XNonce};
+use hkdf::Hkdf;
+use hpke::aead::ChaCha20Poly1305;
+use hpke::kdf::HkdfSha256;
+use hpke::kem::X25519HkdfSha256;
+use hpke::{Deserializable as _, Kem as _, OpModeR, OpModeS, Serializable as _};
+use serde::{Deserialize, Serialize};
+use sha2::Sha256;
+use subtle::ConstantTimeEq as _;
+use zeroize::Zeroizing;
+
+use super::password::Password;
+use super::text;
+
+type PrivateKey = <X25519HkdfSha256 as hpke::Kem>::PrivateKey;
+type PublicKey = <X25519HkdfSha256 as hpke::Kem>::PublicKey;
+type EncappedKey = <X25519HkdfSha256 as hpke::Kem>::EncappedKey;
+
+/// The application's name in HPKE's key schedule (RFC 9180 section 5.1).
+const INFO: &[u8] = b"postkey vault 1";
+
+/// Argon2id with 19 MiB and two passes: what OWASP names as its floor, 20 ms here. A guess at a stolen vault costs that.
+const STRETCH: (u32, u32, u32) = (19 * 1024, 2, 1);
+
+/// Something that was sealed cannot be opened: damaged, or for another key.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Damaged;
+
+/// An account's private key, while it is needed.
+pub struct AccountKey(PrivateKey);
+
+/// Bytes sealed to an account's public key (HPKE base mode, RFC 9180).
+#[derive(Clone, Serialize, Deserialize)]
+pub struct Sealed {
+    #[serde(with = "text")]
+    encapped: Vec<u8>,
+    #[serde(with = "text")]
+    ciphertext: Vec<u8>,
+}
+
+/// An account's private key, wrapped under one password.
+#[derive(Clone, Serialize, Deserialize)]
+pub struct Wrapped {
+    /// Tells whether a password is the right one before the key is unwrapped; derived beside the wrapping key.
+    #[serde(with = "text")]
+    tag: Vec<u8>,
+    #[serde(with = "text")]
+    nonce: Vec<u8>,
+    #[serde(with = "text")]
+    ciphertext: Vec<u8>,
+}
+
+/// What a password comes to in one account: a tag to find its slot by, and the key that unwraps it.
+pub struct Derived {
+    bytes: Zeroizing<[u8; 48]>,
+}
+
+/// A new key pair: the private key, and the public key as bytes.
+pub fn key_pair() -> (AccountKey, Vec<u8>) {
+    let (private, public) = X25519HkdfSha256::gen_keypair();
+    (AccountKey(private), public.to_bytes().to_vec())
+}
+
+/// Random bytes from the operating system.
+///
+/// # Panics
+/// If the system has none to give, which Linux does not let happen after boot.
+pub fn random<const N: usize>() -> [u8; N] {
+    let mut bytes = [0; N];
+    getrandom::fill(&mut bytes).expect("the kernel gives random bytes");
+    bytes
+}
+
+/// Seals `plaintext` so that only the holder of the private key can read it; `context` has to be given again to open it.
+pub fn seal(public_key: &[u8], context: &[u8], plaintext: &[u8]) -> Result<Sealed, Damaged> {
+    let key = PublicKey::from_bytes(public_key).map_err(|_| Damaged)?;
+    let (encapped, ciphertext) = hpke::single_shot_seal::<ChaCha20Poly1305, HkdfSha256, X25519HkdfSha256>(
+        &OpModeS::Base,
+        &key,
+        INFO,
+        plaintext,
+        context,
+    )
+    .map_err(|_| Damaged)?;
+    Ok(Sealed { encapped: encapped.to_bytes().to_vec(), ciphertext })
+}
+
+impl AccountKey {
+    /// Opens what was sealed in this context.
+    pub fn open(&self, context: &[u8], sealed: &Sealed) -> Result<Zeroizing<Vec<u8>>, Damaged> {
+        let encapped = EncappedKey::from_bytes(&sealed.encapped).map_err(|_| Damaged)?;
+        hpke::single_shot_open::<ChaCha20Poly1305, HkdfSha256, X25519HkdfSha256>(
+            &OpModeR::Base,
+            &self.0,
+            &encapped,
+            INFO,
+            &sealed.ciphertext,
+            context,
+        )
+        .map(Zeroizing::new)
+        .map_err(|_| Damaged)
+    }
+
+    /// Wraps this key under a password's derived key; `context` has to be given again to unwrap it.
+    pub fn wrap(&self, derived: &Derived, context: &[u8]) -> Result<Wrapped, Damaged> {
+        let nonce = random::<24>();
+        let private = Zeroizing::new(self.0.to_bytes().to_vec());
+        let ciphertext = derived
+            .cipher()?
+            .encrypt(&XNonce::from(nonce), Payload { msg: &private, aad: context })
+            .map_err(|_| Damaged)?;
+        Ok(Wrapped { tag: derived.tag().to_vec(), nonce: nonce.to_vec(), ciphertext })
+    }
+}
+
+impl Wrapped {
+    /// Whether this was wrapped under that password.
+    pub fn belongs_to(&self, derived: &Derived) -> bool {
+        self.tag.as_slice().ct_eq(derived.tag()).into()
+    }
+
+    /// The key inside.
+    pub fn unwrap_key(&self, derived: &Derived, context: &[u8]) -> Result<AccountKey, Damaged> {
+        let nonce = <[u8; 24]>::try_from(self.nonce.as_slice()).map_err(|_| Damaged)?;
+        let private = derived
+            .cipher()?
+            .decrypt(&XNonce::from(nonce), Payload { msg: &self.ciphertext, aad: context })
+            .map(Zeroizing::new)
+            .map_err(|_| Damaged)?;
+        PrivateKey::from_bytes(&private).map(AccountKey).map_err(|_| Damaged)
+    }
+}
+
+impl Derived {
+    /// Derives tag and key from a password. Slow, on purpose, for a password that a person chose; quick for a generated
+    /// one, whose 130 bits nobody guesses. The time depends on nothing else.
+    pub fn new(password: &Password, salt: &[u8]) -> Result<Self, Damaged> {
+        let mut bytes = Zeroizing::new([0; 48]);
+        let expanded = match password {
+            Password::Generated(text) => Hkdf::<Sha256>::new(Some(salt), text.expose()),
+            Password::Chosen(text) => Hkdf::<Sha256>::new(Some(salt), stretch(text.expose(), salt)?.as_slice()),
+        };
+        expanded.expand(b"postkey slot 1", bytes.as_mut_slice()).map_err(|_| Damaged)?;
+        Ok(Self { bytes })
+    }
+
+    fn tag(&self) -> &[u8] {
+        self.bytes.split_at(16).0
+    }
+
+    fn cipher(&self) -> Result<XChaCha20Poly1305, Damaged> {
+        XChaCha20Poly1305::new_from_slice(self.bytes.split_at(16).1).map_err(|_| Damaged)
+    }
+}
+
+/// Argon2id (RFC 9106).
+fn stretch(password: &[u8], salt: &[u8]) -> Result<Zeroizing<[u8; 32]>, Damaged> {
+    let (memory, passes, lanes) = STRETCH;
+    let params = Params::new(memory, passes, lanes, Some(32)).map_err(|_| Damaged)?;
+    let mut bytes = Zeroizing::new([0; 32]);
+    Argon2::new(Algorithm::Argon2id, Version::V0x13, params)
+        .hash_password_into(password, salt, bytes.as_mut_slice())
+        .map_err(|_| Damaged)?;
+    Ok(bytes)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn derived(password: &[u8], salt: &[u8]) -> Derived {
+        Derived::new(&Password::read(password), salt).unwrap()
+    }
+
+    #[test]
+    fn only_the_key_and_the_context_open_what_was_sealed() {
+        let (key, public) = key_pair();
+        let sealed = seal(&public, b"ann 1", b"token").unwrap();
+        assert_eq!(key.open(b"ann 1", &sealed).unwrap().as_slice(), b"token");
+        assert!(key.open(b"ann 2", &sealed).is_err());
+        assert!(key_pair().0.open(b"ann 1", &sealed).is_err());
+        let mut damaged = sealed;
+        damaged.ciphertext[0] ^= 1;
+        assert!(key.open(b"ann 1", &damaged).is_err());
+        assert!(seal(&public[1..], b"ann 1", b"token").is_err());
+    }
+
+    #[test]
+    fn only_the_password_unwraps_the_key() {
+        let (key, public) = key_pair();
+        let sealed = seal(&public, b"", b"token").unwrap();
+        for password in [Password::generate().expose(), b"correct horse".to_vec()] {
+            let right = derived(&password, b"0123456789abcdef");
+            let wrapped = key.wrap(&right, b"ann").unwrap();
+            assert!(wrapped.belongs_to(&right));
+            let unwrapped = wrapped.unwrap_key(&right, b"ann").unwrap();
+            assert_eq!(unwrapped.open(b"", &sealed).unwrap().as_slice(), b"token");
+            assert!(wrapped.unwrap_key(&right, b"bob").is_err());
+            for wrong in [derived(b"wrong", b"0123456789abcdef"), derived(&password, b"0123456789abcdeX")] {
+                assert!(!wrapped.belongs_to(&wrong));
+                assert!(wrapped.unwrap_key(&wrong, b"ann").is_err());
+            }
+        }
+    }
+}

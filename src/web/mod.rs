@@ -1,0 +1,3 @@
+//! What a browser sees of us.
+
+pub mod redirect;

@@ -1,0 +1,266 @@
+//! The authorization server: an authorization endpoint with its consent page, and a token endpoint.
+
+use std::collections::HashMap;
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use axum::Router;
+use axum::extract::{RawQuery, State};
+use axum::http::header::{AUTHORIZATION, CACHE_CONTROL, CONTENT_TYPE, LOCATION};
+use axum::http::{HeaderMap, StatusCode};
+use axum::response::{Html, IntoResponse, Response};
+use axum::routing::{get, post};
+use base64::Engine;
+use base64::prelude::{BASE64_STANDARD, BASE64_URL_SAFE_NO_PAD};
+use serde_json::{Value, json};
+use tokio::io;
+use tokio::net::{TcpListener, TcpStream};
+use tokio_rustls::TlsAcceptor;
+use tokio_rustls::server::TlsStream;
+use url::{Url, form_urlencoded};
+
+use super::grants::{Request, Tokens};
+use super::settings::{Settings, TokenEndpoint};
+use super::{Service, lock};
+
+type Fields = HashMap<String, String>;
+type Shared = State<Arc<Service>>;
+
+/// Serves until its task is ended.
+pub async fn serve(service: Arc<Service>, listener: TcpListener) {
+    let routes = Router::new()
+        .route("/authorize", get(authorize))
+        .route("/consent", post(consent))
+        .route("/token", post(token))
+        .with_state(service.clone());
+    let served = match service.options.https {
+        true => axum::serve(TlsListener { tcp: listener, acceptor: service.tls.clone() }, routes).await,
+        false => axum::serve(listener, routes).await,
+    };
+    served.expect("axum serves for ever");
+}
+
+/// RFC 6749 section 4.1.1. What is wrong with client or redirect is told to the person, all else to the client.
+async fn authorize(State(service): Shared, RawQuery(query): RawQuery) -> Response {
+    let fields = fields(query.as_deref().unwrap_or_default());
+    if field(&fields, "client_id") != service.options.client_id {
+        return page(StatusCode::BAD_REQUEST, "<p>Unknown client.</p>");
+    }
+    let redirect_uri = field(&fields, "redirect_uri");
+    if !is_registered(redirect_uri) {
+        return page(StatusCode::BAD_REQUEST, "<p>This redirect URI is not registered.</p>");
+    }
+    let request = Request {
+        redirect_uri: redirect_uri.to_owned(),
+        scope: field(&fields, "scope").to_owned(),
+        state: field(&fields, "state").to_owned(),
+        code_challenge: field(&fields, "code_challenge").to_owned(),
+    };
+    match fault(&fields) {
+        Some((error, why)) => send_back(&service, &request, &[("error", error), ("error_description", why)]),
+        None => ask(&service, request, field(&fields, "login_hint")),
+    }
+}
+
+/// What is wrong with an authorization request: the error code, and what to tell about it.
+fn fault(fields: &Fields) -> Option<(&'static str, &'static str)> {
+    if field(fields, "response_type") != "code" {
+        return Some(("unsupported_response_type", "response_type is code"));
+    }
+    if field(fields, "code_challenge_method") != "S256" || field(fields, "code_challenge").len() != 43 {
+        return Some(("invalid_request", "PKCE with S256 is mandatory"));
+    }
+    if field(fields, "state").len() < 22 {
+        return Some(("invalid_request", "state is too short to hold 128 random bits"));
+    }
+    let mail = field(fields, "scope").split(' ').any(|scope| scope == "mail");
+    (!mail).then_some(("invalid_scope", "there is nothing here but mail"))
+}
+
+/// The consent page.
+fn ask(service: &Service, request: Request, hint: &str) -> Response {
+    let number = lock(&service.grants).ask(request);
+    let hint = hint.replace('&', "&amp;").replace('<', "&lt;").replace('"', "&quot;");
+    let form = format!(
+        r#"<h1>May this program read and send your mail?</h1>
+<form method="post" action="/consent">
+<input type="hidden" name="request" value="{number}">
+<label>You are <input type="email" name="address" value="{hint}"></label>
+<button name="decision" value="allow">Yes</button>
+<button name="decision" value="deny">No</button>
+</form>"#
+    );
+    page(StatusCode::OK, &form)
+}
+
+/// The consent page's form. No password: whoever gets here may be anybody.
+async fn consent(State(service): Shared, body: String) -> Response {
+    let fields = fields(&body);
+    let address = field(&fields, "address");
+    let Some(request) = lock(&service.grants).decided(field(&fields, "request")) else {
+        return page(StatusCode::BAD_REQUEST, "<p>Nobody asked.</p>");
+    };
+    if field(&fields, "decision") != "allow" {
+        return send_back(&service, &request, &[("error", "access_denied")]);
+    }
+    if !service.options.addresses.iter().any(|known| known == address) {
+        return page(StatusCode::FORBIDDEN, "<p>There is no such mailbox.</p>");
+    }
+    let code = lock(&service.grants).issue_code(request.clone(), address);
+    send_back(&service, &request, &[("code", &code)])
+}
+
+/// The authorization response (RFC 6749 section 4.1.2), with `iss` (RFC 9207).
+fn send_back(service: &Service, request: &Request, answer: &[(&str, &str)]) -> Response {
+    let Ok(mut target) = Url::parse(&request.redirect_uri) else {
+        return page(StatusCode::BAD_REQUEST, "<p>This redirect URI is none.</p>");
+    };
+    let common = [("state", request.state.as_str()), ("iss", service.issuer.as_str())];
+    target.query_pairs_mut().extend_pairs(answer).extend_pairs(common);
+    (StatusCode::SEE_OTHER, [(LOCATION, String::from(target))]).into_response()
+}
+
+/// `http://127.0.0.1/` and its siblings on any port (RFC 8252 section 7.3).
+fn is_registered(redirect_uri: &str) -> bool {
+    let Ok(uri) = Url::parse(redirect_uri) else { return false };
+    let loopback = matches!(uri.host_str(), Some("127.0.0.1" | "[::1]" | "localhost"));
+    loopback && uri.scheme() == "http" && uri.path() == "/" && uri.query().is_none() && uri.fragment().is_none()
+}
+
+/// RFC 6749 sections 4.1.3 and 6.
+async fn token(State(service): Shared, headers: HeaderMap, body: String) -> Response {
+    let fields = fields(&body);
+    lock(&service.log).requests.push(field(&fields, "grant_type").to_owned());
+    let settings = service.settings();
+    match settings.token_endpoint {
+        TokenEndpoint::Normal => {}
+        TokenEndpoint::Delay(time) => tokio::time::sleep(time).await,
+        TokenEndpoint::Hang => std::future::pending().await,
+        TokenEndpoint::Status(status) => {
+            return StatusCode::from_u16(status).expect("a test knows its statuses").into_response();
+        }
+        TokenEndpoint::InvalidGrant => return refusal("invalid_grant", "a test wants it so"),
+        TokenEndpoint::Html => return page(StatusCode::OK, "<p>Welcome to our hotel!</p>"),
+        TokenEndpoint::LoseAnswer => {
+            exchange(&service, &settings, &headers, &fields);
+            std::future::pending().await
+        }
+    }
+    exchange(&service, &settings, &headers, &fields)
+}
+
+/// Tokens for a code or a refresh token.
+fn exchange(service: &Service, settings: &Settings, headers: &HeaderMap, fields: &Fields) -> Response {
+    if !is_our_client(service, headers, fields) {
+        return refusal("invalid_client", "unknown client, or not its secret");
+    }
+    let mut grants = lock(&service.grants);
+    let tokens = match field(fields, "grant_type") {
+        "authorization_code" => {
+            let [code, uri, verifier] = ["code", "redirect_uri", "code_verifier"].map(|name| field(fields, name));
+            grants.redeem(code, uri, verifier, settings)
+        }
+        "refresh_token" => grants.refresh(field(fields, "refresh_token"), settings),
+        _ => return refusal("unsupported_grant_type", "authorization_code or refresh_token"),
+    };
+    match tokens {
+        Ok(tokens) => no_store(StatusCode::OK, token_response(service, settings, tokens)),
+        Err(why) => refusal("invalid_grant", why),
+    }
+}
+
+/// Client authentication by body or by header (RFC 6749 section 2.3.1); a public client sends no secret.
+fn is_our_client(service: &Service, headers: &HeaderMap, fields: &Fields) -> bool {
+    let in_body = (fields.get("client_id").cloned(), fields.get("client_secret").cloned());
+    let (id, secret) = basic(headers).map_or(in_body, |(id, secret)| (Some(id), Some(secret)));
+    id.as_ref() == Some(&service.options.client_id) && secret == service.options.client_secret
+}
+
+/// User name and password of an `Authorization: Basic` header, both form-urlencoded.
+fn basic(headers: &HeaderMap) -> Option<(String, String)> {
+    let encoded = headers.get(AUTHORIZATION)?.to_str().ok()?.strip_prefix("Basic ")?;
+    let text = String::from_utf8(BASE64_STANDARD.decode(encoded).ok()?).ok()?;
+    let (id, secret) = text.split_once(':')?;
+    let decoded = |text: &str| form_urlencoded::parse(text.as_bytes()).map(|(name, _)| name.into_owned()).next();
+    Some((decoded(id)?, decoded(secret)?))
+}
+
+/// RFC 6749 section 5.1.
+fn token_response(service: &Service, settings: &Settings, tokens: Tokens) -> Value {
+    let seconds = settings.token_life.as_secs();
+    let mut response = json!({
+        "access_token": tokens.access_token,
+        "token_type": "Bearer",
+        "expires_in": if settings.expires_in_as_text { json!(seconds.to_string()) } else { json!(seconds) },
+        "scope": tokens.scope,
+    });
+    if let Some(refresh_token) = tokens.refresh_token {
+        response["refresh_token"] = json!(refresh_token);
+    }
+    if tokens.scope.split(' ').any(|scope| scope == "openid") {
+        response["id_token"] = json!(id_token(service, &tokens.address));
+    }
+    response
+}
+
+/// Who consented (OpenID Connect Core section 2), without a signature: it arrives over the client's own connection.
+fn id_token(service: &Service, address: &str) -> String {
+    let claims = json!({"iss": service.issuer, "aud": service.options.client_id, "sub": address, "email": address});
+    let part = |value: Value| BASE64_URL_SAFE_NO_PAD.encode(value.to_string());
+    format!("{}.{}.", part(json!({"alg": "none"})), part(claims))
+}
+
+/// RFC 6749 section 5.2.
+fn refusal(error: &str, why: &str) -> Response {
+    let status = if error == "invalid_client" { StatusCode::UNAUTHORIZED } else { StatusCode::BAD_REQUEST };
+    no_store(status, json!({"error": error, "error_description": why}))
+}
+
+fn no_store(status: StatusCode, body: Value) -> Response {
+    let headers = [(CONTENT_TYPE, "application/json"), (CACHE_CONTROL, "no-store")];
+    (status, headers, body.to_string()).into_response()
+}
+
+fn page(status: StatusCode, content: &str) -> Response {
+    (status, Html(format!("<!doctype html><title>Provider</title>\n{content}\n"))).into_response()
+}
+
+/// The parameters of a query or a form. One that comes twice is none (RFC 6749 section 3.1).
+fn fields(encoded: &str) -> Fields {
+    let mut fields = Fields::new();
+    for (name, value) in form_urlencoded::parse(encoded.as_bytes()).into_owned() {
+        let unwanted = fields.contains_key(&name);
+        fields.insert(name, if unwanted { String::new() } else { value });
+    }
+    fields
+}
+
+/// A parameter's value; one that is missing is as good as an empty one.
+fn field<'a>(fields: &'a Fields, name: &str) -> &'a str {
+    fields.get(name).map_or("", String::as_str)
+}
+
+/// What axum listens on for https. A handshake holds up the next one: there is one client at a time.
+struct TlsListener {
+    tcp: TcpListener,
+    acceptor: TlsAcceptor,
+}
+
+impl axum::serve::Listener for TlsListener {
+    type Io = TlsStream<TcpStream>;
+    type Addr = SocketAddr;
+
+    async fn accept(&mut self) -> (Self::Io, Self::Addr) {
+        loop {
+            if let Ok((stream, peer)) = self.tcp.accept().await
+                && let Ok(stream) = self.acceptor.accept(stream).await
+            {
+                return (stream, peer);
+            }
+        }
+    }
+
+    fn local_addr(&self) -> io::Result<Self::Addr> {
+        self.tcp.local_addr()
+    }
+}

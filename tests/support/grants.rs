@@ -1,0 +1,169 @@
+//! What people have consented to, and the tokens that came of it (RFC 6749, RFC 7636, RFC 9700).
+
+use std::collections::{HashMap, HashSet};
+use std::time::Instant;
+
+use base64::Engine;
+use base64::prelude::BASE64_URL_SAFE_NO_PAD;
+use sha2::{Digest, Sha256};
+
+use super::random;
+use super::settings::Settings;
+
+/// An authorization request that was found good.
+#[derive(Clone)]
+pub struct Request {
+    pub redirect_uri: String,
+    pub scope: String,
+    pub state: String,
+    pub code_challenge: String,
+}
+
+/// What the token endpoint hands out.
+pub struct Tokens {
+    pub access_token: String,
+    /// None where the old one stays.
+    pub refresh_token: Option<String>,
+    pub address: String,
+    pub scope: String,
+}
+
+/// An authorization code, and the grant that it was exchanged for.
+struct Code {
+    request: Request,
+    address: String,
+    grant: Option<usize>,
+}
+
+/// One consent of one person.
+struct Grant {
+    address: String,
+    scope: String,
+    alive: bool,
+    refresh_token: String,
+    spent: HashSet<String>,
+}
+
+struct Access {
+    grant: usize,
+    expires: Instant,
+}
+
+/// The memory of the authorization server. Grants are known by their place and never removed.
+#[derive(Default)]
+pub struct Grants {
+    waiting: HashMap<String, Request>,
+    codes: HashMap<String, Code>,
+    grants: Vec<Grant>,
+    access: HashMap<String, Access>,
+}
+
+impl Grants {
+    /// Keeps a request until its person has decided; returns its number on the consent page.
+    pub fn ask(&mut self, request: Request) -> String {
+        let number = random(16);
+        self.waiting.insert(number.clone(), request);
+        number
+    }
+
+    /// The person has decided: the request waits no more. None if it never did.
+    pub fn decided(&mut self, number: &str) -> Option<Request> {
+        self.waiting.remove(number)
+    }
+
+    /// A code for a request that this person has consented to.
+    pub fn issue_code(&mut self, request: Request, address: &str) -> String {
+        let code = random(32);
+        self.codes.insert(code.clone(), Code { request, address: address.to_owned(), grant: None });
+        code
+    }
+
+    /// Exchanges a code for tokens, once: a second time ends what came of the first (RFC 6749 section 4.1.2).
+    pub fn redeem(
+        &mut self,
+        code: &str,
+        uri: &str,
+        verifier: &str,
+        settings: &Settings,
+    ) -> Result<Tokens, &'static str> {
+        let known = self.codes.get(code).ok_or("unknown code")?;
+        if let Some(grant) = known.grant {
+            self.kill(grant);
+            return Err("the code was used before");
+        }
+        if known.request.redirect_uri != uri {
+            return Err("redirect_uri is not that of the authorization request");
+        }
+        if BASE64_URL_SAFE_NO_PAD.encode(Sha256::digest(verifier)) != known.request.code_challenge {
+            return Err("code_verifier does not fit");
+        }
+        let (address, scope) = (known.address.clone(), known.request.scope.clone());
+        let tokens = self.grant(&address, &scope, settings);
+        if let Some(known) = self.codes.get_mut(code) {
+            known.grant = Some(self.grants.len() - 1);
+        }
+        Ok(tokens)
+    }
+
+    /// A new grant with its first tokens.
+    pub fn grant(&mut self, address: &str, scope: &str, settings: &Settings) -> Tokens {
+        let (address, scope, refresh_token) = (address.to_owned(), scope.to_owned(), random(32));
+        let spent = HashSet::new();
+        self.grants.push(Grant { address, scope, alive: true, refresh_token: refresh_token.clone(), spent });
+        Tokens { refresh_token: Some(refresh_token), ..self.issue(self.grants.len() - 1, settings) }
+    }
+
+    /// Exchanges a refresh token for new tokens. A spent one was stolen by somebody: its grant ends.
+    pub fn refresh(&mut self, token: &str, settings: &Settings) -> Result<Tokens, &'static str> {
+        let holds = |grant: &Grant| grant.refresh_token == token || grant.spent.contains(token);
+        let place = self.grants.iter().position(holds).ok_or("unknown refresh token")?;
+        let grant = &mut self.grants[place];
+        if !grant.alive {
+            return Err("the grant has ended");
+        }
+        if grant.spent.contains(token) {
+            self.kill(place);
+            return Err("the refresh token was used before");
+        }
+        let renewed = settings.rotate.then(|| random(32));
+        if let Some(renewed) = &renewed {
+            grant.spent.insert(std::mem::replace(&mut grant.refresh_token, renewed.clone()));
+        }
+        Ok(Tokens { refresh_token: renewed, ..self.issue(place, settings) })
+    }
+
+    /// Whose access token this is; None if it is unknown, expired, revoked, or not for mail.
+    pub fn holder(&self, access_token: &str) -> Option<&str> {
+        let access = self.access.get(access_token).filter(|access| Instant::now() < access.expires)?;
+        let grant = self.grants.get(access.grant)?;
+        grant.scope.split(' ').any(|scope| scope == "mail").then_some(&grant.address)
+    }
+
+    /// Ends all access tokens; refresh tokens stay good.
+    pub fn revoke_access_tokens(&mut self) {
+        self.access.clear();
+    }
+
+    /// Ends all grants of a person.
+    pub fn end(&mut self, address: &str) {
+        for place in 0..self.grants.len() {
+            if self.grants[place].address == address {
+                self.kill(place);
+            }
+        }
+    }
+
+    /// A new access token, and no refresh token.
+    fn issue(&mut self, place: usize, settings: &Settings) -> Tokens {
+        let access_token = random(settings.token_length / 4 * 3);
+        let access = Access { grant: place, expires: Instant::now() + settings.token_life };
+        self.access.insert(access_token.clone(), access);
+        let Grant { address, scope, .. } = &self.grants[place];
+        Tokens { access_token, refresh_token: None, address: address.clone(), scope: scope.clone() }
+    }
+
+    fn kill(&mut self, place: usize) {
+        self.grants[place].alive = false;
+        self.access.retain(|_, access| access.grant != place);
+    }
+}

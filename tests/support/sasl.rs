@@ -1,0 +1,100 @@
+//! XOAUTH2 and OAUTHBEARER as a server sees them (RFC 7628; XOAUTH2 as its inventor describes it).
+
+use base64::Engine;
+use base64::prelude::BASE64_STANDARD;
+use postkey::protocol::Mechanism;
+use tokio::io;
+
+use super::connection::Connection;
+use super::{Attempt, lock};
+
+/// How an exchange ended.
+pub enum Outcome {
+    /// The owner of this mailbox is logged in.
+    Accepted(String),
+    /// The token does not open the mailbox; the client has seen the error challenge and answered it.
+    Denied,
+    /// A test wants this answer, in the protocol's own words.
+    Refused(String),
+    /// What the client sent is not SASL; why.
+    Malformed(&'static str),
+}
+
+/// Has one exchange. `prompt` begins the server's lines in it: `+ ` in IMAP and POP3, `334 ` in SMTP.
+pub async fn exchange(
+    connection: &mut Connection,
+    mechanism: Mechanism,
+    initial: Option<&str>,
+    prompt: &str,
+) -> io::Result<Outcome> {
+    let response = match initial {
+        Some(response) => response.to_owned(),
+        None => {
+            connection.reply(prompt).await?;
+            connection.line().await?
+        }
+    };
+    let settings = connection.settings();
+    let holder = decode(mechanism, &response).filter(|_| settings.refuse_login.is_none()).and_then(|(user, token)| {
+        let grants = lock(&connection.service.grants);
+        grants.holder(&token).filter(|holder| holder.eq_ignore_ascii_case(&user)).map(str::to_owned)
+    });
+    let attempt = Attempt { protocol: connection.protocol, mechanism, accepted: holder.is_some() };
+    lock(&connection.service.log).attempts.push(attempt);
+    if let Some(holder) = holder {
+        return Ok(Outcome::Accepted(holder));
+    }
+    if let Some(text) = settings.refuse_login {
+        return Ok(Outcome::Refused(text));
+    }
+    match response.as_str() {
+        "*" => Ok(Outcome::Malformed("cancelled")),
+        text if BASE64_STANDARD.decode(text).is_err() => Ok(Outcome::Malformed("the response is not base64")),
+        _ => challenge(connection, mechanism, prompt).await,
+    }
+}
+
+/// Sends the error challenge and takes its answer: an empty line for XOAUTH2, a 0x01 for OAUTHBEARER.
+async fn challenge(connection: &mut Connection, mechanism: Mechanism, prompt: &str) -> io::Result<Outcome> {
+    let (error, wanted) = match mechanism {
+        Mechanism::XOAuth2 => (r#"{"status":"401","schemes":"bearer","scope":"mail"}"#, ""),
+        Mechanism::OAuthBearer => (r#"{"status":"invalid_token","scope":"mail"}"#, "AQ=="),
+    };
+    connection.reply(&format!("{prompt}{}", BASE64_STANDARD.encode(error))).await?;
+    match connection.line().await? == wanted {
+        true => Ok(Outcome::Denied),
+        false => Ok(Outcome::Malformed("not the answer to an error challenge")),
+    }
+}
+
+/// The user and the token in a response.
+fn decode(mechanism: Mechanism, response: &str) -> Option<(String, String)> {
+    let text = String::from_utf8(BASE64_STANDARD.decode(response).ok()?).ok()?;
+    let fields: Vec<_> = text.strip_suffix("\u{1}\u{1}")?.split('\u{1}').collect();
+    let (first, rest) = fields.split_first()?;
+    let user = match mechanism {
+        Mechanism::XOAuth2 => first.strip_prefix("user=")?.to_owned(),
+        Mechanism::OAuthBearer => saslname(first.strip_prefix("n,a=")?.strip_suffix(',')?)?,
+    };
+    let token = match (mechanism, rest) {
+        (_, [auth]) => auth.strip_prefix("auth=Bearer ")?,
+        (Mechanism::OAuthBearer, [host, port, auth]) if host.starts_with("host=") && port.starts_with("port=") => {
+            auth.strip_prefix("auth=Bearer ")?
+        }
+        _ => return None,
+    };
+    Some((user, token.to_owned()))
+}
+
+/// Takes back the escapes of a name (RFC 5801 section 4).
+fn saslname(escaped: &str) -> Option<String> {
+    let mut parts = escaped.split('=');
+    let mut name = parts.next()?.to_owned();
+    for part in parts {
+        let (sign, rest) =
+            [(',', "2C"), ('=', "3D")].iter().find_map(|(sign, code)| Some((sign, part.strip_prefix(code)?)))?;
+        name.push(*sign);
+        name.push_str(rest);
+    }
+    (!escaped.contains(',')).then_some(name)
+}

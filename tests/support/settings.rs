@@ -1,0 +1,146 @@
+//! What can be changed while a provider runs, and what it writes down.
+
+use std::time::Duration;
+
+use postkey::protocol::{Mechanism, Protocol};
+
+/// How the servers behave.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// How long an access token issued from now on is good, and what `expires_in` says of it.
+    pub token_life: Duration,
+    /// How long an access token issued from now on is, in characters; a multiple of 4.
+    pub token_length: usize,
+    /// Whether `expires_in` is a string, as some servers in the field have it.
+    pub expires_in_as_text: bool,
+    /// Whether every refresh brings a new refresh token and spends the old one (RFC 9700 section 4.14.2).
+    pub rotate: bool,
+    /// What the token endpoint does with a request.
+    pub token_endpoint: TokenEndpoint,
+    /// The IMAP server.
+    pub imap: MailServer,
+    /// The POP3 server.
+    pub pop3: MailServer,
+    /// The SMTP server.
+    pub smtp: MailServer,
+}
+
+impl Settings {
+    /// The settings of one mail server.
+    pub fn server(&self, protocol: Protocol) -> &MailServer {
+        match protocol {
+            Protocol::Imap => &self.imap,
+            Protocol::Pop3 => &self.pop3,
+            Protocol::Smtp => &self.smtp,
+        }
+    }
+
+    /// The same, to be changed.
+    pub fn server_mut(&mut self, protocol: Protocol) -> &mut MailServer {
+        match protocol {
+            Protocol::Imap => &mut self.imap,
+            Protocol::Pop3 => &mut self.pop3,
+            Protocol::Smtp => &mut self.smtp,
+        }
+    }
+}
+
+/// A provider as it should be: tokens for an hour, rotating refresh tokens, everything offered.
+impl Default for Settings {
+    fn default() -> Self {
+        Self {
+            token_life: Duration::from_secs(3600),
+            token_length: 200,
+            expires_in_as_text: false,
+            rotate: true,
+            token_endpoint: TokenEndpoint::Normal,
+            imap: MailServer::default(),
+            pop3: MailServer::default(),
+            smtp: MailServer::default(),
+        }
+    }
+}
+
+/// What the token endpoint does with a request.
+#[derive(Clone, Debug)]
+pub enum TokenEndpoint {
+    /// Answers it.
+    Normal,
+    /// Waits, then answers it; one that is given up meanwhile changes nothing.
+    Delay(Duration),
+    /// Answers with this status and an empty body.
+    Status(u16),
+    /// Answers `invalid_grant`, and the grant stays as it was.
+    InvalidGrant,
+    /// Answers with a page and status 200, as a captive portal does.
+    Html,
+    /// Never answers, and changes nothing.
+    Hang,
+    /// Issues the tokens, and its answer never arrives.
+    LoseAnswer,
+}
+
+/// How a mail server behaves.
+#[derive(Clone, Debug)]
+pub struct MailServer {
+    /// Every login is answered so, whatever the token: `NO [LIMIT] Too many.`, `-ERR [IN-USE] ..`, `454 4.7.0 ..`.
+    pub refuse_login: Option<String>,
+    /// Whether a connection is closed as soon as it is there.
+    pub close_at_connect: bool,
+    /// How long the greeting takes, or on a TLS port the handshake before it.
+    pub greeting_delay: Duration,
+    /// Whether STARTTLS is offered and taken on the port that has it.
+    pub starttls: bool,
+    /// Whether IMAP offers and takes an initial response (RFC 4959).
+    pub sasl_ir: bool,
+    /// The mechanisms that are offered and taken.
+    pub mechanisms: Vec<Mechanism>,
+}
+
+impl MailServer {
+    /// The offered mechanism of this name.
+    pub(super) fn mechanism(&self, name: &str) -> Option<Mechanism> {
+        self.mechanisms.iter().copied().find(|one| one.name().eq_ignore_ascii_case(name))
+    }
+
+    /// The names of the offered mechanisms, each after `prefix`, with a blank between them.
+    pub(super) fn mechanism_names(&self, prefix: &str) -> String {
+        let names: Vec<_> = self.mechanisms.iter().map(|one| format!("{prefix}{}", one.name())).collect();
+        names.join(" ")
+    }
+}
+
+impl Default for MailServer {
+    fn default() -> Self {
+        Self {
+            refuse_login: None,
+            close_at_connect: false,
+            greeting_delay: Duration::ZERO,
+            starttls: true,
+            sasl_ir: true,
+            mechanisms: vec![Mechanism::XOAuth2, Mechanism::OAuthBearer],
+        }
+    }
+}
+
+/// What a provider writes down.
+#[derive(Debug, Default)]
+pub struct Log {
+    /// The grant type of every token request, whatever became of it.
+    pub requests: Vec<String>,
+    /// The protocol of every connection to a mail server.
+    pub connections: Vec<Protocol>,
+    /// Every SASL response to a mail server.
+    pub attempts: Vec<Attempt>,
+}
+
+/// A login that was tried at a mail server.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Attempt {
+    /// Where.
+    pub protocol: Protocol,
+    /// How.
+    pub mechanism: Mechanism,
+    /// Whether it was let in.
+    pub accepted: bool,
+}

@@ -1,0 +1,481 @@
+//! Replays the conversations in `tests/transcripts`: every burst whole, byte by byte, and split in two at every position.
+//!
+//! A transcript is a text file in ASCII. Its first comment says what it shows, its first other line what it is about:
+//!
+//! ```text
+//! # A command pipelined behind the login is left for the relay.
+//! downstream imap tls=absent known="IDLE;LITERAL+"
+//! C: a LOGIN ann@example.test s3cret       consecutive lines of the other side are one burst
+//! C: b NOOP
+//! = login ann@example.test s3cret          an event that the dialogue reports
+//! = accept "IDLE"                          an act of the session
+//! S: a OK [CAPABILITY IDLE] Logged in.     a line that the dialogue sends, exactly
+//! = rest "b NOOP\r\n"                      what the framer holds then
+//! ```
+//!
+//! The side towards a provider has the header `upstream imap security=tls` (or `starttls`) and these words:
+//!
+//! ```text
+//! = starttls | = ready "LIST" | = accepted ["LIST"] | = rejected VERDICT "words"
+//! = busy "words" | = no-starttls | = preauth | = no-mechanism "offered" | = broken "what it did"
+//! = tls started | = authenticate USER TOKEN MECHANISM;..
+//! ```
+//!
+//! In lines and words `\r`, `\n`, `\\`, `\"` and `\xNN` are escapes; a line that ends with a single `\` has no CRLF.
+//! What a dialogue sends and reports has to be written down completely: nothing more, nothing less, in this order.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::path::{Path, PathBuf};
+
+use postkey::downstream::{self, Downstream, Offer, Tls};
+use postkey::protocol::{Mechanism, Protocol, Security};
+use postkey::secret::Token;
+use postkey::upstream::{self, Approach, Fault, Rejection, Upstream};
+use postkey::wire::framer::Framer;
+use postkey::wire::{Acceptance, Bearer, Capabilities, Frame, Reason, Refusal, Want};
+
+#[test]
+fn every_transcript_holds_however_its_bytes_arrive() {
+    let mut files = Vec::new();
+    for protocol in Protocol::ALL {
+        let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/transcripts").join(protocol.name());
+        files.extend(std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path()));
+    }
+    let failures: Vec<String> =
+        files.iter().filter_map(|path| Script::read(path).and_then(|it| it.check()).err()).collect();
+    assert!(files.len() > 3, "the transcripts have not been found");
+    assert!(failures.is_empty(), "\n{}\n", failures.join("\n"));
+}
+
+// ---- The two roles: what a transcript's words mean to each side.
+
+/// A dialogue as a transcript sees it.
+trait Subject {
+    fn want(&self) -> Want;
+    /// Feeds one frame; an event is given in the transcript's words.
+    fn feed(&mut self, frame: Frame<'_>, out: &mut Vec<u8>) -> Option<Vec<String>>;
+    /// Does what the session does.
+    fn act(&mut self, words: &[&str], out: &mut Vec<u8>) -> Act;
+}
+
+/// What became of an act.
+enum Act {
+    /// It is done.
+    Done,
+    /// It could not be done; the reason is given like an event.
+    Failed(Vec<String>),
+    /// The words are no act, so an event to wait for.
+    Unknown,
+}
+
+/// Options of a transcript's header line.
+type Options = BTreeMap<String, String>;
+
+/// The side that a header line is about, and what it says of its own accord.
+fn subject(role: &str, protocol: Protocol, options: &Options, out: &mut Vec<u8>) -> Option<Box<dyn Subject>> {
+    match role {
+        "downstream" => Some(Box::new(ClientSide::new(protocol, options, out))),
+        "upstream" => Some(Box::new(ProviderSide::new(protocol, options))),
+        _ => None,
+    }
+}
+
+/// Our side towards the client. Options: `tls=absent|offered|active`, `known="..;.."`.
+struct ClientSide(Box<dyn Downstream>);
+
+impl ClientSide {
+    fn new(protocol: Protocol, options: &Options, out: &mut Vec<u8>) -> Self {
+        let tls = match options.get("tls").map(String::as_str) {
+            Some("offered") => Tls::Offered,
+            Some("active") => Tls::Active,
+            _ => Tls::Absent,
+        };
+        let known = capabilities(options.get("known").map_or("", String::as_str));
+        let mut dialogue = downstream::new(protocol, Offer { host: "mail.test".into(), known, tls });
+        dialogue.greet(out);
+        Self(dialogue)
+    }
+}
+
+impl Subject for ClientSide {
+    fn want(&self) -> Want {
+        self.0.want()
+    }
+
+    fn feed(&mut self, frame: Frame<'_>, out: &mut Vec<u8>) -> Option<Vec<String>> {
+        let mut words = match self.0.feed(frame, out)? {
+            downstream::Event::StartTls => vec!["starttls".into()],
+            downstream::Event::HangUp => vec!["hang".into(), "up".into()],
+            downstream::Event::Login(it) => {
+                vec!["login".into(), latin1(it.user.as_bytes()), latin1(it.password.expose())]
+            }
+        };
+        if let (Some(name), Some("login")) = (self.0.client_name(), words.first().map(String::as_str)) {
+            words.extend(["from".into(), name.into()]);
+        }
+        Some(words)
+    }
+
+    fn act(&mut self, words: &[&str], out: &mut Vec<u8>) -> Act {
+        match words {
+            ["accept"] => self.0.accept(&Acceptance { capabilities: None }, out),
+            ["accept", list] => self.0.accept(&Acceptance { capabilities: Some(capabilities(list)) }, out),
+            ["refuse", "credentials"] => self.0.refuse(&Refusal::credentials(), out),
+            ["refuse", reason, text] => self.0.refuse(&Refusal::new(self::reason(reason), *text), out),
+            ["dismiss", why] => self.0.dismiss(why, out),
+            ["tls", "started"] => self.0.tls_started(),
+            _ => return Act::Unknown,
+        }
+        Act::Done
+    }
+}
+
+fn capabilities(list: &str) -> Capabilities {
+    Capabilities(list.split(';').filter(|entry| !entry.is_empty()).map(str::to_owned).collect())
+}
+
+fn reason(word: &str) -> Reason {
+    match word {
+        "credentials" => Reason::Credentials,
+        "authorization-ended" => Reason::AuthorizationEnded,
+        "token-refused" => Reason::TokenRefused,
+        "unavailable" => Reason::Unavailable,
+        "limit" => Reason::Limit,
+        "forbidden" => Reason::Forbidden,
+        other => panic!("no reason: {other}"),
+    }
+}
+
+/// Our side towards the provider. Options: `security=tls|starttls`, `name=..`.
+struct ProviderSide(Box<dyn Upstream>);
+
+impl ProviderSide {
+    fn new(protocol: Protocol, options: &Options) -> Self {
+        let security = match options.get("security").map(String::as_str) {
+            Some("starttls") => Security::StartTls,
+            _ => Security::Tls,
+        };
+        let client_name = options.get("name").map_or("client.test", String::as_str).to_owned();
+        Self(upstream::new(protocol, Approach { security, client_name }))
+    }
+}
+
+impl Subject for ProviderSide {
+    fn want(&self) -> Want {
+        self.0.want()
+    }
+
+    fn feed(&mut self, frame: Frame<'_>, out: &mut Vec<u8>) -> Option<Vec<String>> {
+        Some(match self.0.feed(frame, out)? {
+            upstream::Event::StartTls => vec!["starttls".into()],
+            upstream::Event::Ready(list) => vec!["ready".into(), list.0.join(";")],
+            upstream::Event::Accepted(Acceptance { capabilities: None }) => vec!["accepted".into()],
+            upstream::Event::Accepted(Acceptance { capabilities: Some(list) }) => {
+                vec!["accepted".into(), list.0.join(";")]
+            }
+            upstream::Event::Rejected(Rejection { verdict, said }) => {
+                vec!["rejected".into(), format!("{verdict:?}").to_lowercase(), said]
+            }
+            upstream::Event::Unexpected(fault) => fault_words(fault),
+        })
+    }
+
+    fn act(&mut self, words: &[&str], out: &mut Vec<u8>) -> Act {
+        match words {
+            ["tls", "started"] => self.0.tls_started(out),
+            ["authenticate", user, token, mechanisms] => {
+                let token = Token::parse(token).expect("a token");
+                let mechanisms = mechanisms.split(';').map(mechanism).collect();
+                if let Err(fault) = self.0.authenticate(Bearer { user: (*user).into(), token, mechanisms }, out) {
+                    return Act::Failed(fault_words(fault));
+                }
+            }
+            _ => return Act::Unknown,
+        }
+        Act::Done
+    }
+}
+
+fn mechanism(name: &str) -> Mechanism {
+    let known = [Mechanism::XOAuth2, Mechanism::OAuthBearer].into_iter().find(|it| it.name() == name);
+    known.unwrap_or_else(|| panic!("no mechanism: {name}"))
+}
+
+fn fault_words(fault: Fault) -> Vec<String> {
+    match fault {
+        Fault::Busy(said) => vec!["busy".into(), said],
+        Fault::NoStartTls => vec!["no-starttls".into()],
+        Fault::PreAuth => vec!["preauth".into()],
+        Fault::NoMechanism(offered) => vec!["no-mechanism".into(), offered],
+        Fault::Protocol(what) => vec!["broken".into(), what.into()],
+    }
+}
+
+// ---- A transcript as it is read.
+
+struct Script {
+    path: PathBuf,
+    role: String,
+    protocol: Protocol,
+    options: Options,
+    /// Each with the number of its line.
+    steps: Vec<(usize, Step)>,
+}
+
+enum Step {
+    /// The other side sends this.
+    Burst(Vec<u8>),
+    /// The dialogue sends this line.
+    Line(Vec<u8>),
+    /// The session acts, or the dialogue reports an event.
+    Words(Vec<String>),
+}
+
+impl Script {
+    fn read(path: &Path) -> Result<Self, String> {
+        let text = std::fs::read_to_string(path).map_err(|error| format!("{}: {error}", path.display()))?;
+        Self::parse(path, &text)
+    }
+
+    fn parse(path: &Path, text: &str) -> Result<Self, String> {
+        let fault = |number: usize, what: &str| format!("{}:{number}: {what}", path.display());
+        if !text.is_ascii() || !text.starts_with("# ") {
+            return Err(fault(1, "a transcript is ASCII and begins with its title in a comment"));
+        }
+        let lines = text.lines().enumerate().map(|(index, line)| (index + 1, line));
+        let mut lines = lines.filter(|(_, line)| !line.is_empty() && !line.starts_with('#'));
+        let (number, header) = lines.next().ok_or_else(|| fault(1, "there is no header line"))?;
+        let header = words(header);
+        let [role, protocol, options @ ..] = header.as_slice() else {
+            return Err(fault(number, "a header names role and protocol"));
+        };
+        let protocol = Protocol::ALL.into_iter().find(|it| it.name() == protocol);
+        let mut script = Self {
+            path: path.to_owned(),
+            role: role.clone(),
+            protocol: protocol.ok_or_else(|| fault(number, "no such protocol"))?,
+            options: options.iter().filter_map(|it| it.split_once('=')).map(|(k, v)| (k.into(), v.into())).collect(),
+            steps: Vec::new(),
+        };
+        for (number, line) in lines {
+            script.add(number, line).ok_or_else(|| fault(number, "a line begins with `C: `, `S: `, `= ` or `#`"))?;
+        }
+        Ok(script)
+    }
+
+    fn add(&mut self, number: usize, line: &str) -> Option<()> {
+        let (sign, rest) = line.split_once(' ').unwrap_or((line, ""));
+        let theirs = if self.role == "downstream" { "C:" } else { "S:" };
+        match (sign, self.steps.last_mut()) {
+            ("=", _) => self.steps.push((number, Step::Words(words(rest)))),
+            (sign, Some((_, Step::Burst(burst)))) if sign == theirs => burst.extend(line_bytes(rest)),
+            (sign, _) if sign == theirs => self.steps.push((number, Step::Burst(line_bytes(rest)))),
+            ("C:" | "S:", _) => self.steps.push((number, Step::Line(line_bytes(rest)))),
+            _ => return None,
+        }
+        Some(())
+    }
+
+    /// Replays in all three ways; the first difference is the error.
+    fn check(&self) -> Result<(), String> {
+        let bursts = self.steps.iter().map(|(_, step)| if let Step::Burst(bytes) = step { bytes.len() } else { 0 });
+        let longest = bursts.max().unwrap_or(0);
+        self.replay("whole", &|burst| vec![burst])?;
+        self.replay("byte by byte", &|burst| burst.chunks(1).collect())?;
+        for position in 1..longest {
+            self.replay(&format!("split at {position}"), &|burst| halves(burst, position))?;
+        }
+        Ok(())
+    }
+
+    fn replay(&self, way: &str, cut: &dyn Fn(&[u8]) -> Vec<&[u8]>) -> Result<(), String> {
+        let place = |number: usize, what: String| format!("{}:{number}: ({way}) {what}", self.path.display());
+        let mut run = Run::new(self).ok_or_else(|| place(1, "no such role".into()))?;
+        for (number, step) in &self.steps {
+            run.step(step, cut).map_err(|what| place(*number, what))?;
+        }
+        let last = self.steps.last().map_or(1, |(number, _)| *number);
+        run.nothing_is_left().map_err(|what| place(last, what))
+    }
+}
+
+fn halves(burst: &[u8], position: usize) -> Vec<&[u8]> {
+    let (one, two) = burst.split_at(position.min(burst.len()));
+    vec![one, two]
+}
+
+// ---- A transcript as it is run.
+
+/// What a dialogue did.
+#[derive(PartialEq)]
+enum Seen {
+    Line(Vec<u8>),
+    Event(Vec<String>),
+}
+
+impl std::fmt::Display for Seen {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Line(bytes) => write!(f, "line `{}`", bytes.escape_ascii()),
+            Self::Event(words) => write!(f, "event {words:?}"),
+        }
+    }
+}
+
+struct Run {
+    subject: Box<dyn Subject>,
+    framer: Framer,
+    /// What the dialogue did and the transcript has not yet told.
+    seen: VecDeque<Seen>,
+    hung_up: bool,
+}
+
+impl Run {
+    fn new(script: &Script) -> Option<Self> {
+        let mut out = Vec::new();
+        let subject = subject(&script.role, script.protocol, &script.options, &mut out)?;
+        let mut run = Self { subject, framer: Framer::default(), seen: VecDeque::new(), hung_up: false };
+        run.note(&out, None);
+        Some(run)
+    }
+
+    fn step(&mut self, step: &Step, cut: &dyn Fn(&[u8]) -> Vec<&[u8]>) -> Result<(), String> {
+        match step {
+            Step::Burst(bytes) => {
+                self.all_is_told()?;
+                for piece in cut(bytes) {
+                    self.framer.push(piece);
+                    self.pump();
+                }
+                Ok(())
+            }
+            Step::Line(line) => self.expect(&Seen::Line(line.clone())),
+            Step::Words(words) => self.words(words),
+        }
+    }
+
+    fn words(&mut self, words: &[String]) -> Result<(), String> {
+        let brief: Vec<&str> = words.iter().map(String::as_str).collect();
+        if let ["rest", expected] = brief.as_slice() {
+            let rest = latin1(&std::mem::take(&mut self.framer).into_rest());
+            return if rest == *expected { Ok(()) } else { Err(format!("the framer holds {rest:?}")) };
+        }
+        if brief == ["tls", "started"] && !self.framer.is_empty() {
+            return Err("a session hangs up here: there are bytes from before the handshake".into());
+        }
+        let mut out = Vec::new();
+        let event = match self.subject.act(&brief, &mut out) {
+            Act::Done => None,
+            Act::Failed(event) => Some(event),
+            Act::Unknown => return self.expect(&Seen::Event(words.to_vec())),
+        };
+        self.all_is_told()?;
+        self.note(&out, event);
+        self.pump();
+        Ok(())
+    }
+
+    /// Lets the dialogue use what has arrived, as a session does.
+    fn pump(&mut self) {
+        while let Some(frame) = self.framer.next(self.subject.want()) {
+            let mut out = Vec::new();
+            let event = self.subject.feed(frame, &mut out);
+            self.note(&out, event);
+        }
+    }
+
+    fn note(&mut self, out: &[u8], event: Option<Vec<String>>) {
+        self.seen.extend(out.split_inclusive(|&byte| byte == b'\n').map(|line| Seen::Line(line.to_vec())));
+        self.hung_up |= event.as_ref().is_some_and(|words| words == &["hang", "up"]);
+        self.seen.extend(event.map(Seen::Event));
+    }
+
+    fn expect(&mut self, expected: &Seen) -> Result<(), String> {
+        match self.seen.pop_front() {
+            Some(seen) if seen == *expected => Ok(()),
+            Some(seen) => Err(format!("expected {expected}\n    came {seen}")),
+            None => Err(format!("expected {expected}\n    came nothing")),
+        }
+    }
+
+    fn all_is_told(&self) -> Result<(), String> {
+        self.seen.front().map_or(Ok(()), |seen| Err(format!("before this came {seen}")))
+    }
+
+    /// At the end nothing may be untold or unread; after a hang-up nobody reads.
+    fn nothing_is_left(self) -> Result<(), String> {
+        if let Some(seen) = self.seen.front() {
+            return Err(format!("after this came {seen}"));
+        }
+        let rest = latin1(&self.framer.into_rest());
+        if rest.is_empty() || self.hung_up { Ok(()) } else { Err(format!("the framer still holds {rest:?}")) }
+    }
+}
+
+// ---- Escapes. One char is one byte, as in Latin-1, so that words can hold any byte.
+
+fn latin1(bytes: &[u8]) -> String {
+    bytes.iter().map(|&byte| char::from(byte)).collect()
+}
+
+fn line_bytes(line: &str) -> Vec<u8> {
+    let slashes = line.bytes().rev().take_while(|&byte| byte == b'\\').count();
+    let (line, end) = if slashes % 2 == 1 { (&line[..line.len() - 1], "") } else { (line, "\r\n") };
+    let mut chars = line.chars();
+    let mut bytes = Vec::new();
+    while let Some(byte) = chars.next().map(|c| unescape(c, &mut chars)) {
+        bytes.push(byte);
+    }
+    bytes.extend_from_slice(end.as_bytes());
+    bytes
+}
+
+/// Splits at blanks; between double quotes blanks are part of a word.
+fn words(text: &str) -> Vec<String> {
+    let (mut words, mut word, mut quoted) = (Vec::new(), None::<String>, false);
+    let mut chars = text.chars();
+    while let Some(c) = chars.next() {
+        match c {
+            '"' => {
+                quoted = !quoted;
+                word.get_or_insert_default();
+            }
+            ' ' if !quoted => words.extend(word.take()),
+            c => word.get_or_insert_default().push(char::from(unescape(c, &mut chars))),
+        }
+    }
+    words.extend(word);
+    words
+}
+
+fn unescape(c: char, rest: &mut std::str::Chars<'_>) -> u8 {
+    let escaped = if c == '\\' { rest.next() } else { None };
+    match escaped {
+        Some('r') => b'\r',
+        Some('n') => b'\n',
+        Some('x') => {
+            let digits: String = rest.take(2).collect();
+            u8::from_str_radix(&digits, 16).unwrap_or_else(|_| panic!("no byte: \\x{digits}"))
+        }
+        Some(other) => u8::try_from(other).unwrap(),
+        None => u8::try_from(c).unwrap(),
+    }
+}
+
+#[test]
+fn a_transcript_that_tells_something_else_is_found_out_with_its_place() {
+    let check = |text: &str| Script::parse(Path::new("it.txt"), text).and_then(|script| script.check());
+    let told = "# T\ndownstream pop3\nS: +OK postkey ready.\nC: QUIT\nS: +OK Bye.\n= hang up\n";
+    assert_eq!(check(told), Ok(()));
+    for (part, other, place) in [
+        ("+OK Bye.", "+OK Goodbye.", "it.txt:5: (whole) expected line"),
+        ("C: QUIT\n", "", "it.txt:4: (whole) expected line"),
+        ("S: +OK Bye.\n", "", "it.txt:5: (whole) expected event"),
+        ("= hang up\n", "", "it.txt:5: (whole) after this came event"),
+        ("= hang up", "= rest \"x\"", "it.txt:6: (whole) the framer holds"),
+        ("C: QUIT", "X: QUIT", "it.txt:4: a line begins"),
+    ] {
+        let error = check(&told.replace(part, other)).unwrap_err();
+        assert!(error.starts_with(place), "{error}");
+    }
+}
