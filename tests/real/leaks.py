@@ -75,7 +75,10 @@ def disguises(secret):
 
 def search(known, folder, places):
     """Where one of the secrets is found in the files, as sentences that do not repeat it."""
-    needles = {form: (what, how) for secret, what in known.items() for how, form in disguises(secret).items()}
+    needles = {}
+    for secret, what in known.items():
+        for how, form in disguises(secret).items():
+            needles.setdefault(form, (what, how))
     patterns = folder / f"needles-{secrets.token_hex(4)}"
     patterns.touch(0o600)
     patterns.write_text("\n".join(needles))
@@ -107,12 +110,14 @@ def places(world, watch):
 
 
 def the_search_finds_what_is_there(world, watch):
-    canary = secrets.token_urlsafe(32)
-    for form in disguises(canary).values():
-        path = world.run.folder / "canary"
-        path.write_text(f"something {form} something")
-        if not search({canary: "a canary"}, world.run.folder, [path]):
-            raise Failure("the search is blind")
+    canary, path = secrets.token_urlsafe(32), world.run.folder / "canary"
+    for user in ("ann", "anna", "annab"):
+        login = f"user={user}\x01auth=Bearer {canary}\x01\x01".encode()
+        encoded = base64.b64encode(login), base64.urlsafe_b64encode(login), login.hex().encode(), str([*login]).encode()
+        for leak in (login, *encoded):
+            path.write_bytes(b"before " + leak + b" after")
+            if not search({canary: "a canary"}, world.run.folder, [path]):
+                raise Failure(f"the search does not see {leak}")
 
 
 def processes_have_been_watched(world, watch):

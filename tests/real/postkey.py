@@ -90,6 +90,14 @@ class Postkey:
         """What the daemon says, in all its lives."""
         return self._run.folder / "postkey.log"
 
+    def log_size(self):
+        """How much it has said so far, in bytes."""
+        return self.log.stat().st_size if self.log.exists() else 0
+
+    def log_after(self, size):
+        """The lines that it has said since."""
+        return self.log.read_bytes()[size:].decode("utf-8", "replace").splitlines() if self.log.exists() else []
+
     def start(self):
         """Starts the daemon; returns when it answers commands."""
         command = [self._binary, "--config", self._configuration]
@@ -162,6 +170,7 @@ class Postkey:
             raise Failure(f"authorize {address} shows no password:\n{output}")
         account = Account(address, line or shown[1])
         self.authorized.append(account)
+        self.printed.append(output if line else output.replace(shown[0], ""))  # where it may be shown, once
         return account
 
     def _converse(self, child, person, paste, line):

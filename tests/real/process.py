@@ -100,13 +100,18 @@ class Run:
     def __exit__(self, *_):
         for process in reversed(self.processes):
             process.stop()
-        left = [pid for pid in all_processes() if session_of(pid) in self.sessions]
+        self._wait_for_the_last_process()
         if self.keep:
             print(f"kept: {self.folder}")
         else:
             shutil.rmtree(self.folder)
-        if left:
-            raise Failure(f"processes are left behind: {left}")
+
+    def _wait_for_the_last_process(self):
+        """A server's children may take a moment longer than the server. None may stay."""
+        def all_gone():
+            return not any(session_of(pid) in self.sessions for pid in all_processes())
+
+        wait_until(all_gone, "the end of all processes of the run")
 
     def start(self, name, command, **options):
         """Starts a program that is ended with the run at the latest."""
