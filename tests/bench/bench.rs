@@ -1,0 +1,116 @@
+//! The benchmark: postkey beside a direct connection and beside two TLS tunnels that know no mail.
+//!
+//! Everything runs on this machine, so a time means little by itself and a ratio means something. `tests/bench/run` builds
+//! this program and starts it.
+//!
+//! - [`upstream`] plays the provider, in a process of its own;
+//! - [`contestant`] starts what is compared, each in a process of its own;
+//! - [`client`] is the mail program; [`measure`] lets many of them loose, and [`table`] shows what came out.
+
+mod client;
+mod contestant;
+mod measure;
+mod pki;
+mod postkey;
+mod process;
+mod protocol;
+mod table;
+mod upstream;
+
+use std::io;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::Parser;
+use tokio::signal::unix::{SignalKind, signal};
+
+use contestant::Contestant;
+use measure::{Load, Measure};
+use table::Table;
+
+#[derive(Parser)]
+enum Args {
+    /// Play the provider until the standard input ends.
+    Upstream {
+        /// Where `ca.pem`, `chain.pem` and `key.pem` are.
+        dir: PathBuf,
+    },
+    /// Measure.
+    Load {
+        /// An empty folder to work in.
+        dir: PathBuf,
+        /// postkey's program.
+        #[arg(long)]
+        postkey: PathBuf,
+        /// A small load: about a minute.
+        #[arg(long)]
+        quick: bool,
+        /// Only these contestants, such as `direct,postkey`.
+        #[arg(long, value_delimiter = ',')]
+        only: Vec<String>,
+        /// Only measures whose name contains this, such as `logins`.
+        #[arg(long, default_value = "")]
+        measure: String,
+    },
+}
+
+#[tokio::main]
+async fn main() -> ExitCode {
+    // Fails only where a provider is installed already, and this is the first thing that happens.
+    let _ = tokio_rustls::rustls::crypto::ring::default_provider().install_default();
+    let done = match Args::parse() {
+        Args::Upstream { dir } => upstream::serve(&dir).await.map(|()| true),
+        Args::Load { dir, postkey, quick, only, measure } => {
+            let load = if quick { Load::QUICK } else { Load::FULL };
+            tokio::select! {
+                done = compare(&dir, &postkey, &load, &only, &measure) => done,
+                stopped = stop() => stopped.and(Err(io::Error::other("stopped by a signal"))),
+            }
+        }
+    };
+    match done {
+        Ok(true) => ExitCode::SUCCESS,
+        Ok(false) => ExitCode::FAILURE,
+        Err(error) => {
+            eprintln!("bench: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// Ends when somebody wants this program to end, so that the processes it started end with it.
+async fn stop() -> io::Result<()> {
+    let mut terminate = signal(SignalKind::terminate())?;
+    tokio::select! {
+        interrupt = tokio::signal::ctrl_c() => interrupt,
+        _ = terminate.recv() => Ok(()),
+    }
+}
+
+/// Measures everything on everybody, prints the table, and tells whether nothing failed.
+async fn compare(
+    dir: &std::path::Path,
+    postkey: &std::path::Path,
+    load: &Load,
+    only: &[String],
+    filter: &str,
+) -> io::Result<bool> {
+    let measures: Vec<_> = Measure::all().into_iter().filter(|measure| measure.to_string().contains(filter)).collect();
+    pki::write(dir)?;
+    let provider = upstream::Provider::start(dir)?;
+    let (contestants, mut failed) = Contestant::start(dir, &provider, postkey, only).await;
+    let mut table = Table::new(contestants.iter().map(|contestant| contestant.name));
+    for round in 1..=load.rounds {
+        for measure in measures.iter().filter(|measure| round == 1 || !measure.once()) {
+            for contestant in &contestants {
+                eprintln!("round {round} of {}: {measure}: {}", load.rounds, contestant.name);
+                if let Err(error) = measure.run(contestant, &provider, load, &mut table).await {
+                    eprintln!("bench: {measure}: {}: {error}", contestant.name);
+                    failed = true;
+                }
+            }
+        }
+    }
+    print!("{table}");
+    Ok(!failed)
+}

@@ -1,0 +1,308 @@
+//! What is measured, and how much of it.
+
+use std::fmt;
+use std::io;
+use std::sync::Arc;
+use std::time::Duration;
+
+use rustix::process::{Resource, getrlimit};
+use tokio::sync::Barrier;
+use tokio::task::JoinSet;
+use tokio::time::{Instant, timeout};
+
+use crate::client::{Client, Way};
+use crate::contestant::Contestant;
+use crate::protocol::Protocol;
+use crate::table::Table;
+use crate::upstream::{self, MESSAGE, Provider};
+
+/// Longer than anything takes on a machine that is not stuck.
+const PATIENCE: Duration = Duration::from_secs(120);
+
+/// How many clients log in at a time, where many have to.
+const AT_ONCE: usize = 8;
+
+/// The burst: so many programs wake with the machine.
+const BURST: usize = 64;
+
+/// How much of everything.
+pub struct Load {
+    /// How often all is repeated; the table shows the median.
+    pub rounds: usize,
+    logins: usize,
+    noops: usize,
+    /// Messages on the one connection, and on each of the eight.
+    messages: [usize; 2],
+    idle: [usize; 2],
+}
+
+impl Load {
+    pub const QUICK: Self = Self { rounds: 1, logins: 500, noops: 1000, messages: [8, 2], idle: [200, 1000] };
+    pub const FULL: Self = Self { rounds: 3, logins: 2000, noops: 5000, messages: [20, 4], idle: [1000, 5000] };
+}
+
+/// One thing to measure.
+pub enum Measure {
+    /// Flights that reach the provider until a login is answered. It is the first to touch a listener.
+    Flights(Protocol),
+    /// Sessions that only lie there, and what they weigh. It is early, before the proxies' memory has been used for more.
+    Idle,
+    /// Logins, one after the other, by as many clients as [`AT_ONCE`] says.
+    Logins(Protocol),
+    /// Logins, all at one moment.
+    Burst,
+    /// One small command after the other.
+    Noop,
+    /// `FETCH` of large messages on so many connections.
+    Fetch(usize),
+    /// `DATA` of large messages on so many connections.
+    Upload(usize),
+}
+
+impl fmt::Display for Measure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Flights(protocol) => write!(f, "{protocol} flights until logged in"),
+            Self::Idle => write!(f, "IMAP idle sessions"),
+            Self::Logins(protocol) => write!(f, "{protocol} logins, {AT_ONCE} at a time"),
+            Self::Burst => write!(f, "IMAP burst of {BURST} logins"),
+            Self::Noop => write!(f, "IMAP NOOP"),
+            Self::Fetch(connections) => write!(f, "IMAP FETCH 50 MB, {connections} conn."),
+            Self::Upload(connections) => write!(f, "SMTP DATA 50 MB, {connections} conn."),
+        }
+    }
+}
+
+impl Measure {
+    /// All, in their order.
+    pub fn all() -> Vec<Self> {
+        let mut all: Vec<_> = Protocol::ALL.map(Self::Flights).into();
+        all.push(Self::Idle);
+        all.extend(Protocol::ALL.map(Self::Logins));
+        all.extend([Self::Burst, Self::Noop, Self::Fetch(1), Self::Fetch(8), Self::Upload(1), Self::Upload(8)]);
+        all
+    }
+
+    /// Whether another round would tell nothing new.
+    pub fn once(&self) -> bool {
+        matches!(self, Self::Flights(_) | Self::Idle)
+    }
+
+    /// Measures `contestant` and writes down what came out.
+    pub async fn run(
+        &self,
+        contestant: &Contestant,
+        provider: &Provider,
+        load: &Load,
+        table: &mut Table,
+    ) -> io::Result<()> {
+        let mut bench = Bench { name: self.to_string(), contestant, table };
+        let measured = async {
+            match *self {
+                Self::Flights(protocol) => bench.flights(protocol, provider).await,
+                Self::Idle => bench.idle(&load.idle).await,
+                Self::Logins(protocol) => bench.logins(protocol, load.logins).await,
+                Self::Burst => bench.burst().await,
+                Self::Noop => bench.noops(load.noops).await,
+                Self::Fetch(connections) => bench.fetch(connections, messages(load, connections)).await,
+                Self::Upload(connections) => bench.upload(connections, messages(load, connections)).await,
+            }
+        };
+        timeout(PATIENCE, measured).await?
+    }
+}
+
+fn messages(load: &Load, connections: usize) -> usize {
+    load.messages[usize::from(connections > 1)]
+}
+
+/// One contestant under one measure.
+struct Bench<'a> {
+    name: String,
+    contestant: &'a Contestant,
+    table: &'a mut Table,
+}
+
+impl Bench<'_> {
+    fn add(&mut self, unit: &'static str, value: f64) {
+        self.table.add(&self.name, unit, self.contestant.name, value);
+    }
+
+    async fn cpu(&self) -> io::Result<f64> {
+        match &self.contestant.process {
+            Some(process) => process.settled_cpu().await,
+            None => Ok(0.0),
+        }
+    }
+
+    /// Writes down the CPU seconds since `before` for each of `units` of work, where there is a proxy that used them.
+    async fn add_cpu(&mut self, before: f64, unit: &'static str, units: f64) -> io::Result<()> {
+        let used = self.cpu().await? - before;
+        if self.contestant.process.is_some() {
+            self.add(unit, used / units);
+        }
+        Ok(())
+    }
+
+    async fn flights(&mut self, protocol: Protocol, provider: &Provider) -> io::Result<()> {
+        // The first login may have to learn what the next ones know.
+        for _ in 0..3 {
+            self.contestant.way.login(protocol).await?;
+        }
+        self.add("flights", provider.flights().await?);
+        Ok(())
+    }
+
+    async fn logins(&mut self, protocol: Protocol, total: usize) -> io::Result<()> {
+        let before = self.cpu().await?;
+        let start = Instant::now();
+        let mut clients = JoinSet::new();
+        for _ in 0..AT_ONCE {
+            let way = self.contestant.way.clone();
+            clients.spawn(async move {
+                for _ in 0..total / AT_ONCE {
+                    way.login(protocol).await?;
+                }
+                Ok(())
+            });
+        }
+        all(clients).await?;
+        self.add("logins/s", total as f64 / start.elapsed().as_secs_f64());
+        self.add_cpu(before, "CPU s/1000 logins", total as f64 / 1000.0).await
+    }
+
+    async fn burst(&mut self) -> io::Result<()> {
+        let moment = Arc::new(Barrier::new(BURST + 1));
+        let mut clients = JoinSet::new();
+        for _ in 0..BURST {
+            let (way, moment) = (self.contestant.way.clone(), moment.clone());
+            clients.spawn(async move {
+                moment.wait().await;
+                way.login(Protocol::Imap).await
+            });
+        }
+        moment.wait().await;
+        let start = Instant::now();
+        let outcomes = clients.join_all().await;
+        let elapsed = start.elapsed();
+        self.add("logged in", outcomes.iter().flatten().count() as f64);
+        self.add("ms until all are", elapsed.as_secs_f64() * 1e3);
+        outcomes.into_iter().collect::<io::Result<Vec<_>>>().map(drop)
+    }
+
+    async fn noops(&mut self, count: usize) -> io::Result<()> {
+        let mut client = self.contestant.way.login(Protocol::Imap).await?;
+        let mut times = Vec::with_capacity(count);
+        for _ in 0..count {
+            let start = Instant::now();
+            client.noop().await?;
+            times.push(start.elapsed().as_secs_f64() * 1e6);
+        }
+        times.sort_by(f64::total_cmp);
+        self.add("µs median", times[count / 2]);
+        self.add("µs p99", times[count * 99 / 100]);
+        Ok(())
+    }
+
+    async fn fetch(&mut self, connections: usize, messages: usize) -> io::Result<()> {
+        let clients = open(&self.contestant.way, Protocol::Imap, connections).await?;
+        let before = self.cpu().await?;
+        let start = Instant::now();
+        let mut fetching = JoinSet::new();
+        for mut client in clients {
+            fetching.spawn(async move {
+                for _ in 0..messages {
+                    if client.fetch().await? != MESSAGE {
+                        return Err(io::Error::other("the message has the wrong length"));
+                    }
+                }
+                Ok(())
+            });
+        }
+        all(fetching).await?;
+        self.bulk(start, before, connections * messages).await
+    }
+
+    async fn upload(&mut self, connections: usize, messages: usize) -> io::Result<()> {
+        let message: Arc<[u8]> = upstream::message().into();
+        let clients = open(&self.contestant.way, Protocol::Smtp, connections).await?;
+        let before = self.cpu().await?;
+        let start = Instant::now();
+        let mut uploading = JoinSet::new();
+        for mut client in clients {
+            let message = message.clone();
+            uploading.spawn(async move {
+                for _ in 0..messages {
+                    client.upload(&message).await?;
+                }
+                Ok(())
+            });
+        }
+        all(uploading).await?;
+        self.bulk(start, before, connections * messages).await
+    }
+
+    /// Writes down what `messages` since `start` come to.
+    async fn bulk(&mut self, start: Instant, cpu: f64, messages: usize) -> io::Result<()> {
+        let octets = (messages * MESSAGE) as f64;
+        self.add("MB/s", octets / 1e6 / start.elapsed().as_secs_f64());
+        self.add_cpu(cpu, "CPU s/GB", octets / 1e9).await
+    }
+
+    async fn idle(&mut self, counts: &[usize]) -> io::Result<()> {
+        let empty = self.resident().await?;
+        let mut clients = Vec::new();
+        for &count in counts {
+            let count = count.min(most_sessions());
+            self.name = format!("IMAP idle, {count} sessions");
+            clients.extend(open(&self.contestant.way, Protocol::Imap, count - clients.len()).await?);
+            let start = Instant::now();
+            for client in &mut clients {
+                client.noop().await?;
+            }
+            self.add("s until all did a NOOP", start.elapsed().as_secs_f64());
+            let held = self.resident().await?;
+            if self.contestant.process.is_some() {
+                self.add("KB each", (held - empty) / count as f64);
+            }
+        }
+        Ok(())
+    }
+
+    /// Kilobytes in memory, once the proxy has nothing left to do.
+    async fn resident(&self) -> io::Result<f64> {
+        self.cpu().await?;
+        self.contestant.process.as_ref().map_or(Ok(0.0), |process| process.resident())
+    }
+}
+
+/// As many sessions as a proxy can hold here: each takes two of its descriptors, and a hundred serve other ends.
+fn most_sessions() -> usize {
+    let limit = getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX);
+    usize::try_from(limit).unwrap_or(usize::MAX).saturating_sub(100) / 2
+}
+
+/// Opens `count` sessions.
+async fn open(way: &Way, protocol: Protocol, count: usize) -> io::Result<Vec<Client>> {
+    let mut opening = JoinSet::new();
+    for first in 0..AT_ONCE {
+        let (way, share) = (way.clone(), (first..count).step_by(AT_ONCE).len());
+        opening.spawn(async move {
+            let mut clients = Vec::with_capacity(share);
+            for _ in 0..share {
+                clients.push(way.login(protocol).await?);
+            }
+            Ok(clients)
+        });
+    }
+    let opened = opening.join_all().await.into_iter().collect::<io::Result<Vec<_>>>()?;
+    Ok(opened.into_iter().flatten().collect())
+}
+
+/// Waits for all, and fails with the first that fails; the others end with it.
+async fn all(mut tasks: JoinSet<io::Result<()>>) -> io::Result<()> {
+    while let Some(outcome) = tasks.join_next().await {
+        outcome??;
+    }
+    Ok(())
+}

@@ -1,0 +1,87 @@
+//! Sets postkey up as a person would: a configuration, one authorization in the browser, then the daemon.
+
+use std::fs::{self, File};
+use std::io::{self, BufRead, BufReader, Lines};
+use std::os::unix::fs::DirBuilderExt;
+use std::path::Path;
+use std::process::{Command, Stdio};
+
+use crate::client::{USER, Way};
+use crate::contestant::{Contestant, free_ports};
+use crate::process::Process;
+use crate::protocol::{Ports, Protocol};
+use crate::upstream::Provider;
+
+/// Authorizes the account, then starts the daemon.
+pub async fn start(dir: &Path, provider: &Provider, program: &Path) -> io::Result<Contestant> {
+    let home = dir.join("postkey");
+    fs::DirBuilder::new().mode(0o700).create(&home)?;
+    let ports = free_ports()?;
+    fs::write(home.join("postkey.toml"), config(dir, provider, ports))?;
+    let password = authorize(&mut postkey(program, &home), &dir.join("postkey.log")).await?;
+    let process = Process::start(&mut postkey(program, &home), &dir.join("postkey.log"))?;
+    Contestant::listening("postkey", Way { ports, tls: None, password: Some(password) }, process).await
+}
+
+/// postkey with our configuration, and with no look at that of the person who runs this.
+fn postkey(program: &Path, home: &Path) -> Command {
+    let mut command = Command::new(program);
+    command.env("HOME", home).env("XDG_RUNTIME_DIR", home).arg("--config").arg(home.join("postkey.toml"));
+    command
+}
+
+fn config(dir: &Path, provider: &Provider, ports: Ports) -> String {
+    let http = provider.endpoints.http;
+    let (state, authority) = (dir.join("postkey/state"), dir.join("ca.pem"));
+    let mut config = format!("state_dir = {state:?}\nlog = \"warn\"\n");
+    for protocol in Protocol::ALL {
+        let (name, port) = (protocol.to_string().to_lowercase(), ports.of(protocol));
+        config +=
+            &format!("[[listener]]\nprotocol = \"{name}\"\naddress = [\"127.0.0.1:{port}\"]\nsecurity = \"none\"\n");
+    }
+    config += &format!(
+        r#"[provider.bench]
+domains = ["example.test"]
+authorization_endpoint = "http://127.0.0.1:{http}/authorize"
+token_endpoint = "http://127.0.0.1:{http}/token"
+scope = ["mail"]
+client_id = "bench"
+redirect_uri = "http://127.0.0.1/"
+mechanisms = ["XOAUTH2"]
+ca_file = {authority:?}
+"#
+    );
+    for protocol in Protocol::ALL {
+        let (name, port) = (protocol.to_string().to_lowercase(), provider.endpoints.mail.of(protocol));
+        config += &format!("[provider.bench.{name}]\nhost = \"127.0.0.1\"\nport = {port}\nsecurity = \"tls\"\n");
+    }
+    config
+}
+
+/// Plays the person: opens the URL that `postkey authorize` prints, and notes the app password that it prints then.
+async fn authorize(command: &mut Command, log: &Path) -> io::Result<String> {
+    command.args(["authorize", USER, "--no-browser", "--timeout", "30s"]);
+    let mut child = command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(File::create(log)?).spawn()?;
+    let mut lines = BufReader::new(child.stdout.take().ok_or(io::ErrorKind::BrokenPipe)?).lines();
+    // postkey waits 30 seconds at most, so these lines end, and with them this waiting.
+    let outcome = match find(&mut lines, "  http") {
+        Ok(rest) => Provider::visit(&format!("http{rest}")).await.and_then(|()| find(&mut lines, "  password ")),
+        Err(error) => Err(error),
+    };
+    lines.for_each(drop);
+    match (child.wait()?.success(), outcome) {
+        (true, outcome) => outcome,
+        (false, Ok(_)) => Err(io::Error::other("authorize failed after it had given a password")),
+        (false, Err(error)) => Err(io::Error::other(format!("authorize failed: {error}"))),
+    }
+}
+
+/// The rest of the first line that begins with `prefix`.
+fn find(lines: &mut Lines<impl BufRead>, prefix: &str) -> io::Result<String> {
+    for line in lines {
+        if let Some(rest) = line?.strip_prefix(prefix) {
+            return Ok(rest.trim().to_owned());
+        }
+    }
+    Err(io::Error::other(format!("it printed no line that begins with \"{prefix}\"")))
+}

@@ -1,0 +1,81 @@
+//! A process that we started: it ends with us, and Linux tells what it uses.
+
+use std::fs::{self, File};
+use std::io;
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+use std::time::Duration;
+
+use tokio::net::TcpStream;
+use tokio::time::{Instant, sleep};
+
+/// The unit of `/proc/PID/stat`: Linux shows 100 ticks a second to programs on every architecture that Debian ships.
+const TICKS_PER_SECOND: f64 = 100.0;
+
+/// A running process. Dropping it ends it.
+pub struct Process(Child);
+
+impl Process {
+    /// Starts `command`; what it says goes to `log`.
+    pub fn start(command: &mut Command, log: &Path) -> io::Result<Self> {
+        let log = File::create(log)?;
+        command.stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log).spawn().map(Self)
+    }
+
+    /// Waits until it listens on `port`, ten seconds at most.
+    pub async fn listening(&mut self, port: u16) -> io::Result<()> {
+        let deadline = Instant::now() + Duration::from_secs(10);
+        while TcpStream::connect(("127.0.0.1", port)).await.is_err() {
+            if let Some(status) = self.0.try_wait()? {
+                return Err(io::Error::other(format!("ended at once: {status}")));
+            }
+            if Instant::now() > deadline {
+                return Err(io::Error::other(format!("does not listen on port {port}")));
+            }
+            sleep(Duration::from_millis(20)).await;
+        }
+        Ok(())
+    }
+
+    /// CPU seconds that all its threads have used, those that have ended included.
+    pub fn cpu(&self) -> io::Result<f64> {
+        let stat = self.proc("stat")?;
+        // The second field is the program's name, which may contain blanks; utime and stime are fields 14 and 15.
+        let fields = stat.rsplit_once(')').map_or("", |(_, fields)| fields).split_whitespace().skip(11).take(2);
+        let ticks = fields.map(str::parse::<u64>).sum::<Result<u64, _>>().map_err(io::Error::other)?;
+        Ok(ticks as f64 / TICKS_PER_SECOND)
+    }
+
+    /// The same, once it has nothing left to do: what closing connections costs belongs to them.
+    pub async fn settled_cpu(&self) -> io::Result<f64> {
+        let deadline = Instant::now() + Duration::from_secs(5);
+        let mut before = self.cpu()?;
+        loop {
+            sleep(Duration::from_millis(100)).await;
+            let now = self.cpu()?;
+            if now == before || Instant::now() > deadline {
+                return Ok(now);
+            }
+            before = now;
+        }
+    }
+
+    /// Kilobytes (of 1024) in memory.
+    pub fn resident(&self) -> io::Result<f64> {
+        let status = self.proc("status")?;
+        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap_or_default();
+        line.trim().trim_end_matches("kB").trim().parse().map_err(io::Error::other)
+    }
+
+    fn proc(&self, file: &str) -> io::Result<String> {
+        fs::read_to_string(format!("/proc/{}/{file}", self.0.id()))
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        // Either fails only where it has ended already.
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}

@@ -1,0 +1,110 @@
+//! A provider that does as little as it can: three mail servers, a token endpoint, an authorization endpoint.
+
+mod flights;
+mod http;
+mod mail;
+
+use std::io::{self, BufRead, BufReader};
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+use std::sync::Arc;
+use std::sync::atomic::AtomicU32;
+
+use serde::{Deserialize, Serialize};
+use tokio::io::AsyncReadExt;
+use tokio::net::TcpListener;
+use tokio_rustls::TlsAcceptor;
+
+use crate::pki;
+use crate::protocol::{Ports, Protocol};
+use flights::Counted;
+
+/// The one access token: as long as a large provider's.
+pub const TOKEN: &str = concat!(
+    "ya29.a0AfB_byC0000000000000000000000000000000000000000000000000000000000000000000000000000000000000000",
+    "0000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000"
+);
+
+/// The length of the message that `FETCH` gets and of the one that clients send, octets.
+pub const MESSAGE: usize = 50_000_000;
+
+/// Where the provider is.
+#[derive(Clone, Copy, Serialize, Deserialize)]
+pub struct Endpoints {
+    /// TLS.
+    pub mail: Ports,
+    /// Clear: this never leaves the machine.
+    pub http: u16,
+}
+
+/// The provider, in its own process.
+pub struct Provider {
+    process: Child,
+    pub endpoints: Endpoints,
+}
+
+impl Provider {
+    /// Starts it, and waits until it says where it listens.
+    pub fn start(dir: &Path) -> io::Result<Self> {
+        let mut command = Command::new(std::env::current_exe()?);
+        let mut process = command.arg("upstream").arg(dir).stdin(Stdio::piped()).stdout(Stdio::piped()).spawn()?;
+        let mut line = String::new();
+        BufReader::new(process.stdout.take().ok_or(io::ErrorKind::BrokenPipe)?).read_line(&mut line)?;
+        Ok(Self { process, endpoints: serde_json::from_str(&line)? })
+    }
+
+    /// How many flights the login that was accepted last has taken.
+    pub async fn flights(&self) -> io::Result<f64> {
+        http::get(&format!("http://127.0.0.1:{}/flights", self.endpoints.http)).await?.parse().map_err(io::Error::other)
+    }
+
+    /// Opens an authorization URL as a browser would, and follows it to the end.
+    pub async fn visit(url: &str) -> io::Result<()> {
+        http::get(url).await.map(drop)
+    }
+}
+
+impl Drop for Provider {
+    fn drop(&mut self) {
+        // Either fails only where it has ended already.
+        let _ = self.process.kill();
+        let _ = self.process.wait();
+    }
+}
+
+/// Plays the provider until the standard input ends: it does with the process that started this one.
+pub async fn serve(dir: &Path) -> io::Result<()> {
+    let acceptor = TlsAcceptor::from(Arc::new(pki::server(dir)?));
+    let flights = Arc::new(AtomicU32::new(0));
+    let message: Arc<[u8]> = message().into();
+    let mut ports = Vec::new();
+    for protocol in Protocol::ALL {
+        let listener = TcpListener::bind("127.0.0.1:0").await?;
+        ports.push(listener.local_addr()?.port());
+        let service = mail::Service { protocol, message: message.clone(), flights: flights.clone() };
+        tokio::spawn(accept(listener, acceptor.clone(), service));
+    }
+    let [imap, pop3, smtp] = ports[..] else { unreachable!("there are three protocols") };
+    let http = http::serve(flights).await?;
+    println!("{}", serde_json::to_string(&Endpoints { mail: Ports { imap, pop3, smtp }, http })?);
+    tokio::io::stdin().read_to_end(&mut Vec::new()).await.map(drop)
+}
+
+async fn accept(listener: TcpListener, acceptor: TlsAcceptor, service: mail::Service) {
+    while let Ok((socket, _)) = listener.accept().await {
+        let (acceptor, service) = (acceptor.clone(), service.clone());
+        tokio::spawn(async move {
+            socket.set_nodelay(true)?;
+            let stream = acceptor.accept(Counted::new(socket)).await?;
+            service.session(stream).await
+        });
+    }
+}
+
+/// A message of [`MESSAGE`] octets: lines of 78, each ended by CRLF, none of which begins with a dot.
+pub fn message() -> Vec<u8> {
+    let line = [&[b'x'; 76][..], b"\r\n"].concat();
+    let mut message: Vec<u8> = line.iter().copied().cycle().take(MESSAGE - 2).collect();
+    message.extend_from_slice(b"\r\n");
+    message
+}
