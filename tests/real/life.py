@@ -12,7 +12,7 @@ from postfix import Relay
 from postkey import Account
 from process import Failure, wait_until, write_private
 
-ANN, BOB, CAROL = "ann@example.test", "bob@example.test", "carol@example.test"
+ANN, BOB, CAROL, DAVE = (f"{name}@example.test" for name in ("ann", "bob", "carol", "dave"))
 STARTTLS_ANN = "ann@starttls.test"
 
 
@@ -50,8 +50,8 @@ def clients_accounts(world):
 
 # Authorization
 
-def status_fails_while_no_daemon_runs(world):
-    world.postkey.command("status", "--json", fails=True)
+def status_shows_no_listener_while_no_daemon_runs(world):
+    expect(world.postkey.listeners() == {}, "no listeners")
 
 
 def an_account_is_authorized_before_the_daemon_runs(world):
@@ -81,21 +81,36 @@ def a_client_with_a_secret_is_authorized(world):
 
 def a_chosen_password_works(world):
     password = secrets.token_urlsafe(16)
-    account = world.postkey.authorize(BOB, Person(BOB, world.run.ca), "--password-stdin", line=password)
-    login(world, account).logout()
-    login(world, world.accounts[BOB]).logout()  # to authorize again takes no password away
-    world.accounts["chosen"] = account
+    world.accounts[DAVE] = world.postkey.authorize(DAVE, Person(DAVE, world.run.ca), "--password-stdin", line=password)
+    login(world, world.accounts[DAVE]).logout()
+
+
+def to_authorize_again_changes_no_password(world):
+    shown = world.postkey.authorize(BOB, Person(BOB, world.run.ca))
+    expect(shown is None, "no new password")
+    login(world, world.accounts[BOB]).logout()
+
+
+def the_wrong_person_in_the_browser_is_noticed(world):
+    try:
+        world.postkey.authorize(ANN, Person(BOB, world.run.ca))
+    except Failure as failure:
+        expect("bob@example.test" in str(failure), f"the message names who has signed in: {failure}")
+    else:
+        raise Failure("Bob's authorization is taken for Ann's")
+    login(world, world.accounts[ANN]).logout()
 
 
 def every_account_is_ready(world):
     states = {entry["address"]: entry["state"] for entry in world.postkey.status()["accounts"]}
-    expect(states == dict.fromkeys((ANN, STARTTLS_ANN, BOB, CAROL), "ready"), f"four accounts are ready, but {states}")
+    expect(states == dict.fromkeys((ANN, STARTTLS_ANN, BOB, CAROL, DAVE), "ready"), f"five accounts are ready, but {states}")
 
 
 AUTHORIZATION = [
-    status_fails_while_no_daemon_runs, an_account_is_authorized_before_the_daemon_runs,
+    status_shows_no_listener_while_no_daemon_runs, an_account_is_authorized_before_the_daemon_runs,
     the_daemon_starts_and_opens_every_listener, an_account_is_authorized_while_the_daemon_runs, the_redirect_can_be_pasted,
-    a_client_with_a_secret_is_authorized, a_chosen_password_works, every_account_is_ready,
+    a_client_with_a_secret_is_authorized, a_chosen_password_works, to_authorize_again_changes_no_password,
+    the_wrong_person_in_the_browser_is_noticed, every_account_is_ready,
 ]
 
 
@@ -244,11 +259,25 @@ def a_live_session_outlives_its_token(world):
     imap.logout()
 
 
-def one_password_is_removed_and_the_other_one_works(world):
-    chosen, generated = world.accounts.pop("chosen"), world.accounts[BOB]
+def each_client_can_have_a_password_of_its_own(world):
+    first = world.accounts[BOB]
+    generated = world.postkey.add_password(first, "printer")
+    chosen = world.postkey.add_password(generated, "script", secrets.token_urlsafe(16))
+    for account in (first, generated, chosen):
+        login(world, account).logout()
     names = world.postkey.command("password", "list", BOB)
-    expect(generated.password not in names and chosen.password not in names, "the list shows no password")
-    login(world, chosen).logout()
+    expect("printer" in names and "script" in names, f"both are in the list: {names}")
+    world.postkey.command("password", "remove", BOB, "printer")
+    must_be_refused(world, generated)
+    for account in (first, chosen):
+        login(world, account).logout()
+
+
+def the_test_command_logs_in(world):
+    account = world.accounts[STARTTLS_ANN]
+    printed = world.postkey.command("test", account.address, line=account.password)
+    expect(printed.count(" ok") == 3, f"three servers are fine: {printed}")
+    world.postkey.command("test", account.address, line="wrong password", fails=True)
 
 
 def a_forgotten_account_is_gone(world):
@@ -263,5 +292,5 @@ TOKENS = [
     fifty_logins_with_a_revoked_token_cost_one_refresh, twenty_rotations_in_a_row_keep_the_grant_alive,
     a_wrong_password_reaches_no_server, an_outage_is_temporary_and_does_no_harm, postfix_keeps_its_queue_through_an_outage,
     a_live_session_outlives_its_token, a_restart_keeps_everything, a_kill_after_a_refresh_keeps_everything,
-    one_password_is_removed_and_the_other_one_works, a_forgotten_account_is_gone,
+    each_client_can_have_a_password_of_its_own, the_test_command_logs_in, a_forgotten_account_is_gone,
 ]

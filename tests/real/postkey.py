@@ -55,6 +55,9 @@ PROVIDERS = [
     {"name": "starttls", "domain": "starttls.test", "security": "starttls", "mechanisms": ["XOAUTH2"]},
 ]
 
+# The one line with a password, which is meant to be seen.
+SHOWN_PASSWORD = re.compile(r"^\s+password\s+([0-9a-z-]{20,})\b.*$", re.MULTILINE)
+
 
 @dataclass(frozen=True)
 class Listener:
@@ -102,12 +105,11 @@ class Postkey:
         """Starts the daemon; returns when it answers commands."""
         command = [self._binary, "--config", self._configuration]
         self.process = self._run.start("postkey", command, env=self._env)
-        wait_until(self._answers, "postkey status")
+        wait_until(lambda: self._has_ended() or self.status()["listeners"], "the daemon in postkey status")
 
-    def _answers(self):
+    def _has_ended(self):
         if self.process.child.poll() is not None:
             raise Failure(f"postkey has ended by itself:\n{self.process.last_lines()}")
-        return self._execute(["status", "--json"]).returncode == 0
 
     def stop(self):
         """Ends the daemon politely, and checks that it ends well."""
@@ -128,11 +130,12 @@ class Postkey:
             raise Failure(f"postkey {' '.join(arguments)}: exit code {done.returncode}\n{done.stdout}")
         return done.stdout
 
-    def _execute(self, arguments, line=None):
+    def _execute(self, arguments, line=None, note=True):
         done = subprocess.run([self._binary, "--config", self._configuration, *arguments], env=self._env, timeout=60,
                               input=None if line is None else f"{line}\n", stdin=subprocess.DEVNULL if line is None else None,
                               stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
-        self.printed.append(done.stdout)
+        if note:
+            self.printed.append(done.stdout)
         return done
 
     def status(self):
@@ -148,7 +151,8 @@ class Postkey:
     def authorize(self, address, person, *options, paste=False, line=None):
         """Authorizes an account, with the browser on this machine or, with `paste`, on another one.
 
-        Returns the account with the app password that the command has shown.
+        `line` is a password of the user's own choice. Returns the account with it or with the generated one that the
+        command has shown; None if it has shown none, because the account has one.
         """
         command = [self._binary, "--config", self._configuration, "authorize", address, "--timeout", "60s",
                    "--no-browser", *options]
@@ -163,15 +167,28 @@ class Postkey:
             child.kill()
             child.wait()
         for protocol in ("IMAP", "POP3", "SMTP"):
-            if not re.search(rf"^\s*{protocol}\s.*\bok\b", output, re.MULTILINE):
+            if not re.search(rf"^\s*{protocol}\s.*\bok$", output, re.MULTILINE):
                 raise Failure(f"authorize {address} does not say that {protocol} works:\n{output}")
-        shown = re.search(r"^\s+password\s+(\S+)$", output, re.MULTILINE)
-        if not (line or shown):
-            raise Failure(f"authorize {address} shows no password:\n{output}")
-        account = Account(address, line or shown[1])
-        self.authorized.append(account)
-        self.printed.append(output if line else output.replace(shown[0], ""))  # where it may be shown, once
-        return account
+        return self._note(address, output, line)
+
+    def _note(self, address, output, chosen):
+        """Remembers what a command has printed, but for the line that shows a password; returns the account with it."""
+        shown = SHOWN_PASSWORD.search(output)
+        self.printed.append(SHOWN_PASSWORD.sub("", output))
+        password = chosen or (shown and shown[1])
+        if not password:
+            return None
+        self.authorized.append(Account(address, password))
+        return self.authorized[-1]
+
+    def add_password(self, account, name, choice=None):
+        """Gives an account another app password, its own choice or a generated one; returns the account with it."""
+        answers = [account.password] + ([choice] if choice else [])
+        options = ["--choose"] if choice else []
+        done = self._execute(["password", "add", account.address, name, *options], "\n".join(answers), note=False)
+        if done.returncode != 0:
+            raise Failure(f"password add: exit code {done.returncode}\n{done.stdout}")
+        return self._note(account.address, done.stdout, choice)
 
     def _converse(self, child, person, paste, line):
         """Plays the person's part at the terminal. Returns everything that was printed."""
