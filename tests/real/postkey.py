@@ -102,14 +102,16 @@ class Postkey:
         return self.log.read_bytes()[size:].decode("utf-8", "replace").splitlines() if self.log.exists() else []
 
     def start(self):
-        """Starts the daemon; returns when it answers commands."""
-        command = [self._binary, "--config", self._configuration]
-        self.process = self._run.start("postkey", command, env=self._env)
-        wait_until(lambda: self._has_ended() or self.status()["listeners"], "the daemon in postkey status")
+        """Starts the daemon; returns when it listens. The log is watched, for a command could keep the vault busy."""
+        log_size = self.log_size()
+        self.process = self._run.start("postkey", [self._binary, "--config", self._configuration], env=self._env)
 
-    def _has_ended(self):
-        if self.process.child.poll() is not None:
-            raise Failure(f"postkey has ended by itself:\n{self.process.last_lines()}")
+        def is_ready():
+            if self.process.child.poll() is not None:
+                raise Failure(f"postkey has ended by itself:\n{self.process.last_lines()}")
+            return sum(" listening " in line for line in self.log_after(log_size)) == 3 * len(SECURITIES)
+
+        wait_until(is_ready, "nine listeners in the daemon's log")
 
     def stop(self):
         """Ends the daemon politely, and checks that it ends well."""
