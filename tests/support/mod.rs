@@ -9,6 +9,7 @@ mod authorization_server;
 pub mod client;
 mod connection;
 mod grants;
+pub mod house;
 mod imap;
 mod imap_fetch;
 mod mailbox;
