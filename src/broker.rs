@@ -2,7 +2,7 @@
 
 mod reach;
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -14,6 +14,7 @@ use tracing::{error, info, warn};
 
 use crate::clock::{Clock, Moment};
 use crate::config::Config;
+use crate::exit::Failed;
 use crate::oauth::{self, Failure, Registration};
 use crate::protocol::Protocol;
 use crate::secret::Secret;
@@ -50,8 +51,6 @@ pub struct Broker {
     open: Mutex<Open>,
     derivations: Semaphore,
     reaches: Mutex<HashMap<String, Arc<Reach>>>,
-    /// What each provider's servers have been seen to offer before login.
-    known: Mutex<HashMap<(String, Protocol), Capabilities>>,
 }
 
 /// What passwords have opened.
@@ -106,7 +105,6 @@ impl Broker {
             open: Mutex::default(),
             derivations: Semaphore::new(DERIVATIONS),
             reaches: Mutex::default(),
-            known: Mutex::default(),
         }
     }
 
@@ -173,12 +171,12 @@ impl Broker {
         }
     }
 
-    /// Puts in what a person's authorization has brought.
+    /// Puts in what a person's authorization has brought; the account is open then.
     pub async fn authorize(
         &self,
         authorization: Authorization,
         first: Option<(String, Password)>,
-    ) -> Result<(), VaultError> {
+    ) -> Result<Arc<Account>, Failed> {
         let (vault, now) = (Arc::clone(&self.vault), self.clock.now());
         let (authorization, generation) = blocking(move || {
             let first = first.as_ref().map(|(name, password)| (name.as_str(), password));
@@ -186,14 +184,12 @@ impl Broker {
         })
         .await?;
         info!(account = authorization.address, "authorized");
-        // An account that is open was opened by a password that is still good, but its provider or registration may have
-        // changed with the authorization.
+        // Its provider and its registration may be others now.
         self.withdraw(&authorization.address);
         let held = Held { tokens: authorization.tokens, generation, client_secret: authorization.client_secret };
-        if let Ok(account) = self.account(&authorization.address, held) {
-            lock(&self.open).accounts.insert(authorization.address, Arc::new(account));
-        }
-        Ok(())
+        let account = Arc::new(self.account(&authorization.address, held)?);
+        lock(&self.open).accounts.insert(authorization.address, Arc::clone(&account));
+        Ok(account)
     }
 
     /// Forgets which passwords of an account were right, and its tokens in memory: one of them has been taken away.
@@ -204,25 +200,18 @@ impl Broker {
         open.checked.retain(|_, account| account.address != address);
     }
 
-    /// Notes what a server offers before login.
-    pub fn learn(&self, provider: &str, protocol: Protocol, capabilities: &Capabilities) {
-        let mut known = lock(&self.known);
-        let key = (provider.to_owned(), protocol);
-        if known.get(&key) != Some(capabilities) {
-            known.insert(key, capabilities.clone());
+    /// Notes what a server offers before login, so that the next client is promised it.
+    pub fn learn(&self, account: &Account, protocol: Protocol, capabilities: &Capabilities) {
+        let is_known = |record: Arc<vault::Account>| record.known.get(protocol.name()) == Some(&capabilities.0);
+        if self.vault.account(&account.address).is_some_and(is_known) {
+            return;
         }
-    }
-
-    /// What a client may be promised before it has said who it is: what all of these providers offer.
-    pub fn known(&self, providers: &BTreeSet<String>, protocol: Protocol) -> Capabilities {
-        let known = lock(&self.known);
-        let mut lists = providers.iter().map(|provider| known.get(&(provider.clone(), protocol)));
-        let Some(Some(first)) = lists.next() else { return Capabilities::default() };
-        let mut common = first.clone();
-        for list in lists {
-            common.0.retain(|entry| list.is_some_and(|list| list.0.contains(entry)));
-        }
-        common
+        let (vault, address, list) = (Arc::clone(&self.vault), account.address.clone(), capabilities.0.clone());
+        tokio::task::spawn_blocking(move || {
+            if let Err(error) = vault.learn(&address, protocol, list) {
+                warn!(account = address, %error, "what the provider's server offers could not be noted");
+            }
+        });
     }
 
     /// How to reach a provider; set up at its first use.

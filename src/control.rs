@@ -14,7 +14,7 @@ use tokio::time::timeout;
 use tracing::warn;
 use zeroize::Zeroizing;
 
-use crate::broker::Broker;
+use crate::broker::{Account, Broker};
 use crate::clock::Moment;
 use crate::exit::{Exit, Failed};
 use crate::login::log_in;
@@ -23,7 +23,7 @@ use crate::secret::{Secret, Token};
 use crate::token::{Life, TokenSet};
 use crate::vault::password::Password;
 use crate::vault::{Authorization, VaultError};
-use crate::wire::{Credentials, Reason, Refusal};
+use crate::wire::Credentials;
 
 /// The longest request or reply, in bytes; the longest real one is a token set of a few KiB.
 const MOST: u64 = 256 * 1024;
@@ -36,7 +36,7 @@ const REQUEST: Duration = Duration::from_secs(5);
 pub enum Request {
     /// What is served, and the state of every account.
     Status,
-    /// Put in what an authorization has brought.
+    /// Put in what an authorization has brought, and log in with it.
     Authorize(Box<Authorized>),
     /// Make a slot for another app password.
     AddSlot {
@@ -96,7 +96,7 @@ pub enum Reply {
     Done,
     /// To [`Request::Status`].
     Status(Status),
-    /// To [`Request::Test`].
+    /// To [`Request::Authorize`] and [`Request::Test`]: what each of the provider's servers said.
     Tested(Vec<Probe>),
     /// It was not done.
     Failed(Failed),
@@ -161,6 +161,22 @@ pub struct Probe {
     pub server: String,
     /// What it said, if it did not let us in.
     pub refused: Option<String>,
+}
+
+impl Reply {
+    /// The answer to [`Request::Status`].
+    pub fn status(self) -> Result<Status, Failed> {
+        if let Self::Status(status) = self { Ok(status) } else { Err(Self::of_another_kind()) }
+    }
+
+    /// The answer to [`Request::Authorize`] and [`Request::Test`].
+    pub fn tested(self) -> Result<Vec<Probe>, Failed> {
+        if let Self::Tested(probes) = self { Ok(probes) } else { Err(Self::of_another_kind()) }
+    }
+
+    fn of_another_kind() -> Failed {
+        Failed::new(Exit::Software, "the daemon's answer is of another kind; restart it, it may be of another version")
+    }
 }
 
 impl Authorized {
@@ -260,30 +276,25 @@ impl Control {
     async fn authorize(&self, authorized: Authorized) -> Result<Reply, Failed> {
         let (authorization, first) =
             authorized.open().ok_or_else(|| Failed::new(Exit::Data, "the tokens are not usable"))?;
-        self.broker.authorize(authorization, first).await?;
-        Ok(Reply::Done)
+        let account = self.broker.authorize(authorization, first).await?;
+        Ok(Reply::Tested(self.probe(&account).await))
     }
 
     async fn test(&self, address: &str, password: Secret) -> Result<Reply, Failed> {
         let credentials = Credentials { user: address.to_owned(), password };
         let account = self.broker.unlock(&credentials).await?;
+        Ok(Reply::Tested(self.probe(&account).await))
+    }
+
+    /// Logs in to each of the provider's servers, and leaves again.
+    async fn probe(&self, account: &Arc<Account>) -> Vec<Probe> {
         let mut probes = Vec::new();
         for (protocol, server) in &account.reach.provider.servers {
-            let result = log_in(&self.broker, &account, *protocol, None).await;
-            probes.push(Probe::new(*protocol, &server.host, server.port, result.err().as_ref()));
+            let refused = log_in(&self.broker, account, *protocol, None).await.err().map(|refusal| refusal.text);
+            let server = format!("{}:{}", server.host, server.port);
+            probes.push(Probe { protocol: protocol.name().to_owned(), server, refused });
         }
-        Ok(Reply::Tested(probes))
-    }
-}
-
-impl Probe {
-    /// What a login came to.
-    pub fn new(protocol: Protocol, host: &str, port: u16, refusal: Option<&Refusal>) -> Self {
-        Self {
-            protocol: protocol.name().to_owned(),
-            server: format!("{host}:{port}"),
-            refused: refusal.map(|refusal| refusal.text.clone()),
-        }
+        probes
     }
 }
 
@@ -362,33 +373,6 @@ async fn read_line(stream: &mut UnixStream) -> io::Result<Zeroizing<Vec<u8>>> {
 async fn off_thread(work: impl FnOnce() -> Result<(), VaultError> + Send + 'static) -> Result<Reply, Failed> {
     tokio::task::spawn_blocking(work).await.unwrap_or(Err(VaultError::Interrupted))?;
     Ok(Reply::Done)
-}
-
-impl From<VaultError> for Failed {
-    fn from(error: VaultError) -> Self {
-        let exit = match &error {
-            VaultError::WrongCredentials => Exit::NoPermission,
-            VaultError::NoAccount(_) => Exit::NoUser,
-            VaultError::NoSlot(_)
-            | VaultError::SlotExists(_)
-            | VaultError::LastSlot(_)
-            | VaultError::LooksGenerated => Exit::Data,
-            VaultError::Damaged(_) | VaultError::Store(_) => Exit::Io,
-            VaultError::Interrupted => Exit::Software,
-        };
-        Self::new(exit, error)
-    }
-}
-
-impl From<Refusal> for Failed {
-    fn from(refusal: Refusal) -> Self {
-        let exit = match refusal.reason {
-            Reason::Credentials | Reason::AuthorizationEnded => Exit::NoPermission,
-            Reason::TokenRefused | Reason::Forbidden => Exit::Unavailable,
-            Reason::Unavailable | Reason::Limit => Exit::Temporary,
-        };
-        Self::new(exit, refusal.text)
-    }
 }
 
 /// As base64: a password can be any bytes.

@@ -29,7 +29,7 @@ pub struct Daemon {
 impl Daemon {
     /// Opens the vault and binds everything; when this returns, clients are served.
     pub async fn start(config: Config, clock: Clock) -> Result<Self, Failed> {
-        let vault = Vault::open(&config.state_dir)?;
+        let vault = Vault::open_in_turn(&config.state_dir).await?;
         for address in vault.damaged() {
             tracing::error!(
                 account = address,

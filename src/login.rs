@@ -35,7 +35,7 @@ pub async fn log_in(
     let mut refused = None;
     loop {
         let (held, ready) = tokio::try_join!(broker.bearer(account, refused), server.reach())?;
-        broker.learn(&account.reach.provider.name, protocol, &ready.capabilities);
+        broker.learn(account, protocol, &ready.capabilities);
         match ready.authenticate(account.bearer(&held)).await? {
             Answer::Accepted(connection, acceptance) => {
                 broker.worked(account, held.generation);
@@ -47,15 +47,6 @@ pub async fn log_in(
             }
             Answer::Rejected(rejection) => return Err(server.rejected(&rejection)),
         }
-    }
-}
-
-/// Logs in and out again, to see whether this bearer opens the account.
-pub async fn probe(reach: &Reach, protocol: Protocol, bearer: Bearer) -> Result<(), Refusal> {
-    let server = Target::new(reach, protocol, None)?;
-    match server.reach().await?.authenticate(bearer).await? {
-        Answer::Accepted(..) => Ok(()),
-        Answer::Rejected(rejection) => Err(server.rejected(&rejection)),
     }
 }
 

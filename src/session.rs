@@ -1,6 +1,5 @@
 //! One client's connection, from its greeting to its end.
 
-use std::collections::BTreeSet;
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -18,6 +17,7 @@ use crate::net::connection::Connection;
 use crate::net::transport::Transport;
 use crate::protocol::{Protocol, Security};
 use crate::relay::{Relayed, Side, relay};
+use crate::vault;
 use crate::wire::{Acceptance, Capabilities, Credentials, Reason, Refusal};
 
 /// How long a client may take to log in, all its tries together. A deadline and not an idle timer: a byte now and then
@@ -101,33 +101,30 @@ async fn answer(
     door: &Door,
 ) -> Result<(Arc<Account>, Connection, Acceptance), Refusal> {
     let account = door.broker.unlock(credentials).await?;
-    door.check_served(&account)?;
+    if !door.broker.vault().account(&account.address).is_some_and(|record| door.serves(&record)) {
+        return Err(Refusal::new(Reason::Forbidden, "This account is not served on this port of postkey."));
+    }
     let (server, acceptance) = log_in(&door.broker, &account, door.protocol, client_name).await?;
     Ok((account, server, acceptance))
 }
 
 impl Door {
-    /// What a client may be promised before it has said who it is.
+    /// What a client may be promised before it has said who it is: what the servers of all accounts that are served here
+    /// offer. Nothing, as long as one of them has not been seen.
     fn known(&self) -> Capabilities {
-        let vault = self.broker.vault();
-        let providers: BTreeSet<String> = match (&self.provider, &self.account) {
-            (Some(provider), _) => BTreeSet::from([provider.clone()]),
-            (None, Some(account)) => {
-                vault.account(account).map(|account| account.provider.clone()).into_iter().collect()
-            }
-            (None, None) => vault.accounts().iter().map(|account| account.provider.clone()).collect(),
-        };
-        self.broker.known(&providers, self.protocol)
+        let accounts = self.broker.vault().accounts().into_iter().filter(|account| self.serves(account));
+        let mut lists = accounts.map(|account| account.known.get(self.protocol.name()).cloned().unwrap_or_default());
+        let mut common = lists.next().unwrap_or_default();
+        for list in lists {
+            common.retain(|entry| list.contains(entry));
+        }
+        Capabilities(common)
     }
 
     /// A listener may be for one account, or for one provider, only.
-    fn check_served(&self, account: &Account) -> Result<(), Refusal> {
-        let is_another = self.account.as_ref().is_some_and(|only| *only != account.address)
-            || self.provider.as_ref().is_some_and(|only| *only != account.reach.provider.name);
-        match is_another {
-            true => Err(Refusal::new(Reason::Forbidden, "This account is not served on this port of postkey.")),
-            false => Ok(()),
-        }
+    fn serves(&self, account: &vault::Account) -> bool {
+        self.account.as_ref().is_none_or(|only| *only == account.address)
+            && self.provider.as_ref().is_none_or(|only| *only == account.provider)
     }
 }
 

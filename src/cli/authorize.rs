@@ -11,9 +11,8 @@ use super::test::report;
 use crate::broker::Reach;
 use crate::clock::Clock;
 use crate::config::{Config, Listener};
-use crate::control::{Authorized, Listening, Probe, Request, Status};
+use crate::control::{Authorized, Listening, Request, Status};
 use crate::exit::{Exit, Failed};
-use crate::login::probe;
 use crate::oauth::authorization_code::{Pending, RedirectError};
 use crate::oauth::{Failure, Registration, read_secret};
 use crate::secret::Secret;
@@ -21,7 +20,6 @@ use crate::token::TokenSet;
 use crate::vault::Authorization;
 use crate::vault::password::Password;
 use crate::web::redirect::{Arrival, Outcome, RedirectListener};
-use crate::wire::Bearer;
 
 /// Sets an account up, or renews its authorization: asks the person, stores the tokens, logs in with them, and says what to
 /// type into a mail program.
@@ -32,19 +30,17 @@ pub async fn run(config: &Config, address: &str, options: AuthorizeOptions) -> R
     let mut input = Input::new();
     let first = plan.first_password(&status, &options, &mut input).await?;
     let tokens = plan.ask_person(&options, input).await?;
-    // On stable storage before the tokens are used: the refresh token may be the only one that we ever get.
-    let authorization = plan.authorization(tokens.clone());
-    let named = first.as_ref().map(|password| (options.password_name.clone(), password));
-    hand.ask(Request::Authorize(Box::new(Authorized::new(&authorization, named)))).await?;
     say("\nAuthorized. Logging in with the new token:");
-    let result = report(&plan.log_in_everywhere(tokens).await);
+    let named = first.as_ref().map(|password| (options.password_name.clone(), password));
+    let authorized = Authorized::new(&plan.authorization(tokens), named);
+    let probes = hand.ask(Request::Authorize(Box::new(authorized))).await?.tested()?;
+    let result = report(&probes);
     show_settings(&plan, config, &status, first.as_ref());
     result
 }
 
 /// All that is known before the person is asked.
-struct Plan<'a> {
-    config: &'a Config,
+struct Plan {
     address: String,
     reach: Reach,
     registration: Registration,
@@ -53,8 +49,8 @@ struct Plan<'a> {
     redirect_uri: url::Url,
 }
 
-impl<'a> Plan<'a> {
-    fn new(config: &'a Config, address: &str, options: &AuthorizeOptions) -> Result<Self, Failed> {
+impl Plan {
+    fn new(config: &Config, address: &str, options: &AuthorizeOptions) -> Result<Self, Failed> {
         let address = address.to_lowercase();
         let is_address =
             address.split_once('@').is_some_and(|(local, domain)| !local.is_empty() && domain.contains('.'));
@@ -67,7 +63,7 @@ impl<'a> Plan<'a> {
         let registration = registration(config, &address, options, &reach)?;
         let redirect_uri = options.redirect_uri.clone().unwrap_or_else(|| reach.provider.redirect_uri.clone());
         let is_own_registration = options.client_id.is_some();
-        Ok(Self { config, address, reach, registration, is_own_registration, redirect_uri })
+        Ok(Self { address, reach, registration, is_own_registration, redirect_uri })
     }
 
     /// The first app password of a new account. One that exists keeps those that it has.
@@ -152,19 +148,6 @@ impl<'a> Plan<'a> {
             client_secret: own.then(|| self.registration.client_secret.clone()).flatten(),
             tokens,
         }
-    }
-
-    async fn log_in_everywhere(&self, tokens: TokenSet) -> Vec<Probe> {
-        let configured = self.config.accounts.get(&self.address).and_then(|account| account.user.clone());
-        let mechanisms = self.reach.provider.mechanisms.clone();
-        let bearer =
-            Bearer { user: configured.unwrap_or_else(|| self.address.clone()), token: tokens.access, mechanisms };
-        let mut probes = Vec::new();
-        for (protocol, server) in &self.reach.provider.servers {
-            let result = probe(&self.reach, *protocol, bearer.clone()).await;
-            probes.push(Probe::new(*protocol, &server.host, server.port, result.err().as_ref()));
-        }
-        probes
     }
 }
 
@@ -294,10 +277,10 @@ fn no_tokens(failure: &Failure) -> Failed {
 }
 
 /// What to type into a mail program.
-fn show_settings(plan: &Plan<'_>, config: &Config, status: &Status, first: Option<&Password>) {
+fn show_settings(plan: &Plan, config: &Config, status: &Status, first: Option<&Password>) {
     match first {
         Some(password) => {
-            say("\nType this into your mail program:\n");
+            say("\nType this into your mail program; the password is shown only this once:\n");
             say(format_args!("  user name  {}", plan.address));
             match password.is_generated() {
                 true => show(password),

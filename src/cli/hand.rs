@@ -7,7 +7,7 @@ use crate::clock::Clock;
 use crate::config::Config;
 use crate::control::{self, Control, Reply, Request, Status};
 use crate::exit::{Exit, Failed};
-use crate::vault::Vault;
+use crate::vault::{StoreError, Vault, VaultError};
 
 /// Carries requests to the one who holds the vault.
 pub enum Hand<'a> {
@@ -20,12 +20,17 @@ pub enum Hand<'a> {
 impl<'a> Hand<'a> {
     /// Finds the daemon, or opens the vault.
     pub async fn reach(config: &'a Config) -> Result<Self, Failed> {
-        let hand = Self::Daemon(config);
-        match hand.try_ask(&Request::Status).await? {
-            Some(_) => Ok(hand),
-            None => {
-                let vault = Vault::open(&config.state_dir)?;
-                let broker = Arc::new(Broker::new(Arc::new(config.clone()), vault, Clock::System));
+        let daemon = Self::Daemon(config);
+        if daemon.try_ask(&Request::Status).await?.is_some() {
+            return Ok(daemon);
+        }
+        match Vault::open_in_turn(&config.state_dir).await {
+            // A daemon that was about to start has won.
+            Err(VaultError::Store(StoreError::InUse(_))) if daemon.try_ask(&Request::Status).await?.is_some() => {
+                Ok(daemon)
+            }
+            vault => {
+                let broker = Arc::new(Broker::new(Arc::new(config.clone()), vault?, Clock::System));
                 Ok(Self::Own(Box::new(Control { broker, listeners: Vec::new() })))
             }
         }
@@ -46,10 +51,7 @@ impl<'a> Hand<'a> {
 
     /// What is served, and how the accounts are.
     pub async fn status(&self) -> Result<Status, Failed> {
-        match self.ask(Request::Status).await? {
-            Reply::Status(status) => Ok(status),
-            _ => Err(Failed::new(Exit::Software, "the daemon's answer is of another kind; restart it")),
-        }
+        self.ask(Request::Status).await?.status()
     }
 
     async fn try_ask(&self, request: &Request) -> Result<Option<Reply>, Failed> {

@@ -25,7 +25,7 @@ use crate::exit::{Exit, Failed};
 ///
 /// Without a command it runs the daemon in the foreground.
 #[derive(Parser)]
-#[command(name = "postkey", version, args_conflicts_with_subcommands = true, after_help = EXIT_CODES)]
+#[command(name = "postkey", version, after_help = EXIT_CODES)]
 struct Arguments {
     /// The configuration file; without it, the one in the usual place, if there is one
     #[arg(long, global = true, value_name = "FILE")]
@@ -44,6 +44,7 @@ enum Command {
     /// Set up an account, or give its authorization anew
     Authorize {
         /// The e-mail address; it is the login name afterwards
+        #[arg(id = "authorize", value_name = "ADDRESS")]
         address: String,
         #[command(flatten)]
         options: AuthorizeOptions,
@@ -97,7 +98,9 @@ enum PasswordCommand {
     },
 }
 
+/// Belong to `postkey authorize` and to `postkey --authorize` alike.
 #[derive(Args)]
+#[group(requires = "authorize")]
 struct AuthorizeOptions {
     /// The provider, where the address's domain does not tell
     #[arg(long, value_name = "NAME")]
@@ -161,9 +164,10 @@ fn fail(failed: &Failed) -> ExitCode {
 async fn dispatch(arguments: Arguments) -> Result<(), Failed> {
     let Arguments { config: file, authorize, options, command } = arguments;
     let config = load(file.as_deref())?;
-    let command = match authorize {
-        Some(address) => Some(Command::Authorize { address, options }),
-        None => command,
+    let command = match (authorize, command) {
+        (Some(address), None) => Some(Command::Authorize { address, options }),
+        (Some(_), Some(_)) => return Err(Failed::new(Exit::Usage, "--authorize is a command of its own")),
+        (None, command) => command,
     };
     match command {
         None => serve::run(config).await,

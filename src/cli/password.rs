@@ -34,7 +34,10 @@ async fn add(hand: &Hand<'_>, address: String, name: String, choose: bool) -> Re
     };
     let carried = Carried(Secret::new(new.expose()));
     hand.ask(Request::AddSlot { address, password: Carried(password), name: name.clone(), new: carried }).await?;
-    say(format_args!("{name} can log in now."));
+    say(format_args!(
+        "{name} can log in now.{}",
+        if new.is_generated() { " The password is shown only this once:" } else { "" }
+    ));
     show(&new);
     Ok(())
 }
@@ -78,6 +81,6 @@ pub fn check_name(name: &str) -> Result<(), Failed> {
 pub fn show(password: &Password) {
     if password.is_generated() {
         let text = zeroize::Zeroizing::new(password.expose());
-        say(format_args!("  password   {}   (shown only now)", String::from_utf8_lossy(&text)));
+        say(format_args!("  password   {}", String::from_utf8_lossy(&text)));
     }
 }

@@ -3,17 +3,14 @@
 use super::hand::Hand;
 use super::terminal::{Input, say};
 use crate::config::Config;
-use crate::control::{Carried, Probe, Reply, Request};
+use crate::control::{Carried, Probe, Request};
 use crate::exit::{Exit, Failed};
 
 pub async fn run(config: &Config, address: &str) -> Result<(), Failed> {
     let hand = Hand::reach(config).await?;
     let address = address.to_lowercase();
     let password = Input::new().password(&format!("An app password of {address}: ")).await?;
-    match hand.ask(Request::Test { address, password: Carried(password) }).await? {
-        Reply::Tested(probes) => report(&probes),
-        _ => Err(Failed::new(Exit::Software, "the daemon's answer is of another kind; restart it")),
-    }
+    report(&hand.ask(Request::Test { address, password: Carried(password) }).await?.tested()?)
 }
 
 /// Says what each server answered. A failure only if none of them let us in.

@@ -11,11 +11,15 @@ mod store;
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
+use tokio::time::Instant;
 use zeroize::Zeroizing;
 
 use crate::clock::Moment;
+use crate::exit::{Exit, Failed};
+use crate::protocol::Protocol;
 use crate::secret::{Secret, Token};
 use crate::token::{Life, TokenSet};
 use password::Password;
@@ -26,6 +30,9 @@ pub use store::StoreError;
 
 /// The format of the records. A record of another format is left alone and reported.
 const FORMAT: u32 = 1;
+
+/// How long to wait for another process that has the vault open.
+const TURN: Duration = Duration::from_secs(3);
 
 /// Why the vault does not do what was asked. None of these has changed anything.
 #[derive(Debug)]
@@ -88,6 +95,23 @@ impl From<StoreError> for VaultError {
     }
 }
 
+/// How a command ends that the vault refuses.
+impl From<VaultError> for Failed {
+    fn from(error: VaultError) -> Self {
+        let exit = match &error {
+            VaultError::WrongCredentials => Exit::NoPermission,
+            VaultError::NoAccount(_) => Exit::NoUser,
+            VaultError::NoSlot(_)
+            | VaultError::SlotExists(_)
+            | VaultError::LastSlot(_)
+            | VaultError::LooksGenerated => Exit::Data,
+            VaultError::Damaged(_) | VaultError::Store(_) => Exit::Io,
+            VaultError::Interrupted => Exit::Software,
+        };
+        Self::new(exit, error)
+    }
+}
+
 /// An account as it lies in the vault. The public fields are plain text there.
 #[derive(Clone, Serialize, Deserialize)]
 pub struct Account {
@@ -104,6 +128,9 @@ pub struct Account {
     pub ended: Option<Ended>,
     /// One per app password.
     pub slots: Vec<Slot>,
+    /// What the provider's servers offered before login when they were last seen, by protocol.
+    #[serde(default)]
+    pub known: BTreeMap<String, Vec<String>>,
     /// Derives every slot of this account, so that a login costs one derivation however many slots there are.
     #[serde(with = "text")]
     salt: Vec<u8>,
@@ -200,6 +227,19 @@ impl Vault {
         Ok(Self { store, accounts: Mutex::new(accounts), damaged, decoy: seal::random() })
     }
 
+    /// Opens the vault, waiting for whoever has it open to be done: a command has it for a moment only.
+    pub async fn open_in_turn(dir: &Path) -> Result<Self, VaultError> {
+        let deadline = Instant::now() + TURN;
+        loop {
+            match Self::open(dir) {
+                Err(VaultError::Store(StoreError::InUse(_))) if Instant::now() < deadline => {
+                    tokio::time::sleep(Duration::from_millis(20)).await;
+                }
+                result => return result,
+            }
+        }
+    }
+
     /// All accounts, by address.
     pub fn accounts(&self) -> Vec<Arc<Account>> {
         self.map().values().cloned().collect()
@@ -271,6 +311,14 @@ impl Vault {
         }
         self.change(address, |account| {
             account.previous = None;
+            Ok(())
+        })
+    }
+
+    /// Notes what a server of the account's provider offers before login.
+    pub fn learn(&self, address: &str, protocol: Protocol, capabilities: Vec<String>) -> Result<(), VaultError> {
+        self.change(address, |account| {
+            account.known.insert(protocol.name().to_owned(), capabilities);
             Ok(())
         })
     }
@@ -388,6 +436,7 @@ impl Account {
             authorized: now,
             ended: None,
             slots: Vec::new(),
+            known: BTreeMap::new(),
             salt: seal::random::<16>().to_vec(),
             public_key,
             client_secret: None,

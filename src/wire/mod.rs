@@ -5,6 +5,7 @@
 pub mod framer;
 pub mod sasl;
 
+use crate::exit::{Exit, Failed};
 use crate::protocol::Mechanism;
 use crate::secret::{Secret, Token};
 
@@ -136,6 +137,18 @@ impl Refusal {
     /// The one answer to unknown accounts and wrong passwords.
     pub fn credentials() -> Self {
         Self::new(Reason::Credentials, "Wrong user name or password.")
+    }
+}
+
+/// How a command ends that is refused as a login would be.
+impl From<Refusal> for Failed {
+    fn from(refusal: Refusal) -> Self {
+        let exit = match refusal.reason {
+            Reason::Credentials | Reason::AuthorizationEnded => Exit::NoPermission,
+            Reason::TokenRefused | Reason::Forbidden => Exit::Unavailable,
+            Reason::Unavailable | Reason::Limit => Exit::Temporary,
+        };
+        Self::new(exit, refusal.text)
     }
 }
 
