@@ -51,6 +51,8 @@ pub enum VaultError {
     LooksGenerated,
     /// The account's record is damaged, or of another version's format.
     Damaged(String),
+    /// The account has newer tokens than those that this change begins from.
+    Superseded(String),
     /// Reading or writing failed.
     Store(StoreError),
     /// The work was cut short by a defect or by the end of the process.
@@ -81,6 +83,7 @@ impl std::fmt::Display for VaultError {
                 "the vault's record of {address} is damaged; `postkey forget {address}` and `postkey authorize {address}` \
                  set it up again"
             ),
+            Self::Superseded(address) => write!(f, "{address} has been authorized anew in the meantime"),
             Self::Store(error) => error.fmt(f),
             Self::Interrupted => f.write_str("the vault was interrupted at its work; see the log"),
         }
@@ -106,6 +109,7 @@ impl From<VaultError> for Failed {
             | VaultError::LastSlot(_)
             | VaultError::LooksGenerated => Exit::Data,
             VaultError::Damaged(_) | VaultError::Store(_) => Exit::Io,
+            VaultError::Superseded(_) => Exit::Temporary,
             VaultError::Interrupted => Exit::Software,
         };
         Self::new(exit, error)
@@ -290,9 +294,11 @@ impl Vault {
         account.ok_or(VaultError::WrongCredentials)?.take_tokens(&key)
     }
 
-    /// Keeps a new token set; its generation. On stable storage when this returns.
-    pub fn keep(&self, address: &str, tokens: &TokenSet) -> Result<u64, VaultError> {
+    /// Keeps the token set that a refresh of generation `before` has brought; its generation. On stable storage when this
+    /// returns. What a new authorization has brought meanwhile stays.
+    pub fn keep(&self, address: &str, before: u64, tokens: &TokenSet) -> Result<u64, VaultError> {
         self.change(address, |account| {
+            account.check_newest(before)?;
             account.put_tokens(tokens)?;
             Ok(account.current.generation)
         })
@@ -323,9 +329,10 @@ impl Vault {
         })
     }
 
-    /// Notes that a person has to authorize the account anew.
-    pub fn end(&self, address: &str, ended: Ended) -> Result<(), VaultError> {
+    /// Notes that a person has to authorize the account anew, for generation `before` cannot be refreshed.
+    pub fn end(&self, address: &str, before: u64, ended: Ended) -> Result<(), VaultError> {
         self.change(address, |account| {
+            account.check_newest(before)?;
             account.ended = Some(ended);
             Ok(())
         })
@@ -465,6 +472,14 @@ impl Account {
         Ok(Slot { name: name.to_owned(), created: now, wrapped })
     }
 
+    /// A refresh takes seconds, in which a person may have authorized the account anew.
+    fn check_newest(&self, generation: u64) -> Result<(), VaultError> {
+        match self.current.generation > generation {
+            true => Err(VaultError::Superseded(self.address.clone())),
+            false => Ok(()),
+        }
+    }
+
     fn put_tokens(&mut self, tokens: &TokenSet) -> Result<(), VaultError> {
         let generation = self.current.generation + 1;
         let sealable = Sealable { access: tokens.access.expose(), refresh: tokens.refresh.as_ref().map(Token::expose) };
@@ -585,7 +600,7 @@ mod tests {
     fn what_was_put_in_comes_out_after_a_restart() {
         let dir = tempfile::tempdir().unwrap();
         let (first, password) = vault(dir.path());
-        assert_eq!(first.keep(ANN, &tokens("2")).unwrap(), 2);
+        assert_eq!(first.keep(ANN, 1, &tokens("2")).unwrap(), 2);
         drop(first);
         let again = Vault::open(&dir.path().join("state")).unwrap();
         let unlocked = again.unlock(ANN, &password).unwrap();
@@ -612,7 +627,7 @@ mod tests {
     fn authorizing_anew_keeps_the_slots_and_needs_no_password() {
         let dir = tempfile::tempdir().unwrap();
         let (vault, password) = vault(dir.path());
-        vault.end(ANN, Ended { at: NOW, why: "revoked".into() }).unwrap();
+        vault.end(ANN, 1, Ended { at: NOW, why: "revoked".into() }).unwrap();
         vault.authorize(&authorization("new"), None, NOW).unwrap();
         assert_eq!(access(&vault.unlock(ANN, &password).unwrap()), "access-new");
         assert!(vault.account(ANN).unwrap().ended.is_none());
@@ -622,7 +637,7 @@ mod tests {
     fn the_token_set_before_is_kept_until_the_new_one_has_worked() {
         let dir = tempfile::tempdir().unwrap();
         let (vault, password) = vault(dir.path());
-        vault.keep(ANN, &tokens("2")).unwrap();
+        vault.keep(ANN, 1, &tokens("2")).unwrap();
         let spoil = |account: &mut Account| {
             account.current.sealed = seal::seal(&account.public_key, b"elsewhere", b"x").unwrap();
             Ok(())
@@ -657,7 +672,7 @@ mod tests {
     fn a_token_set_does_not_open_in_another_place() {
         let dir = tempfile::tempdir().unwrap();
         let (vault, password) = vault(dir.path());
-        vault.keep(ANN, &tokens("2")).unwrap();
+        vault.keep(ANN, 1, &tokens("2")).unwrap();
         let swap = |account: &mut Account| {
             if let Some(previous) = &mut account.previous {
                 std::mem::swap(&mut previous.sealed, &mut account.current.sealed);
