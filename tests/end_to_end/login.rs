@@ -64,11 +64,15 @@ async fn the_login_name_is_the_same_in_any_case() {
 #[tokio::test]
 async fn a_message_arrives_byte_for_byte() {
     let house = House::open().await;
-    let message = b"Subject: dots\r\n\tfolded\r\n\r\n.\r\n..two\r\nlone\n.\nLF \x01\xff\xc3\xa9\r\na LOGOUT\r\n.end\r\n";
+    let message =
+        b"Subject: dots\r\n\tfolded\r\n\r\n.\r\n..two\r\nlone\n.\nLF \x01\xff\xc3\xa9\r\na LOGOUT\r\n.end\r\n";
     house.logged_in(Protocol::Smtp).await.send_mail(ANN, message).await;
     assert_eq!(house.provider.mailbox(ANN), [message]);
     assert_eq!(house.logged_in(Protocol::Imap).await.first_message(message.len()).await, message);
-    assert_eq!(house.logged_in(Protocol::Pop3).await.first_message(message.len()).await, crate::support::house::stuffed(message));
+    assert_eq!(
+        house.logged_in(Protocol::Pop3).await.first_message(message.len()).await,
+        crate::support::house::stuffed(message)
+    );
 }
 
 #[tokio::test]

@@ -6,3 +6,7 @@
 mod support;
 
 mod login;
+mod pipelining;
+mod refusals;
+mod relay;
+mod tokens;

@@ -6,7 +6,7 @@ use std::time::Duration;
 use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
 use postkey::protocol::{Mechanism, Protocol, Security};
-use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
+use tokio::io::{AsyncBufReadExt, AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, BufReader};
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::rustls::pki_types::ServerName;
@@ -131,6 +131,11 @@ impl Client {
         let mut bytes = Vec::new();
         in_time(self.0.read_to_end(&mut bytes)).await.expect("an orderly end");
         bytes
+    }
+
+    /// The connection itself.
+    pub fn into_stream(self) -> impl AsyncRead + AsyncWrite {
+        self.0
     }
 
     /// Sends nothing more, but goes on reading.

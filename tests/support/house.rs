@@ -11,12 +11,11 @@ use postkey::clock::{Clock, Moment};
 use postkey::config::Config;
 use postkey::control::{self, Authorized, Reply, Request};
 use postkey::daemon::Daemon;
-use postkey::exit::{Exit, Failed};
 use postkey::protocol::{Protocol, Security};
 use postkey::secret::Token;
 use postkey::token::{Life, TokenSet};
-use postkey::vault::Authorization;
 use postkey::vault::password::Password;
+use postkey::vault::{Authorization, Vault};
 use tempfile::TempDir;
 
 use super::client::Client;
@@ -60,10 +59,13 @@ impl House {
     /// One that reaches its provider in this way, its configuration file changed by `edit`.
     pub async fn with(upstream: Security, edit: impl FnOnce(String) -> String) -> Self {
         let mut house = Self::empty(upstream, Options::default(), edit).await;
-        house.start().await;
         let password = Password::generate();
         house.password = String::from_utf8(password.expose()).unwrap();
-        house.authorize(ANN, Some(("main", &password))).await;
+        // Into the vault itself: a running postkey would log in with it, and tests count logins.
+        let vault = Vault::open(&house.config.state_dir).unwrap();
+        vault.authorize(&house.grant(ANN), Some(("main", &password)), house.now()).unwrap();
+        drop(vault);
+        house.start().await;
         house
     }
 
@@ -81,20 +83,10 @@ impl House {
         Self { provider, password: String::new(), config, file, folder, identity, daemon: None, time }
     }
 
-    /// Starts postkey; waits for one that has been stopped to let go of the vault.
+    /// Starts postkey, which waits for one that has been stopped to let go of the vault.
     pub async fn start(&mut self) {
-        let deadline = tokio::time::Instant::now() + PATIENCE;
-        self.daemon = loop {
-            match self.try_start().await {
-                Ok(daemon) => break Some(daemon),
-                Err(failed) if failed.exit == Exit::Io && tokio::time::Instant::now() < deadline => breath().await,
-                Err(failed) => panic!("{}", failed.message),
-            }
-        };
-    }
-
-    async fn try_start(&self) -> Result<Daemon, Failed> {
-        Daemon::start(self.config.clone(), Clock::Manual(Arc::clone(&self.time))).await
+        let daemon = Daemon::start(self.config.clone(), Clock::Manual(Arc::clone(&self.time))).await;
+        self.daemon = Some(daemon.unwrap_or_else(|failed| panic!("{}", failed.message)));
     }
 
     /// Ends postkey and starts it anew.
@@ -108,20 +100,27 @@ impl House {
         self.time.fetch_add(seconds, Ordering::SeqCst);
     }
 
-    /// Puts a new grant of the provider into the vault.
-    pub async fn authorize(&self, address: &str, first: Option<(&str, &Password)>) {
+    fn now(&self) -> Moment {
+        Moment(self.time.load(Ordering::SeqCst))
+    }
+
+    /// A new grant of the provider.
+    fn grant(&self, address: &str) -> Authorization {
         let (access, refresh) = self.provider.grant(address);
-        let issued = Moment(self.time.load(Ordering::SeqCst));
         let tokens = TokenSet {
             access: Token::parse(&access).unwrap(),
             refresh: Token::parse(&refresh),
-            life: Life { issued, expires: issued.after(LIFE) },
+            life: Life { issued: self.now(), expires: self.now().after(LIFE) },
             scope: String::new(),
         };
-        let first = first.map(|(name, password)| (name.to_owned(), password));
         let (address, provider) = (address.to_owned(), "own".to_owned());
-        let authorization = Authorization { address, provider, client_id: None, client_secret: None, tokens };
-        self.command(&Request::Authorize(Box::new(Authorized::new(&authorization, first)))).await;
+        Authorization { address, provider, client_id: None, client_secret: None, tokens }
+    }
+
+    /// Has the running postkey take a new grant, with which it logs in to each of the provider's servers at once.
+    pub async fn authorize(&self, address: &str, first: Option<(&str, &Password)>) {
+        let first = first.map(|(name, password)| (name.to_owned(), password));
+        self.command(&Request::Authorize(Box::new(Authorized::new(&self.grant(address), first)))).await;
     }
 
     /// Has the daemon do something.
@@ -136,6 +135,11 @@ impl House {
     /// Ann's records in the vault, as `status` sees them.
     pub async fn state(&self) -> serde_json::Value {
         serde_json::to_value(self.command(&Request::Status).await).unwrap()["Status"]["accounts"][0].clone()
+    }
+
+    /// The vault's log, byte for byte.
+    pub fn vault_bytes(&self) -> Vec<u8> {
+        std::fs::read(self.config.state_dir.join("sled/db")).expect("the vault")
     }
 
     /// The port of a listener; of several that are alike, the last in the configuration.
@@ -170,9 +174,8 @@ fn listeners() -> String {
     for protocol in Protocol::ALL {
         for security in SECURITIES {
             let (protocol, name) = (protocol.name(), security.name());
-            toml += &format!(
-                "[[listener]]\nprotocol = \"{protocol}\"\naddress = \"127.0.0.1:0\"\nsecurity = \"{name}\"\n"
-            );
+            toml +=
+                &format!("[[listener]]\nprotocol = \"{protocol}\"\naddress = \"127.0.0.1:0\"\nsecurity = \"{name}\"\n");
             if security != Security::Clear {
                 toml += "certificate = \"cert.pem\"\nkey = \"key.pem\"\n";
             }
@@ -320,4 +323,11 @@ pub async fn until(what: &str, is_so: impl Fn() -> bool) {
 
 async fn breath() {
     tokio::time::sleep(Duration::from_millis(5)).await;
+}
+
+/// Lets time pass for all timers of this process: timeouts, and failures that stand for a while.
+pub async fn skip(time: Duration) {
+    tokio::time::pause();
+    tokio::time::advance(time).await;
+    tokio::time::resume();
 }

@@ -158,6 +158,11 @@ impl Provider {
         &self.identity.ca_pem
     }
 
+    /// Accepts TLS connections as its servers do, for a server that a test brings.
+    pub fn acceptor(&self) -> TlsAcceptor {
+        self.identity.acceptor.clone()
+    }
+
     /// The file that holds [`Self::ca_pem`].
     pub fn ca_file(&self) -> PathBuf {
         self.folder.path().join("ca.pem")
