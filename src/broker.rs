@@ -312,7 +312,7 @@ impl Broker {
                 refreshes.failure = None;
                 Ok(self.keep(account, &held, tokens).await)
             }
-            Err(failure) => Err(self.failed(account, refreshes, failure).await),
+            Err(failure) => Err(self.failed(account, refreshes, held.generation, failure).await),
         }
     }
 
@@ -327,12 +327,15 @@ impl Broker {
     /// Puts new tokens on stable storage, and only then into use.
     async fn keep(&self, account: &Account, before: &Held, tokens: TokenSet) -> Arc<Held> {
         let (vault, address, kept) = (Arc::clone(&self.vault), account.address.clone(), tokens.clone());
-        let generation = match blocking(move || vault.keep(&address, &kept)).await {
+        let last = before.generation;
+        let generation = match blocking(move || vault.keep(&address, last, &kept)).await {
             Ok(generation) => generation,
+            // For those who wait for this refresh its token is good; who comes next gets the new authorization's.
+            Err(VaultError::Superseded(_)) => last + 1,
             Err(error) => {
                 // The new refresh token may be the only good one: better to go on with it in memory than to lose it.
                 error!(account = account.address, %error, "the new token could not be stored and will be lost at a restart");
-                before.generation + 1
+                last + 1
             }
         };
         let held = Arc::new(Held { tokens, generation, client_secret: before.client_secret.clone() });
@@ -341,7 +344,7 @@ impl Broker {
     }
 
     /// What a failed refresh means for those who wait, and for those who come next.
-    async fn failed(&self, account: &Account, refreshes: &mut Refreshes, failure: Failure) -> Refusal {
+    async fn failed(&self, account: &Account, refreshes: &mut Refreshes, generation: u64, failure: Failure) -> Refusal {
         warn!(account = account.address, %failure, "the access token cannot be refreshed");
         let (stands, refusal) = match &failure {
             Failure::Temporary(why) => {
@@ -355,7 +358,7 @@ impl Broker {
                 ),
             ),
             Failure::Ended(why) => {
-                self.note_end(account, why).await;
+                self.note_end(account, generation, why).await;
                 (Duration::ZERO, account.ended(why))
             }
         };
@@ -363,11 +366,11 @@ impl Broker {
         refusal
     }
 
-    async fn note_end(&self, account: &Account, why: &str) {
+    async fn note_end(&self, account: &Account, generation: u64, why: &str) {
         error!(account = account.address, why, "the authorization has ended; a person has to run `postkey authorize`");
         let (vault, address) = (Arc::clone(&self.vault), account.address.clone());
         let ended = Ended { at: self.clock.now(), why: why.to_owned() };
-        if let Err(error) = blocking(move || vault.end(&address, ended)).await {
+        if let Err(error) = blocking(move || vault.end(&address, generation, ended)).await {
             warn!(account = account.address, %error, "that the authorization has ended could not be stored");
         }
     }

@@ -162,6 +162,14 @@ impl Account {
         self.put_tokens(&authorization.tokens)
     }
 
+    /// A refresh takes seconds, in which a person may have authorized the account anew.
+    pub(super) fn check_newest(&self, generation: u64) -> Result<(), VaultError> {
+        match self.current.generation > generation {
+            true => Err(VaultError::Superseded(self.address.clone())),
+            false => Ok(()),
+        }
+    }
+
     /// Makes this token set the current one. Tokens hold no line end, so one stands between them.
     pub(super) fn put_tokens(&mut self, tokens: &TokenSet) -> Result<(), VaultError> {
         let generation = self.current.generation + 1;

@@ -48,6 +48,8 @@ pub enum VaultError {
     LooksGenerated,
     /// The account's record is damaged, or of another version's format.
     Damaged(String),
+    /// The account has newer tokens than those that this change begins from.
+    Superseded(String),
     /// Reading or writing failed.
     Store(StoreError),
     /// The work was cut short by a defect or by the end of the process.
@@ -78,6 +80,7 @@ impl std::fmt::Display for VaultError {
                 "the vault's record of {address} is damaged; `postkey forget {address}` and `postkey authorize {address}` \
                  set it up again"
             ),
+            Self::Superseded(address) => write!(f, "{address} has been authorized anew in the meantime"),
             Self::Store(error) => error.fmt(f),
             Self::Interrupted => f.write_str("the vault was interrupted at its work; see the log"),
         }
@@ -103,6 +106,7 @@ impl From<VaultError> for Failed {
             | VaultError::LastSlot(_)
             | VaultError::LooksGenerated => Exit::Data,
             VaultError::Damaged(_) | VaultError::Store(_) => Exit::Io,
+            VaultError::Superseded(_) => Exit::Temporary,
             VaultError::Interrupted => Exit::Software,
         };
         Self::new(exit, error)
@@ -202,9 +206,11 @@ impl Vault {
         account.ok_or(VaultError::WrongCredentials)?.take_tokens(&key)
     }
 
-    /// Keeps a new token set; its generation. On stable storage when this returns.
-    pub fn keep(&self, address: &str, tokens: &TokenSet) -> Result<u64, VaultError> {
+    /// Keeps the token set that a refresh of generation `before` has brought; its generation. On stable storage when this
+    /// returns. What a new authorization has brought meanwhile stays.
+    pub fn keep(&self, address: &str, before: u64, tokens: &TokenSet) -> Result<u64, VaultError> {
         self.change(address, |account| {
+            account.check_newest(before)?;
             account.put_tokens(tokens)?;
             Ok(account.generation())
         })
@@ -235,9 +241,10 @@ impl Vault {
         })
     }
 
-    /// Notes that a person has to authorize the account anew.
-    pub fn end(&self, address: &str, ended: Ended) -> Result<(), VaultError> {
+    /// Notes that a person has to authorize the account anew, for generation `before` cannot be refreshed.
+    pub fn end(&self, address: &str, before: u64, ended: Ended) -> Result<(), VaultError> {
         self.change(address, |account| {
+            account.check_newest(before)?;
             account.ended = Some(ended);
             Ok(())
         })
@@ -367,7 +374,7 @@ mod tests {
     fn what_was_put_in_comes_out_after_a_restart() {
         let dir = tempfile::tempdir().unwrap();
         let (first, password) = vault(dir.path());
-        assert_eq!(first.keep(ANN, &tokens("2")).unwrap(), 2);
+        assert_eq!(first.keep(ANN, 1, &tokens("2")).unwrap(), 2);
         drop(first);
         let again = Vault::open(&dir.path().join("state")).unwrap();
         let unlocked = again.unlock(ANN, &password).unwrap();
@@ -394,7 +401,7 @@ mod tests {
     fn authorizing_anew_keeps_the_slots_and_needs_no_password() {
         let dir = tempfile::tempdir().unwrap();
         let (vault, password) = vault(dir.path());
-        vault.end(ANN, Ended { at: NOW, why: "revoked".into() }).unwrap();
+        vault.end(ANN, 1, Ended { at: NOW, why: "revoked".into() }).unwrap();
         vault.authorize(&authorization("new"), None, NOW).unwrap();
         assert_eq!(access(&vault.unlock(ANN, &password).unwrap()), "access-new");
         assert!(vault.account(ANN).unwrap().ended.is_none());
@@ -404,7 +411,7 @@ mod tests {
     fn the_token_set_before_is_kept_until_the_new_one_has_worked() {
         let dir = tempfile::tempdir().unwrap();
         let (vault, _) = vault(dir.path());
-        vault.keep(ANN, &tokens("2")).unwrap();
+        vault.keep(ANN, 1, &tokens("2")).unwrap();
         vault.settle(ANN, 1).unwrap();
         assert!(vault.is_unsettled(ANN, 2), "only the current generation settles");
         vault.settle(ANN, 2).unwrap();

@@ -6,13 +6,14 @@ use std::time::Duration;
 use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
 use postkey::protocol::{Mechanism, Protocol, Security};
-use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
+use tokio::io::{AsyncBufReadExt, AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, BufReader};
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::rustls::pki_types::ServerName;
 
 use super::Provider;
 use super::connection::Stream;
+use super::tls::Identity;
 
 /// A connection to a mail server. Whatever does not come within ten seconds has failed.
 pub struct Client(BufReader<Box<dyn Stream>>);
@@ -34,15 +35,20 @@ impl Client {
             client.say(["a STARTTLS", "STLS", "STARTTLS"][protocol as usize]).await;
             client.expect(["a OK", "+OK", "220"][protocol as usize]).await;
         }
-        let connector = TlsConnector::from(Arc::new(provider.identity.client_config()));
-        let name = ServerName::try_from("localhost").unwrap();
-        let protected = connector.connect(name, client.0.into_inner()).await.expect("a connection that is alive");
-        let mut client = Self(BufReader::new(Box::new(protected)));
+        let mut client = client.protect(&provider.identity).await;
         if security == Security::Tls {
             client.expect(greeting).await;
         }
         client.ehlo(protocol, "250-AUTH XOAUTH2 OAUTHBEARER").await;
         client
+    }
+
+    /// The same connection, under TLS from here on. What has been read ahead is lost.
+    pub async fn protect(self, identity: &Identity) -> Self {
+        let connector = TlsConnector::from(Arc::new(identity.client_config()));
+        let name = ServerName::try_from("localhost").unwrap();
+        let protected = connector.connect(name, self.0.into_inner()).await.expect("a connection that is alive");
+        Self(BufReader::new(Box::new(protected)))
     }
 
     async fn ehlo(&mut self, protocol: Protocol, wanted: &str) {
@@ -118,6 +124,23 @@ impl Client {
         let mut bytes = vec![0; size];
         in_time(self.0.read_exact(&mut bytes)).await.expect("a connection that is alive");
         bytes
+    }
+
+    /// Reads up to the end of what the server sends.
+    pub async fn rest(&mut self) -> Vec<u8> {
+        let mut bytes = Vec::new();
+        in_time(self.0.read_to_end(&mut bytes)).await.expect("an orderly end");
+        bytes
+    }
+
+    /// The connection itself.
+    pub fn into_stream(self) -> impl AsyncRead + AsyncWrite {
+        self.0
+    }
+
+    /// Sends nothing more, but goes on reading.
+    pub async fn finish(&mut self) {
+        self.0.shutdown().await.expect("a connection that is alive");
     }
 
     /// Whether nothing comes any more; an abrupt end is an end as well.

@@ -9,6 +9,7 @@ mod authorization_server;
 pub mod client;
 mod connection;
 mod grants;
+pub mod house;
 mod imap;
 mod imap_fetch;
 mod mailbox;
@@ -155,6 +156,11 @@ impl Provider {
     /// The certificate authority that signed all its servers' certificates, PEM.
     pub fn ca_pem(&self) -> &str {
         &self.identity.ca_pem
+    }
+
+    /// Accepts TLS connections as its servers do, for a server that a test brings.
+    pub fn acceptor(&self) -> TlsAcceptor {
+        self.identity.acceptor.clone()
     }
 
     /// The file that holds [`Self::ca_pem`].

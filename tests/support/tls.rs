@@ -14,6 +14,10 @@ use tokio_rustls::rustls::{ClientConfig, RootCertStore, ServerConfig};
 pub struct Identity {
     /// The authority's certificate, PEM.
     pub ca_pem: String,
+    /// The servers' certificate, PEM.
+    pub certificate_pem: String,
+    /// Its private key, PEM.
+    pub key_pem: String,
     /// Accepts connections with the servers' certificate.
     pub acceptor: TlsAcceptor,
     ca: CertificateDer<'static>,
@@ -50,8 +54,14 @@ pub fn identity() -> Identity {
     server.use_authority_key_identifier_extension = true;
     let key = KeyPair::generate().expect("a new key");
     let certificate = server.signed_by(&key, &issuer).expect("a certificate signed by our authority");
-    let key = PrivateKeyDer::try_from(key.serialize_der()).expect("a key that was just written");
-    Identity { ca_pem: ca.pem(), acceptor: acceptor(certificate.der().clone(), key), ca: ca.der().clone() }
+    let key_der = PrivateKeyDer::try_from(key.serialize_der()).expect("a key that was just written");
+    Identity {
+        ca_pem: ca.pem(),
+        certificate_pem: certificate.pem(),
+        key_pem: key.serialize_pem(),
+        acceptor: acceptor(certificate.der().clone(), key_der),
+        ca: ca.der().clone(),
+    }
 }
 
 fn acceptor(certificate: CertificateDer<'static>, key: PrivateKeyDer<'static>) -> TlsAcceptor {
