@@ -32,10 +32,10 @@ async fn a_provider_with_starttls_is_reached_as_well() {
 
 #[tokio::test]
 async fn the_provider_decides_about_the_mechanism() {
-    let house = House::open().await;
     for mechanism in [Mechanism::OAuthBearer, Mechanism::XOAuth2] {
-        for protocol in Protocol::ALL {
-            for sasl_ir in [true, false] {
+        for sasl_ir in [true, false] {
+            let house = House::open().await;
+            for protocol in Protocol::ALL {
                 house.provider.change(|settings| {
                     let server = settings.server_mut(protocol);
                     (server.mechanisms, server.sasl_ir) = (vec![mechanism], sasl_ir);
@@ -46,6 +46,19 @@ async fn the_provider_decides_about_the_mechanism() {
             }
         }
     }
+}
+
+/// What a server offers is not asked at each login; that it offers something else now does not fail any.
+#[tokio::test]
+async fn a_provider_may_change_its_mechanisms() {
+    let house = House::open().await;
+    for mechanism in [Mechanism::OAuthBearer, Mechanism::XOAuth2] {
+        for protocol in [Protocol::Pop3, Protocol::Smtp] {
+            house.provider.change(|settings| settings.server_mut(protocol).mechanisms = vec![mechanism]);
+            house.logged_in(protocol).await.prove().await;
+        }
+    }
+    assert_eq!(house.provider.token_requests("refresh_token"), 0, "the token was not to blame");
 }
 
 #[tokio::test]
