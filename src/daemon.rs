@@ -43,8 +43,10 @@ impl Daemon {
             bound.collect::<Result<Vec<_>, _>>()?.into_iter().flatten().collect();
         let socket = bind_control(&config.control_socket)?;
         let listeners = bound.iter().map(|(_, _, listening)| listening.clone()).collect();
-        let control = Arc::new(Control { broker, listeners });
         let mut tasks = JoinSet::new();
+        let owner = Arc::clone(&broker);
+        tasks.spawn(async move { owner.keep_stable().await });
+        let control = Arc::new(Control { broker, listeners });
         let sessions = Arc::new(Semaphore::new(most_sessions()));
         for (listener, door, listening) in bound {
             info!(protocol = listening.protocol, address = %listening.address, security = listening.security, "listening");
