@@ -133,7 +133,7 @@ fn the_vault_has_one_user_at_a_time() {
     assert!(matches!(second, Err(VaultError::Store(StoreError::InUse(_)))));
 }
 
-/// Figures for docs/design/decisions/0005-second-copy.md: `cargo test --release --lib -- --ignored --nocapture cost_of`
+/// Figures for docs/design/decisions/0005-second-copy.md: `cargo test --lib -- --ignored --nocapture cost_of`
 #[test]
 #[ignore = "prints figures"]
 fn cost_of_a_write() {

@@ -10,3 +10,4 @@ mod pipelining;
 mod refusals;
 mod relay;
 mod tokens;
+mod vault;
