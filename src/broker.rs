@@ -1,5 +1,6 @@
 //! The one owner of accounts and tokens: checks passwords, and hands out tokens that are fresh.
 
+mod patience;
 mod reach;
 
 use std::collections::HashMap;
@@ -9,26 +10,27 @@ use std::time::Duration;
 use hmac::{Hmac, KeyInit as _, Mac as _};
 use sha2::Sha256;
 use tokio::sync::Semaphore;
-use tokio::time::Instant;
+use tokio::time::{Instant, timeout};
 use tracing::{error, info, warn};
 
 use crate::clock::{Clock, Moment};
 use crate::config::Config;
 use crate::exit::Failed;
-use crate::oauth::{self, Failure, Registration};
+use crate::oauth::{self, Failure, Registration, Trouble};
 use crate::protocol::Protocol;
 use crate::secret::Secret;
 use crate::token::TokenSet;
 use crate::vault::password::Password;
 use crate::vault::{self, Authorization, Ended, Unlocked, Vault, VaultError};
 use crate::wire::{Bearer, Capabilities, Credentials, Reason, Refusal};
+use patience::Tries;
 pub use reach::Reach;
 
-/// How long a failed refresh stands for those who ask next: a mail program that is refused tries two more mechanisms at
-/// once, and none of these tries should reach the authorization server.
-const AFTER_TEMPORARY: Duration = Duration::from_secs(5);
+/// How long a refresh is waited for while the token at hand still works: a new one is better, for it does not end soon, but
+/// not at the price of a login.
+const WHILE_ALIVE: Duration = Duration::from_secs(3);
 
-/// The same where somebody has to change a setting first.
+/// How long a failed refresh stands where somebody has to change a setting first.
 const AFTER_MISCONFIGURED: Duration = Duration::from_secs(60);
 
 /// The least time between two refreshes of tokens that the provider refused though they were fresh: if the first did not
@@ -95,6 +97,8 @@ pub struct Held {
 struct Refreshes {
     /// The last failure, and until when it stands.
     failure: Option<(Instant, Refusal)>,
+    /// How many have failed since one succeeded.
+    failed: u32,
     /// When a token that the provider had refused was last replaced.
     forced: Option<Instant>,
 }
@@ -160,8 +164,13 @@ impl Broker {
         }
         // A task of its own: a client that hangs up must not take a rotated refresh token with it.
         let (broker, account) = (Arc::clone(self), Arc::clone(account));
+        let alive = account.alive(refused, self.clock.now());
         let refresh = tokio::spawn(async move { broker.refresh(&account, refused).await });
-        refresh.await.unwrap_or_else(|_| Err(Refusal::new(Reason::Unavailable, "postkey has a defect; see its log.")))
+        let refreshed = match alive {
+            Some(held) => timeout(WHILE_ALIVE, refresh).await.unwrap_or(Ok(Ok(held))),
+            None => refresh.await,
+        };
+        refreshed.unwrap_or_else(|_| Err(Refusal::new(Reason::Unavailable, "postkey has a defect; see its log.")))
     }
 
     /// The new token has worked: the one before it is not needed any more.
@@ -301,25 +310,43 @@ impl Broker {
         let held = account.held();
         info!(account = account.address, forced, "refreshing the access token");
         let result = match self.registration(account, &held) {
-            Ok(registration) => self.request(account, &registration, &held).await,
+            Ok(registration) => self.request(account, &registration, &held, forced).await,
             Err(failure) => Err(failure),
         };
         refreshes.forced = if forced { Some(Instant::now()) } else { refreshes.forced };
         match result {
             Ok(tokens) => {
-                refreshes.failure = None;
+                (refreshes.failure, refreshes.failed) = (None, 0);
                 Ok(self.keep(account, &held, tokens).await)
             }
             Err(failure) => Err(self.failed(account, refreshes, held.generation, failure).await),
         }
     }
 
-    async fn request(&self, account: &Account, registration: &Registration, held: &Held) -> Result<TokenSet, Failure> {
+    /// Asks for new tokens, and asks again as far as that serves the client that waits; one whose token still works need
+    /// not wait.
+    async fn request(
+        &self,
+        account: &Account,
+        registration: &Registration,
+        held: &Held,
+        forced: bool,
+    ) -> Result<TokenSet, Failure> {
         let Some(token) = &held.tokens.refresh else {
             return Err(Failure::Ended("the provider gave no refresh token".to_owned()));
         };
         let reach = &account.reach;
-        oauth::refresh::refresh(&reach.http, registration, &reach.provider.scope, token, &self.clock).await
+        let needed = forced || !held.tokens.life.is_alive(self.clock.now());
+        let mut tries = Tries::begin();
+        loop {
+            let tokens = oauth::refresh::refresh(&reach.http, registration, &reach.provider.scope, token, &self.clock);
+            let outcome = tokens.await;
+            let Err(Failure::Temporary(trouble, why)) = &outcome else { return outcome };
+            let pause = tries.pause(*trouble).filter(|_| needed || *trouble == Trouble::Lost);
+            let Some(pause) = pause else { return outcome };
+            warn!(account = account.address, why, "asking the authorization server again");
+            tokio::time::sleep(pause).await;
+        }
     }
 
     /// Puts new tokens on stable storage, and only then into use.
@@ -344,10 +371,12 @@ impl Broker {
     /// What a failed refresh means for those who wait, and for those who come next.
     async fn failed(&self, account: &Account, refreshes: &mut Refreshes, generation: u64, failure: Failure) -> Refusal {
         warn!(account = account.address, %failure, "the access token cannot be refreshed");
+        refreshes.failed = refreshes.failed.saturating_add(1);
         let (stands, refusal) = match &failure {
-            Failure::Temporary(why) => {
-                (AFTER_TEMPORARY, Refusal::new(Reason::Unavailable, format!("Try later: {why}.")))
-            }
+            Failure::Temporary(trouble, why) => (
+                patience::stands(*trouble, refreshes.failed),
+                Refusal::new(Reason::Unavailable, format!("Try later: {why}.")),
+            ),
             Failure::Misconfigured(why) => (
                 AFTER_MISCONFIGURED,
                 Refusal::new(
