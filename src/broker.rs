@@ -35,6 +35,9 @@ const AFTER_MISCONFIGURED: Duration = Duration::from_secs(60);
 /// help, the next will not, and Microsoft counts loops.
 const BETWEEN_FORCED: Duration = Duration::from_secs(60);
 
+/// How long what a server was heard to offer spares the question, and with it a round trip of each login.
+const HEARSAY: Duration = Duration::from_secs(24 * 3600);
+
 /// Passwords that are remembered as checked; more than any user has. When there are more, all are checked anew.
 const REMEMBERED: usize = 4096;
 
@@ -73,6 +76,8 @@ pub struct Account {
     user: String,
     client_id: String,
     held: Mutex<Arc<Held>>,
+    /// What the provider's servers were heard to offer, and when.
+    heard: Mutex<HashMap<Protocol, (Instant, Capabilities)>>,
     /// Locked by the one refresh that is under way.
     refreshing: tokio::sync::Mutex<Refreshes>,
 }
@@ -200,8 +205,9 @@ impl Broker {
         open.checked.retain(|_, account| account.address != address);
     }
 
-    /// Notes what a server offers before login, so that the next client is promised it.
+    /// Notes what a server offers before login: our next login need not ask, and the next client is promised it.
     pub fn learn(&self, account: &Account, protocol: Protocol, capabilities: &Capabilities) {
+        lock(&account.heard).insert(protocol, (Instant::now(), capabilities.clone()));
         let is_known = |record: Arc<vault::Account>| record.known.get(protocol.name()) == Some(&capabilities.0);
         if self.vault.account(&account.address).is_some_and(is_known) {
             return;
@@ -263,6 +269,7 @@ impl Broker {
             client_id,
             reach,
             held: Mutex::new(Arc::new(held)),
+            heard: Mutex::default(),
             refreshing: tokio::sync::Mutex::default(),
         })
     }
@@ -398,6 +405,17 @@ impl Account {
             token: held.tokens.access.clone(),
             mechanisms: self.reach.provider.mechanisms.clone(),
         }
+    }
+
+    /// What a server was heard to offer not long ago; empty if it has to be asked.
+    pub fn heard(&self, protocol: Protocol) -> Capabilities {
+        let heard = lock(&self.heard).get(&protocol).cloned();
+        heard.filter(|(at, _)| at.elapsed() < HEARSAY).map(|(_, capabilities)| capabilities).unwrap_or_default()
+    }
+
+    /// What a server was heard to offer may have led us wrong.
+    pub fn unlearn(&self, protocol: Protocol) {
+        lock(&self.heard).remove(&protocol);
     }
 
     fn held(&self) -> Arc<Held> {

@@ -34,9 +34,16 @@ pub async fn log_in(
     let server = Target::new(&account.reach, protocol, client_name)?;
     let mut refused = None;
     loop {
-        let (held, ready) = tokio::try_join!(broker.bearer(account, refused), server.reach())?;
-        broker.learn(account, protocol, &ready.capabilities);
-        match ready.authenticate(account.bearer(&held)).await? {
+        let heard = account.heard(protocol);
+        let (held, ready) = tokio::try_join!(broker.bearer(account, refused), server.reach(&heard))?;
+        if ready.capabilities != heard {
+            broker.learn(account, protocol, &ready.capabilities);
+        }
+        let answer = ready.authenticate(account.bearer(&held)).await;
+        if !matches!(answer, Ok(Answer::Accepted(..))) {
+            account.unlearn(protocol);
+        }
+        match answer? {
             Answer::Accepted(connection, acceptance) => {
                 broker.worked(account, held.generation);
                 return Ok((connection, acceptance));
@@ -83,33 +90,34 @@ impl<'a> Target<'a> {
     }
 
     /// Connects, and gets the server ready for AUTH.
-    async fn reach(&self) -> Result<Ready, Refusal> {
-        let ready = match timeout(REACH, self.try_reach()).await {
+    async fn reach(&self, known: &Capabilities) -> Result<Ready, Refusal> {
+        let ready = match timeout(REACH, self.try_reach(known)).await {
             Ok(ready) => ready,
             Err(_) => Err(Trouble::Silent),
         };
         ready.map_err(|trouble| trouble.refusal(&self.server.host))
     }
 
-    async fn try_reach(&self) -> Result<Ready, Trouble> {
+    async fn try_reach(&self, known: &Capabilities) -> Result<Ready, Trouble> {
         let Server { host, port, security } = self.server;
         let mut connection = Connection::new(Transport::dial(host, *port).await?);
         if *security == Security::Tls {
             connection = connection.connect_tls(Arc::clone(&self.reach.tls), host).await?;
         }
-        let approach = Approach { security: *security, client_name: self.client_name.to_owned() };
+        let client_name = self.client_name.to_owned();
+        let approach = Approach { security: *security, client_name, known: known.clone() };
         let mut dialogue = upstream::new(self.protocol, approach);
-        loop {
-            match connection.converse(&mut *dialogue).await? {
-                Event::StartTls => {
-                    connection = connection.connect_tls(Arc::clone(&self.reach.tls), host).await?;
-                    dialogue.tls_started(&mut connection.out);
-                }
-                Event::Ready(capabilities) => {
-                    return Ok(Ready { connection, dialogue, capabilities, host: host.clone() });
-                }
-                event => return Err(event.into()),
-            }
+        let mut event = connection.converse(&mut *dialogue).await?;
+        if event == Event::StartTls {
+            connection = connection.connect_tls(Arc::clone(&self.reach.tls), host).await?;
+            event = match dialogue.tls_started(&mut connection.out) {
+                Some(event) => event,
+                None => connection.converse(&mut *dialogue).await?,
+            };
+        }
+        match event {
+            Event::Ready(capabilities) => Ok(Ready { connection, dialogue, capabilities, host: host.clone() }),
+            event => Err(event.into()),
         }
     }
 

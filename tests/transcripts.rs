@@ -62,8 +62,8 @@ trait Subject {
 enum Act {
     /// It is done.
     Done,
-    /// It could not be done; the reason is given like an event.
-    Failed(Vec<String>),
+    /// It brought an event at once.
+    Event(Vec<String>),
     /// The words are no act, so an event to wait for.
     Unknown,
 }
@@ -146,7 +146,7 @@ fn reason(word: &str) -> Reason {
     }
 }
 
-/// Our side towards the provider. Options: `security=tls|starttls`, `name=..`.
+/// Our side towards the provider. Options: `security=tls|starttls`, `name=..`, `known="..;.."`.
 struct ProviderSide(Box<dyn Upstream>);
 
 impl ProviderSide {
@@ -156,7 +156,8 @@ impl ProviderSide {
             _ => Security::Tls,
         };
         let client_name = options.get("name").map_or("client.test", String::as_str).to_owned();
-        Self(upstream::new(protocol, Approach { security, client_name }))
+        let known = capabilities(options.get("known").map_or("", String::as_str));
+        Self(upstream::new(protocol, Approach { security, client_name, known }))
     }
 }
 
@@ -166,28 +167,21 @@ impl Subject for ProviderSide {
     }
 
     fn feed(&mut self, frame: Frame<'_>, out: &mut Vec<u8>) -> Option<Vec<String>> {
-        Some(match self.0.feed(frame, out)? {
-            upstream::Event::StartTls => vec!["starttls".into()],
-            upstream::Event::Ready(list) => vec!["ready".into(), list.0.join(";")],
-            upstream::Event::Accepted(Acceptance { capabilities: None }) => vec!["accepted".into()],
-            upstream::Event::Accepted(Acceptance { capabilities: Some(list) }) => {
-                vec!["accepted".into(), list.0.join(";")]
-            }
-            upstream::Event::Rejected(Rejection { verdict, said }) => {
-                vec!["rejected".into(), format!("{verdict:?}").to_lowercase(), said]
-            }
-            upstream::Event::Unexpected(fault) => fault_words(fault),
-        })
+        self.0.feed(frame, out).map(event_words)
     }
 
     fn act(&mut self, words: &[&str], out: &mut Vec<u8>) -> Act {
         match words {
-            ["tls", "started"] => self.0.tls_started(out),
+            ["tls", "started"] => {
+                if let Some(event) = self.0.tls_started(out) {
+                    return Act::Event(event_words(event));
+                }
+            }
             ["authenticate", user, token, mechanisms] => {
                 let token = Token::parse(token).expect("a token");
                 let mechanisms = mechanisms.split(';').map(mechanism).collect();
                 if let Err(fault) = self.0.authenticate(Bearer { user: (*user).into(), token, mechanisms }, out) {
-                    return Act::Failed(fault_words(fault));
+                    return Act::Event(fault_words(fault));
                 }
             }
             _ => return Act::Unknown,
@@ -199,6 +193,21 @@ impl Subject for ProviderSide {
 fn mechanism(name: &str) -> Mechanism {
     let known = [Mechanism::XOAuth2, Mechanism::OAuthBearer].into_iter().find(|it| it.name() == name);
     known.unwrap_or_else(|| panic!("no mechanism: {name}"))
+}
+
+fn event_words(event: upstream::Event) -> Vec<String> {
+    match event {
+        upstream::Event::StartTls => vec!["starttls".into()],
+        upstream::Event::Ready(list) => vec!["ready".into(), list.0.join(";")],
+        upstream::Event::Accepted(Acceptance { capabilities: None }) => vec!["accepted".into()],
+        upstream::Event::Accepted(Acceptance { capabilities: Some(list) }) => {
+            vec!["accepted".into(), list.0.join(";")]
+        }
+        upstream::Event::Rejected(Rejection { verdict, said }) => {
+            vec!["rejected".into(), format!("{verdict:?}").to_lowercase(), said]
+        }
+        upstream::Event::Unexpected(fault) => fault_words(fault),
+    }
 }
 
 fn fault_words(fault: Fault) -> Vec<String> {
@@ -366,7 +375,7 @@ impl Run {
         let mut out = Vec::new();
         let event = match self.subject.act(&brief, &mut out) {
             Act::Done => None,
-            Act::Failed(event) => Some(event),
+            Act::Event(event) => Some(event),
             Act::Unknown => return self.expect(&Seen::Event(words.to_vec())),
         };
         self.all_is_told()?;

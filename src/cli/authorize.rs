@@ -14,6 +14,7 @@ use crate::config::{Config, Listener};
 use crate::control::{Authorized, Listening, Request, Status};
 use crate::exit::{Exit, Failed};
 use crate::oauth::authorization_code::{Pending, RedirectError};
+use crate::oauth::identity::Identity;
 use crate::oauth::{Failure, Registration, read_secret};
 use crate::secret::Secret;
 use crate::token::TokenSet;
@@ -47,6 +48,8 @@ struct Plan {
     /// Whether the registration came with the command, and is to be kept with the account.
     is_own_registration: bool,
     redirect_uri: url::Url,
+    /// Who has to sign in.
+    signs_in: String,
 }
 
 impl Plan {
@@ -63,7 +66,8 @@ impl Plan {
         let registration = registration(config, &address, options, &reach)?;
         let redirect_uri = options.redirect_uri.clone().unwrap_or_else(|| reach.provider.redirect_uri.clone());
         let is_own_registration = options.client_id.is_some();
-        Ok(Self { address, reach, registration, is_own_registration, redirect_uri })
+        let signs_in = options.signs_in.as_ref().unwrap_or(&address).to_lowercase();
+        Ok(Self { address, reach, registration, is_own_registration, redirect_uri, signs_in })
     }
 
     /// The first app password of a new account. One that exists keeps those that it has.
@@ -102,7 +106,7 @@ impl Plan {
         })?;
         let redirect_uri = listener.as_ref().map_or(&self.redirect_uri, |listener| &listener.uri).clone();
         let client_id = &self.registration.client_id;
-        let pending = Pending::begin(&self.reach.provider, client_id, redirect_uri, &self.address);
+        let pending = Pending::begin(&self.reach.provider, client_id, redirect_uri, &self.signs_in);
         self.introduce(&pending, options, listener.is_some());
         let mut ways = Ways { listener, input: Some(input) };
         let (code, arrival) = timeout_at(deadline, ways.answer(&pending)).await.map_err(|_| {
@@ -110,14 +114,33 @@ impl Plan {
             Failed::new(Exit::NoPermission, format!("nobody signed in within {waited}; run the command again"))
         })?;
         let tokens = match code {
-            Ok(code) => {
-                let tokens = pending.exchange(&self.reach.http, &self.registration, code, &Clock::System).await;
-                tokens.map_err(|failure| no_tokens(&failure))
-            }
+            Ok(code) => self.exchange(pending, code).await,
             Err(denied) => Err(Failed::new(Exit::NoPermission, denied)),
         };
         ways.finish(arrival, if tokens.is_ok() { Outcome::Authorized } else { Outcome::Failed }).await;
         tokens
+    }
+
+    async fn exchange(&self, pending: Pending, code: AuthorizationCode) -> Result<TokenSet, Failed> {
+        let exchanged = pending.exchange(&self.reach.http, &self.registration, code, &Clock::System).await;
+        let (tokens, identity) = exchanged.map_err(|failure| no_tokens(&failure))?;
+        self.check_identity(&identity)?;
+        Ok(tokens)
+    }
+
+    /// A browser is often signed in as somebody else, and the tokens of another mailbox must not take the place of good ones.
+    fn check_identity(&self, identity: &Identity) -> Result<(), Failed> {
+        match identity.other_than(&self.signs_in) {
+            None => Ok(()),
+            Some(other) => Err(Failed::new(
+                Exit::NoPermission,
+                format!(
+                    "{other} has signed in, not {}; nothing was changed. Sign in as {} in the browser; or, if {other} is the one \
+                     to sign in for this mailbox, add --signs-in {other}",
+                    self.signs_in, self.signs_in
+                ),
+            )),
+        }
     }
 
     fn introduce(&self, pending: &Pending, options: &AuthorizeOptions, is_waiting: bool) {

@@ -114,6 +114,9 @@ struct AuthorizeOptions {
     /// Where the browser returns to, where the provider asks for something special
     #[arg(long, value_name = "URI")]
     redirect_uri: Option<url::Url>,
+    /// Who signs in for this mailbox, if it is somebody else's, a shared one or an alias
+    #[arg(long, value_name = "ADDRESS")]
+    signs_in: Option<String>,
     /// How long to wait for the sign-in, such as 90s or 10m
     #[arg(long, value_name = "TIME", default_value = "10m", value_parser = humantime::parse_duration)]
     timeout: Duration,

@@ -3,6 +3,7 @@
 use oauth2::{AuthorizationCode, PkceCodeChallenge, PkceCodeVerifier, RedirectUrl};
 use url::Url;
 
+use super::identity::Identity;
 use super::{Failure, Http, Registration, failure};
 use crate::clock::Clock;
 use crate::config::provider::Provider;
@@ -126,20 +127,21 @@ impl Pending {
         }
     }
 
-    /// Exchanges the code for the first token set.
+    /// Exchanges the code for the first token set; with it comes who has signed in.
     pub async fn exchange(
         self,
         http: &Http,
         registration: &Registration,
         code: AuthorizationCode,
         clock: &Clock,
-    ) -> Result<TokenSet, Failure> {
+    ) -> Result<(TokenSet, Identity), Failure> {
         let redirect_uri = RedirectUrl::new(self.redirect_uri.to_string())
             .map_err(|_| Failure::Misconfigured("the redirect URI is not valid".to_owned()))?;
         let client = registration.client()?.set_redirect_uri(redirect_uri);
         let request = client.exchange_code(code).set_pkce_verifier(self.verifier);
         let body = request.request_async(http).await.map_err(failure)?;
-        body.into_token_set(clock.now(), None)
+        let identity = body.identity();
+        Ok((body.into_token_set(clock.now(), None)?, identity))
     }
 }
 

@@ -2,6 +2,7 @@
 
 pub mod authorization_code;
 mod http;
+pub mod identity;
 pub mod refresh;
 mod response;
 

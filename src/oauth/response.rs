@@ -9,6 +9,7 @@ use serde::ser::Error as _;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use super::Failure;
+use super::identity::Identity;
 use crate::clock::Moment;
 use crate::secret::Token;
 use crate::token::{Life, TokenSet};
@@ -21,7 +22,7 @@ const USUAL_LIFE: u64 = 3600;
 const LONGEST_LIFE: u64 = 366 * 24 * 3600;
 
 /// A successful answer.
-#[derive(Debug, Deserialize)]
+#[derive(Deserialize)]
 pub struct TokenBody {
     access_token: AccessToken,
     #[serde(default)]
@@ -32,9 +33,16 @@ pub struct TokenBody {
     refresh_token: Option<RefreshToken>,
     #[serde(default)]
     scope: Option<String>,
+    #[serde(default)]
+    id_token: Option<String>,
 }
 
 impl TokenBody {
+    /// Who has signed in.
+    pub fn identity(&self) -> Identity {
+        self.id_token.as_deref().map(Identity::from_id_token).unwrap_or_default()
+    }
+
     /// The token set that the server has just issued. Where it brings no refresh token, `before` stays good.
     pub fn into_token_set(self, now: Moment, before: Option<Token>) -> Result<TokenSet, Failure> {
         let token = |text: &str| {
@@ -93,6 +101,13 @@ impl TokenResponse for TokenBody {
 
     fn scopes(&self) -> Option<&Vec<Scope>> {
         None
+    }
+}
+
+/// The trait asks for it; tokens are not for showing.
+impl std::fmt::Debug for TokenBody {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("TokenBody")
     }
 }
 

@@ -132,13 +132,17 @@ impl Imap {
                 Ok((State::StartTls, None))
             }
             (_, Some(list)) => Ok(ready(list)),
-            (_, None) => Ok((self.ask(out), None)),
+            (_, None) => Ok(self.recall(out)),
         }
     }
 
-    fn ask(&mut self, out: &mut Vec<u8>) -> State {
+    /// Goes by what is known of the server, or else asks.
+    fn recall(&mut self, out: &mut Vec<u8>) -> (State, Option<Event>) {
+        if !self.approach.known.0.is_empty() {
+            return ready(self.approach.known.clone());
+        }
         self.command("CAPABILITY", out);
-        State::Capability
+        (State::Capability, None)
     }
 
     /// The list in our command's end, else the untagged one that came before it.
@@ -182,10 +186,12 @@ impl Dialogue for Imap {
 }
 
 impl Upstream for Imap {
-    fn tls_started(&mut self, out: &mut Vec<u8>) {
+    fn tls_started(&mut self, out: &mut Vec<u8>) -> Option<Event> {
         self.approach.security = Security::Tls;
         self.listed = None;
-        self.state = self.ask(out);
+        let event;
+        (self.state, event) = self.recall(out);
+        event
     }
 
     fn authenticate(&mut self, bearer: Bearer, out: &mut Vec<u8>) -> Result<(), Fault> {

@@ -68,12 +68,16 @@ pub struct Approach {
     pub security: Security,
     /// The name to give ourselves (SMTP's EHLO), already checked.
     pub client_name: String,
+    /// What the server has been heard to offer under TLS a while ago, which spares the question in IMAP and POP3; empty
+    /// where it has to be asked.
+    pub known: Capabilities,
 }
 
 /// The dialogue with a provider's server, in whatever protocol.
 pub trait Upstream: Dialogue<Event = Event> {
-    /// The handshake is done: everything heard before is forgotten, and the capabilities are asked for again.
-    fn tls_started(&mut self, out: &mut Vec<u8>);
+    /// The handshake is done: everything heard before is forgotten, and the capabilities are asked for, unless they are
+    /// known from another connection under TLS.
+    fn tls_started(&mut self, out: &mut Vec<u8>) -> Option<Event>;
     /// Sends the bearer; only after [`Event::Ready`].
     fn authenticate(&mut self, bearer: Bearer, out: &mut Vec<u8>) -> Result<(), Fault>;
 }
@@ -163,7 +167,8 @@ mod tests {
 
     impl Run {
         fn new(protocol: Protocol, security: Security) -> Self {
-            let dialogue = new(protocol, Approach { security, client_name: "client.test".into() });
+            let dialogue =
+                new(protocol, Approach { security, client_name: "client.test".into(), known: Capabilities::default() });
             Self { dialogue, framer: Framer::default(), frames: 0, out: Vec::new(), events: Vec::new() }
         }
 
@@ -171,23 +176,24 @@ mod tests {
             self.framer.push(bytes);
             while let Some(frame) = self.framer.next(self.dialogue.want()) {
                 self.frames += 1;
-                let event = self.dialogue.feed(frame, &mut self.out);
-                self.act(event.as_ref());
-                self.events.extend(event);
+                if let Some(event) = self.dialogue.feed(frame, &mut self.out) {
+                    self.act(event);
+                }
             }
         }
 
-        fn act(&mut self, event: Option<&Event>) {
+        fn act(&mut self, event: Event) {
             let mechanisms = vec![Mechanism::OAuthBearer, Mechanism::XOAuth2];
             let bearer =
                 Bearer { user: "ann@example.test".into(), token: Token::parse("tok-123").unwrap(), mechanisms };
-            match event {
-                Some(Event::StartTls) => self.dialogue.tls_started(&mut self.out),
-                Some(Event::Ready(_)) => {
-                    let begun = self.dialogue.authenticate(bearer, &mut self.out);
-                    self.events.extend(begun.err().map(Event::Unexpected));
-                }
-                _ => {}
+            let next = match event {
+                Event::StartTls => self.dialogue.tls_started(&mut self.out),
+                Event::Ready(_) => self.dialogue.authenticate(bearer, &mut self.out).err().map(Event::Unexpected),
+                _ => None,
+            };
+            self.events.push(event);
+            if let Some(next) = next {
+                self.act(next);
             }
         }
 
@@ -244,7 +250,7 @@ mod tests {
     fn a_bearer_that_comes_too_early_is_not_sent() {
         for protocol in Protocol::ALL {
             let mut run = Run::new(protocol, Security::Tls);
-            run.act(Some(&Event::Ready(Capabilities::default())));
+            run.act(Event::Ready(Capabilities::default()));
             assert_eq!((run.fault(), run.out.len()), (Some(&NOT_READY), 0));
         }
     }

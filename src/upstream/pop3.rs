@@ -76,7 +76,7 @@ impl Pop3 {
     fn step(&self, line: &str, state: State, out: &mut Vec<u8>) -> Result<(State, Option<Event>), Fault> {
         match (Reply::parse(line), state) {
             (_, State::Listing(list)) => Ok(listed(line, list)),
-            (Reply::Ok, State::Greeting) => Ok((self.greeted(out), None)),
+            (Reply::Ok, State::Greeting) => Ok(self.greeted(out)),
             (Reply::Err(text), State::Greeting) => Err(Fault::Busy(self.approach.quote(text))),
             (Reply::Ok, State::StartTls) => Ok((State::Handshake, Some(Event::StartTls))),
             (Reply::Err(_), State::StartTls) => Err(Fault::NoStartTls),
@@ -96,13 +96,15 @@ impl Pop3 {
     }
 
     /// STLS without asking whether it is offered: a refusal says as much, and the list would be asked for again anyway.
-    fn greeted(&self, out: &mut Vec<u8>) -> State {
-        if self.approach.security == Security::StartTls {
-            send(out, "STLS");
-            return State::StartTls;
+    fn greeted(&self, out: &mut Vec<u8>) -> (State, Option<Event>) {
+        match self.approach.security {
+            Security::StartTls => {
+                send(out, "STLS");
+                (State::StartTls, None)
+            }
+            Security::Tls | Security::Clear if !self.approach.known.0.is_empty() => ready(self.approach.known.clone()),
+            Security::Tls | Security::Clear => (ask(out), None),
         }
-        send(out, "CAPA");
-        State::Capa
     }
 }
 
@@ -126,10 +128,11 @@ impl Dialogue for Pop3 {
 }
 
 impl Upstream for Pop3 {
-    fn tls_started(&mut self, out: &mut Vec<u8>) {
+    fn tls_started(&mut self, out: &mut Vec<u8>) -> Option<Event> {
         self.approach.security = Security::Tls;
-        send(out, "CAPA");
-        self.state = State::Capa;
+        let event;
+        (self.state, event) = self.greeted(out);
+        event
     }
 
     /// The message is never sent along with AUTH: with it the line would have to fit in 255 bytes (RFC 5034 section 4),
@@ -158,6 +161,11 @@ fn listed(line: &str, mut list: Vec<String>) -> (State, Option<Event>) {
     }
     list.push(line.strip_prefix('.').unwrap_or(line).to_owned());
     (State::Listing(list), None)
+}
+
+fn ask(out: &mut Vec<u8>) -> State {
+    send(out, "CAPA");
+    State::Capa
 }
 
 fn ready(list: Capabilities) -> (State, Option<Event>) {

@@ -111,10 +111,12 @@ impl Dialogue for Smtp {
 }
 
 impl Upstream for Smtp {
-    fn tls_started(&mut self, out: &mut Vec<u8>) {
+    /// EHLO is never spared: a server takes no AUTH without it.
+    fn tls_started(&mut self, out: &mut Vec<u8>) -> Option<Event> {
         self.approach.security = Security::Tls;
         self.reply = Reply::default();
         self.state = self.ehlo(out);
+        None
     }
 
     fn authenticate(&mut self, bearer: Bearer, out: &mut Vec<u8>) -> Result<(), Fault> {

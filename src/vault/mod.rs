@@ -4,6 +4,7 @@
 //! one in; the private key is wrapped once per app password (a slot), so only an app password takes one out. What is not
 //! secret lies beside it in plain text, for `status` to show.
 
+mod account;
 pub mod password;
 mod seal;
 mod store;
@@ -13,23 +14,19 @@ use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use serde::{Deserialize, Serialize};
 use tokio::time::Instant;
-use zeroize::Zeroizing;
 
 use crate::clock::Moment;
 use crate::exit::{Exit, Failed};
 use crate::protocol::Protocol;
-use crate::secret::{Secret, Token};
-use crate::token::{Life, TokenSet};
+use crate::secret::Secret;
+use crate::token::TokenSet;
+pub use account::{Account, Ended, Slot, Unlocked};
 use password::Password;
 pub use seal::random;
-use seal::{AccountKey, Damaged, Derived, Sealed, Wrapped};
+use seal::{AccountKey, Damaged, Derived};
 use store::Store;
 pub use store::StoreError;
-
-/// The format of the records. A record of another format is left alone and reported.
-const FORMAT: u32 = 1;
 
 /// How long to wait for another process that has the vault open.
 const TURN: Duration = Duration::from_secs(3);
@@ -116,71 +113,6 @@ impl From<VaultError> for Failed {
     }
 }
 
-/// An account as it lies in the vault. The public fields are plain text there.
-#[derive(Clone, Serialize, Deserialize)]
-pub struct Account {
-    format: u32,
-    /// The address, lower case: the login name, and the key of the record.
-    pub address: String,
-    /// The provider's name in the configuration.
-    pub provider: String,
-    /// The client registration that the authorization was given to, where the configuration has none.
-    pub client_id: Option<String>,
-    /// When a person last gave the authorization.
-    pub authorized: Moment,
-    /// Why a person has to give it anew, if so.
-    pub ended: Option<Ended>,
-    /// One per app password.
-    pub slots: Vec<Slot>,
-    /// What the provider's servers offered before login when they were last seen, by protocol.
-    #[serde(default)]
-    pub known: BTreeMap<String, Vec<String>>,
-    /// Derives every slot of this account, so that a login costs one derivation however many slots there are.
-    #[serde(with = "text")]
-    salt: Vec<u8>,
-    #[serde(with = "text")]
-    public_key: Vec<u8>,
-    client_secret: Option<Sealed>,
-    current: Stored,
-    /// The token set before the current one, until that one has worked once.
-    previous: Option<Stored>,
-}
-
-/// Why and since when an authorization has ended.
-#[derive(Clone, Serialize, Deserialize)]
-pub struct Ended {
-    /// Since when.
-    pub at: Moment,
-    /// The authorization server's reason.
-    pub why: String,
-}
-
-/// An app password's place: the account's private key, wrapped under it.
-#[derive(Clone, Serialize, Deserialize)]
-pub struct Slot {
-    /// What the user calls it: the mail program or device that it was made for.
-    pub name: String,
-    /// When it was made.
-    pub created: Moment,
-    wrapped: Wrapped,
-}
-
-/// A token set as it is kept.
-#[derive(Clone, Serialize, Deserialize)]
-struct Stored {
-    generation: u64,
-    life: Life,
-    scope: String,
-    sealed: Sealed,
-}
-
-/// The secret part of a token set, in the form in which it is sealed.
-#[derive(Serialize, Deserialize)]
-struct Sealable<'a> {
-    access: &'a str,
-    refresh: Option<&'a str>,
-}
-
 /// What an authorization has brought.
 pub struct Authorization {
     /// For which address.
@@ -193,16 +125,6 @@ pub struct Authorization {
     pub client_secret: Option<Secret>,
     /// The tokens.
     pub tokens: TokenSet,
-}
-
-/// What an app password takes out of the vault.
-pub struct Unlocked {
-    /// The newest token set that can be read.
-    pub tokens: TokenSet,
-    /// Which one that is; generations only grow.
-    pub generation: u64,
-    /// The client secret that is kept with the account.
-    pub client_secret: Option<Secret>,
 }
 
 /// All accounts. Its methods block on the disk, and [`Vault::unlock`] may take 20 ms of CPU time.
@@ -221,11 +143,9 @@ impl Vault {
         let store = Store::open(dir)?;
         let (mut accounts, mut damaged) = (BTreeMap::new(), Vec::new());
         for (address, record) in store.records()? {
-            match serde_json::from_slice::<Account>(&record) {
-                Ok(account) if account.format == FORMAT && account.address == address => {
-                    accounts.insert(address, Arc::new(account));
-                }
-                _ => damaged.push(address),
+            match Account::from_record(&address, &record) {
+                Some(account) => drop(accounts.insert(address, Arc::new(account))),
+                None => damaged.push(address),
             }
         }
         Ok(Self { store, accounts: Mutex::new(accounts), damaged, decoy: seal::random() })
@@ -270,18 +190,10 @@ impl Vault {
         let address = &authorization.address;
         let mut account = match self.account(address) {
             Some(account) => Account::clone(&account),
-            None => Account::begin(address, first, now).map_err(|Damaged| VaultError::Damaged(address.clone()))?,
+            None => Account::begin(address, first, now)?,
         };
-        account.provider.clone_from(&authorization.provider);
-        account.client_id.clone_from(&authorization.client_id);
-        account.authorized = now;
-        account.ended = None;
-        account.put_tokens(&authorization.tokens)?;
-        account.client_secret = match &authorization.client_secret {
-            Some(secret) => Some(account.seal(CLIENT_SECRET, secret.expose())?),
-            None => None,
-        };
-        let generation = account.current.generation;
+        account.authorize(authorization, now)?;
+        let generation = account.generation();
         self.save(account)?;
         Ok(generation)
     }
@@ -300,14 +212,14 @@ impl Vault {
         self.change(address, |account| {
             account.check_newest(before)?;
             account.put_tokens(tokens)?;
-            Ok(account.current.generation)
+            Ok(account.generation())
         })
     }
 
     /// Whether this token set is the current one, and the one before it is still kept.
     pub fn is_unsettled(&self, address: &str, generation: u64) -> bool {
         let account = self.account(address);
-        account.is_some_and(|account| account.previous.is_some() && account.current.generation == generation)
+        account.is_some_and(|account| account.is_unsettled() && account.generation() == generation)
     }
 
     /// Drops the token set before this one: this one has worked.
@@ -316,7 +228,7 @@ impl Vault {
             return Ok(());
         }
         self.change(address, |account| {
-            account.previous = None;
+            account.settle();
             Ok(())
         })
     }
@@ -348,27 +260,12 @@ impl Vault {
         now: Moment,
     ) -> Result<(), VaultError> {
         let key = self.account_key(self.account(address).as_deref(), password)?;
-        self.change(address, |account| {
-            if account.slots.iter().any(|slot| slot.name == name) {
-                return Err(VaultError::SlotExists(name.to_owned()));
-            }
-            let slot = account.slot(&key, name, new, now).map_err(|Damaged| VaultError::Damaged(address.to_owned()))?;
-            account.slots.push(slot);
-            Ok(())
-        })
+        self.change(address, |account| account.add_slot(&key, name, new, now))
     }
 
     /// Removes a slot: its password opens nothing any more.
     pub fn remove_slot(&self, address: &str, name: &str) -> Result<(), VaultError> {
-        self.change(address, |account| {
-            let place = account.slots.iter().position(|slot| slot.name == name);
-            let place = place.ok_or_else(|| VaultError::NoSlot(name.to_owned()))?;
-            if account.slots.len() == 1 {
-                return Err(VaultError::LastSlot(name.to_owned()));
-            }
-            account.slots.remove(place);
-            Ok(())
-        })
+        self.change(address, |account| account.remove_slot(name))
     }
 
     /// Removes an account and all that was kept of it.
@@ -384,13 +281,9 @@ impl Vault {
 
     /// The private key of an account, unwrapped from the slot that the password opens.
     fn account_key(&self, account: Option<&Account>, password: &Password) -> Result<AccountKey, VaultError> {
-        let salt = account.map_or(self.decoy.as_slice(), |account| &account.salt);
+        let salt = account.map_or(self.decoy.as_slice(), Account::salt);
         let derived = Derived::new(password, salt).map_err(|Damaged| VaultError::WrongCredentials)?;
-        let account = account.ok_or(VaultError::WrongCredentials)?;
-        let slot = account.slots.iter().find(|slot| slot.wrapped.belongs_to(&derived));
-        let wrapped = &slot.ok_or(VaultError::WrongCredentials)?.wrapped;
-        let key = wrapped.unwrap_key(&derived, &account.context(SLOT));
-        key.map_err(|Damaged| VaultError::Damaged(account.address.clone()))
+        account.ok_or(VaultError::WrongCredentials)?.key(&derived)
     }
 
     /// Changes an account: on disk first, so that a failure leaves both as they were.
@@ -421,127 +314,6 @@ impl Vault {
     }
 }
 
-/// What is sealed or wrapped in a record beside the token sets, which are told apart by their generation.
-const CLIENT_SECRET: &str = "client secret";
-const SLOT: &str = "slot";
-
-impl Account {
-    /// A new account with its first slot, as yet without tokens.
-    fn begin(address: &str, first: Option<(&str, &Password)>, now: Moment) -> Result<Self, Damaged> {
-        let (key, public_key) = seal::key_pair();
-        let nothing = Stored {
-            generation: 0,
-            life: Life { issued: Moment(0), expires: Moment(0) },
-            scope: String::new(),
-            sealed: seal::seal(&public_key, b"", b"")?,
-        };
-        let mut account = Self {
-            format: FORMAT,
-            address: address.to_owned(),
-            provider: String::new(),
-            client_id: None,
-            authorized: now,
-            ended: None,
-            slots: Vec::new(),
-            known: BTreeMap::new(),
-            salt: seal::random::<16>().to_vec(),
-            public_key,
-            client_secret: None,
-            current: nothing,
-            previous: None,
-        };
-        if let Some((name, password)) = first {
-            account.slots.push(account.slot(&key, name, password, now)?);
-        }
-        Ok(account)
-    }
-
-    /// The life of the current access token.
-    pub fn life(&self) -> Life {
-        self.current.life
-    }
-
-    /// Which token set is the current one.
-    pub fn generation(&self) -> u64 {
-        self.current.generation
-    }
-
-    fn slot(&self, key: &AccountKey, name: &str, password: &Password, now: Moment) -> Result<Slot, Damaged> {
-        let derived = Derived::new(password, &self.salt)?;
-        let wrapped = key.wrap(&derived, &self.context(SLOT))?;
-        Ok(Slot { name: name.to_owned(), created: now, wrapped })
-    }
-
-    /// A refresh takes seconds, in which a person may have authorized the account anew.
-    fn check_newest(&self, generation: u64) -> Result<(), VaultError> {
-        match self.current.generation > generation {
-            true => Err(VaultError::Superseded(self.address.clone())),
-            false => Ok(()),
-        }
-    }
-
-    fn put_tokens(&mut self, tokens: &TokenSet) -> Result<(), VaultError> {
-        let generation = self.current.generation + 1;
-        let sealable = Sealable { access: tokens.access.expose(), refresh: tokens.refresh.as_ref().map(Token::expose) };
-        let plain =
-            Zeroizing::new(serde_json::to_vec(&sealable).map_err(|_| VaultError::Damaged(self.address.clone()))?);
-        let sealed = self.seal(&generation.to_string(), &plain)?;
-        let stored = Stored { generation, life: tokens.life, scope: tokens.scope.clone(), sealed };
-        let before = std::mem::replace(&mut self.current, stored);
-        self.previous = (before.generation > 0).then_some(before);
-        Ok(())
-    }
-
-    /// The newest token set that opens, and the client secret.
-    fn take_tokens(&self, key: &AccountKey) -> Result<Unlocked, VaultError> {
-        let newest = std::iter::once(&self.current).chain(&self.previous);
-        let (stored, tokens) = newest
-            .filter_map(|stored| Some((stored, self.open_tokens(key, stored)?)))
-            .next()
-            .ok_or_else(|| VaultError::Damaged(self.address.clone()))?;
-        let client_secret = match &self.client_secret {
-            Some(sealed) => Some(self.open(key, CLIENT_SECRET, sealed)?),
-            None => None,
-        };
-        let client_secret = client_secret.map(|secret| Secret::new(secret.to_vec()));
-        Ok(Unlocked { tokens, generation: stored.generation, client_secret })
-    }
-
-    fn open_tokens(&self, key: &AccountKey, stored: &Stored) -> Option<TokenSet> {
-        let plain = self.open(key, &stored.generation.to_string(), &stored.sealed).ok()?;
-        let sealable: Sealable<'_> = serde_json::from_slice(&plain).ok()?;
-        let refresh = match sealable.refresh {
-            Some(text) => Some(Token::parse(text)?),
-            None => None,
-        };
-        Some(TokenSet {
-            access: Token::parse(sealable.access)?,
-            refresh,
-            life: stored.life,
-            scope: stored.scope.clone(),
-        })
-    }
-
-    fn seal(&self, what: &str, plain: &[u8]) -> Result<Sealed, VaultError> {
-        let sealed = seal::seal(&self.public_key, &self.context(what), plain);
-        sealed.map_err(|Damaged| VaultError::Damaged(self.address.clone()))
-    }
-
-    fn open(&self, key: &AccountKey, what: &str, sealed: &Sealed) -> Result<Zeroizing<Vec<u8>>, VaultError> {
-        let plain = key.open(&self.context(what), sealed);
-        plain.map_err(|Damaged| VaultError::Damaged(self.address.clone()))
-    }
-
-    /// Binds what is sealed to its place: format, account and kind or generation. An address holds no NUL.
-    fn context(&self, what: &str) -> Vec<u8> {
-        format!("{FORMAT}\0{}\0{what}", self.address).into_bytes()
-    }
-
-    fn to_record(&self) -> Result<Vec<u8>, VaultError> {
-        serde_json::to_vec(self).map_err(|_| VaultError::Damaged(self.address.clone()))
-    }
-}
-
 /// Bytes as base64 in a record.
 mod text {
     use base64::Engine as _;
@@ -561,6 +333,8 @@ mod text {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::secret::Token;
+    use crate::token::Life;
 
     const ANN: &str = "ann@example.test";
     const NOW: Moment = Moment(1_000_000);
@@ -636,18 +410,12 @@ mod tests {
     #[test]
     fn the_token_set_before_is_kept_until_the_new_one_has_worked() {
         let dir = tempfile::tempdir().unwrap();
-        let (vault, password) = vault(dir.path());
+        let (vault, _) = vault(dir.path());
         vault.keep(ANN, 1, &tokens("2")).unwrap();
-        let spoil = |account: &mut Account| {
-            account.current.sealed = seal::seal(&account.public_key, b"elsewhere", b"x").unwrap();
-            Ok(())
-        };
-        vault.change(ANN, spoil).unwrap();
-        assert_eq!(access(&vault.unlock(ANN, &password).unwrap()), "access-1");
         vault.settle(ANN, 1).unwrap();
-        assert!(vault.unlock(ANN, &password).is_ok(), "only the current generation settles");
+        assert!(vault.is_unsettled(ANN, 2), "only the current generation settles");
         vault.settle(ANN, 2).unwrap();
-        assert!(matches!(vault.unlock(ANN, &password), Err(VaultError::Damaged(_))));
+        assert!(!vault.is_unsettled(ANN, 2));
     }
 
     #[test]
@@ -666,21 +434,6 @@ mod tests {
         assert!(matches!(vault.remove_slot(ANN, "mutt"), Err(VaultError::LastSlot(_))));
         vault.forget(ANN).unwrap();
         assert!(matches!(vault.unlock(ANN, &chosen), Err(VaultError::WrongCredentials)));
-    }
-
-    #[test]
-    fn a_token_set_does_not_open_in_another_place() {
-        let dir = tempfile::tempdir().unwrap();
-        let (vault, password) = vault(dir.path());
-        vault.keep(ANN, 1, &tokens("2")).unwrap();
-        let swap = |account: &mut Account| {
-            if let Some(previous) = &mut account.previous {
-                std::mem::swap(&mut previous.sealed, &mut account.current.sealed);
-            }
-            Ok(())
-        };
-        vault.change(ANN, swap).unwrap();
-        assert!(matches!(vault.unlock(ANN, &password), Err(VaultError::Damaged(_))));
     }
 
     #[test]

@@ -1,0 +1,157 @@
+"""Real servers and real clients around postkey.
+
+    python3 main.py --postkey PATH [--only TEXT] [--keep]
+
+Everything runs on loopback, in one folder that is removed at the end. Each test prints a line; the exit code is 1 if one fails.
+"""
+
+import argparse
+import itertools
+import signal
+import sys
+import time
+import traceback
+from pathlib import Path
+
+import direct
+import leaks
+import life
+from authorization_server import AuthorizationServer
+from clients import CLIENTS, RECIPIENT, Case
+from dovecot import Dovecot
+from message import new_message
+from postfix import Submission
+from postkey import SECURITIES, Postkey
+from process import Failure, Run
+
+
+class World:
+    """Everything that a test can reach: the provider's servers, and postkey."""
+
+    def __init__(self, run, binary):
+        self.run = run
+        self.server = AuthorizationServer(run)
+        self.dovecot = Dovecot(run, self.server.introspection_url)
+        self.submission = Submission(run, self.dovecot)
+        self.ports = {**self.dovecot.ports, **self.submission.ports}
+        self.tokens = direct.Tokens(run, self.server)
+        self.postkey = Postkey(self, binary)
+        self.accounts = {}
+
+
+class Report:
+    """Runs tests, one line each, and remembers which have failed."""
+
+    def __init__(self, world, only):
+        self.world, self.only = world, only
+        self.passed, self.failed = 0, []
+
+    def section(self, title):
+        """What the next tests are about."""
+        print(f"\n{title}", flush=True)
+
+    def test(self, name, function, *arguments, always=False):
+        """Runs one test. Whatever it raises makes it fail, and only it."""
+        if self.only not in name and not always:
+            return
+        start, log_size = time.monotonic(), self.world.postkey.log_size()
+        try:
+            function(*arguments)
+        except Exception as error:
+            self.failed.append(name)
+            self._line("FAILED", start, name)
+            self._explain(error, log_size)
+        else:
+            self.passed += 1
+            self._line("ok", start, name)
+
+    def _line(self, outcome, start, name):
+        print(f"  {outcome:6} {time.monotonic() - start:5.1f} s  {name}", flush=True)
+
+    def _explain(self, error, log_size):
+        known = isinstance(error, Failure)
+        text = str(error) if known else "".join(traceback.format_exception(error))
+        text += "\nThe daemon's last lines:\n" + "\n".join(self.world.postkey.log_after(log_size)[-20:])
+        print("\n".join(f"         | {line}" for line in text.splitlines()), flush=True)
+
+    def summary(self):
+        """The last words. Returns the exit code."""
+        print(f"\n{self.passed} passed, {len(self.failed)} failed")
+        return 1 if self.failed or not self.passed else 0
+
+
+def client_test(world, client, listener, account, folder):
+    """One message from the mailbox to the client, or from the client to a mailbox."""
+    case = Case(world.run, listener, account, world.run.subfolder(folder))
+    message = new_message(account.address, RECIPIENT)
+    mailbox = world.dovecot.mailbox(RECIPIENT if client.mailbox == "recipient" else account.address)
+    mailbox.clear()
+    if client.mailbox:
+        client.act(case, message)
+        arrived = mailbox.wait_for(message.mark)
+    else:
+        mailbox.put(message.content)
+        arrived = client.act(case).replace(b"\r\n", b"\n").replace(b"\n", b"\r\n")
+    if not client.compare(arrived, message):
+        (case.folder / "expected").write_bytes(message.content)
+        (case.folder / "arrived").write_bytes(arrived)
+        raise Failure(f"the message has changed on its way: {first_difference(arrived, message.content)}")
+
+
+def first_difference(arrived, expected):
+    """The first lines that differ, counted from the top."""
+    pairs = itertools.zip_longest(arrived.splitlines(), expected.splitlines())
+    return next((f"line {n}: {a!r} for {e!r}" for n, (a, e) in enumerate(pairs, 1) if a != e), "line ends only")
+
+
+def client_tests(world, report):
+    """Every client on every listener of its protocol, with a provider on TLS and one on STARTTLS."""
+    listeners = world.postkey.listeners()
+    numbers = itertools.count(1)
+    for client, security, account in itertools.product(CLIENTS, SECURITIES, life.clients_accounts(world)):
+        name = f"{client.protocol} {security:8} {account.address:17} {client.name}"
+        listener = listeners[client.protocol, security]
+        report.test(name, client_test, world, client, listener, account, f"clients/{next(numbers)}")
+
+
+def run_all(world, report, watch):
+    """The whole story, in the order in which a user lives it."""
+    report.section("The servers by themselves")
+    for check in direct.CHECKS:
+        report.test(name_of(check), check, world)
+    report.section("Authorization")
+    for test in life.AUTHORIZATION:
+        report.test(name_of(test), test, world, always=True)  # nothing below works without accounts
+    report.section("Clients")
+    client_tests(world, report)
+    report.section("Tokens and outages")
+    for test in life.TOKENS:
+        report.test(name_of(test), test, world)
+    report.section("Secrets")
+    world.postkey.stop()
+    for test in leaks.TESTS:
+        report.test(name_of(test), test, world, watch)
+
+
+def name_of(test):
+    """A test's name as words."""
+    return test.__name__.replace("_", " ")
+
+
+def main():
+    """Sets everything up, runs everything, takes everything down."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--postkey", required=True, type=Path, help="the binary to test")
+    parser.add_argument("--only", default="", help="run only the tests whose name holds this text")
+    parser.add_argument("--keep", action="store_true", help="keep the run's folder")
+    arguments = parser.parse_args()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+    with Run(arguments.keep) as run, leaks.Watch(run) as watch:
+        world = World(run, arguments.postkey.resolve())
+        report = Report(world, arguments.only)
+        run_all(world, report, watch)
+        return report.summary()
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,231 @@
+"""The program under test, used as people use it: its configuration, its daemon, its commands."""
+
+import json
+import os
+import re
+import subprocess
+import threading
+from dataclasses import dataclass
+
+from authorization_server import SCOPE
+from process import Failure, wait_until, write_private
+
+SECURITIES = ("none", "starttls", "tls")
+
+HEAD = """
+state_dir = "{folder}/state"
+log = "trace"
+"""
+
+LISTENER = """
+[[listener]]
+protocol = "{protocol}"
+address = ["127.0.0.1:0"]
+security = "{security}"
+"""
+
+CERTIFICATE = """certificate = "{certificate}"
+key = "{key}"
+"""
+
+PROVIDER = """
+[provider.{name}]
+domains = ["{domain}"]
+authorization_endpoint = "{issuer}/auth"
+token_endpoint = "{issuer}/token"
+issuer = "{issuer}"
+scope = {scope}
+client_id = "native"
+authorization_parameters = {{ prompt = "consent" }}
+redirect_uri = "http://127.0.0.1/"
+mechanisms = {mechanisms}
+ca_file = "{ca}"
+"""
+
+SERVER = """
+[provider.{name}.{protocol}]
+host = "127.0.0.1"
+port = {port}
+security = "{security}"
+"""
+
+# Between them the two providers cover TLS and STARTTLS, and both mechanisms.
+PROVIDERS = [
+    {"name": "test", "domain": "example.test", "security": "tls", "mechanisms": ["OAUTHBEARER", "XOAUTH2"]},
+    {"name": "starttls", "domain": "starttls.test", "security": "starttls", "mechanisms": ["XOAUTH2"]},
+]
+
+# The one line with a password, which is meant to be seen.
+SHOWN_PASSWORD = re.compile(r"^\s+password\s+([0-9a-z-]{20,})\b.*$", re.MULTILINE)
+
+
+@dataclass(frozen=True)
+class Listener:
+    """A local port of the daemon."""
+
+    protocol: str
+    security: str
+    port: int
+
+
+@dataclass(frozen=True)
+class Account:
+    """What a client is given: a user name and an app password."""
+
+    address: str
+    password: str
+
+
+class Postkey:
+    """One configuration, and the daemon that serves it. Keeps what the commands have printed and which accounts there were."""
+
+    def __init__(self, world, binary):
+        self._run, self._binary = world.run, binary
+        self.folder = world.run.subfolder("postkey")
+        self.state = self.folder / "state"
+        self._configuration = write_private(self.folder / "postkey.toml", configuration(world, self.folder))
+        self._env = {"PATH": os.environ["PATH"], "HOME": str(self.folder)}
+        self.printed, self.authorized = [], []
+        self.process = None
+
+    @property
+    def log(self):
+        """What the daemon says, in all its lives."""
+        return self._run.folder / "postkey.log"
+
+    def log_size(self):
+        """How much it has said so far, in bytes."""
+        return self.log.stat().st_size if self.log.exists() else 0
+
+    def log_after(self, size):
+        """The lines that it has said since."""
+        return self.log.read_bytes()[size:].decode("utf-8", "replace").splitlines() if self.log.exists() else []
+
+    def start(self):
+        """Starts the daemon; returns when it listens. The log is watched, for a command could keep the vault busy."""
+        log_size = self.log_size()
+        self.process = self._run.start("postkey", [self._binary, "--config", self._configuration], env=self._env)
+
+        def is_ready():
+            if self.process.child.poll() is not None:
+                raise Failure(f"postkey has ended by itself:\n{self.process.last_lines()}")
+            return sum(" listening " in line for line in self.log_after(log_size)) == 3 * len(SECURITIES)
+
+        wait_until(is_ready, "nine listeners in the daemon's log")
+
+    def stop(self):
+        """Ends the daemon politely, and checks that it ends well."""
+        self._run.stop(self.process)
+        if self.process.child.returncode != 0:
+            raise Failure(f"postkey ended with {self.process.child.returncode}")
+
+    def kill(self):
+        """Ends the daemon as a power cut would."""
+        self.process.child.kill()
+        self.process.child.wait()
+        self._run.stop(self.process)
+
+    def command(self, *arguments, line=None, fails=False):
+        """Runs a command and returns what it prints. `line` is what it reads from standard input."""
+        done = self._execute(arguments, line)
+        if (done.returncode != 0) != fails:
+            raise Failure(f"postkey {' '.join(arguments)}: exit code {done.returncode}\n{done.stdout}")
+        return done.stdout
+
+    def _execute(self, arguments, line=None, note=True):
+        done = subprocess.run([self._binary, "--config", self._configuration, *arguments], env=self._env, timeout=60,
+                              input=None if line is None else f"{line}\n", stdin=subprocess.DEVNULL if line is None else None,
+                              stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+        if note:
+            self.printed.append(done.stdout)
+        return done
+
+    def status(self):
+        """The answer of `postkey status --json`."""
+        return json.loads(self.command("status", "--json"))
+
+    def listeners(self):
+        """The daemon's ports by (protocol, security)."""
+        found = [Listener(entry["protocol"], entry["security"], int(entry["address"].rpartition(":")[2]))
+                 for entry in self.status()["listeners"]]
+        return {(listener.protocol, listener.security): listener for listener in found}
+
+    def authorize(self, address, person, *options, paste=False, line=None):
+        """Authorizes an account, with the browser on this machine or, with `paste`, on another one.
+
+        `line` is a password of the user's own choice. Returns the account with it or with the generated one that the
+        command has shown; None if it has shown none, because the account has one.
+        """
+        command = [self._binary, "--config", self._configuration, "authorize", address, "--timeout", "60s",
+                   "--no-browser", *options]
+        child = subprocess.Popen(command, env=self._env, stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+                                 stderr=subprocess.STDOUT, text=True)
+        watchdog = threading.Timer(90, child.kill)
+        watchdog.start()
+        try:
+            output = self._converse(child, person, paste, line)
+        finally:
+            watchdog.cancel()
+            child.kill()
+            child.wait()
+        for protocol in ("IMAP", "POP3", "SMTP"):
+            if not re.search(rf"^\s*{protocol}\s.*\bok$", output, re.MULTILINE):
+                raise Failure(f"authorize {address} does not say that {protocol} works:\n{output}")
+        return self._note(address, output, line)
+
+    def _note(self, address, output, chosen):
+        """Remembers what a command has printed, but for the line that shows a password; returns the account with it."""
+        shown = SHOWN_PASSWORD.search(output)
+        self.printed.append(SHOWN_PASSWORD.sub("", output))
+        password = chosen or (shown and shown[1])
+        if not password:
+            return None
+        self.authorized.append(Account(address, password))
+        return self.authorized[-1]
+
+    def add_password(self, account, name, choice=None):
+        """Gives an account another app password, its own choice or a generated one; returns the account with it."""
+        answers = [account.password] + ([choice] if choice else [])
+        options = ["--choose"] if choice else []
+        done = self._execute(["password", "add", account.address, name, *options], "\n".join(answers), note=False)
+        if done.returncode != 0:
+            raise Failure(f"password add: exit code {done.returncode}\n{done.stdout}")
+        return self._note(account.address, done.stdout, choice)
+
+    def _converse(self, child, person, paste, line):
+        """Plays the person's part at the terminal. Returns everything that was printed."""
+        if line is not None:
+            child.stdin.write(f"{line}\n")
+            child.stdin.flush()
+        output, url = "", None
+        while url is None:
+            printed = child.stdout.readline()
+            output += printed
+            if not printed:
+                raise Failure(f"authorize ended without an authorization URL:\n{output}")
+            url = re.fullmatch(r"\s+(https://\S+)\n", printed)
+        if paste:
+            child.stdin.write(person.authorize(url[1]) + "\n")
+            child.stdin.flush()
+        else:
+            person.authorize_and_return(url[1])
+        output += child.stdout.read()
+        if child.wait(30) != 0:
+            raise Failure(f"authorize failed with {child.returncode}:\n{output}")
+        return output
+
+
+def configuration(world, folder):
+    """The text of postkey.toml: every protocol with every security, both providers."""
+    listeners = [LISTENER.format(protocol=protocol, security=security)
+                 + ("" if security == "none" else CERTIFICATE.format(certificate=world.run.certificate, key=world.run.key))
+                 for protocol in ("imap", "pop3", "smtp") for security in SECURITIES]
+    return HEAD.format(folder=folder) + "".join(listeners) + "".join(provider(world, **each) for each in PROVIDERS)
+
+
+def provider(world, name, domain, security, mechanisms):
+    """One provider's part of the configuration."""
+    head = PROVIDER.format(name=name, domain=domain, issuer=world.server.issuer, ca=world.run.ca,
+                           scope=json.dumps(SCOPE.split()), mechanisms=json.dumps(mechanisms))
+    return head + "".join(SERVER.format(name=name, protocol=protocol, port=world.ports[protocol, security], security=security)
+                          for protocol in ("imap", "pop3", "smtp"))
