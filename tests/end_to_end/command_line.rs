@@ -148,6 +148,17 @@ async fn a_no_and_nobody_end_in_77() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 1)]
+async fn the_tokens_of_somebody_else_who_is_signed_in_replace_nothing() {
+    let mut house = house().await;
+    let _daemon = house.serve().await;
+    let main = password(&authorize(&house, &["authorize", ANN]).await);
+    let (mut process, url) = begin(&house, &["authorize", ANN]);
+    process.say(house.provider.person().consent(&url, BEN).await.as_str());
+    expect(&process.end(), 77, "ben@example.test has signed in");
+    log_in_everywhere(&house, &main).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
 async fn trouble_with_the_code_is_told_in_terminal_and_browser() {
     for (trouble, code) in [(TokenEndpoint::Status(500), 75), (TokenEndpoint::InvalidGrant, 77)] {
         let house = house().await;

@@ -354,9 +354,9 @@ pub fn accepted(protocol: Protocol, reply: &str) -> bool {
 }
 
 /// Waits until it is so.
-pub async fn until(what: &str, is_so: impl Fn() -> bool) {
+pub async fn until(what: &str, is_so: impl AsyncFn() -> bool) {
     let deadline = tokio::time::Instant::now() + PATIENCE;
-    while !is_so() {
+    while !is_so().await {
         assert!(tokio::time::Instant::now() < deadline, "{what} did not happen");
         breath().await;
     }

@@ -23,11 +23,17 @@ pub struct Ended {
     pub err: String,
 }
 
+/// The program, which Cargo builds for tests, though not for examples.
+fn program() -> &'static str {
+    let Some(program) = option_env!("CARGO_BIN_EXE_postkey") else { panic!("only tests run the program") };
+    program
+}
+
 impl Process {
     /// Runs postkey with nothing in its environment but a home, and with the umask that it is to overcome.
     pub fn start(home: &Path, arguments: &[&str]) -> Self {
         let mut command = Command::new("/bin/sh");
-        command.args(["-c", "umask 000; exec \"$0\" \"$@\"", env!("CARGO_BIN_EXE_postkey")]).args(arguments);
+        command.args(["-c", "umask 000; exec \"$0\" \"$@\"", program()]).args(arguments);
         command.env_clear().env("HOME", home).current_dir(home);
         command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
         let mut child = command.spawn().expect("a process");
