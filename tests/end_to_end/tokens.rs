@@ -129,6 +129,24 @@ async fn a_client_that_hangs_up_does_not_take_the_new_token_with_it() {
 }
 
 #[tokio::test]
+async fn a_mail_server_that_fails_meanwhile_does_not_take_the_new_token_with_it() {
+    let mut house = House::open().await;
+    house.pass(LIFE);
+    let before = expires(&house).await;
+    house.provider.change(|settings| {
+        settings.token_endpoint = TokenEndpoint::Delay(Duration::from_millis(200));
+        settings.pop3.close_at_connect = true;
+    });
+    let reply = house.try_login(Protocol::Pop3).await;
+    assert!(reply.starts_with("-ERR [SYS/TEMP]"), "{reply}");
+    until("the keeping of the token", async || expires(&house).await != before).await;
+    house.provider.change(|settings| settings.pop3.close_at_connect = false);
+    house.restart().await;
+    house.logged_in(Protocol::Pop3).await.prove().await;
+    assert_eq!(house.provider.requests(), [REFRESH]);
+}
+
+#[tokio::test]
 async fn while_the_token_lives_nobody_notices_that_the_token_endpoint_is_down() {
     let house = House::open().await;
     house.pass(LIFE - 120);
