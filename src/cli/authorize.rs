@@ -26,14 +26,15 @@ use crate::web::redirect::{Arrival, Outcome, RedirectListener};
 /// type into a mail program.
 pub async fn run(config: &Config, address: &str, options: AuthorizeOptions) -> Result<(), Failed> {
     let plan = Plan::new(config, address, &options)?;
-    let hand = Hand::reach(config).await?;
-    let status = hand.status().await?;
+    // The vault is not held while a person is waited for: a daemon may want to start.
+    let status = Hand::reach(config).await?.status().await?;
     let mut input = Input::new();
     let first = plan.first_password(&status, &options, &mut input).await?;
     let tokens = plan.ask_person(&options, input).await?;
     say("\nAuthorized. Logging in with the new token:");
     let named = first.as_ref().map(|password| (options.password_name.clone(), password));
     let authorized = Authorized::new(&plan.authorization(tokens), named);
+    let hand = Hand::reach(config).await?;
     let probes = hand.ask(Request::Authorize(Box::new(authorized))).await?.tested()?;
     let result = report(&probes);
     show_settings(&plan, config, &status, first.as_ref());
