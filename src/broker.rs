@@ -206,18 +206,16 @@ impl Broker {
     }
 
     /// Notes what a server offers before login: our next login need not ask, and the next client is promised it.
-    pub fn learn(&self, account: &Account, protocol: Protocol, capabilities: &Capabilities) {
+    pub async fn learn(&self, account: &Account, protocol: Protocol, capabilities: &Capabilities) {
         lock(&account.heard).insert(protocol, (Instant::now(), capabilities.clone()));
         let is_known = |record: Arc<vault::Account>| record.known.get(protocol.name()) == Some(&capabilities.0);
         if self.vault.account(&account.address).is_some_and(is_known) {
             return;
         }
         let (vault, address, list) = (Arc::clone(&self.vault), account.address.clone(), capabilities.0.clone());
-        tokio::task::spawn_blocking(move || {
-            if let Err(error) = vault.learn(&address, protocol, list) {
-                warn!(account = address, %error, "what the provider's server offers could not be noted");
-            }
-        });
+        if let Err(error) = blocking(move || vault.learn(&address, protocol, list)).await {
+            warn!(account = account.address, %error, "what the provider's server offers could not be noted");
+        }
     }
 
     /// How to reach a provider; set up at its first use.

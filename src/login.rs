@@ -32,28 +32,34 @@ pub async fn log_in(
     client_name: Option<&str>,
 ) -> Result<(Connection, Acceptance), Refusal> {
     let server = Target::new(&account.reach, protocol, client_name)?;
-    let mut refused = None;
+    let (mut refused, mut ask) = (None, false);
     loop {
-        let heard = account.heard(protocol);
+        let heard = if ask { Capabilities::default() } else { account.heard(protocol) };
         let (held, ready) = tokio::try_join!(broker.bearer(account, refused), server.reach(&heard))?;
         if ready.capabilities != heard {
-            broker.learn(account, protocol, &ready.capabilities);
+            broker.learn(account, protocol, &ready.capabilities).await;
         }
         let answer = ready.authenticate(account.bearer(&held)).await;
         if !matches!(answer, Ok(Answer::Accepted(..))) {
+            // The server may not be any more as it was heard to be.
             account.unlearn(protocol);
         }
-        match answer? {
-            Answer::Accepted(connection, acceptance) => {
+        match answer {
+            Ok(Answer::Accepted(connection, acceptance)) => {
                 broker.worked(account, held.generation);
                 return Ok((connection, acceptance));
             }
-            Answer::Rejected(rejection) if rejection.verdict == Verdict::Token && refused.is_none() => {
+            Ok(Answer::Rejected(rejection)) if rejection.verdict == Verdict::Token && refused.is_none() => {
                 debug!(account = account.address, said = rejection.said, "the token was refused; trying a new one");
                 refused = Some(held.generation);
             }
-            Answer::Rejected(rejection) => return Err(server.rejected(&rejection)),
+            Ok(Answer::Rejected(rejection)) => return Err(server.rejected(&rejection)),
+            Err(Trouble::Fault(Fault::NoMechanism(said))) if !heard.0.is_empty() => {
+                debug!(account = account.address, said, "the mechanism was refused; asking for the list");
+            }
+            Err(trouble) => return Err(trouble.refusal(&server.server.host)),
         }
+        ask = true;
     }
 }
 
@@ -70,7 +76,6 @@ struct Ready {
     connection: Connection,
     dialogue: Box<dyn Upstream>,
     capabilities: Capabilities,
-    host: String,
 }
 
 /// What a server says to a bearer.
@@ -91,10 +96,7 @@ impl<'a> Target<'a> {
 
     /// Connects, and gets the server ready for AUTH.
     async fn reach(&self, known: &Capabilities) -> Result<Ready, Refusal> {
-        let ready = match timeout(REACH, self.try_reach(known)).await {
-            Ok(ready) => ready,
-            Err(_) => Err(Trouble::Silent),
-        };
+        let ready = timeout(REACH, self.try_reach(known)).await.unwrap_or(Err(Trouble::Silent));
         ready.map_err(|trouble| trouble.refusal(&self.server.host))
     }
 
@@ -116,7 +118,7 @@ impl<'a> Target<'a> {
             };
         }
         match event {
-            Event::Ready(capabilities) => Ok(Ready { connection, dialogue, capabilities, host: host.clone() }),
+            Event::Ready(capabilities) => Ok(Ready { connection, dialogue, capabilities }),
             event => Err(event.into()),
         }
     }
@@ -136,22 +138,15 @@ impl<'a> Target<'a> {
 
 impl Ready {
     /// Sends the bearer and waits for the answer.
-    async fn authenticate(mut self, bearer: Bearer) -> Result<Answer, Refusal> {
-        let answer = match timeout(ANSWER, self.try_authenticate(bearer)).await {
-            Ok(answer) => answer,
-            Err(_) => Err(Trouble::Silent),
-        };
-        match answer.map_err(|trouble| trouble.refusal(&self.host))? {
-            Ok(acceptance) => Ok(Answer::Accepted(self.connection, acceptance)),
-            Err(rejection) => Ok(Answer::Rejected(rejection)),
-        }
+    async fn authenticate(self, bearer: Bearer) -> Result<Answer, Trouble> {
+        timeout(ANSWER, self.try_authenticate(bearer)).await.unwrap_or(Err(Trouble::Silent))
     }
 
-    async fn try_authenticate(&mut self, bearer: Bearer) -> Result<Result<Acceptance, Rejection>, Trouble> {
+    async fn try_authenticate(mut self, bearer: Bearer) -> Result<Answer, Trouble> {
         self.dialogue.authenticate(bearer, &mut self.connection.out).map_err(Trouble::Fault)?;
         match self.connection.converse(&mut *self.dialogue).await? {
-            Event::Accepted(acceptance) => Ok(Ok(acceptance)),
-            Event::Rejected(rejection) => Ok(Err(rejection)),
+            Event::Accepted(acceptance) => Ok(Answer::Accepted(self.connection, acceptance)),
+            Event::Rejected(rejection) => Ok(Answer::Rejected(rejection)),
             event => Err(event.into()),
         }
     }

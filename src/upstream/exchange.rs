@@ -2,7 +2,7 @@
 
 use zeroize::Zeroizing;
 
-use super::{Fault, send};
+use super::{Event, Fault, Rejection, Verdict, send};
 use crate::protocol::Mechanism;
 use crate::wire::{Bearer, printable, sasl};
 
@@ -57,6 +57,14 @@ impl Exchange {
                 Ok(Self::Answered)
             }
             Self::Answered => Err(Fault::Protocol("goes on challenging after it has had its answer")),
+        }
+    }
+
+    /// The server's no. Without the message it cannot be about the token, so it is about the mechanism.
+    pub(super) fn refused(&self, rejection: Rejection) -> Event {
+        match (self, rejection.verdict) {
+            (Self::Begun(..), Verdict::Token) => Event::Unexpected(Fault::NoMechanism(rejection.said)),
+            _ => Event::Rejected(rejection),
         }
     }
 

@@ -4,7 +4,7 @@ use std::mem;
 
 use super::exchange::Exchange;
 use super::verdict::{bracketed, judge};
-use super::{Allowance, Approach, Event, Fault, LINE, NOT_READY, Upstream, Verdict, capabilities, send};
+use super::{Allowance, Approach, Event, Fault, LINE, NOT_READY, Rejection, Upstream, Verdict, capabilities, send};
 use crate::protocol::Security;
 use crate::wire::{Acceptance, Bearer, Capabilities, Dialogue, Frame, Want};
 
@@ -117,7 +117,9 @@ impl Imap {
                 let capabilities = self.newest(reply.text);
                 Ok((State::Over, Some(Event::Accepted(Acceptance { capabilities }))))
             }
-            (Kind::Tagged, "NO" | "BAD", State::Authenticating(_)) => Ok((State::Over, Some(rejected(reply)))),
+            (Kind::Tagged, "NO" | "BAD", State::Authenticating(exchange)) => {
+                Ok((State::Over, Some(exchange.refused(rejection(reply)))))
+            }
             _ => Err(Fault::Protocol("sent a line that answers nothing we said")),
         }
     }
@@ -209,9 +211,9 @@ fn ready(list: Capabilities) -> (State, Option<Event>) {
 }
 
 /// BAD is a server that is out of step (Exchange under load), NO is about the token.
-fn rejected(reply: &Reply) -> Event {
+fn rejection(reply: &Reply) -> Rejection {
     let otherwise = if reply.word == "NO" { Verdict::Token } else { Verdict::Temporary };
-    Event::Rejected(judge(bracketed(reply.text), reply.text, otherwise))
+    judge(bracketed(reply.text), reply.text, otherwise)
 }
 
 /// The list in the response code `[CAPABILITY ...]`, if the text begins with that.

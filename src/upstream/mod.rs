@@ -55,7 +55,7 @@ pub enum Fault {
     NoStartTls,
     /// The server says that we are logged in already, which cannot be (IMAP PREAUTH).
     PreAuth,
-    /// The server offers none of the mechanisms that may carry the bearer; what it does offer.
+    /// The server offers none of the mechanisms that may carry the bearer, or takes it not any more; what it does offer, or says.
     NoMechanism(String),
     /// The server broke its protocol; what it did.
     Protocol(&'static str),

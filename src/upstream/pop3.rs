@@ -88,8 +88,8 @@ impl Pop3 {
             (Reply::Ok, State::Authenticating(exchange)) if exchange.is_sent() => {
                 Ok((State::Over, Some(Event::Accepted(Acceptance::default()))))
             }
-            (Reply::Err(text), State::Authenticating(_)) => {
-                Ok((State::Over, Some(Event::Rejected(judge(bracketed(text), text, Verdict::Token)))))
+            (Reply::Err(text), State::Authenticating(exchange)) => {
+                Ok((State::Over, Some(exchange.refused(judge(bracketed(text), text, Verdict::Token)))))
             }
             _ => Err(Fault::Protocol("sent a line that answers nothing we said")),
         }

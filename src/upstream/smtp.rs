@@ -68,7 +68,7 @@ impl Smtp {
             (235, State::Authenticating(exchange)) if exchange.is_sent() => {
                 Ok((State::Over, Some(Event::Accepted(Acceptance::default()))))
             }
-            (400..=599, State::Authenticating(_)) => Ok((State::Over, Some(Event::Rejected(reply.judge())))),
+            (400..=599, State::Authenticating(exchange)) => Ok((State::Over, Some(exchange.refused(reply.judge())))),
             (400..=599, _) => Err(Fault::Busy(self.approach.quote(&reply.text()))),
             _ => Err(Fault::Protocol("sent a reply that answers nothing we said")),
         }

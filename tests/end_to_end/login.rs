@@ -50,6 +50,19 @@ async fn the_provider_decides_about_the_mechanism() {
     }
 }
 
+/// What a server offers is not asked at each login; that it offers something else now does not fail any.
+#[tokio::test]
+async fn a_provider_may_change_its_mechanisms() {
+    let house = House::open().await;
+    for mechanism in [Mechanism::OAuthBearer, Mechanism::XOAuth2] {
+        for protocol in [Protocol::Pop3, Protocol::Smtp] {
+            house.provider.change(|settings| settings.server_mut(protocol).mechanisms = vec![mechanism]);
+            house.logged_in(protocol).await.prove().await;
+        }
+    }
+    assert_eq!(house.provider.token_requests("refresh_token"), 0, "the token was not to blame");
+}
+
 #[tokio::test]
 async fn a_provider_that_offers_something_else_than_before_costs_one_login_at_most() {
     let house = House::open().await;
