@@ -50,7 +50,6 @@ const WORDS: &[(&str, &[&str])] = &[
             "vault",
             // writes the SASL message
             "wire/sasl.rs",
-            "secret.rs",
         ],
     ),
     ("unsafe ", &[]),
