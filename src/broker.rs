@@ -23,19 +23,12 @@ use crate::token::TokenSet;
 use crate::vault::password::Password;
 use crate::vault::{self, Authorization, Ended, Unlocked, Vault, VaultError};
 use crate::wire::{Bearer, Capabilities, Credentials, Reason, Refusal};
-use patience::Tries;
+use patience::{Refreshes, Tries};
 pub use reach::Reach;
 
 /// How long a refresh is waited for while the token at hand still works: a new one is better, for it does not end soon, but
 /// not at the price of a login.
 const WHILE_ALIVE: Duration = Duration::from_secs(3);
-
-/// How long a failed refresh stands where somebody has to change a setting first.
-const AFTER_MISCONFIGURED: Duration = Duration::from_secs(60);
-
-/// The least time between two refreshes of tokens that the provider refused though they were fresh: if the first did not
-/// help, the next will not, and Microsoft counts loops.
-const BETWEEN_FORCED: Duration = Duration::from_secs(60);
 
 /// How long what a server was heard to offer spares the question, and with it a round trip of each login.
 const HEARSAY: Duration = Duration::from_secs(24 * 3600);
@@ -46,6 +39,9 @@ const REMEMBERED: usize = 4096;
 /// Argon2 computations at a time, each 19 MiB and a core for 20 ms: one core stays free for the sessions.
 const DERIVATIONS: usize = 1;
 
+/// Logins that may wait for a refresh at a time; more than there are sessions.
+const REFRESHES: u32 = 1 << 20;
+
 /// Owns the vault, and what has been taken out of it since the start.
 pub struct Broker {
     config: Arc<Config>,
@@ -55,6 +51,7 @@ pub struct Broker {
     fingerprint_key: Secret,
     open: Mutex<Open>,
     derivations: Semaphore,
+    refreshing: Semaphore,
     reaches: Mutex<HashMap<String, Arc<Reach>>>,
 }
 
@@ -92,17 +89,6 @@ pub struct Held {
     client_secret: Option<Secret>,
 }
 
-/// How the last refreshes went.
-#[derive(Default)]
-struct Refreshes {
-    /// The last failure, and until when it stands.
-    failure: Option<(Instant, Refusal)>,
-    /// How many have failed since one succeeded.
-    failed: u32,
-    /// When a token that the provider had refused was last replaced.
-    forced: Option<Instant>,
-}
-
 impl Broker {
     /// A broker for this vault.
     pub fn new(config: Arc<Config>, vault: Vault, clock: Clock) -> Self {
@@ -113,6 +99,7 @@ impl Broker {
             fingerprint_key: Secret::new(vault::random::<32>().to_vec()),
             open: Mutex::default(),
             derivations: Semaphore::new(DERIVATIONS),
+            refreshing: Semaphore::new(REFRESHES as usize),
             reaches: Mutex::default(),
         }
     }
@@ -165,7 +152,11 @@ impl Broker {
         // A task of its own: a client that hangs up must not take a rotated refresh token with it.
         let (broker, account) = (Arc::clone(self), Arc::clone(account));
         let alive = account.alive(refused, self.clock.now());
-        let refresh = tokio::spawn(async move { broker.refresh(&account, refused).await });
+        let refresh = tokio::spawn(async move {
+            // The semaphore is never closed.
+            let _permit = broker.refreshing.acquire().await;
+            broker.refresh(&account, refused).await
+        });
         let refreshed = match alive {
             Some(held) => timeout(WHILE_ALIVE, refresh).await.unwrap_or(Ok(Ok(held))),
             None => refresh.await,
@@ -199,19 +190,33 @@ impl Broker {
         .await?;
         info!(account = authorization.address, "authorized");
         // Its provider and its registration may be others now.
-        self.withdraw(&authorization.address);
+        self.forget(&authorization.address);
         let held = Held { tokens: authorization.tokens, generation, client_secret: authorization.client_secret };
         let account = Arc::new(self.account(&authorization.address, held)?);
         lock(&self.open).accounts.insert(authorization.address, Arc::clone(&account));
         Ok(account)
     }
 
-    /// Forgets which passwords of an account were right, and its tokens in memory: one of them has been taken away.
+    /// Forgets which passwords of an account were right: one of them has been taken away. Its tokens stay: a refresh that
+    /// is under way has to be the only one.
     pub fn withdraw(&self, address: &str) {
         let mut open = lock(&self.open);
         open.withdrawals += 1;
-        open.accounts.remove(address);
         open.checked.retain(|_, account| account.address != address);
+    }
+
+    /// Forgets an account altogether.
+    pub fn forget(&self, address: &str) {
+        self.withdraw(address);
+        lock(&self.open).accounts.remove(address);
+    }
+
+    /// Waits for the refreshes that are under way, and lets no other begin: a process that ends with a rotated refresh
+    /// token on the wire has lost the authorization.
+    pub async fn finish(&self) {
+        if let Ok(all) = self.refreshing.acquire_many(REFRESHES).await {
+            all.forget();
+        }
     }
 
     /// Notes what a server offers before login: our next login need not ask, and the next client is promised it.
@@ -287,7 +292,7 @@ impl Broker {
         if let Some(held) = account.fresh(refused, self.clock.now()) {
             return Ok(held);
         }
-        let outcome = match refreshes.standing(refused) {
+        let outcome = match refreshes.standing(refused.is_some()) {
             Some(refusal) => Err(refusal),
             None => self.refresh_now(account, &mut refreshes, refused.is_some()).await,
         };
@@ -313,10 +318,10 @@ impl Broker {
             Ok(registration) => self.request(account, &registration, &held, forced).await,
             Err(failure) => Err(failure),
         };
-        refreshes.forced = if forced { Some(Instant::now()) } else { refreshes.forced };
+        refreshes.ended(forced);
         match result {
             Ok(tokens) => {
-                (refreshes.failure, refreshes.failed) = (None, 0);
+                refreshes.succeeded();
                 Ok(self.keep(account, &held, tokens).await)
             }
             Err(failure) => Err(self.failed(account, refreshes, held.generation, failure).await),
@@ -371,25 +376,18 @@ impl Broker {
     /// What a failed refresh means for those who wait, and for those who come next.
     async fn failed(&self, account: &Account, refreshes: &mut Refreshes, generation: u64, failure: Failure) -> Refusal {
         warn!(account = account.address, %failure, "the access token cannot be refreshed");
-        refreshes.failed = refreshes.failed.saturating_add(1);
-        let (stands, refusal) = match &failure {
-            Failure::Temporary(trouble, why) => (
-                patience::stands(*trouble, refreshes.failed),
-                Refusal::new(Reason::Unavailable, format!("Try later: {why}.")),
-            ),
-            Failure::Misconfigured(why) => (
-                AFTER_MISCONFIGURED,
-                Refusal::new(
-                    Reason::AuthorizationEnded,
-                    format!("postkey's settings for {} need care: {why}.", account.address),
-                ),
-            ),
+        let refusal = match &failure {
+            Failure::Temporary(_, why) => Refusal::new(Reason::Unavailable, format!("Try later: {why}.")),
+            Failure::Misconfigured(why) => {
+                let text = format!("postkey's settings for {} need care: {why}.", account.address);
+                Refusal::new(Reason::AuthorizationEnded, text)
+            }
             Failure::Ended(why) => {
                 self.note_end(account, generation, why).await;
-                (Duration::ZERO, account.ended(why))
+                account.ended(why)
             }
         };
-        refreshes.failure = Some((Instant::now() + stands, refusal.clone()));
+        refreshes.failed(&failure, refusal.clone());
         refusal
     }
 
@@ -462,17 +460,6 @@ impl Account {
     fn ended(&self, why: &str) -> Refusal {
         let text = format!("Run `postkey authorize {}`: its authorization has ended ({why}).", self.address);
         Refusal::new(Reason::AuthorizationEnded, text)
-    }
-}
-
-impl Refreshes {
-    /// The refusal that stands, if a refresh now would be one too many.
-    fn standing(&self, refused: Option<u64>) -> Option<Refusal> {
-        let now = Instant::now();
-        if refused.is_some() && self.forced.is_some_and(|last| now.duration_since(last) < BETWEEN_FORCED) {
-            return Some(Refusal::new(Reason::TokenRefused, "The provider refuses a token that it has just issued."));
-        }
-        self.failure.as_ref().filter(|(until, _)| now < *until).map(|(_, refusal)| refusal.clone())
     }
 }
 

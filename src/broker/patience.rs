@@ -4,8 +4,9 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use crate::oauth::Trouble;
+use crate::oauth::{Failure, Trouble};
 use crate::vault;
+use crate::wire::{Reason, Refusal};
 
 /// Requests for one refresh, at most.
 const TRIES: u32 = 3;
@@ -26,6 +27,57 @@ const LONGEST: Duration = Duration::from_secs(60);
 
 /// How long it stands at most where the server itself says how long. An hour without mail is what a person would bear.
 const LONGEST_ASKED: Duration = Duration::from_secs(3600);
+
+/// How long a failed refresh stands where somebody has to change a setting first.
+const AFTER_MISCONFIGURED: Duration = Duration::from_secs(60);
+
+/// The least time between two refreshes of tokens that the provider refused though they were fresh: if the first did not
+/// help, the next will not, and Microsoft counts loops.
+const BETWEEN_FORCED: Duration = Duration::from_secs(60);
+
+/// How the last refreshes of an account went.
+#[derive(Default)]
+pub(super) struct Refreshes {
+    /// The last failure, and until when it stands.
+    failure: Option<(Instant, Refusal)>,
+    /// How many have failed since one succeeded.
+    in_a_row: u32,
+    /// When a token that the provider had refused was last replaced.
+    forced: Option<Instant>,
+}
+
+impl Refreshes {
+    /// The refusal that stands, if a refresh now would be one too many. `forced` is one of a token that is still fresh.
+    pub(super) fn standing(&self, forced: bool) -> Option<Refusal> {
+        let now = Instant::now();
+        if forced && self.forced.is_some_and(|last| now.duration_since(last) < BETWEEN_FORCED) {
+            return Some(Refusal::new(Reason::TokenRefused, "The provider refuses a token that it has just issued."));
+        }
+        self.failure.as_ref().filter(|(until, _)| now < *until).map(|(_, refusal)| refusal.clone())
+    }
+
+    /// A refresh has come to an end, good or bad.
+    pub(super) fn ended(&mut self, forced: bool) {
+        self.forced = if forced { Some(Instant::now()) } else { self.forced };
+    }
+
+    /// The server can be asked whenever it is needed.
+    pub(super) fn succeeded(&mut self) {
+        (self.failure, self.in_a_row) = (None, 0);
+    }
+
+    /// Those who ask next get the same refusal, for a while.
+    pub(super) fn failed(&mut self, failure: &Failure, refusal: Refusal) {
+        self.in_a_row = self.in_a_row.saturating_add(1);
+        let stands = match failure {
+            Failure::Temporary(trouble, _) => stands(*trouble, self.in_a_row),
+            Failure::Misconfigured(_) => AFTER_MISCONFIGURED,
+            // The vault knows, and nothing is asked any more.
+            Failure::Ended(_) => Duration::ZERO,
+        };
+        self.failure = Some((Instant::now() + stands, refusal));
+    }
+}
 
 /// The tries of one refresh.
 pub(super) struct Tries {
@@ -58,7 +110,7 @@ impl Tries {
 
 /// How long the last of so many failures in a row stands. A server that is not reached is not spared by waiting, and its
 /// return should be noticed soon.
-pub(super) fn stands(trouble: Trouble, in_a_row: u32) -> Duration {
+fn stands(trouble: Trouble, in_a_row: u32) -> Duration {
     let grown = FIRST.saturating_mul(1 << in_a_row.saturating_sub(1).min(10)).min(LONGEST);
     match trouble {
         Trouble::Unreachable => FIRST,
