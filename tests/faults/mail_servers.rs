@@ -65,7 +65,6 @@ async fn every_fault(security: Security) {
     for (stage, fault) in cases(security) {
         servers.go_wrong(Some((stage, fault)));
         let what = format!("{security:?} {stage:?} {fault:?}");
-        let begun = std::time::Instant::now();
         let mut logins = begin_logins(&house).await;
         let seconds = answered(&mut logins, TRY_LATER, &what).await;
         assert!(seconds <= if stage == Stage::Auth { ALL } else { REACH }, "{what}: {seconds} s");
@@ -74,7 +73,6 @@ async fn every_fault(security: Security) {
         are_well(&mut bystanders).await;
         drop(logins);
         before.are_all(&what).await;
-        eprintln!("{what} {seconds} {:?}", begun.elapsed());
     }
     servers.go_wrong(None);
     are_well(&mut self::bystanders(&house).await).await;
@@ -169,7 +167,8 @@ async fn a_server_that_is_strange_after_its_yes_is_for_its_client() {
 #[tokio::test]
 async fn a_name_that_does_not_exist() {
     // With an empty label it is none, and nobody is asked for it.
-    let house = House::with(Security::Tls, |config| config.replace("host = \"localhost\"", "host = \"no..name\"")).await;
+    let house =
+        House::with(Security::Tls, |config| config.replace("host = \"localhost\"", "host = \"no..name\"")).await;
     let seconds = answered(&mut begin_logins(&house).await, TRY_LATER, "no name").await;
     assert!(seconds <= REACH, "{seconds} s");
     let reply = house.try_login(Protocol::Pop3).await;

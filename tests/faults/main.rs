@@ -7,11 +7,10 @@
 mod support;
 
 mod certificates;
-// mod clock;
-// mod front;
+mod clock;
+mod front;
 mod mail_servers;
-// mod network;
-// mod relays;
+mod relays;
 mod server;
-// mod token_endpoint;
+mod token_endpoint;
 mod watch;

@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use postkey::protocol::{Protocol, Security};
 use socket2::SockRef;
-use tokio::io::{self, AsyncBufReadExt, AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, BufReader};
 use tempfile::TempDir;
+use tokio::io::{self, AsyncBufReadExt, AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, BufReader};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinSet;
 use tokio::time::timeout;
@@ -155,7 +155,8 @@ impl Session {
                 "CAPABILITY" | "CAPA" | "EHLO" => {
                     self.reach(Stage::Capabilities, &mut stream).await?;
                     let imap = format!("* CAPABILITY IMAP4rev1 STARTTLS SASL-IR AUTH=XOAUTH2\r\n{tag} OK yes");
-                    let list = [&*imap, "+OK\r\nSTLS\r\nSASL XOAUTH2\r\n.", "250-me\r\n250-STARTTLS\r\n250 AUTH XOAUTH2"];
+                    let list =
+                        [&*imap, "+OK\r\nSTLS\r\nSASL XOAUTH2\r\n.", "250-me\r\n250-STARTTLS\r\n250 AUTH XOAUTH2"];
                     self.say(&mut stream, list).await?;
                 }
                 "STARTTLS" | "STLS" => {
@@ -207,7 +208,9 @@ impl Session {
                 }
             },
             Fault::Garbage => {
-                stream.write_all(b"\xff\x00\x80garbage\r\n\x16\x03garbage\r\n\r\n\x1b[31m garbage \xf0\x9f\r\n").await?;
+                stream
+                    .write_all(b"\xff\x00\x80garbage\r\n\x16\x03garbage\r\n\r\n\x1b[31m garbage \xf0\x9f\r\n")
+                    .await?;
                 stream.flush().await?;
                 drain(stream).await?;
             }
