@@ -106,7 +106,7 @@ async fn unserved(port: u16, limit: u64) {
 async fn a_server_that_does_not_listen() {
     let socket = TcpSocket::new_v4().unwrap();
     socket.bind("127.0.0.1:0".parse().unwrap()).unwrap();
-    unserved(socket.local_addr().unwrap().port(), 5).await;
+    unserved(socket.local_addr().unwrap().port(), REACH).await;
 }
 
 #[tokio::test]

@@ -1,10 +1,11 @@
 //! A token endpoint that fails in every way: the client is answered in time, the refresh token is kept, and the server is
 //! left in peace.
 
+use std::pin::pin;
 use std::time::Duration;
 
 use postkey::protocol::Protocol;
-use tokio::time::Instant;
+use tokio::time::{Instant, timeout};
 
 use super::certificates::Flaw;
 use super::front::{Answer, Front};
@@ -228,11 +229,17 @@ async fn still_valid_is_still_good() {
     for (age, answer) in [(2879, Stall(Vec::new())), (2890, Reset), (3000, page("200 OK")), (3569, Stall(Vec::new()))] {
         front.set(answer);
         house.pass(age - std::mem::replace(&mut now, age));
-        for protocol in Protocol::ALL {
-            let mut login = begin_login(&house, protocol).await;
-            let (reply, seconds) = timed(login.answer()).await;
-            assert!(accepted(protocol, &reply), "{age}: {reply}");
-            assert!(seconds <= 3 + 3, "at the age of {age} s a login took {seconds} s");
+        let mut logins = begin_logins(&house).await;
+        let mut work = pin!(async {
+            for login in &mut logins {
+                let reply = login.answer().await;
+                assert!(accepted(login.protocol, &reply), "{age}: {reply}");
+            }
+        });
+        // Three seconds of the timers at most; what the machine takes comes on top.
+        if timeout(Duration::from_millis(500), &mut work).await.is_err() {
+            skip(Duration::from_secs(3)).await;
+            timeout(Duration::from_secs(6), work).await.expect("nobody waits longer for what is not needed");
         }
     }
     house.pass(2);

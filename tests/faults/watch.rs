@@ -20,7 +20,7 @@ pub const ACT: [&str; 3] = ["a NO [ALERT] ", "-ERR [SYS/PERM] ", "535 5.7.8 "];
 pub async fn timed<T>(work: impl Future<Output = T>) -> (T, u64) {
     let mut work = pin!(work);
     for seconds in 0..3600 {
-        let real = Duration::from_millis(if seconds == 0 { 100 } else { 5 });
+        let real = Duration::from_millis(if seconds == 0 { 200 } else { 5 });
         if let Ok(value) = tokio::time::timeout(real, &mut work).await {
             return (value, seconds);
         }
@@ -32,7 +32,7 @@ pub async fn timed<T>(work: impl Future<Output = T>) -> (T, u64) {
 /// A mail program that has sent its login, and has no patience of its own.
 pub struct Waiting {
     stream: BufReader<Box<dyn AsyncRead + Unpin>>,
-    protocol: Protocol,
+    pub protocol: Protocol,
 }
 
 /// Sends a login and does not wait for its answer.
