@@ -101,11 +101,12 @@ async fn trouble_at_the_token_endpoint_passes() {
         house.pass(LIFE);
         let mut program = house.program(protocol, Security::Clear).await;
         let troubles = [TokenEndpoint::Status(500), TokenEndpoint::Status(429), TokenEndpoint::Html];
-        for (count, trouble) in (1..).zip(troubles) {
+        // Three requests where the trouble may be a short one; and each failure stands longer than the one before.
+        for ((count, stands), trouble) in [(3, 5), (4, 10), (5, 20)].into_iter().zip(troubles) {
             house.provider.change(|settings| settings.token_endpoint = trouble);
             refused(&mut program, &house, TRY_LATER).await;
             assert_eq!(house.provider.requests().len(), count);
-            skip(Duration::from_secs(6)).await;
+            skip(Duration::from_secs(stands)).await;
         }
         house.provider.change(|settings| settings.token_endpoint = TokenEndpoint::Normal);
         let_in(&mut program, &house).await;
@@ -120,7 +121,7 @@ async fn a_token_endpoint_that_never_answers_is_not_waited_for_for_ever() {
     let mut program = house.program(Protocol::Pop3, Security::Clear).await;
     program.client.ask(&format!("USER {ANN}")).await;
     program.client.say(&format!("PASS {}", house.password)).await;
-    until("a request for a token", || house.provider.requests().len() == 1).await;
+    until("a request for a token", async || house.provider.requests().len() == 1).await;
     skip(Duration::from_secs(31)).await;
     program.client.expect(TRY_LATER[Protocol::Pop3 as usize]).await;
 
