@@ -1,7 +1,9 @@
 //! Local ports: binding them, and accepting from them whatever happens.
 
+use std::fs::File;
 use std::io;
 use std::net::SocketAddr;
+use std::os::fd::OwnedFd;
 use std::time::Duration;
 
 use socket2::SockRef;
@@ -27,20 +29,60 @@ pub fn bind(address: SocketAddr) -> io::Result<TcpListener> {
     socket.listen(BACKLOG)
 }
 
-/// The next connection. Errors do not end a listener: those of a single connection are passed over, and when the system
-/// has run out of something it is given a moment.
-pub async fn accept(listener: &TcpListener) -> (TcpStream, SocketAddr) {
-    loop {
-        match listener.accept().await {
-            Ok((socket, peer)) if may_come(listener, peer) => return (socket, peer),
-            Ok((_, peer)) => warn!(%peer, "a connection from elsewhere reached a loopback port and was closed"),
-            Err(error) if is_of_one_connection(&error) => {}
-            Err(error) => {
-                warn!(%error, "cannot accept a connection; trying again");
-                tokio::time::sleep(BREATH).await;
+/// A local port, and a descriptor kept for the client that comes when no other is left.
+pub struct Listener {
+    socket: TcpListener,
+    spare: Option<OwnedFd>,
+}
+
+/// A connection that has come.
+pub struct Arrival {
+    /// The connection.
+    pub socket: TcpStream,
+    /// Who it is.
+    pub peer: SocketAddr,
+    /// Whether it has the spare descriptor: it should be told so and closed before the next one is accepted.
+    pub is_surplus: bool,
+}
+
+impl Listener {
+    /// Takes over a bound port.
+    pub fn new(socket: TcpListener) -> Self {
+        Self { socket, spare: spare() }
+    }
+
+    /// The next connection. Errors do not end a listener: those of a single connection are passed over, the spare
+    /// descriptor is for the case that no other is left, and when that is gone too, the system is given a moment.
+    pub async fn accept(&mut self) -> Arrival {
+        let mut is_surplus = false;
+        loop {
+            if !is_surplus && self.spare.is_none() {
+                self.spare = spare();
+            }
+            match self.socket.accept().await {
+                Ok((socket, peer)) if may_come(&self.socket, peer) => return Arrival { socket, peer, is_surplus },
+                Ok((_, peer)) => warn!(%peer, "a connection from elsewhere reached a loopback port and was closed"),
+                Err(error) if is_of_one_connection(&error) => {}
+                Err(error) if is_out_of_descriptors(&error) && self.spare.take().is_some() => is_surplus = true,
+                Err(error) => {
+                    warn!(%error, "cannot accept a connection; trying again");
+                    tokio::time::sleep(BREATH).await;
+                    is_surplus = false;
+                }
             }
         }
     }
+}
+
+/// A descriptor that stands for nothing.
+fn spare() -> Option<OwnedFd> {
+    File::open("/dev/null").map(OwnedFd::from).ok()
+}
+
+/// Of this process, or of the whole system, accept(2).
+fn is_out_of_descriptors(error: &io::Error) -> bool {
+    use rustix::io::Errno;
+    [Errno::MFILE, Errno::NFILE].into_iter().any(|errno| error.raw_os_error() == Some(errno.raw_os_error()))
 }
 
 /// With `route_localnet` set, the kernel delivers foreign packets to loopback ports (CVE-2020-8558).

@@ -6,6 +6,8 @@
 mod support;
 
 mod command_line;
+mod defects;
+mod goodbye;
 mod login;
 mod pipelining;
 mod refusals;
