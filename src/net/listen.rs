@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use socket2::SockRef;
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
+use tokio::time::timeout;
 use tracing::warn;
 
 /// Connections that may wait for us to accept them: a mail program opens 5 at once, and there may be many of them.
@@ -54,20 +55,21 @@ impl Listener {
     /// The next connection. Errors do not end a listener: those of a single connection are passed over, the spare
     /// descriptor is for the case that no other is left, and when that is gone too, the system is given a moment.
     pub async fn accept(&mut self) -> Arrival {
-        let mut is_surplus = false;
         loop {
-            if !is_surplus && self.spare.is_none() {
-                self.spare = spare();
+            self.spare = self.spare.take().or_else(spare);
+            let (mut accepted, mut is_surplus) = (self.socket.accept().await, false);
+            if accepted.as_ref().is_err_and(is_out_of_descriptors) && self.spare.take().is_some() {
+                // accept(2) fails like this even when nobody waits; then the spare one is kept.
+                let Ok(again) = timeout(Duration::ZERO, self.socket.accept()).await else { continue };
+                (accepted, is_surplus) = (again, true);
             }
-            match self.socket.accept().await {
+            match accepted {
                 Ok((socket, peer)) if may_come(&self.socket, peer) => return Arrival { socket, peer, is_surplus },
                 Ok((_, peer)) => warn!(%peer, "a connection from elsewhere reached a loopback port and was closed"),
                 Err(error) if is_of_one_connection(&error) => {}
-                Err(error) if is_out_of_descriptors(&error) && self.spare.take().is_some() => is_surplus = true,
                 Err(error) => {
                     warn!(%error, "cannot accept a connection; trying again");
                     tokio::time::sleep(BREATH).await;
-                    is_surplus = false;
                 }
             }
         }

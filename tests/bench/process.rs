@@ -86,9 +86,10 @@ impl Process {
         self.descriptors()
     }
 
-    /// How many threads it has.
-    pub fn threads(&self) -> io::Result<usize> {
-        entries(self.id(), "task")
+    /// How many threads it has, by name.
+    pub fn threads(&self) -> io::Result<Vec<String>> {
+        let tasks = fs::read_dir(format!("/proc/{}/task", self.0.id()))?;
+        tasks.map(|task| fs::read_to_string(task?.path().join("comm"))).collect()
     }
 
     fn proc(&self, file: &str) -> io::Result<String> {

@@ -30,7 +30,7 @@ async fn who_says_quit_and_hangs_up_at_once_has_deleted() {
             let mut program = marked(&house, security).await;
             program.client.say("QUIT").await;
             drop(program);
-            until("the deletion", || house.provider.mailbox(ANN).is_empty()).await;
+            until("the deletion", async || house.provider.mailbox(ANN).is_empty()).await;
         }
     }
 }
@@ -74,7 +74,7 @@ async fn quit_counts_even_if_a_reset_follows_it() {
         let mut stream = marked_and_deaf(&house).await;
         stream.write_all(b"QUIT\r\n").await.unwrap();
         drop(stream);
-        until("the deletion", || house.provider.mailbox(ANN).is_empty()).await;
+        until("the deletion", async || house.provider.mailbox(ANN).is_empty()).await;
     }
 }
 

@@ -17,9 +17,12 @@ use crate::report::Report;
 /// How many clients log in at a time.
 const AT_ONCE: usize = 16;
 
-/// Worker threads for two cores, the main thread, sled's own; and a few of those that wait for the disk, which come when
-/// there is work and go ten seconds after it.
+/// One thread for each core, the main thread, and those that wait for the disk: they come when there is work, and go ten
+/// seconds after it.
 const THREADS: f64 = 8.0;
+
+/// sled starts as many by itself as it likes to write with, however many sessions there are.
+const SLEDS: f64 = 8.0;
 
 /// All hold still while some of them, in turn, do a NOOP; in the end everybody does.
 pub async fn idle(stage: &Stage<'_>, report: &mut Report) -> io::Result<()> {
@@ -50,7 +53,7 @@ pub async fn idle(stage: &Stage<'_>, report: &mut Report) -> io::Result<()> {
     report.at_least("idle: sessions, two descriptors each", count as f64, stage.load.idle.min(9900) as f64, "sessions");
     report.at_most("idle: sessions that were lost", lost as f64, 0.0, "sessions");
     report.at_most("idle: memory", (process.resident()? - empty) / count as f64, 32.0, "KiB a session");
-    report.at_most("idle: threads", threads as f64, THREADS, "threads");
+    count_threads("idle", &threads, report);
     report.note("idle: sampled NOOPs", times.len() as f64, "commands");
     report.at_most("idle: NOOP, 99th percentile", times[times.len() * 99 / 100], 50.0, "ms");
     let before_the_end = process.descriptors()?;
@@ -75,8 +78,14 @@ pub async fn churn(stage: &Stage<'_>, report: &mut Report) -> io::Result<()> {
     report.at_most("churn: clients that were not served", failed as f64, 0.0, "clients");
     report.at_most("churn: descriptors more than before", after as f64 - descriptors as f64, 2.0, "descriptors");
     report.at_most("churn: memory more than before", (process.resident()? / resident - 1.0) * 100.0, 5.0, "%");
-    report.at_most("churn: threads", process.threads()? as f64, THREADS, "threads");
+    count_threads("churn", &process.threads()?, report);
     Ok(())
+}
+
+fn count_threads(part: &str, threads: &[String], report: &mut Report) {
+    let sleds = threads.iter().filter(|name| name.starts_with("sled")).count();
+    report.at_most(&format!("{part}: threads"), (threads.len() - sleds) as f64, THREADS, "threads");
+    report.at_most(&format!("{part}: sled's threads"), sleds as f64, SLEDS, "threads");
 }
 
 /// How many came, how many of them failed, and how long it took.

@@ -113,11 +113,14 @@ async fn told(way: &Way, part: &str, report: &mut Report) {
     }
 }
 
-/// All that a server says to somebody who says nothing.
+/// The line with which a server meets somebody who says nothing; it fails if it was a goodbye and nothing came of it.
 async fn hear(way: &Way, protocol: Protocol) -> io::Result<String> {
     let mut stream = BufReader::new(TcpStream::connect(("127.0.0.1", way.ports.of(protocol))).await?);
     let mut said = String::new();
-    while stream.read_line(&mut said).await? > 0 {}
+    stream.read_line(&mut said).await?;
+    if said.starts_with(NO_ROOM[protocol as usize]) {
+        stream.read_to_end(&mut Vec::new()).await?;
+    }
     Ok(said)
 }
 

@@ -4,9 +4,10 @@
 //! the benchmark's, in a process of its own, and so is each postkey: what `/proc` says of it is about nothing else.
 
 #[path = "../bench/client.rs"]
+#[allow(dead_code, reason = "the benchmark measures more")]
 mod client;
 #[path = "../bench/contestant.rs"]
-#[allow(dead_code, reason = "of the contestants only one is under load")]
+#[allow(dead_code, reason = "the benchmark measures more")]
 mod contestant;
 mod deadline;
 mod flood;
@@ -15,15 +16,17 @@ mod limits;
 #[path = "../bench/pki.rs"]
 mod pki;
 #[path = "../bench/postkey.rs"]
-#[allow(dead_code, reason = "the benchmark has one postkey")]
+#[allow(dead_code, reason = "the benchmark measures more")]
 mod postkey;
 #[path = "../bench/process.rs"]
+#[allow(dead_code, reason = "the benchmark measures more")]
 mod process;
 #[path = "../bench/protocol.rs"]
 mod protocol;
 mod relay;
 mod report;
 #[path = "../bench/upstream/mod.rs"]
+#[allow(dead_code, reason = "the benchmark measures more")]
 mod upstream;
 
 use std::io;
