@@ -6,6 +6,7 @@
 mod support;
 
 mod command_line;
+mod deadline;
 mod defects;
 mod goodbye;
 mod login;
