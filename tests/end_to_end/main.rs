@@ -6,6 +6,9 @@
 mod support;
 
 mod command_line;
+mod deadline;
+mod defects;
+mod goodbye;
 mod login;
 mod pipelining;
 mod refusals;
