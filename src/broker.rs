@@ -44,6 +44,9 @@ const REMEMBERED: usize = 4096;
 /// Argon2 computations at a time, each 19 MiB and a core for 20 ms: one core stays free for the sessions.
 const DERIVATIONS: usize = 1;
 
+/// Logins that may wait for a refresh at a time; more than there are sessions.
+const REFRESHES: u32 = 1 << 20;
+
 /// Owns the vault, and what has been taken out of it since the start.
 pub struct Broker {
     config: Arc<Config>,
@@ -53,6 +56,7 @@ pub struct Broker {
     fingerprint_key: Secret,
     open: Mutex<Open>,
     derivations: Semaphore,
+    refreshing: Semaphore,
     reaches: Mutex<HashMap<String, Arc<Reach>>>,
 }
 
@@ -109,6 +113,7 @@ impl Broker {
             fingerprint_key: Secret::new(vault::random::<32>().to_vec()),
             open: Mutex::default(),
             derivations: Semaphore::new(DERIVATIONS),
+            refreshing: Semaphore::new(REFRESHES as usize),
             reaches: Mutex::default(),
         }
     }
@@ -160,7 +165,11 @@ impl Broker {
         }
         // A task of its own: a client that hangs up must not take a rotated refresh token with it.
         let (broker, account) = (Arc::clone(self), Arc::clone(account));
-        let refresh = tokio::spawn(async move { broker.refresh(&account, refused).await });
+        let refresh = tokio::spawn(async move {
+            // The semaphore is never closed.
+            let _permit = broker.refreshing.acquire().await;
+            broker.refresh(&account, refused).await
+        });
         refresh.await.unwrap_or_else(|_| Err(Refusal::new(Reason::Unavailable, "postkey has a defect; see its log.")))
     }
 
@@ -190,19 +199,33 @@ impl Broker {
         .await?;
         info!(account = authorization.address, "authorized");
         // Its provider and its registration may be others now.
-        self.withdraw(&authorization.address);
+        self.forget(&authorization.address);
         let held = Held { tokens: authorization.tokens, generation, client_secret: authorization.client_secret };
         let account = Arc::new(self.account(&authorization.address, held)?);
         lock(&self.open).accounts.insert(authorization.address, Arc::clone(&account));
         Ok(account)
     }
 
-    /// Forgets which passwords of an account were right, and its tokens in memory: one of them has been taken away.
+    /// Forgets which passwords of an account were right: one of them has been taken away. Its tokens stay: a refresh that
+    /// is under way has to be the only one.
     pub fn withdraw(&self, address: &str) {
         let mut open = lock(&self.open);
         open.withdrawals += 1;
-        open.accounts.remove(address);
         open.checked.retain(|_, account| account.address != address);
+    }
+
+    /// Forgets an account altogether.
+    pub fn forget(&self, address: &str) {
+        self.withdraw(address);
+        lock(&self.open).accounts.remove(address);
+    }
+
+    /// Waits for the refreshes that are under way, and lets no other begin: a process that ends with a rotated refresh
+    /// token on the wire has lost the authorization.
+    pub async fn finish(&self) {
+        if let Ok(all) = self.refreshing.acquire_many(REFRESHES).await {
+            all.forget();
+        }
     }
 
     /// Notes what a server offers before login: our next login need not ask, and the next client is promised it.

@@ -2,7 +2,7 @@
 
 use std::io;
 use std::net::SocketAddr;
-use std::os::unix::fs::PermissionsExt as _;
+use std::os::unix::fs::{FileTypeExt as _, PermissionsExt as _};
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
@@ -248,7 +248,7 @@ impl Control {
             Request::Forget { address } => {
                 let (vault, of) = (Arc::clone(self.broker.vault()), address.clone());
                 let reply = off_thread(move || vault.forget(&of)).await;
-                self.broker.withdraw(&address);
+                self.broker.forget(&address);
                 reply
             }
             Request::Test { address, password } => self.test(&address, password.0).await,
@@ -307,9 +307,11 @@ impl Listening {
 
 /// Makes the control socket. One that a dead daemon has left behind is replaced; the vault's lock tells that it is dead.
 pub fn bind(path: &Path) -> io::Result<UnixListener> {
-    match std::fs::remove_file(path) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-        _ => {}
+    match std::fs::symlink_metadata(path) {
+        Ok(there) if there.file_type().is_socket() => std::fs::remove_file(path)?,
+        Ok(_) => return Err(io::Error::other("something that is no socket is in its place")),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+        Err(error) => return Err(error),
     }
     let listener = UnixListener::bind(path)?;
     std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o600))?;

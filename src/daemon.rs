@@ -2,11 +2,13 @@
 
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 
 use tokio::net::{TcpListener, UnixListener};
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
-use tracing::{Instrument as _, debug, info, info_span};
+use tokio::time::timeout;
+use tracing::{Instrument as _, debug, info, info_span, warn};
 
 use crate::broker::Broker;
 use crate::clock::Clock;
@@ -19,6 +21,9 @@ use crate::vault::Vault;
 
 /// Descriptors that are not sessions': the vault, listeners, the control socket, token requests.
 const RESERVED: u64 = 64;
+
+/// How long a stop waits for a refresh; longer than one can take.
+const STOP: Duration = Duration::from_secs(40);
 
 /// A running daemon. It ends when it is dropped.
 pub struct Daemon {
@@ -59,8 +64,15 @@ impl Daemon {
         &self.control.listeners
     }
 
+    /// Stops: no refresh is cut off.
+    pub async fn stop(self) {
+        if timeout(STOP, self.control.broker.finish()).await.is_err() {
+            warn!("a refresh did not end in time and is given up");
+        }
+    }
+
     /// Serves until an accept loop ends, which none does by itself.
-    pub async fn run(mut self) -> Failed {
+    pub async fn run(&mut self) -> Failed {
         self.tasks.join_next().await;
         Failed::new(Exit::Software, "a listener has ended; this is a defect, see the log")
     }
@@ -133,7 +145,7 @@ async fn accept_commands(listener: UnixListener, control: Arc<Control>) {
             Ok((stream, _)) => drop(tokio::spawn(control::serve(stream, Arc::clone(&control)))),
             Err(error) => {
                 debug!(%error, "the control socket did not get its command");
-                tokio::time::sleep(std::time::Duration::from_millis(100)).await;
+                tokio::time::sleep(Duration::from_millis(100)).await;
             }
         }
     }

@@ -26,14 +26,15 @@ use crate::web::redirect::{Arrival, Outcome, RedirectListener};
 /// type into a mail program.
 pub async fn run(config: &Config, address: &str, options: AuthorizeOptions) -> Result<(), Failed> {
     let plan = Plan::new(config, address, &options)?;
-    let hand = Hand::reach(config).await?;
-    let status = hand.status().await?;
+    // The vault is not held while a person is waited for: a daemon may want to start.
+    let status = Hand::reach(config).await?.status().await?;
     let mut input = Input::new();
     let first = plan.first_password(&status, &options, &mut input).await?;
     let tokens = plan.ask_person(&options, input).await?;
     say("\nAuthorized. Logging in with the new token:");
     let named = first.as_ref().map(|password| (options.password_name.clone(), password));
     let authorized = Authorized::new(&plan.authorization(tokens), named);
+    let hand = Hand::reach(config).await?;
     let probes = hand.ask(Request::Authorize(Box::new(authorized))).await?.tested()?;
     let result = report(&probes);
     show_settings(&plan, config, &status, first.as_ref());
@@ -112,14 +113,20 @@ impl Plan {
         let (code, arrival) = timeout_at(deadline, ways.answer(&pending)).await.map_err(|_| {
             let waited = humantime::format_duration(options.timeout);
             Failed::new(Exit::NoPermission, format!("nobody signed in within {waited}; run the command again"))
-        })??;
-        let tokens = pending.exchange(&self.reach.http, &self.registration, code, &Clock::System).await;
-        let tokens = tokens.map_err(|failure| no_tokens(&failure)).and_then(|(tokens, identity)| {
-            self.check_identity(&identity)?;
-            Ok(tokens)
-        });
+        })?;
+        let tokens = match code {
+            Ok(code) => self.exchange(pending, code).await,
+            Err(denied) => Err(Failed::new(Exit::NoPermission, denied)),
+        };
         ways.finish(arrival, if tokens.is_ok() { Outcome::Authorized } else { Outcome::Failed }).await;
         tokens
+    }
+
+    async fn exchange(&self, pending: Pending, code: AuthorizationCode) -> Result<TokenSet, Failed> {
+        let exchanged = pending.exchange(&self.reach.http, &self.registration, code, &Clock::System).await;
+        let (tokens, identity) = exchanged.map_err(|failure| no_tokens(&failure))?;
+        self.check_identity(&identity)?;
+        Ok(tokens)
     }
 
     /// A browser is often signed in as somebody else, and the tokens of another mailbox must not take the place of good ones.
@@ -182,19 +189,16 @@ struct Ways {
 }
 
 impl Ways {
-    /// The first answer that belongs to this authorization. What does not is told to whoever brought it.
-    async fn answer(&mut self, pending: &Pending) -> Result<(AuthorizationCode, Option<Arrival>), Failed> {
+    /// The first answer that belongs to this authorization, a code or a no, and the browser that brought it. What does not
+    /// belong to it is told to whoever brought it.
+    async fn answer(&mut self, pending: &Pending) -> (Result<AuthorizationCode, RedirectError>, Option<Arrival>) {
         loop {
             let (result, arrival) = tokio::select! {
                 arrival = arrival(&mut self.listener) => (pending.code(&arrival.query), Some(arrival)),
                 line = line(&mut self.input) => (pending.pasted(&String::from_utf8_lossy(line.expose())), None),
             };
             match (result, arrival) {
-                (Ok(code), arrival) => return Ok((code, arrival)),
-                (Err(error @ RedirectError::Denied(_)), arrival) => {
-                    arrival.into_iter().for_each(|arrival| arrival.reply(Outcome::Failed));
-                    return Err(Failed::new(Exit::NoPermission, error));
-                }
+                (result @ (Ok(_) | Err(RedirectError::Denied(_))), arrival) => return (result, arrival),
                 (Err(_), Some(arrival)) => arrival.reply(Outcome::Ignored),
                 (Err(error), None) => complain(error),
             }

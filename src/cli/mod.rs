@@ -136,6 +136,11 @@ Exit codes: 0 done · 64 wrong command line · 65 unusable input · 67 no such a
 70 a defect · 71 a port or socket cannot be had · 74 reading or writing failed · 75 try later · 77 wrong password, or
 authorization not given · 78 wrong configuration";
 
+/// Whether this is a command line that [`run`] would carry out: for those who write documentation.
+pub fn understands(arguments: impl IntoIterator<Item = OsString>) -> bool {
+    Arguments::try_parse_from(arguments).is_ok()
+}
+
 /// Runs a command line to its end.
 pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
     // Everything that is made from here on is for this user alone.

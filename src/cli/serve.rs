@@ -14,15 +14,13 @@ pub async fn run(config: Config) -> Result<(), Failed> {
     let failed = |error| Failed::new(Exit::Os, format!("signals cannot be received: {error}"));
     let mut terminate = signal(SignalKind::terminate()).map_err(failed)?;
     let mut interrupt = signal(SignalKind::interrupt()).map_err(failed)?;
-    let daemon = Daemon::start(config, Clock::System).await?;
+    let mut daemon = Daemon::start(config, Clock::System).await?;
     tokio::select! {
-        failed = daemon.run() => Err(failed),
-        _ = terminate.recv() => stopped(),
-        _ = interrupt.recv() => stopped(),
+        failed = daemon.run() => return Err(failed),
+        _ = terminate.recv() => {}
+        _ = interrupt.recv() => {}
     }
-}
-
-fn stopped() -> Result<(), Failed> {
+    daemon.stop().await;
     info!("stopped");
     Ok(())
 }

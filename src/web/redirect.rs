@@ -10,7 +10,7 @@ use axum::extract::{Request, State};
 use axum::http::{HeaderMap, Method, StatusCode, header};
 use axum::response::{Html, IntoResponse, Response};
 use tokio::net::TcpListener;
-use tokio::sync::{Notify, mpsc, oneshot};
+use tokio::sync::{Notify, mpsc, oneshot, watch};
 use tokio::task::JoinSet;
 use url::Url;
 
@@ -28,7 +28,9 @@ pub struct RedirectListener {
     pub uri: Url,
     arrivals: mpsc::Receiver<Arrival>,
     shown: Arc<Notify>,
-    _servers: JoinSet<()>,
+    /// The servers end in good order once this is dropped.
+    open: watch::Sender<()>,
+    servers: JoinSet<()>,
 }
 
 /// A browser that has come back, and waits to be told how it went.
@@ -84,14 +86,17 @@ impl RedirectListener {
         let (sender, arrivals) = mpsc::channel(8);
         let shown = Arc::new(Notify::new());
         let site = Arc::new(Site { path: uri.path().to_owned(), arrivals: sender, shown: Arc::clone(&shown) });
+        let (open, is_open) = watch::channel(());
         let mut servers = JoinSet::new();
         for socket in sockets {
             let router = Router::new().fallback(visit).with_state(Arc::clone(&site));
+            let mut is_open = is_open.clone();
+            let closed = async move { while is_open.changed().await.is_ok() {} };
             servers.spawn(async move {
-                let _ended = axum::serve(socket, router).await;
+                let _ended = axum::serve(socket, router).with_graceful_shutdown(closed).await;
             });
         }
-        Ok(Some(Self { uri, arrivals, shown, _servers: servers }))
+        Ok(Some(Self { uri, arrivals, shown, open, servers }))
     }
 
     /// The next browser that comes back.
@@ -100,8 +105,14 @@ impl RedirectListener {
     }
 
     /// Stays until the browser has its last page.
-    pub async fn finish(self) {
-        let _in_time = tokio::time::timeout(LAST_PAGE, self.shown.notified()).await;
+    pub async fn finish(mut self) {
+        let last_page = async {
+            self.shown.notified().await;
+            // The page has been asked for, but not yet sent.
+            drop(self.open);
+            while self.servers.join_next().await.is_some() {}
+        };
+        let _in_time = tokio::time::timeout(LAST_PAGE, last_page).await;
     }
 }
 

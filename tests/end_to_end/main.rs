@@ -5,8 +5,10 @@
 #[path = "../support/mod.rs"]
 mod support;
 
+mod command_line;
 mod login;
 mod pipelining;
 mod refusals;
 mod relay;
+mod secrets;
 mod tokens;

@@ -120,7 +120,7 @@ async fn a_token_endpoint_that_never_answers_is_not_waited_for_for_ever() {
     let mut program = house.program(Protocol::Pop3, Security::Clear).await;
     program.client.ask(&format!("USER {ANN}")).await;
     program.client.say(&format!("PASS {}", house.password)).await;
-    until("a request for a token", || house.provider.requests().len() == 1).await;
+    until("a request for a token", async || house.provider.requests().len() == 1).await;
     skip(Duration::from_secs(31)).await;
     program.client.expect(TRY_LATER[Protocol::Pop3 as usize]).await;
 

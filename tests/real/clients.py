@@ -22,6 +22,7 @@ from postkey import Account, Listener
 from process import Failure, Run, wait_until, write_private
 
 RECIPIENT = "bob@example.test"
+GUIDE = Path(__file__).parents[2] / "docs/guide/mail-programs.md"
 
 
 @dataclass(frozen=True)
@@ -119,10 +120,14 @@ tls_trust_file {case.run.ca}
 def fetchmail(case):
     tls = {"none": "sslproto ''", "starttls": "sslproto 'TLS1.2+'", "tls": "ssl"}[case.security]
     verify = "" if case.security == "none" else f"sslcertck sslcertfile '{case.run.ca}'"
-    rc = case.file("fetchmailrc", f"""set no bouncemail
-poll {case.host} protocol {case.listener.protocol} port {case.port} auth password
+    return fetched_by_fetchmail(case, f"""poll {case.host} protocol {case.listener.protocol} port {case.port} auth password
   user '{case.account.address}' password '{case.account.password}' {tls} {verify}
-  fetchall norewrite mda "cat >> {case.folder}/fetched"
+""")
+
+
+def fetched_by_fetchmail(case, server):
+    rc = case.file("fetchmailrc", f"""set no bouncemail
+{server}  fetchall norewrite mda "cat >> {case.folder}/fetched"
 """)
     case.program("fetchmail", "--fetchmailrc", rc, "--pidfile", case.folder / "pid", "--nodetach", "--nosyslog", "--invisible")
     return (case.folder / "fetched").read_bytes()
@@ -130,19 +135,10 @@ poll {case.host} protocol {case.listener.protocol} port {case.port} auth passwor
 
 # mbsync
 
-def mbsync(case, sync, login="LOGIN"):
+def mbsync(case, sync, account):
     """One direction of a synchronization between INBOX and a Maildir, whose folder is returned."""
-    tls = {"none": "None", "starttls": "STARTTLS", "tls": "IMAPS"}[case.security]
     maildir = case.folder / "inbox"
-    rc = case.file("mbsyncrc", f"""IMAPAccount account
-Host {case.host}
-Port {case.port}
-User {case.account.address}
-Pass {case.account.password}
-AuthMechs {login}
-SSLType {tls}
-CertificateFile {case.run.ca}
-
+    rc = case.file("mbsyncrc", f"""{account}
 IMAPStore far
 Account account
 
@@ -162,9 +158,25 @@ SyncState *
     return maildir
 
 
+def mbsync_account(case, login="LOGIN"):
+    tls = {"none": "None", "starttls": "STARTTLS", "tls": "IMAPS"}[case.security]
+    return f"""IMAPAccount account
+Host {case.host}
+Port {case.port}
+User {case.account.address}
+Pass {case.account.password}
+AuthMechs {login}
+SSLType {tls}
+CertificateFile {case.run.ca}
+"""
+
+
 def mbsync_pull(case, login="LOGIN"):
-    paths = [path for part in ("new", "cur") for path in (mbsync(case, "Pull", login) / part).iterdir()]
-    return b"".join(path.read_bytes() for path in paths)
+    return content_of(mbsync(case, "Pull", mbsync_account(case, login)))
+
+
+def content_of(maildir):
+    return b"".join(path.read_bytes() for part in ("new", "cur") for path in (maildir / part).iterdir())
 
 
 def mbsync_push(case, message):
@@ -172,7 +184,7 @@ def mbsync_push(case, message):
     for part in ("cur", "new", "tmp"):
         (maildir / part).mkdir(parents=True)
     (maildir / "new" / "message").write_bytes(message.lf)
-    mbsync(case, "Push")
+    mbsync(case, "Push", mbsync_account(case))
 
 
 # mutt
@@ -289,14 +301,55 @@ def smtplib_send(case, message):
 # Postfix
 
 def postfix_relay(case, message):
-    relay = Relay(case.run, f"{case.folder.name}/relay", case.listener, case.account)
-    relay.send(case.account.address, RECIPIENT, message.content)
+    deliver(Relay.by(case.run, f"{case.folder.name}/relay", case.listener, case.account), case, message)
+
+
+def deliver(relay, case, message):
+    """Sends the message through this Postfix, and ends that."""
     try:
+        relay.send(case.account.address, RECIPIENT, message.content)
         wait_until(lambda: not relay.queue(), "an empty queue")
     except Failure as failure:
         raise Failure(f"{failure}\n{relay.log.read_text()[-3000:]}") from None
     finally:
         relay.stop()
+
+
+# As docs/guide/mail-programs.md tells people to do it
+
+def guide(case, program):
+    """What the guide has for this program, with this account and this port."""
+    text = GUIDE.read_text()
+    block = text.split(f"**{program}**", 1)[1].split("```\n", 2)[1]
+    for shown, real in (("you@example.com", case.account.address), ("you%40example.com", case.account.address.replace("@", "%40")),
+                        ("APP-PASSWORD", case.account.password), ("1143", str(case.port)), ("1587", str(case.port))):
+        block = block.replace(shown, real)
+    return block
+
+
+def guide_curl(case):
+    return case.program("curl", "--silent", "--config", case.file("curlrc", guide(case, "curl")))
+
+
+def guide_msmtp(case, message):
+    case.program("msmtp", "-C", case.file("msmtprc", guide(case, "msmtp")), "--", RECIPIENT, input=message.lf)
+
+
+def guide_fetchmail(case):
+    return fetched_by_fetchmail(case, guide(case, "fetchmail"))
+
+
+def guide_mbsync(case):
+    return content_of(mbsync(case, "Pull", guide(case, "mbsync")))
+
+
+def guide_mutt(case, message):
+    rc = case.file("muttrc", guide(case, "mutt") + "set copy=no\nset charset=utf-8\nset send_charset=utf-8\nset use_envelope_from=yes\n")
+    case.program("mutt", "-F", rc, "-s", "from mutt", "--", RECIPIENT, input=message.body.replace(b"\r\n", b"\n"))
+
+
+def guide_postfix(case, message):
+    deliver(Relay(case.run, f"{case.folder.name}/relay", guide(case, "Postfix")), case, message)
 
 
 # How a message may look after the journey
@@ -334,6 +387,7 @@ class Client:
     act: Callable
     compare: Callable = unchanged
     mailbox: str = ""
+    securities: tuple = ("none", "starttls", "tls")
 
 
 CLIENTS = [
@@ -357,4 +411,10 @@ CLIENTS = [
     Client("poplib", "pop3", poplib_fetch),
     Client("smtplib", "smtp", smtplib_send, below_trace, "recipient"),
     Client("Postfix with a relayhost", "smtp", postfix_relay, below_trace, "recipient"),
+    Client("curl, by the guide", "imap", guide_curl, securities=("none",)),
+    Client("msmtp, by the guide", "smtp", guide_msmtp, below_trace, "recipient", ("none",)),
+    Client("fetchmail, by the guide", "imap", guide_fetchmail, securities=("none",)),
+    Client("mbsync, by the guide", "imap", guide_mbsync, but_for_tuid, securities=("none",)),
+    Client("mutt, by the guide", "smtp", guide_mutt, same_body, "recipient", ("none",)),
+    Client("Postfix, by the guide", "smtp", guide_postfix, below_trace, "recipient", ("none",)),
 ]

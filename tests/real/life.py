@@ -215,7 +215,7 @@ def postfix_keeps_its_queue_through_an_outage(world):
     message, mailbox = new_message(ANN, RECIPIENT), world.dovecot.mailbox(RECIPIENT)
     expire_access_token(world, account)
     world.server.set_unavailable(True)
-    relay = Relay(world.run, "outage", world.postkey.listeners()["smtp", "none"], account)
+    relay = Relay.by(world.run, "outage", world.postkey.listeners()["smtp", "none"], account)
     try:
         relay.send(ANN, RECIPIENT, message.content)
         deferred = wait_until(lambda: [m for m in relay.queue() if m["queue_name"] == "deferred"], "a deferred message")

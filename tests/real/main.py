@@ -109,6 +109,8 @@ def client_tests(world, report):
     listeners = world.postkey.listeners()
     numbers = itertools.count(1)
     for client, security, account in itertools.product(CLIENTS, SECURITIES, life.clients_accounts(world)):
+        if security not in client.securities:
+            continue
         name = f"{client.protocol} {security:8} {account.address:17} {client.name}"
         listener = listeners[client.protocol, security]
         report.test(name, client_test, world, client, listener, account, f"clients/{next(numbers)}")

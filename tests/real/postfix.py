@@ -54,6 +54,12 @@ smtpd_client_connection_count_limit = 0
 
 RELAY = """
 myhostname = relay.test
+# The queue is flushed by hand.
+minimal_backoff_time = 3600s
+maximal_backoff_time = 3600s
+"""
+
+CLIENT = """
 relayhost = [127.0.0.1]:{port}
 smtp_sasl_auth_enable = yes
 smtp_sasl_password_maps = inline:{{ {{ [127.0.0.1]:{port} = {address}:{password} }} }}
@@ -61,9 +67,6 @@ smtp_sasl_security_options = noanonymous
 smtp_tls_CAfile = {ca}
 smtp_tls_secure_cert_match = localhost
 {tls}
-# The queue is flushed by hand.
-minimal_backoff_time = 3600s
-maximal_backoff_time = 3600s
 """
 
 RELAY_TLS = {
@@ -143,11 +146,16 @@ class Submission(Postfix):
 class Relay(Postfix):
     """A Postfix whose relayhost is postkey: it knows one account's app password."""
 
-    def __init__(self, run, name, listener, account):
-        main = RELAY.format(port=listener.port, address=account.address, password=account.password, ca=run.ca,
-                            tls=RELAY_TLS[listener.security])
-        super().__init__(run, name, main, "")
+    def __init__(self, run, name, client):
+        super().__init__(run, name, RELAY + client, "")
         wait_until(lambda: (self.folder / "queue/public/pickup").exists(), "the relay's pickup")
+
+    @classmethod
+    def by(cls, run, name, listener, account):
+        """One that logs in at this listener."""
+        client = CLIENT.format(port=listener.port, address=account.address, password=account.password, ca=run.ca,
+                               tls=RELAY_TLS[listener.security])
+        return cls(run, name, client)
 
     def send(self, sender, recipient, message):
         """Queues a message."""

@@ -59,6 +59,8 @@ pub struct Grants {
     codes: HashMap<String, Code>,
     grants: Vec<Grant>,
     access: HashMap<String, Access>,
+    /// All that nobody but the client may see: codes, verifiers, tokens, dead or alive.
+    pub secrets: Vec<String>,
 }
 
 impl Grants {
@@ -76,7 +78,7 @@ impl Grants {
 
     /// A code for a request that this person has consented to.
     pub fn issue_code(&mut self, request: Request, address: &str) -> String {
-        let code = random(32);
+        let code = self.secret(32);
         self.codes.insert(code.clone(), Code { request, address: address.to_owned(), grant: None });
         code
     }
@@ -89,6 +91,7 @@ impl Grants {
         verifier: &str,
         settings: &Settings,
     ) -> Result<Tokens, &'static str> {
+        self.secrets.push(verifier.to_owned());
         let known = self.codes.get(code).ok_or("unknown code")?;
         if let Some(grant) = known.grant {
             self.kill(grant);
@@ -110,7 +113,7 @@ impl Grants {
 
     /// A new grant with its first tokens.
     pub fn grant(&mut self, address: &str, scope: &str, settings: &Settings) -> Tokens {
-        let (address, scope, refresh_token) = (address.to_owned(), scope.to_owned(), random(32));
+        let (address, scope, refresh_token) = (address.to_owned(), scope.to_owned(), self.secret(32));
         let spent = HashSet::new();
         self.grants.push(Grant { address, scope, alive: true, refresh_token: refresh_token.clone(), spent });
         Tokens { refresh_token: Some(refresh_token), ..self.issue(self.grants.len() - 1, settings) }
@@ -120,6 +123,7 @@ impl Grants {
     pub fn refresh(&mut self, token: &str, settings: &Settings) -> Result<Tokens, &'static str> {
         let holds = |grant: &Grant| grant.refresh_token == token || grant.spent.contains(token);
         let place = self.grants.iter().position(holds).ok_or("unknown refresh token")?;
+        let renewed = settings.rotate.then(|| self.secret(32));
         let grant = &mut self.grants[place];
         if !grant.alive {
             return Err("the grant has ended");
@@ -128,7 +132,6 @@ impl Grants {
             self.kill(place);
             return Err("the refresh token was used before");
         }
-        let renewed = settings.rotate.then(|| random(32));
         if let Some(renewed) = &renewed {
             grant.spent.insert(std::mem::replace(&mut grant.refresh_token, renewed.clone()));
         }
@@ -168,11 +171,18 @@ impl Grants {
 
     /// A new access token, and no refresh token.
     fn issue(&mut self, place: usize, settings: &Settings) -> Tokens {
-        let access_token = random(settings.token_length / 4 * 3);
+        let access_token = self.secret(settings.token_length / 4 * 3);
         let access = Access { grant: place, expires: Instant::now() + settings.token_life };
         self.access.insert(access_token.clone(), access);
         let Grant { address, scope, .. } = &self.grants[place];
         Tokens { access_token, refresh_token: None, address: address.clone(), scope: scope.clone() }
+    }
+
+    /// `bytes` of randomness, written down.
+    fn secret(&mut self, bytes: usize) -> String {
+        let secret = random(bytes);
+        self.secrets.push(secret.clone());
+        secret
     }
 
     fn kill(&mut self, place: usize) {

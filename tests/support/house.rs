@@ -9,7 +9,7 @@ use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
 use postkey::clock::{Clock, Moment};
 use postkey::config::Config;
-use postkey::control::{self, Authorized, Reply, Request};
+use postkey::control::{self, Authorized, Listening, Reply, Request};
 use postkey::daemon::Daemon;
 use postkey::protocol::{Protocol, Security};
 use postkey::secret::Token;
@@ -19,6 +19,7 @@ use postkey::vault::{Authorization, Vault};
 use tempfile::TempDir;
 
 use super::client::Client;
+use super::process::{Ended, Process};
 use super::{Options, Provider, tls};
 
 /// The account that a house has.
@@ -47,6 +48,8 @@ pub struct House {
     pub folder: TempDir,
     identity: tls::Identity,
     daemon: Option<Daemon>,
+    /// The ports of the postkey that runs, in this process or as one of its own.
+    listening: Vec<Listening>,
     time: Arc<AtomicU64>,
 }
 
@@ -80,19 +83,58 @@ impl House {
         std::fs::write(&file, edit(config)).unwrap();
         let config = Config::load(Some(&file)).expect("a configuration without mistakes");
         let time = Arc::new(AtomicU64::new(BEGINNING));
-        Self { provider, password: String::new(), config, file, folder, identity, daemon: None, time }
+        Self {
+            provider,
+            password: String::new(),
+            config,
+            file,
+            folder,
+            identity,
+            daemon: None,
+            listening: Vec::new(),
+            time,
+        }
     }
 
     /// Starts postkey, which waits for one that has been stopped to let go of the vault.
     pub async fn start(&mut self) {
         let daemon = Daemon::start(self.config.clone(), Clock::Manual(Arc::clone(&self.time))).await;
-        self.daemon = Some(daemon.unwrap_or_else(|failed| panic!("{}", failed.message)));
+        let daemon = daemon.unwrap_or_else(|failed| panic!("{}", failed.message));
+        self.listening = daemon.listeners().to_vec();
+        self.daemon = Some(daemon);
     }
 
     /// Ends postkey and starts it anew.
     pub async fn restart(&mut self) {
         self.daemon = None;
         self.start().await;
+    }
+
+    /// Runs a command of the program, its configuration named, and does not wait for its end.
+    pub fn begin(&self, arguments: &[&str]) -> Process {
+        let file = self.file.to_str().unwrap();
+        Process::start(self.folder.path(), &[&["--config", file], arguments].concat())
+    }
+
+    /// Runs a command to its end; `input` is what it reads.
+    pub fn run(&self, arguments: &[&str], input: &str) -> Ended {
+        let mut process = self.begin(arguments);
+        process.say(input);
+        process.end()
+    }
+
+    /// Runs the daemon as a process of its own, and waits until it serves.
+    pub async fn serve(&mut self) -> Process {
+        let process = self.begin(&[]);
+        let deadline = tokio::time::Instant::now() + PATIENCE;
+        self.listening = loop {
+            if let Ok(Some(Reply::Status(status))) = control::ask(&self.config.control_socket, &Request::Status).await {
+                break status.listeners;
+            }
+            assert!(tokio::time::Instant::now() < deadline, "it does not serve: {}", process.terminate().err);
+            breath().await;
+        };
+        process
     }
 
     /// Lets time pass for postkey, though not for its provider.
@@ -144,9 +186,8 @@ impl House {
 
     /// The port of a listener; of several that are alike, the last in the configuration.
     pub fn port(&self, protocol: Protocol, security: Security) -> u16 {
-        let listeners = self.daemon.as_ref().expect("postkey runs").listeners();
-        let is_it = |one: &&control::Listening| (&*one.protocol, &*one.security) == (protocol.name(), security.name());
-        listeners.iter().rfind(is_it).expect("there is one of each").address.port()
+        let is_it = |one: &&Listening| (&*one.protocol, &*one.security) == (protocol.name(), security.name());
+        self.listening.iter().rfind(is_it).expect("postkey runs, and has one of each").address.port()
     }
 
     /// A mail program that is connected: under TLS where the listener has it, greeted, and in SMTP after EHLO.
@@ -313,9 +354,9 @@ pub fn accepted(protocol: Protocol, reply: &str) -> bool {
 }
 
 /// Waits until it is so.
-pub async fn until(what: &str, is_so: impl Fn() -> bool) {
+pub async fn until(what: &str, is_so: impl AsyncFn() -> bool) {
     let deadline = tokio::time::Instant::now() + PATIENCE;
-    while !is_so() {
+    while !is_so().await {
         assert!(tokio::time::Instant::now() < deadline, "{what} did not happen");
         breath().await;
     }

@@ -15,6 +15,7 @@ mod imap_fetch;
 mod mailbox;
 mod person;
 mod pop3;
+pub mod process;
 mod sasl;
 mod settings;
 mod smtp;
@@ -237,6 +238,13 @@ impl Provider {
     /// What was tried to log in to a mail server, in order.
     pub fn attempts(&self, protocol: Protocol) -> Vec<Attempt> {
         lock(&self.service.log).attempts.iter().filter(|one| one.protocol == protocol).cloned().collect()
+    }
+
+    /// Every code, verifier and token that has passed through its token endpoint or was issued otherwise, and its client's
+    /// secret.
+    pub fn secrets(&self) -> Vec<String> {
+        let issued = lock(&self.service.grants).secrets.clone();
+        issued.into_iter().chain(self.service.options.client_secret.clone()).collect()
     }
 
     /// The messages in a mailbox, in the order of their arrival.

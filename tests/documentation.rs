@@ -1,0 +1,96 @@
+//! What the documentation tells people to type is what the program takes. The settings of mail programs in
+//! docs/guide/mail-programs.md are run with these programs by tests/real.
+
+use std::path::{Path, PathBuf};
+
+use postkey::config::Config;
+use postkey::config::environment::Environment;
+
+/// Every Markdown file of the project.
+fn documents() -> Vec<PathBuf> {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let mut found = vec![root.join("README.md")];
+    let mut folders = vec![root.join("docs")];
+    while let Some(folder) = folders.pop() {
+        for entry in std::fs::read_dir(folder).unwrap() {
+            let path = entry.unwrap().path();
+            if path.is_dir() {
+                folders.push(path);
+            } else if path.extension().is_some_and(|extension| extension == "md") {
+                found.push(path);
+            }
+        }
+    }
+    found
+}
+
+/// The code blocks of this language in all documents, each with where it is.
+fn blocks(language: &str) -> Vec<(String, String)> {
+    let mut blocks = Vec::new();
+    for path in documents() {
+        let text = std::fs::read_to_string(&path).unwrap();
+        let fence = format!("```{language}\n");
+        for block in text.split(fence.as_str()).skip(1) {
+            let block = block.split("```").next().unwrap_or_default().to_owned();
+            blocks.push((path.display().to_string(), block));
+        }
+    }
+    blocks
+}
+
+#[test]
+fn every_command_in_a_document_is_one() {
+    let mut count = 0;
+    for (path, block) in blocks("sh") {
+        for line in block.lines().filter(|line| !line.is_empty() && !line.starts_with('#')) {
+            let words: Vec<&str> = line.split_whitespace().collect();
+            let is_right = match words.as_slice() {
+                ["postkey" | "target/release/postkey", ..] => postkey::cli::understands(words.iter().map(Into::into)),
+                ["cargo", "run", "--release", "--example", name, ..] => {
+                    Path::new("examples").join(name).with_extension("rs").exists()
+                }
+                ["cargo", "build" | "test", ..] => true,
+                ["curl", "--json", ..] => is_registration(line),
+                [script, ..] => Path::new(script).is_file(),
+                [] => true,
+            };
+            assert!(is_right, "{path}: {line}");
+            count += 1;
+        }
+    }
+    assert!(count >= 15, "the README alone has as many");
+}
+
+/// A dynamic registration of a public client (RFC 7591), for the provider's own scopes and redirect URI.
+fn is_registration(line: &str) -> bool {
+    let body = line.split('\'').nth(1).unwrap_or_default();
+    let body: serde_json::Value = serde_json::from_str(body).unwrap_or_default();
+    let config =
+        Config::parse("", Path::new("none"), &Environment { home: Some("/".into()), ..Default::default() }).unwrap();
+    let provider = &config.providers["fastmail"];
+    body["scope"] == provider.scope.join(" ")
+        && body["redirect_uris"][0] == provider.redirect_uri.as_str()
+        && body["token_endpoint_auth_method"] == "none"
+}
+
+#[test]
+fn every_configuration_in_a_document_is_right() {
+    for (path, block) in blocks("toml") {
+        let environment = Environment { home: Some("/".into()), ..Default::default() };
+        let mistakes = Config::parse(&block, Path::new(&path), &environment).err().unwrap_or_default();
+        assert!(mistakes.is_empty(), "{}", mistakes.iter().map(|it| format!("{it}\n")).collect::<String>());
+    }
+}
+
+#[test]
+fn every_link_to_a_file_leads_to_one() {
+    for path in documents() {
+        let text = std::fs::read_to_string(&path).unwrap();
+        for link in
+            text.split("](").skip(1).filter_map(|rest| rest.split(')').next()).filter(|link| !link.contains("://"))
+        {
+            let target = path.parent().unwrap().join(link.split('#').next().unwrap_or_default());
+            assert!(target.exists(), "{}: {link}", path.display());
+        }
+    }
+}

@@ -1,0 +1,384 @@
+//! The program's commands, as a person types them: what they do, what they say, how they end.
+
+use postkey::protocol::{Protocol, Security};
+use serde_json::Value;
+use url::Url;
+
+use crate::support::house::{ANN, BEN, House, Way, accepted};
+use crate::support::process::{Ended, Process};
+use crate::support::{Options, TokenEndpoint};
+
+async fn house() -> House {
+    House::empty(Security::Tls, Options::default(), |config| config).await
+}
+
+/// Begins to authorize Ann's account; the process, and the address that the person is to open.
+fn begin(house: &House, arguments: &[&str]) -> (Process, String) {
+    let mut process = house.begin(&[arguments, &["--no-browser"]].concat());
+    let url = process.hear("/authorize?").trim().to_owned();
+    (process, url)
+}
+
+/// Goes where the browser is sent, and on from there: the status at first, and the page at last.
+async fn visit(house: &House, target: Url) -> (u16, String) {
+    let response = house.provider.http_client().get(target.clone()).send().await.expect("an answer");
+    let status = response.status().as_u16();
+    match response.headers().get("location") {
+        Some(next) => {
+            let next = target.join(next.to_str().unwrap()).unwrap();
+            assert!(next.query().is_none(), "no code in the browser's history");
+            let page = house.provider.http_client().get(next).send().await.expect("a page");
+            (status, page.text().await.unwrap())
+        }
+        None => (status, response.text().await.unwrap()),
+    }
+}
+
+/// Authorizes Ann's account by the browser.
+async fn authorize(house: &House, arguments: &[&str]) -> Ended {
+    let (process, url) = begin(house, arguments);
+    let (status, page) = visit(house, house.provider.person().consent(&url, ANN).await).await;
+    assert_eq!((status, page.contains("Done")), (303, true), "{page}");
+    process.end()
+}
+
+/// The generated app password in what a command has said.
+fn password(ended: &Ended) -> String {
+    let is_it = |word: &&str| word.len() == 30 && word.split('-').count() == 5;
+    ended
+        .out
+        .split_whitespace()
+        .find(is_it)
+        .unwrap_or_else(|| panic!("no password in {}{}", ended.out, ended.err))
+        .to_owned()
+}
+
+fn slots(house: &House) -> Vec<String> {
+    let ended = house.run(&["password", "list", ANN], "");
+    assert_eq!(ended.code, Some(0), "{}", ended.err);
+    ended.out.lines().map(|line| line.split_whitespace().next().unwrap().to_owned()).collect()
+}
+
+fn expect(ended: &Ended, code: i32, words: &str) {
+    assert_eq!(ended.code, Some(code), "{}{}", ended.out, ended.err);
+    assert!(ended.err.contains(words) && !ended.err.contains("panicked"), "{words:?} is not in {:?}", ended.err);
+}
+
+async fn log_in_everywhere(house: &House, password: &str) {
+    for protocol in Protocol::ALL {
+        let mut program = house.program(protocol, Security::Clear).await;
+        let reply = program.log_in(Way::Own, ANN, password).await;
+        assert!(accepted(protocol, &reply), "{reply}");
+        program.prove().await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
+async fn an_account_is_authorized_by_the_browser_before_or_while_the_daemon_runs() {
+    for (arguments, runs) in [(["--authorize", ANN], false), (["authorize", ANN], true)] {
+        let mut house = house().await;
+        let daemon = if runs { Some(house.serve().await) } else { None };
+        let ended = authorize(&house, &arguments).await;
+        expect(&ended, 0, "");
+        assert!(ended.out.contains(ANN) && ended.out.matches("  ok").count() == 3, "{}", ended.out);
+        let _daemon = match daemon {
+            Some(daemon) => daemon,
+            None => house.serve().await,
+        };
+        log_in_everywhere(&house, &password(&ended)).await;
+        assert_eq!(slots(&house), ["main"]);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
+async fn the_settings_that_are_shown_are_those_of_the_daemon() {
+    let mut house = house().await;
+    let _daemon = house.serve().await;
+    let ended = authorize(&house, &["authorize", ANN]).await;
+    for protocol in Protocol::ALL {
+        let port = format!(" port {}, SSL/TLS", house.port(protocol, Security::Tls));
+        assert!(ended.out.contains(&port), "{port:?} is not in {}", ended.out);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
+async fn the_address_or_its_query_can_be_pasted() {
+    for part in ["whole", "query"] {
+        let house = house().await;
+        let (mut process, url) = begin(&house, &["authorize", ANN]);
+        let target = house.provider.person().consent(&url, ANN).await;
+        process.say(if part == "whole" { target.as_str() } else { target.query().unwrap() });
+        let ended = process.end();
+        expect(&ended, 0, "");
+        assert_eq!(password(&ended).len(), 30);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
+async fn what_belongs_to_another_authorization_is_passed_over() {
+    let house = house().await;
+    let (mut process, url) = begin(&house, &["authorize", ANN]);
+    let target = house.provider.person().consent(&url, ANN).await;
+    let mut forged = target.clone();
+    forged.set_query(Some("code=stolen&state=another"));
+    assert_eq!(visit(&house, forged.clone()).await.0, 400);
+    forged.set_query(Some("error=access_denied&state=another"));
+    assert_eq!(visit(&house, forged.clone()).await.0, 400, "nobody else can end it");
+    process.say(forged.as_str());
+    process.hear_complaint("postkey: ");
+    let mut elsewhere = target.clone();
+    elsewhere.set_query(Some(&target.query().unwrap().replace("localhost", "evil.test")));
+    assert_eq!(visit(&house, elsewhere).await.0, 400, "RFC 9207: another issuer");
+    assert_eq!(house.provider.requests(), [""; 0]);
+    assert_eq!(visit(&house, target).await.0, 303);
+    expect(&process.end(), 0, "");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
+async fn a_no_and_nobody_end_in_77() {
+    let house = house().await;
+    let (process, url) = begin(&house, &["authorize", ANN]);
+    let (status, page) = visit(&house, house.provider.person().deny(&url).await).await;
+    assert_eq!((status, page.contains("Not authorized")), (303, true), "{page}");
+    expect(&process.end(), 77, "access_denied");
+
+    let (process, _) = begin(&house, &["authorize", ANN, "--timeout", "1s"]);
+    expect(&process.end(), 77, "nobody signed in within 1s");
+    assert!(house.run(&["status"], "").out.contains("no account"));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
+async fn the_tokens_of_somebody_else_who_is_signed_in_replace_nothing() {
+    let mut house = house().await;
+    let _daemon = house.serve().await;
+    let main = password(&authorize(&house, &["authorize", ANN]).await);
+    let (mut process, url) = begin(&house, &["authorize", ANN]);
+    process.say(house.provider.person().consent(&url, BEN).await.as_str());
+    expect(&process.end(), 77, "ben@example.test has signed in");
+    log_in_everywhere(&house, &main).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
+async fn trouble_with_the_code_is_told_in_terminal_and_browser() {
+    for (trouble, code) in [(TokenEndpoint::Status(500), 75), (TokenEndpoint::InvalidGrant, 77)] {
+        let house = house().await;
+        house.provider.change(|settings| settings.token_endpoint = trouble);
+        let (process, url) = begin(&house, &["authorize", ANN]);
+        let (_, page) = visit(&house, house.provider.person().consent(&url, ANN).await).await;
+        assert!(page.contains("Not authorized"), "{page}");
+        expect(&process.end(), code, "no tokens came");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
+async fn a_provider_that_lets_nobody_in_is_told_and_the_account_is_kept() {
+    let house = house().await;
+    house.provider.change(|settings| {
+        for protocol in Protocol::ALL {
+            settings.server_mut(protocol).close_at_connect = true;
+        }
+    });
+    let ended = authorize(&house, &["authorize", ANN]).await;
+    expect(&ended, 69, "");
+    assert_eq!((password(&ended).len(), slots(&house)), (30, vec!["main".to_owned()]));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
+async fn a_password_of_ones_own_choice_comes_by_the_standard_input() {
+    let mut house = house().await;
+    let (mut process, url) = begin_with_password(&house, "correct horse battery");
+    process.say(house.provider.person().consent(&url, ANN).await.as_str());
+    expect(&process.end(), 0, "");
+    let daemon = house.serve().await;
+    log_in_everywhere(&house, "correct horse battery").await;
+    expect(&daemon.terminate(), 0, "");
+
+    let again = house.run(&["authorize", ANN, "--password-stdin"], "another horse");
+    expect(&again, 64, "postkey password add");
+    let other = self::house().await;
+    for (typed, words) in [("short", "8 to 255"), ("00000-00000-00000-00000-000000", "looks like")] {
+        expect(&other.run(&["authorize", ANN, "--password-stdin"], typed), 65, words);
+    }
+}
+
+fn begin_with_password(house: &House, password: &str) -> (Process, String) {
+    let mut process = house.begin(&["authorize", ANN, "--no-browser", "--password-stdin"]);
+    process.say(password);
+    let url = process.hear("/authorize?").trim().to_owned();
+    (process, url)
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
+async fn app_passwords_come_and_go_while_the_daemon_runs() {
+    let mut house = house().await;
+    let _daemon = house.serve().await;
+    let main = password(&authorize(&house, &["authorize", ANN]).await);
+    let printer = password(&house.run(&["password", "add", ANN, "printer"], &main));
+    let chosen = house.run(&["password", "add", ANN, "old phone", "--choose"], &format!("{main}\nmy old phone"));
+    expect(&chosen, 0, "");
+    assert_eq!(slots(&house), ["main", "printer", "old"]);
+    for password in [&main, &printer, "my old phone"] {
+        log_in_everywhere(&house, password).await;
+    }
+
+    expect(&house.run(&["password", "remove", ANN, "main"], ""), 0, "");
+    for protocol in Protocol::ALL {
+        let mut program = house.program(protocol, Security::Clear).await;
+        assert!(!accepted(protocol, &program.log_in(Way::Plain, ANN, &main).await), "{protocol}");
+    }
+    log_in_everywhere(&house, &printer).await;
+
+    expect(&house.run(&["password", "add", ANN, "third"], &main), 77, "wrong user name or password");
+    expect(&house.run(&["password", "add", ANN, "printer"], &printer), 65, "printer");
+    expect(&house.run(&["password", "add", ANN, "third"], ""), 65, "a password is needed");
+    expect(&house.run(&["password", "remove", ANN, "main"], ""), 65, "main");
+    expect(&house.run(&["password", "remove", ANN, "old phone"], ""), 0, "");
+    expect(&house.run(&["password", "remove", ANN, "printer"], ""), 65, "last app password");
+    log_in_everywhere(&house, &printer).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
+async fn an_account_that_is_authorized_anew_keeps_its_passwords_in_the_running_daemon() {
+    let mut house = house().await;
+    let _daemon = house.serve().await;
+    let main = password(&authorize(&house, &["authorize", ANN]).await);
+    house.provider.end_grant(ANN);
+    let mut program = house.program(Protocol::Imap, Security::Clear).await;
+    let reply = program.log_in(Way::Own, ANN, &main).await;
+    assert!(reply.starts_with("a NO [ALERT]"), "{reply}");
+    let status = house.run(&["status"], "");
+    assert!(status.out.contains("ended") && status.out.contains("postkey authorize"), "{}", status.out);
+
+    let ended = authorize(&house, &["authorize", ANN]).await;
+    expect(&ended, 0, "");
+    assert!(ended.out.contains("go on with the app passwords that they have"), "{}", ended.out);
+    let reply = program.log_in(Way::Own, ANN, &main).await;
+    assert!(accepted(Protocol::Imap, &reply), "{reply}");
+    log_in_everywhere(&house, &main).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
+async fn status_tells_the_same_with_and_without_the_daemon() {
+    let mut house = house().await;
+    assert!(house.run(&["status"], "").out.contains("no account"));
+    expect(&authorize(&house, &["authorize", ANN]).await, 0, "");
+    let accounts = |house: &House| {
+        let ended = house.run(&["status", "--json"], "");
+        let status: Value = serde_json::from_str(&ended.out).unwrap();
+        (status["accounts"].clone(), status["listeners"].as_array().unwrap().len())
+    };
+    let (without, listeners) = accounts(&house);
+    assert_eq!(listeners, 0);
+    assert!(house.run(&["status"], "").out.contains("does not run"));
+    let _daemon = house.serve().await;
+    assert_eq!(accounts(&house), (without.clone(), 9));
+    let account = &without[0];
+    assert_eq!((&account["address"], &account["state"]), (&ANN.into(), &"ready".into()));
+    let text = house.run(&["status"], "").out;
+    let port = house.port(Protocol::Smtp, Security::StartTls);
+    assert!(text.contains(&format!("127.0.0.1:{port} starttls")) && text.contains(ANN), "{text}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
+async fn a_forgotten_account_is_gone_at_once() {
+    let mut house = house().await;
+    let _daemon = house.serve().await;
+    let main = password(&authorize(&house, &["authorize", ANN]).await);
+    log_in_everywhere(&house, &main).await;
+    expect(&house.run(&["forget", "ANN@example.test"], ""), 0, "");
+    for protocol in Protocol::ALL {
+        let reply = house.program(protocol, Security::Clear).await.log_in(Way::Plain, ANN, &main).await;
+        assert!(!accepted(protocol, &reply), "{reply}");
+    }
+    expect(&house.run(&["forget", ANN], ""), 67, "no account");
+    expect(&house.run(&["password", "list", ANN], ""), 67, "no account");
+    let anew = password(&authorize(&house, &["authorize", ANN]).await);
+    log_in_everywhere(&house, &anew).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
+async fn test_really_logs_in() {
+    let mut house = house().await;
+    let main = password(&authorize(&house, &["authorize", ANN]).await);
+    for runs in [false, true] {
+        let _daemon = if runs { Some(house.serve().await) } else { None };
+        let before = house.provider.attempts(Protocol::Pop3).len();
+        let ended = house.run(&["test", ANN], &main);
+        expect(&ended, 0, "");
+        assert_eq!(ended.out.matches("  ok").count(), 3, "{}", ended.out);
+        assert_eq!(house.provider.attempts(Protocol::Pop3).len(), before + 1);
+        expect(&house.run(&["test", ANN], "not the password"), 77, "Wrong user name or password");
+        expect(&house.run(&["test", BEN], &main), 77, "Wrong user name or password");
+
+        house.provider.change(|settings| settings.imap.refuse_login = Some("NO [CONTACTADMIN] Off.".into()));
+        let ended = house.run(&["test", ANN], &main);
+        expect(&ended, 0, "");
+        assert!(ended.out.contains("[CONTACTADMIN] Off.") && ended.out.matches("  ok").count() == 2, "{}", ended.out);
+        house.provider.change(|settings| settings.imap.refuse_login = None);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
+async fn a_wrong_command_line_ends_in_64() {
+    let house = house().await;
+    for arguments in [
+        &["--no-such-option"][..],
+        &["dance"],
+        &["authorize"],
+        &["authorize", "no address"],
+        &["authorize", ANN, "--provider", "nobody"],
+        &["authorize", "somebody@unknown.test"],
+        &["authorize", ANN, "--timeout", "soon"],
+        &["password", "add", ANN, ""],
+    ] {
+        let ended = house.run(arguments, "");
+        assert_eq!(ended.code, Some(64), "{arguments:?}: {}{}", ended.out, ended.err);
+        assert!(!ended.err.is_empty());
+    }
+    for arguments in [["--help"], ["--version"]] {
+        let ended = house.run(&arguments, "");
+        assert!(ended.code == Some(0) && ended.out.contains("postkey"), "{arguments:?}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
+async fn all_mistakes_of_a_configuration_are_told_at_once() {
+    let house = house().await;
+    expect(&house.run(&["check"], ""), 0, "");
+    let wrong = "lgo = \"info\"\n[[listener]]\nprotocol = \"imap\"\naddress = \"0.0.0.0:1143\"\n\
+                 [[listener]]\nprotocol = \"gopher\"\naddress = \"127.0.0.1:1\"\n";
+    std::fs::write(&house.file, wrong).unwrap();
+    for arguments in [&["check"][..], &[], &["status"]] {
+        let ended = house.run(arguments, "");
+        expect(&ended, 78, "postkey.toml:1:1: lgo");
+        expect(&ended, 78, "other machines can reach 0.0.0.0");
+        expect(&ended, 78, "postkey.toml:6:");
+    }
+    std::fs::remove_file(&house.file).unwrap();
+    expect(&house.run(&["check"], ""), 78, "no such file");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
+async fn a_second_daemon_says_what_is_in_its_way() {
+    let mut house = house().await;
+    let daemon = house.serve().await;
+    expect(&house.run(&[], ""), 74, "in use by another postkey");
+    expect(&daemon.terminate(), 0, "stopped");
+
+    let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = taken.local_addr().unwrap().to_string();
+    let config = std::fs::read_to_string(&house.file).unwrap().replacen("127.0.0.1:0", &address, 1);
+    std::fs::write(&house.file, config).unwrap();
+    expect(&house.run(&[], ""), 71, &format!("cannot listen on {address} for IMAP"));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
+async fn a_daemon_that_was_killed_leaves_nothing_in_the_way() {
+    let mut house = house().await;
+    let daemon = house.serve().await;
+    let main = password(&authorize(&house, &["authorize", ANN]).await);
+    drop(daemon);
+    assert!(house.run(&["status"], "").out.contains("does not run"));
+    let _daemon = house.serve().await;
+    log_in_everywhere(&house, &main).await;
+}

@@ -1,0 +1,164 @@
+//! No secret leaves postkey but to the one that it is for: not into logs, files, arguments or the environment.
+
+use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
+
+use base64::Engine;
+use base64::prelude::{BASE64_STANDARD_NO_PAD, BASE64_URL_SAFE_NO_PAD};
+use postkey::protocol::{Protocol, Security};
+
+use crate::support::house::{ANN, House, Way, accepted};
+use crate::support::process::Process;
+use crate::support::{Options, TokenEndpoint};
+
+const CHOSEN: &str = "Correct: horse & battery";
+const WRONG: &str = "Wrong: horse & battery";
+
+/// The forms in which a secret may slip out; base64 also from within a longer text, at each of its three alignments.
+fn forms(secret: &str) -> Vec<Vec<u8>> {
+    let bytes = secret.as_bytes();
+    let hex: String = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
+    let numbers: Vec<String> = bytes.iter().map(u8::to_string).collect();
+    let percent: String = url::form_urlencoded::byte_serialize(bytes).collect();
+    let mut forms =
+        vec![secret.to_owned(), hex.to_uppercase(), hex, numbers.join(", "), percent.replace('+', "%20"), percent];
+    for before in 0..3 {
+        let padded = [vec![0; before], bytes.to_vec()].concat();
+        // Characters that hold bits of the neighbours on either side are no part of the secret.
+        let (first, end) = ((before * 8).div_ceil(6), padded.len() * 8 / 6);
+        for encoded in [BASE64_STANDARD_NO_PAD.encode(&padded), BASE64_URL_SAFE_NO_PAD.encode(&padded)] {
+            forms.push(encoded[first..end].to_owned());
+        }
+    }
+    forms.into_iter().map(String::into_bytes).collect()
+}
+
+fn holds(text: &[u8], secret: &str) -> bool {
+    forms(secret).iter().any(|form| text.windows(form.len()).any(|window| window == form))
+}
+
+#[test]
+fn the_search_finds_what_it_looks_for() {
+    let encoded = |text: &str| BASE64_STANDARD_NO_PAD.encode(text);
+    for text in [
+        format!("x{CHOSEN}x"),
+        encoded(&format!("user=ann\x01auth=Bearer {CHOSEN}\x01\x01")),
+        encoded(&format!("\0ann@example.test\0{CHOSEN}")),
+        encoded(&format!("{CHOSEN}?")),
+        format!("{:?}", CHOSEN.as_bytes()),
+        format!("{:x?}", CHOSEN).replace(CHOSEN, "436f72726563743a20686f72736520262062617474657279"),
+        "password=Correct%3A+horse+%26+battery&x".to_owned(),
+    ] {
+        assert!(holds(text.as_bytes(), CHOSEN) && !holds(text.as_bytes(), WRONG), "{text}");
+    }
+}
+
+/// Every file in a folder and those in it, with what it holds.
+fn files(folder: &Path) -> Vec<(String, u32, Vec<u8>)> {
+    let mut found = Vec::new();
+    for entry in std::fs::read_dir(folder).unwrap().map(Result::unwrap) {
+        let (path, about) = (entry.path(), entry.metadata().unwrap());
+        let mode = about.permissions().mode() & 0o777;
+        if about.is_dir() {
+            assert_eq!(mode, 0o700, "{}", path.display());
+            found.extend(files(&path));
+        } else {
+            let bytes = if about.is_file() { std::fs::read(&path).unwrap() } else { Vec::new() };
+            found.push((path.display().to_string(), mode, bytes));
+        }
+    }
+    found
+}
+
+/// What anybody on this machine may see of a process, and what its user may.
+fn seen_from_outside(process: &Process) -> Vec<u8> {
+    let read = |name| std::fs::read(format!("/proc/{}/{name}", process.id())).unwrap();
+    [read("cmdline"), read("environ")].concat()
+}
+
+async fn authorize(house: &House, password: &str, seen: &mut Vec<u8>) {
+    let arguments = ["authorize", ANN, "--no-browser", "--password-stdin"];
+    let is_new = !password.is_empty();
+    let mut process = house.begin(&arguments[..if is_new { 4 } else { 3 }]);
+    if is_new {
+        process.say(password);
+    }
+    let url = process.hear("/authorize?").trim().to_owned();
+    seen.extend(seen_from_outside(&process));
+    process.say(house.provider.person().consent(&url, ANN).await.as_str());
+    let ended = process.end();
+    assert_eq!(ended.code, Some(0), "{}", ended.err);
+    seen.extend([ended.out, ended.err].concat().into_bytes());
+}
+
+async fn log_in(house: &House, way: Way, password: &str, succeeds: bool) {
+    for protocol in Protocol::ALL {
+        for security in [Security::Clear, Security::Tls] {
+            let reply = house.program(protocol, security).await.log_in(way, ANN, password).await;
+            assert_eq!(accepted(protocol, &reply), succeeds, "{reply}");
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
+async fn nothing_shows_a_secret_even_when_everything_is_logged() {
+    let options =
+        Options { client_secret: Some("client: secret+of/the=tests".into()), https: true, ..Options::default() };
+    let mut house = House::empty(Security::StartTls, options, |config| format!("log = \"trace\"\n{config}")).await;
+    let daemon = house.serve().await;
+    let mut seen = Vec::new();
+    authorize(&house, CHOSEN, &mut seen).await;
+    seen.extend(seen_from_outside(&daemon));
+    for way in Way::ALL {
+        log_in(&house, way, CHOSEN, true).await;
+    }
+    house.provider.revoke_access_tokens();
+    log_in(&house, Way::Own, CHOSEN, true).await;
+    authorize(&house, "", &mut seen).await;
+    log_in(&house, Way::Own, WRONG, false).await;
+    let added = house.run(&["password", "add", ANN, "printer"], CHOSEN);
+    let printer = added.out.split_whitespace().find(|word| word.len() == 30).unwrap().to_owned();
+    log_in(&house, Way::Login, &printer, true).await;
+    house.provider.change(|settings| settings.token_endpoint = TokenEndpoint::InvalidGrant);
+    house.provider.revoke_access_tokens();
+    log_in(&house, Way::Plain, CHOSEN, false).await;
+    house.provider.change(|settings| settings.token_endpoint = TokenEndpoint::Normal);
+    authorize(&house, "", &mut seen).await;
+    log_in(&house, Way::Plain, CHOSEN, true).await;
+    seen.extend(seen_from_outside(&daemon));
+    let ended = daemon.terminate();
+    assert!(ended.err.contains("refreshing the access token") && ended.err.contains("logged in"), "{}", ended.err);
+    seen.extend([ended.out, ended.err].concat().into_bytes());
+
+    let mut secrets = house.provider.secrets();
+    assert!(secrets.len() > 10);
+    secrets.extend([CHOSEN, WRONG, &printer, &printer.replace('-', "")].map(str::to_owned));
+    let kept = files(&house.config.state_dir);
+    assert!(!kept.is_empty());
+    for secret in &secrets {
+        assert!(!holds(&seen, secret), "{secret} was shown");
+        for (path, _, bytes) in &kept {
+            assert!(!holds(bytes, secret), "{secret} is in {path}");
+        }
+    }
+}
+
+/// The processes are started with umask 000.
+#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
+async fn what_postkey_keeps_is_for_its_user_alone() {
+    let mut house = House::empty(Security::Tls, Options::default(), |config| config).await;
+    let daemon = house.serve().await;
+    authorize(&house, CHOSEN, &mut Vec::new()).await;
+    let folder = &house.config.state_dir;
+    assert_eq!(std::fs::metadata(folder).unwrap().permissions().mode() & 0o777, 0o700);
+    let files = files(folder);
+    assert!(files.iter().any(|(path, ..)| path.ends_with("control")) && files.len() > 2);
+    for (path, mode, _) in files {
+        assert_eq!(mode, 0o600, "{path}");
+    }
+    daemon.terminate();
+
+    std::fs::set_permissions(folder, std::fs::Permissions::from_mode(0o755)).unwrap();
+    let refused = house.run(&["status"], "");
+    assert!(refused.code == Some(74) && refused.err.contains("chmod 700"), "{}", refused.err);
+}

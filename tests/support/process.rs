@@ -1,0 +1,133 @@
+//! The program itself, as a person or a service manager runs it.
+
+use std::io::{BufRead, BufReader, Read, Write};
+use std::path::Path;
+use std::process::{Child, ChildStdin, Command, Stdio};
+use std::sync::mpsc::{Receiver, Sender, channel};
+use std::time::Instant;
+
+use super::house::PATIENCE;
+
+/// A process of ours. Its methods block; it is killed when it is dropped.
+pub struct Process {
+    child: Child,
+    input: Option<ChildStdin>,
+    out: Lines,
+    err: Lines,
+}
+
+/// How a process has ended, and what it has said.
+pub struct Ended {
+    pub code: Option<i32>,
+    pub out: String,
+    pub err: String,
+}
+
+/// The program, which Cargo builds for tests, though not for examples.
+fn program() -> &'static str {
+    let Some(program) = option_env!("CARGO_BIN_EXE_postkey") else { panic!("only tests run the program") };
+    program
+}
+
+impl Process {
+    /// Runs postkey with nothing in its environment but a home, and with the umask that it is to overcome.
+    pub fn start(home: &Path, arguments: &[&str]) -> Self {
+        let mut command = Command::new("/bin/sh");
+        command.args(["-c", "umask 000; exec \"$0\" \"$@\"", program()]).args(arguments);
+        command.env_clear().env("HOME", home).current_dir(home);
+        command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        let mut child = command.spawn().expect("a process");
+        let (out, err) = (Lines::of(child.stdout.take().unwrap()), Lines::of(child.stderr.take().unwrap()));
+        let input = child.stdin.take();
+        Self { child, input, out, err }
+    }
+
+    pub fn id(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// Types a line. A process that has ended does not hear it.
+    pub fn say(&mut self, line: &str) {
+        let _gone = writeln!(self.input.as_mut().expect("the input is open"), "{line}");
+    }
+
+    /// Reads its standard output up to the first line that holds `part`; that line.
+    pub fn hear(&mut self, part: &str) -> String {
+        self.out.find(part)
+    }
+
+    /// The same of its standard error.
+    pub fn hear_complaint(&mut self, part: &str) -> String {
+        self.err.find(part)
+    }
+
+    /// Asks it to end, as service managers do.
+    pub fn terminate(self) -> Ended {
+        let process = rustix::process::Pid::from_child(&self.child);
+        rustix::process::kill_process(process, rustix::process::Signal::TERM).expect("it runs");
+        self.end()
+    }
+
+    /// Types nothing more, and waits for its end.
+    pub fn end(mut self) -> Ended {
+        self.input = None;
+        let (out, err) = (self.out.rest(), self.err.rest());
+        Ended { code: self.child.wait().expect("our own child").code(), out, err }
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        let _ended = self.child.kill();
+        let _reaped = self.child.wait();
+    }
+}
+
+/// Lines as a thread reads them.
+struct Lines {
+    arriving: Receiver<String>,
+    heard: String,
+}
+
+impl Lines {
+    fn of(source: impl Read + Send + 'static) -> Self {
+        let (sender, arriving) = channel();
+        std::thread::spawn(move || read(source, &sender));
+        Self { arriving, heard: String::new() }
+    }
+
+    fn next(&mut self, deadline: Instant) -> Option<String> {
+        let line = self.arriving.recv_timeout(deadline.saturating_duration_since(Instant::now())).ok()?;
+        self.heard += &line;
+        Some(line)
+    }
+
+    fn find(&mut self, part: &str) -> String {
+        let deadline = Instant::now() + PATIENCE;
+        while let Some(line) = self.next(deadline) {
+            if line.contains(part) {
+                return line;
+            }
+        }
+        panic!("{part:?} is not in what it said:\n{}", self.heard)
+    }
+
+    /// Everything, once the process has closed its end.
+    fn rest(&mut self) -> String {
+        let deadline = Instant::now() + PATIENCE;
+        while self.next(deadline).is_some() {}
+        assert!(Instant::now() < deadline, "it does not end; it has said:\n{}", self.heard);
+        std::mem::take(&mut self.heard)
+    }
+}
+
+fn read(source: impl Read, sender: &Sender<String>) {
+    let mut source = BufReader::new(source);
+    loop {
+        let mut line = Vec::new();
+        match source.read_until(b'\n', &mut line) {
+            Ok(1..) if sender.send(String::from_utf8_lossy(&line).into_owned()).is_ok() => {}
+            _ => return,
+        }
+    }
+}
