@@ -27,6 +27,10 @@ type Jobs = VecDeque<(Story, Point)>;
 pub async fn run(worlds: &[World], most: usize, only: &str) -> Result<bool, String> {
     let (mut jobs, mut tallies) = (Jobs::new(), BTreeMap::new());
     let [first, ..] = worlds else { return Err("no world".to_owned()) };
+    if !STORIES.iter().any(|story| story.to_string().contains(only)) {
+        return Ok(true);
+    }
+    println!("Kills");
     for (number, story) in STORIES.into_iter().enumerate().filter(|(_, story)| story.to_string().contains(only)) {
         let (possible, chosen) = survey(first, story, most).await.map_err(|why| format!("{story}: {why}"))?;
         jobs.extend(chosen.into_iter().map(|point| (story, point)));

@@ -10,6 +10,7 @@ const TOKEN: usize = 3000;
 
 /// Watches both kinds of refresh. Whether all is well.
 pub async fn run(world: &World) -> Result<bool, String> {
+    println!("\nThe order of the calls");
     let before = 200;
     let mut is_well = true;
     for deed in [Deed::LogIn, Deed::LogInRefused] {

@@ -213,7 +213,7 @@ impl World {
             Some(trace) => trace.command(&self.binary),
             None => Command::new(&self.binary),
         };
-        command.arg("--config").arg(self.path("postkey.toml")).kill_on_drop(true);
+        command.arg("--config").arg(self.path("postkey.toml")).env("RUST_BACKTRACE", "0").kill_on_drop(true);
         command
     }
 }
