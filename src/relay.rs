@@ -8,8 +8,10 @@ use std::future::poll_fn;
 use std::io;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
+use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::time::{Sleep, sleep};
 
 use crate::net::transport::Transport;
 
@@ -40,18 +42,64 @@ pub struct Side {
     pub rest: Vec<u8>,
 }
 
+/// How long nothing may move after one direction has ended. Who has ended its own waits for an answer at most, and the
+/// longest wait for one is SMTP's 10 minutes behind the end of a message (RFC 5321 section 4.5.3.2.6).
+const HALF: Duration = Duration::from_secs(10 * 60);
+
+/// How long a peer may refuse to take the bytes that are there for it. A person may be asked something meanwhile; servers
+/// give up themselves after 30 minutes (RFC 9051 section 5.4).
+const BLOCKED: Duration = Duration::from_secs(30 * 60);
+
 /// Relays until both sides have ended, or one has failed. Either way says how much.
+///
+/// While both directions are open and empty, silence has no end: IMAP's IDLE is made for it, and keepalive notices a peer
+/// that has vanished.
 pub async fn relay(client: Side, server: Side) -> (Relayed, io::Result<()>) {
     let (mut client, mut server) = ((client.transport, client.rest), (server.transport, server.rest));
     let mut up = Pump::new(std::mem::take(&mut client.1));
     let mut down = Pump::new(std::mem::take(&mut server.1));
+    let mut stall = None;
     let result = poll_fn(|cx| {
         let sent = up.poll(cx, &mut client.0, &mut server.0)?;
         let received = down.poll(cx, &mut server.0, &mut client.0)?;
-        if sent.is_ready() && received.is_ready() { Poll::Ready(Ok(())) } else { Poll::Pending }
+        if sent.is_ready() && received.is_ready() {
+            return Poll::Ready(Ok(()));
+        }
+        Stall::poll(&mut stall, cx, up.patience().min(down.patience()), up.progress() + down.progress())
     })
     .await;
     (Relayed { up: up.moved, down: down.moved }, result)
+}
+
+/// Something that should move, and a clock for it.
+struct Stall {
+    /// How long it may take.
+    patience: Duration,
+    /// What had moved when the clock was set.
+    progress: u64,
+    clock: Pin<Box<Sleep>>,
+}
+
+impl Stall {
+    /// Ready if nothing has moved for as long as it may. As long as bytes move the clock runs on, and is set anew when it
+    /// ends, so that they cost nothing.
+    fn poll(this: &mut Option<Self>, cx: &mut Context<'_>, patience: Duration, progress: u64) -> Poll<io::Result<()>> {
+        if patience == Duration::MAX {
+            *this = None;
+            return Poll::Pending;
+        }
+        loop {
+            let new = || Self { patience, progress, clock: Box::pin(sleep(patience)) };
+            let stall = this.get_or_insert_with(new);
+            if stall.patience == patience {
+                ready!(stall.clock.as_mut().poll(cx));
+                if stall.progress == progress {
+                    return Poll::Ready(Err(io::ErrorKind::TimedOut.into()));
+                }
+            }
+            *this = None;
+        }
+    }
 }
 
 /// One direction.
@@ -79,6 +127,20 @@ enum State {
 impl Pump {
     fn new(rest: Vec<u8>) -> Self {
         Self { state: State::Open, filled: rest.len(), buffer: rest, written: 0, moved: 0 }
+    }
+
+    /// How long nothing may move.
+    fn patience(&self) -> Duration {
+        match self.state {
+            State::Open if self.buffer.is_empty() => Duration::MAX,
+            State::Open => BLOCKED,
+            State::Ending | State::Done => HALF,
+        }
+    }
+
+    /// Bytes that have been written so far.
+    fn progress(&self) -> u64 {
+        self.moved + self.written as u64
     }
 
     /// Moves bytes until one of the two has to be waited for. Ready when this direction is done.

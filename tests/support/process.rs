@@ -32,9 +32,14 @@ fn program() -> &'static str {
 impl Process {
     /// Runs postkey with nothing in its environment but a home, and with the umask that it is to overcome.
     pub fn start(home: &Path, arguments: &[&str]) -> Self {
+        Self::start_with(home, arguments, &[])
+    }
+
+    /// The same with some more in its environment.
+    pub fn start_with(home: &Path, arguments: &[&str], environment: &[(&str, &str)]) -> Self {
         let mut command = Command::new("/bin/sh");
         command.args(["-c", "umask 000; exec \"$0\" \"$@\"", program()]).args(arguments);
-        command.env_clear().env("HOME", home).current_dir(home);
+        command.env_clear().envs(environment.iter().copied()).env("HOME", home).current_dir(home);
         command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
         let mut child = command.spawn().expect("a process");
         let (out, err) = (Lines::of(child.stdout.take().unwrap()), Lines::of(child.stderr.take().unwrap()));
