@@ -1,10 +1,13 @@
 //! The daemon: opens the vault, binds the listeners, serves until it is told to stop.
 
+mod room;
+
+use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::net::{TcpListener, UnixListener};
+use tokio::net::{TcpListener, TcpStream, UnixListener};
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 use tokio::time::timeout;
@@ -15,12 +18,11 @@ use crate::clock::Clock;
 use crate::config::{Config, Listener};
 use crate::control::{self, Control, Listening};
 use crate::exit::{Exit, Failed};
-use crate::net::{listen, tls};
+use crate::net::listen::{self, Arrival};
+use crate::net::tls;
 use crate::session::{self, Door};
 use crate::vault::Vault;
-
-/// Descriptors that are not sessions': the vault, listeners, the control socket, token requests.
-const RESERVED: u64 = 64;
+use room::most_sessions;
 
 /// How long a stop waits for a refresh; longer than one can take.
 const STOP: Duration = Duration::from_secs(40);
@@ -48,12 +50,14 @@ impl Daemon {
             bound.collect::<Result<Vec<_>, _>>()?.into_iter().flatten().collect();
         let socket = bind_control(&config.control_socket)?;
         let listeners = bound.iter().map(|(_, _, listening)| listening.clone()).collect();
-        let control = Arc::new(Control { broker, listeners });
         let mut tasks = JoinSet::new();
+        let owner = Arc::clone(&broker);
+        tasks.spawn(async move { owner.keep_stable().await });
+        let control = Arc::new(Control { broker, listeners });
         let sessions = Arc::new(Semaphore::new(most_sessions()));
         for (listener, door, listening) in bound {
             info!(protocol = listening.protocol, address = %listening.address, security = listening.security, "listening");
-            tasks.spawn(accept_clients(listener, door, Arc::clone(&sessions)));
+            tasks.spawn(accept_clients(listen::Listener::new(listener), door, Arc::clone(&sessions)));
         }
         tasks.spawn(accept_commands(socket, Arc::clone(&control)));
         Ok(Self { control, tasks })
@@ -116,26 +120,35 @@ fn bind_control(path: &Path) -> Result<UnixListener, Failed> {
     })
 }
 
-/// Accepts clients for ever, no more at a time than there are descriptors for.
-async fn accept_clients(listener: TcpListener, door: Arc<Door>, sessions: Arc<Semaphore>) {
+/// Accepts clients for ever. Those for whom there is no room are told so, one at a time.
+async fn accept_clients(mut listener: listen::Listener, door: Arc<Door>, sessions: Arc<Semaphore>) {
     loop {
-        // The semaphore is never closed.
-        let Ok(permit) = Arc::clone(&sessions).acquire_owned().await else { return };
-        let (socket, peer) = listen::accept(&listener).await;
-        let door = Arc::clone(&door);
+        let Arrival { socket, peer, is_surplus } = listener.accept().await;
         let span = info_span!("session", protocol = door.protocol.name(), %peer);
+        let permit = Arc::clone(&sessions).try_acquire_owned().ok().filter(|_| !is_surplus);
+        let Some(permit) = permit else {
+            warn!(parent: &span, "turned away: descriptors or memory do not suffice for another session");
+            // It does not matter whether the client has heard it.
+            let _ = session::turn_away(socket, &door).instrument(span).await;
+            continue;
+        };
+        let door = Arc::clone(&door);
         let session = async move {
-            let (end, result) = session::serve(socket, peer, &door).await;
-            let (up, down) = (end.relayed.up, end.relayed.down);
-            match (end.account, result) {
-                (Some(account), Ok(())) => info!(account, up, down, "session ended"),
-                (Some(account), Err(error)) => info!(account, up, down, %error, "session broken off"),
-                (None, Ok(())) => debug!("left without a login"),
-                (None, Err(error)) => debug!(%error, "broken off before the login"),
-            }
+            serve_client(socket, peer, &door).await;
             drop(permit);
         };
         tokio::spawn(session.instrument(span));
+    }
+}
+
+async fn serve_client(socket: TcpStream, peer: SocketAddr, door: &Door) {
+    let (end, result) = session::serve(socket, peer, door).await;
+    let (up, down) = (end.relayed.up, end.relayed.down);
+    match (end.account, result) {
+        (Some(account), Ok(())) => info!(account, up, down, "session ended"),
+        (Some(account), Err(error)) => info!(account, up, down, %error, "session broken off"),
+        (None, Ok(())) => debug!("left without a login"),
+        (None, Err(error)) => debug!(%error, "broken off before the login"),
     }
 }
 
@@ -149,17 +162,4 @@ async fn accept_commands(listener: UnixListener, control: Arc<Control>) {
             }
         }
     }
-}
-
-/// A session has two descriptors, so this is half of what the system gives us. The soft limit is raised first: it is low
-/// only for the sake of programs that use select(2).
-fn most_sessions() -> usize {
-    use rustix::process::{Resource, getrlimit, setrlimit};
-    let mut limit = getrlimit(Resource::Nofile);
-    limit.current = limit.maximum;
-    if setrlimit(Resource::Nofile, limit).is_err() {
-        limit = getrlimit(Resource::Nofile);
-    }
-    let descriptors = limit.current.unwrap_or(1 << 20).min(1 << 20);
-    usize::try_from(descriptors.saturating_sub(RESERVED) / 2).unwrap_or(usize::MAX).max(1)
 }

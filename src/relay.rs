@@ -111,6 +111,8 @@ struct Pump {
     filled: usize,
     written: usize,
     moved: u64,
+    /// Why the source failed, until the bytes that came before have been passed on: they may be a POP3 client's QUIT.
+    failure: Option<io::Error>,
 }
 
 /// How far one direction has come.
@@ -126,7 +128,7 @@ enum State {
 
 impl Pump {
     fn new(rest: Vec<u8>) -> Self {
-        Self { state: State::Open, filled: rest.len(), buffer: rest, written: 0, moved: 0 }
+        Self { state: State::Open, filled: rest.len(), buffer: rest, written: 0, moved: 0, failure: None }
     }
 
     /// How long nothing may move.
@@ -147,6 +149,12 @@ impl Pump {
     fn poll(&mut self, cx: &mut Context<'_>, from: &mut Transport, to: &mut Transport) -> Poll<io::Result<()>> {
         loop {
             ready!(self.poll_drain(cx, to))?;
+            if self.failure.is_some() {
+                ready!(Pin::new(&mut *to).poll_flush(cx))?;
+            }
+            if let Some(error) = self.failure.take() {
+                return Poll::Ready(Err(error));
+            }
             match self.state {
                 State::Open => ready!(self.poll_fill(cx, from, to))?,
                 State::Ending => {
@@ -178,7 +186,7 @@ impl Pump {
     fn poll_fill(&mut self, cx: &mut Context<'_>, from: &mut Transport, to: &mut Transport) -> Poll<io::Result<()>> {
         let mut buffer = take();
         let mut space = ReadBuf::new(&mut buffer);
-        while self.state == State::Open && space.remaining() > 0 {
+        while self.state == State::Open && self.failure.is_none() && space.remaining() > 0 {
             let before = space.filled().len();
             match Pin::new(&mut *from).poll_read(cx, &mut space) {
                 Poll::Pending => break,
@@ -186,7 +194,7 @@ impl Pump {
                 Poll::Ready(Ok(())) => self.state = State::Ending,
                 // Many servers end a TLS connection without close_notify; the mail protocols say themselves when they are done.
                 Poll::Ready(Err(error)) if error.kind() == io::ErrorKind::UnexpectedEof => self.state = State::Ending,
-                Poll::Ready(Err(error)) => return Poll::Ready(Err(error)),
+                Poll::Ready(Err(error)) => self.failure = Some(error),
             }
         }
         self.filled = space.filled().len();
@@ -196,11 +204,11 @@ impl Pump {
         }
         give_back(buffer);
         match self.state {
-            State::Open => {
+            State::Open if self.failure.is_none() => {
                 ready!(Pin::new(to).poll_flush(cx))?;
                 Poll::Pending
             }
-            State::Ending | State::Done => Poll::Ready(Ok(())),
+            _ => Poll::Ready(Ok(())),
         }
     }
 }

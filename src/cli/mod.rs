@@ -1,6 +1,7 @@
 //! The command line: what can be asked, one file per command.
 
 mod authorize;
+mod backup;
 mod check;
 mod forget;
 mod hand;
@@ -56,6 +57,19 @@ enum Command {
     Forget {
         /// The account's address
         address: String,
+    },
+    /// Write all accounts to a file, sealed as they are: it opens nothing without an app password
+    Backup {
+        /// The file to write
+        file: PathBuf,
+    },
+    /// Put the accounts of a backup in place
+    Restore {
+        /// The file that `postkey backup` wrote
+        file: PathBuf,
+        /// Replace accounts that are newer than the backup, too
+        #[arg(long)]
+        force: bool,
     },
     /// Show what is served and how the accounts are
     Status {
@@ -182,6 +196,8 @@ async fn dispatch(arguments: Arguments) -> Result<(), Failed> {
         Some(Command::Authorize { address, options }) => authorize::run(&config, &address, options).await,
         Some(Command::Password(command)) => password::run(&config, command).await,
         Some(Command::Forget { address }) => forget::run(&config, &address).await,
+        Some(Command::Backup { file }) => backup::backup(&config, &file).await,
+        Some(Command::Restore { file, force }) => backup::restore(&config, &file, force).await,
         Some(Command::Status { json }) => status::run(&config, json).await,
         Some(Command::Check) => check::run(&config),
         Some(Command::Test { address }) => test::run(&config, &address).await,

@@ -20,6 +20,7 @@ mod sasl;
 mod settings;
 mod smtp;
 pub mod tls;
+pub mod tmpfs;
 
 use std::net::Ipv4Addr;
 use std::path::PathBuf;
