@@ -12,7 +12,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use tracing::error;
+use tracing::{error, warn};
 
 use super::StoreError;
 use super::files;
@@ -24,7 +24,7 @@ const LINGERING: Duration = Duration::from_secs(2);
 /// Records by key, each write on stable storage when it returns.
 pub struct Store {
     folder: PathBuf,
-    db: sled::Db,
+    db: Option<sled::Db>,
     /// Sled's log, opened a second time to be synced.
     log: File,
 }
@@ -58,7 +58,7 @@ impl Store {
             remove_folder(&new)?;
             let store = Self::open_in(&new)?;
             for (key, record) in records {
-                guarded(|| store.db.insert(key.as_str(), record.as_slice()))?;
+                guarded(|| store.db()?.insert(key.as_str(), record.as_slice()))?;
             }
             drop(store);
             for entry in std::fs::read_dir(&new)? {
@@ -77,7 +77,8 @@ impl Store {
     }
 
     fn open_in(folder: &Path) -> sled::Result<Self> {
-        let db = open_sled(folder)?;
+        remove_half_made(folder)?;
+        let db = Some(open_sled(folder)?);
         let log = File::open(folder.join("db"))?;
         let store = Self { folder: folder.to_owned(), db, log };
         store.sync()?;
@@ -87,19 +88,38 @@ impl Store {
     fn records(&self) -> sled::Result<Found> {
         guarded(|| {
             let text = |key: sled::IVec| String::from_utf8_lossy(&key).into_owned();
-            self.db.iter().map(|entry| entry.map(|(key, record)| (text(key), record.to_vec()))).collect()
+            self.db()?.iter().map(|entry| entry.map(|(key, record)| (text(key), record.to_vec()))).collect()
         })
     }
 
     /// Writes a record in place of the one that was there.
     pub fn put(&self, key: &str, record: &[u8]) -> Result<(), StoreError> {
-        let written = guarded(|| self.db.insert(key, record)).and_then(|_| self.sync());
+        let written = guarded(|| self.db()?.insert(key, record)).and_then(|_| self.sync());
         written.map_err(|error| StoreError::failed(&self.folder, error.into()))
     }
 
     fn sync(&self) -> sled::Result<()> {
-        guarded(|| self.db.flush())?;
+        guarded(|| self.db()?.flush())?;
         Ok(self.log.sync_all()?)
+    }
+
+    /// The handle, which is there until the store is dropped.
+    fn db(&self) -> sled::Result<&sled::Db> {
+        self.db.as_ref().ok_or_else(|| sled::Error::ReportableBug("the store is closed".to_owned()))
+    }
+}
+
+/// After a write that failed, sled panics while it is closed.
+impl Drop for Store {
+    fn drop(&mut self) {
+        let db = self.db.take();
+        let close = || {
+            drop(db);
+            Ok(())
+        };
+        if let Err(error) = guarded(close) {
+            warn!(file = %self.folder.display(), %error, "closing sled failed");
+        }
     }
 }
 
@@ -113,6 +133,21 @@ fn remove_folder(folder: &Path) -> io::Result<()> {
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
         removed => removed,
     }
+}
+
+/// Removes the snapshots that sled was writing when it was killed: it would not open beside one.
+fn remove_half_made(folder: &Path) -> io::Result<()> {
+    let entries = match std::fs::read_dir(folder) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+        entries => entries?,
+    };
+    for entry in entries {
+        let path = entry?.path();
+        if path.extension().is_some_and(|extension| extension == "generating") {
+            std::fs::remove_file(path)?;
+        }
+    }
+    Ok(())
 }
 
 /// Opens sled. The vault's folder is locked, so sled's own lock can only be that of a handle that was dropped just now:
