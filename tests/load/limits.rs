@@ -52,7 +52,7 @@ pub async fn exhausted(stage: &Stage<'_>, report: &mut Report) -> io::Result<()>
     let process = running(&postkey.process)?;
     let mut clients = open(&postkey.way, 6).await?;
     let (id, all) = (Pid::from_raw(process.id().cast_signed()), getrlimit(Resource::Nofile));
-    prlimit(id, Resource::Nofile, Rlimit { current: Some(process.descriptors()? as u64), ..all.clone() })?;
+    prlimit(id, Resource::Nofile, Rlimit { current: Some(process.descriptors()? as u64), ..all })?;
     // Some of these get the numbers that were free below the limit.
     let mut late = Vec::new();
     for _ in 0..50 {
