@@ -1,5 +1,6 @@
 //! The one owner of accounts and tokens: checks passwords, and hands out tokens that are fresh.
 
+mod patience;
 mod reach;
 
 use std::collections::HashMap;
@@ -9,31 +10,25 @@ use std::time::Duration;
 use hmac::{Hmac, KeyInit as _, Mac as _};
 use sha2::Sha256;
 use tokio::sync::Semaphore;
-use tokio::time::Instant;
+use tokio::time::{Instant, timeout};
 use tracing::{error, info, warn};
 
 use crate::clock::{Clock, Moment};
 use crate::config::Config;
 use crate::exit::Failed;
-use crate::oauth::{self, Failure, Registration};
+use crate::oauth::{self, Failure, Registration, Trouble};
 use crate::protocol::Protocol;
 use crate::secret::Secret;
 use crate::token::TokenSet;
 use crate::vault::password::Password;
 use crate::vault::{self, Authorization, Ended, Unlocked, Vault, VaultError};
 use crate::wire::{Bearer, Capabilities, Credentials, Reason, Refusal};
+use patience::{Refreshes, Tries};
 pub use reach::Reach;
 
-/// How long a failed refresh stands for those who ask next: a mail program that is refused tries two more mechanisms at
-/// once, and none of these tries should reach the authorization server.
-const AFTER_TEMPORARY: Duration = Duration::from_secs(5);
-
-/// The same where somebody has to change a setting first.
-const AFTER_MISCONFIGURED: Duration = Duration::from_secs(60);
-
-/// The least time between two refreshes of tokens that the provider refused though they were fresh: if the first did not
-/// help, the next will not, and Microsoft counts loops.
-const BETWEEN_FORCED: Duration = Duration::from_secs(60);
+/// How long a refresh is waited for while the token at hand still works: a new one is better, for it does not end soon, but
+/// not at the price of a login.
+const WHILE_ALIVE: Duration = Duration::from_secs(3);
 
 /// How long what a server was heard to offer spares the question, and with it a round trip of each login.
 const HEARSAY: Duration = Duration::from_secs(24 * 3600);
@@ -92,15 +87,6 @@ pub struct Held {
     /// Which token set of the account this is.
     pub generation: u64,
     client_secret: Option<Secret>,
-}
-
-/// How the last refreshes went.
-#[derive(Default)]
-struct Refreshes {
-    /// The last failure, and until when it stands.
-    failure: Option<(Instant, Refusal)>,
-    /// When a token that the provider had refused was last replaced.
-    forced: Option<Instant>,
 }
 
 impl Broker {
@@ -165,12 +151,17 @@ impl Broker {
         }
         // A task of its own: a client that hangs up must not take a rotated refresh token with it.
         let (broker, account) = (Arc::clone(self), Arc::clone(account));
+        let alive = account.alive(refused, self.clock.now());
         let refresh = tokio::spawn(async move {
             // The semaphore is never closed.
             let _permit = broker.refreshing.acquire().await;
             broker.refresh(&account, refused).await
         });
-        refresh.await.unwrap_or_else(|_| Err(Refusal::new(Reason::Unavailable, "postkey has a defect; see its log.")))
+        let refreshed = match alive {
+            Some(held) => timeout(WHILE_ALIVE, refresh).await.unwrap_or(Ok(Ok(held))),
+            None => refresh.await,
+        };
+        refreshed.unwrap_or_else(|_| Err(Refusal::new(Reason::Unavailable, "postkey has a defect; see its log.")))
     }
 
     /// The new token has worked: the one before it is not needed any more.
@@ -301,7 +292,7 @@ impl Broker {
         if let Some(held) = account.fresh(refused, self.clock.now()) {
             return Ok(held);
         }
-        let outcome = match refreshes.standing(refused) {
+        let outcome = match refreshes.standing(refused.is_some()) {
             Some(refusal) => Err(refusal),
             None => self.refresh_now(account, &mut refreshes, refused.is_some()).await,
         };
@@ -324,25 +315,43 @@ impl Broker {
         let held = account.held();
         info!(account = account.address, forced, "refreshing the access token");
         let result = match self.registration(account, &held) {
-            Ok(registration) => self.request(account, &registration, &held).await,
+            Ok(registration) => self.request(account, &registration, &held, forced).await,
             Err(failure) => Err(failure),
         };
-        refreshes.forced = if forced { Some(Instant::now()) } else { refreshes.forced };
+        refreshes.ended(forced);
         match result {
             Ok(tokens) => {
-                refreshes.failure = None;
+                refreshes.succeeded();
                 Ok(self.keep(account, &held, tokens).await)
             }
             Err(failure) => Err(self.failed(account, refreshes, held.generation, failure).await),
         }
     }
 
-    async fn request(&self, account: &Account, registration: &Registration, held: &Held) -> Result<TokenSet, Failure> {
+    /// Asks for new tokens, and asks again as far as that serves the client that waits; one whose token still works need
+    /// not wait.
+    async fn request(
+        &self,
+        account: &Account,
+        registration: &Registration,
+        held: &Held,
+        forced: bool,
+    ) -> Result<TokenSet, Failure> {
         let Some(token) = &held.tokens.refresh else {
             return Err(Failure::Ended("the provider gave no refresh token".to_owned()));
         };
         let reach = &account.reach;
-        oauth::refresh::refresh(&reach.http, registration, &reach.provider.scope, token, &self.clock).await
+        let needed = forced || !held.tokens.life.is_alive(self.clock.now());
+        let mut tries = Tries::begin();
+        loop {
+            let tokens = oauth::refresh::refresh(&reach.http, registration, &reach.provider.scope, token, &self.clock);
+            let outcome = tokens.await;
+            let Err(Failure::Temporary(trouble, why)) = &outcome else { return outcome };
+            let pause = tries.pause(*trouble).filter(|_| needed || *trouble == Trouble::Lost);
+            let Some(pause) = pause else { return outcome };
+            warn!(account = account.address, why, "asking the authorization server again");
+            tokio::time::sleep(pause).await;
+        }
     }
 
     /// Puts new tokens on stable storage, and only then into use.
@@ -367,23 +376,18 @@ impl Broker {
     /// What a failed refresh means for those who wait, and for those who come next.
     async fn failed(&self, account: &Account, refreshes: &mut Refreshes, generation: u64, failure: Failure) -> Refusal {
         warn!(account = account.address, %failure, "the access token cannot be refreshed");
-        let (stands, refusal) = match &failure {
-            Failure::Temporary(why) => {
-                (AFTER_TEMPORARY, Refusal::new(Reason::Unavailable, format!("Try later: {why}.")))
+        let refusal = match &failure {
+            Failure::Temporary(_, why) => Refusal::new(Reason::Unavailable, format!("Try later: {why}.")),
+            Failure::Misconfigured(why) => {
+                let text = format!("postkey's settings for {} need care: {why}.", account.address);
+                Refusal::new(Reason::AuthorizationEnded, text)
             }
-            Failure::Misconfigured(why) => (
-                AFTER_MISCONFIGURED,
-                Refusal::new(
-                    Reason::AuthorizationEnded,
-                    format!("postkey's settings for {} need care: {why}.", account.address),
-                ),
-            ),
             Failure::Ended(why) => {
                 self.note_end(account, generation, why).await;
-                (Duration::ZERO, account.ended(why))
+                account.ended(why)
             }
         };
-        refreshes.failure = Some((Instant::now() + stands, refusal.clone()));
+        refreshes.failed(&failure, refusal.clone());
         refusal
     }
 
@@ -456,17 +460,6 @@ impl Account {
     fn ended(&self, why: &str) -> Refusal {
         let text = format!("Run `postkey authorize {}`: its authorization has ended ({why}).", self.address);
         Refusal::new(Reason::AuthorizationEnded, text)
-    }
-}
-
-impl Refreshes {
-    /// The refusal that stands, if a refresh now would be one too many.
-    fn standing(&self, refused: Option<u64>) -> Option<Refusal> {
-        let now = Instant::now();
-        if refused.is_some() && self.forced.is_some_and(|last| now.duration_since(last) < BETWEEN_FORCED) {
-            return Some(Refusal::new(Reason::TokenRefused, "The provider refuses a token that it has just issued."));
-        }
-        self.failure.as_ref().filter(|(until, _)| now < *until).map(|(_, refusal)| refusal.clone())
     }
 }
 

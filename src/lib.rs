@@ -15,6 +15,7 @@ pub mod net;
 pub mod oauth;
 pub mod protocol;
 pub mod relay;
+pub mod resolver;
 pub mod secret;
 pub mod session;
 pub mod token;

@@ -8,8 +8,10 @@ use std::future::poll_fn;
 use std::io;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
+use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::time::sleep;
 
 use crate::net::transport::Transport;
 
@@ -40,15 +42,35 @@ pub struct Side {
     pub rest: Vec<u8>,
 }
 
+/// How long one direction may be silent after the other has ended. Who has ended its own waits for an answer at most,
+/// and the longest wait for one is SMTP's 10 minutes behind the end of a message (RFC 5321 section 4.5.3.2.6).
+const HALF: Duration = Duration::from_secs(600);
+
 /// Relays until both sides have ended, or one has failed. Either way says how much.
+///
+/// While both directions are open, silence has no end: IMAP's IDLE is made for it, and keepalive notices a peer that has
+/// vanished.
 pub async fn relay(client: Side, server: Side) -> (Relayed, io::Result<()>) {
     let (mut client, mut server) = ((client.transport, client.rest), (server.transport, server.rest));
     let mut up = Pump::new(std::mem::take(&mut client.1));
     let mut down = Pump::new(std::mem::take(&mut server.1));
+    let mut silence = None;
     let result = poll_fn(|cx| {
+        let before = up.progress() + down.progress();
         let sent = up.poll(cx, &mut client.0, &mut server.0)?;
         let received = down.poll(cx, &mut server.0, &mut client.0)?;
-        if sent.is_ready() && received.is_ready() { Poll::Ready(Ok(())) } else { Poll::Pending }
+        if sent.is_ready() && received.is_ready() {
+            return Poll::Ready(Ok(()));
+        }
+        let is_half = up.state != State::Open || down.state != State::Open;
+        if !is_half {
+            return Poll::Pending;
+        }
+        if up.progress() + down.progress() > before {
+            silence = None;
+        }
+        let silence = silence.get_or_insert_with(|| Box::pin(sleep(HALF)));
+        silence.as_mut().poll(cx).map(|()| Err(io::ErrorKind::TimedOut.into()))
     })
     .await;
     (Relayed { up: up.moved, down: down.moved }, result)
@@ -79,6 +101,11 @@ enum State {
 impl Pump {
     fn new(rest: Vec<u8>) -> Self {
         Self { state: State::Open, filled: rest.len(), buffer: rest, written: 0, moved: 0 }
+    }
+
+    /// Bytes that have been written so far.
+    fn progress(&self) -> u64 {
+        self.moved + self.written as u64
     }
 
     /// Moves bytes until one of the two has to be waited for. Ready when this direction is done.

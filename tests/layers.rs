@@ -5,7 +5,7 @@ use std::path::Path;
 
 /// From the bottom up. A module may use what stands in a line above its own, never what stands in its own line or below.
 const LAYERS: &[&[&str]] = &[
-    &["clock", "exit", "protocol", "secret"],
+    &["clock", "exit", "protocol", "resolver", "secret"],
     &["config", "token", "wire"],
     &["downstream", "net", "oauth", "upstream", "vault"],
     &["broker", "relay"],
