@@ -2,6 +2,7 @@
 
 use std::os::fd::AsRawFd;
 use std::os::unix::net::UnixDatagram;
+use std::sync::mpsc::{Receiver, Sender, channel};
 use std::time::Instant;
 
 use postkey::control::Request;
@@ -15,7 +16,7 @@ use crate::support::process::{Ended, Process};
 pub struct Service {
     pub house: House,
     pub process: Process,
-    told: UnixDatagram,
+    told: Receiver<String>,
 }
 
 /// A house with Ann's account, and no postkey.
@@ -54,7 +55,10 @@ impl Service {
         let environment = [start.environment, &[("NOTIFY_SOCKET", path.to_str().unwrap())]].concat();
         let arguments = ["--config", house.file.to_str().unwrap()];
         let process = Process::start_by(&hand_over(start.sockets), house.folder.path(), &arguments, &environment);
-        Self { house, process, told }
+        let (sender, heard) = channel();
+        // All the time, as systemd does: a socket that is full would make the service wait.
+        std::thread::spawn(move || read(&told, &sender));
+        Self { house, process, told: heard }
     }
 
     /// Waits for a message that holds this; all of the message.
@@ -62,11 +66,7 @@ impl Service {
         let deadline = Instant::now() + PATIENCE;
         loop {
             let left = deadline.saturating_duration_since(Instant::now());
-            assert!(!left.is_zero(), "{part} was not told");
-            self.told.set_read_timeout(Some(left)).unwrap();
-            let mut message = [0; 4096];
-            let Ok(count) = self.told.recv(&mut message) else { continue };
-            let message = String::from_utf8(message[..count].to_vec()).unwrap();
+            let message = self.told.recv_timeout(left).unwrap_or_else(|_| panic!("{part} was not told"));
             if message.contains(part) {
                 return message;
             }
@@ -75,8 +75,7 @@ impl Service {
 
     /// Whether it has told nothing that was not heard yet.
     pub fn has_said_nothing(&self) -> bool {
-        self.told.set_nonblocking(true).unwrap();
-        self.told.recv(&mut [0; 1]).is_err()
+        self.told.try_recv().is_err()
     }
 
     /// Has it read its configuration anew, changed by `edit`.
@@ -96,6 +95,16 @@ impl Service {
     pub fn terminate(self) -> (House, Ended) {
         self.process.signal(Signal::TERM);
         (self.house, self.process.end())
+    }
+}
+
+/// Reads messages for as long as somebody wants them; the process of the tests ends it.
+fn read(socket: &UnixDatagram, sender: &Sender<String>) {
+    let mut message = [0; 4096];
+    while let Ok(count) = socket.recv(&mut message) {
+        if sender.send(String::from_utf8_lossy(&message[..count]).into_owned()).is_err() {
+            return;
+        }
     }
 }
 
