@@ -33,6 +33,12 @@ pub use reach::Reach;
 /// not at the price of a login.
 const WHILE_ALIVE: Duration = Duration::from_secs(3);
 
+/// How soon after a failed write the next one is tried, without a change that asks for it.
+const HEAL_SOON: Duration = Duration::from_millis(500);
+
+/// The longest pause between two tries, and so the longest that a disk with space again is not used.
+const HEAL_LATE: Duration = Duration::from_secs(4);
+
 /// How long what a server was heard to offer spares the question, and with it a round trip of each login.
 const HEARSAY: Duration = Duration::from_secs(24 * 3600);
 
@@ -223,6 +229,21 @@ impl Broker {
         open.checked.retain(|_, account| account.address != address);
     }
 
+    /// Brings the vault back to stable storage whenever it has lost it, as soon as the disk lets it. Never ends.
+    pub async fn keep_stable(&self) {
+        loop {
+            self.vault.troubled().await;
+            let mut pause = HEAL_SOON;
+            while self.vault.trouble().is_some() {
+                let vault = Arc::clone(&self.vault);
+                let changed = blocking(move || Ok(vault.heal())).await.unwrap_or_default();
+                changed.iter().for_each(|address| self.forget(address));
+                let _change = tokio::time::timeout(pause, self.vault.troubled()).await;
+                pause = (pause * 2).min(HEAL_LATE);
+            }
+        }
+    }
+
     /// Forgets an account altogether.
     pub fn forget(&self, address: &str) {
         self.withdraw(address);
@@ -380,14 +401,15 @@ impl Broker {
         }
     }
 
-    /// Puts new tokens on stable storage, and only then into use.
+    /// Puts new tokens on stable storage, and only then into use. While the disk is full or fails, the vault holds them in
+    /// memory, and they are used from there.
     async fn keep(&self, account: &Account, before: &Held, tokens: TokenSet) -> Arc<Held> {
         let (vault, address, kept) = (Arc::clone(&self.vault), account.address.clone(), tokens.clone());
         let last = before.generation;
         let generation = match blocking(move || vault.keep(&address, last, &kept)).await {
             Ok(generation) => generation,
-            // For those who wait for this refresh its token is good; who comes next gets the new authorization's.
-            Err(VaultError::Superseded(_)) => last + 1,
+            // For those who wait for this refresh its token is good; who comes next gets the new authorization's, or none.
+            Err(VaultError::Superseded(_) | VaultError::NoAccount(_)) => last + 1,
             Err(error) => {
                 // The new refresh token may be the only good one: better to go on with it in memory than to lose it.
                 error!(account = account.address, %error, "the new token could not be stored and will be lost at a restart");

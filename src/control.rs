@@ -23,7 +23,7 @@ use crate::protocol::{Protocol, Security};
 use crate::secret::{Secret, Token};
 use crate::token::{Life, TokenSet};
 use crate::vault::password::Password;
-use crate::vault::{Authorization, VaultError};
+use crate::vault::{Authorization, Restored, Trouble, VaultError};
 use crate::wire::Credentials;
 
 /// The longest request or reply, in bytes; the longest real one is a token set of a few KiB.
@@ -61,6 +61,20 @@ pub enum Request {
     Forget {
         /// Which one.
         address: String,
+    },
+    /// An account's record as it lies in the vault, sealed, for a backup.
+    Export {
+        /// Of which account.
+        address: String,
+    },
+    /// Put an account's record from a backup in place.
+    Restore {
+        /// Of which account.
+        address: String,
+        /// The record.
+        record: String,
+        /// In place of a newer one, too.
+        force: bool,
     },
     /// Really log in to the provider, on each protocol.
     Test {
@@ -115,6 +129,10 @@ pub enum Reply {
     Tested(Vec<Probe>),
     /// To [`Request::Metrics`]: the text form of Prometheus.
     Metrics(String),
+    /// To [`Request::Export`].
+    Exported(String),
+    /// To [`Request::Restore`].
+    Restored(Restored),
     /// It was not done.
     Failed(Failed),
 }
@@ -128,6 +146,8 @@ pub struct Status {
     pub accounts: Vec<AccountStatus>,
     /// Addresses whose records in the vault cannot be read.
     pub damaged: Vec<String>,
+    /// Since when, and why, the newest records are not on stable storage, if so.
+    pub degraded: Option<Trouble>,
 }
 
 /// An open port.
@@ -180,6 +200,13 @@ pub struct Probe {
     pub refused: Option<String>,
 }
 
+impl Request {
+    /// Whether it changes what is in the vault.
+    pub const fn is_change(&self) -> bool {
+        !matches!(self, Self::Status | Self::Export { .. } | Self::Test { .. })
+    }
+}
+
 impl Reply {
     /// The answer to [`Request::Status`].
     pub fn status(self) -> Result<Status, Failed> {
@@ -189,6 +216,16 @@ impl Reply {
     /// The answer to [`Request::Authorize`] and [`Request::Test`].
     pub fn tested(self) -> Result<Vec<Probe>, Failed> {
         if let Self::Tested(probes) = self { Ok(probes) } else { Err(Self::of_another_kind()) }
+    }
+
+    /// The answer to [`Request::Export`].
+    pub fn exported(self) -> Result<String, Failed> {
+        if let Self::Exported(record) = self { Ok(record) } else { Err(Self::of_another_kind()) }
+    }
+
+    /// The answer to [`Request::Restore`].
+    pub fn restored(self) -> Result<Restored, Failed> {
+        if let Self::Restored(restored) = self { Ok(restored) } else { Err(Self::of_another_kind()) }
     }
 
     fn of_another_kind() -> Failed {
@@ -272,19 +309,32 @@ impl Control {
             Request::AddSlot { address, password, name, new } => {
                 let (password, new) = (Password::read(password.0.expose()), Password::read(new.0.expose()));
                 let (vault, now) = (Arc::clone(self.broker.vault()), self.broker.now());
-                off_thread(move || vault.add_slot(&address, &password, &name, &new, now)).await
+                off_thread(move || vault.add_slot(&address, &password, &name, &new, now)).await?;
+                Ok(Reply::Done)
             }
             Request::RemoveSlot { address, name } => {
                 let (vault, of) = (Arc::clone(self.broker.vault()), address.clone());
-                let reply = off_thread(move || vault.remove_slot(&of, &name)).await;
+                let done = off_thread(move || vault.remove_slot(&of, &name)).await;
                 self.broker.withdraw(&address);
-                reply
+                done.map(|()| Reply::Done)
             }
             Request::Forget { address } => {
                 let (vault, of) = (Arc::clone(self.broker.vault()), address.clone());
-                let reply = off_thread(move || vault.forget(&of)).await;
+                let done = off_thread(move || vault.forget(&of)).await;
                 self.broker.forget(&address);
-                reply
+                done.map(|()| Reply::Done)
+            }
+            Request::Export { address } => {
+                let vault = Arc::clone(self.broker.vault());
+                let record = off_thread(move || vault.export(&address)).await?;
+                // A record is JSON with a line of ASCII before it.
+                Ok(Reply::Exported(String::from_utf8_lossy(&record).into_owned()))
+            }
+            Request::Restore { address, record, force } => {
+                let (vault, of) = (Arc::clone(self.broker.vault()), address.clone());
+                let restored = off_thread(move || vault.restore(&of, record.as_bytes(), force)).await;
+                self.broker.forget(&address);
+                restored.map(Reply::Restored)
             }
             Request::Test { address, password } => self.test(&address, password.0).await,
             Request::Metrics => Ok(Reply::Metrics(self.broker.metrics_text())),
@@ -317,7 +367,7 @@ impl Control {
                 .map(|slot| SlotStatus { name: slot.name.clone(), created: slot.created })
                 .collect(),
         });
-        Status { listeners, accounts: accounts.collect(), damaged: vault.damaged().to_vec() }
+        Status { listeners, accounts: accounts.collect(), damaged: vault.damaged(), degraded: vault.trouble() }
     }
 
     async fn authorize(&self, authorized: Authorized) -> Result<Reply, Failed> {
@@ -437,9 +487,10 @@ async fn read_line(stream: &mut UnixStream) -> io::Result<Zeroizing<Vec<u8>>> {
     Ok(line)
 }
 
-async fn off_thread(work: impl FnOnce() -> Result<(), VaultError> + Send + 'static) -> Result<Reply, Failed> {
-    tokio::task::spawn_blocking(work).await.unwrap_or(Err(VaultError::Interrupted))?;
-    Ok(Reply::Done)
+async fn off_thread<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T, VaultError> + Send + 'static,
+) -> Result<T, Failed> {
+    Ok(tokio::task::spawn_blocking(work).await.unwrap_or(Err(VaultError::Interrupted))?)
 }
 
 /// As base64: a password can be any bytes.

@@ -2,12 +2,13 @@
 
 mod monitoring;
 mod ports;
+mod room;
 
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::net::{TcpListener, UnixListener};
+use tokio::net::{TcpStream, UnixListener};
 use tokio::sync::{Semaphore, mpsc};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, timeout};
@@ -18,16 +19,14 @@ use crate::clock::Clock;
 use crate::config::Config;
 use crate::control::{self, Control, Listening, Order};
 use crate::exit::{Exit, Failed};
-use crate::net::listen;
+use crate::net::listen::{self, Arrival};
 use crate::net::systemd::Sockets;
 use crate::session::{self, Door};
 use crate::stop::Stopping;
 use crate::vault::Vault;
 use monitoring::Monitoring;
 use ports::{Message, Ports};
-
-/// Descriptors that are not sessions': the vault, listeners, the control socket, token requests.
-const RESERVED: u64 = 64;
+use room::most_sessions;
 
 /// How long a stop takes at most: longer than a refresh can take, and than sessions are given.
 pub const STOP: Duration = Duration::from_secs(40);
@@ -74,9 +73,11 @@ impl Daemon {
         let watched = monitoring.prepare(config.metrics)?;
         let socket = bind_control(&config.control_socket)?;
         monitoring.put(watched, &broker);
+        let mut tasks = JoinSet::new();
+        let owner = Arc::clone(&broker);
+        tasks.spawn(async move { owner.keep_stable().await });
         let (control, orders) = Control::of_daemon(broker);
         let control = Arc::new(control);
-        let mut tasks = JoinSet::new();
         ports.put(places).await;
         control.set_listeners(ports.listening());
         tasks.spawn(accept_commands(socket, Arc::clone(&control)));
@@ -157,45 +158,51 @@ fn bind_control(path: &Path) -> Result<UnixListener, Failed> {
     })
 }
 
-/// Accepts clients for ever, no more at a time than there are descriptors for.
+/// Accepts clients for ever. Those for whom there is no room are told so, one at a time.
 async fn accept_clients(
-    listener: TcpListener,
+    mut listener: listen::Listener,
     mut door: Arc<Door>,
     mut messages: mpsc::Receiver<Message>,
     sessions: Arc<Semaphore>,
 ) {
     loop {
-        let next = async {
-            // The semaphore is never closed.
-            let permit = Arc::clone(&sessions).acquire_owned().await.ok()?;
-            Some((permit, listen::accept(&listener).await))
-        };
-        let (permit, (socket, peer)) = tokio::select! {
+        let Arrival { socket, peer, is_surplus } = tokio::select! {
             biased;
             message = messages.recv() => match message {
                 Some(Message::Door(new)) => { door = new; continue }
                 Some(Message::Ping(pong)) => { let _late = pong.send(()); continue }
                 None => return,
             },
-            next = next => match next { Some(next) => next, None => return },
+            arrival = listener.accept() => arrival,
+        };
+        let span = info_span!("session", protocol = door.protocol.name(), security = door.security.name(), %peer);
+        let permit = Arc::clone(&sessions).try_acquire_owned().ok().filter(|_| !is_surplus);
+        let Some(permit) = permit else {
+            warn!(parent: &span, "turned away: descriptors or memory do not suffice for another session");
+            // It does not matter whether the client has heard it.
+            let _ = session::turn_away(socket, &door).instrument(span).await;
+            continue;
         };
         let door = Arc::clone(&door);
-        let span = info_span!("session", protocol = door.protocol.name(), security = door.security.name(), %peer);
         let session = async move {
-            let (begun, metrics) = (Instant::now(), door.broker.metrics());
-            metrics.session_began(door.protocol);
-            let (end, result) = session::serve(socket, &door).await;
-            let (up, down, seconds) = (end.relayed.up, end.relayed.down, begun.elapsed().as_secs());
-            metrics.session_ended(door.protocol, up, down);
-            match (end.account, result) {
-                (Some(account), Ok(())) => info!(account, up, down, seconds, "session ended"),
-                (Some(account), Err(error)) => info!(account, up, down, seconds, %error, "session broken off"),
-                (None, Ok(())) => debug!(seconds, "left without a login"),
-                (None, Err(error)) => debug!(seconds, %error, "broken off before the login"),
-            }
+            serve_client(socket, &door).await;
             drop(permit);
         };
         tokio::spawn(session.instrument(span));
+    }
+}
+
+async fn serve_client(socket: TcpStream, door: &Door) {
+    let (begun, metrics) = (Instant::now(), door.broker.metrics());
+    metrics.session_began(door.protocol);
+    let (end, result) = session::serve(socket, door).await;
+    let (up, down, seconds) = (end.relayed.up, end.relayed.down, begun.elapsed().as_secs());
+    metrics.session_ended(door.protocol, up, down);
+    match (end.account, result) {
+        (Some(account), Ok(())) => info!(account, up, down, seconds, "session ended"),
+        (Some(account), Err(error)) => info!(account, up, down, seconds, %error, "session broken off"),
+        (None, Ok(())) => debug!(seconds, "left without a login"),
+        (None, Err(error)) => debug!(seconds, %error, "broken off before the login"),
     }
 }
 
@@ -209,17 +216,4 @@ async fn accept_commands(listener: UnixListener, control: Arc<Control>) {
             }
         }
     }
-}
-
-/// A session has two descriptors, so this is half of what the system gives us. The soft limit is raised first: it is low
-/// only for the sake of programs that use select(2).
-fn most_sessions() -> usize {
-    use rustix::process::{Resource, getrlimit, setrlimit};
-    let mut limit = getrlimit(Resource::Nofile);
-    limit.current = limit.maximum;
-    if setrlimit(Resource::Nofile, limit).is_err() {
-        limit = getrlimit(Resource::Nofile);
-    }
-    let descriptors = limit.current.unwrap_or(1 << 20).min(1 << 20);
-    usize::try_from(descriptors.saturating_sub(RESERVED) / 2).unwrap_or(usize::MAX).max(1)
 }

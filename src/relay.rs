@@ -43,9 +43,13 @@ pub struct Side {
     pub rest: Vec<u8>,
 }
 
-/// How long one direction may be silent after the other has ended. Who has ended its own waits for an answer at most,
-/// and the longest wait for one is SMTP's 10 minutes behind the end of a message (RFC 5321 section 4.5.3.2.6).
-const HALF: Duration = Duration::from_secs(600);
+/// How long nothing may move after one direction has ended. Who has ended its own waits for an answer at most, and the
+/// longest wait for one is SMTP's 10 minutes behind the end of a message (RFC 5321 section 4.5.3.2.6).
+const HALF: Duration = Duration::from_secs(10 * 60);
+
+/// How long a peer may refuse to take the bytes that are there for it. A person may be asked something meanwhile; servers
+/// give up themselves after 30 minutes (RFC 9051 section 5.4).
+const BLOCKED: Duration = Duration::from_secs(30 * 60);
 
 /// How postkey's own end comes to a relay.
 pub struct Ending {
@@ -59,8 +63,8 @@ pub struct Ending {
 
 /// Relays until both sides have ended, or one has failed, or postkey stops. Either way says how much.
 ///
-/// While both directions are open, silence has no end: IMAP's IDLE is made for it, and keepalive notices a peer that has
-/// vanished.
+/// While both directions are open and empty, silence has no end: IMAP's IDLE is made for it, and keepalive notices a peer
+/// that has vanished.
 pub async fn relay(client: Side, server: Side, mut ending: Ending) -> (Relayed, io::Result<()>) {
     let mut both = Both::new(client, server);
     let result = tokio::select! {
@@ -87,8 +91,8 @@ struct Both {
     server: Transport,
     up: Pump,
     down: Pump,
-    /// Since when one direction has ended and the other one is silent.
-    silence: Option<Pin<Box<Sleep>>>,
+    /// Something that does not move as it should.
+    stall: Option<Stall>,
 }
 
 impl Both {
@@ -98,26 +102,18 @@ impl Both {
             server: server.transport,
             up: Pump::new(client.rest),
             down: Pump::new(server.rest),
-            silence: None,
+            stall: None,
         }
     }
 
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        let before = self.up.progress() + self.down.progress();
         let sent = self.up.poll(cx, &mut self.client, &mut self.server)?;
         let received = self.down.poll(cx, &mut self.server, &mut self.client)?;
         if sent.is_ready() && received.is_ready() {
             return Poll::Ready(Ok(()));
         }
-        let is_half = self.up.state != State::Open || self.down.state != State::Open;
-        if !is_half {
-            return Poll::Pending;
-        }
-        if self.up.progress() + self.down.progress() > before {
-            self.silence = None;
-        }
-        let silence = self.silence.get_or_insert_with(|| Box::pin(sleep(HALF)));
-        silence.as_mut().poll(cx).map(|()| Err(io::ErrorKind::TimedOut.into()))
+        let patience = self.up.patience().min(self.down.patience());
+        Stall::poll(&mut self.stall, cx, patience, self.up.progress() + self.down.progress())
     }
 
     /// Ends the relay as soon as nothing is under way, or when the limit has passed.
@@ -144,6 +140,37 @@ impl Both {
     }
 }
 
+/// Something that should move, and a clock for it.
+struct Stall {
+    /// How long it may take.
+    patience: Duration,
+    /// What had moved when the clock was set.
+    progress: u64,
+    clock: Pin<Box<Sleep>>,
+}
+
+impl Stall {
+    /// Ready if nothing has moved for as long as it may. As long as bytes move the clock runs on, and is set anew when it
+    /// ends, so that they cost nothing.
+    fn poll(this: &mut Option<Self>, cx: &mut Context<'_>, patience: Duration, progress: u64) -> Poll<io::Result<()>> {
+        if patience == Duration::MAX {
+            *this = None;
+            return Poll::Pending;
+        }
+        loop {
+            let new = || Self { patience, progress, clock: Box::pin(sleep(patience)) };
+            let stall = this.get_or_insert_with(new);
+            if stall.patience == patience {
+                ready!(stall.clock.as_mut().poll(cx));
+                if stall.progress == progress {
+                    return Poll::Ready(Err(io::ErrorKind::TimedOut.into()));
+                }
+            }
+            *this = None;
+        }
+    }
+}
+
 /// One direction.
 struct Pump {
     state: State,
@@ -156,6 +183,8 @@ struct Pump {
     /// When bytes were last passed on, and whether they ended with a line's end.
     last: Instant,
     ends_a_line: bool,
+    /// Why the source failed, until the bytes that came before have been passed on: they may be a POP3 client's QUIT.
+    failure: Option<io::Error>,
 }
 
 /// How far one direction has come.
@@ -179,6 +208,16 @@ impl Pump {
             moved: 0,
             last: Instant::now(),
             ends_a_line: true,
+            failure: None,
+        }
+    }
+
+    /// How long nothing may move.
+    fn patience(&self) -> Duration {
+        match self.state {
+            State::Open if self.buffer.is_empty() => Duration::MAX,
+            State::Open => BLOCKED,
+            State::Ending | State::Done => HALF,
         }
     }
 
@@ -191,6 +230,12 @@ impl Pump {
     fn poll(&mut self, cx: &mut Context<'_>, from: &mut Transport, to: &mut Transport) -> Poll<io::Result<()>> {
         loop {
             ready!(self.poll_drain(cx, to))?;
+            if self.failure.is_some() {
+                ready!(Pin::new(&mut *to).poll_flush(cx))?;
+            }
+            if let Some(error) = self.failure.take() {
+                return Poll::Ready(Err(error));
+            }
             match self.state {
                 State::Open => ready!(self.poll_fill(cx, from, to))?,
                 State::Ending => {
@@ -226,7 +271,7 @@ impl Pump {
     fn poll_fill(&mut self, cx: &mut Context<'_>, from: &mut Transport, to: &mut Transport) -> Poll<io::Result<()>> {
         let mut buffer = take();
         let mut space = ReadBuf::new(&mut buffer);
-        while self.state == State::Open && space.remaining() > 0 {
+        while self.state == State::Open && self.failure.is_none() && space.remaining() > 0 {
             let before = space.filled().len();
             match Pin::new(&mut *from).poll_read(cx, &mut space) {
                 Poll::Pending => break,
@@ -234,7 +279,7 @@ impl Pump {
                 Poll::Ready(Ok(())) => self.state = State::Ending,
                 // Many servers end a TLS connection without close_notify; the mail protocols say themselves when they are done.
                 Poll::Ready(Err(error)) if error.kind() == io::ErrorKind::UnexpectedEof => self.state = State::Ending,
-                Poll::Ready(Err(error)) => return Poll::Ready(Err(error)),
+                Poll::Ready(Err(error)) => self.failure = Some(error),
             }
         }
         self.filled = space.filled().len();
@@ -244,11 +289,11 @@ impl Pump {
         }
         give_back(buffer);
         match self.state {
-            State::Open => {
+            State::Open if self.failure.is_none() => {
                 ready!(Pin::new(to).poll_flush(cx))?;
                 Poll::Pending
             }
-            State::Ending | State::Done => Poll::Ready(Ok(())),
+            _ => Poll::Ready(Ok(())),
         }
     }
 }

@@ -36,6 +36,8 @@ const READING: Duration = Duration::from_secs(5);
 
 /// What clients are told when postkey stops.
 const STOPPING: &str = "postkey is stopping.";
+/// How long it may take to tell a client that there is no room: a TLS handshake on this machine or the next.
+const TURN_AWAY: Duration = Duration::from_secs(1);
 
 /// What the sessions of one listener share.
 pub struct Door {
@@ -76,6 +78,12 @@ pub async fn serve(socket: TcpStream, door: &Door) -> (End, io::Result<()>) {
     };
     let (relayed, result) = relay(logged_in.client, logged_in.server, door.ending()).await;
     (End { account: Some(logged_in.account), relayed }, result)
+}
+
+/// Tells a client that there is no room for it now, in its protocol's temporary code, and closes.
+pub async fn turn_away(socket: TcpStream, door: &Door) -> io::Result<()> {
+    let dismissed = async { Client::open(socket, door).await?.dismiss("postkey has no room now; try later.").await };
+    timeout(TURN_AWAY, dismissed).await?
 }
 
 struct LoggedIn {
@@ -173,6 +181,14 @@ struct Client {
 impl Client {
     /// Greets at once, in our own name, with what we know the provider will offer.
     async fn greet(socket: TcpStream, door: &Door) -> io::Result<Self> {
+        let mut client = Self::open(socket, door).await?;
+        client.dialogue.greet(&mut client.connection.out);
+        client.connection.flush().await?;
+        Ok(client)
+    }
+
+    /// Under TLS where the listener has it from the first byte on; nothing has been said yet.
+    async fn open(socket: TcpStream, door: &Door) -> io::Result<Self> {
         let mut connection = Connection::new(Transport::new(socket)?);
         let tls = match (door.security, &door.tls) {
             (Security::Tls, Some(config)) => {
@@ -183,10 +199,7 @@ impl Client {
             _ => Tls::Absent,
         };
         let offer = Offer { host: door.host.clone(), known: door.known(), tls };
-        let mut dialogue = downstream::new(door.protocol, offer);
-        dialogue.greet(&mut connection.out);
-        connection.flush().await?;
-        Ok(Self { connection, dialogue, left: LOGIN })
+        Ok(Self { connection, dialogue: downstream::new(door.protocol, offer), left: LOGIN })
     }
 
     /// The client's next login, STARTTLS on the way; None once it has left, or was sent away.

@@ -1,6 +1,7 @@
 //! The command line: what can be asked, one file per command.
 
 mod authorize;
+mod backup;
 mod check;
 mod forget;
 mod hand;
@@ -58,6 +59,19 @@ enum Command {
     Forget {
         /// The account's address
         address: String,
+    },
+    /// Write all accounts to a file, sealed as they are: it opens nothing without an app password
+    Backup {
+        /// The file to write
+        file: PathBuf,
+    },
+    /// Put the accounts of a backup in place
+    Restore {
+        /// The file that `postkey backup` wrote
+        file: PathBuf,
+        /// Replace accounts that are newer than the backup, too
+        #[arg(long)]
+        force: bool,
     },
     /// Show what is served and how the accounts are
     Status {
@@ -206,6 +220,8 @@ async fn dispatch(arguments: Arguments, sockets: Sockets) -> Result<(), Failed> 
         Some(Command::Reload) => order::reload(&config).await,
         Some(Command::Log { filter }) => order::log(&config, filter).await,
         Some(Command::Metrics) => order::metrics(&config).await,
+        Some(Command::Backup { file }) => backup::backup(&config, &file).await,
+        Some(Command::Restore { file, force }) => backup::restore(&config, &file, force).await,
         Some(Command::Check) => check::run(&config),
         Some(Command::Test { address }) => test::run(&config, &address).await,
     }

@@ -21,6 +21,7 @@ const HEARTBEAT: Duration = Duration::from_secs(15);
 /// Serves until it is told to stop. `file` is the configuration file that was named.
 pub async fn run(config: Config, file: Option<&Path>, sockets: Sockets) -> Result<(), Failed> {
     let log = Log::start(&config)?;
+    log_panics();
     let mut signals =
         Signals::new().map_err(|error| Failed::new(Exit::Os, format!("signals cannot be received: {error}")))?;
     let daemon = Daemon::start_with(config, Clock::System, sockets).await?;
@@ -137,5 +138,47 @@ impl Signals {
     /// Waits for one that asks for the end.
     async fn end(&mut self) {
         while !matches!(self.next().await, Wish::End) {}
+    }
+}
+
+/// A panic is a defect, and it ends the one session or task that it happens in. Where it happened is logged, its message is
+/// not: that may quote what was being read, a password for example.
+fn log_panics() {
+    std::panic::set_hook(Box::new(|panic| {
+        let place = panic.location().map(ToString::to_string).unwrap_or_default();
+        error!(place, "a defect has ended this session or task; please report it");
+    }));
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::{self, Write};
+    use std::sync::{Arc, Mutex};
+
+    /// A log in memory.
+    #[derive(Clone, Default)]
+    struct Lines(Arc<Mutex<Vec<u8>>>);
+
+    impl Write for Lines {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            self.0.lock().unwrap().write(bytes)
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    #[test]
+    fn a_panic_is_logged_with_its_place_and_without_its_words() {
+        let lines = Lines::default();
+        let writer = lines.clone();
+        let log = tracing_subscriber::fmt().with_writer(move || writer.clone()).with_ansi(false).finish();
+        let before = std::panic::take_hook();
+        super::log_panics();
+        let panicked = tracing::subscriber::with_default(log, || std::panic::catch_unwind(|| panic!("correct horse")));
+        std::panic::set_hook(before);
+        let lines = String::from_utf8(lines.0.lock().unwrap().clone()).unwrap();
+        assert!(panicked.is_err() && lines.contains("serve.rs:") && !lines.contains("horse"), "{lines}");
     }
 }

@@ -38,6 +38,9 @@ fn show(status: &Status) {
     if status.listeners.is_empty() {
         say("The daemon does not run; `postkey` starts it.");
     }
+    if let Some(trouble) = &status.degraded {
+        say(format_args!("degraded: not on stable storage since {}: {}", trouble.since, trouble.why));
+    }
     for listening in &status.listeners {
         say(format_args!("{:<5} {} {}", listening.protocol, listening.address, listening.security));
     }

@@ -138,7 +138,8 @@ impl Ports {
         let listening = Listening::new(door.protocol, address, door.security);
         info!(protocol = listening.protocol, %address, security = listening.security, "listening");
         let (messages, heard) = mpsc::channel(8);
-        let task = self.tasks.spawn(accept_clients(listener, door, heard, Arc::clone(&self.sessions)));
+        let task =
+            self.tasks.spawn(accept_clients(listen::Listener::new(listener), door, heard, Arc::clone(&self.sessions)));
         Port { configured, listening, messages, task }
     }
 

@@ -1,11 +1,14 @@
 //! Local ports: binding them, and accepting from them whatever happens.
 
+use std::fs::File;
 use std::io;
 use std::net::SocketAddr;
+use std::os::fd::OwnedFd;
 use std::time::Duration;
 
 use socket2::SockRef;
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
+use tokio::time::timeout;
 use tracing::warn;
 
 /// Connections that may wait for us to accept them: a mail program opens 5 at once, and there may be many of them.
@@ -27,20 +30,61 @@ pub fn bind(address: SocketAddr) -> io::Result<TcpListener> {
     socket.listen(BACKLOG)
 }
 
-/// The next connection. Errors do not end a listener: those of a single connection are passed over, and when the system
-/// has run out of something it is given a moment.
-pub async fn accept(listener: &TcpListener) -> (TcpStream, SocketAddr) {
-    loop {
-        match listener.accept().await {
-            Ok((socket, peer)) if may_come(listener, peer) => return (socket, peer),
-            Ok((_, peer)) => warn!(%peer, "a connection from elsewhere reached a loopback port and was closed"),
-            Err(error) if is_of_one_connection(&error) => {}
-            Err(error) => {
-                warn!(%error, "cannot accept a connection; trying again");
-                tokio::time::sleep(BREATH).await;
+/// A local port, and a descriptor kept for the client that comes when no other is left.
+pub struct Listener {
+    socket: TcpListener,
+    spare: Option<OwnedFd>,
+}
+
+/// A connection that has come.
+pub struct Arrival {
+    /// The connection.
+    pub socket: TcpStream,
+    /// Who it is.
+    pub peer: SocketAddr,
+    /// Whether it has the spare descriptor: it should be told so and closed before the next one is accepted.
+    pub is_surplus: bool,
+}
+
+impl Listener {
+    /// Takes over a bound port.
+    pub fn new(socket: TcpListener) -> Self {
+        Self { socket, spare: spare() }
+    }
+
+    /// The next connection. Errors do not end a listener: those of a single connection are passed over, the spare
+    /// descriptor is for the case that no other is left, and when that is gone too, the system is given a moment.
+    pub async fn accept(&mut self) -> Arrival {
+        loop {
+            self.spare = self.spare.take().or_else(spare);
+            let (mut accepted, mut is_surplus) = (self.socket.accept().await, false);
+            if accepted.as_ref().is_err_and(is_out_of_descriptors) && self.spare.take().is_some() {
+                // accept(2) fails like this even when nobody waits; then the spare one is kept.
+                let Ok(again) = timeout(Duration::ZERO, self.socket.accept()).await else { continue };
+                (accepted, is_surplus) = (again, true);
+            }
+            match accepted {
+                Ok((socket, peer)) if may_come(&self.socket, peer) => return Arrival { socket, peer, is_surplus },
+                Ok((_, peer)) => warn!(%peer, "a connection from elsewhere reached a loopback port and was closed"),
+                Err(error) if is_of_one_connection(&error) => {}
+                Err(error) => {
+                    warn!(%error, "cannot accept a connection; trying again");
+                    tokio::time::sleep(BREATH).await;
+                }
             }
         }
     }
+}
+
+/// A descriptor that stands for nothing.
+fn spare() -> Option<OwnedFd> {
+    File::open("/dev/null").map(OwnedFd::from).ok()
+}
+
+/// Of this process, or of the whole system, accept(2).
+fn is_out_of_descriptors(error: &io::Error) -> bool {
+    use rustix::io::Errno;
+    [Errno::MFILE, Errno::NFILE].into_iter().any(|errno| error.raw_os_error() == Some(errno.raw_os_error()))
 }
 
 /// With `route_localnet` set, the kernel delivers foreign packets to loopback ports (CVE-2020-8558).

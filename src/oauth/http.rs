@@ -159,11 +159,42 @@ impl Resolve for Names {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Instant;
+
+    use tokio::net::{TcpListener, TcpSocket, TcpStream};
+
     use super::*;
 
     fn after(headers: &[(reqwest::header::HeaderName, &str)]) -> Option<u64> {
         let headers = headers.iter().map(|(name, value)| (name.clone(), value.parse().unwrap())).collect();
         retry_after(&headers).map(|after| after.as_secs())
+    }
+
+    /// IPv6 is a black hole and IPv4 alive: the server is reached by IPv4, and soon.
+    #[tokio::test]
+    async fn a_dead_family_does_not_hold_up_a_request() {
+        let alive = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let port = alive.local_addr().unwrap().port();
+        let hole = TcpSocket::new_v6().unwrap();
+        hole.bind(SocketAddr::new("::1".parse().unwrap(), port)).unwrap();
+        let hole = hole.listen(0).unwrap();
+        let filling: Vec<_> = (0..3).map(|_| tokio::spawn(TcpStream::connect(hole.local_addr().unwrap()))).collect();
+        tokio::time::sleep(Duration::from_millis(50)).await;
+        assert!(!filling.iter().all(|one| one.is_finished()), "there is no black hole");
+        let (resolver, begun) =
+            (Resolver::new(|_| Ok(vec!["::1".parse().unwrap(), "127.0.0.1".parse().unwrap()])), Instant::now());
+        let http = Http::new(no_tls(), resolver).unwrap();
+        let request = oauth2::http::Request::post(format!("http://server.test:{port}/token")).body(Vec::new()).unwrap();
+        let request = tokio::spawn(async move { http.send(request).await.map(drop) });
+        alive.accept().await.unwrap();
+        assert!((250..600).contains(&begun.elapsed().as_millis()), "{:?}", begun.elapsed());
+        request.abort();
+    }
+
+    fn no_tls() -> ClientConfig {
+        let provider = std::sync::Arc::new(tokio_rustls::rustls::crypto::ring::default_provider());
+        let config = ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions().unwrap();
+        config.with_root_certificates(tokio_rustls::rustls::RootCertStore::empty()).with_no_client_auth()
     }
 
     #[test]

@@ -7,14 +7,18 @@
 //! - [`contestant`] starts what is compared, each in a process of its own;
 //! - [`client`] is the mail program; [`measure`] lets many of them loose, and [`table`] shows what came out.
 
+#[allow(dead_code, reason = "tests/load shares it, and uses more of it")]
 mod client;
 mod contestant;
 mod measure;
 mod pki;
+#[allow(dead_code, reason = "tests/load shares it, and uses more of it")]
 mod postkey;
+#[allow(dead_code, reason = "tests/load shares it, and uses more of it")]
 mod process;
 mod protocol;
 mod table;
+#[allow(dead_code, reason = "tests/load shares it, and uses more of it")]
 mod upstream;
 
 use std::io;

@@ -25,7 +25,8 @@ pub struct Way {
     pub password: Option<String>,
 }
 
-trait Stream: AsyncRead + AsyncWrite + Send {}
+/// Anything to talk over.
+pub trait Stream: AsyncRead + AsyncWrite + Send {}
 impl<T: AsyncRead + AsyncWrite + Send> Stream for T {}
 
 /// A session that is logged in.
@@ -121,6 +122,13 @@ impl Client {
         self.expect("DATA", "354").await?;
         self.stream.write_all(message).await?;
         self.expect(".", "250").await
+    }
+
+    /// Has the server send so much noise from now on, and take what comes, see [`crate::upstream::noise`].
+    pub async fn noise(mut self, size: u64, seed: u64) -> io::Result<BufReader<Pin<Box<dyn Stream>>>> {
+        let tag = if self.protocol == Protocol::Imap { "a " } else { "" };
+        self.send(&format!("{tag}XNOISE {size} {seed}")).await?;
+        Ok(self.stream)
     }
 
     async fn expect(&mut self, command: &str, answer: &str) -> io::Result<()> {

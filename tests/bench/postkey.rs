@@ -8,36 +8,66 @@ use std::process::{Command, Stdio};
 
 use crate::client::{USER, Way};
 use crate::contestant::{Contestant, free_ports};
+use crate::pki;
 use crate::process::Process;
 use crate::protocol::{Ports, Protocol};
 use crate::upstream::Provider;
 
+/// What is special about one postkey of several.
+#[derive(Clone, Copy, Default)]
+pub struct Setup<'a> {
+    /// Whether clients speak TLS to it.
+    pub tls: bool,
+    /// Limits as prlimit(1) takes them, such as `--nofile=64`.
+    pub limits: &'a [&'a str],
+}
+
 /// Authorizes the account, then starts the daemon.
 pub async fn start(dir: &Path, provider: &Provider, program: &Path) -> io::Result<Contestant> {
-    let home = dir.join("postkey");
+    start_as(dir, "postkey", provider, program, Setup::default()).await
+}
+
+/// The same with a folder of its own and what is special about it.
+pub async fn start_as(
+    dir: &Path,
+    name: &'static str,
+    provider: &Provider,
+    program: &Path,
+    setup: Setup<'_>,
+) -> io::Result<Contestant> {
+    let home = dir.join(name);
     fs::DirBuilder::new().mode(0o700).create(&home)?;
-    let ports = free_ports()?;
-    fs::write(home.join("postkey.toml"), config(dir, provider, ports))?;
-    let password = authorize(&mut postkey(program, &home), &dir.join("postkey.log")).await?;
-    let process = Process::start(&mut postkey(program, &home), &dir.join("postkey.log"))?;
-    Contestant::listening("postkey", Way { ports, tls: None, password: Some(password) }, process).await
+    let (ports, log) = (free_ports()?, dir.join(format!("{name}.log")));
+    fs::write(home.join("postkey.toml"), config(dir, &home, provider, ports, setup.tls))?;
+    let password = authorize(&mut postkey(Command::new(program), &home), &log).await?;
+    let mut command = Command::new(program);
+    if !setup.limits.is_empty() {
+        command = Command::new("prlimit");
+        command.args(setup.limits).arg(program);
+    }
+    let process = Process::start(&mut postkey(command, &home), &log)?;
+    let tls = if setup.tls { Some(pki::client(dir)?) } else { None };
+    Contestant::listening(name, Way { ports, tls, password: Some(password) }, process).await
 }
 
 /// postkey with our configuration, and with no look at that of the person who runs this.
-fn postkey(program: &Path, home: &Path) -> Command {
-    let mut command = Command::new(program);
+fn postkey(mut command: Command, home: &Path) -> Command {
     command.env("HOME", home).env("XDG_RUNTIME_DIR", home).arg("--config").arg(home.join("postkey.toml"));
     command
 }
 
-fn config(dir: &Path, provider: &Provider, ports: Ports) -> String {
+fn config(dir: &Path, home: &Path, provider: &Provider, ports: Ports, tls: bool) -> String {
     let http = provider.endpoints.http;
-    let (state, authority) = (dir.join("postkey/state"), dir.join("ca.pem"));
+    let (state, authority) = (home.join("state"), dir.join("ca.pem"));
+    let (chain, key) = (dir.join("chain.pem"), dir.join("key.pem"));
+    let security = match tls {
+        true => format!("security = \"tls\"\ncertificate = {chain:?}\nkey = {key:?}\n"),
+        false => "security = \"none\"\n".to_owned(),
+    };
     let mut config = format!("state_dir = {state:?}\nlog = \"warn\"\n");
     for protocol in Protocol::ALL {
         let (name, port) = (protocol.to_string().to_lowercase(), ports.of(protocol));
-        config +=
-            &format!("[[listener]]\nprotocol = \"{name}\"\naddress = [\"127.0.0.1:{port}\"]\nsecurity = \"none\"\n");
+        config += &format!("[[listener]]\nprotocol = \"{name}\"\naddress = [\"127.0.0.1:{port}\"]\n{security}");
     }
     config += &format!(
         r#"[provider.bench]

@@ -67,9 +67,39 @@ impl Process {
         line.trim().trim_end_matches("kB").trim().parse().map_err(io::Error::other)
     }
 
+    /// Its id.
+    pub fn id(&self) -> u32 {
+        self.0.id()
+    }
+
+    /// How many descriptors it has open.
+    pub fn descriptors(&self) -> io::Result<usize> {
+        entries(self.id(), "fd")
+    }
+
+    /// The same once there are no more than `most`, or when patience ends.
+    pub async fn settled_descriptors(&self, most: usize, patience: Duration) -> io::Result<usize> {
+        let deadline = Instant::now() + patience;
+        while self.descriptors()? > most && Instant::now() < deadline {
+            sleep(Duration::from_millis(50)).await;
+        }
+        self.descriptors()
+    }
+
+    /// How many threads it has, by name.
+    pub fn threads(&self) -> io::Result<Vec<String>> {
+        let tasks = fs::read_dir(format!("/proc/{}/task", self.0.id()))?;
+        tasks.map(|task| fs::read_to_string(task?.path().join("comm"))).collect()
+    }
+
     fn proc(&self, file: &str) -> io::Result<String> {
         fs::read_to_string(format!("/proc/{}/{file}", self.0.id()))
     }
+}
+
+/// How many entries a folder of `/proc/PID` has.
+pub fn entries(process: u32, folder: &str) -> io::Result<usize> {
+    fs::read_dir(format!("/proc/{process}/{folder}")).map(Iterator::count)
 }
 
 impl Drop for Process {

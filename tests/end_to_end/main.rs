@@ -6,9 +6,13 @@
 mod support;
 
 mod command_line;
+mod deadline;
+mod defects;
+mod goodbye;
 mod login;
 mod pipelining;
 mod refusals;
 mod relay;
 mod secrets;
 mod tokens;
+mod vault;

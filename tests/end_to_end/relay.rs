@@ -25,7 +25,7 @@ async fn house_with_own_server() -> (House, TcpListener) {
 }
 
 /// A mail program and the server, logged in to each other; `behind` came along with the server's yes.
-async fn pair(security: Security, behind: &str) -> (House, Program, Server) {
+pub(super) async fn pair(security: Security, behind: &str) -> (House, Program, Server) {
     let (house, listener) = house_with_own_server().await;
     let mut program = house.program(Protocol::Imap, security).await;
     program.client.say(&format!("a LOGIN {ANN} {}", house.password)).await;

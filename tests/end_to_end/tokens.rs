@@ -155,7 +155,7 @@ async fn while_the_token_lives_nobody_notices_that_the_token_endpoint_is_down() 
         for protocol in Protocol::ALL {
             house.logged_in(protocol).await.prove().await;
         }
-        skip(Duration::from_secs(6)).await;
+        skip(Duration::from_secs(10)).await;
     }
     assert_eq!(house.provider.requests().len(), 2, "a failure stands for some seconds");
     house.provider.change(|settings| settings.token_endpoint = TokenEndpoint::Normal);

@@ -137,7 +137,12 @@ impl House {
 
     /// Runs the daemon as a process of its own, and waits until it serves.
     pub async fn serve(&mut self) -> Process {
-        let process = self.begin(&[]);
+        self.serve_with(&[]).await
+    }
+
+    /// The same with some more in its environment.
+    pub async fn serve_with(&mut self, environment: &[(&str, &str)]) -> Process {
+        let process = Process::start_with(self.folder.path(), &["--config", self.file.to_str().unwrap()], environment);
         let deadline = tokio::time::Instant::now() + PATIENCE;
         self.listening = loop {
             if let Ok(Some(Reply::Status(status))) = control::ask(&self.config.control_socket, &Request::Status).await {

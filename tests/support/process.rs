@@ -32,15 +32,20 @@ fn program() -> &'static str {
 impl Process {
     /// Runs postkey with nothing in its environment but a home, and with the umask that it is to overcome.
     pub fn start(home: &Path, arguments: &[&str]) -> Self {
-        Self::start_by("umask 000", home, arguments, &[])
+        Self::start_with(home, arguments, &[])
     }
 
-    /// The same by a service manager, which sets these variables and does something in the shell first.
+    /// The same with some more in its environment.
+    pub fn start_with(home: &Path, arguments: &[&str], environment: &[(&str, &str)]) -> Self {
+        Self::start_by("umask 000", home, arguments, environment)
+    }
+
+    /// The same by a service manager, which does something in the shell first.
     pub fn start_by(preparation: &str, home: &Path, arguments: &[&str], environment: &[(&str, &str)]) -> Self {
         // Not sh: Debian's knows no descriptor beyond 9.
         let mut command = Command::new("/bin/bash");
         command.args(["-c", &format!("{preparation}; exec \"$0\" \"$@\""), program()]).args(arguments);
-        command.env_clear().env("HOME", home).envs(environment.iter().copied()).current_dir(home);
+        command.env_clear().envs(environment.iter().copied()).env("HOME", home).current_dir(home);
         command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
         let mut child = command.spawn().expect("a process");
         let (out, err) = (Lines::of(child.stdout.take().unwrap()), Lines::of(child.stderr.take().unwrap()));

@@ -8,8 +8,8 @@ use base64::prelude::{BASE64_STANDARD, Engine as _};
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio_rustls::server::TlsStream;
 
-use super::TOKEN;
 use super::flights::Counted;
+use super::{TOKEN, noise};
 use crate::protocol::Protocol;
 
 /// What the sessions of one port share.
@@ -34,6 +34,9 @@ impl Service {
         let mut session = Session { stream: BufReader::with_capacity(1024, stream), service: self };
         session.say(greeting(protocol)).await?;
         while let Some(line) = session.line().await? {
+            if let Some((size, seed)) = noise::wanted(&line) {
+                return noise::answer(session.stream, size, seed).await;
+            }
             match protocol {
                 Protocol::Imap => session.imap(&line).await?,
                 Protocol::Pop3 => session.pop3(&line).await?,

@@ -3,6 +3,7 @@
 mod flights;
 mod http;
 mod mail;
+pub mod noise;
 
 use std::io::{self, BufRead, BufReader};
 use std::path::Path;
@@ -51,6 +52,11 @@ impl Provider {
         let mut line = String::new();
         BufReader::new(process.stdout.take().ok_or(io::ErrorKind::BrokenPipe)?).read_line(&mut line)?;
         Ok(Self { process, endpoints: serde_json::from_str(&line)? })
+    }
+
+    /// Its process's id.
+    pub fn id(&self) -> u32 {
+        self.process.id()
     }
 
     /// How many flights the login that was accepted last has taken.

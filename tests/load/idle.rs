@@ -1,0 +1,135 @@
+//! Sessions that lie there, and sessions that come and go.
+
+use std::io;
+use std::time::Duration;
+
+use rustix::process::{Resource, getrlimit};
+use tokio::task::JoinSet;
+use tokio::time::{Instant, MissedTickBehavior, interval, sleep};
+
+use crate::Stage;
+use crate::client::{Client, Way};
+use crate::postkey;
+use crate::process::Process;
+use crate::protocol::Protocol;
+use crate::report::Report;
+
+/// How many clients log in at a time.
+const AT_ONCE: usize = 16;
+
+/// One thread for each core, the main thread, and those that wait for the disk: they come when there is work, and go ten
+/// seconds after it.
+const THREADS: f64 = 8.0;
+
+/// sled starts as many by itself as it likes to write with, however many sessions there are.
+const SLEDS: f64 = 8.0;
+
+/// All hold still while some of them, in turn, do a NOOP; in the end everybody does.
+pub async fn idle(stage: &Stage<'_>, report: &mut Report) -> io::Result<()> {
+    let postkey = postkey::start(stage.dir, stage.provider, stage.program).await?;
+    let process = running(&postkey.process)?;
+    for protocol in Protocol::ALL {
+        postkey.way.login(protocol).await?;
+    }
+    let (count, empty) = (stage.load.idle.min(most_sessions()), process.resident()?);
+    let mut clients = open(&postkey.way, count).await?;
+    let mut times = Vec::new();
+    let (mut lost, end) = (0, Instant::now() + stage.load.idle_for);
+    let mut tick = interval(Duration::from_millis(100));
+    for turn in (0..count).cycle().step_by(97) {
+        tick.tick().await;
+        let start = Instant::now();
+        lost += usize::from(clients[turn].noop().await.is_err());
+        times.push(start.elapsed().as_secs_f64() * 1e3);
+        if Instant::now() > end {
+            break;
+        }
+    }
+    times.sort_by(f64::total_cmp);
+    let threads = process.threads()?;
+    for client in &mut clients {
+        lost += usize::from(client.noop().await.is_err());
+    }
+    report.at_least("idle: sessions, two descriptors each", count as f64, stage.load.idle.min(9900) as f64, "sessions");
+    report.at_most("idle: sessions that were lost", lost as f64, 0.0, "sessions");
+    report.at_most("idle: memory", (process.resident()? - empty) / count as f64, 32.0, "KiB a session");
+    count_threads("idle", &threads, report);
+    report.note("idle: sampled NOOPs", times.len() as f64, "commands");
+    report.at_most("idle: NOOP, 99th percentile", times[times.len() * 99 / 100], 50.0, "ms");
+    let before_the_end = process.descriptors()?;
+    drop(clients);
+    let after = process.settled_descriptors(40, Duration::from_secs(10)).await?;
+    report.at_least("idle: descriptors that were given back", (before_the_end - after) as f64, (2 * count) as f64, "");
+    Ok(())
+}
+
+/// Clients log in, do something and leave, 200 a second.
+pub async fn churn(stage: &Stage<'_>, report: &mut Report) -> io::Result<()> {
+    let postkey = postkey::start_as(stage.dir, "churn", stage.provider, stage.program, Default::default()).await?;
+    let process = running(&postkey.process)?;
+    // What the first clients leave behind is not a leak: caches, allocator, threads.
+    let warm = Duration::from_secs(3).max(stage.load.churn_for / 10);
+    come_and_go(&postkey.way, warm).await?;
+    sleep(Duration::from_secs(1)).await;
+    let (descriptors, resident) = (process.descriptors()?, process.resident()?);
+    let (came, failed, elapsed) = come_and_go(&postkey.way, stage.load.churn_for).await?;
+    let after = process.settled_descriptors(descriptors + 2, Duration::from_secs(5)).await?;
+    report.at_least("churn: clients", came as f64 / elapsed.as_secs_f64(), 190.0, "a second");
+    report.at_most("churn: clients that were not served", failed as f64, 0.0, "clients");
+    report.at_most("churn: descriptors more than before", after as f64 - descriptors as f64, 2.0, "descriptors");
+    report.at_most("churn: memory more than before", (process.resident()? / resident - 1.0) * 100.0, 5.0, "%");
+    count_threads("churn", &process.threads()?, report);
+    Ok(())
+}
+
+fn count_threads(part: &str, threads: &[String], report: &mut Report) {
+    let sleds = threads.iter().filter(|name| name.starts_with("sled")).count();
+    report.at_most(&format!("{part}: threads"), (threads.len() - sleds) as f64, THREADS, "threads");
+    report.at_most(&format!("{part}: sled's threads"), sleds as f64, SLEDS, "threads");
+}
+
+/// How many came, how many of them failed, and how long it took.
+async fn come_and_go(way: &Way, time: Duration) -> io::Result<(usize, usize, Duration)> {
+    let mut tick = interval(Duration::from_millis(5));
+    tick.set_missed_tick_behavior(MissedTickBehavior::Burst);
+    let (start, mut clients) = (Instant::now(), JoinSet::new());
+    for protocol in Protocol::ALL.into_iter().cycle() {
+        tick.tick().await;
+        let way = way.clone();
+        clients.spawn(async move { way.login(protocol).await?.noop().await });
+        if start.elapsed() > time {
+            break;
+        }
+    }
+    let outcomes = clients.join_all().await;
+    let failed = outcomes.iter().filter(|outcome| outcome.is_err());
+    Ok((outcomes.len(), failed.inspect(|error| eprintln!("load: {error:?}")).count(), start.elapsed()))
+}
+
+/// The process, which postkey has.
+pub fn running(process: &Option<Process>) -> io::Result<&Process> {
+    process.as_ref().ok_or_else(|| io::Error::other("postkey has no process"))
+}
+
+/// Logs so many clients in, of all protocols.
+pub async fn open(way: &Way, count: usize) -> io::Result<Vec<Client>> {
+    let mut opening = JoinSet::new();
+    for first in 0..AT_ONCE {
+        let way = way.clone();
+        opening.spawn(async move {
+            let mut clients = Vec::new();
+            for number in (first..count).step_by(AT_ONCE) {
+                clients.push(way.login(Protocol::ALL[number % 3]).await?);
+            }
+            io::Result::Ok(clients)
+        });
+    }
+    let opened = opening.join_all().await.into_iter().collect::<io::Result<Vec<_>>>()?;
+    Ok(opened.into_iter().flatten().collect())
+}
+
+/// As many as postkey can hold here: each takes two descriptors, and a hundred serve other ends.
+fn most_sessions() -> usize {
+    let limit = getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX);
+    usize::try_from(limit).unwrap_or(usize::MAX).saturating_sub(100) / 2
+}

@@ -1,0 +1,151 @@
+//! When the system has nothing left to give: descriptors, and memory.
+
+use std::io;
+use std::time::Duration;
+
+use rustix::process::{Pid, Resource, Rlimit, getrlimit, prlimit};
+use tokio::io::{AsyncBufReadExt, AsyncReadExt, BufReader};
+use tokio::net::TcpStream;
+use tokio::time::{Instant, sleep, timeout};
+
+use crate::Stage;
+use crate::client::{Client, Way};
+use crate::idle::{open, running};
+use crate::postkey::{self, Setup};
+use crate::process::Process;
+use crate::protocol::Protocol;
+use crate::report::Report;
+
+/// How a client is told that there is no room: RFC 5530, RFC 3206, RFC 3463.
+const NO_ROOM: [&str; 3] = ["* BYE [UNAVAILABLE]", "-ERR [SYS/TEMP]", "421 4.3.2"];
+
+/// More than can be admitted in these tests.
+const MANY: usize = 20_000;
+
+/// A daemon with 64 descriptors and more clients than it can serve.
+pub async fn descriptors(stage: &Stage<'_>, report: &mut Report) -> io::Result<()> {
+    let setup = Setup { limits: &["--nofile=64"], ..Setup::default() };
+    let postkey = postkey::start_as(stage.dir, "few", stage.provider, stage.program, setup).await?;
+    let process = running(&postkey.process)?;
+    let mut clients = fill(&postkey.way).await;
+    report.at_least("64 descriptors: clients that are served", clients.len() as f64, 12.0, "clients");
+    told(&postkey.way, "64 descriptors", report).await;
+    let mut late = Vec::new();
+    for _ in 0..50 {
+        late.push(TcpStream::connect(("127.0.0.1", postkey.way.ports.imap)).await?);
+    }
+    idle_cpu(process, "64 descriptors", report).await?;
+    let lost = lost(&mut clients).await;
+    report.at_most("64 descriptors: sessions that were lost", lost as f64, 0.0, "sessions");
+    drop((clients, late));
+    recovers(&postkey.way, "64 descriptors", report).await;
+    Ok(())
+}
+
+/// A daemon that had enough of them, until somebody lowers the limit: now accept(2) fails.
+pub async fn exhausted(stage: &Stage<'_>, report: &mut Report) -> io::Result<()> {
+    let postkey = postkey::start_as(stage.dir, "none", stage.provider, stage.program, Setup::default()).await?;
+    let process = running(&postkey.process)?;
+    let mut clients = open(&postkey.way, 6).await?;
+    let (id, all) = (Pid::from_raw(process.id().cast_signed()), getrlimit(Resource::Nofile));
+    prlimit(id, Resource::Nofile, Rlimit { current: Some(process.descriptors()? as u64), ..all })?;
+    // Some of these get the numbers that were free below the limit.
+    let mut late = Vec::new();
+    for _ in 0..50 {
+        late.push(TcpStream::connect(("127.0.0.1", postkey.way.ports.imap)).await?);
+    }
+    told(&postkey.way, "exhausted", report).await;
+    idle_cpu(process, "exhausted", report).await?;
+    let lost = lost(&mut clients).await;
+    report.at_most("exhausted: sessions that were lost", lost as f64, 0.0, "sessions");
+    prlimit(id, Resource::Nofile, all)?;
+    recovers(&postkey.way, "exhausted", report).await;
+    Ok(())
+}
+
+/// A daemon with little address space, and as many clients as it takes, none of which reads what it is sent.
+pub async fn memory(stage: &Stage<'_>, report: &mut Report) -> io::Result<()> {
+    let setup = Setup { limits: &["--as=1073741824"], ..Setup::default() };
+    let postkey = postkey::start_as(stage.dir, "small", stage.provider, stage.program, setup).await?;
+    let clients = fill(&postkey.way).await;
+    let count = clients.len();
+    report.at_least("1 GiB address space: clients that are served", count as f64, 500.0, "clients");
+    told(&postkey.way, "1 GiB address space", report).await;
+    let mut stalled = Vec::new();
+    for client in clients {
+        stalled.push(client.noise(1 << 30, 5).await?);
+    }
+    sleep(Duration::from_secs(3)).await;
+    told(&postkey.way, "1 GiB address space, none of them reads", report).await;
+    let mut alive = 0;
+    for stream in &mut stalled {
+        alive += usize::from(stream.read_exact(&mut [0; 4096]).await.is_ok());
+    }
+    report.at_least("1 GiB address space: sessions that go on", alive as f64, count as f64, "sessions");
+    drop(stalled);
+    recovers(&postkey.way, "1 GiB address space", report).await;
+    Ok(())
+}
+
+/// Logs clients in until one is refused.
+async fn fill(way: &Way) -> Vec<Client> {
+    let mut clients = Vec::new();
+    for number in 0..MANY {
+        match way.login(Protocol::ALL[number % 3]).await {
+            Ok(client) => clients.push(client),
+            Err(_) => break,
+        }
+    }
+    clients
+}
+
+/// Whether each protocol's next client is told that there is no room, and let go.
+async fn told(way: &Way, part: &str, report: &mut Report) {
+    for protocol in Protocol::ALL {
+        let heard = timeout(Duration::from_secs(5), hear(way, protocol))
+            .await
+            .unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()));
+        let is_told = heard.as_ref().is_ok_and(|said| said.starts_with(NO_ROOM[protocol as usize]));
+        if !is_told {
+            eprintln!("load: {part}: {protocol}: {heard:?}");
+        }
+        report.so(&format!("{part}: {protocol} client is told to try later"), is_told);
+    }
+}
+
+/// The line with which a server meets somebody who says nothing; it fails if it was a goodbye and nothing came of it.
+async fn hear(way: &Way, protocol: Protocol) -> io::Result<String> {
+    let mut stream = BufReader::new(TcpStream::connect(("127.0.0.1", way.ports.of(protocol))).await?);
+    let mut said = String::new();
+    stream.read_line(&mut said).await?;
+    if said.starts_with(NO_ROOM[protocol as usize]) {
+        stream.read_to_end(&mut Vec::new()).await?;
+    }
+    Ok(said)
+}
+
+async fn idle_cpu(process: &Process, part: &str, report: &mut Report) -> io::Result<()> {
+    let (start, before) = (Instant::now(), process.settled_cpu().await?);
+    sleep(Duration::from_secs(2)).await;
+    let used = (process.cpu()? - before) / start.elapsed().as_secs_f64();
+    report.at_most(&format!("{part}: CPU time"), used * 100.0, 5.0, "%");
+    Ok(())
+}
+
+/// How many of them get no answer any more.
+async fn lost(clients: &mut [Client]) -> usize {
+    let mut lost = 0;
+    for client in clients {
+        lost += usize::from(client.noop().await.is_err());
+    }
+    lost
+}
+
+/// How long it takes until somebody is served again.
+async fn recovers(way: &Way, part: &str, report: &mut Report) {
+    let start = Instant::now();
+    while way.login(Protocol::Imap).await.is_err() && start.elapsed() < Duration::from_secs(10) {
+        sleep(Duration::from_millis(10)).await;
+    }
+    report.at_most(&format!("{part}: time until somebody is served again"), start.elapsed().as_secs_f64(), 1.0, "s");
+}

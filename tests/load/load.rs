@@ -1,0 +1,153 @@
+//! What postkey bears: thousands of sessions, churn, clients that do not read or do not speak, and limits of the system.
+//!
+//! `tests/run` builds this program and starts it for about half a minute, `tests/run --soak` with everything. The provider is
+//! the benchmark's, in a process of its own, and so is each postkey: what `/proc` says of it is about nothing else.
+
+#[path = "../bench/client.rs"]
+#[allow(dead_code, reason = "the benchmark measures more")]
+mod client;
+#[path = "../bench/contestant.rs"]
+#[allow(dead_code, reason = "the benchmark measures more")]
+mod contestant;
+mod deadline;
+mod flood;
+mod idle;
+mod limits;
+#[path = "../bench/pki.rs"]
+mod pki;
+#[path = "../bench/postkey.rs"]
+#[allow(dead_code, reason = "the benchmark measures more")]
+mod postkey;
+#[path = "../bench/process.rs"]
+#[allow(dead_code, reason = "the benchmark measures more")]
+mod process;
+#[path = "../bench/protocol.rs"]
+mod protocol;
+mod relay;
+mod report;
+#[path = "../bench/upstream/mod.rs"]
+#[allow(dead_code, reason = "the benchmark measures more")]
+mod upstream;
+
+use std::io;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::time::Duration;
+
+use clap::Parser;
+
+use report::Report;
+
+#[derive(Parser)]
+enum Args {
+    /// Play the provider until the standard input ends.
+    Upstream {
+        /// Where `ca.pem`, `chain.pem` and `key.pem` are.
+        dir: PathBuf,
+    },
+    /// Put postkey under load.
+    Run {
+        /// postkey's program.
+        #[arg(long)]
+        postkey: PathBuf,
+        /// Everything, at full length: about half an hour.
+        #[arg(long)]
+        soak: bool,
+        /// Only these parts, such as `idle,flood`.
+        #[arg(long, value_delimiter = ',')]
+        only: Vec<String>,
+    },
+}
+
+/// How much of everything.
+pub struct Load {
+    /// Sessions that lie idle; fewer where there are not so many descriptors.
+    pub idle: usize,
+    /// For how long.
+    pub idle_for: Duration,
+    /// For how long 200 clients a second come and go.
+    pub churn_for: Duration,
+    /// What each client that does not read is sent, octets.
+    pub flood: u64,
+    /// What the relay moves each way in one session, octets.
+    pub relay: u64,
+    /// Clients that say nothing, and clients that say little; none where there is no time to wait for their end.
+    pub silent: usize,
+    pub slow: usize,
+}
+
+impl Load {
+    const SHORT: Self = Self {
+        idle: 1000,
+        idle_for: Duration::from_secs(4),
+        churn_for: Duration::from_secs(5),
+        flood: 12 << 20,
+        relay: 64 << 20,
+        silent: 0,
+        slow: 0,
+    };
+    const SOAK: Self = Self {
+        idle: 10_000,
+        idle_for: Duration::from_secs(600),
+        churn_for: Duration::from_secs(120),
+        flood: 1 << 30,
+        relay: 1 << 30,
+        silent: 9500,
+        slow: 1000,
+    };
+}
+
+/// What every part needs.
+pub struct Stage<'a> {
+    pub dir: &'a Path,
+    pub provider: &'a upstream::Provider,
+    pub program: &'a Path,
+    pub load: &'a Load,
+}
+
+#[tokio::main]
+async fn main() -> ExitCode {
+    // Fails only where a provider is installed already, and this is the first thing that happens.
+    let _ = tokio_rustls::rustls::crypto::ring::default_provider().install_default();
+    let done = match Args::parse() {
+        Args::Upstream { dir } => upstream::serve(&dir).await.map(|()| true),
+        Args::Run { postkey, soak, only } => run(&postkey, if soak { &Load::SOAK } else { &Load::SHORT }, &only).await,
+    };
+    match done {
+        Ok(true) => ExitCode::SUCCESS,
+        Ok(false) => ExitCode::FAILURE,
+        Err(error) => {
+            eprintln!("load: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// Runs the parts one after the other, each with a postkey of its own, and tells whether all figures were right.
+async fn run(program: &Path, load: &Load, only: &[String]) -> io::Result<bool> {
+    let dir = tempfile::tempdir()?;
+    pki::write(dir.path())?;
+    let provider = upstream::Provider::start(dir.path())?;
+    let stage = Stage { dir: dir.path(), provider: &provider, program, load };
+    let mut report = Report::default();
+    for part in ["idle", "churn", "flood", "relay", "silent", "slow", "descriptors", "exhausted", "memory"] {
+        if !only.is_empty() && !only.iter().any(|name| name == part) {
+            continue;
+        }
+        let outcome = match part {
+            "idle" => idle::idle(&stage, &mut report).await,
+            "churn" => idle::churn(&stage, &mut report).await,
+            "flood" => flood::flood(&stage, &mut report).await,
+            "relay" => relay::relay(&stage, &mut report).await,
+            "silent" => deadline::silent(&stage, &mut report).await,
+            "slow" => deadline::slow(&stage, &mut report).await,
+            "descriptors" => limits::descriptors(&stage, &mut report).await,
+            "exhausted" => limits::exhausted(&stage, &mut report).await,
+            _ => limits::memory(&stage, &mut report).await,
+        };
+        if let Err(error) = outcome {
+            report.broken(part, &error);
+        }
+    }
+    Ok(report.is_fine())
+}

@@ -1,0 +1,47 @@
+//! The figures, each beside the one that it has to keep.
+
+use std::io;
+
+/// Prints figures as they come, and remembers whether all were right.
+#[derive(Default)]
+pub struct Report {
+    wrong: usize,
+}
+
+impl Report {
+    /// A figure that may not be above `most`.
+    pub fn at_most(&mut self, what: &str, figure: f64, most: f64, unit: &str) {
+        self.line(what, figure, figure <= most, &format!("at most {most} {unit}"));
+    }
+
+    /// A figure that may not be below `least`.
+    pub fn at_least(&mut self, what: &str, figure: f64, least: f64, unit: &str) {
+        self.line(what, figure, figure >= least, &format!("at least {least} {unit}"));
+    }
+
+    /// Something that is so or is not.
+    pub fn so(&mut self, what: &str, is_so: bool) {
+        self.line(what, f64::from(is_so), is_so, "so");
+    }
+
+    /// A figure that is good to know.
+    pub fn note(&mut self, what: &str, figure: f64, unit: &str) {
+        self.line(what, figure, true, unit);
+    }
+
+    /// A part that did not come to its end.
+    pub fn broken(&mut self, part: &str, error: &io::Error) {
+        self.wrong += 1;
+        println!("WRONG  {part}: {error}");
+    }
+
+    /// Whether nothing was wrong.
+    pub fn is_fine(&self) -> bool {
+        self.wrong == 0
+    }
+
+    fn line(&mut self, what: &str, figure: f64, right: bool, bound: &str) {
+        self.wrong += usize::from(!right);
+        println!("{}  {what:58} {figure:>10.1}  {bound}", if right { "   ok" } else { "WRONG" });
+    }
+}
