@@ -1,21 +1,24 @@
 //! The one owner of accounts and tokens: checks passwords, and hands out tokens that are fresh.
 
+mod measure;
 mod patience;
 mod reach;
+mod reconfigure;
 
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 use std::time::Duration;
 
 use hmac::{Hmac, KeyInit as _, Mac as _};
 use sha2::Sha256;
 use tokio::sync::Semaphore;
 use tokio::time::{Instant, timeout};
-use tracing::{error, info, warn};
+use tracing::{debug, error, info, warn};
 
 use crate::clock::{Clock, Moment};
 use crate::config::Config;
 use crate::exit::Failed;
+use crate::metrics::Metrics;
 use crate::oauth::{self, Failure, Registration, Trouble};
 use crate::protocol::Protocol;
 use crate::secret::Secret;
@@ -48,9 +51,12 @@ const DERIVATIONS: usize = 1;
 /// Logins that may wait for a refresh at a time; more than there are sessions.
 const REFRESHES: u32 = 1 << 20;
 
+/// The journal's MESSAGE_ID by which monitoring can wait for an account that needs a person, sd-id128(3).
+const PERSON_NEEDED: &str = "e6c40c79aa3e42549853498eea3870b1";
+
 /// Owns the vault, and what has been taken out of it since the start.
 pub struct Broker {
-    config: Arc<Config>,
+    config: RwLock<Arc<Config>>,
     vault: Arc<Vault>,
     clock: Clock,
     /// Key of the fingerprints of checked passwords; lives as long as this process.
@@ -59,6 +65,7 @@ pub struct Broker {
     derivations: Semaphore,
     refreshing: Semaphore,
     reaches: Mutex<HashMap<String, Arc<Reach>>>,
+    metrics: Metrics,
 }
 
 /// What passwords have opened.
@@ -80,9 +87,14 @@ pub struct Account {
     /// The mailbox at the provider.
     user: String,
     client_id: String,
-    held: Mutex<Arc<Held>>,
+    tokens: Arc<Tokens>,
     /// What the provider's servers were heard to offer, and when.
     heard: Mutex<HashMap<Protocol, (Instant, Capabilities)>>,
+}
+
+/// An account's tokens: these stay the same ones when the configuration changes around them.
+struct Tokens {
+    held: Mutex<Arc<Held>>,
     /// Locked by the one refresh that is under way.
     refreshing: tokio::sync::Mutex<Refreshes>,
 }
@@ -99,7 +111,7 @@ impl Broker {
     /// A broker for this vault.
     pub fn new(config: Arc<Config>, vault: Vault, clock: Clock) -> Self {
         Self {
-            config,
+            config: RwLock::new(config),
             vault: Arc::new(vault),
             clock,
             fingerprint_key: Secret::new(vault::random::<32>().to_vec()),
@@ -107,6 +119,7 @@ impl Broker {
             derivations: Semaphore::new(DERIVATIONS),
             refreshing: Semaphore::new(REFRESHES as usize),
             reaches: Mutex::default(),
+            metrics: Metrics::default(),
         }
     }
 
@@ -115,9 +128,14 @@ impl Broker {
         &self.vault
     }
 
-    /// The configuration.
-    pub fn config(&self) -> &Config {
-        &self.config
+    /// The configuration as it is now.
+    pub fn config(&self) -> Arc<Config> {
+        Arc::clone(&self.config.read().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// What is counted.
+    pub fn metrics(&self) -> &Metrics {
+        &self.metrics
     }
 
     /// The time now.
@@ -198,7 +216,7 @@ impl Broker {
         // Its provider and its registration may be others now.
         self.forget(&authorization.address);
         let held = Held { tokens: authorization.tokens, generation, client_secret: authorization.client_secret };
-        let account = Arc::new(self.account(&authorization.address, held)?);
+        let account = Arc::new(self.account(&authorization.address, Tokens::new(held))?);
         lock(&self.open).accounts.insert(authorization.address, Arc::clone(&account));
         Ok(account)
     }
@@ -259,7 +277,7 @@ impl Broker {
         if let Some(reach) = reaches.get(provider) {
             return Ok(Arc::clone(reach));
         }
-        let reach = Reach::new(&self.config, provider).map_err(|why| Refusal::new(Reason::Forbidden, why))?;
+        let reach = Reach::new(&self.config(), provider).map_err(|why| Refusal::new(Reason::Forbidden, why))?;
         let reach = Arc::new(reach);
         reaches.insert(provider.to_owned(), Arc::clone(&reach));
         Ok(reach)
@@ -285,15 +303,24 @@ impl Broker {
     fn admit(&self, address: &str, unlocked: Unlocked) -> Result<Arc<Account>, Refusal> {
         let held =
             Held { tokens: unlocked.tokens, generation: unlocked.generation, client_secret: unlocked.client_secret };
-        let account = self.account(address, held)?;
+        let tokens = Tokens::new(held);
+        // Before the lock is held, for the first use of a provider takes a while.
+        self.account(address, Arc::clone(&tokens))?;
         let mut open = lock(&self.open);
-        Ok(Arc::clone(open.accounts.entry(address.to_owned()).or_insert_with(|| Arc::new(account))))
+        if let Some(account) = open.accounts.get(address) {
+            return Ok(Arc::clone(account));
+        }
+        // Again, for the configuration may be another one by now.
+        let account = Arc::new(self.account(address, tokens)?);
+        open.accounts.insert(address.to_owned(), Arc::clone(&account));
+        Ok(account)
     }
 
-    fn account(&self, address: &str, held: Held) -> Result<Account, Refusal> {
+    fn account(&self, address: &str, tokens: Arc<Tokens>) -> Result<Account, Refusal> {
         let record = self.vault.account(address).ok_or_else(Refusal::credentials)?;
         let reach = self.reach(&record.provider)?;
-        let configured = self.config.accounts.get(address);
+        let config = self.config();
+        let configured = config.accounts.get(address);
         let client_id = record.client_id.clone().or_else(|| configured.and_then(|account| account.client_id.clone()));
         let client_id = client_id.or_else(|| reach.provider.client_id.clone()).unwrap_or_default();
         Ok(Account {
@@ -301,15 +328,14 @@ impl Broker {
             user: configured.and_then(|account| account.user.clone()).unwrap_or_else(|| address.to_owned()),
             client_id,
             reach,
-            held: Mutex::new(Arc::new(held)),
+            tokens,
             heard: Mutex::default(),
-            refreshing: tokio::sync::Mutex::default(),
         })
     }
 
     /// Waits for the refresh that is under way, and does one only if that did not help.
     async fn refresh(&self, account: &Account, refused: Option<u64>) -> Result<Arc<Held>, Refusal> {
-        let mut refreshes = account.refreshing.lock().await;
+        let mut refreshes = account.tokens.refreshing.lock().await;
         if let Some(held) = account.fresh(refused, self.clock.now()) {
             return Ok(held);
         }
@@ -334,7 +360,7 @@ impl Broker {
             return Err(account.ended(&ended.why));
         }
         let held = account.held();
-        info!(account = account.address, forced, "refreshing the access token");
+        debug!(account = account.address, forced, "refreshing the access token");
         let result = match self.registration(account, &held) {
             Ok(registration) => self.request(account, &registration, &held, forced).await,
             Err(failure) => Err(failure),
@@ -391,7 +417,7 @@ impl Broker {
             }
         };
         let held = Arc::new(Held { tokens, generation, client_secret: before.client_secret.clone() });
-        *lock(&account.held) = Arc::clone(&held);
+        *lock(&account.tokens.held) = Arc::clone(&held);
         held
     }
 
@@ -414,7 +440,12 @@ impl Broker {
     }
 
     async fn note_end(&self, account: &Account, generation: u64, why: &str) {
-        error!(account = account.address, why, "the authorization has ended; a person has to run `postkey authorize`");
+        error!(
+            message_id = PERSON_NEEDED,
+            account = account.address,
+            why,
+            "the authorization has ended; a person has to run `postkey authorize`"
+        );
         let (vault, address) = (Arc::clone(&self.vault), account.address.clone());
         let ended = Ended { at: self.clock.now(), why: why.to_owned() };
         if let Err(error) = blocking(move || vault.end(&address, generation, ended)).await {
@@ -436,11 +467,18 @@ impl Broker {
 
     /// The client secret that the configuration names, for this account or for its whole provider.
     pub fn configured_secret(&self, address: &str, reach: &Reach) -> Result<Option<Secret>, Failure> {
-        let own = self.config.accounts.get(address).and_then(|account| account.client_secret_file.as_ref());
+        let config = self.config();
+        let own = config.accounts.get(address).and_then(|account| account.client_secret_file.as_ref());
         match own.or(reach.provider.client_secret_file.as_ref()) {
             Some(file) => oauth::read_secret(file).map(Some),
             None => Ok(None),
         }
+    }
+}
+
+impl Tokens {
+    fn new(held: Held) -> Arc<Self> {
+        Arc::new(Self { held: Mutex::new(Arc::new(held)), refreshing: tokio::sync::Mutex::default() })
     }
 }
 
@@ -466,7 +504,7 @@ impl Account {
     }
 
     fn held(&self) -> Arc<Held> {
-        Arc::clone(&lock(&self.held))
+        Arc::clone(&lock(&self.tokens.held))
     }
 
     fn fresh(&self, refused: Option<u64>, now: Moment) -> Option<Arc<Held>> {

@@ -9,6 +9,7 @@ use tracing::{debug, warn};
 
 use crate::broker::{Account, Broker, Held, Reach};
 use crate::config::provider::Server;
+use crate::metrics::{Metrics, Step};
 use crate::net::connection::Connection;
 use crate::net::transport::Transport;
 use crate::protocol::{Protocol, Security};
@@ -33,7 +34,7 @@ pub async fn log_in(
     protocol: Protocol,
     client_name: Option<&str>,
 ) -> Result<(Connection, Acceptance), Refusal> {
-    let server = Target::new(&account.reach, protocol, client_name)?;
+    let server = Target::new(&account.reach, broker.metrics(), protocol, client_name)?;
     let (mut refused, mut ask) = (None, false);
     loop {
         let heard = if ask { Capabilities::default() } else { account.heard(protocol) };
@@ -41,7 +42,7 @@ pub async fn log_in(
         if ready.capabilities != heard {
             broker.learn(account, protocol, &ready.capabilities).await;
         }
-        let answer = ready.authenticate(account.bearer(&held), server.deadline).await;
+        let answer = server.timed(Step::Auth, ready.authenticate(account.bearer(&held), server.deadline)).await;
         if !matches!(answer, Ok(Answer::Accepted(..))) {
             // The server may not be any more as it was heard to be.
             account.unlearn(protocol);
@@ -68,6 +69,7 @@ pub async fn log_in(
 /// A provider's server for one protocol.
 struct Target<'a> {
     reach: &'a Reach,
+    metrics: &'a Metrics,
     protocol: Protocol,
     server: &'a Server,
     client_name: &'a str,
@@ -89,14 +91,19 @@ enum Answer {
 }
 
 impl<'a> Target<'a> {
-    fn new(reach: &'a Reach, protocol: Protocol, client_name: Option<&'a str>) -> Result<Self, Refusal> {
+    fn new(
+        reach: &'a Reach,
+        metrics: &'a Metrics,
+        protocol: Protocol,
+        client_name: Option<&'a str>,
+    ) -> Result<Self, Refusal> {
         let Some(server) = reach.provider.servers.get(&protocol) else {
             let text =
                 format!("The provider {} has no {protocol} server in postkey's configuration.", reach.provider.name);
             return Err(Refusal::new(Reason::Forbidden, text));
         };
         let client_name = client_name.unwrap_or(NAMELESS);
-        Ok(Self { reach, protocol, server, client_name, deadline: Instant::now() + ALL })
+        Ok(Self { reach, metrics, protocol, server, client_name, deadline: Instant::now() + ALL })
     }
 
     /// A token, in time.
@@ -120,16 +127,17 @@ impl<'a> Target<'a> {
 
     async fn try_reach(&self, known: &Capabilities) -> Result<Ready, Trouble> {
         let Server { host, port, security } = self.server;
-        let mut connection = Connection::new(Transport::dial(&self.reach.resolver, host, *port).await?);
+        let transport = self.timed(Step::Connect, Transport::dial(&self.reach.resolver, host, *port)).await?;
+        let mut connection = Connection::new(transport);
         if *security == Security::Tls {
-            connection = connection.connect_tls(Arc::clone(&self.reach.tls), host).await?;
+            connection = self.timed(Step::Tls, connection.connect_tls(Arc::clone(&self.reach.tls), host)).await?;
         }
         let client_name = self.client_name.to_owned();
         let approach = Approach { security: *security, client_name, known: known.clone() };
         let mut dialogue = upstream::new(self.protocol, approach);
         let mut event = connection.converse(&mut *dialogue).await?;
         if event == Event::StartTls {
-            connection = connection.connect_tls(Arc::clone(&self.reach.tls), host).await?;
+            connection = self.timed(Step::Tls, connection.connect_tls(Arc::clone(&self.reach.tls), host)).await?;
             event = match dialogue.tls_started(&mut connection.out) {
                 Some(event) => event,
                 None => connection.converse(&mut *dialogue).await?,
@@ -139,6 +147,14 @@ impl<'a> Target<'a> {
             Event::Ready(capabilities) => Ok(Ready { connection, dialogue, capabilities }),
             event => Err(event.into()),
         }
+    }
+
+    /// Measures a step, unless it fails.
+    async fn timed<T, E>(&self, step: Step, work: impl Future<Output = Result<T, E>>) -> Result<T, E> {
+        let begun = Instant::now();
+        let made = work.await?;
+        self.metrics.upstream(self.protocol, step, begun.elapsed());
+        Ok(made)
     }
 
     fn rejected(&self, rejection: &Rejection) -> Refusal {

@@ -3,5 +3,6 @@
 pub mod connection;
 pub mod dial;
 pub mod listen;
+pub mod systemd;
 pub mod tls;
 pub mod transport;

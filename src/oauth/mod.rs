@@ -46,6 +46,17 @@ pub enum Trouble {
     Lasting(Option<Duration>),
 }
 
+impl Failure {
+    /// Its kind, in metrics.
+    pub const fn name(&self) -> &'static str {
+        match self {
+            Self::Temporary(..) => "temporary",
+            Self::Ended(_) => "ended",
+            Self::Misconfigured(_) => "misconfigured",
+        }
+    }
+}
+
 impl std::fmt::Display for Failure {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let (Self::Temporary(_, text) | Self::Ended(text) | Self::Misconfigured(text)) = self;

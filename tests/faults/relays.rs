@@ -4,7 +4,8 @@ use std::time::Duration;
 
 use postkey::net::transport::Transport;
 use postkey::protocol::{Protocol, Security};
-use postkey::relay::{Relayed, Side, relay};
+use postkey::relay::{Ending, Relayed, Side, relay};
+use postkey::stop::Stopping;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinHandle;
@@ -12,6 +13,12 @@ use tokio::time::timeout;
 
 use super::server::Servers;
 use crate::support::house::{skip, until};
+
+/// The end of a postkey that does not end.
+fn ending() -> Ending {
+    let stopping: &'static Stopping = Box::leak(Box::default());
+    Ending { stop: stopping.listener(), limit: std::time::Duration::ZERO, farewell: b"" }
+}
 
 /// How long a direction may be silent after the other has ended.
 const HALF: Duration = Duration::from_secs(600);
@@ -24,7 +31,7 @@ async fn relayed() -> (TcpStream, TcpStream, JoinHandle<(Relayed, std::io::Resul
     let (client, near) = connected().await;
     let (server, far) = connected().await;
     let side = |socket| Side { transport: Transport::new(socket).unwrap(), rest: Vec::new() };
-    (client, server, tokio::spawn(relay(side(near), side(far))))
+    (client, server, tokio::spawn(relay(side(near), side(far), ending())))
 }
 
 async fn connected() -> (TcpStream, TcpStream) {
