@@ -406,10 +406,12 @@ impl Status {
         let ended = self.accounts.iter().filter(|account| account.state == "ended");
         let needing: Vec<&str> =
             ended.map(|account| account.address.as_str()).chain(self.damaged.iter().map(String::as_str)).collect();
-        match needing.len() {
-            0 => count,
-            _ => format!("{count} To be authorized by a person: {}.", needing.join(", ")),
-        }
+        let needing = match needing.len() {
+            0 => String::new(),
+            _ => format!(" To be authorized by a person: {}.", needing.join(", ")),
+        };
+        let degraded = self.degraded.as_ref().map_or("", |_| " The vault cannot be written to stable storage.");
+        format!("{count}{needing}{degraded}")
     }
 }
 

@@ -78,8 +78,8 @@ enum Command {
         /// As JSON
         #[arg(long)]
         json: bool,
-        /// For monitoring: one line, and the exit code 0 if all is well, 69 if no daemon runs, 74 if a record in the
-        /// vault is damaged, 77 if a person has to authorize an account anew
+        /// For monitoring: one line, and the exit code 0 if all is well, 69 if no daemon runs, 74 if the vault
+        /// is damaged or cannot be written, 77 if a person has to authorize an account anew
         #[arg(long, conflicts_with = "json")]
         exit_code: bool,
     },

@@ -24,7 +24,7 @@ pub async fn judge(config: &Config) -> Result<(), Failed> {
         return Err(Failed::new(Exit::Unavailable, "no daemon runs; `postkey` starts it"));
     };
     let exit = match &status {
-        Status { damaged, .. } if !damaged.is_empty() => Exit::Io,
+        Status { damaged, degraded, .. } if !damaged.is_empty() || degraded.is_some() => Exit::Io,
         Status { accounts, .. } if accounts.iter().any(|account| account.state == "ended") => Exit::NoPermission,
         _ => {
             say(status.summary());
