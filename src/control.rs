@@ -4,12 +4,13 @@ use std::io;
 use std::net::SocketAddr;
 use std::os::unix::fs::{FileTypeExt as _, PermissionsExt as _};
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, BufReader};
 use tokio::net::{UnixListener, UnixStream};
+use tokio::sync::{mpsc, oneshot};
 use tokio::time::timeout;
 use tracing::warn;
 use zeroize::Zeroizing;
@@ -22,7 +23,7 @@ use crate::protocol::{Protocol, Security};
 use crate::secret::{Secret, Token};
 use crate::token::{Life, TokenSet};
 use crate::vault::password::Password;
-use crate::vault::{Authorization, VaultError};
+use crate::vault::{Authorization, Restored, Trouble, VaultError};
 use crate::wire::Credentials;
 
 /// The longest request or reply, in bytes; the longest real one is a token set of a few KiB.
@@ -61,6 +62,20 @@ pub enum Request {
         /// Which one.
         address: String,
     },
+    /// An account's record as it lies in the vault, sealed, for a backup.
+    Export {
+        /// Of which account.
+        address: String,
+    },
+    /// Put an account's record from a backup in place.
+    Restore {
+        /// Of which account.
+        address: String,
+        /// The record.
+        record: String,
+        /// In place of a newer one, too.
+        force: bool,
+    },
     /// Really log in to the provider, on each protocol.
     Test {
         /// To which account.
@@ -68,6 +83,20 @@ pub enum Request {
         /// One of its app passwords.
         password: Carried,
     },
+    /// Read the configuration anew.
+    Reload,
+    /// What has been counted.
+    Metrics,
+    /// Log by this filter, in the syntax of `RUST_LOG`, until the next reload.
+    Log(String),
+}
+
+/// Something that only the program as a whole can do, and where its outcome is waited for.
+pub struct Order {
+    /// [`Request::Reload`] or [`Request::Log`].
+    pub request: Request,
+    /// Takes the outcome.
+    pub outcome: oneshot::Sender<Result<(), Failed>>,
 }
 
 /// What an authorization has brought, on its way to the vault.
@@ -98,6 +127,12 @@ pub enum Reply {
     Status(Status),
     /// To [`Request::Authorize`] and [`Request::Test`]: what each of the provider's servers said.
     Tested(Vec<Probe>),
+    /// To [`Request::Metrics`]: the text form of Prometheus.
+    Metrics(String),
+    /// To [`Request::Export`].
+    Exported(String),
+    /// To [`Request::Restore`].
+    Restored(Restored),
     /// It was not done.
     Failed(Failed),
 }
@@ -111,6 +146,8 @@ pub struct Status {
     pub accounts: Vec<AccountStatus>,
     /// Addresses whose records in the vault cannot be read.
     pub damaged: Vec<String>,
+    /// Since when, and why, the newest records are not on stable storage, if so.
+    pub degraded: Option<Trouble>,
 }
 
 /// An open port.
@@ -163,6 +200,13 @@ pub struct Probe {
     pub refused: Option<String>,
 }
 
+impl Request {
+    /// Whether it changes what is in the vault.
+    pub const fn is_change(&self) -> bool {
+        !matches!(self, Self::Status | Self::Export { .. } | Self::Test { .. })
+    }
+}
+
 impl Reply {
     /// The answer to [`Request::Status`].
     pub fn status(self) -> Result<Status, Failed> {
@@ -172,6 +216,16 @@ impl Reply {
     /// The answer to [`Request::Authorize`] and [`Request::Test`].
     pub fn tested(self) -> Result<Vec<Probe>, Failed> {
         if let Self::Tested(probes) = self { Ok(probes) } else { Err(Self::of_another_kind()) }
+    }
+
+    /// The answer to [`Request::Export`].
+    pub fn exported(self) -> Result<String, Failed> {
+        if let Self::Exported(record) = self { Ok(record) } else { Err(Self::of_another_kind()) }
+    }
+
+    /// The answer to [`Request::Restore`].
+    pub fn restored(self) -> Result<Restored, Failed> {
+        if let Self::Restored(restored) = self { Ok(restored) } else { Err(Self::of_another_kind()) }
     }
 
     fn of_another_kind() -> Failed {
@@ -221,10 +275,28 @@ pub struct Control {
     /// Owns the vault.
     pub broker: Arc<Broker>,
     /// The ports that are open.
-    pub listeners: Vec<Listening>,
+    listeners: Mutex<Vec<Listening>>,
+    /// Goes to the daemon; None if this is none.
+    orders: Option<mpsc::Sender<Order>>,
 }
 
 impl Control {
+    /// For a process that is no daemon.
+    pub fn new(broker: Arc<Broker>) -> Self {
+        Self { broker, listeners: Mutex::default(), orders: None }
+    }
+
+    /// For a daemon, and what it is ordered to do.
+    pub fn of_daemon(broker: Arc<Broker>) -> (Self, mpsc::Receiver<Order>) {
+        let (sender, orders) = mpsc::channel(1);
+        (Self { orders: Some(sender), ..Self::new(broker) }, orders)
+    }
+
+    /// Notes which ports are open now.
+    pub fn set_listeners(&self, listeners: Vec<Listening>) {
+        *self.listeners.lock().unwrap_or_else(PoisonError::into_inner) = listeners;
+    }
+
     /// Does one thing.
     pub async fn answer(&self, request: Request) -> Reply {
         self.try_answer(request).await.unwrap_or_else(Reply::Failed)
@@ -237,26 +309,51 @@ impl Control {
             Request::AddSlot { address, password, name, new } => {
                 let (password, new) = (Password::read(password.0.expose()), Password::read(new.0.expose()));
                 let (vault, now) = (Arc::clone(self.broker.vault()), self.broker.now());
-                off_thread(move || vault.add_slot(&address, &password, &name, &new, now)).await
+                off_thread(move || vault.add_slot(&address, &password, &name, &new, now)).await?;
+                Ok(Reply::Done)
             }
             Request::RemoveSlot { address, name } => {
                 let (vault, of) = (Arc::clone(self.broker.vault()), address.clone());
-                let reply = off_thread(move || vault.remove_slot(&of, &name)).await;
+                let done = off_thread(move || vault.remove_slot(&of, &name)).await;
                 self.broker.withdraw(&address);
-                reply
+                done.map(|()| Reply::Done)
             }
             Request::Forget { address } => {
                 let (vault, of) = (Arc::clone(self.broker.vault()), address.clone());
-                let reply = off_thread(move || vault.forget(&of)).await;
+                let done = off_thread(move || vault.forget(&of)).await;
                 self.broker.forget(&address);
-                reply
+                done.map(|()| Reply::Done)
+            }
+            Request::Export { address } => {
+                let vault = Arc::clone(self.broker.vault());
+                let record = off_thread(move || vault.export(&address)).await?;
+                // A record is JSON with a line of ASCII before it.
+                Ok(Reply::Exported(String::from_utf8_lossy(&record).into_owned()))
+            }
+            Request::Restore { address, record, force } => {
+                let (vault, of) = (Arc::clone(self.broker.vault()), address.clone());
+                let restored = off_thread(move || vault.restore(&of, record.as_bytes(), force)).await;
+                self.broker.forget(&address);
+                restored.map(Reply::Restored)
             }
             Request::Test { address, password } => self.test(&address, password.0).await,
+            Request::Metrics => Ok(Reply::Metrics(self.broker.metrics_text())),
+            request @ (Request::Reload | Request::Log(_)) => self.order(request).await,
         }
     }
 
-    fn status(&self) -> Status {
+    async fn order(&self, request: Request) -> Result<Reply, Failed> {
+        let gone = || Failed::new(Exit::Unavailable, "no daemon runs; `postkey` starts it");
+        let orders = self.orders.as_ref().ok_or_else(gone)?;
+        let (outcome, result) = oneshot::channel();
+        orders.send(Order { request, outcome }).await.map_err(|_| gone())?;
+        result.await.map_err(|_| gone())?.map(|()| Reply::Done)
+    }
+
+    /// What is served, and how the accounts are.
+    pub fn status(&self) -> Status {
         let vault = self.broker.vault();
+        let listeners = self.listeners.lock().unwrap_or_else(PoisonError::into_inner).clone();
         let accounts = vault.accounts().into_iter().map(|account| AccountStatus {
             address: account.address.clone(),
             provider: account.provider.clone(),
@@ -270,7 +367,7 @@ impl Control {
                 .map(|slot| SlotStatus { name: slot.name.clone(), created: slot.created })
                 .collect(),
         });
-        Status { listeners: self.listeners.clone(), accounts: accounts.collect(), damaged: vault.damaged().to_vec() }
+        Status { listeners, accounts: accounts.collect(), damaged: vault.damaged(), degraded: vault.trouble() }
     }
 
     async fn authorize(&self, authorized: Authorized) -> Result<Reply, Failed> {
@@ -295,6 +392,24 @@ impl Control {
             probes.push(Probe { protocol: protocol.name().to_owned(), server, refused });
         }
         probes
+    }
+}
+
+impl Status {
+    /// In one line: how many accounts there are, and who needs a person.
+    pub fn summary(&self) -> String {
+        let count = match self.accounts.len() {
+            0 => "No account yet.".to_owned(),
+            1 => "1 account.".to_owned(),
+            count => format!("{count} accounts."),
+        };
+        let ended = self.accounts.iter().filter(|account| account.state == "ended");
+        let needing: Vec<&str> =
+            ended.map(|account| account.address.as_str()).chain(self.damaged.iter().map(String::as_str)).collect();
+        match needing.len() {
+            0 => count,
+            _ => format!("{count} To be authorized by a person: {}.", needing.join(", ")),
+        }
     }
 }
 
@@ -372,9 +487,10 @@ async fn read_line(stream: &mut UnixStream) -> io::Result<Zeroizing<Vec<u8>>> {
     Ok(line)
 }
 
-async fn off_thread(work: impl FnOnce() -> Result<(), VaultError> + Send + 'static) -> Result<Reply, Failed> {
-    tokio::task::spawn_blocking(work).await.unwrap_or(Err(VaultError::Interrupted))?;
-    Ok(Reply::Done)
+async fn off_thread<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T, VaultError> + Send + 'static,
+) -> Result<T, Failed> {
+    Ok(tokio::task::spawn_blocking(work).await.unwrap_or(Err(VaultError::Interrupted))?)
 }
 
 /// As base64: a password can be any bytes.

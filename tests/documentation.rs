@@ -51,6 +51,12 @@ fn every_command_in_a_document_is_one() {
                 }
                 ["cargo", "build" | "test", ..] => true,
                 ["curl", "--json", ..] => is_registration(line),
+                ["curl", url] => is_monitoring(url),
+                ["install", "-D", "--mode=644", files @ ..] => installs_files(files),
+                ["systemctl", rest @ ..] => names_units(rest),
+                ["systemd-sysusers"] => true,
+                ["journalctl", fields @ ..] => fields.iter().all(|field| is_logged(field)),
+                [built, ..] if built.starts_with("target/release/examples/") => is_example(built),
                 [script, ..] => Path::new(script).is_file(),
                 [] => true,
             };
@@ -59,6 +65,12 @@ fn every_command_in_a_document_is_one() {
         }
     }
     assert!(count >= 15, "the README alone has as many");
+}
+
+/// A program that `cargo build --example` makes.
+fn is_example(path: &str) -> bool {
+    let name = path.rsplit('/').next().unwrap_or_default();
+    include_str!("../Cargo.toml").contains(&format!("[[example]]\nname = {name:?}"))
 }
 
 /// A dynamic registration of a public client (RFC 7591), for the provider's own scopes and redirect URI.
@@ -71,6 +83,41 @@ fn is_registration(line: &str) -> bool {
     body["scope"] == provider.scope.join(" ")
         && body["redirect_uris"][0] == provider.redirect_uri.as_str()
         && body["token_endpoint_auth_method"] == "none"
+}
+
+/// What the port for monitoring serves.
+fn is_monitoring(url: &str) -> bool {
+    let source = source("web/monitoring.rs");
+    let path = url.strip_prefix("http://127.0.0.1:9143").unwrap_or_default();
+    !path.is_empty() && source.contains(&format!("route(\"{path}\""))
+}
+
+/// A field of the journal that the program writes, or a filter by unit.
+fn is_logged(field: &str) -> bool {
+    match field.split_once('=') {
+        Some(("--unit", unit)) => unit == "postkey",
+        Some(("MESSAGE_ID", id)) => source("broker.rs").contains(&format!("PERSON_NEEDED: &str = \"{id}\"")),
+        Some((name, _)) => source("session.rs").contains(&format!("{} =", name.to_lowercase())),
+        None => false,
+    }
+}
+
+fn source(file: &str) -> String {
+    std::fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("src").join(file)).unwrap()
+}
+
+/// What is installed is in the project; the last word may be the target.
+fn installs_files(words: &[&str]) -> bool {
+    let files: Vec<_> = words.iter().filter(|word| !word.starts_with('-') && !word.starts_with('/')).collect();
+    !files.is_empty() && files.iter().all(|file| Path::new(env!("CARGO_MANIFEST_DIR")).join(file).is_file())
+}
+
+/// Units that the project has.
+fn names_units(words: &[&str]) -> bool {
+    let folder = if words.contains(&"--user") { "systemd/user" } else { "systemd" };
+    let units = words.iter().filter(|word| word.contains('.'));
+    units.clone().all(|unit| Path::new(env!("CARGO_MANIFEST_DIR")).join(folder).join(unit).is_file())
+        && (units.count() > 0 || words == ["daemon-reload"])
 }
 
 #[test]

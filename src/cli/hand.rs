@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use super::terminal::complain;
 use crate::broker::Broker;
 use crate::clock::Clock;
 use crate::config::Config;
@@ -31,13 +32,40 @@ impl<'a> Hand<'a> {
             }
             vault => {
                 let broker = Arc::new(Broker::new(Arc::new(config.clone()), vault?, Clock::System));
-                Ok(Self::Own(Box::new(Control { broker, listeners: Vec::new() })))
+                Ok(Self::Own(Box::new(Control::new(broker))))
             }
         }
     }
 
     /// Has a request done.
     pub async fn ask(&self, request: Request) -> Result<Reply, Failed> {
+        let is_change = request.is_change();
+        let reply = self.have_done(request).await?;
+        if is_change {
+            self.check_stored().await?;
+        }
+        Ok(reply)
+    }
+
+    /// A change that is not on stable storage yet is in the daemon's memory; without a daemon it is lost.
+    async fn check_stored(&self) -> Result<(), Failed> {
+        match (self, self.status().await?.degraded) {
+            (_, None) => Ok(()),
+            (Self::Daemon(_), Some(trouble)) => {
+                complain(format_args!(
+                    "the daemon has it in memory only, and stores it as soon as it can: {}",
+                    trouble.why
+                ));
+                Ok(())
+            }
+            (Self::Own(_), Some(trouble)) => Err(Failed::new(
+                Exit::Io,
+                format!("this could not be stored: {}; put that right, and do it again", trouble.why),
+            )),
+        }
+    }
+
+    async fn have_done(&self, request: Request) -> Result<Reply, Failed> {
         let reply = match self {
             Self::Own(control) => Some(control.answer(request).await),
             Self::Daemon(_) => self.try_ask(&request).await?,
@@ -51,14 +79,19 @@ impl<'a> Hand<'a> {
 
     /// What is served, and how the accounts are.
     pub async fn status(&self) -> Result<Status, Failed> {
-        self.ask(Request::Status).await?.status()
+        self.have_done(Request::Status).await?.status()
     }
 
     async fn try_ask(&self, request: &Request) -> Result<Option<Reply>, Failed> {
         let Self::Daemon(config) = self else { return Ok(None) };
-        let socket = &config.control_socket;
-        control::ask(socket, request).await.map_err(|error| {
-            Failed::new(Exit::Os, format!("the daemon at {} cannot be asked: {error}", socket.display()))
-        })
+        ask_daemon(config, request).await
     }
+}
+
+/// Has the daemon do something. None if none runs.
+pub async fn ask_daemon(config: &Config, request: &Request) -> Result<Option<Reply>, Failed> {
+    let socket = &config.control_socket;
+    control::ask(socket, request)
+        .await
+        .map_err(|error| Failed::new(Exit::Os, format!("the daemon at {} cannot be asked: {error}", socket.display())))
 }

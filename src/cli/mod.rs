@@ -1,9 +1,11 @@
 //! The command line: what can be asked, one file per command.
 
 mod authorize;
+mod backup;
 mod check;
 mod forget;
 mod hand;
+mod order;
 mod password;
 mod serve;
 mod status;
@@ -19,6 +21,7 @@ use clap::{Args, Parser, Subcommand};
 
 use crate::config::Config;
 use crate::exit::{Exit, Failed};
+use crate::net::systemd::Sockets;
 
 /// Gives any mail program OAuth 2.0: listens on localhost for IMAP, POP3 and SMTP, takes a user name and an app password,
 /// and logs in to the provider with a fresh access token.
@@ -57,14 +60,40 @@ enum Command {
         /// The account's address
         address: String,
     },
+    /// Write all accounts to a file, sealed as they are: it opens nothing without an app password
+    Backup {
+        /// The file to write
+        file: PathBuf,
+    },
+    /// Put the accounts of a backup in place
+    Restore {
+        /// The file that `postkey backup` wrote
+        file: PathBuf,
+        /// Replace accounts that are newer than the backup, too
+        #[arg(long)]
+        force: bool,
+    },
     /// Show what is served and how the accounts are
     Status {
         /// As JSON
         #[arg(long)]
         json: bool,
+        /// For monitoring: one line, and the exit code 0 if all is well, 69 if no daemon runs, 74 if a record in the
+        /// vault is damaged, 77 if a person has to authorize an account anew
+        #[arg(long, conflicts_with = "json")]
+        exit_code: bool,
     },
     /// Check the configuration and show all its mistakes
     Check,
+    /// Have the running daemon read its configuration anew; sessions go on
+    Reload,
+    /// Have the running daemon log more or less, until the next reload
+    Log {
+        /// error, warn, info, debug or trace; or a filter such as warn,postkey::oauth=debug
+        filter: String,
+    },
+    /// Show the running daemon's metrics, in the text form of Prometheus
+    Metrics,
     /// Really log in to the provider's servers with the account's token
     Test {
         /// The account's address
@@ -154,11 +183,15 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
             return code;
         }
     };
+    let sockets = match Sockets::of_process() {
+        Ok(sockets) => sockets,
+        Err(why) => return fail(&Failed::new(Exit::Config, why)),
+    };
     let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
         Ok(runtime) => runtime,
         Err(error) => return fail(&Failed::new(Exit::Os, format!("threads cannot be started: {error}"))),
     };
-    let result = runtime.block_on(dispatch(arguments));
+    let result = runtime.block_on(dispatch(arguments, sockets));
     // A thread may still wait for a line from the terminal.
     runtime.shutdown_background();
     result.map_or_else(|failed| fail(&failed), |()| ExitCode::SUCCESS)
@@ -169,7 +202,7 @@ fn fail(failed: &Failed) -> ExitCode {
     ExitCode::from(failed.exit as u8)
 }
 
-async fn dispatch(arguments: Arguments) -> Result<(), Failed> {
+async fn dispatch(arguments: Arguments, sockets: Sockets) -> Result<(), Failed> {
     let Arguments { config: file, authorize, options, command } = arguments;
     let config = load(file.as_deref())?;
     let command = match (authorize, command) {
@@ -178,11 +211,17 @@ async fn dispatch(arguments: Arguments) -> Result<(), Failed> {
         (None, command) => command,
     };
     match command {
-        None => serve::run(config).await,
+        None => serve::run(config, file.as_deref(), sockets).await,
         Some(Command::Authorize { address, options }) => authorize::run(&config, &address, options).await,
         Some(Command::Password(command)) => password::run(&config, command).await,
         Some(Command::Forget { address }) => forget::run(&config, &address).await,
-        Some(Command::Status { json }) => status::run(&config, json).await,
+        Some(Command::Status { exit_code: true, .. }) => status::judge(&config).await,
+        Some(Command::Status { json, .. }) => status::run(&config, json).await,
+        Some(Command::Reload) => order::reload(&config).await,
+        Some(Command::Log { filter }) => order::log(&config, filter).await,
+        Some(Command::Metrics) => order::metrics(&config).await,
+        Some(Command::Backup { file }) => backup::backup(&config, &file).await,
+        Some(Command::Restore { file, force }) => backup::restore(&config, &file, force).await,
         Some(Command::Check) => check::run(&config),
         Some(Command::Test { address }) => test::run(&config, &address).await,
     }

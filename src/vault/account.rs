@@ -3,22 +3,33 @@
 use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
+use tracing::warn;
 use zeroize::Zeroizing;
 
 use super::password::Password;
+use super::record::{FORMAT, Record};
 use super::seal::{self, AccountKey, Damaged, Derived, Sealed, Wrapped};
 use super::{Authorization, VaultError, text};
 use crate::clock::Moment;
 use crate::secret::{Secret, Token};
 use crate::token::{Life, TokenSet};
 
-/// The format of the records. A record of another format is left alone and reported.
-const FORMAT: u32 = 1;
+/// What a record holds.
+#[derive(Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(super) enum Entry {
+    /// An account.
+    Account(Box<Account>),
+    /// An account was here. It is noted, or an older copy that comes to light would bring the account back.
+    Forgotten {
+        /// Its last token set; one that is authorized here later counts on from there.
+        generation: u64,
+    },
+}
 
 /// An account as it lies in the vault. The public fields are plain text there.
 #[derive(Clone, Serialize, Deserialize)]
 pub struct Account {
-    format: u32,
     /// The address, lower case: the login name, and the key of the record.
     pub address: String,
     /// The provider's name in the configuration.
@@ -77,7 +88,7 @@ struct Stored {
 pub struct Unlocked {
     /// The newest token set that can be read.
     pub tokens: TokenSet,
-    /// Which one that is; generations only grow.
+    /// The number of the current one; these numbers only grow.
     pub generation: u64,
     /// The client secret that is kept with the account.
     pub client_secret: Option<Secret>,
@@ -87,14 +98,36 @@ pub struct Unlocked {
 const CLIENT_SECRET: &str = "client secret";
 const SLOT: &str = "slot";
 
+impl Entry {
+    /// Reads the record that is kept under this address. None if it is of another account or another format.
+    pub(super) fn read(address: &str, record: &Record) -> Option<Self> {
+        let entry: Self = (record.format == FORMAT).then(|| serde_json::from_slice(&record.content).ok())??;
+        match &entry {
+            Self::Account(account) if account.address != address => None,
+            _ => Some(entry),
+        }
+    }
+
+    /// The content of the record to keep.
+    pub(super) fn to_content(&self, address: &str) -> Result<Vec<u8>, VaultError> {
+        serde_json::to_vec(self).map_err(|_| VaultError::Damaged(address.to_owned()))
+    }
+}
+
 impl Account {
-    /// A new account with its first slot, as yet without tokens.
-    pub(super) fn begin(address: &str, first: Option<(&str, &Password)>, now: Moment) -> Result<Self, VaultError> {
+    /// A new account with its first slot. Its token sets are numbered from above `generation`.
+    pub(super) fn begin(
+        authorization: &Authorization,
+        first: Option<(&str, &Password)>,
+        generation: u64,
+        now: Moment,
+    ) -> Result<Self, VaultError> {
+        let address = &authorization.address;
         let (key, public_key) = seal::key_pair();
-        let nothing = seal::seal(&public_key, b"", b"").map_err(|Damaged| VaultError::Damaged(address.to_owned()))?;
+        let nothing = seal::seal(&public_key, b"", b"").map_err(|Damaged| VaultError::Damaged(address.clone()))?;
+        let life = Life { issued: now, expires: now };
         let mut account = Self {
-            format: FORMAT,
-            address: address.to_owned(),
+            address: address.clone(),
             provider: String::new(),
             client_id: None,
             authorized: now,
@@ -104,29 +137,16 @@ impl Account {
             salt: seal::random::<16>().to_vec(),
             public_key,
             client_secret: None,
-            current: Stored {
-                generation: 0,
-                life: Life { issued: Moment(0), expires: Moment(0) },
-                scope: String::new(),
-                sealed: nothing,
-            },
+            current: Stored { generation, life, scope: String::new(), sealed: nothing },
             previous: None,
         };
         if let Some((name, password)) = first {
             account.add_slot(&key, name, password, now)?;
         }
+        account.authorize(authorization, now)?;
+        // Before the first token set there is none to go back to.
+        account.settle();
         Ok(account)
-    }
-
-    /// Reads the record that is kept under this address; None if it is damaged, of another account or another format.
-    pub(super) fn from_record(address: &str, record: &[u8]) -> Option<Self> {
-        let account: Self = serde_json::from_slice(record).ok()?;
-        (account.format == FORMAT && account.address == address).then_some(account)
-    }
-
-    /// The record to keep.
-    pub(super) fn to_record(&self) -> Result<Vec<u8>, VaultError> {
-        serde_json::to_vec(self).map_err(|_| self.damaged())
     }
 
     /// The life of the current access token.
@@ -162,11 +182,11 @@ impl Account {
         self.put_tokens(&authorization.tokens)
     }
 
-    /// A refresh takes seconds, in which a person may have authorized the account anew.
-    pub(super) fn check_newest(&self, generation: u64) -> Result<(), VaultError> {
-        match self.current.generation > generation {
-            true => Err(VaultError::Superseded(self.address.clone())),
-            false => Ok(()),
+    /// A refresh takes seconds, in which a person may have authorized the account anew, or restored it.
+    pub(super) fn check_current(&self, generation: u64) -> Result<(), VaultError> {
+        match self.current.generation == generation {
+            true => Ok(()),
+            false => Err(VaultError::Superseded(self.address.clone())),
         }
     }
 
@@ -177,23 +197,27 @@ impl Account {
         let plain = Zeroizing::new(format!("{}\n{refresh}", tokens.access.expose()));
         let sealed = self.seal(&generation.to_string(), plain.as_bytes())?;
         let stored = Stored { generation, life: tokens.life, scope: tokens.scope.clone(), sealed };
-        let before = std::mem::replace(&mut self.current, stored);
-        self.previous = (before.generation > 0).then_some(before);
+        self.previous = Some(std::mem::replace(&mut self.current, stored));
         Ok(())
     }
 
     /// The newest token set that opens, and the client secret.
     pub(super) fn take_tokens(&self, key: &AccountKey) -> Result<Unlocked, VaultError> {
-        let newest = std::iter::once(&self.current).chain(&self.previous);
-        let opened = newest.filter_map(|stored| Some((stored, self.open_tokens(key, stored)?))).next();
-        let (stored, tokens) = opened.ok_or_else(|| self.damaged())?;
+        let tokens = match (self.open_tokens(key, &self.current), &self.previous) {
+            (Some(tokens), _) => tokens,
+            (None, Some(previous)) => {
+                warn!(account = self.address, "the current token set does not open; taking the one before it");
+                self.open_tokens(key, previous).ok_or_else(|| self.damaged())?
+            }
+            (None, None) => return Err(self.damaged()),
+        };
         let client_secret = match &self.client_secret {
             Some(sealed) => {
                 Some(Secret::new(self.open(key, CLIENT_SECRET, sealed).ok_or_else(|| self.damaged())?.to_vec()))
             }
             None => None,
         };
-        Ok(Unlocked { tokens, generation: stored.generation, client_secret })
+        Ok(Unlocked { tokens, generation: self.current.generation, client_secret })
     }
 
     fn open_tokens(&self, key: &AccountKey, stored: &Stored) -> Option<TokenSet> {
@@ -279,8 +303,15 @@ mod tests {
     /// An account with two token sets, and its key.
     fn account() -> (Account, AccountKey) {
         let password = Password::generate();
-        let mut account = Account::begin("ann@example.test", Some(("main", &password)), NOW).unwrap();
-        account.put_tokens(&tokens("1")).unwrap();
+        let authorization = Authorization {
+            address: "ann@example.test".into(),
+            provider: "test".into(),
+            client_id: None,
+            client_secret: None,
+            tokens: tokens("1"),
+        };
+        let mut account = Account::begin(&authorization, Some(("main", &password)), 0, NOW).unwrap();
+        assert!(!account.is_unsettled());
         account.put_tokens(&tokens("2")).unwrap();
         let key = account.key(&Derived::new(&password, account.salt()).unwrap()).unwrap();
         (account, key)
@@ -309,12 +340,14 @@ mod tests {
 
     #[test]
     fn a_record_of_another_account_or_format_is_not_read() {
-        let (mut account, _) = account();
-        let record = account.to_record().unwrap();
-        assert!(Account::from_record("ann@example.test", &record).is_some());
-        assert!(Account::from_record("ben@example.test", &record).is_none());
-        assert!(Account::from_record("ann@example.test", &record[1..]).is_none());
-        account.format += 1;
-        assert!(Account::from_record("ann@example.test", &account.to_record().unwrap()).is_none());
+        let (account, _) = account();
+        let content = Entry::Account(Box::new(account)).to_content("ann@example.test").unwrap();
+        let mut record = Record { format: FORMAT, serial: 1, content };
+        assert!(Entry::read("ann@example.test", &record).is_some());
+        assert!(Entry::read("ben@example.test", &record).is_none());
+        record.format += 1;
+        assert!(Entry::read("ann@example.test", &record).is_none());
+        let forgotten = Entry::Forgotten { generation: 7 }.to_content("ann@example.test").unwrap();
+        assert_eq!(forgotten, br#"{"forgotten":{"generation":7}}"#);
     }
 }

@@ -3,9 +3,18 @@
 //! Each account has a key pair. Token sets are sealed to the public key, so anyone who may authorize the account can put
 //! one in; the private key is wrapped once per app password (a slot), so only an app password takes one out. What is not
 //! secret lies beside it in plain text, for `status` to show.
+//!
+//! `account.rs` is what a record says, `seal.rs` its cryptography, `record.rs` how it lies on the disk, and `records.rs` where:
+//! once in a file (`copies.rs`) and once in sled (`store.rs`).
 
 mod account;
+pub mod backup;
+mod copies;
+mod error;
+mod files;
 pub mod password;
+mod record;
+mod records;
 mod seal;
 mod store;
 
@@ -14,104 +23,25 @@ use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use tokio::sync::Notify;
 use tokio::time::Instant;
 
 use crate::clock::Moment;
-use crate::exit::{Exit, Failed};
 use crate::protocol::Protocol;
 use crate::secret::Secret;
 use crate::token::TokenSet;
+use account::Entry;
 pub use account::{Account, Ended, Slot, Unlocked};
+pub use error::{StoreError, VaultError};
 use password::Password;
+use record::Record;
+use records::Records;
+pub use records::Trouble;
 pub use seal::random;
 use seal::{AccountKey, Damaged, Derived};
-use store::Store;
-pub use store::StoreError;
 
 /// How long to wait for another process that has the vault open.
 const TURN: Duration = Duration::from_secs(3);
-
-/// Why the vault does not do what was asked. None of these has changed anything.
-#[derive(Debug)]
-pub enum VaultError {
-    /// There is no such account, or no slot that this password opens; deliberately one answer.
-    WrongCredentials,
-    /// There is no account of this address.
-    NoAccount(String),
-    /// The account has no slot of this name.
-    NoSlot(String),
-    /// The account has a slot of this name already.
-    SlotExists(String),
-    /// It is the account's last slot; without it nothing could be taken out any more.
-    LastSlot(String),
-    /// The password that a person chose has the form of a generated one.
-    LooksGenerated,
-    /// The account's record is damaged, or of another version's format.
-    Damaged(String),
-    /// The account has newer tokens than those that this change begins from.
-    Superseded(String),
-    /// Reading or writing failed.
-    Store(StoreError),
-    /// The work was cut short by a defect or by the end of the process.
-    Interrupted,
-}
-
-impl std::fmt::Display for VaultError {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        match self {
-            Self::WrongCredentials => f.write_str("wrong user name or password"),
-            Self::NoAccount(address) => {
-                write!(f, "there is no account {address}; `postkey authorize {address}` sets it up")
-            }
-            Self::NoSlot(name) => {
-                write!(f, "there is no app password named {name}; `postkey password list` shows them")
-            }
-            Self::SlotExists(name) => write!(f, "there is an app password named {name} already; choose another name"),
-            Self::LastSlot(name) => write!(
-                f,
-                "{name} is the last app password of this account; add another one first, \
-                 or remove the account with `postkey forget`"
-            ),
-            Self::LooksGenerated => {
-                f.write_str("this password looks like one that postkey generates; choose another one")
-            }
-            Self::Damaged(address) => write!(
-                f,
-                "the vault's record of {address} is damaged; `postkey forget {address}` and `postkey authorize {address}` \
-                 set it up again"
-            ),
-            Self::Superseded(address) => write!(f, "{address} has been authorized anew in the meantime"),
-            Self::Store(error) => error.fmt(f),
-            Self::Interrupted => f.write_str("the vault was interrupted at its work; see the log"),
-        }
-    }
-}
-
-impl std::error::Error for VaultError {}
-
-impl From<StoreError> for VaultError {
-    fn from(error: StoreError) -> Self {
-        Self::Store(error)
-    }
-}
-
-/// How a command ends that the vault refuses.
-impl From<VaultError> for Failed {
-    fn from(error: VaultError) -> Self {
-        let exit = match &error {
-            VaultError::WrongCredentials => Exit::NoPermission,
-            VaultError::NoAccount(_) => Exit::NoUser,
-            VaultError::NoSlot(_)
-            | VaultError::SlotExists(_)
-            | VaultError::LastSlot(_)
-            | VaultError::LooksGenerated => Exit::Data,
-            VaultError::Damaged(_) | VaultError::Store(_) => Exit::Io,
-            VaultError::Superseded(_) => Exit::Temporary,
-            VaultError::Interrupted => Exit::Software,
-        };
-        Self::new(exit, error)
-    }
-}
 
 /// What an authorization has brought.
 pub struct Authorization {
@@ -127,28 +57,48 @@ pub struct Authorization {
     pub tokens: TokenSet,
 }
 
-/// All accounts. Its methods block on the disk, and [`Vault::unlock`] may take 20 ms of CPU time.
+/// All accounts. What changes one blocks on the disk, and [`Vault::unlock`] may take 20 ms of CPU time; nothing else waits.
 pub struct Vault {
-    store: Store,
-    accounts: Mutex<BTreeMap<String, Arc<Account>>>,
-    /// Addresses whose records cannot be read.
-    damaged: Vec<String>,
+    /// Locked for as long as the disk takes.
+    records: Mutex<Records>,
+    /// What they say. Locked for a moment.
+    view: Mutex<View>,
+    troubled: Notify,
     /// Stands in for the salt of an account that does not exist, so that its login takes as long as another's.
     decoy: [u8; 16],
+}
+
+/// What the records say.
+struct View {
+    accounts: BTreeMap<String, Arc<Account>>,
+    /// Addresses whose records cannot be read.
+    damaged: Vec<String>,
+    trouble: Option<Trouble>,
+}
+
+/// What came of restoring an account.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+pub enum Restored {
+    /// It is as it was in the backup.
+    Done,
+    /// It was so already.
+    Same,
+    /// What is here is newer, and has been left as it is.
+    Newer,
 }
 
 impl Vault {
     /// Opens the vault in this folder, or begins one.
     pub fn open(dir: &Path) -> Result<Self, VaultError> {
-        let store = Store::open(dir)?;
-        let (mut accounts, mut damaged) = (BTreeMap::new(), Vec::new());
-        for (address, record) in store.records()? {
-            match Account::from_record(&address, &record) {
-                Some(account) => drop(accounts.insert(address, Arc::new(account))),
-                None => damaged.push(address),
-            }
-        }
-        Ok(Self { store, accounts: Mutex::new(accounts), damaged, decoy: seal::random() })
+        let records = Records::open(dir)?;
+        let vault = Self {
+            view: Mutex::new(View::of(&records)),
+            records: Mutex::new(records),
+            troubled: Notify::new(),
+            decoy: seal::random(),
+        };
+        vault.look_after();
+        Ok(vault)
     }
 
     /// Opens the vault, waiting for whoever has it open to be done: a command has it for a moment only.
@@ -166,17 +116,36 @@ impl Vault {
 
     /// All accounts, by address.
     pub fn accounts(&self) -> Vec<Arc<Account>> {
-        self.map().values().cloned().collect()
+        lock(&self.view).accounts.values().cloned().collect()
     }
 
     /// The addresses whose records are damaged.
-    pub fn damaged(&self) -> &[String] {
-        &self.damaged
+    pub fn damaged(&self) -> Vec<String> {
+        lock(&self.view).damaged.clone()
+    }
+
+    /// Since when and why the newest records are not on stable storage, if so.
+    pub fn trouble(&self) -> Option<Trouble> {
+        lock(&self.view).trouble.clone()
+    }
+
+    /// Waits until there is trouble, or a change that meets with it.
+    pub async fn troubled(&self) {
+        self.troubled.notified().await;
+    }
+
+    /// Tries to end the trouble. The accounts of which something newer has come to light on the disk.
+    pub fn heal(&self) -> Vec<String> {
+        let mut records = lock(&self.records);
+        let before: BTreeMap<String, u64> = serials(&records).collect();
+        records.heal();
+        *lock(&self.view) = View::of(&records);
+        serials(&records).filter(|(address, serial)| before.get(address) != Some(serial)).map(|(key, _)| key).collect()
     }
 
     /// The account of this address.
     pub fn account(&self, address: &str) -> Option<Arc<Account>> {
-        self.map().get(address).cloned()
+        lock(&self.view).accounts.get(address).cloned()
     }
 
     /// Puts in what an authorization has brought; the generation of its token set. An account that is there already keeps
@@ -187,14 +156,21 @@ impl Vault {
         first: Option<(&str, &Password)>,
         now: Moment,
     ) -> Result<u64, VaultError> {
+        let mut records = lock(&self.records);
         let address = &authorization.address;
-        let mut account = match self.account(address) {
-            Some(account) => Account::clone(&account),
-            None => Account::begin(address, first, now)?,
+        if lock(&self.view).damaged.contains(address) {
+            return Err(VaultError::Damaged(address.clone()));
+        }
+        let account = match entry(&records, address) {
+            Some(Entry::Account(mut account)) => {
+                account.authorize(authorization, now)?;
+                account
+            }
+            Some(Entry::Forgotten { generation }) => Box::new(Account::begin(authorization, first, generation, now)?),
+            None => Box::new(Account::begin(authorization, first, 0, now)?),
         };
-        account.authorize(authorization, now)?;
         let generation = account.generation();
-        self.save(account)?;
+        self.put(&mut records, address, Entry::Account(account), 0)?;
         Ok(generation)
     }
 
@@ -207,10 +183,10 @@ impl Vault {
     }
 
     /// Keeps the token set that a refresh of generation `before` has brought; its generation. On stable storage when this
-    /// returns. What a new authorization has brought meanwhile stays.
+    /// returns, unless there is [`Vault::trouble`]. What a new authorization has brought meanwhile stays.
     pub fn keep(&self, address: &str, before: u64, tokens: &TokenSet) -> Result<u64, VaultError> {
         self.change(address, |account| {
-            account.check_newest(before)?;
+            account.check_current(before)?;
             account.put_tokens(tokens)?;
             Ok(account.generation())
         })
@@ -244,7 +220,7 @@ impl Vault {
     /// Notes that a person has to authorize the account anew, for generation `before` cannot be refreshed.
     pub fn end(&self, address: &str, before: u64, ended: Ended) -> Result<(), VaultError> {
         self.change(address, |account| {
-            account.check_newest(before)?;
+            account.check_current(before)?;
             account.ended = Some(ended);
             Ok(())
         })
@@ -268,15 +244,40 @@ impl Vault {
         self.change(address, |account| account.remove_slot(name))
     }
 
-    /// Removes an account and all that was kept of it.
+    /// Removes an account and all that was kept of it, but for its address.
     pub fn forget(&self, address: &str) -> Result<(), VaultError> {
-        let known = self.map().contains_key(address) || self.damaged.iter().any(|damaged| damaged == address);
-        if !known {
-            return Err(VaultError::NoAccount(address.to_owned()));
+        let mut records = lock(&self.records);
+        let generation = match (self.account(address), self.damaged().iter().any(|damaged| damaged == address)) {
+            (Some(account), _) => account.generation(),
+            (None, true) => 0,
+            (None, false) => return Err(VaultError::NoAccount(address.to_owned())),
+        };
+        self.put(&mut records, address, Entry::Forgotten { generation }, 0)
+    }
+
+    /// An account's record as it lies on the disk, its secrets sealed.
+    pub fn export(&self, address: &str) -> Result<Vec<u8>, VaultError> {
+        let records = lock(&self.records);
+        let account = self.account(address).ok_or_else(|| VaultError::NoAccount(address.to_owned()))?;
+        let record = records.newest().get(&account.address).ok_or_else(|| VaultError::NoAccount(address.to_owned()))?;
+        Ok(record.to_bytes(address))
+    }
+
+    /// Puts back what [`Vault::export`] gave. `force` puts it in place of something newer, too.
+    pub fn restore(&self, address: &str, exported: &[u8], force: bool) -> Result<Restored, VaultError> {
+        let (record, account) = exported_account(address, exported)?;
+        let mut records = lock(&self.records);
+        if let (Some(current), Some(here)) = (self.account(address), records.newest().get(address)) {
+            if here.content == record.content {
+                return Ok(Restored::Same);
+            }
+            let is_newer = here.serial > record.serial || current.generation() > account.generation();
+            if is_newer && !force {
+                return Ok(Restored::Newer);
+            }
         }
-        self.store.remove(address)?;
-        self.map().remove(address);
-        Ok(())
+        self.put(&mut records, address, Entry::Account(account), record.serial)?;
+        Ok(Restored::Done)
     }
 
     /// The private key of an account, unwrapped from the slot that the password opens.
@@ -286,32 +287,77 @@ impl Vault {
         account.ok_or(VaultError::WrongCredentials)?.key(&derived)
     }
 
-    /// Changes an account: on disk first, so that a failure leaves both as they were.
+    /// Changes an account, or leaves it as it was if `change` fails.
     fn change<T>(
         &self,
         address: &str,
         change: impl FnOnce(&mut Account) -> Result<T, VaultError>,
     ) -> Result<T, VaultError> {
-        let mut accounts = self.map();
-        let account = accounts.get_mut(address).ok_or_else(|| VaultError::NoAccount(address.to_owned()))?;
-        let mut changed = Account::clone(account);
+        let mut records = lock(&self.records);
+        let account = self.account(address).ok_or_else(|| VaultError::NoAccount(address.to_owned()))?;
+        let mut changed = Account::clone(&account);
         let result = change(&mut changed)?;
-        self.store.put(address, &changed.to_record()?)?;
-        *account = Arc::new(changed);
+        self.put(&mut records, address, Entry::Account(Box::new(changed)), 0)?;
         Ok(result)
     }
 
-    fn save(&self, account: Account) -> Result<(), VaultError> {
-        let mut accounts = self.map();
-        self.store.put(&account.address, &account.to_record()?)?;
-        accounts.insert(account.address.clone(), Arc::new(account));
+    /// Writes first and shows then, so that nobody uses what a crash could take back.
+    fn put(&self, records: &mut Records, address: &str, entry: Entry, seen: u64) -> Result<(), VaultError> {
+        records.put(address, entry.to_content(address)?, seen);
+        let mut view = lock(&self.view);
+        match entry {
+            Entry::Account(account) => drop(view.accounts.insert(address.to_owned(), Arc::from(account))),
+            Entry::Forgotten { .. } => drop(view.accounts.remove(address)),
+        }
+        view.damaged.retain(|damaged| damaged != address);
+        view.trouble = records.trouble().cloned();
+        drop(view);
+        self.look_after();
         Ok(())
     }
 
-    /// The map is whole at every moment, so a panic elsewhere does not spoil it.
-    fn map(&self) -> MutexGuard<'_, BTreeMap<String, Arc<Account>>> {
-        self.accounts.lock().unwrap_or_else(PoisonError::into_inner)
+    fn look_after(&self) {
+        if self.trouble().is_some() {
+            self.troubled.notify_one();
+        }
     }
+}
+
+impl View {
+    fn of(records: &Records) -> Self {
+        let (mut accounts, mut damaged) = (BTreeMap::new(), records.lost().to_vec());
+        for address in records.newest().keys() {
+            match entry(records, address) {
+                Some(Entry::Account(account)) => drop(accounts.insert(address.clone(), Arc::from(account))),
+                Some(Entry::Forgotten { .. }) => {}
+                None => damaged.push(address.clone()),
+            }
+        }
+        Self { accounts, damaged, trouble: records.trouble().cloned() }
+    }
+}
+
+/// What is kept under this address, if this version can read it.
+fn entry(records: &Records, address: &str) -> Option<Entry> {
+    Entry::read(address, records.newest().get(address)?)
+}
+
+fn serials(records: &Records) -> impl Iterator<Item = (String, u64)> {
+    records.newest().iter().map(|(address, record)| (address.clone(), record.serial))
+}
+
+/// The account that an exported record holds.
+fn exported_account(address: &str, exported: &[u8]) -> Result<(Record, Box<Account>), VaultError> {
+    let record = Record::read(address, exported);
+    match record.and_then(|record| Some((Entry::read(address, &record)?, record))) {
+        Some((Entry::Account(account), record)) => Ok((record, account)),
+        _ => Err(VaultError::NotAnAccount(address.to_owned())),
+    }
+}
+
+/// What is behind these locks is whole at every moment, so a panic elsewhere does not spoil it.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// Bytes as base64 in a record.
@@ -331,137 +377,4 @@ mod text {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::secret::Token;
-    use crate::token::Life;
-
-    const ANN: &str = "ann@example.test";
-    const NOW: Moment = Moment(1_000_000);
-
-    fn tokens(name: &str) -> TokenSet {
-        TokenSet {
-            access: Token::parse(&format!("access-{name}")).unwrap(),
-            refresh: Token::parse(&format!("refresh-{name}")),
-            life: Life { issued: NOW, expires: NOW.after(3600) },
-            scope: "mail".into(),
-        }
-    }
-
-    fn authorization(name: &str) -> Authorization {
-        Authorization {
-            address: ANN.into(),
-            provider: "test".into(),
-            client_id: None,
-            client_secret: Some(Secret::new(b"client-secret".to_vec())),
-            tokens: tokens(name),
-        }
-    }
-
-    /// A vault with one account, whose only app password is returned.
-    fn vault(dir: &Path) -> (Vault, Password) {
-        let vault = Vault::open(&dir.join("state")).unwrap();
-        let password = Password::generate();
-        vault.authorize(&authorization("1"), Some(("main", &password)), NOW).unwrap();
-        (vault, password)
-    }
-
-    fn access(unlocked: &Unlocked) -> &str {
-        unlocked.tokens.access.expose()
-    }
-
-    #[test]
-    fn what_was_put_in_comes_out_after_a_restart() {
-        let dir = tempfile::tempdir().unwrap();
-        let (first, password) = vault(dir.path());
-        assert_eq!(first.keep(ANN, 1, &tokens("2")).unwrap(), 2);
-        drop(first);
-        let again = Vault::open(&dir.path().join("state")).unwrap();
-        let unlocked = again.unlock(ANN, &password).unwrap();
-        assert_eq!((access(&unlocked), unlocked.generation), ("access-2", 2));
-        assert_eq!(unlocked.tokens.refresh.unwrap().expose(), "refresh-2");
-        assert_eq!(unlocked.client_secret.unwrap().expose(), b"client-secret");
-    }
-
-    #[test]
-    fn a_wrong_password_and_an_unknown_account_are_one_answer_and_change_nothing() {
-        let dir = tempfile::tempdir().unwrap();
-        let (vault, password) = vault(dir.path());
-        let before = vault.account(ANN).unwrap().to_record().unwrap();
-        for (address, password) in
-            [(ANN, Password::generate()), (ANN, Password::read(b"guess")), ("bob@example.test", password.clone())]
-        {
-            assert!(matches!(vault.unlock(address, &password), Err(VaultError::WrongCredentials)));
-        }
-        assert_eq!(vault.account(ANN).unwrap().to_record().unwrap(), before);
-        assert!(vault.unlock(ANN, &password).is_ok());
-    }
-
-    #[test]
-    fn authorizing_anew_keeps_the_slots_and_needs_no_password() {
-        let dir = tempfile::tempdir().unwrap();
-        let (vault, password) = vault(dir.path());
-        vault.end(ANN, 1, Ended { at: NOW, why: "revoked".into() }).unwrap();
-        vault.authorize(&authorization("new"), None, NOW).unwrap();
-        assert_eq!(access(&vault.unlock(ANN, &password).unwrap()), "access-new");
-        assert!(vault.account(ANN).unwrap().ended.is_none());
-    }
-
-    #[test]
-    fn the_token_set_before_is_kept_until_the_new_one_has_worked() {
-        let dir = tempfile::tempdir().unwrap();
-        let (vault, _) = vault(dir.path());
-        vault.keep(ANN, 1, &tokens("2")).unwrap();
-        vault.settle(ANN, 1).unwrap();
-        assert!(vault.is_unsettled(ANN, 2), "only the current generation settles");
-        vault.settle(ANN, 2).unwrap();
-        assert!(!vault.is_unsettled(ANN, 2));
-    }
-
-    #[test]
-    fn each_slot_opens_the_account_until_it_is_removed() {
-        let dir = tempfile::tempdir().unwrap();
-        let (vault, first) = vault(dir.path());
-        let chosen = Password::read(b"correct horse battery staple");
-        let add = |password, name| vault.add_slot(ANN, password, name, &chosen, NOW);
-        let wrong = Password::generate();
-        assert!(matches!(add(&wrong, "mutt"), Err(VaultError::WrongCredentials)));
-        add(&first, "mutt").unwrap();
-        assert!(matches!(add(&first, "mutt"), Err(VaultError::SlotExists(_))));
-        assert!(vault.unlock(ANN, &first).is_ok() && vault.unlock(ANN, &chosen).is_ok());
-        vault.remove_slot(ANN, "main").unwrap();
-        assert!(vault.unlock(ANN, &first).is_err() && vault.unlock(ANN, &chosen).is_ok());
-        assert!(matches!(vault.remove_slot(ANN, "mutt"), Err(VaultError::LastSlot(_))));
-        vault.forget(ANN).unwrap();
-        assert!(matches!(vault.unlock(ANN, &chosen), Err(VaultError::WrongCredentials)));
-    }
-
-    #[test]
-    fn no_secret_lies_in_the_files_and_nobody_else_reads_them() {
-        use std::os::unix::fs::PermissionsExt as _;
-        let dir = tempfile::tempdir().unwrap();
-        let (vault, password) = vault(dir.path());
-        drop(vault);
-        let secrets = [b"access-1".to_vec(), b"refresh-1".to_vec(), b"client-secret".to_vec(), password.expose()];
-        for entry in std::fs::read_dir(dir.path().join("state/sled")).unwrap() {
-            let path = entry.unwrap().path();
-            let bytes = if path.is_file() { std::fs::read(&path).unwrap() } else { continue };
-            for secret in &secrets {
-                assert!(!bytes.windows(secret.len()).any(|window| window == secret.as_slice()), "{}", path.display());
-            }
-        }
-        let mode = std::fs::metadata(dir.path().join("state")).unwrap().permissions().mode();
-        assert_eq!(mode & 0o777, 0o700);
-        let open_to_all = std::fs::Permissions::from_mode(0o755);
-        std::fs::set_permissions(dir.path().join("state"), open_to_all).unwrap();
-        assert!(matches!(Vault::open(&dir.path().join("state")), Err(VaultError::Store(StoreError::Exposed(_)))));
-    }
-
-    #[test]
-    fn the_vault_has_one_user_at_a_time() {
-        let dir = tempfile::tempdir().unwrap();
-        let (_vault, _) = vault(dir.path());
-        let second = Vault::open(&dir.path().join("state"));
-        assert!(matches!(second, Err(VaultError::Store(StoreError::InUse(_)))));
-    }
-}
+mod tests;

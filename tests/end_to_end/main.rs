@@ -15,3 +15,4 @@ mod refusals;
 mod relay;
 mod secrets;
 mod tokens;
+mod vault;

@@ -101,11 +101,12 @@ async fn trouble_at_the_token_endpoint_passes() {
         house.pass(LIFE);
         let mut program = house.program(protocol, Security::Clear).await;
         let troubles = [TokenEndpoint::Status(500), TokenEndpoint::Status(429), TokenEndpoint::Html];
-        for (count, trouble) in (1..).zip(troubles) {
+        // Three requests where the trouble may be a short one; and each failure stands longer than the one before.
+        for ((count, stands), trouble) in [(3, 5), (4, 10), (5, 20)].into_iter().zip(troubles) {
             house.provider.change(|settings| settings.token_endpoint = trouble);
             refused(&mut program, &house, TRY_LATER).await;
             assert_eq!(house.provider.requests().len(), count);
-            skip(Duration::from_secs(6)).await;
+            skip(Duration::from_secs(stands)).await;
         }
         house.provider.change(|settings| settings.token_endpoint = TokenEndpoint::Normal);
         let_in(&mut program, &house).await;

@@ -160,5 +160,5 @@ async fn what_postkey_keeps_is_for_its_user_alone() {
 
     std::fs::set_permissions(folder, std::fs::Permissions::from_mode(0o755)).unwrap();
     let refused = house.run(&["status"], "");
-    assert!(refused.code == Some(74) && refused.err.contains("chmod 700"), "{}", refused.err);
+    assert!(refused.code == Some(74) && refused.err.contains("chmod go= "), "{}", refused.err);
 }

@@ -29,6 +29,7 @@ pub struct Tokens {
 }
 
 /// An authorization code, and the grant that it was exchanged for.
+#[derive(Clone)]
 struct Code {
     request: Request,
     address: String,
@@ -36,6 +37,7 @@ struct Code {
 }
 
 /// One consent of one person.
+#[derive(Clone)]
 struct Grant {
     address: String,
     scope: String,
@@ -44,13 +46,14 @@ struct Grant {
     spent: HashSet<String>,
 }
 
+#[derive(Clone)]
 struct Access {
     grant: usize,
     expires: Instant,
 }
 
 /// The memory of the authorization server. Grants are known by their place and never removed.
-#[derive(Default)]
+#[derive(Clone, Default)]
 pub struct Grants {
     waiting: HashMap<String, Request>,
     codes: HashMap<String, Code>,
@@ -154,6 +157,16 @@ impl Grants {
                 self.kill(place);
             }
         }
+    }
+
+    /// How many refresh tokens this person's consents have used up.
+    pub fn spent(&self, address: &str) -> usize {
+        self.grants.iter().filter(|grant| grant.address == address).map(|grant| grant.spent.len()).sum()
+    }
+
+    /// Whether a consent of this person has been ended, by a spent refresh token for one.
+    pub fn has_ended(&self, address: &str) -> bool {
+        self.grants.iter().any(|grant| grant.address == address && !grant.alive)
     }
 
     /// A new access token, and no refresh token.

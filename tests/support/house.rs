@@ -61,6 +61,13 @@ impl House {
 
     /// One that reaches its provider in this way, its configuration file changed by `edit`.
     pub async fn with(upstream: Security, edit: impl FnOnce(String) -> String) -> Self {
+        let mut house = Self::furnished(upstream, edit).await;
+        house.start().await;
+        house
+    }
+
+    /// The same, and its postkey does not run yet.
+    pub async fn furnished(upstream: Security, edit: impl FnOnce(String) -> String) -> Self {
         let mut house = Self::empty(upstream, Options::default(), edit).await;
         let password = Password::generate();
         house.password = String::from_utf8(password.expose()).unwrap();
@@ -68,7 +75,6 @@ impl House {
         let vault = Vault::open(&house.config.state_dir).unwrap();
         vault.authorize(&house.grant(ANN), Some(("main", &password)), house.now()).unwrap();
         drop(vault);
-        house.start().await;
         house
     }
 
@@ -110,6 +116,12 @@ impl House {
         self.start().await;
     }
 
+    /// Asks postkey, which runs as a process of its own, for its ports.
+    pub async fn look(&mut self) {
+        let status = self.command(&Request::Status).await.status();
+        self.listening = status.unwrap_or_else(|failed| panic!("{}", failed.message)).listeners;
+    }
+
     /// Runs a command of the program, its configuration named, and does not wait for its end.
     pub fn begin(&self, arguments: &[&str]) -> Process {
         let file = self.file.to_str().unwrap();
@@ -125,7 +137,12 @@ impl House {
 
     /// Runs the daemon as a process of its own, and waits until it serves.
     pub async fn serve(&mut self) -> Process {
-        let process = self.begin(&[]);
+        self.serve_with(&[]).await
+    }
+
+    /// The same with some more in its environment.
+    pub async fn serve_with(&mut self, environment: &[(&str, &str)]) -> Process {
+        let process = Process::start_with(self.folder.path(), &["--config", self.file.to_str().unwrap()], environment);
         let deadline = tokio::time::Instant::now() + PATIENCE;
         self.listening = loop {
             if let Ok(Some(Reply::Status(status))) = control::ask(&self.config.control_socket, &Request::Status).await {

@@ -20,6 +20,7 @@ mod sasl;
 mod settings;
 mod smtp;
 pub mod tls;
+pub mod tmpfs;
 
 use std::net::Ipv4Addr;
 use std::path::PathBuf;
@@ -31,7 +32,7 @@ use tokio::net::TcpListener;
 use tokio::task::JoinSet;
 use tokio_rustls::TlsAcceptor;
 
-use grants::Grants;
+pub use grants::Grants;
 use mailbox::Mailboxes;
 pub use person::Person;
 pub use settings::{Attempt, Log, MailServer, Settings, TokenEndpoint};
@@ -208,6 +209,16 @@ impl Provider {
     /// Ends all that this person has consented to: no token of it is good any more.
     pub fn end_grant(&self, address: &str) {
         lock(&self.service.grants).end(address);
+    }
+
+    /// All that the authorization server remembers, for [`Self::remember`].
+    pub fn memory(&self) -> Grants {
+        lock(&self.service.grants).clone()
+    }
+
+    /// Takes the authorization server back to an earlier moment.
+    pub fn remember(&self, memory: Grants) {
+        *lock(&self.service.grants) = memory;
     }
 
     /// The grant types asked of the token endpoint, in order.

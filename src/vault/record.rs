@@ -1,0 +1,87 @@
+//! A record as it lies on the disk: one line that vouches for it, and its content.
+
+use base64::Engine as _;
+use base64::prelude::BASE64_STANDARD_NO_PAD;
+use sha2::{Digest as _, Sha256};
+
+/// The format of what this version writes. The first line stays as it is in every format, so that an older version
+/// recognizes a newer record, and leaves it alone.
+pub const FORMAT: u32 = 1;
+
+/// What a record's first line begins with.
+const MAGIC: &str = "postkey-record";
+
+/// What is kept under one address.
+#[derive(Clone)]
+pub struct Record {
+    /// How to read the content.
+    pub format: u32,
+    /// The number of this write. It only grows, so that of two records the newer one is known.
+    pub serial: u64,
+    /// JSON, in format 1.
+    pub content: Vec<u8>,
+}
+
+impl Record {
+    /// Reads what lies under this key. None if a single bit of it is not as it was written, or was written under another
+    /// key.
+    pub fn read(key: &str, bytes: &[u8]) -> Option<Self> {
+        let mut lines = bytes.splitn(2, |byte| *byte == b'\n');
+        let mut words = std::str::from_utf8(lines.next()?).ok()?.split(' ').skip(1);
+        let (format, serial) = (words.next()?.parse().ok()?, words.next()?.parse().ok()?);
+        let record = Self { format, serial, content: lines.next()?.to_vec() };
+        (record.to_bytes(key) == bytes).then_some(record)
+    }
+
+    /// The bytes to write. Their first line is `postkey-record FORMAT SERIAL CHECKSUM`.
+    pub fn to_bytes(&self, key: &str) -> Vec<u8> {
+        let Self { format, serial, content } = self;
+        let about = format!("{format} {serial}");
+        let checksum = checksum(&[about.as_bytes(), key.as_bytes(), content]);
+        let mut bytes = format!("{MAGIC} {about} {checksum}\n").into_bytes();
+        bytes.extend(content);
+        bytes
+    }
+}
+
+/// SHA-256 over these parts, each with its length before it, as base64.
+pub fn checksum(parts: &[&[u8]]) -> String {
+    let mut hash = Sha256::new();
+    for part in parts {
+        hash.update((part.len() as u64).to_be_bytes());
+        hash.update(part);
+    }
+    BASE64_STANDARD_NO_PAD.encode(hash.finalize())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const KEY: &str = "ann@example.test";
+
+    fn bytes() -> Vec<u8> {
+        Record { format: FORMAT, serial: 1_800_000_000, content: b"{\"a\":\n1}".to_vec() }.to_bytes(KEY)
+    }
+
+    #[test]
+    fn a_record_is_read_as_it_was_written_and_under_its_own_key_only() {
+        let record = Record::read(KEY, &bytes()).unwrap();
+        assert_eq!((record.format, record.serial), (FORMAT, 1_800_000_000));
+        assert_eq!(record.content, b"{\"a\":\n1}");
+        assert!(Record::read("ben@example.test", &bytes()).is_none());
+    }
+
+    #[test]
+    fn every_flipped_bit_and_every_truncation_shows() {
+        let bytes = bytes();
+        for bit in 0..bytes.len() * 8 {
+            let mut damaged = bytes.clone();
+            damaged[bit / 8] ^= 1 << (bit % 8);
+            assert!(Record::read(KEY, &damaged).is_none(), "bit {bit}");
+        }
+        for length in 0..bytes.len() {
+            assert!(Record::read(KEY, &bytes[..length]).is_none(), "{length} bytes");
+        }
+    }
+}

@@ -1,0 +1,96 @@
+//! The machine's clock jumps while postkey runs.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use postkey::protocol::{Protocol, Security};
+use postkey::vault::password::Password;
+
+use crate::support::Options;
+use crate::support::house::{ANN, House, LIFE};
+
+const DAY: u64 = 24 * 3600;
+
+/// Moves the clock by so many seconds, which may be negative.
+fn jump(house: &House, seconds: i64) {
+    house.pass(seconds.cast_unsigned());
+}
+
+/// Logs in by all protocols, several times, and counts what that took of the token endpoint.
+async fn refreshes(house: &House) -> usize {
+    let before = house.provider.requests().len();
+    for _ in 0..3 {
+        for protocol in Protocol::ALL {
+            house.logged_in(protocol).await.prove().await;
+        }
+    }
+    house.provider.requests().len() - before
+}
+
+#[tokio::test]
+async fn a_jump_costs_one_refresh_at_most() {
+    let days = |days: i64| days * DAY.cast_signed();
+    for far in [days(7), days(-7), days(50 * 365), days(-50 * 365), -200, 200] {
+        let house = House::open().await;
+        let mut session = house.logged_in(Protocol::Imap).await;
+        jump(&house, far);
+        let once = refreshes(&house).await;
+        assert!(once <= 1, "{once} refreshes after a jump of {far} s");
+        assert_eq!(once, usize::from(far.unsigned_abs() > LIFE), "what is not expired for sure is used, after {far} s");
+        jump(&house, -far);
+        assert!(refreshes(&house).await <= 1, "and back");
+        session.prove().await;
+        let refused = Protocol::ALL.iter().flat_map(|protocol| house.provider.attempts(*protocol));
+        assert_eq!(refused.filter(|attempt| !attempt.accepted).count(), 0, "no token was sent that is not good");
+    }
+}
+
+/// The program itself, under a clock that jumps (libfaketime changes what the system tells it).
+#[tokio::test]
+#[ignore = "needs libfaketime; tests/run installs it and runs this"]
+async fn the_program_itself_bears_jumps() {
+    let mut house = House::empty(Security::Tls, Options::default(), |config| config).await;
+    let file = house.folder.path().join("clock");
+    std::fs::write(&file, "+0d").unwrap();
+    let (library, path) = (libfaketime(), file.to_str().unwrap().to_owned());
+    let daemon = house
+        .serve_with(&[
+            ("LD_PRELOAD", library.to_str().unwrap()),
+            ("FAKETIME_TIMESTAMP_FILE", &path),
+            ("FAKETIME_NO_CACHE", "1"),
+            ("FAKETIME_DONT_FAKE_MONOTONIC", "1"),
+        ])
+        .await;
+    let password = Password::generate();
+    house.authorize(ANN, Some(("main", &password))).await;
+    house.password = String::from_utf8(password.expose()).unwrap();
+    refreshes(&house).await;
+    for (far, shown) in [("+7d", 7), ("+0d", 0), ("-7d", -7), ("+0d", 0), ("+18250d", 18250), ("+0d", 0)] {
+        std::fs::write(&file, far).unwrap();
+        let once = refreshes(&house).await;
+        assert_eq!(once, 1, "refreshes after a jump to {far}");
+        let expires = house.state().await["token_expires"].as_i64().unwrap();
+        let real = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap().as_secs().cast_signed();
+        let off = expires - real - LIFE.cast_signed() - shown * DAY.cast_signed();
+        assert!(off.abs() < 60, "its clock did not jump to {far}: {off} s off");
+    }
+    let before = processor_time(daemon.id());
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    assert!(processor_time(daemon.id()) - before <= 5, "it has nothing to do");
+    let log = daemon.terminate().err;
+    assert!(!log.contains("panicked"), "{log}");
+}
+
+/// Where Debian has it, whatever the machine.
+fn libfaketime() -> PathBuf {
+    let folders = std::fs::read_dir("/usr/lib").unwrap().flatten();
+    let mut files = folders.map(|folder| folder.path().join("faketime/libfaketimeMT.so.1"));
+    files.find(|file| file.exists()).expect("libfaketime is installed")
+}
+
+/// What a process has used of the processors, in hundredths of a second (proc(5)).
+fn processor_time(process: u32) -> u64 {
+    let line = std::fs::read_to_string(format!("/proc/{process}/stat")).unwrap();
+    let (_, fields) = line.rsplit_once(')').unwrap();
+    fields.split_whitespace().skip(11).take(2).map(|ticks| ticks.parse::<u64>().unwrap()).sum()
+}

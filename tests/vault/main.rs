@@ -1,0 +1,93 @@
+//! The vault on disks and with files that are not as they should be.
+
+mod backup;
+mod damage;
+mod format;
+mod full_disk;
+mod intruders;
+#[path = "../support/tmpfs.rs"]
+mod tmpfs;
+
+use std::path::{Path, PathBuf};
+
+use postkey::clock::Moment;
+use postkey::secret::{Secret, Token};
+use postkey::token::{Life, TokenSet};
+use postkey::vault::password::Password;
+use postkey::vault::{Authorization, Vault};
+use tempfile::TempDir;
+
+pub const ANN: &str = "ann@example.test";
+pub const BEN: &str = "ben@example.test";
+pub const EVE: &str = "eve@example.test";
+pub const ADDRESSES: [&str; 3] = [ANN, BEN, EVE];
+pub const NOW: Moment = Moment(1_800_000_000);
+
+/// How many token sets each account has had in [`vault_of_three`].
+pub const NEWEST: u64 = 4;
+
+/// The token set of this generation.
+pub fn tokens(address: &str, generation: u64) -> TokenSet {
+    TokenSet {
+        access: Token::parse(&format!("access-{address}-{generation}")).unwrap(),
+        refresh: Token::parse(&format!("refresh-{address}-{generation}")),
+        life: Life { issued: NOW, expires: NOW.after(3600) },
+        scope: "mail".into(),
+    }
+}
+
+pub fn authorization(address: &str, generation: u64) -> Authorization {
+    Authorization {
+        address: address.into(),
+        provider: "own".into(),
+        client_id: Some("a-client".into()),
+        client_secret: Some(Secret::new(b"client-secret".to_vec())),
+        tokens: tokens(address, generation),
+    }
+}
+
+/// A folder where fsync costs nothing.
+pub fn folder() -> TempDir {
+    TempDir::new_in("/dev/shm").or_else(|_| TempDir::new()).unwrap()
+}
+
+/// Begins a vault whose three accounts have been refreshed and changed in turns. One app password opens them all.
+pub fn vault_of_three(state: &Path) -> Password {
+    let (vault, password) = (Vault::open(state).unwrap(), Password::generate());
+    for address in ADDRESSES {
+        vault.authorize(&authorization(address, 1), Some(("main", &password)), NOW).unwrap();
+    }
+    for generation in 2..=NEWEST {
+        for address in ADDRESSES {
+            assert_eq!(vault.keep(address, generation - 1, &tokens(address, generation)).unwrap(), generation);
+        }
+    }
+    vault.settle(ANN, NEWEST).unwrap();
+    password
+}
+
+/// The refresh token that the password takes out, if any.
+pub fn refresh_token(vault: &Vault, address: &str, password: &Password) -> Option<String> {
+    let tokens = vault.unlock(address, password).ok()?.tokens;
+    tokens.refresh.map(|token| token.expose().to_owned())
+}
+
+/// Every account's newest refresh token is there.
+pub fn assert_newest(vault: &Vault, password: &Password, what: &str) {
+    for address in ADDRESSES {
+        let expected = format!("refresh-{address}-{NEWEST}");
+        assert_eq!(refresh_token(vault, address, password), Some(expected), "{what}");
+    }
+    assert!(vault.damaged().is_empty(), "{what}");
+}
+
+/// All plain files of a vault.
+pub fn files(state: &Path) -> Vec<PathBuf> {
+    let mut files = Vec::new();
+    for entry in std::fs::read_dir(state).unwrap() {
+        let path = entry.unwrap().path();
+        if path.is_dir() { files.extend(self::files(&path)) } else { files.push(path) }
+    }
+    files.sort();
+    files
+}
