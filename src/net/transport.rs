@@ -30,11 +30,12 @@ impl Transport {
         // Dialogues are short lines, each waited for.
         socket.set_nodelay(true)?;
         // An IDLE session may be silent for half an hour; NAT devices forget after a few minutes, and a peer that has
-        // vanished should not be waited for longer than about 6 minutes.
+        // vanished should not be waited for longer than about 7 minutes.
+        let spread = spread(&socket)?;
         let keepalive = TcpKeepalive::new()
-            .with_time(Duration::from_secs(240))
-            .with_interval(Duration::from_secs(30))
-            .with_retries(4);
+            .with_time(Duration::from_secs(120 + spread))
+            .with_interval(Duration::from_secs(20 + spread / 6))
+            .with_retries(5);
         SockRef::from(&socket).set_tcp_keepalive(&keepalive)?;
         Ok(Self::Clear(socket))
     }
@@ -63,6 +64,13 @@ impl Transport {
             Self::Tls(_) => Err(io::Error::other("the connection is under TLS already")),
         }
     }
+}
+
+/// Up to 120 seconds, by the socket's ports. Thousands of sessions that began together would else be probed together, and
+/// Linux drops what is more than a thousand packets at once (`net.core.netdev_max_backlog`), the same ones each time.
+fn spread(socket: &TcpStream) -> io::Result<u64> {
+    let ports = u64::from(socket.local_addr()?.port()) + u64::from(socket.peer_addr()?.port());
+    Ok(ports % 121)
 }
 
 impl AsyncRead for Transport {

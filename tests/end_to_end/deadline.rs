@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use postkey::protocol::{Protocol, Security};
+use tokio::time::timeout;
 
 use crate::support::house::{House, skip};
 
@@ -16,7 +17,8 @@ async fn a_client_has_a_minute_whatever_it_says_meanwhile() {
             program.client.ask("a NOOP").await;
         }
         skip(Duration::from_secs(6)).await;
-        let said = String::from_utf8(program.client.rest().await).unwrap();
+        let said = timeout(Duration::from_secs(4), program.client.rest()).await.expect("the end of its minute");
+        let said = String::from_utf8(said).unwrap();
         let goodbye = ["* BYE [UNAVAILABLE]", "-ERR [SYS/TEMP]", "421 4.3.2"][protocol as usize];
         assert!(said.starts_with(goodbye), "{said}");
         assert_eq!(house.provider.connections(protocol), 0, "nobody has logged in");
