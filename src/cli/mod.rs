@@ -2,6 +2,7 @@
 
 mod authorize;
 mod check;
+mod completions;
 mod forget;
 mod hand;
 mod password;
@@ -15,7 +16,8 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
 
-use clap::{Args, Parser, Subcommand};
+use clap::{Args, CommandFactory as _, Parser, Subcommand};
+use clap_complete::Shell;
 
 use crate::config::Config;
 use crate::exit::{Exit, Failed};
@@ -69,6 +71,11 @@ enum Command {
     Test {
         /// The account's address
         address: String,
+    },
+    /// Print the script that completes command lines, for a shell to run
+    Completions {
+        /// The shell
+        shell: Shell,
     },
 }
 
@@ -141,6 +148,11 @@ pub fn understands(arguments: impl IntoIterator<Item = OsString>) -> bool {
     Arguments::try_parse_from(arguments).is_ok()
 }
 
+/// All commands with their arguments: for completions, and for those who write documentation.
+pub fn command() -> clap::Command {
+    Arguments::command()
+}
+
 /// Runs a command line to its end.
 pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
     // Everything that is made from here on is for this user alone.
@@ -171,20 +183,21 @@ fn fail(failed: &Failed) -> ExitCode {
 
 async fn dispatch(arguments: Arguments) -> Result<(), Failed> {
     let Arguments { config: file, authorize, options, command } = arguments;
-    let config = load(file.as_deref())?;
+    let config = || load(file.as_deref());
     let command = match (authorize, command) {
         (Some(address), None) => Some(Command::Authorize { address, options }),
         (Some(_), Some(_)) => return Err(Failed::new(Exit::Usage, "--authorize is a command of its own")),
         (None, command) => command,
     };
     match command {
-        None => serve::run(config).await,
-        Some(Command::Authorize { address, options }) => authorize::run(&config, &address, options).await,
-        Some(Command::Password(command)) => password::run(&config, command).await,
-        Some(Command::Forget { address }) => forget::run(&config, &address).await,
-        Some(Command::Status { json }) => status::run(&config, json).await,
-        Some(Command::Check) => check::run(&config),
-        Some(Command::Test { address }) => test::run(&config, &address).await,
+        None => serve::run(config()?).await,
+        Some(Command::Authorize { address, options }) => authorize::run(&config()?, &address, options).await,
+        Some(Command::Password(command)) => password::run(&config()?, command).await,
+        Some(Command::Forget { address }) => forget::run(&config()?, &address).await,
+        Some(Command::Status { json }) => status::run(&config()?, json).await,
+        Some(Command::Check) => check::run(&config()?),
+        Some(Command::Test { address }) => test::run(&config()?, &address).await,
+        Some(Command::Completions { shell }) => completions::run(shell),
     }
 }
 
