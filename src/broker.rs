@@ -1,39 +1,37 @@
 //! The one owner of accounts and tokens: checks passwords, and hands out tokens that are fresh.
 
+mod measure;
+mod patience;
 mod reach;
+mod reconfigure;
 
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 use std::time::Duration;
 
 use hmac::{Hmac, KeyInit as _, Mac as _};
 use sha2::Sha256;
 use tokio::sync::Semaphore;
-use tokio::time::Instant;
-use tracing::{error, info, warn};
+use tokio::time::{Instant, timeout};
+use tracing::{debug, error, info, warn};
 
 use crate::clock::{Clock, Moment};
 use crate::config::Config;
 use crate::exit::Failed;
-use crate::oauth::{self, Failure, Registration};
+use crate::metrics::Metrics;
+use crate::oauth::{self, Failure, Registration, Trouble};
 use crate::protocol::Protocol;
 use crate::secret::Secret;
 use crate::token::TokenSet;
 use crate::vault::password::Password;
 use crate::vault::{self, Authorization, Ended, Unlocked, Vault, VaultError};
 use crate::wire::{Bearer, Capabilities, Credentials, Reason, Refusal};
+use patience::{Refreshes, Tries};
 pub use reach::Reach;
 
-/// How long a failed refresh stands for those who ask next: a mail program that is refused tries two more mechanisms at
-/// once, and none of these tries should reach the authorization server.
-const AFTER_TEMPORARY: Duration = Duration::from_secs(5);
-
-/// The same where somebody has to change a setting first.
-const AFTER_MISCONFIGURED: Duration = Duration::from_secs(60);
-
-/// The least time between two refreshes of tokens that the provider refused though they were fresh: if the first did not
-/// help, the next will not, and Microsoft counts loops.
-const BETWEEN_FORCED: Duration = Duration::from_secs(60);
+/// How long a refresh is waited for while the token at hand still works: a new one is better, for it does not end soon, but
+/// not at the price of a login.
+const WHILE_ALIVE: Duration = Duration::from_secs(3);
 
 /// How long what a server was heard to offer spares the question, and with it a round trip of each login.
 const HEARSAY: Duration = Duration::from_secs(24 * 3600);
@@ -47,9 +45,12 @@ const DERIVATIONS: usize = 1;
 /// Logins that may wait for a refresh at a time; more than there are sessions.
 const REFRESHES: u32 = 1 << 20;
 
+/// The journal's MESSAGE_ID by which monitoring can wait for an account that needs a person, sd-id128(3).
+const PERSON_NEEDED: &str = "e6c40c79aa3e42549853498eea3870b1";
+
 /// Owns the vault, and what has been taken out of it since the start.
 pub struct Broker {
-    config: Arc<Config>,
+    config: RwLock<Arc<Config>>,
     vault: Arc<Vault>,
     clock: Clock,
     /// Key of the fingerprints of checked passwords; lives as long as this process.
@@ -58,6 +59,7 @@ pub struct Broker {
     derivations: Semaphore,
     refreshing: Semaphore,
     reaches: Mutex<HashMap<String, Arc<Reach>>>,
+    metrics: Metrics,
 }
 
 /// What passwords have opened.
@@ -79,9 +81,14 @@ pub struct Account {
     /// The mailbox at the provider.
     user: String,
     client_id: String,
-    held: Mutex<Arc<Held>>,
+    tokens: Arc<Tokens>,
     /// What the provider's servers were heard to offer, and when.
     heard: Mutex<HashMap<Protocol, (Instant, Capabilities)>>,
+}
+
+/// An account's tokens: these stay the same ones when the configuration changes around them.
+struct Tokens {
+    held: Mutex<Arc<Held>>,
     /// Locked by the one refresh that is under way.
     refreshing: tokio::sync::Mutex<Refreshes>,
 }
@@ -94,20 +101,11 @@ pub struct Held {
     client_secret: Option<Secret>,
 }
 
-/// How the last refreshes went.
-#[derive(Default)]
-struct Refreshes {
-    /// The last failure, and until when it stands.
-    failure: Option<(Instant, Refusal)>,
-    /// When a token that the provider had refused was last replaced.
-    forced: Option<Instant>,
-}
-
 impl Broker {
     /// A broker for this vault.
     pub fn new(config: Arc<Config>, vault: Vault, clock: Clock) -> Self {
         Self {
-            config,
+            config: RwLock::new(config),
             vault: Arc::new(vault),
             clock,
             fingerprint_key: Secret::new(vault::random::<32>().to_vec()),
@@ -115,6 +113,7 @@ impl Broker {
             derivations: Semaphore::new(DERIVATIONS),
             refreshing: Semaphore::new(REFRESHES as usize),
             reaches: Mutex::default(),
+            metrics: Metrics::default(),
         }
     }
 
@@ -123,9 +122,14 @@ impl Broker {
         &self.vault
     }
 
-    /// The configuration.
-    pub fn config(&self) -> &Config {
-        &self.config
+    /// The configuration as it is now.
+    pub fn config(&self) -> Arc<Config> {
+        Arc::clone(&self.config.read().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// What is counted.
+    pub fn metrics(&self) -> &Metrics {
+        &self.metrics
     }
 
     /// The time now.
@@ -165,12 +169,17 @@ impl Broker {
         }
         // A task of its own: a client that hangs up must not take a rotated refresh token with it.
         let (broker, account) = (Arc::clone(self), Arc::clone(account));
+        let alive = account.alive(refused, self.clock.now());
         let refresh = tokio::spawn(async move {
             // The semaphore is never closed.
             let _permit = broker.refreshing.acquire().await;
             broker.refresh(&account, refused).await
         });
-        refresh.await.unwrap_or_else(|_| Err(Refusal::new(Reason::Unavailable, "postkey has a defect; see its log.")))
+        let refreshed = match alive {
+            Some(held) => timeout(WHILE_ALIVE, refresh).await.unwrap_or(Ok(Ok(held))),
+            None => refresh.await,
+        };
+        refreshed.unwrap_or_else(|_| Err(Refusal::new(Reason::Unavailable, "postkey has a defect; see its log.")))
     }
 
     /// The new token has worked: the one before it is not needed any more.
@@ -201,7 +210,7 @@ impl Broker {
         // Its provider and its registration may be others now.
         self.forget(&authorization.address);
         let held = Held { tokens: authorization.tokens, generation, client_secret: authorization.client_secret };
-        let account = Arc::new(self.account(&authorization.address, held)?);
+        let account = Arc::new(self.account(&authorization.address, Tokens::new(held))?);
         lock(&self.open).accounts.insert(authorization.address, Arc::clone(&account));
         Ok(account)
     }
@@ -247,7 +256,7 @@ impl Broker {
         if let Some(reach) = reaches.get(provider) {
             return Ok(Arc::clone(reach));
         }
-        let reach = Reach::new(&self.config, provider).map_err(|why| Refusal::new(Reason::Forbidden, why))?;
+        let reach = Reach::new(&self.config(), provider).map_err(|why| Refusal::new(Reason::Forbidden, why))?;
         let reach = Arc::new(reach);
         reaches.insert(provider.to_owned(), Arc::clone(&reach));
         Ok(reach)
@@ -273,15 +282,24 @@ impl Broker {
     fn admit(&self, address: &str, unlocked: Unlocked) -> Result<Arc<Account>, Refusal> {
         let held =
             Held { tokens: unlocked.tokens, generation: unlocked.generation, client_secret: unlocked.client_secret };
-        let account = self.account(address, held)?;
+        let tokens = Tokens::new(held);
+        // Before the lock is held, for the first use of a provider takes a while.
+        self.account(address, Arc::clone(&tokens))?;
         let mut open = lock(&self.open);
-        Ok(Arc::clone(open.accounts.entry(address.to_owned()).or_insert_with(|| Arc::new(account))))
+        if let Some(account) = open.accounts.get(address) {
+            return Ok(Arc::clone(account));
+        }
+        // Again, for the configuration may be another one by now.
+        let account = Arc::new(self.account(address, tokens)?);
+        open.accounts.insert(address.to_owned(), Arc::clone(&account));
+        Ok(account)
     }
 
-    fn account(&self, address: &str, held: Held) -> Result<Account, Refusal> {
+    fn account(&self, address: &str, tokens: Arc<Tokens>) -> Result<Account, Refusal> {
         let record = self.vault.account(address).ok_or_else(Refusal::credentials)?;
         let reach = self.reach(&record.provider)?;
-        let configured = self.config.accounts.get(address);
+        let config = self.config();
+        let configured = config.accounts.get(address);
         let client_id = record.client_id.clone().or_else(|| configured.and_then(|account| account.client_id.clone()));
         let client_id = client_id.or_else(|| reach.provider.client_id.clone()).unwrap_or_default();
         Ok(Account {
@@ -289,19 +307,18 @@ impl Broker {
             user: configured.and_then(|account| account.user.clone()).unwrap_or_else(|| address.to_owned()),
             client_id,
             reach,
-            held: Mutex::new(Arc::new(held)),
+            tokens,
             heard: Mutex::default(),
-            refreshing: tokio::sync::Mutex::default(),
         })
     }
 
     /// Waits for the refresh that is under way, and does one only if that did not help.
     async fn refresh(&self, account: &Account, refused: Option<u64>) -> Result<Arc<Held>, Refusal> {
-        let mut refreshes = account.refreshing.lock().await;
+        let mut refreshes = account.tokens.refreshing.lock().await;
         if let Some(held) = account.fresh(refused, self.clock.now()) {
             return Ok(held);
         }
-        let outcome = match refreshes.standing(refused) {
+        let outcome = match refreshes.standing(refused.is_some()) {
             Some(refusal) => Err(refusal),
             None => self.refresh_now(account, &mut refreshes, refused.is_some()).await,
         };
@@ -322,27 +339,45 @@ impl Broker {
             return Err(account.ended(&ended.why));
         }
         let held = account.held();
-        info!(account = account.address, forced, "refreshing the access token");
+        debug!(account = account.address, forced, "refreshing the access token");
         let result = match self.registration(account, &held) {
-            Ok(registration) => self.request(account, &registration, &held).await,
+            Ok(registration) => self.request(account, &registration, &held, forced).await,
             Err(failure) => Err(failure),
         };
-        refreshes.forced = if forced { Some(Instant::now()) } else { refreshes.forced };
+        refreshes.ended(forced);
         match result {
             Ok(tokens) => {
-                refreshes.failure = None;
+                refreshes.succeeded();
                 Ok(self.keep(account, &held, tokens).await)
             }
             Err(failure) => Err(self.failed(account, refreshes, held.generation, failure).await),
         }
     }
 
-    async fn request(&self, account: &Account, registration: &Registration, held: &Held) -> Result<TokenSet, Failure> {
+    /// Asks for new tokens, and asks again as far as that serves the client that waits; one whose token still works need
+    /// not wait.
+    async fn request(
+        &self,
+        account: &Account,
+        registration: &Registration,
+        held: &Held,
+        forced: bool,
+    ) -> Result<TokenSet, Failure> {
         let Some(token) = &held.tokens.refresh else {
             return Err(Failure::Ended("the provider gave no refresh token".to_owned()));
         };
         let reach = &account.reach;
-        oauth::refresh::refresh(&reach.http, registration, &reach.provider.scope, token, &self.clock).await
+        let needed = forced || !held.tokens.life.is_alive(self.clock.now());
+        let mut tries = Tries::begin();
+        loop {
+            let tokens = oauth::refresh::refresh(&reach.http, registration, &reach.provider.scope, token, &self.clock);
+            let outcome = tokens.await;
+            let Err(Failure::Temporary(trouble, why)) = &outcome else { return outcome };
+            let pause = tries.pause(*trouble).filter(|_| needed || *trouble == Trouble::Lost);
+            let Some(pause) = pause else { return outcome };
+            warn!(account = account.address, why, "asking the authorization server again");
+            tokio::time::sleep(pause).await;
+        }
     }
 
     /// Puts new tokens on stable storage, and only then into use.
@@ -360,35 +395,35 @@ impl Broker {
             }
         };
         let held = Arc::new(Held { tokens, generation, client_secret: before.client_secret.clone() });
-        *lock(&account.held) = Arc::clone(&held);
+        *lock(&account.tokens.held) = Arc::clone(&held);
         held
     }
 
     /// What a failed refresh means for those who wait, and for those who come next.
     async fn failed(&self, account: &Account, refreshes: &mut Refreshes, generation: u64, failure: Failure) -> Refusal {
         warn!(account = account.address, %failure, "the access token cannot be refreshed");
-        let (stands, refusal) = match &failure {
-            Failure::Temporary(why) => {
-                (AFTER_TEMPORARY, Refusal::new(Reason::Unavailable, format!("Try later: {why}.")))
+        let refusal = match &failure {
+            Failure::Temporary(_, why) => Refusal::new(Reason::Unavailable, format!("Try later: {why}.")),
+            Failure::Misconfigured(why) => {
+                let text = format!("postkey's settings for {} need care: {why}.", account.address);
+                Refusal::new(Reason::AuthorizationEnded, text)
             }
-            Failure::Misconfigured(why) => (
-                AFTER_MISCONFIGURED,
-                Refusal::new(
-                    Reason::AuthorizationEnded,
-                    format!("postkey's settings for {} need care: {why}.", account.address),
-                ),
-            ),
             Failure::Ended(why) => {
                 self.note_end(account, generation, why).await;
-                (Duration::ZERO, account.ended(why))
+                account.ended(why)
             }
         };
-        refreshes.failure = Some((Instant::now() + stands, refusal.clone()));
+        refreshes.failed(&failure, refusal.clone());
         refusal
     }
 
     async fn note_end(&self, account: &Account, generation: u64, why: &str) {
-        error!(account = account.address, why, "the authorization has ended; a person has to run `postkey authorize`");
+        error!(
+            message_id = PERSON_NEEDED,
+            account = account.address,
+            why,
+            "the authorization has ended; a person has to run `postkey authorize`"
+        );
         let (vault, address) = (Arc::clone(&self.vault), account.address.clone());
         let ended = Ended { at: self.clock.now(), why: why.to_owned() };
         if let Err(error) = blocking(move || vault.end(&address, generation, ended)).await {
@@ -410,11 +445,18 @@ impl Broker {
 
     /// The client secret that the configuration names, for this account or for its whole provider.
     pub fn configured_secret(&self, address: &str, reach: &Reach) -> Result<Option<Secret>, Failure> {
-        let own = self.config.accounts.get(address).and_then(|account| account.client_secret_file.as_ref());
+        let config = self.config();
+        let own = config.accounts.get(address).and_then(|account| account.client_secret_file.as_ref());
         match own.or(reach.provider.client_secret_file.as_ref()) {
             Some(file) => oauth::read_secret(file).map(Some),
             None => Ok(None),
         }
+    }
+}
+
+impl Tokens {
+    fn new(held: Held) -> Arc<Self> {
+        Arc::new(Self { held: Mutex::new(Arc::new(held)), refreshing: tokio::sync::Mutex::default() })
     }
 }
 
@@ -440,7 +482,7 @@ impl Account {
     }
 
     fn held(&self) -> Arc<Held> {
-        Arc::clone(&lock(&self.held))
+        Arc::clone(&lock(&self.tokens.held))
     }
 
     fn fresh(&self, refused: Option<u64>, now: Moment) -> Option<Arc<Held>> {
@@ -456,17 +498,6 @@ impl Account {
     fn ended(&self, why: &str) -> Refusal {
         let text = format!("Run `postkey authorize {}`: its authorization has ended ({why}).", self.address);
         Refusal::new(Reason::AuthorizationEnded, text)
-    }
-}
-
-impl Refreshes {
-    /// The refusal that stands, if a refresh now would be one too many.
-    fn standing(&self, refused: Option<u64>) -> Option<Refusal> {
-        let now = Instant::now();
-        if refused.is_some() && self.forced.is_some_and(|last| now.duration_since(last) < BETWEEN_FORCED) {
-            return Some(Refusal::new(Reason::TokenRefused, "The provider refuses a token that it has just issued."));
-        }
-        self.failure.as_ref().filter(|(until, _)| now < *until).map(|(_, refusal)| refusal.clone())
     }
 }
 

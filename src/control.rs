@@ -4,12 +4,13 @@ use std::io;
 use std::net::SocketAddr;
 use std::os::unix::fs::{FileTypeExt as _, PermissionsExt as _};
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, BufReader};
 use tokio::net::{UnixListener, UnixStream};
+use tokio::sync::{mpsc, oneshot};
 use tokio::time::timeout;
 use tracing::warn;
 use zeroize::Zeroizing;
@@ -68,6 +69,20 @@ pub enum Request {
         /// One of its app passwords.
         password: Carried,
     },
+    /// Read the configuration anew.
+    Reload,
+    /// What has been counted.
+    Metrics,
+    /// Log by this filter, in the syntax of `RUST_LOG`, until the next reload.
+    Log(String),
+}
+
+/// Something that only the program as a whole can do, and where its outcome is waited for.
+pub struct Order {
+    /// [`Request::Reload`] or [`Request::Log`].
+    pub request: Request,
+    /// Takes the outcome.
+    pub outcome: oneshot::Sender<Result<(), Failed>>,
 }
 
 /// What an authorization has brought, on its way to the vault.
@@ -98,6 +113,8 @@ pub enum Reply {
     Status(Status),
     /// To [`Request::Authorize`] and [`Request::Test`]: what each of the provider's servers said.
     Tested(Vec<Probe>),
+    /// To [`Request::Metrics`]: the text form of Prometheus.
+    Metrics(String),
     /// It was not done.
     Failed(Failed),
 }
@@ -221,10 +238,28 @@ pub struct Control {
     /// Owns the vault.
     pub broker: Arc<Broker>,
     /// The ports that are open.
-    pub listeners: Vec<Listening>,
+    listeners: Mutex<Vec<Listening>>,
+    /// Goes to the daemon; None if this is none.
+    orders: Option<mpsc::Sender<Order>>,
 }
 
 impl Control {
+    /// For a process that is no daemon.
+    pub fn new(broker: Arc<Broker>) -> Self {
+        Self { broker, listeners: Mutex::default(), orders: None }
+    }
+
+    /// For a daemon, and what it is ordered to do.
+    pub fn of_daemon(broker: Arc<Broker>) -> (Self, mpsc::Receiver<Order>) {
+        let (sender, orders) = mpsc::channel(1);
+        (Self { orders: Some(sender), ..Self::new(broker) }, orders)
+    }
+
+    /// Notes which ports are open now.
+    pub fn set_listeners(&self, listeners: Vec<Listening>) {
+        *self.listeners.lock().unwrap_or_else(PoisonError::into_inner) = listeners;
+    }
+
     /// Does one thing.
     pub async fn answer(&self, request: Request) -> Reply {
         self.try_answer(request).await.unwrap_or_else(Reply::Failed)
@@ -252,11 +287,23 @@ impl Control {
                 reply
             }
             Request::Test { address, password } => self.test(&address, password.0).await,
+            Request::Metrics => Ok(Reply::Metrics(self.broker.metrics_text())),
+            request @ (Request::Reload | Request::Log(_)) => self.order(request).await,
         }
     }
 
-    fn status(&self) -> Status {
+    async fn order(&self, request: Request) -> Result<Reply, Failed> {
+        let gone = || Failed::new(Exit::Unavailable, "no daemon runs; `postkey` starts it");
+        let orders = self.orders.as_ref().ok_or_else(gone)?;
+        let (outcome, result) = oneshot::channel();
+        orders.send(Order { request, outcome }).await.map_err(|_| gone())?;
+        result.await.map_err(|_| gone())?.map(|()| Reply::Done)
+    }
+
+    /// What is served, and how the accounts are.
+    pub fn status(&self) -> Status {
         let vault = self.broker.vault();
+        let listeners = self.listeners.lock().unwrap_or_else(PoisonError::into_inner).clone();
         let accounts = vault.accounts().into_iter().map(|account| AccountStatus {
             address: account.address.clone(),
             provider: account.provider.clone(),
@@ -270,7 +317,7 @@ impl Control {
                 .map(|slot| SlotStatus { name: slot.name.clone(), created: slot.created })
                 .collect(),
         });
-        Status { listeners: self.listeners.clone(), accounts: accounts.collect(), damaged: vault.damaged().to_vec() }
+        Status { listeners, accounts: accounts.collect(), damaged: vault.damaged().to_vec() }
     }
 
     async fn authorize(&self, authorized: Authorized) -> Result<Reply, Failed> {
@@ -295,6 +342,24 @@ impl Control {
             probes.push(Probe { protocol: protocol.name().to_owned(), server, refused });
         }
         probes
+    }
+}
+
+impl Status {
+    /// In one line: how many accounts there are, and who needs a person.
+    pub fn summary(&self) -> String {
+        let count = match self.accounts.len() {
+            0 => "No account yet.".to_owned(),
+            1 => "1 account.".to_owned(),
+            count => format!("{count} accounts."),
+        };
+        let ended = self.accounts.iter().filter(|account| account.state == "ended");
+        let needing: Vec<&str> =
+            ended.map(|account| account.address.as_str()).chain(self.damaged.iter().map(String::as_str)).collect();
+        match needing.len() {
+            0 => count,
+            _ => format!("{count} To be authorized by a person: {}.", needing.join(", ")),
+        }
     }
 }
 

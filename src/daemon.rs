@@ -1,39 +1,63 @@
 //! The daemon: opens the vault, binds the listeners, serves until it is told to stop.
 
+mod monitoring;
+mod ports;
+
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::net::{TcpListener, UnixListener};
-use tokio::sync::Semaphore;
+use tokio::sync::{Semaphore, mpsc};
 use tokio::task::JoinSet;
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout};
 use tracing::{Instrument as _, debug, info, info_span, warn};
 
 use crate::broker::Broker;
 use crate::clock::Clock;
-use crate::config::{Config, Listener};
-use crate::control::{self, Control, Listening};
+use crate::config::Config;
+use crate::control::{self, Control, Listening, Order};
 use crate::exit::{Exit, Failed};
-use crate::net::{listen, tls};
+use crate::net::listen;
+use crate::net::systemd::Sockets;
 use crate::session::{self, Door};
+use crate::stop::Stopping;
 use crate::vault::Vault;
+use monitoring::Monitoring;
+use ports::{Message, Ports};
 
 /// Descriptors that are not sessions': the vault, listeners, the control socket, token requests.
 const RESERVED: u64 = 64;
 
-/// How long a stop waits for a refresh; longer than one can take.
-const STOP: Duration = Duration::from_secs(40);
+/// How long a stop takes at most: longer than a refresh can take, and than sessions are given.
+pub const STOP: Duration = Duration::from_secs(40);
 
 /// A running daemon. It ends when it is dropped.
 pub struct Daemon {
     control: Arc<Control>,
+    orders: mpsc::Receiver<Order>,
+    ports: Ports,
+    monitoring: Monitoring,
     tasks: JoinSet<()>,
+    stopping: Stopping,
+}
+
+/// What the daemon needs somebody for.
+pub enum Event {
+    /// A command asks for something that is not the daemon's alone.
+    Order(Order),
+    /// It cannot go on.
+    Failed(Failed),
 }
 
 impl Daemon {
     /// Opens the vault and binds everything; when this returns, clients are served.
     pub async fn start(config: Config, clock: Clock) -> Result<Self, Failed> {
+        Self::start_with(config, clock, Sockets::default()).await
+    }
+
+    /// The same with sockets that the service manager hands over.
+    pub async fn start_with(config: Config, clock: Clock, sockets: Sockets) -> Result<Self, Failed> {
         let vault = Vault::open_in_turn(&config.state_dir).await?;
         for address in vault.damaged() {
             tracing::error!(
@@ -43,71 +67,88 @@ impl Daemon {
         }
         let config = Arc::new(config);
         let broker = Arc::new(Broker::new(Arc::clone(&config), vault, clock));
-        let bound = config.listeners.iter().map(|listener| bind(listener, &broker));
-        let bound: Vec<(TcpListener, Arc<Door>, Listening)> =
-            bound.collect::<Result<Vec<_>, _>>()?.into_iter().flatten().collect();
+        let stopping = Stopping::default();
+        let mut ports = Ports::new(sockets, Arc::new(Semaphore::new(most_sessions())));
+        let places = ports.prepare(&config.listeners, &broker, &stopping.listener())?;
+        let mut monitoring = Monitoring::default();
+        let watched = monitoring.prepare(config.metrics)?;
         let socket = bind_control(&config.control_socket)?;
-        let listeners = bound.iter().map(|(_, _, listening)| listening.clone()).collect();
-        let control = Arc::new(Control { broker, listeners });
+        monitoring.put(watched, &broker);
+        let (control, orders) = Control::of_daemon(broker);
+        let control = Arc::new(control);
         let mut tasks = JoinSet::new();
-        let sessions = Arc::new(Semaphore::new(most_sessions()));
-        for (listener, door, listening) in bound {
-            info!(protocol = listening.protocol, address = %listening.address, security = listening.security, "listening");
-            tasks.spawn(accept_clients(listener, door, Arc::clone(&sessions)));
-        }
+        ports.put(places).await;
+        control.set_listeners(ports.listening());
         tasks.spawn(accept_commands(socket, Arc::clone(&control)));
-        Ok(Self { control, tasks })
+        Ok(Self { control, orders, ports, monitoring, tasks, stopping })
     }
 
     /// The ports that are open.
-    pub fn listeners(&self) -> &[Listening] {
-        &self.control.listeners
+    pub fn listeners(&self) -> Vec<Listening> {
+        self.ports.listening()
     }
 
-    /// Stops: no refresh is cut off.
-    pub async fn stop(self) {
-        if timeout(STOP, self.control.broker.finish()).await.is_err() {
-            warn!("a refresh did not end in time and is given up");
+    /// Goes by a new configuration, or stays with the old one as if nothing had been. Sessions go on; no port that both
+    /// have is closed in between.
+    ///
+    /// # Errors
+    ///
+    /// What cannot be used, or takes a restart.
+    pub async fn reload(&mut self, config: Config) -> Result<(), Failed> {
+        let (before, broker) = (self.control.broker.config(), &self.control.broker);
+        for (key, old, new) in [
+            ("state_dir", &before.state_dir, &config.state_dir),
+            ("control_socket", &before.control_socket, &config.control_socket),
+        ] {
+            if old != new {
+                return Err(Failed::new(Exit::Config, format!("a change of {key} takes a restart")));
+            }
+        }
+        let places = self.ports.prepare(&config.listeners, broker, &self.stopping.listener())?;
+        let watched = self.monitoring.prepare(config.metrics)?;
+        broker.reconfigure(config).await?;
+        self.monitoring.put(watched, broker);
+        self.ports.put(places).await;
+        self.control.set_listeners(self.ports.listening());
+        Ok(())
+    }
+
+    /// Stops: no client is accepted any more, those who have not logged in are told, and what is under way may end, within
+    /// limits. No refresh is cut off.
+    pub async fn stop(&mut self) {
+        self.stopping.say();
+        self.ports.close().await;
+        let ended = async { tokio::join!(self.stopping.all_gone(), self.control.broker.finish()) };
+        if timeout(STOP, ended).await.is_err() {
+            warn!("a session or a refresh did not end in time and is given up");
         }
     }
 
-    /// Serves until an accept loop ends, which none does by itself.
-    pub async fn run(&mut self) -> Failed {
-        self.tasks.join_next().await;
-        Failed::new(Exit::Software, "a listener has ended; this is a defect, see the log")
-    }
-}
-
-/// Binds a listener's addresses.
-fn bind(listener: &Listener, broker: &Arc<Broker>) -> Result<Vec<(TcpListener, Arc<Door>, Listening)>, Failed> {
-    let tls = match &listener.certificate {
-        Some(files) => {
-            Some(tls::server_config(&files.chain, &files.key).map_err(|error| Failed::new(Exit::Config, error))?)
+    /// Serves until something comes up.
+    pub async fn next(&mut self) -> Event {
+        tokio::select! {
+            Some(order) = self.orders.recv() => Event::Order(order),
+            () = self.ports.ended() => Self::defect("a listener"),
+            _ = self.tasks.join_next() => Self::defect("the control socket"),
         }
-        None => None,
-    };
-    let door = Arc::new(Door {
-        protocol: listener.protocol,
-        security: listener.security,
-        tls,
-        provider: listener.provider.clone(),
-        account: listener.account.clone(),
-        host: "localhost".to_owned(),
-        broker: Arc::clone(broker),
-    });
-    let bind = |&address| {
-        let failed = |error| {
-            let message = format!(
-                "cannot listen on {address} for {}: {error}; is another postkey running, or another program on this port?",
-                listener.protocol
-            );
-            Failed::new(Exit::Os, message)
-        };
-        let socket = listen::bind(address).map_err(failed)?;
-        let address = socket.local_addr().map_err(failed)?;
-        Ok((socket, Arc::clone(&door), Listening::new(listener.protocol, address, listener.security)))
-    };
-    listener.addresses.iter().map(bind).collect()
+    }
+
+    fn defect(what: &str) -> Event {
+        Event::Failed(Failed::new(Exit::Software, format!("{what} has ended; this is a defect, see the log")))
+    }
+
+    /// Waits until the vault and every accept loop have shown that they work.
+    pub async fn prove(&self) {
+        let vault = Arc::clone(self.control.broker.vault());
+        // Waits for a free thread, and for whoever writes.
+        let _ended = tokio::task::spawn_blocking(move || vault.accounts().len()).await;
+        self.ports.ping().await;
+    }
+
+    /// How things are, in a line.
+    pub fn summary(&self) -> String {
+        self.control.status().summary()
+    }
 }
 
 fn bind_control(path: &Path) -> Result<UnixListener, Failed> {
@@ -117,21 +158,40 @@ fn bind_control(path: &Path) -> Result<UnixListener, Failed> {
 }
 
 /// Accepts clients for ever, no more at a time than there are descriptors for.
-async fn accept_clients(listener: TcpListener, door: Arc<Door>, sessions: Arc<Semaphore>) {
+async fn accept_clients(
+    listener: TcpListener,
+    mut door: Arc<Door>,
+    mut messages: mpsc::Receiver<Message>,
+    sessions: Arc<Semaphore>,
+) {
     loop {
-        // The semaphore is never closed.
-        let Ok(permit) = Arc::clone(&sessions).acquire_owned().await else { return };
-        let (socket, peer) = listen::accept(&listener).await;
+        let next = async {
+            // The semaphore is never closed.
+            let permit = Arc::clone(&sessions).acquire_owned().await.ok()?;
+            Some((permit, listen::accept(&listener).await))
+        };
+        let (permit, (socket, peer)) = tokio::select! {
+            biased;
+            message = messages.recv() => match message {
+                Some(Message::Door(new)) => { door = new; continue }
+                Some(Message::Ping(pong)) => { let _late = pong.send(()); continue }
+                None => return,
+            },
+            next = next => match next { Some(next) => next, None => return },
+        };
         let door = Arc::clone(&door);
-        let span = info_span!("session", protocol = door.protocol.name(), %peer);
+        let span = info_span!("session", protocol = door.protocol.name(), security = door.security.name(), %peer);
         let session = async move {
-            let (end, result) = session::serve(socket, peer, &door).await;
-            let (up, down) = (end.relayed.up, end.relayed.down);
+            let (begun, metrics) = (Instant::now(), door.broker.metrics());
+            metrics.session_began(door.protocol);
+            let (end, result) = session::serve(socket, &door).await;
+            let (up, down, seconds) = (end.relayed.up, end.relayed.down, begun.elapsed().as_secs());
+            metrics.session_ended(door.protocol, up, down);
             match (end.account, result) {
-                (Some(account), Ok(())) => info!(account, up, down, "session ended"),
-                (Some(account), Err(error)) => info!(account, up, down, %error, "session broken off"),
-                (None, Ok(())) => debug!("left without a login"),
-                (None, Err(error)) => debug!(%error, "broken off before the login"),
+                (Some(account), Ok(())) => info!(account, up, down, seconds, "session ended"),
+                (Some(account), Err(error)) => info!(account, up, down, seconds, %error, "session broken off"),
+                (None, Ok(())) => debug!(seconds, "left without a login"),
+                (None, Err(error)) => debug!(seconds, %error, "broken off before the login"),
             }
             drop(permit);
         };

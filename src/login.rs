@@ -4,11 +4,12 @@ use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout_at};
 use tracing::{debug, warn};
 
-use crate::broker::{Account, Broker, Reach};
+use crate::broker::{Account, Broker, Held, Reach};
 use crate::config::provider::Server;
+use crate::metrics::{Metrics, Step};
 use crate::net::connection::Connection;
 use crate::net::transport::Transport;
 use crate::protocol::{Protocol, Security};
@@ -18,8 +19,10 @@ use crate::wire::{Acceptance, Bearer, Capabilities, Reason, Refusal};
 /// How long a server may take until it is ready for AUTH: connect, TLS, greeting, capabilities.
 const REACH: Duration = Duration::from_secs(15);
 
-/// How long a server may take to say yes or no. Servers delay a no; Gmail has been seen to take 10 seconds.
-const ANSWER: Duration = Duration::from_secs(30);
+/// How long all of it may take, a refresh and a second try included. Mail programs give up after about a minute, and some
+/// after 30 seconds. What is under way at the authorization server goes on, and is there for the next login. Servers delay
+/// a no; Gmail has been seen to take 10 seconds.
+const ALL: Duration = Duration::from_secs(30);
 
 /// The name we give ourselves where the client has given none (RFC 5321 section 4.1.3).
 const NAMELESS: &str = "[127.0.0.1]";
@@ -31,15 +34,15 @@ pub async fn log_in(
     protocol: Protocol,
     client_name: Option<&str>,
 ) -> Result<(Connection, Acceptance), Refusal> {
-    let server = Target::new(&account.reach, protocol, client_name)?;
+    let server = Target::new(&account.reach, broker.metrics(), protocol, client_name)?;
     let (mut refused, mut ask) = (None, false);
     loop {
         let heard = if ask { Capabilities::default() } else { account.heard(protocol) };
-        let (held, ready) = tokio::try_join!(broker.bearer(account, refused), server.reach(&heard))?;
+        let (held, ready) = tokio::try_join!(server.bearer(broker, account, refused), server.reach(&heard))?;
         if ready.capabilities != heard {
             broker.learn(account, protocol, &ready.capabilities).await;
         }
-        let answer = ready.authenticate(account.bearer(&held)).await;
+        let answer = server.timed(Step::Auth, ready.authenticate(account.bearer(&held), server.deadline)).await;
         if !matches!(answer, Ok(Answer::Accepted(..))) {
             // The server may not be any more as it was heard to be.
             account.unlearn(protocol);
@@ -66,9 +69,12 @@ pub async fn log_in(
 /// A provider's server for one protocol.
 struct Target<'a> {
     reach: &'a Reach,
+    metrics: &'a Metrics,
     protocol: Protocol,
     server: &'a Server,
     client_name: &'a str,
+    /// When the client has to have its answer.
+    deadline: Instant,
 }
 
 /// A server that waits for AUTH.
@@ -85,33 +91,53 @@ enum Answer {
 }
 
 impl<'a> Target<'a> {
-    fn new(reach: &'a Reach, protocol: Protocol, client_name: Option<&'a str>) -> Result<Self, Refusal> {
+    fn new(
+        reach: &'a Reach,
+        metrics: &'a Metrics,
+        protocol: Protocol,
+        client_name: Option<&'a str>,
+    ) -> Result<Self, Refusal> {
         let Some(server) = reach.provider.servers.get(&protocol) else {
             let text =
                 format!("The provider {} has no {protocol} server in postkey's configuration.", reach.provider.name);
             return Err(Refusal::new(Reason::Forbidden, text));
         };
-        Ok(Self { reach, protocol, server, client_name: client_name.unwrap_or(NAMELESS) })
+        let client_name = client_name.unwrap_or(NAMELESS);
+        Ok(Self { reach, metrics, protocol, server, client_name, deadline: Instant::now() + ALL })
+    }
+
+    /// A token, in time.
+    async fn bearer(
+        &self,
+        broker: &Arc<Broker>,
+        account: &Arc<Account>,
+        refused: Option<u64>,
+    ) -> Result<Arc<Held>, Refusal> {
+        let late =
+            |_| Err(Refusal::new(Reason::Unavailable, "Try later: the authorization server takes its time to answer."));
+        timeout_at(self.deadline, broker.bearer(account, refused)).await.unwrap_or_else(late)
     }
 
     /// Connects, and gets the server ready for AUTH.
     async fn reach(&self, known: &Capabilities) -> Result<Ready, Refusal> {
-        let ready = timeout(REACH, self.try_reach(known)).await.unwrap_or(Err(Trouble::Silent));
+        let deadline = self.deadline.min(Instant::now() + REACH);
+        let ready = timeout_at(deadline, self.try_reach(known)).await.unwrap_or(Err(Trouble::Silent));
         ready.map_err(|trouble| trouble.refusal(&self.server.host))
     }
 
     async fn try_reach(&self, known: &Capabilities) -> Result<Ready, Trouble> {
         let Server { host, port, security } = self.server;
-        let mut connection = Connection::new(Transport::dial(host, *port).await?);
+        let transport = self.timed(Step::Connect, Transport::dial(&self.reach.resolver, host, *port)).await?;
+        let mut connection = Connection::new(transport);
         if *security == Security::Tls {
-            connection = connection.connect_tls(Arc::clone(&self.reach.tls), host).await?;
+            connection = self.timed(Step::Tls, connection.connect_tls(Arc::clone(&self.reach.tls), host)).await?;
         }
         let client_name = self.client_name.to_owned();
         let approach = Approach { security: *security, client_name, known: known.clone() };
         let mut dialogue = upstream::new(self.protocol, approach);
         let mut event = connection.converse(&mut *dialogue).await?;
         if event == Event::StartTls {
-            connection = connection.connect_tls(Arc::clone(&self.reach.tls), host).await?;
+            connection = self.timed(Step::Tls, connection.connect_tls(Arc::clone(&self.reach.tls), host)).await?;
             event = match dialogue.tls_started(&mut connection.out) {
                 Some(event) => event,
                 None => connection.converse(&mut *dialogue).await?,
@@ -121,6 +147,14 @@ impl<'a> Target<'a> {
             Event::Ready(capabilities) => Ok(Ready { connection, dialogue, capabilities }),
             event => Err(event.into()),
         }
+    }
+
+    /// Measures a step, unless it fails.
+    async fn timed<T, E>(&self, step: Step, work: impl Future<Output = Result<T, E>>) -> Result<T, E> {
+        let begun = Instant::now();
+        let made = work.await?;
+        self.metrics.upstream(self.protocol, step, begun.elapsed());
+        Ok(made)
     }
 
     fn rejected(&self, rejection: &Rejection) -> Refusal {
@@ -138,8 +172,8 @@ impl<'a> Target<'a> {
 
 impl Ready {
     /// Sends the bearer and waits for the answer.
-    async fn authenticate(self, bearer: Bearer) -> Result<Answer, Trouble> {
-        timeout(ANSWER, self.try_authenticate(bearer)).await.unwrap_or(Err(Trouble::Silent))
+    async fn authenticate(self, bearer: Bearer, deadline: Instant) -> Result<Answer, Trouble> {
+        timeout_at(deadline, self.try_authenticate(bearer)).await.unwrap_or(Err(Trouble::Silent))
     }
 
     async fn try_authenticate(mut self, bearer: Bearer) -> Result<Answer, Trouble> {

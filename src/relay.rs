@@ -8,10 +8,13 @@ use std::future::poll_fn;
 use std::io;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
+use std::time::Duration;
 
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt as _, ReadBuf};
+use tokio::time::{Instant, Sleep, sleep, timeout};
 
 use crate::net::transport::Transport;
+use crate::stop::Stop;
 
 /// The size of a buffer, in bytes: four TLS records, so that a system call moves four of them.
 const BUFFER: usize = 64 * 1024;
@@ -40,18 +43,105 @@ pub struct Side {
     pub rest: Vec<u8>,
 }
 
-/// Relays until both sides have ended, or one has failed. Either way says how much.
-pub async fn relay(client: Side, server: Side) -> (Relayed, io::Result<()>) {
-    let (mut client, mut server) = ((client.transport, client.rest), (server.transport, server.rest));
-    let mut up = Pump::new(std::mem::take(&mut client.1));
-    let mut down = Pump::new(std::mem::take(&mut server.1));
-    let result = poll_fn(|cx| {
-        let sent = up.poll(cx, &mut client.0, &mut server.0)?;
-        let received = down.poll(cx, &mut server.0, &mut client.0)?;
-        if sent.is_ready() && received.is_ready() { Poll::Ready(Ok(())) } else { Poll::Pending }
-    })
-    .await;
-    (Relayed { up: up.moved, down: down.moved }, result)
+/// How long one direction may be silent after the other has ended. Who has ended its own waits for an answer at most,
+/// and the longest wait for one is SMTP's 10 minutes behind the end of a message (RFC 5321 section 4.5.3.2.6).
+const HALF: Duration = Duration::from_secs(600);
+
+/// How postkey's own end comes to a relay.
+pub struct Ending {
+    /// Says when.
+    pub stop: Stop,
+    /// How long what is under way may take then.
+    pub limit: Duration,
+    /// What the client is told if it waits for nothing.
+    pub farewell: &'static [u8],
+}
+
+/// Relays until both sides have ended, or one has failed, or postkey stops. Either way says how much.
+///
+/// While both directions are open, silence has no end: IMAP's IDLE is made for it, and keepalive notices a peer that has
+/// vanished.
+pub async fn relay(client: Side, server: Side, mut ending: Ending) -> (Relayed, io::Result<()>) {
+    let mut both = Both::new(client, server);
+    let result = tokio::select! {
+        biased;
+        result = poll_fn(|cx| both.poll(cx)) => result,
+        () = ending.stop.said() => both.end(&ending).await,
+    };
+    (Relayed { up: both.up.moved, down: both.down.moved }, result)
+}
+
+/// How long the provider's last word has to be ago when a relay is ended from here: a client that has just been answered
+/// may be about to go on.
+const QUIET: Duration = Duration::from_secs(1);
+
+/// How often a relay that is to end is looked at.
+const LOOK: Duration = Duration::from_millis(100);
+
+/// How long a side may take to hear that it is over.
+const GOODBYE: Duration = Duration::from_secs(2);
+
+/// Both directions.
+struct Both {
+    client: Transport,
+    server: Transport,
+    up: Pump,
+    down: Pump,
+    /// Since when one direction has ended and the other one is silent.
+    silence: Option<Pin<Box<Sleep>>>,
+}
+
+impl Both {
+    fn new(client: Side, server: Side) -> Self {
+        Self {
+            client: client.transport,
+            server: server.transport,
+            up: Pump::new(client.rest),
+            down: Pump::new(server.rest),
+            silence: None,
+        }
+    }
+
+    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let before = self.up.progress() + self.down.progress();
+        let sent = self.up.poll(cx, &mut self.client, &mut self.server)?;
+        let received = self.down.poll(cx, &mut self.server, &mut self.client)?;
+        if sent.is_ready() && received.is_ready() {
+            return Poll::Ready(Ok(()));
+        }
+        let is_half = self.up.state != State::Open || self.down.state != State::Open;
+        if !is_half {
+            return Poll::Pending;
+        }
+        if self.up.progress() + self.down.progress() > before {
+            self.silence = None;
+        }
+        let silence = self.silence.get_or_insert_with(|| Box::pin(sleep(HALF)));
+        silence.as_mut().poll(cx).map(|()| Err(io::ErrorKind::TimedOut.into()))
+    }
+
+    /// Ends the relay as soon as nothing is under way, or when the limit has passed.
+    async fn end(&mut self, ending: &Ending) -> io::Result<()> {
+        let deadline = Instant::now() + ending.limit;
+        while !self.is_quiet() && Instant::now() < deadline {
+            if let Ok(result) = timeout(LOOK, poll_fn(|cx| self.poll(cx))).await {
+                return result;
+            }
+        }
+        if self.is_quiet() {
+            let _gone = timeout(GOODBYE, self.client.write_all(ending.farewell)).await;
+        }
+        let (client, server) = (self.client.shutdown(), self.server.shutdown());
+        let _gone = timeout(GOODBYE, async { tokio::join!(client, server) }).await;
+        Err(io::Error::other("postkey stops"))
+    }
+
+    /// Whether the provider has answered all that it was asked, as far as one can tell without parsing: it had the last
+    /// word, and it was a whole line.
+    fn is_quiet(&self) -> bool {
+        let is_empty = self.up.filled == 0 && self.down.filled == 0;
+        is_empty && self.down.last >= self.up.last && self.down.last.elapsed() >= QUIET && self.down.ends_a_line
+    }
 }
 
 /// One direction.
@@ -63,6 +153,9 @@ struct Pump {
     filled: usize,
     written: usize,
     moved: u64,
+    /// When bytes were last passed on, and whether they ended with a line's end.
+    last: Instant,
+    ends_a_line: bool,
 }
 
 /// How far one direction has come.
@@ -78,7 +171,20 @@ enum State {
 
 impl Pump {
     fn new(rest: Vec<u8>) -> Self {
-        Self { state: State::Open, filled: rest.len(), buffer: rest, written: 0, moved: 0 }
+        Self {
+            state: State::Open,
+            filled: rest.len(),
+            buffer: rest,
+            written: 0,
+            moved: 0,
+            last: Instant::now(),
+            ends_a_line: true,
+        }
+    }
+
+    /// Bytes that have been written so far.
+    fn progress(&self) -> u64 {
+        self.moved + self.written as u64
     }
 
     /// Moves bytes until one of the two has to be waited for. Ready when this direction is done.
@@ -105,7 +211,11 @@ impl Pump {
                 count => self.written += count,
             }
         }
-        self.moved += self.filled as u64;
+        if let Some(end) = self.filled.checked_sub(1) {
+            self.moved += self.filled as u64;
+            self.last = Instant::now();
+            self.ends_a_line = self.buffer.get(end) == Some(&b'\n');
+        }
         (self.filled, self.written) = (0, 0);
         give_back(std::mem::take(&mut self.buffer));
         Poll::Ready(Ok(()))

@@ -1,7 +1,6 @@
 //! One client's connection, from its greeting to its end.
 
 use std::io;
-use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -16,7 +15,8 @@ use crate::login::log_in;
 use crate::net::connection::Connection;
 use crate::net::transport::Transport;
 use crate::protocol::{Protocol, Security};
-use crate::relay::{Relayed, Side, relay};
+use crate::relay::{Ending, Relayed, Side, relay};
+use crate::stop::Stop;
 use crate::vault;
 use crate::wire::{Acceptance, Capabilities, Credentials, Reason, Refusal};
 
@@ -26,6 +26,16 @@ const LOGIN: Duration = Duration::from_secs(60);
 
 /// Logins that may fail on one connection. Thunderbird makes three of one wrong password.
 const TRIES: u32 = 6;
+
+/// How long a mail that is being sent may take when postkey stops; a half is sent twice by many mail programs, so it is
+/// worth a wait. Service managers wait 90 seconds.
+const SENDING: Duration = Duration::from_secs(30);
+
+/// The same for what IMAP and POP3 do: it is done again after the next login.
+const READING: Duration = Duration::from_secs(5);
+
+/// What clients are told when postkey stops.
+const STOPPING: &str = "postkey is stopping.";
 
 /// What the sessions of one listener share.
 pub struct Door {
@@ -43,6 +53,8 @@ pub struct Door {
     pub host: String,
     /// Owns the accounts.
     pub broker: Arc<Broker>,
+    /// Says when to stop.
+    pub stop: Stop,
 }
 
 /// How a session ended.
@@ -55,14 +67,14 @@ pub struct End {
 }
 
 /// Serves one client to the end.
-pub async fn serve(socket: TcpStream, peer: SocketAddr, door: &Door) -> (End, io::Result<()>) {
+pub async fn serve(socket: TcpStream, door: &Door) -> (End, io::Result<()>) {
     // Apart, so that a session that only relays holds none of what the login needed.
-    let logged_in = match Box::pin(log_in_client(socket, peer, door)).await {
+    let logged_in = match Box::pin(log_in_client(socket, door)).await {
         Ok(Some(logged_in)) => logged_in,
         Ok(None) => return (End::default(), Ok(())),
         Err(error) => return (End::default(), Err(error)),
     };
-    let (relayed, result) = relay(logged_in.client, logged_in.server).await;
+    let (relayed, result) = relay(logged_in.client, logged_in.server, door.ending()).await;
     (End { account: Some(logged_in.account), relayed }, result)
 }
 
@@ -73,19 +85,35 @@ struct LoggedIn {
 }
 
 /// Greets, reads logins until one succeeds, and answers each. None if the client left without.
-async fn log_in_client(socket: TcpStream, peer: SocketAddr, door: &Door) -> io::Result<Option<LoggedIn>> {
+async fn log_in_client(socket: TcpStream, door: &Door) -> io::Result<Option<LoggedIn>> {
     let mut client = Client::greet(socket, door).await?;
+    let mut stop = door.stop.clone();
     for _ in 0..TRIES {
         let Some((next, credentials)) = client.next_login(door).await? else { return Ok(None) };
         client = next;
         let client_name = client.dialogue.client_name().map(str::to_owned);
-        match answer(&credentials, client_name.as_deref(), door).await {
+        let begun = Instant::now();
+        let answer = tokio::select! {
+            answer = answer(&credentials, client_name.as_deref(), door) => answer,
+            // A refresh that is under way goes on without us.
+            () = stop.said() => Err(Refusal::new(Reason::Unavailable, STOPPING)),
+        };
+        let milliseconds = begun.elapsed().as_millis();
+        let result = answer.as_ref().map_or_else(|refusal| refusal.reason.name(), |_| "ok");
+        door.broker.metrics().login(door.protocol, result);
+        match answer {
             Ok((account, server, acceptance)) => {
-                info!(account = account.address, %peer, protocol = door.protocol.name(), "logged in");
+                info!(account = account.address, milliseconds, "logged in");
                 return client.accept(account.address.clone(), server, &acceptance).await.map(Some);
             }
             Err(refusal) => {
-                info!(%peer, protocol = door.protocol.name(), reason = ?refusal.reason, why = refusal.text, "login refused");
+                info!(
+                    account = credentials.user,
+                    reason = refusal.reason.name(),
+                    why = refusal.text,
+                    milliseconds,
+                    "login refused"
+                );
                 client.refuse(&refusal).await?;
             }
         }
@@ -119,6 +147,12 @@ impl Door {
             common.retain(|entry| list.contains(entry));
         }
         Capabilities(common)
+    }
+
+    /// How a session ends when postkey stops.
+    fn ending(&self) -> Ending {
+        let limit = if self.protocol == Protocol::Smtp { SENDING } else { READING };
+        Ending { stop: self.stop.clone(), limit, farewell: downstream::farewell(self.protocol) }
     }
 
     /// A listener may be for one account, or for one provider, only.
@@ -157,9 +191,17 @@ impl Client {
 
     /// The client's next login, STARTTLS on the way; None once it has left, or was sent away.
     async fn next_login(mut self, door: &Door) -> io::Result<Option<(Self, Credentials)>> {
+        let mut stop = door.stop.clone();
         loop {
             let begun = Instant::now();
-            let Ok(event) = timeout(self.left, self.connection.converse(&mut *self.dialogue)).await else {
+            let heard = tokio::select! {
+                heard = timeout(self.left, self.connection.converse(&mut *self.dialogue)) => heard,
+                () = stop.said() => {
+                    self.dismiss(STOPPING).await?;
+                    return Ok(None);
+                }
+            };
+            let Ok(event) = heard else {
                 self.dismiss("Too slow to log in.").await?;
                 return Ok(None);
             };

@@ -5,9 +5,9 @@ use std::path::Path;
 
 /// From the bottom up. A module may use what stands in a line above its own, never what stands in its own line or below.
 const LAYERS: &[&[&str]] = &[
-    &["clock", "exit", "protocol", "secret"],
-    &["config", "token", "wire"],
-    &["downstream", "net", "oauth", "upstream", "vault"],
+    &["clock", "exit", "protocol", "resolver", "secret"],
+    &["config", "metrics", "token", "wire"],
+    &["downstream", "log", "net", "oauth", "upstream", "vault"],
     &["broker", "relay"],
     &["login"],
     &["control", "session", "web"],
@@ -30,6 +30,10 @@ const WORDS: &[(&str, &[&str])] = &[
     ("oauth2::", &["oauth", "cli/authorize.rs"]),
     ("webbrowser::", &["cli/authorize.rs"]),
     ("rpassword::", &["cli/terminal.rs"]),
+    ("sd_notify", &["net/systemd.rs"]),
+    ("listenfd", &["net/systemd.rs"]),
+    ("tracing_journald", &["log.rs"]),
+    ("prometheus_client", &["metrics.rs"]),
     ("SystemTime::now", &["clock.rs"]),
     // The one word by which a secret leaves its type. Whoever is here has a reason to see one.
     (

@@ -8,6 +8,7 @@ use crate::config::Config;
 use crate::config::provider::Provider;
 use crate::net::tls;
 use crate::oauth::Http;
+use crate::resolver::Resolver;
 
 /// A provider with its TLS configuration (which remembers TLS sessions, so that later logins resume one) and HTTP client.
 pub struct Reach {
@@ -15,6 +16,8 @@ pub struct Reach {
     pub provider: Provider,
     /// For its mail servers.
     pub tls: Arc<ClientConfig>,
+    /// For the names of all its servers.
+    pub resolver: Resolver,
     /// For its token endpoint.
     pub http: Http,
 }
@@ -28,7 +31,8 @@ impl Reach {
             )
         })?;
         let tls = tls::client_config(provider.ca_file.as_deref()).map_err(|error| error.to_string())?;
-        let http = Http::new(ClientConfig::clone(&tls)).map_err(|error| error.to_string())?;
-        Ok(Self { provider, tls, http })
+        let resolver = Resolver::system();
+        let http = Http::new(ClientConfig::clone(&tls), resolver.clone()).map_err(|error| error.to_string())?;
+        Ok(Self { provider, tls, resolver, http })
     }
 }

@@ -296,7 +296,7 @@ fn registration(
 /// The provider has answered, but there are no tokens.
 fn no_tokens(failure: &Failure) -> Failed {
     let exit = match failure {
-        Failure::Temporary(_) => Exit::Temporary,
+        Failure::Temporary(..) => Exit::Temporary,
         Failure::Ended(_) => Exit::NoPermission,
         Failure::Misconfigured(_) => Exit::Config,
     };

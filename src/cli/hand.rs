@@ -31,7 +31,7 @@ impl<'a> Hand<'a> {
             }
             vault => {
                 let broker = Arc::new(Broker::new(Arc::new(config.clone()), vault?, Clock::System));
-                Ok(Self::Own(Box::new(Control { broker, listeners: Vec::new() })))
+                Ok(Self::Own(Box::new(Control::new(broker))))
             }
         }
     }
@@ -56,9 +56,14 @@ impl<'a> Hand<'a> {
 
     async fn try_ask(&self, request: &Request) -> Result<Option<Reply>, Failed> {
         let Self::Daemon(config) = self else { return Ok(None) };
-        let socket = &config.control_socket;
-        control::ask(socket, request).await.map_err(|error| {
-            Failed::new(Exit::Os, format!("the daemon at {} cannot be asked: {error}", socket.display()))
-        })
+        ask_daemon(config, request).await
     }
+}
+
+/// Has the daemon do something. None if none runs.
+pub async fn ask_daemon(config: &Config, request: &Request) -> Result<Option<Reply>, Failed> {
+    let socket = &config.control_socket;
+    control::ask(socket, request)
+        .await
+        .map_err(|error| Failed::new(Exit::Os, format!("the daemon at {} cannot be asked: {error}", socket.display())))
 }

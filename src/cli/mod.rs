@@ -5,6 +5,7 @@ mod check;
 mod completions;
 mod forget;
 mod hand;
+mod order;
 mod password;
 mod serve;
 mod status;
@@ -21,6 +22,7 @@ use clap_complete::Shell;
 
 use crate::config::Config;
 use crate::exit::{Exit, Failed};
+use crate::net::systemd::Sockets;
 
 /// Gives any mail program OAuth 2.0: listens on localhost for IMAP, POP3 and SMTP, takes a user name and an app password,
 /// and logs in to the provider with a fresh access token.
@@ -64,9 +66,22 @@ enum Command {
         /// As JSON
         #[arg(long)]
         json: bool,
+        /// For monitoring: one line, and the exit code 0 if all is well, 69 if no daemon runs, 74 if a record in the
+        /// vault is damaged, 77 if a person has to authorize an account anew
+        #[arg(long, conflicts_with = "json")]
+        exit_code: bool,
     },
     /// Check the configuration and show all its mistakes
     Check,
+    /// Have the running daemon read its configuration anew; sessions go on
+    Reload,
+    /// Have the running daemon log more or less, until the next reload
+    Log {
+        /// error, warn, info, debug or trace; or a filter such as warn,postkey::oauth=debug
+        filter: String,
+    },
+    /// Show the running daemon's metrics, in the text form of Prometheus
+    Metrics,
     /// Really log in to the provider's servers with the account's token
     Test {
         /// The account's address
@@ -166,11 +181,15 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
             return code;
         }
     };
+    let sockets = match Sockets::of_process() {
+        Ok(sockets) => sockets,
+        Err(why) => return fail(&Failed::new(Exit::Config, why)),
+    };
     let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
         Ok(runtime) => runtime,
         Err(error) => return fail(&Failed::new(Exit::Os, format!("threads cannot be started: {error}"))),
     };
-    let result = runtime.block_on(dispatch(arguments));
+    let result = runtime.block_on(dispatch(arguments, sockets));
     // A thread may still wait for a line from the terminal.
     runtime.shutdown_background();
     result.map_or_else(|failed| fail(&failed), |()| ExitCode::SUCCESS)
@@ -181,7 +200,7 @@ fn fail(failed: &Failed) -> ExitCode {
     ExitCode::from(failed.exit as u8)
 }
 
-async fn dispatch(arguments: Arguments) -> Result<(), Failed> {
+async fn dispatch(arguments: Arguments, sockets: Sockets) -> Result<(), Failed> {
     let Arguments { config: file, authorize, options, command } = arguments;
     let config = || load(file.as_deref());
     let command = match (authorize, command) {
@@ -190,11 +209,15 @@ async fn dispatch(arguments: Arguments) -> Result<(), Failed> {
         (None, command) => command,
     };
     match command {
-        None => serve::run(config()?).await,
+        None => serve::run(config()?, file.as_deref(), sockets).await,
         Some(Command::Authorize { address, options }) => authorize::run(&config()?, &address, options).await,
         Some(Command::Password(command)) => password::run(&config()?, command).await,
         Some(Command::Forget { address }) => forget::run(&config()?, &address).await,
-        Some(Command::Status { json }) => status::run(&config()?, json).await,
+        Some(Command::Status { exit_code: true, .. }) => status::judge(&config()?).await,
+        Some(Command::Status { json, .. }) => status::run(&config()?, json).await,
+        Some(Command::Reload) => order::reload(&config()?).await,
+        Some(Command::Log { filter }) => order::log(&config()?, filter).await,
+        Some(Command::Metrics) => order::metrics(&config()?).await,
         Some(Command::Check) => check::run(&config()?),
         Some(Command::Test { address }) => test::run(&config()?, &address).await,
         Some(Command::Completions { shell }) => completions::run(shell),

@@ -1,36 +1,139 @@
-//! `postkey` without a command: the daemon in the foreground.
+//! `postkey` without a command: the daemon in the foreground, and what it is told by signals and commands.
 
-use tokio::signal::unix::{SignalKind, signal};
-use tracing::info;
-use tracing_subscriber::EnvFilter;
+use std::path::Path;
+use std::time::Duration;
+
+use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::time::{Interval, MissedTickBehavior, interval, timeout};
+use tracing::{error, info, warn};
 
 use crate::clock::Clock;
 use crate::config::Config;
-use crate::daemon::Daemon;
+use crate::control::{Order, Request};
+use crate::daemon::{Daemon, Event, STOP};
 use crate::exit::{Exit, Failed};
+use crate::log::Log;
+use crate::net::systemd::{self, Sockets};
 
-pub async fn run(config: Config) -> Result<(), Failed> {
-    start_log(&config.log)?;
-    let failed = |error| Failed::new(Exit::Os, format!("signals cannot be received: {error}"));
-    let mut terminate = signal(SignalKind::terminate()).map_err(failed)?;
-    let mut interrupt = signal(SignalKind::interrupt()).map_err(failed)?;
-    let mut daemon = Daemon::start(config, Clock::System).await?;
-    tokio::select! {
-        failed = daemon.run() => return Err(failed),
-        _ = terminate.recv() => {}
-        _ = interrupt.recv() => {}
+/// How often the service manager is told how things are, where it has no watchdog that wants it more often.
+const HEARTBEAT: Duration = Duration::from_secs(15);
+
+/// Serves until it is told to stop. `file` is the configuration file that was named.
+pub async fn run(config: Config, file: Option<&Path>, sockets: Sockets) -> Result<(), Failed> {
+    let log = Log::start(&config)?;
+    let mut signals =
+        Signals::new().map_err(|error| Failed::new(Exit::Os, format!("signals cannot be received: {error}")))?;
+    let daemon = Daemon::start_with(config, Clock::System, sockets).await?;
+    systemd::ready(&daemon.summary());
+    let mut program = Program { daemon, log, file };
+    let mut heartbeat = heartbeat();
+    loop {
+        tokio::select! {
+            event = program.daemon.next() => match event {
+                Event::Order(order) => program.obey(order).await,
+                Event::Failed(failed) => return Err(failed),
+            },
+            wish = signals.next() => match wish {
+                Wish::Reload => drop(program.reload().await),
+                Wish::End => break,
+            },
+            _ = heartbeat.tick() => program.beat(heartbeat.period()).await,
+        }
     }
-    daemon.stop().await;
-    info!("stopped");
+    systemd::stopping(STOP + Duration::from_secs(5));
+    info!("stopping; a second signal does not wait");
+    tokio::select! {
+        () = program.daemon.stop() => info!("stopped"),
+        () = signals.end() => warn!("stopped without waiting"),
+    }
     Ok(())
 }
 
-/// Logs to the standard error. A bare level is for postkey alone: libraries say little that helps at their lower levels.
-fn start_log(log: &str) -> Result<(), Failed> {
-    let is_level = !log.contains(['=', ',']);
-    let directives = if is_level { format!("warn,postkey={log}") } else { log.to_owned() };
-    let filter = EnvFilter::try_new(directives)
-        .map_err(|error| Failed::new(Exit::Config, format!("log = \"{log}\" is not understood: {error}")))?;
-    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_ansi(false).init();
-    Ok(())
+/// The daemon, and what only the whole program can change.
+struct Program<'a> {
+    daemon: Daemon,
+    log: Log,
+    file: Option<&'a Path>,
+}
+
+impl Program<'_> {
+    async fn obey(&mut self, Order { request, outcome }: Order) {
+        let result = match request {
+            Request::Reload => self.reload().await,
+            Request::Log(filter) => self.log.set_filter(&filter),
+            _ => Err(Failed::new(Exit::Software, "this is no order")),
+        };
+        // Who has asked may be gone.
+        let _gone = outcome.send(result);
+    }
+
+    /// Reads the configuration anew; where it has a mistake, everything stays as it was.
+    async fn reload(&mut self) -> Result<(), Failed> {
+        systemd::reloading();
+        let result = self.try_reload().await;
+        match &result {
+            Ok(()) => info!("the configuration has been read anew"),
+            Err(failed) => error!(why = failed.message, "the configuration is not changed"),
+        }
+        systemd::ready(&self.daemon.summary());
+        result
+    }
+
+    async fn try_reload(&mut self) -> Result<(), Failed> {
+        let config = super::load(self.file)?;
+        self.daemon.reload(config.clone()).await?;
+        self.log.reload(&config)
+    }
+
+    /// Tells the service manager how things are, unless something that has to work does not: then its watchdog will act.
+    async fn beat(&self, period: Duration) {
+        match timeout(period, self.daemon.prove()).await {
+            Ok(()) => systemd::alive(&self.daemon.summary()),
+            Err(_) => {
+                error!("the vault or a listener does not answer; the service manager is not told that all is well")
+            }
+        }
+    }
+}
+
+/// Twice as often as the watchdog wants it, sd_watchdog_enabled(3).
+fn heartbeat() -> Interval {
+    let period = systemd::watchdog().map_or(HEARTBEAT, |limit| limit / 2).max(Duration::from_millis(1));
+    let mut heartbeat = interval(period);
+    heartbeat.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    heartbeat
+}
+
+/// What a signal asks for.
+enum Wish {
+    Reload,
+    End,
+}
+
+/// The signals that ask for something.
+struct Signals {
+    terminate: Signal,
+    interrupt: Signal,
+    hangup: Signal,
+}
+
+impl Signals {
+    fn new() -> std::io::Result<Self> {
+        let [terminate, interrupt, hangup] =
+            [SignalKind::terminate(), SignalKind::interrupt(), SignalKind::hangup()].map(signal);
+        Ok(Self { terminate: terminate?, interrupt: interrupt?, hangup: hangup? })
+    }
+
+    async fn next(&mut self) -> Wish {
+        tokio::select! {
+            _ = self.terminate.recv() => Wish::End,
+            _ = self.interrupt.recv() => Wish::End,
+            _ = self.hangup.recv() => Wish::Reload,
+        }
+    }
+
+    /// Waits for one that asks for the end.
+    async fn end(&mut self) {
+        while !matches!(self.next().await, Wish::End) {}
+    }
 }

@@ -1,9 +1,9 @@
 //! `postkey status`.
 
-use super::hand::Hand;
+use super::hand::{Hand, ask_daemon};
 use super::terminal::say;
 use crate::config::Config;
-use crate::control::{AccountStatus, Status};
+use crate::control::{AccountStatus, Reply, Request, Status};
 use crate::exit::{Exit, Failed};
 
 pub async fn run(config: &Config, json: bool) -> Result<(), Failed> {
@@ -16,6 +16,22 @@ pub async fn run(config: &Config, json: bool) -> Result<(), Failed> {
         show(&status);
     }
     Ok(())
+}
+
+/// For monitoring: a line, and an exit code. The daemon alone is asked, and no login is made.
+pub async fn judge(config: &Config) -> Result<(), Failed> {
+    let Some(Reply::Status(status)) = ask_daemon(config, &Request::Status).await? else {
+        return Err(Failed::new(Exit::Unavailable, "no daemon runs; `postkey` starts it"));
+    };
+    let exit = match &status {
+        Status { damaged, .. } if !damaged.is_empty() => Exit::Io,
+        Status { accounts, .. } if accounts.iter().any(|account| account.state == "ended") => Exit::NoPermission,
+        _ => {
+            say(status.summary());
+            return Ok(());
+        }
+    };
+    Err(Failed::new(exit, status.summary()))
 }
 
 fn show(status: &Status) {

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::io;
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
 use toml::de::DeTable;
@@ -11,7 +12,7 @@ use super::environment::Environment;
 use super::mistake::Mistake;
 use super::providers::{self, Providers};
 use super::reader::{Report, Section, Value};
-use super::{Account, Config, listeners, words};
+use super::{Account, Config, LogFormat, listeners, words};
 
 /// Reads a file that contains `text`; `readable` judges the files that it names.
 pub fn read(
@@ -33,12 +34,19 @@ fn top(mut section: Section<'_>, environment: &Environment) -> Config {
     let state_dir = state_dir(&mut section, environment);
     let control_socket = section.get("control_socket").and_then(|value| value.path());
     let log = section.get("log").and_then(|value| value.parse(log));
+    let log_formats = [("plain", LogFormat::Plain), ("json", LogFormat::Json)];
+    let log_format = section.get("log_format").and_then(|value| value.choice(&log_formats));
+    let log_file = section.get("log_file").and_then(|value| value.path());
+    let metrics = section.get("metrics").and_then(|value| value.parse(loopback));
     let providers = providers::read(&mut section);
     let accounts = section.get("account").and_then(|value| value.section());
     let mut config = Config {
         control_socket: control_socket.unwrap_or_else(|| state_dir.join("control")),
         state_dir,
         log: log.unwrap_or_else(|| "info".to_owned()),
+        log_format,
+        log_file,
+        metrics,
         listeners: Vec::new(),
         accounts: accounts.map(|table| read_accounts(&table, &providers)).unwrap_or_default(),
         providers,
@@ -62,6 +70,12 @@ fn state_dir(section: &mut Section<'_>, environment: &Environment) -> PathBuf {
 fn log(text: &str) -> Result<String, String> {
     let refusal = |_| "is no log filter; write a level such as \"info\", or \"warn,postkey=debug\"".to_owned();
     EnvFilter::try_new(text).map(|_| text.to_owned()).map_err(refusal)
+}
+
+/// An address that no other machine can reach: what is served there tells who has an account.
+fn loopback(text: &str) -> Result<SocketAddr, String> {
+    let address = text.parse::<SocketAddr>().ok().filter(|address| address.ip().is_loopback());
+    address.ok_or_else(|| "must be an address on this machine and a port; write \"127.0.0.1:9143\"".to_owned())
 }
 
 fn read_accounts(accounts: &Section<'_>, providers: &Providers) -> BTreeMap<String, Account> {

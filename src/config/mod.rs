@@ -30,6 +30,12 @@ pub struct Config {
     pub control_socket: PathBuf,
     /// What to log, in the syntax of `RUST_LOG`.
     pub log: String,
+    /// How to write the log, where the file says so.
+    pub log_format: Option<LogFormat>,
+    /// Where to write the log, if not to the standard error or the journal.
+    pub log_file: Option<PathBuf>,
+    /// Where metrics and health are served over HTTP, if anywhere: an address on loopback.
+    pub metrics: Option<SocketAddr>,
     /// The local ports, at least one.
     pub listeners: Vec<Listener>,
     /// All known providers by name: those that are compiled in, and the file's changes and additions.
@@ -77,6 +83,15 @@ impl Config {
         let exact = self.providers.values().find(|provider| provider.has_domain(domain));
         exact.or_else(|| self.providers.values().find(|provider| provider.has_family_of(domain)))
     }
+}
+
+/// How the log is written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LogFormat {
+    /// Lines of text.
+    Plain,
+    /// A JSON object per line.
+    Json,
 }
 
 fn unreadable(file: &Path, error: &io::Error) -> Mistake {

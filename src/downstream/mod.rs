@@ -68,6 +68,16 @@ pub fn new(protocol: Protocol, offer: Offer) -> Box<dyn Downstream> {
     }
 }
 
+/// What may be said to a client at any time after login, as the last thing (RFC 3501 section 7.1.5, RFC 5321 section 3.8).
+/// POP3 has nothing of the kind.
+pub const fn farewell(protocol: Protocol) -> &'static [u8] {
+    match protocol {
+        Protocol::Imap => b"* BYE postkey is stopping.\r\n",
+        Protocol::Pop3 => b"",
+        Protocol::Smtp => b"421 4.3.2 postkey is stopping.\r\n",
+    }
+}
+
 /// Appends one line and its end.
 fn reply(out: &mut Vec<u8>, line: &str) {
     out.extend_from_slice(line.as_bytes());

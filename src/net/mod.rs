@@ -1,6 +1,8 @@
 //! Sockets and TLS.
 
 pub mod connection;
+pub mod dial;
 pub mod listen;
+pub mod systemd;
 pub mod tls;
 pub mod transport;

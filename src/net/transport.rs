@@ -13,6 +13,9 @@ use tokio_rustls::rustls::pki_types::ServerName;
 use tokio_rustls::rustls::{ClientConfig, ServerConfig};
 use tokio_rustls::{TlsAcceptor, TlsConnector, TlsStream};
 
+use super::dial;
+use crate::resolver::Resolver;
+
 /// A TCP connection, in clear or under TLS.
 pub enum Transport {
     /// As it comes from the socket.
@@ -36,9 +39,9 @@ impl Transport {
         Ok(Self::Clear(socket))
     }
 
-    /// Connects to a server; each of its addresses in turn.
-    pub async fn dial(host: &str, port: u16) -> io::Result<Self> {
-        Self::new(TcpStream::connect((host, port)).await?)
+    /// Connects to a server, at whichever of its addresses answers first.
+    pub async fn dial(resolver: &Resolver, host: &str, port: u16) -> io::Result<Self> {
+        Self::new(dial::connect(resolver.lookup(host).await?, port).await?)
     }
 
     /// Does the handshake as a client, and verifies that the server is `host`.

@@ -1,19 +1,24 @@
 //! HTTP for token requests: the only file that knows reqwest.
 
+use std::net::SocketAddr;
 use std::pin::Pin;
 use std::time::Duration;
 
 use oauth2::{AsyncHttpClient, HttpRequest, HttpResponse};
-use reqwest::header::CONTENT_TYPE;
+use reqwest::dns::{Addrs, Name, Resolve, Resolving};
+use reqwest::header::{CONTENT_TYPE, DATE, HeaderMap, RETRY_AFTER};
 use reqwest::redirect::Policy;
 use tokio_rustls::rustls::ClientConfig;
+
+use crate::resolver::Resolver;
 
 /// The largest answer that is read, in bytes. Real ones have less than 16 KiB.
 const MOST: usize = 64 * 1024;
 
-/// The longest wait for a connection, and for the whole answer. Mail programs give up a login after about a minute.
-const CONNECT: Duration = Duration::from_secs(10);
-const ANSWER: Duration = Duration::from_secs(30);
+/// The longest wait for a connection, and for the whole answer. A request whose answer is lost is sent once more, and both
+/// together fit in the 30 seconds that a client waits.
+const CONNECT: Duration = Duration::from_secs(8);
+const ANSWER: Duration = Duration::from_secs(14);
 
 /// The HTTP client could not be made.
 #[derive(Debug)]
@@ -30,10 +35,12 @@ impl std::error::Error for HttpSetupError {}
 /// Why no OAuth answer came. All of these pass, or may.
 #[derive(Debug)]
 pub enum HttpError {
-    /// The server could not be reached, or fell silent; the cause in words.
+    /// The server could not be reached, and has got nothing; the cause in words.
     Network(String),
-    /// The server has trouble, or has had enough of us; the HTTP status.
-    Status(u16),
+    /// The request was sent, and no whole answer came; the cause in words.
+    Lost(String),
+    /// The server has trouble, or has had enough of us; the HTTP status, and for how long it wants to be left alone.
+    Status(u16, Option<Duration>),
     /// The answer is not JSON: some other program answers in the server's place.
     NotJson(u16),
     /// The answer has no end.
@@ -44,7 +51,8 @@ impl std::fmt::Display for HttpError {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
             Self::Network(cause) => write!(f, "the authorization server cannot be reached: {cause}"),
-            Self::Status(status) => write!(f, "the authorization server answers with HTTP status {status}"),
+            Self::Lost(cause) => write!(f, "the authorization server's answer was lost: {cause}"),
+            Self::Status(status, _) => write!(f, "the authorization server answers with HTTP status {status}"),
             Self::NotJson(status) => {
                 write!(f, "the authorization server's answer is no OAuth answer (HTTP status {status})")
             }
@@ -60,12 +68,14 @@ impl std::error::Error for HttpError {}
 pub struct Http(reqwest::Client);
 
 impl Http {
-    /// Trusts what this TLS configuration trusts. Follows no redirect: a token request is for one server only.
-    pub fn new(tls: ClientConfig) -> Result<Self, HttpSetupError> {
+    /// Trusts what this TLS configuration trusts. Follows no redirect: a token request is for one server only. Where IPv6 is
+    /// dead, IPv4 gets its turn after 300 ms (hyper-util's Happy Eyeballs).
+    pub fn new(tls: ClientConfig, resolver: Resolver) -> Result<Self, HttpSetupError> {
         let client = reqwest::Client::builder()
             .tls_backend_preconfigured(tls)
             .redirect(Policy::none())
             .no_proxy()
+            .dns_resolver(Names(resolver))
             .connect_timeout(CONNECT)
             .timeout(ANSWER)
             // A token request an hour does not need a connection kept open.
@@ -80,7 +90,7 @@ impl Http {
         let mut response = self.0.execute(request).await.map_err(network)?;
         let status = response.status().as_u16();
         if matches!(status, 300..400 | 408 | 425 | 429 | 500..) {
-            return Err(HttpError::Status(status));
+            return Err(HttpError::Status(status, retry_after(response.headers())));
         }
         let kind = response.headers().get(CONTENT_TYPE).and_then(|kind| kind.to_str().ok()).unwrap_or_default();
         if !kind.to_ascii_lowercase().starts_with("application/json") {
@@ -116,5 +126,55 @@ fn network(error: reqwest::Error) -> HttpError {
     while let Some(inner) = cause.source() {
         cause = inner;
     }
-    HttpError::Network(cause.to_string())
+    let cause = cause.to_string();
+    if error.is_connect() || error.is_builder() { HttpError::Network(cause) } else { HttpError::Lost(cause) }
+}
+
+/// For how long the server wants to be left alone (RFC 9110 section 10.2.3). A date is taken against the server's own
+/// clock, for ours may be wrong.
+fn retry_after(headers: &HeaderMap) -> Option<Duration> {
+    let text = |name| headers.get(name)?.to_str().ok();
+    let value = text(RETRY_AFTER)?.trim();
+    if let Ok(seconds) = value.parse() {
+        return Some(Duration::from_secs(seconds));
+    }
+    let [until, now] = [value, text(DATE)?].map(httpdate::parse_http_date);
+    until.ok()?.duration_since(now.ok()?).ok()
+}
+
+/// Makes this the name resolution of reqwest.
+struct Names(Resolver);
+
+impl Resolve for Names {
+    fn resolve(&self, name: Name) -> Resolving {
+        let resolver = self.0.clone();
+        Box::pin(async move {
+            let addresses = resolver.lookup(name.as_str()).await?;
+            // Port 0 stands for the port in the URL.
+            let addresses: Addrs = Box::new(addresses.into_iter().map(|address| SocketAddr::new(address, 0)));
+            Ok(addresses)
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn after(headers: &[(reqwest::header::HeaderName, &str)]) -> Option<u64> {
+        let headers = headers.iter().map(|(name, value)| (name.clone(), value.parse().unwrap())).collect();
+        retry_after(&headers).map(|after| after.as_secs())
+    }
+
+    #[test]
+    fn retry_after_is_seconds_or_a_date() {
+        let date = (DATE, "Sun, 06 Nov 1994 08:49:37 GMT");
+        assert_eq!(after(&[(RETRY_AFTER, "120")]), Some(120));
+        assert_eq!(after(&[(RETRY_AFTER, "Sun, 06 Nov 1994 08:50:37 GMT"), date.clone()]), Some(60));
+        assert_eq!(after(&[(RETRY_AFTER, "Sun, 06 Nov 1994 08:48:37 GMT"), date.clone()]), None, "it is over");
+        assert_eq!(after(&[(RETRY_AFTER, "Sun, 06 Nov 1994 08:50:37 GMT")]), None);
+        assert_eq!(after(&[(RETRY_AFTER, "soon"), date.clone()]), None);
+        assert_eq!(after(&[(RETRY_AFTER, "-1"), date.clone()]), None);
+        assert_eq!(after(&[date]), None);
+    }
 }

@@ -7,8 +7,8 @@ use crate::clock::Clock;
 use crate::secret::Token;
 use crate::token::TokenSet;
 
-/// Exchanges a refresh token for a new token set, once: with a server that rotates, a second use of the same token would
-/// end the authorization.
+/// Exchanges a refresh token for a new token set, with one request: whether a second one is worth its risk is for the
+/// caller to decide.
 pub async fn refresh(
     http: &Http,
     registration: &Registration,

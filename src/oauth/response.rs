@@ -8,8 +8,8 @@ use serde::de::Error as _;
 use serde::ser::Error as _;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
-use super::Failure;
 use super::identity::Identity;
+use super::{Failure, Trouble};
 use crate::clock::Moment;
 use crate::secret::Token;
 use crate::token::{Life, TokenSet};
@@ -46,8 +46,9 @@ impl TokenBody {
     /// The token set that the server has just issued. Where it brings no refresh token, `before` stays good.
     pub fn into_token_set(self, now: Moment, before: Option<Token>) -> Result<TokenSet, Failure> {
         let token = |text: &str| {
-            Token::parse(text)
-                .ok_or_else(|| Failure::Temporary("the authorization server sent an unusable token".into()))
+            Token::parse(text).ok_or_else(|| {
+                Failure::Temporary(Trouble::Lost, "the authorization server sent an unusable token".into())
+            })
         };
         let refresh = match &self.refresh_token {
             Some(refresh) => Some(token(refresh.secret())?),

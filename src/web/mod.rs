@@ -1,3 +1,4 @@
 //! What a browser sees of us.
 
+pub mod monitoring;
 pub mod redirect;

@@ -119,6 +119,20 @@ pub enum Reason {
     Forbidden,
 }
 
+impl Reason {
+    /// The name in logs and metrics.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Credentials => "credentials",
+            Self::AuthorizationEnded => "authorization-ended",
+            Self::TokenRefused => "token-refused",
+            Self::Unavailable => "unavailable",
+            Self::Limit => "limit",
+            Self::Forbidden => "forbidden",
+        }
+    }
+}
+
 /// A login refused: why, and one line for the person who reads the client's error box.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Refusal {

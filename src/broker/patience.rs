@@ -1,0 +1,172 @@
+//! When an authorization server that failed is asked again: soon while a client waits for it, and then not for a while.
+
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use crate::oauth::{Failure, Trouble};
+use crate::vault;
+use crate::wire::{Reason, Refusal};
+
+/// Requests for one refresh, at most.
+const TRIES: u32 = 3;
+
+/// A try begun later than this could not help the client that waits: it has half a minute, and its login takes time, too.
+const SOON: Duration = Duration::from_secs(5);
+
+/// The pause before the second try; it doubles before the third.
+const PAUSE: Duration = Duration::from_millis(500);
+
+/// How long a failure stands for those who ask next: a mail program that is refused tries two more mechanisms at once, and
+/// none of these tries should reach the authorization server.
+const FIRST: Duration = Duration::from_secs(5);
+
+/// How long it stands at most after many failures in a row. A person who waits for the provider to come back waits no
+/// longer than this.
+const LONGEST: Duration = Duration::from_secs(60);
+
+/// How long it stands at most where the server itself says how long. An hour without mail is what a person would bear.
+const LONGEST_ASKED: Duration = Duration::from_secs(3600);
+
+/// How long a failed refresh stands where somebody has to change a setting first.
+const AFTER_MISCONFIGURED: Duration = Duration::from_secs(60);
+
+/// The least time between two refreshes of tokens that the provider refused though they were fresh: if the first did not
+/// help, the next will not, and Microsoft counts loops.
+const BETWEEN_FORCED: Duration = Duration::from_secs(60);
+
+/// How the last refreshes of an account went.
+#[derive(Default)]
+pub(super) struct Refreshes {
+    /// The last failure, and until when it stands.
+    failure: Option<(Instant, Refusal)>,
+    /// How many have failed since one succeeded.
+    in_a_row: u32,
+    /// When a token that the provider had refused was last replaced.
+    forced: Option<Instant>,
+}
+
+impl Refreshes {
+    /// The refusal that stands, if a refresh now would be one too many. `forced` is one of a token that is still fresh.
+    pub(super) fn standing(&self, forced: bool) -> Option<Refusal> {
+        let now = Instant::now();
+        if forced && self.forced.is_some_and(|last| now.duration_since(last) < BETWEEN_FORCED) {
+            return Some(Refusal::new(Reason::TokenRefused, "The provider refuses a token that it has just issued."));
+        }
+        self.failure.as_ref().filter(|(until, _)| now < *until).map(|(_, refusal)| refusal.clone())
+    }
+
+    /// A refresh has come to an end, good or bad.
+    pub(super) fn ended(&mut self, forced: bool) {
+        self.forced = if forced { Some(Instant::now()) } else { self.forced };
+    }
+
+    /// The server can be asked whenever it is needed.
+    pub(super) fn succeeded(&mut self) {
+        (self.failure, self.in_a_row) = (None, 0);
+    }
+
+    /// Those who ask next get the same refusal, for a while.
+    pub(super) fn failed(&mut self, failure: &Failure, refusal: Refusal) {
+        self.in_a_row = self.in_a_row.saturating_add(1);
+        let stands = match failure {
+            Failure::Temporary(trouble, _) => stands(*trouble, self.in_a_row),
+            Failure::Misconfigured(_) => AFTER_MISCONFIGURED,
+            // The vault knows, and nothing is asked any more.
+            Failure::Ended(_) => Duration::ZERO,
+        };
+        self.failure = Some((Instant::now() + stands, refusal));
+    }
+}
+
+/// The tries of one refresh.
+pub(super) struct Tries {
+    begun: Instant,
+    made: u32,
+    lost: bool,
+}
+
+impl Tries {
+    pub(super) fn begin() -> Self {
+        Self { begun: Instant::now(), made: 0, lost: false }
+    }
+
+    /// The pause before the next try; None if that would be one too many.
+    ///
+    /// A refresh whose answer was lost is tried once more with the same token, and at once. The server may have spent that
+    /// token; but then it is the only one that we have, and the servers that forgive a second use do so for seconds.
+    pub(super) fn pause(&mut self, trouble: Trouble) -> Option<Duration> {
+        self.made += 1;
+        match trouble {
+            Trouble::Lasting(_) => None,
+            Trouble::Lost => (!std::mem::replace(&mut self.lost, true)).then_some(Duration::ZERO),
+            Trouble::Unreachable | Trouble::Faulty => {
+                let soon = self.made < TRIES && self.begun.elapsed() < SOON;
+                soon.then(|| shortened(PAUSE * self.made))
+            }
+        }
+    }
+}
+
+/// How long the last of so many failures in a row stands. A server that is not reached is not spared by waiting, and its
+/// return should be noticed soon.
+fn stands(trouble: Trouble, in_a_row: u32) -> Duration {
+    let grown = FIRST.saturating_mul(1 << in_a_row.saturating_sub(1).min(10)).min(LONGEST);
+    match trouble {
+        Trouble::Unreachable => FIRST,
+        Trouble::Lasting(Some(asked)) => shortened(grown).max(asked.min(LONGEST_ASKED)),
+        Trouble::Lasting(None) | Trouble::Lost | Trouble::Faulty => shortened(grown),
+    }
+}
+
+/// Up to a quarter less, so that many postkeys do not come back at the same moment.
+fn shortened(time: Duration) -> Duration {
+    let [random] = vault::random::<1>();
+    time - time * u32::from(random) / 1024
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn pauses(troubles: &[Trouble]) -> usize {
+        let mut tries = Tries::begin();
+        troubles.iter().map_while(|trouble| tries.pause(*trouble)).count()
+    }
+
+    #[tokio::test]
+    async fn a_refresh_is_tried_a_few_times() {
+        use Trouble::{Faulty, Lasting, Lost, Unreachable};
+        assert_eq!(pauses(&[Faulty; 9]), 2);
+        assert_eq!(pauses(&[Unreachable; 9]), 2);
+        assert_eq!(pauses(&[Lost; 9]), 1, "a lost answer is asked for once more");
+        assert_eq!(pauses(&[Lost, Faulty, Faulty]), 2);
+        assert_eq!(pauses(&[Lasting(None); 9]), 0);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn it_is_not_tried_when_it_cannot_help_any_more() {
+        let mut tries = Tries::begin();
+        tokio::time::advance(SOON).await;
+        assert_eq!(tries.pause(Trouble::Unreachable), None);
+        assert_eq!(Tries { lost: false, ..tries }.pause(Trouble::Lost), Some(Duration::ZERO));
+    }
+
+    #[test]
+    fn failures_stand_longer_and_longer() {
+        let between = |trouble, in_a_row, from, to| {
+            let stands = stands(trouble, in_a_row).as_secs_f64();
+            assert!((from..=to).contains(&stands), "{trouble:?} for the {in_a_row}th time stands {stands} s");
+        };
+        for trouble in [Trouble::Faulty, Trouble::Lost, Trouble::Lasting(None)] {
+            between(trouble, 1, 3.75, 5.0);
+            between(trouble, 2, 7.5, 10.0);
+            between(trouble, 5, 45.0, 60.0);
+            between(trouble, u32::MAX, 45.0, 60.0);
+        }
+        between(Trouble::Unreachable, 100, 5.0, 5.0);
+        between(Trouble::Lasting(Some(Duration::from_secs(1))), 1, 3.75, 5.0);
+        between(Trouble::Lasting(Some(Duration::from_secs(120))), 1, 120.0, 120.0);
+        between(Trouble::Lasting(Some(Duration::MAX)), 1, 3600.0, 3600.0);
+    }
+}

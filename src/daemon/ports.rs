@@ -1,0 +1,214 @@
+//! The open ports: bound or taken over, told a new configuration, closed.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use tokio::net::TcpListener;
+use tokio::sync::{Semaphore, mpsc, oneshot};
+use tokio::task::{AbortHandle, JoinSet};
+use tracing::info;
+
+use super::accept_clients;
+use crate::broker::Broker;
+use crate::config::Listener;
+use crate::control::Listening;
+use crate::exit::{Exit, Failed};
+use crate::net::systemd::Sockets;
+use crate::net::{listen, tls};
+use crate::session::Door;
+use crate::stop::Stop;
+
+/// What an accept loop is told.
+pub enum Message {
+    /// Who comes from now on, comes by this door.
+    Door(Arc<Door>),
+    /// Show that you are alive.
+    Ping(oneshot::Sender<()>),
+}
+
+/// All open ports, and how to open another one.
+pub struct Ports {
+    open: Vec<Port>,
+    tasks: JoinSet<()>,
+    sockets: Sockets,
+    sessions: Arc<Semaphore>,
+}
+
+/// An open port and its accept loop.
+struct Port {
+    /// As the configuration has it: port 0 is a free one.
+    configured: SocketAddr,
+    listening: Listening,
+    messages: mpsc::Sender<Message>,
+    task: AbortHandle,
+}
+
+/// A port as it is to be, ready to be put in place.
+pub struct Place {
+    door: Arc<Door>,
+    configured: SocketAddr,
+    how: How,
+}
+
+/// How it comes about.
+enum How {
+    /// It is the open one with this index.
+    Kept(usize),
+    /// It has been bound.
+    Bound(TcpListener),
+}
+
+impl Ports {
+    /// No port yet. Sessions hold a permit each.
+    pub fn new(sockets: Sockets, sessions: Arc<Semaphore>) -> Self {
+        Self { open: Vec::new(), tasks: JoinSet::new(), sockets, sessions }
+    }
+
+    /// What is open.
+    pub fn listening(&self) -> Vec<Listening> {
+        self.open.iter().map(|port| port.listening.clone()).collect()
+    }
+
+    /// Reads the certificates, and binds what is not open yet. Nothing else has changed if this fails.
+    pub fn prepare(&self, listeners: &[Listener], broker: &Arc<Broker>, stop: &Stop) -> Result<Vec<Place>, Failed> {
+        self.refuse_surplus(listeners)?;
+        let mut free: Vec<(usize, &Port)> = self.open.iter().enumerate().collect();
+        let mut places = Vec::new();
+        for listener in listeners {
+            let door = door(listener, broker, stop)?;
+            for &configured in &listener.addresses {
+                let found = free.iter().position(|(_, port)| port.is(configured, &door));
+                let how = match found {
+                    Some(at) => How::Kept(free.swap_remove(at).0),
+                    None => How::Bound(self.bind(configured, listener)?),
+                };
+                places.push(Place { door: Arc::clone(&door), configured, how });
+            }
+        }
+        Ok(places)
+    }
+
+    /// Puts ports in place, and closes all others. A port that stays open is never closed in between.
+    pub async fn put(&mut self, places: Vec<Place>) {
+        let mut before: Vec<Option<Port>> = std::mem::take(&mut self.open).into_iter().map(Some).collect();
+        for place in places {
+            let kept = match &place.how {
+                How::Kept(index) => before.get_mut(*index).and_then(Option::take),
+                How::Bound(_) => None,
+            };
+            let port = match (kept, place.how) {
+                (Some(port), _) => port.with_door(place.door).await,
+                (None, How::Bound(listener)) => self.serve(listener, place.configured, place.door),
+                (None, How::Kept(_)) => continue,
+            };
+            self.open.push(port);
+        }
+        for port in before.into_iter().flatten() {
+            info!(protocol = port.listening.protocol, address = %port.listening.address, "closed");
+            port.task.abort();
+        }
+    }
+
+    /// Closes all of them; when this returns, they are closed.
+    pub async fn close(&mut self) {
+        self.open.clear();
+        self.tasks.shutdown().await;
+    }
+
+    /// Waits until an accept loop has ended that was not meant to, which none does by itself.
+    pub async fn ended(&mut self) {
+        while let Some(end) = self.tasks.join_next().await {
+            if !end.is_err_and(|error| error.is_cancelled()) {
+                return;
+            }
+        }
+        std::future::pending().await
+    }
+
+    /// Waits until every accept loop has shown that it is alive.
+    pub async fn ping(&self) {
+        for port in &self.open {
+            port.ping().await;
+        }
+    }
+
+    fn serve(&mut self, listener: TcpListener, configured: SocketAddr, door: Arc<Door>) -> Port {
+        // Bound, so it has one; the configured one differs only where the port is a free one.
+        let address = listener.local_addr().unwrap_or(configured);
+        let listening = Listening::new(door.protocol, address, door.security);
+        info!(protocol = listening.protocol, %address, security = listening.security, "listening");
+        let (messages, heard) = mpsc::channel(8);
+        let task = self.tasks.spawn(accept_clients(listener, door, heard, Arc::clone(&self.sessions)));
+        Port { configured, listening, messages, task }
+    }
+
+    fn bind(&self, address: SocketAddr, listener: &Listener) -> Result<TcpListener, Failed> {
+        let handed = self.sockets.get(listener.protocol, address).map(|socket| socket.and_then(TcpListener::from_std));
+        handed.unwrap_or_else(|| listen::bind(address)).map_err(|error| {
+            let message = format!(
+                "cannot listen on {address} for {}: {error}; is another postkey running, or another program on this port?",
+                listener.protocol
+            );
+            Failed::new(Exit::Os, message)
+        })
+    }
+
+    /// What is served is what the configuration says: who else may come, TLS and certificates all stand there, and only for
+    /// addresses that were judged there.
+    fn refuse_surplus(&self, listeners: &[Listener]) -> Result<(), Failed> {
+        let addresses = |listener: &Listener| {
+            let protocol = listener.protocol;
+            listener.addresses.iter().map(move |address| (protocol, *address)).collect::<Vec<_>>()
+        };
+        let wanted: Vec<_> = listeners.iter().flat_map(addresses).collect();
+        match self.sockets.others(&wanted).first() {
+            None => Ok(()),
+            Some((protocol, address)) => Err(Failed::new(
+                Exit::Config,
+                format!(
+                    "the service manager hands over {address} for {protocol}, which no [[listener]] has; \
+                     add the address there, or remove it from the socket unit"
+                ),
+            )),
+        }
+    }
+}
+
+impl Port {
+    /// Whether this port will do for this address. A free port is one of its protocol.
+    fn is(&self, configured: SocketAddr, door: &Door) -> bool {
+        let alike = self.listening.protocol == door.protocol.name() && self.listening.security == door.security.name();
+        self.configured == configured && (alike || configured.port() != 0)
+    }
+
+    /// When this returns, who comes comes by the new door.
+    async fn with_door(mut self, door: Arc<Door>) -> Self {
+        self.listening = Listening::new(door.protocol, self.listening.address, door.security);
+        // A loop that has ended is noticed by `Ports::ended`.
+        let _ended = self.messages.send(Message::Door(door)).await;
+        self.ping().await;
+        self
+    }
+
+    async fn ping(&self) {
+        let (pong, heard) = oneshot::channel();
+        if self.messages.send(Message::Ping(pong)).await.is_ok() {
+            let _ended = heard.await;
+        }
+    }
+}
+
+/// What the sessions of a listener share.
+fn door(listener: &Listener, broker: &Arc<Broker>, stop: &Stop) -> Result<Arc<Door>, Failed> {
+    let tls = listener.certificate.as_ref().map(|files| tls::server_config(&files.chain, &files.key));
+    Ok(Arc::new(Door {
+        protocol: listener.protocol,
+        security: listener.security,
+        tls: tls.transpose().map_err(|error| Failed::new(Exit::Config, error))?,
+        provider: listener.provider.clone(),
+        account: listener.account.clone(),
+        host: "localhost".to_owned(),
+        broker: Arc::clone(broker),
+        stop: stop.clone(),
+    }))
+}

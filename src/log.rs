@@ -1,0 +1,120 @@
+//! The log: to the journal with fields, or as lines of text or JSON to the standard error or a file.
+
+use std::fs::{File, OpenOptions};
+use std::io::{self, Write};
+use std::os::unix::fs::OpenOptionsExt as _;
+use std::path::Path;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use tracing_subscriber::fmt::MakeWriter;
+use tracing_subscriber::layer::SubscriberExt as _;
+use tracing_subscriber::util::SubscriberInitExt as _;
+use tracing_subscriber::{EnvFilter, Layer, Registry, reload};
+
+use crate::config::{Config, LogFormat};
+use crate::exit::{Exit, Failed};
+
+type Output = Box<dyn Layer<Registry> + Send + Sync>;
+
+/// The log of this process, which can be changed while it is written.
+pub struct Log {
+    filter: reload::Handle<EnvFilter, tracing_subscriber::layer::Layered<Output, Registry>>,
+    target: Target,
+}
+
+impl Log {
+    /// Starts to log. Under systemd, that is to the journal, where the configuration names no file and no format.
+    ///
+    /// # Errors
+    ///
+    /// The file cannot be written.
+    pub fn start(config: &Config) -> Result<Self, Failed> {
+        let target = Target::default();
+        target.turn(config.log_file.as_deref())?;
+        let output = output(config, &target);
+        let (filter, handle) = reload::Layer::new(filter(&config.log)?);
+        tracing_subscriber::registry().with(output).with(filter).init();
+        Ok(Self { filter: handle, target })
+    }
+
+    /// Logs by another filter.
+    pub fn set_filter(&self, directives: &str) -> Result<(), Failed> {
+        self.filter.reload(filter(directives)?).map_err(|error| Failed::new(Exit::Software, error))
+    }
+
+    /// Goes by a new configuration. The file is opened anew in any case, for it may have been moved away to be kept.
+    pub fn reload(&self, config: &Config) -> Result<(), Failed> {
+        self.target.turn(config.log_file.as_deref())?;
+        self.set_filter(&config.log)
+    }
+}
+
+/// A bare level is for postkey alone: libraries say little that helps at their lower levels.
+fn filter(log: &str) -> Result<EnvFilter, Failed> {
+    let is_level = !log.contains(['=', ',']);
+    let directives = if is_level { format!("warn,postkey={log}") } else { log.to_owned() };
+    EnvFilter::try_new(directives)
+        .map_err(|error| Failed::new(Exit::Usage, format!("the log filter \"{log}\" is not understood: {error}")))
+}
+
+fn output(config: &Config, target: &Target) -> Output {
+    let chosen = config.log_format.is_some() || config.log_file.is_some();
+    // Without prefixes: an administrator looks for ACCOUNT=, and MESSAGE_ID= has a meaning of its own.
+    let journal = (!chosen && goes_to_journal()).then(|| tracing_journald::layer().ok()).flatten();
+    match (journal, config.log_format) {
+        (Some(journal), _) => journal.with_field_prefix(None).with_syslog_identifier("postkey".to_owned()).boxed(),
+        (None, Some(LogFormat::Json)) => tracing_subscriber::fmt::layer().json().with_writer(target.clone()).boxed(),
+        (None, _) => tracing_subscriber::fmt::layer().with_ansi(false).with_writer(target.clone()).boxed(),
+    }
+}
+
+/// Whether the standard error is the journal's, systemd.exec(5): `$JOURNAL_STREAM` says which file that would be.
+fn goes_to_journal() -> bool {
+    let stderr = rustix::fs::fstat(io::stderr()).ok();
+    let Some(stream) = std::env::var("JOURNAL_STREAM").ok() else { return false };
+    stderr.is_some_and(|stat| stream == format!("{}:{}", stat.st_dev, stat.st_ino))
+}
+
+/// Where lines go: a file, or the standard error where there is none.
+#[derive(Clone, Default)]
+struct Target(Arc<Mutex<Option<File>>>);
+
+impl Target {
+    /// Turns to this file, opened anew. If it cannot be opened, all stays as it was.
+    fn turn(&self, path: Option<&Path>) -> Result<(), Failed> {
+        let file = match path {
+            Some(path) => Some(open(path).map_err(|error| {
+                Failed::new(Exit::Config, format!("the log file {} cannot be written: {error}", path.display()))
+            })?),
+            None => None,
+        };
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = file;
+        Ok(())
+    }
+}
+
+fn open(path: &Path) -> io::Result<File> {
+    // Who logs in from where is nobody else's business.
+    OpenOptions::new().append(true).create(true).mode(0o600).open(path)
+}
+
+impl<'a> MakeWriter<'a> for Target {
+    type Writer = Self;
+
+    fn make_writer(&'a self) -> Self {
+        self.clone()
+    }
+}
+
+impl Write for Target {
+    fn write(&mut self, line: &[u8]) -> io::Result<usize> {
+        match &mut *self.0.lock().unwrap_or_else(PoisonError::into_inner) {
+            Some(file) => file.write(line),
+            None => io::stderr().write(line),
+        }
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
