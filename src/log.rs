@@ -29,10 +29,11 @@ impl Log {
     ///
     /// The file cannot be written.
     pub fn start(config: &Config) -> Result<Self, Failed> {
+        let Change { file, filter } = Self::prepare(config)?;
         let target = Target::default();
-        target.turn(config.log_file.as_deref())?;
+        target.turn(file);
         let output = output(config, &target);
-        let (filter, handle) = reload::Layer::new(filter(&config.log)?);
+        let (filter, handle) = reload::Layer::new(filter);
         tracing_subscriber::registry().with(output).with(filter).init();
         Ok(Self { filter: handle, target })
     }
@@ -42,11 +43,23 @@ impl Log {
         self.filter.reload(filter(directives)?).map_err(|error| Failed::new(Exit::Software, error))
     }
 
-    /// Goes by a new configuration. The file is opened anew in any case, for it may have been moved away to be kept.
-    pub fn reload(&self, config: &Config) -> Result<(), Failed> {
-        self.target.turn(config.log_file.as_deref())?;
-        self.set_filter(&config.log)
+    /// Opens the file anew in any case, for it may have been moved away to be kept. Nothing has changed if this fails.
+    pub fn prepare(config: &Config) -> Result<Change, Failed> {
+        Ok(Change { file: config.log_file.as_deref().map(open).transpose()?, filter: filter(&config.log)? })
     }
+
+    /// Goes by a new configuration.
+    pub fn put(&self, Change { file, filter }: Change) {
+        self.target.turn(file);
+        // Fails only where there is no log any more.
+        let _gone = self.filter.reload(filter);
+    }
+}
+
+/// What is to be done about the log.
+pub struct Change {
+    file: Option<File>,
+    filter: EnvFilter,
 }
 
 /// A bare level is for postkey alone: libraries say little that helps at their lower levels.
@@ -80,22 +93,17 @@ fn goes_to_journal() -> bool {
 struct Target(Arc<Mutex<Option<File>>>);
 
 impl Target {
-    /// Turns to this file, opened anew. If it cannot be opened, all stays as it was.
-    fn turn(&self, path: Option<&Path>) -> Result<(), Failed> {
-        let file = match path {
-            Some(path) => Some(open(path).map_err(|error| {
-                Failed::new(Exit::Config, format!("the log file {} cannot be written: {error}", path.display()))
-            })?),
-            None => None,
-        };
+    fn turn(&self, file: Option<File>) {
         *self.0.lock().unwrap_or_else(PoisonError::into_inner) = file;
-        Ok(())
     }
 }
 
-fn open(path: &Path) -> io::Result<File> {
+fn open(path: &Path) -> Result<File, Failed> {
     // Who logs in from where is nobody else's business.
-    OpenOptions::new().append(true).create(true).mode(0o600).open(path)
+    let file = OpenOptions::new().append(true).create(true).mode(0o600).open(path);
+    file.map_err(|error| {
+        Failed::new(Exit::Config, format!("the log file {} cannot be written: {error}", path.display()))
+    })
 }
 
 impl<'a> MakeWriter<'a> for Target {

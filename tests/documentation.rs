@@ -72,8 +72,11 @@ fn is_command(line: &str) -> bool {
             let volume = volume.lines().find_map(|line| line.strip_prefix("VOLUME ")).unwrap().to_owned();
             options.contains(&format!("postkey:{volume}").as_str())
         }
-        ["systemctl", "--user", .., unit] => Path::new("systemd/user").join(unit).with_extension("service").exists(),
-        ["systemctl", .., unit] => Path::new("systemd").join(unit).with_extension("service").exists(),
+        ["systemctl", rest @ ..] => names_units(rest),
+        ["systemd-sysusers"] => true,
+        ["journalctl", fields @ ..] => fields.iter().all(|field| is_logged(field)),
+        ["install", "-D", "--mode=644", files @ ..] => installs_files(files),
+        ["curl", url] => is_monitoring(url),
         ["curl", "--json", ..] => is_registration(line),
         [script, ..] => Path::new(script).is_file(),
         [] => true,
@@ -90,6 +93,41 @@ fn is_registration(line: &str) -> bool {
     body["scope"] == provider.scope.join(" ")
         && body["redirect_uris"][0] == provider.redirect_uri.as_str()
         && body["token_endpoint_auth_method"] == "none"
+}
+
+/// What the port for monitoring serves.
+fn is_monitoring(url: &str) -> bool {
+    let source = source("web/monitoring.rs");
+    let path = url.strip_prefix("http://127.0.0.1:9143").unwrap_or_default();
+    !path.is_empty() && source.contains(&format!("route(\"{path}\""))
+}
+
+/// A field of the journal that the program writes, or a filter by unit.
+fn is_logged(field: &str) -> bool {
+    match field.split_once('=') {
+        Some(("--unit", unit)) => unit == "postkey",
+        Some(("MESSAGE_ID", id)) => source("broker.rs").contains(&format!("PERSON_NEEDED: &str = \"{id}\"")),
+        Some((name, _)) => source("session.rs").contains(&format!("{} =", name.to_lowercase())),
+        None => false,
+    }
+}
+
+fn source(file: &str) -> String {
+    std::fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("src").join(file)).unwrap()
+}
+
+/// What is installed is in the project; the last word may be the target.
+fn installs_files(words: &[&str]) -> bool {
+    let files: Vec<_> = words.iter().filter(|word| !word.starts_with('-') && !word.starts_with('/')).collect();
+    !files.is_empty() && files.iter().all(|file| Path::new(env!("CARGO_MANIFEST_DIR")).join(file).is_file())
+}
+
+/// Units that the project has.
+fn names_units(words: &[&str]) -> bool {
+    let folder = if words.contains(&"--user") { "systemd/user" } else { "systemd" };
+    let units = words.iter().filter(|word| word.contains('.'));
+    units.clone().all(|unit| Path::new(env!("CARGO_MANIFEST_DIR")).join(folder).join(unit).is_file())
+        && (units.count() > 0 || words == ["daemon-reload"])
 }
 
 #[test]

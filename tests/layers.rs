@@ -5,7 +5,7 @@ use std::path::Path;
 
 /// From the bottom up. A module may use what stands in a line above its own, never what stands in its own line or below.
 const LAYERS: &[&[&str]] = &[
-    &["clock", "exit", "protocol", "resolver", "secret"],
+    &["clock", "exit", "protocol", "resolver", "secret", "stop"],
     &["config", "metrics", "token", "wire"],
     &["downstream", "log", "net", "oauth", "upstream", "vault"],
     &["broker", "relay"],

@@ -81,8 +81,10 @@ impl Program<'_> {
 
     async fn try_reload(&mut self) -> Result<(), Failed> {
         let config = super::load(self.file)?;
-        self.daemon.reload(config.clone()).await?;
-        self.log.reload(&config)
+        let log = Log::prepare(&config)?;
+        self.daemon.reload(config).await?;
+        self.log.put(log);
+        Ok(())
     }
 
     /// Tells the service manager how things are, unless something that has to work does not: then its watchdog will act.

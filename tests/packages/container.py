@@ -65,7 +65,7 @@ class Container:
 
     def start(self):
         """PID 1 of a namespace; the process returned is its parent outside."""
-        return subprocess.Popen(["unshare", "--pid", "--fork", "--kill-child"] + self.command(*self.entrypoint), stderr=subprocess.PIPE)
+        return subprocess.Popen(["unshare", "--pid", "--fork"] + self.command(*self.entrypoint), stderr=subprocess.PIPE)
 
     def execute(self, pid, *command, **options):
         return subprocess.run(
@@ -90,9 +90,9 @@ def check(container):
     state = os.stat(container.root + container.volume)
     assert state.st_mode & 0o077 == 0 and f"{state.st_uid}:{state.st_gid}" == container.user, "the volume is not the daemon's own"
     outside = container.start()
+    wait_until_it_serves(outside)
+    daemon = child_of(outside.pid)
     try:
-        wait_until_it_serves(outside)
-        daemon = child_of(outside.pid)
         with open(f"/proc/{daemon}/status", encoding="ascii") as file:
             status = file.read()
         assert re.search(r"^NSpid:.*\t1$", status, re.M), "the daemon is not PID 1"
@@ -101,7 +101,9 @@ def check(container):
         os.kill(daemon, signal.SIGTERM)
         assert outside.wait(timeout=10) == 0, "the daemon has not ended well"
     finally:
-        outside.kill()
+        # Without its PID 1 the whole namespace ends.
+        if outside.poll() is None:
+            os.kill(daemon, signal.SIGKILL)
         outside.stderr.close()
 
 

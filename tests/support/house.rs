@@ -61,6 +61,13 @@ impl House {
 
     /// One that reaches its provider in this way, its configuration file changed by `edit`.
     pub async fn with(upstream: Security, edit: impl FnOnce(String) -> String) -> Self {
+        let mut house = Self::furnished(upstream, edit).await;
+        house.start().await;
+        house
+    }
+
+    /// The same, and its postkey does not run yet.
+    pub async fn furnished(upstream: Security, edit: impl FnOnce(String) -> String) -> Self {
         let mut house = Self::empty(upstream, Options::default(), edit).await;
         let password = Password::generate();
         house.password = String::from_utf8(password.expose()).unwrap();
@@ -68,7 +75,6 @@ impl House {
         let vault = Vault::open(&house.config.state_dir).unwrap();
         vault.authorize(&house.grant(ANN), Some(("main", &password)), house.now()).unwrap();
         drop(vault);
-        house.start().await;
         house
     }
 
@@ -108,6 +114,12 @@ impl House {
     pub async fn restart(&mut self) {
         self.daemon = None;
         self.start().await;
+    }
+
+    /// Asks postkey, which runs as a process of its own, for its ports.
+    pub async fn look(&mut self) {
+        let status = self.command(&Request::Status).await.status();
+        self.listening = status.unwrap_or_else(|failed| panic!("{}", failed.message)).listeners;
     }
 
     /// Runs a command of the program, its configuration named, and does not wait for its end.

@@ -32,9 +32,15 @@ fn program() -> &'static str {
 impl Process {
     /// Runs postkey with nothing in its environment but a home, and with the umask that it is to overcome.
     pub fn start(home: &Path, arguments: &[&str]) -> Self {
-        let mut command = Command::new("/bin/sh");
-        command.args(["-c", "umask 000; exec \"$0\" \"$@\"", program()]).args(arguments);
-        command.env_clear().env("HOME", home).current_dir(home);
+        Self::start_by("umask 000", home, arguments, &[])
+    }
+
+    /// The same by a service manager, which sets these variables and does something in the shell first.
+    pub fn start_by(preparation: &str, home: &Path, arguments: &[&str], environment: &[(&str, &str)]) -> Self {
+        // Not sh: Debian's knows no descriptor beyond 9.
+        let mut command = Command::new("/bin/bash");
+        command.args(["-c", &format!("{preparation}; exec \"$0\" \"$@\""), program()]).args(arguments);
+        command.env_clear().env("HOME", home).envs(environment.iter().copied()).current_dir(home);
         command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
         let mut child = command.spawn().expect("a process");
         let (out, err) = (Lines::of(child.stdout.take().unwrap()), Lines::of(child.stderr.take().unwrap()));
@@ -63,9 +69,14 @@ impl Process {
 
     /// Asks it to end, as service managers do.
     pub fn terminate(self) -> Ended {
-        let process = rustix::process::Pid::from_child(&self.child);
-        rustix::process::kill_process(process, rustix::process::Signal::TERM).expect("it runs");
+        self.signal(rustix::process::Signal::TERM);
         self.end()
+    }
+
+    /// Sends it a signal.
+    pub fn signal(&self, signal: rustix::process::Signal) {
+        let process = rustix::process::Pid::from_child(&self.child);
+        rustix::process::kill_process(process, signal).expect("it runs");
     }
 
     /// Types nothing more, and waits for its end.

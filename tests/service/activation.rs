@@ -1,0 +1,72 @@
+//! Sockets that the service manager holds open.
+
+use std::net::TcpListener;
+
+use postkey::protocol::Protocol;
+use tokio::io::AsyncReadExt;
+use tokio::net::TcpStream;
+
+use crate::manager::{Service, Start, house};
+use crate::support::house::accepted;
+
+fn socket() -> (TcpListener, u16) {
+    let socket = TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = socket.local_addr().unwrap().port();
+    (socket, port)
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_upgrade_refuses_nobody() {
+    let (socket, port) = socket();
+    let address = format!("127.0.0.1:{port}");
+    let mut house = house(|config| config.replacen("127.0.0.1:0", &address, 1)).await;
+    for _ in 0..3 {
+        // Who comes while there is no postkey waits for one.
+        let mut early = TcpStream::connect(("127.0.0.1", port)).await.unwrap();
+        let sockets = [("imap", &socket)];
+        let service = Service::start(house, Start { sockets: &sockets, ..Start::default() }).await;
+        let mut greeting = [0; 4];
+        early.read_exact(&mut greeting).await.unwrap();
+        assert_eq!(&greeting, b"* OK");
+        assert!(accepted(Protocol::Smtp, &service.house.try_login(Protocol::Smtp).await), "the others are bound");
+        let (next, ended) = service.terminate();
+        assert_eq!(ended.code, Some(0), "{}", ended.err);
+        house = next;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_socket_comes_back_when_its_listener_does() {
+    let (socket, port) = socket();
+    let own = format!("[[listener]]\nprotocol = \"pop3\"\naddress = \"127.0.0.1:{port}\"\n");
+    let sockets = [("pop3", &socket)];
+    let house = house(|config| config + "\n" + &own).await;
+    let mut service = Service::start(house, Start { sockets: &sockets, ..Start::default() }).await;
+    service.reload(|config| config).await;
+    let mut client = TcpStream::connect(("127.0.0.1", port)).await.unwrap();
+    let mut greeting = [0; 3];
+    client.read_exact(&mut greeting).await.unwrap();
+    // Without a listener nobody would answer there, and the reload says so.
+    service.edit(|config| config.replace(&own, ""));
+    let ended = service.house.run(&["reload"], "");
+    assert!(ended.code == Some(78) && ended.err.contains("which no [[listener]] has"), "{}", ended.err);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn only_what_the_configuration_has_is_taken() {
+    let (socket, port) = socket();
+    let everywhere = TcpListener::bind("0.0.0.0:0").unwrap();
+    let address = format!("127.0.0.1:{port}");
+    for (name, socket, said) in [
+        ("imap", &everywhere, "which no [[listener]] has"),
+        ("smtp", &socket, "which no [[listener]] has"),
+        ("http", &socket, "FileDescriptorName="),
+        ("", &socket, "FileDescriptorName="),
+    ] {
+        let house = house(|config| config.replacen("127.0.0.1:0", &address, 1)).await;
+        let sockets = [(name, socket)];
+        let mut service = Service::begin(house, Start { sockets: &sockets, ..Start::default() });
+        service.process.hear_complaint(said);
+        assert_eq!(service.process.end().code, Some(78), "{name}");
+    }
+}

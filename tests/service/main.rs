@@ -1,0 +1,14 @@
+//! postkey as a service: the program itself, under a service manager of our own.
+
+#[path = "../support/mod.rs"]
+mod support;
+
+mod manager;
+
+mod activation;
+mod journal;
+mod monitoring;
+mod notify;
+mod reload;
+mod stop;
+mod units;

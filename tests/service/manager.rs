@@ -1,0 +1,114 @@
+//! What systemd is to a service: the socket where it tells how it is, sockets that it is given, signals.
+
+use std::os::fd::AsRawFd;
+use std::os::unix::net::UnixDatagram;
+use std::time::Instant;
+
+use postkey::control::Request;
+use postkey::protocol::Security;
+use rustix::process::Signal;
+
+use crate::support::house::{House, PATIENCE};
+use crate::support::process::{Ended, Process};
+
+/// A house whose postkey runs as a service.
+pub struct Service {
+    pub house: House,
+    pub process: Process,
+    told: UnixDatagram,
+}
+
+/// A house with Ann's account, and no postkey.
+pub async fn house(edit: impl FnOnce(String) -> String) -> House {
+    House::furnished(Security::Tls, edit).await
+}
+
+/// How a service begins.
+#[derive(Default)]
+pub struct Start<'a> {
+    /// Variables beside those of a notify socket.
+    pub environment: &'a [(&'a str, &'a str)],
+    /// Sockets to hand over, each with its name.
+    pub sockets: &'a [(&'a str, &'a std::net::TcpListener)],
+}
+
+impl Service {
+    /// Starts it and waits until it is ready.
+    pub async fn start(house: House, start: Start<'_>) -> Self {
+        let mut service = Self::begin(house, start);
+        service.hear("READY=1");
+        service.house.look().await;
+        service
+    }
+
+    /// The same, its configuration changed first.
+    pub async fn with(edit: impl FnOnce(String) -> String) -> Self {
+        Self::start(house(edit).await, Start::default()).await
+    }
+
+    /// Starts it.
+    pub fn begin(house: House, start: Start<'_>) -> Self {
+        let path = house.folder.path().join("notify");
+        let _none = std::fs::remove_file(&path);
+        let told = UnixDatagram::bind(&path).unwrap();
+        let environment = [start.environment, &[("NOTIFY_SOCKET", path.to_str().unwrap())]].concat();
+        let arguments = ["--config", house.file.to_str().unwrap()];
+        let process = Process::start_by(&hand_over(start.sockets), house.folder.path(), &arguments, &environment);
+        Self { house, process, told }
+    }
+
+    /// Waits for a message that holds this; all of the message.
+    pub fn hear(&mut self, part: &str) -> String {
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            let left = deadline.saturating_duration_since(Instant::now());
+            assert!(!left.is_zero(), "{part} was not told");
+            self.told.set_read_timeout(Some(left)).unwrap();
+            let mut message = [0; 4096];
+            let Ok(count) = self.told.recv(&mut message) else { continue };
+            let message = String::from_utf8(message[..count].to_vec()).unwrap();
+            if message.contains(part) {
+                return message;
+            }
+        }
+    }
+
+    /// Whether it has told nothing that was not heard yet.
+    pub fn has_said_nothing(&self) -> bool {
+        self.told.set_nonblocking(true).unwrap();
+        self.told.recv(&mut [0; 1]).is_err()
+    }
+
+    /// Has it read its configuration anew, changed by `edit`.
+    pub async fn reload(&mut self, edit: impl FnOnce(String) -> String) {
+        self.edit(edit);
+        self.house.command(&Request::Reload).await;
+        self.house.look().await;
+    }
+
+    /// Changes its configuration file.
+    pub fn edit(&self, edit: impl FnOnce(String) -> String) {
+        let config = std::fs::read_to_string(&self.house.file).unwrap();
+        std::fs::write(&self.house.file, edit(config)).unwrap();
+    }
+
+    /// Asks it to end, and waits for that; the house can be used again.
+    pub fn terminate(self) -> (House, Ended) {
+        self.process.signal(Signal::TERM);
+        (self.house, self.process.end())
+    }
+}
+
+/// The shell's part in handing over sockets, sd_listen_fds(3): they become descriptors 3, 4, ...
+fn hand_over(sockets: &[(&str, &std::net::TcpListener)]) -> String {
+    if sockets.is_empty() {
+        return ":".to_owned();
+    }
+    let (mut moves, mut names) = (String::new(), Vec::new());
+    for (index, (name, socket)) in sockets.iter().enumerate() {
+        rustix::io::fcntl_setfd(socket, rustix::io::FdFlags::empty()).unwrap();
+        moves += &format!("exec {}<&{}; ", index + 3, socket.as_raw_fd());
+        names.push(*name);
+    }
+    format!("{moves} export LISTEN_PID=$$ LISTEN_FDS={} LISTEN_FDNAMES={}", names.len(), names.join(":"))
+}

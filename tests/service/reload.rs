@@ -1,0 +1,168 @@
+//! A new configuration, and what goes on meanwhile.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::time::Duration;
+
+use postkey::control::{self, Reply, Request};
+use postkey::exit::Exit;
+use postkey::protocol::{Protocol, Security};
+use tokio::io::AsyncReadExt;
+use tokio::net::TcpStream;
+
+use crate::manager::Service;
+use crate::support::house::{ANN, Program, accepted};
+use crate::support::tls;
+
+const SESSIONS: usize = 500;
+const RELOADS: usize = 100;
+
+/// A configuration whose last listener is at a port of its own, and one without it.
+fn listener(port: u16) -> String {
+    format!("[[listener]]\nprotocol = \"imap\"\naddress = \"127.0.0.1:{port}\"\n")
+}
+
+/// A port that is free, and stays so with some luck: the kernel goes round.
+fn free_port() -> u16 {
+    std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
+}
+
+async fn refusal(service: &Service) -> postkey::exit::Failed {
+    match control::ask(&service.house.config.control_socket, &Request::Reload).await {
+        Ok(Some(Reply::Failed(failed))) => failed,
+        other => panic!("it was taken: {other:?}"),
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_hundred_reloads_drop_none_of_500_sessions_and_refuse_nobody() {
+    raise_limit();
+    let mut service = Service::with(|config| config).await;
+    let mut sessions = Vec::new();
+    for _ in 0..SESSIONS {
+        sessions.push(service.house.logged_in(Protocol::Imap).await);
+    }
+    let (stop, greeted) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicUsize::new(0)));
+    let port = service.house.port(Protocol::Pop3, Security::Clear);
+    let visitor = tokio::spawn(visit(port, Arc::clone(&stop), Arc::clone(&greeted)));
+    let extra = listener(free_port());
+    for round in 0..RELOADS {
+        let added = round % 2 == 0;
+        let (from, to) = if added { ("", &*extra) } else { (&*extra, "") };
+        service.reload(|config| if added { config + "\n" + to } else { config.replace(from, "") }).await;
+    }
+    stop.store(true, Ordering::SeqCst);
+    visitor.await.expect("nobody was refused");
+    assert!(greeted.load(Ordering::SeqCst) > RELOADS / 2, "only {greeted:?} were greeted");
+    for session in &mut sessions {
+        session.prove().await;
+    }
+    assert!(accepted(Protocol::Imap, &service.house.try_login(Protocol::Imap).await));
+}
+
+/// Connects again and again, and is greeted each time.
+async fn visit(port: u16, stop: Arc<AtomicBool>, greeted: Arc<AtomicUsize>) {
+    while !stop.load(Ordering::SeqCst) {
+        let mut client = TcpStream::connect(("127.0.0.1", port)).await.expect("a connection");
+        let mut greeting = [0; 3];
+        client.read_exact(&mut greeting).await.expect("a greeting");
+        assert_eq!(&greeting, b"+OK");
+        greeted.fetch_add(1, Ordering::SeqCst);
+        // It is to be there all the time, not to use up the machine.
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+}
+
+/// Both ends of all sessions are in this process.
+fn raise_limit() {
+    use rustix::process::{Resource, getrlimit, setrlimit};
+    let mut limit = getrlimit(Resource::Nofile);
+    limit.current = limit.maximum;
+    setrlimit(Resource::Nofile, limit).unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_mistake_is_told_whole_and_changes_nothing() {
+    let mut service = Service::with(|config| config).await;
+    let before = service.house.port(Protocol::Imap, Security::Clear);
+    let good = std::fs::read_to_string(&service.house.file).unwrap();
+    let new = listener(free_port());
+    for (wrong, said) in [
+        ("lgo = \"info\"\n", "lgo"),
+        ("control_socket = \"elsewhere\"\n", "control_socket takes a restart"),
+        ("log_file = \"no/such/folder/log\"\n", "no/such/folder/log"),
+    ] {
+        service.edit(|_| format!("{wrong}{good}\n{new}"));
+        let failed = refusal(&service).await;
+        assert!(failed.exit == Exit::Config && failed.message.contains(said), "{}", failed.message);
+        let ended = service.house.run(&["check"], "");
+        assert_eq!(ended.code == Some(0), !wrong.starts_with("lgo"), "{}", ended.err);
+        service.house.look().await;
+        assert_eq!(service.house.port(Protocol::Imap, Security::Clear), before, "the new port is not open");
+    }
+    // All mistakes are there, as `postkey check` would tell them.
+    service.edit(|_| format!("lgo = \"info\"\nstate_dri = \"x\"\n{good}"));
+    service.process.signal(rustix::process::Signal::HUP);
+    let line = service.process.hear_complaint("state_dri");
+    assert!(line.contains("lgo") && line.contains("the configuration is not changed"), "{line}");
+    assert!(accepted(Protocol::Imap, &service.house.try_login(Protocol::Imap).await));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_command_says_what_came_of_it() {
+    let service = Service::with(|config| config).await;
+    let ended = service.house.run(&["reload"], "");
+    assert_eq!(ended.code, Some(0), "{}", ended.err);
+    let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    service.edit(|config| config + "\n" + &listener(taken.local_addr().unwrap().port()));
+    let ended = service.house.run(&["reload"], "");
+    assert!(ended.code == Some(71) && ended.err.contains("cannot listen on"), "{}", ended.err);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_port_that_is_not_wanted_any_more_closes_and_its_sessions_go_on() {
+    let extra = listener(free_port());
+    let mut service = Service::with(|config| config + "\n" + &extra).await;
+    let port = service.house.port(Protocol::Imap, Security::Clear);
+    let mut session = service.house.logged_in(Protocol::Imap).await;
+    service.reload(|config| config.replace(&extra, "")).await;
+    assert_ne!(service.house.port(Protocol::Imap, Security::Clear), port);
+    assert!(TcpStream::connect(("127.0.0.1", port)).await.is_err());
+    session.prove().await;
+    service.reload(|config| config + "\n" + &extra).await;
+    assert_eq!(service.house.port(Protocol::Imap, Security::Clear), port);
+    assert!(accepted(Protocol::Imap, &service.house.try_login(Protocol::Imap).await));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_new_certificate_is_shown_to_those_who_come_next() {
+    let mut service = Service::with(|config| config).await;
+    let port = service.house.port(Protocol::Imap, Security::Tls);
+    let mut old = service.house.program(Protocol::Imap, Security::Tls).await;
+    assert!(accepted(Protocol::Imap, &old.log_in(crate::support::house::Way::Own, ANN, &service.house.password).await));
+    let identity = tls::identity();
+    std::fs::write(service.house.folder.path().join("cert.pem"), &identity.certificate_pem).unwrap();
+    // A certificate without its key is refused.
+    assert_eq!(refusal(&service).await.exit, Exit::Config);
+    std::fs::write(service.house.folder.path().join("key.pem"), &identity.key_pem).unwrap();
+    service.reload(|config| config).await;
+    // The handshake fails for one who does not trust the new authority.
+    let mut new = Program::connect(port, Protocol::Imap, Security::Tls, &identity).await;
+    assert!(accepted(Protocol::Imap, &new.log_in(crate::support::house::Way::Own, ANN, &service.house.password).await));
+    old.prove().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_account_goes_by_its_new_settings_with_the_tokens_that_it_has() {
+    let mut service = Service::with(|config| config).await;
+    let mut old = service.house.logged_in(Protocol::Imap).await;
+    let requests = service.house.provider.requests().len();
+    service.reload(|config| config + &format!("\n[account.\"{ANN}\"]\nuser = \"ben@example.test\"\n")).await;
+    // The provider knows the token as Ann's, and lets nobody else in by it.
+    assert!(!accepted(Protocol::Imap, &service.house.try_login(Protocol::Imap).await));
+    service.reload(|config| config.replace("ben@example.test", ANN)).await;
+    assert!(accepted(Protocol::Pop3, &service.house.try_login(Protocol::Pop3).await));
+    // One forced refresh, for the refusal looked like that of a token.
+    assert!(service.house.provider.requests().len() <= requests + 1);
+    old.prove().await;
+}

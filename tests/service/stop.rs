@@ -1,0 +1,102 @@
+//! How it ends.
+
+use std::time::{Duration, Instant};
+
+use postkey::protocol::{Protocol, Security};
+use rustix::process::Signal;
+use tokio::net::TcpStream;
+
+use crate::manager::Service;
+use crate::support::TokenEndpoint;
+use crate::support::house::{ANN, BEN, stuffed, until};
+
+/// Waits until no new client is accepted.
+async fn closed(port: u16) {
+    until("the port to be closed", async || TcpStream::connect(("127.0.0.1", port)).await.is_err()).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn everyone_is_told_in_their_protocol_and_it_ends_at_once() {
+    let service = Service::with(|config| config).await;
+    let mut early = Vec::new();
+    for protocol in Protocol::ALL {
+        early.push(service.house.program(protocol, Security::Tls).await);
+    }
+    let mut idle = service.house.logged_in(Protocol::Imap).await;
+    idle.client.run("a SELECT INBOX").await;
+    let mut sender = service.house.logged_in(Protocol::Smtp).await;
+    let begun = Instant::now();
+    service.process.signal(Signal::TERM);
+    for program in &mut early {
+        program.client.expect(["* BYE", "-ERR", "421 4.3.2"][program.protocol as usize]).await;
+        assert_eq!(program.client.rest().await, b"");
+    }
+    idle.client.expect("* BYE").await;
+    assert_eq!(idle.client.rest().await, b"");
+    sender.client.expect("421 4.3.2").await;
+    assert_eq!(sender.client.rest().await, b"");
+    let ended = service.process.end();
+    assert_eq!(ended.code, Some(0), "{}", ended.err);
+    assert!(begun.elapsed() < Duration::from_secs(5), "{:?}", begun.elapsed());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_mail_that_is_being_sent_arrives() {
+    let service = Service::with(|config| config).await;
+    let port = service.house.port(Protocol::Imap, Security::Clear);
+    let mut sender = service.house.logged_in(Protocol::Smtp).await;
+    for (command, reply) in [("MAIL FROM:<>", "250"), (&*format!("RCPT TO:<{BEN}>"), "250"), ("DATA", "354")] {
+        sender.client.say(command).await;
+        sender.client.expect(reply).await;
+    }
+    let message = stuffed(b"Subject: late\r\n\r\nHalf of it was sent when the stop came.\r\n");
+    let (first, second) = message.split_at(20);
+    sender.client.send(first).await;
+    service.process.signal(Signal::TERM);
+    closed(port).await;
+    // Longer than an idle session is given.
+    tokio::time::sleep(Duration::from_millis(1500)).await;
+    sender.client.send(second).await;
+    sender.client.expect("250").await;
+    sender.client.expect("421").await;
+    let provider = &service.house.provider;
+    assert_eq!(provider.mailbox(BEN).len(), 1);
+    assert_eq!(service.process.end().code, Some(0));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_second_signal_does_not_wait() {
+    let service = Service::with(|config| config).await;
+    let port = service.house.port(Protocol::Imap, Security::Clear);
+    let mut sender = service.house.logged_in(Protocol::Smtp).await;
+    // A command without an end is under way for as long as it may be.
+    sender.client.send(b"NOO").await;
+    let begun = Instant::now();
+    service.process.signal(Signal::TERM);
+    closed(port).await;
+    service.process.signal(Signal::INT);
+    let ended = service.process.end();
+    assert!(ended.code == Some(0) && ended.err.contains("stopped without waiting"), "{}", ended.err);
+    assert!(begun.elapsed() < Duration::from_secs(5), "{:?}", begun.elapsed());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_refresh_that_is_under_way_ends_and_is_stored() {
+    let mut service = Service::with(|config| config).await;
+    let before = service.house.state().await["token_expires"].clone();
+    service.house.provider.revoke_access_tokens();
+    service.house.provider.change(|settings| {
+        settings.token_endpoint = TokenEndpoint::Delay(Duration::from_secs(2));
+    });
+    let mut program = service.house.program(Protocol::Imap, Security::Clear).await;
+    program.client.say(&format!("a LOGIN {ANN} {}", service.house.password)).await;
+    let provider = &service.house.provider;
+    until("the refresh to begin", async || provider.token_requests("refresh_token") == 1).await;
+    service.process.signal(Signal::TERM);
+    program.client.expect("a NO [UNAVAILABLE]").await;
+    program.client.expect("* BYE").await;
+    let (house, ended) = (service.house, service.process.end());
+    assert!(ended.code == Some(0) && ended.err.contains("stopped"), "{}", ended.err);
+    service = Service::start(house, Default::default()).await;
+    assert_ne!(service.house.state().await["token_expires"], before);
+}
