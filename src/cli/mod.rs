@@ -3,6 +3,7 @@
 mod authorize;
 mod backup;
 mod check;
+mod completions;
 mod forget;
 mod hand;
 mod order;
@@ -17,7 +18,8 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
 
-use clap::{Args, Parser, Subcommand};
+use clap::{Args, CommandFactory as _, Parser, Subcommand};
+use clap_complete::Shell;
 
 use crate::config::Config;
 use crate::exit::{Exit, Failed};
@@ -99,6 +101,11 @@ enum Command {
         /// The account's address
         address: String,
     },
+    /// Print the script that completes command lines, for a shell to run
+    Completions {
+        /// The shell
+        shell: Shell,
+    },
 }
 
 #[derive(Subcommand)]
@@ -170,6 +177,11 @@ pub fn understands(arguments: impl IntoIterator<Item = OsString>) -> bool {
     Arguments::try_parse_from(arguments).is_ok()
 }
 
+/// All commands with their arguments: for completions, and for those who write documentation.
+pub fn command() -> clap::Command {
+    Arguments::command()
+}
+
 /// Runs a command line to its end.
 pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
     // Everything that is made from here on is for this user alone.
@@ -204,26 +216,27 @@ fn fail(failed: &Failed) -> ExitCode {
 
 async fn dispatch(arguments: Arguments, sockets: Sockets) -> Result<(), Failed> {
     let Arguments { config: file, authorize, options, command } = arguments;
-    let config = load(file.as_deref())?;
+    let config = || load(file.as_deref());
     let command = match (authorize, command) {
         (Some(address), None) => Some(Command::Authorize { address, options }),
         (Some(_), Some(_)) => return Err(Failed::new(Exit::Usage, "--authorize is a command of its own")),
         (None, command) => command,
     };
     match command {
-        None => serve::run(config, file.as_deref(), sockets).await,
-        Some(Command::Authorize { address, options }) => authorize::run(&config, &address, options).await,
-        Some(Command::Password(command)) => password::run(&config, command).await,
-        Some(Command::Forget { address }) => forget::run(&config, &address).await,
-        Some(Command::Status { exit_code: true, .. }) => status::judge(&config).await,
-        Some(Command::Status { json, .. }) => status::run(&config, json).await,
-        Some(Command::Reload) => order::reload(&config).await,
-        Some(Command::Log { filter }) => order::log(&config, filter).await,
-        Some(Command::Metrics) => order::metrics(&config).await,
-        Some(Command::Backup { file }) => backup::backup(&config, &file).await,
-        Some(Command::Restore { file, force }) => backup::restore(&config, &file, force).await,
-        Some(Command::Check) => check::run(&config),
-        Some(Command::Test { address }) => test::run(&config, &address).await,
+        None => serve::run(config()?, file.as_deref(), sockets).await,
+        Some(Command::Authorize { address, options }) => authorize::run(&config()?, &address, options).await,
+        Some(Command::Password(command)) => password::run(&config()?, command).await,
+        Some(Command::Forget { address }) => forget::run(&config()?, &address).await,
+        Some(Command::Status { exit_code: true, .. }) => status::judge(&config()?).await,
+        Some(Command::Status { json, .. }) => status::run(&config()?, json).await,
+        Some(Command::Reload) => order::reload(&config()?).await,
+        Some(Command::Log { filter }) => order::log(&config()?, filter).await,
+        Some(Command::Metrics) => order::metrics(&config()?).await,
+        Some(Command::Backup { file }) => backup::backup(&config()?, &file).await,
+        Some(Command::Restore { file, force }) => backup::restore(&config()?, &file, force).await,
+        Some(Command::Check) => check::run(&config()?),
+        Some(Command::Test { address }) => test::run(&config()?, &address).await,
+        Some(Command::Completions { shell }) => completions::run(shell),
     }
 }
 
