@@ -32,6 +32,8 @@ pub enum Answer {
     Reset,
     /// Passes it on, and resets the connection instead of passing the answer back.
     Lose,
+    /// The same once; whatever comes next is passed on.
+    LoseOnce,
     /// Ends the connection before there is a request.
     HangUp,
 }
@@ -133,14 +135,24 @@ async fn serve(
     log: Arc<Mutex<Log>>,
     behind: u16,
 ) -> io::Result<()> {
-    let answer = answer.lock().unwrap().clone();
-    if matches!(answer, Answer::Reset | Answer::Lose) {
+    let answer = next(&answer);
+    if matches!(answer, Answer::Reset | Answer::Lose | Answer::LoseOnce) {
         SockRef::from(&socket).set_linger(Some(Duration::ZERO))?;
     }
     if let Some(acceptor) = acceptor {
         return converse(acceptor.accept(socket).await?, answer, &log, behind).await;
     }
     converse(socket, answer, &log, behind).await
+}
+
+/// What to do with this connection.
+fn next(answer: &Mutex<Answer>) -> Answer {
+    let mut answer = answer.lock().unwrap();
+    let this = answer.clone();
+    if matches!(this, Answer::LoseOnce) {
+        *answer = Answer::Pass;
+    }
+    this
 }
 
 async fn converse(
@@ -157,7 +169,7 @@ async fn converse(
     log.lock().unwrap().requests += 1;
     match answer {
         Answer::Pass => stream.write_all(&pass(&request, behind).await?).await?,
-        Answer::Lose => drop(pass(&request, behind).await?),
+        Answer::Lose | Answer::LoseOnce => drop(pass(&request, behind).await?),
         Answer::Bytes(bytes) => stream.write_all(&bytes).await?,
         Answer::Stall(bytes) => {
             stream.write_all(&bytes).await?;
