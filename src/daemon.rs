@@ -123,6 +123,7 @@ impl Daemon {
         if timeout(STOP, ended).await.is_err() {
             warn!("a session or a refresh did not end in time and is given up");
         }
+        self.control.broker.write_last().await;
     }
 
     /// Serves until something comes up.

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use postkey::control::Request;
 use postkey::protocol::{Protocol, Security};
 
-use crate::support::house::{ANN, House, LIFE, PATIENCE, accepted};
+use crate::support::house::{ANN, House, LIFE, PATIENCE, accepted, skip};
 use crate::support::tmpfs::Tmpfs;
 
 /// Since when the daemon says that it is not on stable storage.
@@ -40,6 +40,26 @@ async fn a_full_disk_costs_nothing_and_heals_without_a_login() {
     }
     assert!(emptied.elapsed() < Duration::from_secs(10), "{:?}", emptied.elapsed());
     house.restart().await;
+    assert!(accepted(Protocol::Imap, &house.try_login(Protocol::Imap).await), "the new token has been stored");
+}
+
+/// Space comes back, and postkey is stopped before its next try to write.
+#[tokio::test]
+async fn a_stop_writes_what_only_memory_has() {
+    let Some(disk) = Tmpfs::mount() else { return };
+    let state = format!("state_dir = {:?}", disk.path().join("state"));
+    let mut house = House::with(Security::Tls, |config| config.replace("state_dir = \"state\"", &state)).await;
+    disk.fill();
+    house.pass(LIFE);
+    assert!(accepted(Protocol::Imap, &house.try_login(Protocol::Imap).await));
+    // By now its tries are seconds apart.
+    for _ in 0..4 {
+        skip(Duration::from_secs(4)).await;
+        assert!(degraded(&house).await.is_some());
+    }
+    disk.empty();
+    house.stop().await;
+    house.start().await;
     assert!(accepted(Protocol::Imap, &house.try_login(Protocol::Imap).await), "the new token has been stored");
 }
 
