@@ -214,6 +214,9 @@ impl Needed<'_> {
             if !vault.damaged().is_empty() || vault.trouble().is_some() {
                 return Err(format!("{start} start: damaged {:?}, trouble {:?}", vault.damaged(), vault.trouble()));
             }
+            if vault.accounts().iter().any(|account| account.doubtful) {
+                return Err(format!("{start} start: it doubts what it has"));
+            }
             match refresh_token(&vault, ANN, self.password) {
                 Some(token) if self.allowed.contains(&&*token) => {}
                 None if !self.is_certain && vault.accounts().is_empty() => {}

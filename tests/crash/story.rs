@@ -142,8 +142,8 @@ impl Story {
         world.provider.revoke_access_tokens();
         let daemon = world.serve().await?;
         let status = world.status().await?;
-        if !status.damaged.is_empty() {
-            return Err(format!("damaged: {:?}", status.damaged));
+        if !status.damaged.is_empty() || status.accounts.iter().any(|account| account.doubtful) {
+            return Err(format!("damaged: {:?}; or doubtful: {:?}", status.damaged, status.accounts));
         }
         world.ben_logs_in(&daemon).await?;
         let is_known = status.accounts.iter().any(|account| account.address == ANN);

@@ -16,7 +16,7 @@ use crate::world::PATIENCE;
 /// A question mark lets a machine do without a call that it does not have.
 const CALLS: &str = "?openat,?mkdir,?flock,?write,?writev,?pwrite64,?fsync,?fdatasync,?sync_file_range,?ftruncate,?fallocate,\
                      ?rename,?renameat,?renameat2,?link,?linkat,?unlink,?unlinkat,?rmdir,?chmod,?fchmod,?bind,?listen,?connect,?accept4,\
-                     ?sendto,?sendmsg,?read,?pread64,?recvfrom,?recvmsg,?shutdown";
+                     ?sendto,?sendmsg,?read,?pread64,?getdents64,?recvfrom,?recvmsg,?shutdown";
 
 /// A place to strike: the call by its name, and its number among those of its name in the thread that first gets so far.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]

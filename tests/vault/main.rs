@@ -14,7 +14,7 @@ use postkey::clock::Moment;
 use postkey::secret::{Secret, Token};
 use postkey::token::{Life, TokenSet};
 use postkey::vault::password::Password;
-use postkey::vault::{Authorization, Vault};
+use postkey::vault::{Authorization, StoreError, Vault, VaultError};
 use tempfile::TempDir;
 
 pub const ANN: &str = "ann@example.test";
@@ -64,6 +64,17 @@ pub fn vault_of_three(state: &Path) -> Password {
     }
     vault.settle(ANN, NEWEST).unwrap();
     password
+}
+
+/// Opens a vault that was open just now. A process that another test begins meanwhile holds a copy of its lock for a moment,
+/// until it is another program.
+pub fn reopen(state: &Path) -> Vault {
+    loop {
+        match Vault::open(state) {
+            Err(VaultError::Store(StoreError::InUse(_))) => std::thread::yield_now(),
+            opened => return opened.unwrap_or_else(|error| panic!("{}: {error}", state.display())),
+        }
+    }
 }
 
 /// The refresh token that the password takes out, if any.
