@@ -3,6 +3,7 @@
 use std::cell::Cell;
 use std::sync::Once;
 
+use postkey::control::{Reply, Request};
 use postkey::protocol::{Protocol, Security};
 use tokio::io::AsyncReadExt;
 use tracing::span::Id;
@@ -10,7 +11,7 @@ use tracing_subscriber::layer::{Context, Layer, SubscriberExt};
 use tracing_subscriber::registry::Registry;
 
 use crate::relay::pair;
-use crate::support::house::{House, PATIENCE};
+use crate::support::house::{House, PATIENCE, until};
 
 thread_local! {
     /// Whether the next session that is polled on this thread panics. A test has all its sessions on its own thread.
@@ -58,6 +59,14 @@ async fn a_panic_ends_its_session_and_no_other() {
         }
         lives.prove().await;
         house.logged_in(protocol).await.prove().await;
+        drop(lives);
+        let (open, ended) = (format!("postkey_sessions{{protocol=\"{protocol}\"}} 0"), protocol as usize * 2 + 2);
+        let ended = format!("postkey_defects_total {ended}");
+        until("none is counted as open, and each defect", async || {
+            let Reply::Metrics(text) = house.command(&Request::Metrics).await else { panic!("no metrics") };
+            [&open, &ended].iter().all(|line| text.lines().any(|other| other == **line))
+        })
+        .await;
     }
 }
 

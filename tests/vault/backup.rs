@@ -5,7 +5,7 @@ use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
-use postkey::vault::{Restored, Vault};
+use postkey::vault::Restored;
 
 use crate::{ADDRESSES, ANN, BEN, EVE, NEWEST, assert_newest, folder, refresh_token, reopen, tokens, vault_of_three};
 
