@@ -293,6 +293,10 @@ impl Broker {
             address: address.to_owned(),
             user: configured.and_then(|account| account.user.clone()).unwrap_or_else(|| address.to_owned()),
             client_id,
+            endpoints: match &record.discovered {
+                Some(discovered) => reach.provider.endpoints.or(&discovered.endpoints),
+                None => reach.provider.endpoints.clone(),
+            },
             reach,
             tokens,
             heard: Mutex::default(),

@@ -9,6 +9,7 @@ use tokio::time::Instant;
 use super::patience::Refreshes;
 use super::{Reach, lock};
 use crate::clock::Moment;
+use crate::config::provider::Endpoints;
 use crate::protocol::Protocol;
 use crate::secret::Secret;
 use crate::token::TokenSet;
@@ -26,6 +27,8 @@ pub struct Account {
     /// The mailbox at the provider.
     pub(super) user: String,
     pub(super) client_id: String,
+    /// Its authorization server's endpoints.
+    pub endpoints: Endpoints,
     pub(super) tokens: Arc<Tokens>,
     /// What the provider's servers were heard to offer, and when.
     pub(super) heard: Mutex<HashMap<Protocol, (Instant, Capabilities)>>,

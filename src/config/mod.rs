@@ -37,6 +37,8 @@ pub struct Config {
     pub log_file: Option<PathBuf>,
     /// Where metrics and health are served over HTTP, if anywhere: an address on loopback.
     pub metrics: Option<SocketAddr>,
+    /// The page that the browser shows at the end of an authorization, HTML, if not postkey's own.
+    pub finish_page: Option<PathBuf>,
     /// The local ports, at least one.
     pub listeners: Vec<Listener>,
     /// All known providers by name: those that are compiled in, and the file's changes and additions.
@@ -139,6 +141,10 @@ pub struct Account {
     pub provider: Option<String>,
     /// The mailbox to open at the provider, where it is not the address.
     pub user: Option<String>,
+    /// Who signs in for it, where it is not the address.
+    pub signs_in: Option<String>,
+    /// Parameters of its authorization request, beside its provider's or in place of them.
+    pub authorization_parameters: BTreeMap<String, String>,
     /// The client registration to use for this account alone.
     pub client_id: Option<String>,
     /// Its secret.

@@ -1,6 +1,7 @@
 //! A provider: its authorization server and its mail servers.
 
 use std::collections::BTreeMap;
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -34,6 +35,8 @@ pub struct Provider {
     pub client_secret_file: Option<PathBuf>,
     /// Where the browser returns to; without a port any free one is used (RFC 8252 section 7.3).
     pub redirect_uri: Url,
+    /// Where to wait for the browser, if not at the redirect URI itself: that may lead to a tunnel, or into a container.
+    pub redirect_listen: Option<SocketAddr>,
     /// The mechanisms to use, the best first.
     pub mechanisms: Vec<Mechanism>,
     /// The certificate authorities to trust instead of the system's.
@@ -85,6 +88,12 @@ pub struct Endpoints {
 }
 
 impl Endpoints {
+    /// Those that are known.
+    pub fn all(&self) -> impl Iterator<Item = &Url> {
+        let Self { authorization, token, device_authorization, revocation, registration, userinfo, jwks } = self;
+        [authorization, token, device_authorization, revocation, registration, userinfo, jwks].into_iter().flatten()
+    }
+
     /// These, and where they lack one that of `other`.
     pub fn or(&self, other: &Self) -> Self {
         let first = |one: &Option<Url>, other: &Option<Url>| one.as_ref().or(other.as_ref()).cloned();
@@ -109,4 +118,16 @@ pub struct Server {
     pub port: u16,
     /// [`Security::Tls`] or [`Security::StartTls`].
     pub security: Security,
+}
+
+/// What authorizing an account has found out about its authorization server, and is needed from then on.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Discovered {
+    /// The server's issuer identifier.
+    pub issuer: String,
+    /// The endpoints of its metadata.
+    pub endpoints: Endpoints,
+    /// Whether the account's client is one that postkey has registered itself, as a public one and for the provider's usual
+    /// redirect URI: other accounts can use it, too.
+    pub is_registered: bool,
 }

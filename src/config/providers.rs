@@ -1,6 +1,7 @@
 //! The providers: the table that is compiled in, and `[provider.NAME]`.
 
 use std::collections::BTreeMap;
+use std::net::SocketAddr;
 use std::path::Path;
 use std::time::Duration;
 
@@ -85,6 +86,10 @@ fn provider(name: &str, mut section: Section<'_>, base: Option<&Provider>, other
         redirect_uri: endpoints::redirect_uri(&mut section)
             .or_else(|| Some(base?.redirect_uri.clone()))
             .unwrap_or_else(on_loopback),
+        redirect_listen: section
+            .get("redirect_listen")
+            .and_then(|value| value.parse(socket))
+            .or_else(|| base?.redirect_listen),
         mechanisms: mechanisms(&mut section)
             .or_else(|| Some(base?.mechanisms.clone()))
             .unwrap_or_else(|| vec![Mechanism::OAuthBearer, Mechanism::XOAuth2]),
@@ -99,6 +104,10 @@ fn provider(name: &str, mut section: Section<'_>, base: Option<&Provider>, other
     secret_has_client(&mut section, provider.client_id.is_some());
     section.finish();
     provider
+}
+
+fn socket(text: &str) -> Result<SocketAddr, String> {
+    text.parse().map_err(|_| "must be an IP address and a port, such as \"127.0.0.1:8090\"".to_owned())
 }
 
 fn flag(section: &mut Section<'_>, key: &'static str) -> Option<bool> {
@@ -175,7 +184,8 @@ fn mechanisms(section: &mut Section<'_>) -> Option<Vec<Mechanism>> {
     Some(section.get("mechanisms")?.list().iter().filter_map(|value| value.choice(&choices)).collect())
 }
 
-fn parameters(section: &mut Section<'_>) -> Option<BTreeMap<String, String>> {
+/// What an authorization request has beside the standard parameters.
+pub fn parameters(section: &mut Section<'_>) -> Option<BTreeMap<String, String>> {
     let mut parameters = BTreeMap::new();
     for (name, value) in section.get("authorization_parameters")?.section()?.named() {
         if OWN_PARAMETERS.contains(&name) {

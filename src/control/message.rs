@@ -1,5 +1,6 @@
 //! What commands and the one who holds the vault say to each other.
 
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
 
 use base64::Engine as _;
@@ -9,6 +10,7 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use zeroize::Zeroizing;
 
 use crate::clock::Moment;
+use crate::config::provider::Discovered;
 use crate::exit::{Exit, Failed};
 use crate::protocol::{Protocol, Security};
 use crate::secret::{Secret, Token};
@@ -82,6 +84,8 @@ pub struct Authorized {
     provider: String,
     client_id: Option<String>,
     client_secret: Option<Carried>,
+    #[serde(default)]
+    discovered: Option<Discovered>,
     access: Carried,
     refresh: Option<Carried>,
     life: Life,
@@ -124,6 +128,9 @@ pub struct Status {
     pub damaged: Vec<String>,
     /// Since when, and why, the newest records are not on stable storage, if so.
     pub degraded: Option<Trouble>,
+    /// The client ids by which postkey has registered itself, by issuer: the next account there uses the same.
+    #[serde(default)]
+    pub registered: BTreeMap<String, String>,
 }
 
 /// An open port.
@@ -213,12 +220,13 @@ impl Authorized {
     /// Packs an authorization.
     pub fn new(authorization: &Authorization, first: Option<(String, &Password)>) -> Self {
         let token = |token: &Token| Carried(Secret::new(token.expose().as_bytes().to_vec()));
-        let Authorization { address, provider, client_id, client_secret, tokens } = authorization;
+        let Authorization { address, provider, client_id, client_secret, discovered, tokens } = authorization;
         Self {
             address: address.clone(),
             provider: provider.clone(),
             client_id: client_id.clone(),
             client_secret: client_secret.clone().map(Carried),
+            discovered: discovered.clone(),
             access: token(&tokens.access),
             refresh: tokens.refresh.as_ref().map(token),
             life: tokens.life,
@@ -240,6 +248,7 @@ impl Authorized {
             provider: self.provider,
             client_id: self.client_id,
             client_secret: self.client_secret.map(|carried| carried.0),
+            discovered: self.discovered,
             tokens,
         };
         Some((authorization, self.first.map(|(name, carried)| (name, Password::read(carried.0.expose())))))

@@ -1,10 +1,14 @@
 //! Requests to a token endpoint, and what their outcome means.
 
 pub mod authorization_code;
+pub mod discovery;
 mod http;
+pub mod id_token;
 pub mod identity;
+mod keys;
 pub mod refresh;
 mod response;
+pub mod self_registration;
 
 use std::path::Path;
 use std::time::Duration;

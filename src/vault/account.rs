@@ -11,6 +11,7 @@ use super::record::{FORMAT, Record};
 use super::seal::{self, AccountKey, Damaged, Derived, Sealed, Wrapped};
 use super::{Authorization, VaultError, text};
 use crate::clock::Moment;
+use crate::config::provider::Discovered;
 use crate::secret::{Secret, Token};
 use crate::token::{Life, TokenSet};
 
@@ -36,6 +37,10 @@ pub struct Account {
     pub provider: String,
     /// The client registration that the authorization was given to, where the configuration has none.
     pub client_id: Option<String>,
+    /// What was found out about the authorization server, where the configuration does not say all: tokens have to be
+    /// refreshed while its metadata cannot be reached.
+    #[serde(default)]
+    pub discovered: Option<Discovered>,
     /// When a person last gave the authorization.
     pub authorized: Moment,
     /// Why a person has to give it anew, if so.
@@ -130,6 +135,7 @@ impl Account {
             address: address.clone(),
             provider: String::new(),
             client_id: None,
+            discovered: None,
             authorized: now,
             ended: None,
             slots: Vec::new(),
@@ -173,6 +179,7 @@ impl Account {
     pub(super) fn authorize(&mut self, authorization: &Authorization, now: Moment) -> Result<(), VaultError> {
         self.provider.clone_from(&authorization.provider);
         self.client_id.clone_from(&authorization.client_id);
+        self.discovered.clone_from(&authorization.discovered);
         self.authorized = now;
         self.ended = None;
         self.client_secret = match &authorization.client_secret {
@@ -308,6 +315,7 @@ mod tests {
             provider: "test".into(),
             client_id: None,
             client_secret: None,
+            discovered: None,
             tokens: tokens("1"),
         };
         let mut account = Account::begin(&authorization, Some(("main", &password)), 0, NOW).unwrap();

@@ -27,6 +27,7 @@ use tokio::sync::Notify;
 use tokio::time::Instant;
 
 use crate::clock::Moment;
+use crate::config::provider::Discovered;
 use crate::protocol::Protocol;
 use crate::secret::Secret;
 use crate::token::TokenSet;
@@ -53,6 +54,8 @@ pub struct Authorization {
     pub client_id: Option<String>,
     /// And its secret.
     pub client_secret: Option<Secret>,
+    /// What was found out about the authorization server, where the configuration does not say all.
+    pub discovered: Option<Discovered>,
     /// The tokens.
     pub tokens: TokenSet,
 }

@@ -173,7 +173,7 @@ impl House {
             scope: String::new(),
         };
         let (address, provider) = (address.to_owned(), "own".to_owned());
-        Authorization { address, provider, client_id: None, client_secret: None, tokens }
+        Authorization { address, provider, client_id: None, client_secret: None, discovered: None, tokens }
     }
 
     /// Has the running postkey take a new grant, with which it logs in to each of the provider's servers at once.
