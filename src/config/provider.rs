@@ -8,6 +8,8 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 use url::Url;
 
+use super::client::Client;
+use super::flow::Flow;
 use crate::protocol::{Mechanism, Protocol, Security};
 
 /// All that is known of a provider.
@@ -19,6 +21,8 @@ pub struct Provider {
     pub domains: Vec<String>,
     /// The mail exchangers of domains that it hosts, lower case; `*.example.test` is every name below that one.
     pub mx: Vec<String>,
+    /// How its accounts get their tokens.
+    pub flow: Flow,
     /// What `iss` in the authorization response has to be (RFC 9207), where it is known; and where its metadata are
     /// (RFC 8414).
     pub issuer: Option<String>,
@@ -30,9 +34,7 @@ pub struct Provider {
     /// Parameters of the authorization request beside the standard ones.
     pub authorization_parameters: BTreeMap<String, String>,
     /// The client registration, where one is configured for all accounts.
-    pub client_id: Option<String>,
-    /// Its secret, where there is one.
-    pub client_secret_file: Option<PathBuf>,
+    pub client: Option<Client>,
     /// Where the browser returns to; without a port any free one is used (RFC 8252 section 7.3).
     pub redirect_uri: Url,
     /// Where to wait for the browser, if not at the redirect URI itself: that may lead to a tunnel, or into a container.
@@ -64,6 +66,14 @@ impl Provider {
         let country = ending.strip_prefix("co.").or_else(|| ending.strip_prefix("com."));
         let is_ending = country.map_or(!ending.contains('.'), |country| country.len() == 2);
         is_ending && self.domains.iter().any(|own| own.strip_suffix(".*") == Some(name))
+    }
+
+    /// Whether this host, in lower case, takes the mail of domains that the provider hosts.
+    pub fn has_exchanger(&self, host: &str) -> bool {
+        self.mx.iter().any(|own| match own.strip_prefix('*') {
+            Some(ending) => host.len() > ending.len() && host.ends_with(ending),
+            None => host == own,
+        })
     }
 }
 

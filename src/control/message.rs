@@ -10,13 +10,14 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use zeroize::Zeroizing;
 
 use crate::clock::Moment;
+use crate::config::flow::Flow;
 use crate::config::provider::Discovered;
 use crate::exit::{Exit, Failed};
 use crate::protocol::{Protocol, Security};
 use crate::secret::{Secret, Token};
 use crate::token::{Life, TokenSet};
 use crate::vault::password::Password;
-use crate::vault::{Authorization, Restored, Trouble};
+use crate::vault::{Authorization, Restored, Secrets, Trouble};
 
 /// What a command asks for.
 #[derive(Serialize, Deserialize)]
@@ -82,8 +83,10 @@ pub enum Request {
 pub struct Authorized {
     address: String,
     provider: String,
+    flow: Flow,
     client_id: Option<String>,
     client_secret: Option<Carried>,
+    password: Option<Carried>,
     #[serde(default)]
     discovered: Option<Discovered>,
     access: Carried,
@@ -220,12 +223,14 @@ impl Authorized {
     /// Packs an authorization.
     pub fn new(authorization: &Authorization, first: Option<(String, &Password)>) -> Self {
         let token = |token: &Token| Carried(Secret::new(token.expose().as_bytes().to_vec()));
-        let Authorization { address, provider, client_id, client_secret, discovered, tokens } = authorization;
+        let Authorization { address, provider, flow, client_id, secrets, discovered, tokens } = authorization;
         Self {
             address: address.clone(),
             provider: provider.clone(),
+            flow: *flow,
             client_id: client_id.clone(),
-            client_secret: client_secret.clone().map(Carried),
+            client_secret: secrets.client_secret.clone().map(Carried),
+            password: secrets.password.clone().map(Carried),
             discovered: discovered.clone(),
             access: token(&tokens.access),
             refresh: tokens.refresh.as_ref().map(token),
@@ -246,8 +251,12 @@ impl Authorized {
         let authorization = Authorization {
             address: self.address,
             provider: self.provider,
+            flow: self.flow,
             client_id: self.client_id,
-            client_secret: self.client_secret.map(|carried| carried.0),
+            secrets: Secrets {
+                client_secret: self.client_secret.map(|carried| carried.0),
+                password: self.password.map(|carried| carried.0),
+            },
             discovered: self.discovered,
             tokens,
         };

@@ -118,6 +118,7 @@ mod tests {
     use ring::rand::SystemRandom;
     use ring::signature::{
         ECDSA_P256_SHA256_FIXED_SIGNING, EcdsaKeyPair, KeyPair as _, RSA_PKCS1_SHA256, RSA_PSS_SHA256, RsaKeyPair,
+        RsaPublicKeyComponents,
     };
     use serde_json::json;
 
@@ -153,9 +154,7 @@ mod tests {
 
         fn keys(&self) -> Value {
             let (x, y) = self.curve.public_key().as_ref()[1..].split_at(32);
-            let rsa = self.rsa.public();
-            let (n, e) =
-                (rsa.modulus().big_endian_without_leading_zero(), rsa.exponent().big_endian_without_leading_zero());
+            let RsaPublicKeyComponents { n, e } = RsaPublicKeyComponents::<Vec<u8>>::from(self.rsa.public());
             json!({"keys": [
                 {"kty": "oct", "kid": "secret", "k": "c2VjcmV0"},
                 {"kty": "EC", "crv": "P-256", "kid": "curve", "use": "sig", "alg": "ES256", "x": encode(x), "y": encode(y)},

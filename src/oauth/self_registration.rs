@@ -6,6 +6,7 @@ use url::{Url, form_urlencoded};
 
 use super::response::ErrorBody;
 use super::{Failure, Http, trouble};
+use crate::config::flow::Flow;
 use crate::secret::Secret;
 use crate::wire::printable;
 
@@ -26,9 +27,10 @@ pub async fn register(
     http: &Http,
     endpoint: &Url,
     redirect_uri: &Url,
+    flow: Flow,
     scope: &[String],
 ) -> Result<Registered, Failure> {
-    let answer = http.post(endpoint, "application/json", request(redirect_uri, scope)).await;
+    let answer = http.post(endpoint, "application/json", request(redirect_uri, flow, scope)).await;
     let answer = answer.map_err(|error| Failure::Temporary(trouble(&error), error.to_string()))?;
     match answer.status().as_u16() {
         200 | 201 => read(answer.body()),
@@ -37,12 +39,16 @@ pub async fn register(
 }
 
 /// The client metadata of RFC 7591 section 2, as the profile for open public clients wants them.
-fn request(redirect_uri: &Url, scope: &[String]) -> Vec<u8> {
+fn request(redirect_uri: &Url, flow: Flow, scope: &[String]) -> Vec<u8> {
+    let grant = match flow {
+        Flow::DeviceCode => "urn:ietf:params:oauth:grant-type:device_code",
+        _ => "authorization_code",
+    };
     let metadata = json!({
         "client_name": "postkey",
         "redirect_uris": [redirect_uri],
         "application_type": "native",
-        "grant_types": ["authorization_code", "refresh_token"],
+        "grant_types": [grant, "refresh_token"],
         "response_types": ["code"],
         "token_endpoint_auth_method": "none",
         "scope": scope.join(" "),
