@@ -9,6 +9,8 @@ mod command_line;
 mod deadline;
 mod defects;
 mod goodbye;
+mod identity;
+mod introduction;
 mod login;
 mod pipelining;
 mod refusals;
