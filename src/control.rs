@@ -128,6 +128,7 @@ impl Control {
             provider: account.provider.clone(),
             state: if account.ended.is_some() { "ended" } else { "ready" }.to_owned(),
             reason: account.ended.as_ref().map(|ended| ended.why.clone()),
+            doubtful: account.doubtful,
             authorized: account.authorized,
             token_expires: account.life().expires,
             slots: account

@@ -26,6 +26,7 @@ pub async fn judge(config: &Config) -> Result<(), Failed> {
     let exit = match &status {
         Status { damaged, degraded, .. } if !damaged.is_empty() || degraded.is_some() => Exit::Io,
         Status { accounts, .. } if accounts.iter().any(|account| account.state == "ended") => Exit::NoPermission,
+        Status { accounts, .. } if accounts.iter().any(|account| account.doubtful) => Exit::Io,
         _ => {
             say(status.summary());
             return Ok(());
@@ -60,6 +61,12 @@ fn show_account(account: &AccountStatus) {
     say(format_args!("{address} ({provider}): {state}, authorized {authorized}, token until {token_expires}"));
     if let Some(reason) = &account.reason {
         say(format_args!("  {reason}; run `postkey authorize {address}`"));
+    }
+    if account.doubtful {
+        say(format_args!(
+            "  a file of the vault was damaged, and the copy that was left may be older; \
+             if logins fail, run `postkey authorize {address}`"
+        ));
     }
     let names: Vec<&str> = account.slots.iter().map(|slot| slot.name.as_str()).collect();
     say(format_args!("  app passwords: {}", names.join(", ")));

@@ -158,6 +158,8 @@ pub struct AccountStatus {
     pub state: String,
     /// Why it has ended.
     pub reason: Option<String>,
+    /// Whether its newest tokens may have been lost with a damaged record, and older ones are all that is left.
+    pub doubtful: bool,
     /// When a person last authorized it.
     pub authorized: Moment,
     /// When the access token expires; it is refreshed at the first login after that.
@@ -279,8 +281,14 @@ impl Status {
             0 => String::new(),
             _ => format!(" To be authorized by a person: {}.", needing.join(", ")),
         };
+        let doubtful: Vec<&str> =
+            self.accounts.iter().filter(|account| account.doubtful).map(|account| account.address.as_str()).collect();
+        let doubtful = match doubtful.len() {
+            0 => String::new(),
+            _ => format!(" Perhaps with older tokens than it had: {}.", doubtful.join(", ")),
+        };
         let degraded = self.degraded.as_ref().map_or("", |_| " The vault cannot be written to stable storage.");
-        format!("{count}{needing}{degraded}")
+        format!("{count}{needing}{doubtful}{degraded}")
     }
 }
 
