@@ -1,5 +1,6 @@
 //! The configuration: from the file's shape to something that can be relied on.
 
+pub mod endpoints;
 pub mod environment;
 mod file;
 mod listeners;
