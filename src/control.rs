@@ -23,7 +23,7 @@ use crate::secret::Secret;
 use crate::vault::VaultError;
 use crate::vault::password::Password;
 use crate::wire::Credentials;
-pub use message::{AccountStatus, Authorized, Carried, Listening, Probe, Reply, Request, SlotStatus, Status};
+pub use message::{AccountStatus, Authorized, Carried, FailureStatus, Listening, Probe, Reply, Request, Status};
 
 /// The longest request or reply, in bytes; the longest real one is a token set of a few KiB.
 const MOST: u64 = 256 * 1024;
@@ -123,18 +123,9 @@ impl Control {
     pub fn status(&self) -> Status {
         let vault = self.broker.vault();
         let listeners = self.listeners.lock().unwrap_or_else(PoisonError::into_inner).clone();
-        let accounts = vault.accounts().into_iter().map(|account| AccountStatus {
-            address: account.address.clone(),
-            provider: account.provider.clone(),
-            state: if account.ended.is_some() { "ended" } else { "ready" }.to_owned(),
-            reason: account.ended.as_ref().map(|ended| ended.why.clone()),
-            authorized: account.authorized,
-            token_expires: account.life().expires,
-            slots: account
-                .slots
-                .iter()
-                .map(|slot| SlotStatus { name: slot.name.clone(), created: slot.created })
-                .collect(),
+        let accounts = vault.accounts().into_iter().map(|account| {
+            let condition = self.broker.condition(&account);
+            AccountStatus::new(&account, condition)
         });
         Status { listeners, accounts: accounts.collect(), damaged: vault.damaged(), degraded: vault.trouble() }
     }
@@ -149,6 +140,7 @@ impl Control {
     async fn test(&self, address: &str, password: Secret) -> Result<Reply, Failed> {
         let credentials = Credentials { user: address.to_owned(), password };
         let account = self.broker.unlock(&credentials).await?;
+        self.broker.insist(&account).await;
         Ok(Reply::Tested(self.probe(&account).await))
     }
 

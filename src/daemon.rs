@@ -77,6 +77,8 @@ impl Daemon {
         let [owner, teller] = [(); 2].map(|()| Arc::clone(&broker));
         tasks.spawn(async move { owner.keep_stable().await });
         tasks.spawn(async move { teller.serve_notices().await });
+        tasks.spawn(Arc::clone(&broker).keep_alive());
+        tasks.spawn(Arc::clone(&broker).keep_told());
         let (control, orders) = Control::of_daemon(broker);
         let control = Arc::new(control);
         ports.put(places).await;

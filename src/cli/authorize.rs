@@ -302,7 +302,7 @@ fn no_endpoint() -> Failed {
 fn no_tokens(failure: &Failure) -> Failed {
     let exit = match failure {
         Failure::Temporary(..) => Exit::Temporary,
-        Failure::Ended(_) => Exit::NoPermission,
+        Failure::Ended(_) | Failure::Forbidden(_) => Exit::NoPermission,
         Failure::Misconfigured(_) => Exit::Config,
     };
     Failed::new(exit, format!("no tokens came: {failure}"))

@@ -1,6 +1,7 @@
 //! Requests to a token endpoint, and what their outcome means.
 
 pub mod authorization_code;
+mod errors;
 mod http;
 pub mod identity;
 pub mod refresh;
@@ -13,11 +14,13 @@ use oauth2::basic::{BasicRevocationErrorResponse, BasicTokenIntrospectionRespons
 use oauth2::{
     AuthType, ClientId, ClientSecret, EndpointNotSet, EndpointSet, RequestTokenError, StandardRevocableToken, TokenUrl,
 };
+use tracing::debug;
 use url::Url;
 use zeroize::Zeroizing;
 
 use crate::secret::Secret;
 use crate::wire::printable;
+use errors::{Class, Meaning};
 use http::HttpError;
 pub use http::{Http, HttpSetupError};
 use response::{ErrorBody, TokenBody};
@@ -29,6 +32,8 @@ pub enum Failure {
     Temporary(Trouble, String),
     /// The authorization has ended: a person has to give it anew.
     Ended(String),
+    /// An administrator at the provider has to allow or mend something.
+    Forbidden(String),
     /// The client registration or a setting is wrong: whoever set postkey up has to act.
     Misconfigured(String),
 }
@@ -52,6 +57,7 @@ impl Failure {
         match self {
             Self::Temporary(..) => "temporary",
             Self::Ended(_) => "ended",
+            Self::Forbidden(_) => "forbidden",
             Self::Misconfigured(_) => "misconfigured",
         }
     }
@@ -59,7 +65,7 @@ impl Failure {
 
 impl std::fmt::Display for Failure {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let (Self::Temporary(_, text) | Self::Ended(text) | Self::Misconfigured(text)) = self;
+        let (Self::Temporary(_, text) | Self::Ended(text) | Self::Forbidden(text) | Self::Misconfigured(text)) = self;
         f.write_str(text)
     }
 }
@@ -132,16 +138,17 @@ fn trouble(error: &HttpError) -> Trouble {
     }
 }
 
-/// RFC 6749 section 5.2 and its extensions, by who has to act.
+/// RFC 6749 section 5.2 and its extensions, by who has to act: a sentence for them, and then the server's own words.
 fn classify(body: &ErrorBody) -> Failure {
-    let text = format!("the authorization server says {}", body.words());
-    match body.error.as_str() {
-        "temporarily_unavailable" | "server_error" => Failure::Temporary(Trouble::Faulty, text),
-        "slow_down" => Failure::Temporary(Trouble::Lasting(None), text),
-        "invalid_grant" | "interaction_required" | "consent_required" | "login_required" | "access_denied" => {
-            Failure::Ended(text)
-        }
-        _ => Failure::Misconfigured(text),
+    let Meaning { class, sentence } = body.meaning();
+    debug!(correlation_id = body.correlation_id(), "the authorization server refuses");
+    let text = format!("{sentence} (the authorization server says {})", body.words());
+    match class {
+        Class::Passes => Failure::Temporary(Trouble::Faulty, text),
+        Class::BackOff(time) => Failure::Temporary(Trouble::Lasting(time), text),
+        Class::Person | Class::Flow => Failure::Ended(text),
+        Class::Administrator => Failure::Forbidden(text),
+        Class::Configuration => Failure::Misconfigured(text),
     }
 }
 
@@ -149,15 +156,27 @@ fn classify(body: &ErrorBody) -> Failure {
 mod tests {
     use super::*;
 
-    fn outcome(error: &str) -> Failure {
-        classify(&serde_json::from_value(serde_json::json!({ "error": error, "error_description": "x" })).unwrap())
+    fn outcome(body: serde_json::Value) -> Failure {
+        classify(&serde_json::from_value(body).unwrap())
     }
 
     #[test]
     fn who_has_to_act_depends_on_the_error() {
-        assert!(matches!(outcome("server_error"), Failure::Temporary(Trouble::Faulty, _)));
-        assert!(matches!(outcome("invalid_grant"), Failure::Ended(_)));
-        assert!(matches!(outcome("invalid_client"), Failure::Misconfigured(_)));
-        assert_eq!(outcome("invalid_grant").to_string(), "the authorization server says invalid_grant (x)");
+        let of = |error: &str| outcome(serde_json::json!({ "error": error, "error_description": "x" }));
+        assert!(matches!(of("server_error"), Failure::Temporary(Trouble::Faulty, _)));
+        assert!(matches!(of("slow_down"), Failure::Temporary(Trouble::Lasting(None), _)));
+        assert!(matches!(of("expired_token"), Failure::Ended(_)));
+        assert!(matches!(of("admin_policy_enforced"), Failure::Forbidden(_)));
+        assert!(matches!(of("invalid_client"), Failure::Misconfigured(_)));
+        let told =
+            "the authorization is not valid any more: sign in again (the authorization server says invalid_grant: x)";
+        assert_eq!(of("invalid_grant"), Failure::Ended(told.to_owned()));
+    }
+
+    #[test]
+    fn a_loop_is_left_alone_for_minutes() {
+        let looped = outcome(serde_json::json!({ "error": "invalid_grant", "error_codes": [50196] }));
+        let Failure::Temporary(Trouble::Lasting(Some(time)), _) = looped else { panic!("{looped:?}") };
+        assert!(time >= Duration::from_secs(300));
     }
 }
