@@ -5,11 +5,13 @@
 #[path = "../support/mod.rs"]
 mod support;
 
+mod alive;
 mod command_line;
 mod deadline;
 mod defects;
 mod goodbye;
 mod login;
+mod people;
 mod pipelining;
 mod refusals;
 mod relay;

@@ -139,6 +139,7 @@ async fn token(State(service): Shared, headers: HeaderMap, body: String) -> Resp
         TokenEndpoint::Status(status) => {
             return StatusCode::from_u16(status).expect("a test knows its statuses").into_response();
         }
+        TokenEndpoint::Refuse(body) => return no_store(StatusCode::BAD_REQUEST, body),
         TokenEndpoint::InvalidGrant => return refusal("invalid_grant", "a test wants it so"),
         TokenEndpoint::Html => return page(StatusCode::OK, "<p>Welcome to our hotel!</p>"),
         TokenEndpoint::LoseAnswer => {

@@ -70,6 +70,8 @@ pub enum TokenEndpoint {
     Delay(Duration),
     /// Answers with this status and an empty body.
     Status(u16),
+    /// Answers with status 400 and this body, and the grant stays as it was.
+    Refuse(serde_json::Value),
     /// Answers `invalid_grant`, and the grant stays as it was.
     InvalidGrant,
     /// Answers with a page and status 200, as a captive portal does.
