@@ -127,7 +127,17 @@ impl Control {
             let condition = self.broker.condition(&account);
             AccountStatus::new(&account, condition)
         });
-        Status { listeners, accounts: accounts.collect(), damaged: vault.damaged(), degraded: vault.trouble() }
+        let registered = vault.accounts().into_iter().filter_map(|account| {
+            let discovered = account.discovered.as_ref().filter(|discovered| discovered.is_registered)?;
+            Some((discovered.issuer.clone(), account.client_id.clone()?))
+        });
+        Status {
+            listeners,
+            accounts: accounts.collect(),
+            damaged: vault.damaged(),
+            degraded: vault.trouble(),
+            registered: registered.collect(),
+        }
     }
 
     async fn authorize(&self, authorized: Authorized) -> Result<Reply, Failed> {
