@@ -2,6 +2,7 @@
 
 mod account;
 mod attention;
+mod forget;
 mod measure;
 mod patience;
 mod reach;
@@ -34,6 +35,7 @@ use crate::vault::{self, Authorization, Unlocked, Vault, VaultError};
 use crate::wire::{Capabilities, Credentials, Reason, Refusal};
 pub use account::{Account, Held, Presence};
 use account::{Tokens, Wanted};
+pub use forget::Withdrawal;
 pub use reach::Reach;
 pub use upkeep::Condition;
 

@@ -87,12 +87,7 @@ impl Control {
                 self.broker.withdraw(&address);
                 done.map(|()| Reply::Done)
             }
-            Request::Forget { address } => {
-                let (vault, of) = (Arc::clone(self.broker.vault()), address.clone());
-                let done = off_thread(move || vault.forget(&of)).await;
-                self.broker.forget(&address);
-                done.map(|()| Reply::Done)
-            }
+            Request::Forget { address, password } => self.forget(&address, password.map(|carried| carried.0)).await,
             Request::Export { address } => {
                 let vault = Arc::clone(self.broker.vault());
                 let record = off_thread(move || vault.export(&address)).await?;
@@ -145,6 +140,15 @@ impl Control {
             authorized.open().ok_or_else(|| Failed::new(Exit::Data, "the tokens are not usable"))?;
         let account = self.broker.authorize(authorization, first).await?;
         Ok(Reply::Tested(self.probe(&account).await))
+    }
+
+    /// A wrong password stops it: whoever gives one wants the authorization withdrawn.
+    async fn forget(&self, address: &str, password: Option<Secret>) -> Result<Reply, Failed> {
+        let opened = match password {
+            Some(password) => Some(self.broker.unlock(&Credentials { user: address.to_owned(), password }).await?),
+            None => None,
+        };
+        self.broker.forget_account(address, opened).await.map(Reply::Forgotten)
     }
 
     async fn test(&self, address: &str, password: Secret) -> Result<Reply, Failed> {

@@ -93,12 +93,14 @@ impl Refreshes {
         (self.failure, self.in_a_row) = (None, 0);
     }
 
-    /// Those who ask next get the same refusal, for a while.
-    pub(super) fn failed(&mut self, failure: &Failure, refusal: Refusal, config: Arc<Config>) {
+    /// Those who ask next get the same refusal, for a while. `asked_with` is the configuration with which the server was
+    /// asked; what has failed before that, a secret that could not be read for one, may be tried again soon.
+    pub(super) fn failed(&mut self, failure: &Failure, refusal: Refusal, asked_with: Option<Arc<Config>>) {
         self.in_a_row = self.in_a_row.saturating_add(1);
+        let until = |time| Stands::Until(Instant::now() + time);
         let stands = match failure {
-            Failure::Temporary(trouble, _) => Stands::Until(Instant::now() + stands(*trouble, self.in_a_row)),
-            Failure::Misconfigured(_) | Failure::Forbidden(_) => Stands::With(config),
+            Failure::Temporary(trouble, _) => until(stands(*trouble, self.in_a_row)),
+            Failure::Misconfigured(_) | Failure::Forbidden(_) => asked_with.map_or(until(LONGEST), Stands::With),
             Failure::Ended(_) => Stands::InVault,
         };
         self.failure = Some((stands, refusal));

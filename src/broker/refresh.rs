@@ -53,9 +53,9 @@ impl Broker {
         }
         let (held, config) = (account.held(), self.config());
         debug!(account = account.address, forced, "refreshing the access token");
-        let result = match self.registration(account, &held).await {
-            Ok(registration) => self.request(account, &registration, &held, forced).await,
-            Err(failure) => Err(failure),
+        let (result, was_asked) = match self.registration(account, &held).await {
+            Ok(registration) => (self.request(account, &registration, &held, forced).await, true),
+            Err(failure) => (Err(failure), false),
         };
         refreshes.ended(forced);
         self.metrics.refresh(result.as_ref().map_or_else(Failure::name, |_| "ok"));
@@ -69,7 +69,7 @@ impl Broker {
             }
             Err(failure) => {
                 let refusal = self.failed(account, held.generation, &failure).await;
-                refreshes.failed(&failure, refusal.clone(), config);
+                refreshes.failed(&failure, refusal.clone(), was_asked.then_some(config));
                 Err(refusal)
             }
         }
@@ -161,7 +161,7 @@ impl Broker {
     }
 
     /// The client as it is now, its secret read anew.
-    async fn registration(&self, account: &Account, held: &Held) -> Result<Registration, Failure> {
+    pub(super) async fn registration(&self, account: &Account, held: &Held) -> Result<Registration, Failure> {
         let nobody = || Client { id: String::new(), authentication: ClientAuthentication::None };
         let mut client = account.client.clone().unwrap_or_else(nobody);
         if let Some(secret) = &held.secrets.client_secret {

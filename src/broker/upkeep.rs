@@ -15,6 +15,7 @@ use super::patience::shortened;
 use super::{Broker, lock};
 use crate::clock::Moment;
 use crate::config::Config;
+use crate::config::flow::Flow;
 use crate::protocol::Protocol;
 use crate::vault;
 
@@ -124,6 +125,10 @@ impl Broker {
 
     /// How long a refresh token of this account may lie idle, in seconds.
     fn idle_life(&self, record: &vault::Account) -> Option<u64> {
+        // The other grants ask anew; their tokens do not age.
+        if !matches!(record.flow, Flow::AuthorizationCode | Flow::DeviceCode) {
+            return None;
+        }
         let life = self.config().providers.get(&record.provider)?.refresh_token_life?;
         Some(life.as_secs())
     }

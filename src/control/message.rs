@@ -9,7 +9,7 @@ use serde::de::Error as _;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use zeroize::Zeroizing;
 
-use crate::broker::Condition;
+use crate::broker::{Condition, Withdrawal};
 use crate::clock::Moment;
 use crate::config::flow::Flow;
 use crate::config::provider::Discovered;
@@ -45,10 +45,12 @@ pub enum Request {
         /// Which slot.
         name: String,
     },
-    /// Remove an account.
+    /// Remove an account, and withdraw its authorization at the provider if that can be done.
     Forget {
         /// Which one.
         address: String,
+        /// One of its app passwords, to open its tokens; without it only what is open can be withdrawn.
+        password: Option<Carried>,
     },
     /// An account's record as it lies in the vault, sealed, for a backup.
     Export {
@@ -113,6 +115,8 @@ pub enum Reply {
     Tested(Vec<Probe>),
     /// To [`Request::Metrics`]: the text form of Prometheus.
     Metrics(String),
+    /// To [`Request::Forget`]: what became of the authorization at the provider.
+    Forgotten(Withdrawal),
     /// To [`Request::Export`].
     Exported(String),
     /// To [`Request::Restore`].
@@ -223,6 +227,11 @@ impl Reply {
     /// The answer to [`Request::Authorize`] and [`Request::Test`].
     pub fn tested(self) -> Result<Vec<Probe>, Failed> {
         if let Self::Tested(probes) = self { Ok(probes) } else { Err(Self::of_another_kind()) }
+    }
+
+    /// The answer to [`Request::Forget`].
+    pub fn forgotten(self) -> Result<Withdrawal, Failed> {
+        if let Self::Forgotten(withdrawal) = self { Ok(withdrawal) } else { Err(Self::of_another_kind()) }
     }
 
     /// The answer to [`Request::Export`].

@@ -12,6 +12,7 @@ mod keys;
 mod refresh;
 mod registration;
 mod response;
+pub mod revocation;
 pub mod self_registration;
 mod source;
 

@@ -9,6 +9,7 @@ mod alive;
 mod command_line;
 mod deadline;
 mod defects;
+mod forgetting;
 mod goodbye;
 mod login;
 mod people;
