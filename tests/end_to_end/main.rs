@@ -11,6 +11,8 @@ mod deadline;
 mod defects;
 mod forgetting;
 mod goodbye;
+mod identity;
+mod introduction;
 mod login;
 mod people;
 mod pipelining;
