@@ -26,7 +26,9 @@ pub struct Metrics {
     relayed: Family<Labels<2>, Counter>,
     defects: Counter,
     expiry: Family<[(&'static str, String); 1], Gauge>,
+    idle_end: Family<[(&'static str, String); 1], Gauge>,
     ended: Family<[(&'static str, String); 1], Gauge>,
+    needed: Family<[(&'static str, String); 1], Gauge>,
 }
 
 /// A step towards a provider's server.
@@ -46,8 +48,12 @@ pub struct Measured {
     pub address: String,
     /// Seconds until its access token expires; negative if that was in the past.
     pub left: i64,
+    /// Seconds until its refresh token ends unless it is used, where the provider has such a time.
+    pub idle_left: Option<i64>,
     /// Whether a person has to authorize it anew.
     pub ended: bool,
+    /// Whether nothing is asked for it any more until a person acts, in whatever way.
+    pub needed: bool,
 }
 
 /// A session that is under way. A panic ends it, too.
@@ -84,7 +90,9 @@ impl Default for Metrics {
             relayed: Family::default(),
             defects: Counter::default(),
             expiry: Family::default(),
+            idle_end: Family::default(),
             ended: Family::default(),
+            needed: Family::default(),
         };
         metrics.register();
         metrics
@@ -104,6 +112,10 @@ impl Metrics {
         registry.register("defects", "Sessions that were ended by a defect of postkey", self.defects.clone());
         let expiry = "Time until the account's access token expires; it is refreshed at the first login after that";
         registry.register_with_unit("token_expiry", expiry, Unit::Seconds, self.expiry.clone());
+        let idle = "Time until the account's refresh token ends unless it is used, where the provider has such a time";
+        registry.register_with_unit("refresh_token_expiry", idle, Unit::Seconds, self.idle_end.clone());
+        let needed = "1 if nothing is asked for the account until a person acts";
+        registry.register("account_needs_person", needed, self.needed.clone());
         registry.register("account_ended", "1 if a person has to authorize the account anew", self.ended.clone());
     }
 
@@ -139,10 +151,16 @@ impl Metrics {
         // An account that was forgotten is not shown any more.
         self.expiry.clear();
         self.ended.clear();
+        self.idle_end.clear();
+        self.needed.clear();
         for account in accounts {
             let label = [("account", account.address.clone())];
             self.expiry.get_or_create(&label).set(account.left);
             self.ended.get_or_create(&label).set(account.ended.into());
+            self.needed.get_or_create(&label).set(account.needed.into());
+            if let Some(left) = account.idle_left {
+                self.idle_end.get_or_create(&label).set(left);
+            }
         }
         let mut text = String::new();
         // A String takes everything.
@@ -163,7 +181,13 @@ mod tests {
         metrics.login(Protocol::Smtp, "credentials");
         metrics.refresh("ok");
         metrics.upstream(Protocol::Pop3, Step::Tls, Duration::from_millis(200));
-        let account = |address: &str| Measured { address: address.to_owned(), left: -5, ended: true };
+        let account = |address: &str| Measured {
+            address: address.to_owned(),
+            left: -5,
+            idle_left: Some(86400),
+            ended: true,
+            needed: true,
+        };
         let text = metrics.text(&[account("ann@example.test")]);
         for line in [
             "postkey_sessions{protocol=\"imap\"} 1",
@@ -173,7 +197,9 @@ mod tests {
             "postkey_upstream_seconds_bucket{le=\"0.3\",protocol=\"pop3\",step=\"tls\"} 1",
             "postkey_upstream_seconds_bucket{le=\"0.1\",protocol=\"pop3\",step=\"tls\"} 0",
             "postkey_token_expiry_seconds{account=\"ann@example.test\"} -5",
+            "postkey_refresh_token_expiry_seconds{account=\"ann@example.test\"} 86400",
             "postkey_account_ended{account=\"ann@example.test\"} 1",
+            "postkey_account_needs_person{account=\"ann@example.test\"} 1",
         ] {
             assert!(text.lines().any(|one| one == line), "{line} is not in\n{text}");
         }

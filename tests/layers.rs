@@ -7,7 +7,7 @@ use std::path::Path;
 const LAYERS: &[&[&str]] = &[
     &["clock", "exit", "protocol", "resolver", "secret", "stop"],
     &["config", "metrics", "token", "wire"],
-    &["downstream", "log", "net", "oauth", "upstream", "vault"],
+    &["downstream", "log", "net", "notify", "oauth", "upstream", "vault"],
     &["broker", "relay"],
     &["login"],
     &["control", "session", "web"],
@@ -32,6 +32,9 @@ const WORDS: &[(&str, &[&str])] = &[
     ("rpassword::", &["cli/terminal.rs"]),
     ("sd_notify", &["net/systemd.rs"]),
     ("listenfd", &["net/systemd.rs"]),
+    ("simple_dns", &["net/mx.rs"]),
+    ("resolv_conf", &["net/mx.rs"]),
+    ("ring::signature", &["oauth"]),
     ("tracing_journald", &["log.rs"]),
     ("prometheus_client", &["metrics.rs"]),
     ("SystemTime::now", &["clock.rs"]),
@@ -43,12 +46,14 @@ const WORDS: &[(&str, &[&str])] = &[
             "broker.rs",
             // takes what was typed, and shows a new password once
             "cli/authorize/browser.rs",
+            "cli/authorize/provider.rs",
             "cli/password.rs",
             "cli/terminal.rs",
             // carries them over a socket that is for its owner alone
             "control.rs",
             "control/message.rs",
-            // sends them to the token endpoint
+            // sends them to the authorization server
+            "oauth/http.rs",
             "oauth/refresh.rs",
             "oauth/registration.rs",
             // seals and opens

@@ -12,6 +12,7 @@ use super::seal::{self, AccountKey, Damaged, Derived, Sealed, Wrapped};
 use super::{Authorization, Secrets, VaultError, text};
 use crate::clock::Moment;
 use crate::config::flow::Flow;
+use crate::config::provider::Discovered;
 use crate::secret::{Secret, Token};
 use crate::token::{Life, TokenSet};
 
@@ -40,6 +41,10 @@ pub struct Account {
     pub flow: Flow,
     /// The client registration that the authorization was given to, where the configuration has none.
     pub client_id: Option<String>,
+    /// What was found out about the authorization server, where the configuration does not say all: tokens have to be
+    /// refreshed while its metadata cannot be reached.
+    #[serde(default)]
+    pub discovered: Option<Discovered>,
     /// When a person last gave the authorization.
     pub authorized: Moment,
     /// Why a person has to give it anew, if so.
@@ -141,6 +146,7 @@ impl Account {
             provider: String::new(),
             flow: Flow::default(),
             client_id: None,
+            discovered: None,
             authorized: now,
             ended: None,
             doubtful: false,
@@ -187,6 +193,7 @@ impl Account {
         self.provider.clone_from(&authorization.provider);
         self.flow = authorization.flow;
         self.client_id.clone_from(&authorization.client_id);
+        self.discovered.clone_from(&authorization.discovered);
         self.authorized = now;
         self.ended = None;
         let seal =
@@ -330,6 +337,7 @@ mod tests {
             flow: Flow::Password,
             client_id: None,
             secrets: Secrets { client_secret: None, password: Some(Secret::new(b"own".to_vec())) },
+            discovered: None,
             tokens: tokens("1"),
         };
         let mut account = Account::begin(&authorization, Some(("main", &password)), 0, NOW).unwrap();

@@ -28,6 +28,7 @@ use tokio::time::Instant;
 
 use crate::clock::Moment;
 use crate::config::flow::Flow;
+use crate::config::provider::Discovered;
 use crate::protocol::Protocol;
 use crate::secret::Secret;
 use crate::token::TokenSet;
@@ -56,6 +57,8 @@ pub struct Authorization {
     pub client_id: Option<String>,
     /// What is to be kept beside the tokens.
     pub secrets: Secrets,
+    /// What was found out about the authorization server, where the configuration does not say all.
+    pub discovered: Option<Discovered>,
     /// The tokens.
     pub tokens: TokenSet,
 }
@@ -214,6 +217,8 @@ impl Vault {
         self.change(address, |account| {
             account.check_current(before)?;
             account.put_tokens(tokens)?;
+            // A refresh that a person has insisted on shows that the authorization stands after all.
+            account.ended = None;
             Ok(account.generation())
         })
     }

@@ -44,6 +44,7 @@ pub fn authorization(address: &str, generation: u64) -> Authorization {
         flow: Flow::AuthorizationCode,
         client_id: Some("a-client".into()),
         secrets: Secrets { client_secret: Some(Secret::new(b"client-secret".to_vec())), password: None },
+        discovered: None,
         tokens: tokens(address, generation),
     }
 }
