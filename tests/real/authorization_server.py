@@ -60,8 +60,8 @@ class AuthorizationServer:
         return self._admin("GET", "counts")
 
     def authorized(self):
-        """The addresses of which a refresh token is alive."""
-        return set(self._admin("GET", "authorized"))
+        """The address of each refresh token that is alive."""
+        return self._admin("GET", "authorized")
 
     def secrets(self):
         """Every token, code and code verifier that the token endpoint has seen, and the client secrets."""
