@@ -45,6 +45,8 @@ pub struct Config {
     pub log_file: Option<PathBuf>,
     /// Where metrics and health are served over HTTP, if anywhere: an address on loopback.
     pub metrics: Option<SocketAddr>,
+    /// The program, and its arguments, that tells a person; empty where there is none.
+    pub notify_command: Vec<String>,
     /// The page that the browser shows at the end of an authorization, HTML, if not postkey's own.
     pub finish_page: Option<PathBuf>,
     /// The local ports, at least one.

@@ -215,6 +215,14 @@ impl<'a> Value<'a> {
         readable.is_ok().then_some(path)
     }
 
+    /// A program by its whole path, and its arguments, which no shell reads.
+    pub fn command(&self) -> Option<Vec<String>> {
+        let words: Vec<_> = self.list().iter().filter_map(Value::text).map(str::to_owned).collect();
+        let named = words.first()?.starts_with('/');
+        let refusal = "must begin with the whole path of a program, and no shell reads it; write [\"/usr/bin/program\", \"argument\"]";
+        self.judge(named.then_some(words).ok_or_else(|| refusal.to_owned()))
+    }
+
     /// The members of a list; a single text is a list of one.
     pub fn list(&self) -> Vec<Value<'a>> {
         match self.value {

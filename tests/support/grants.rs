@@ -157,6 +157,14 @@ impl Grants {
         self.access.clear();
     }
 
+    /// Ends the grant whose refresh token this is, or the access token; an unknown token is none any more.
+    pub fn revoke(&mut self, token: &str) {
+        match self.grants.iter().position(|grant| grant.refresh_token == token) {
+            Some(place) => self.kill(place),
+            None => drop(self.access.remove(token)),
+        }
+    }
+
     /// Ends all grants of a person.
     pub fn end(&mut self, address: &str) {
         for place in 0..self.grants.len() {
@@ -171,6 +179,12 @@ impl Grants {
         self.grants.iter().filter(|grant| grant.address == address).map(|grant| grant.spent.len()).sum()
     }
 
+    /// The refresh token that is good for this person's latest consent.
+    pub fn refresh_token(&self, address: &str) -> Option<String> {
+        let grant = self.grants.iter().rfind(|grant| grant.address == address && grant.alive);
+        grant.map(|grant| grant.refresh_token.clone())
+    }
+
     /// Whether a consent of this person has been ended, by a spent refresh token for one.
     pub fn has_ended(&self, address: &str) -> bool {
         self.grants.iter().any(|grant| grant.address == address && !grant.alive)
@@ -179,7 +193,7 @@ impl Grants {
     /// A new access token, and no refresh token.
     fn issue(&mut self, place: usize, settings: &Settings) -> Tokens {
         let access_token = self.secret(settings.token_length / 4 * 3);
-        let access = Access { grant: place, expires: Instant::now() + settings.token_life };
+        let access = Access { grant: place, expires: Instant::now() + settings.token_life + settings.grace };
         self.access.insert(access_token.clone(), access);
         let Grant { address, scope, .. } = &self.grants[place];
         Tokens {

@@ -34,6 +34,8 @@ pub struct Plan {
     pub parameters: BTreeMap<String, String>,
     /// Who has to sign in.
     pub signs_in: String,
+    /// The accounts that there are.
+    pub known: Vec<String>,
     /// The mailbox at the provider.
     user: String,
 }
@@ -72,6 +74,7 @@ impl Plan {
         parameters.extend(account.authorization_parameters);
         Ok(Self {
             signs_in: signs_in.unwrap_or_else(|| address.clone()),
+            known: status.accounts.iter().map(|account| account.address.clone()).collect(),
             user: account.user.unwrap_or_else(|| address.clone()),
             address,
             reach,
