@@ -1,6 +1,7 @@
 """What happens in the life of an account: authorization, expiry, revocation, rotation, outages, restarts, goodbye."""
 
 import imaplib
+import re
 import secrets
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -103,6 +104,13 @@ def the_wrong_person_in_the_browser_is_noticed_and_can_be_put_right(world):
     login(world, world.accounts[DAVE]).logout()
 
 
+def a_person_chooses_the_provider_that_nothing_tells(world):
+    asked = world.postkey.choose_provider("eve@elsewhere.test", "nonsense\ndiscovered")
+    expect("Which one is it?" in asked and re.search(r"^ +\d+  discovered$", asked, re.MULTILINE), f"a list: {asked}")
+    expect("please" in asked, f"an answer that is none is told: {asked}")
+    expect(f"\n  {world.server.issuer}/auth?" in asked, f"then it goes on: {asked}")
+
+
 def an_issuer_is_all_that_has_to_be_known(world):
     for name in ("ann", "bob"):
         address = f"{name}@discovered.test"
@@ -110,6 +118,7 @@ def an_issuer_is_all_that_has_to_be_known(world):
         imap = login(world, account)
         expect(imap.select("INBOX")[0] == "OK", "the mailbox is open")
         imap.logout()
+        world.accounts[address] = account
     registered = world.server.registered()
     expect(len(registered) == 1, f"postkey has registered itself once: {registered}")
     expect(registered[0] in world.postkey.printed[-2], "and says under which name")
@@ -124,8 +133,8 @@ AUTHORIZATION = [
     status_shows_no_listener_while_no_daemon_runs, an_account_is_authorized_before_the_daemon_runs,
     the_daemon_starts_and_opens_every_listener, an_account_is_authorized_while_the_daemon_runs, the_redirect_can_be_pasted,
     a_client_with_a_secret_is_authorized, a_chosen_password_works, to_authorize_again_changes_no_password,
-    the_wrong_person_in_the_browser_is_noticed_and_can_be_put_right, an_issuer_is_all_that_has_to_be_known,
-    every_account_is_ready,
+    the_wrong_person_in_the_browser_is_noticed_and_can_be_put_right, every_account_is_ready,
+    an_issuer_is_all_that_has_to_be_known, a_person_chooses_the_provider_that_nothing_tells,
 ]
 
 

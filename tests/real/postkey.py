@@ -2,6 +2,7 @@
 
 import json
 import os
+import pty
 import re
 import subprocess
 import threading
@@ -185,6 +186,25 @@ class Postkey:
             if not re.search(rf"^\s*{protocol}\s.*\bok$", output, re.MULTILINE):
                 raise Failure(f"authorize {address} does not say that {protocol} works:\n{output}")
         return self._note(address, output, line)
+
+    def choose_provider(self, address, answer):
+        """Answers the question for an address's provider, on a terminal. Returns what is printed up to the authorization URL."""
+        terminal, end = pty.openpty()
+        command = [self._binary, "--config", self._configuration, "authorize", address, "--no-browser", "--timeout", "20s"]
+        child = subprocess.Popen(command, env=self._env, stdin=end, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+        try:
+            os.write(terminal, f"{answer}\n".encode())
+            output = ""
+            for line in child.stdout:
+                output += line
+                if "https://" in line:
+                    break
+            return output
+        finally:
+            child.kill()
+            child.wait()
+            os.close(terminal)
+            os.close(end)
 
     def _note(self, address, output, chosen):
         """Remembers what a command has printed, but for the line that shows a password; returns the account with it."""
