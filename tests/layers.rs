@@ -56,6 +56,7 @@ const WORDS: &[(&str, &[&str])] = &[
             "oauth/http.rs",
             "oauth/refresh.rs",
             "oauth/registration.rs",
+            "oauth/revocation.rs",
             // seals and opens
             "vault",
             // writes the SASL message
