@@ -7,6 +7,7 @@
 //
 //   GET  /admin/counts                 answered token requests by grant type; "refused" counts the others
 //   GET  /admin/registered             the ids of clients that have registered themselves (RFC 7591)
+//   GET  /admin/authorized             the addresses of which a refresh token is alive
 //   GET  /admin/secrets                every token, code verifier and code that was issued or presented so far
 //   POST /admin/settings               {"accessTokenSeconds": 3600, "unavailable": false}: the life of access tokens issued
 //                                      from now on, and whether the token endpoint answers 503
@@ -128,6 +129,8 @@ const routes = {
   'GET /admin/counts': () => counts,
   'GET /admin/registered': () =>
     [...store.keys()].filter((key) => key.startsWith('Client:')).map((key) => key.slice('Client:'.length)),
+  'GET /admin/authorized': () =>
+    [...store].filter(([key, token]) => key.startsWith('RefreshToken:') && !token.consumed).map(([, token]) => token.accountId),
   'GET /admin/secrets': () => [...secrets],
   'POST /admin/settings': (body) => Object.assign(behaviour, JSON.parse(body)),
   'POST /admin/revoke-access-tokens': () => {

@@ -63,6 +63,10 @@ class AuthorizationServer:
         """The ids of the clients that have registered themselves."""
         return self._admin("GET", "registered")
 
+    def authorized(self):
+        """The addresses of which a refresh token is alive."""
+        return set(self._admin("GET", "authorized"))
+
     def secrets(self):
         """Every token, code and code verifier that the token endpoint has seen, and the client secrets."""
         return self._admin("GET", "secrets") + [self.client_secret]
