@@ -57,7 +57,6 @@ const WORDS: &[(&str, &[&str])] = &[
             "oauth/refresh.rs",
             "oauth/revocation.rs",
             "oauth/registration.rs",
-            "oauth/revocation.rs",
             // seals and opens
             "vault",
             // writes the SASL message
