@@ -4,7 +4,10 @@ pub mod authorization_code;
 mod http;
 pub mod identity;
 pub mod refresh;
+#[cfg(not(fuzzing))]
 mod response;
+#[cfg(fuzzing)]
+pub mod response;
 
 use std::path::Path;
 use std::time::Duration;
