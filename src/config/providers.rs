@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::path::Path;
+use std::sync::LazyLock;
 
 use toml::de::DeTable;
 use url::{Host, Url};
@@ -43,11 +44,14 @@ pub fn read(top: &mut Section<'_>) -> Providers {
     all
 }
 
-/// The compiled-in table; a test looks at its mistakes.
+/// The compiled-in table, read once; a test looks at its mistakes.
 fn compiled_in() -> Providers {
-    let (document, _) = DeTable::parse_recoverable(TABLE);
-    let report = Report::new(Path::new("providers.toml"), TABLE, |_| Ok(()));
-    read_table(&Section::top(&report, document.get_ref()), &Providers::new())
+    static READ: LazyLock<Providers> = LazyLock::new(|| {
+        let (document, _) = DeTable::parse_recoverable(TABLE);
+        let report = Report::new(Path::new("providers.toml"), TABLE, |_| Ok(()));
+        read_table(&Section::top(&report, document.get_ref()), &Providers::new())
+    });
+    READ.clone()
 }
 
 /// Reads a table of providers. What it leaves out of one is taken from the one of the same name in `bases`.
@@ -99,6 +103,7 @@ fn provider(name: &str, mut section: Section<'_>, base: Option<&Provider>, other
 
 /// Where the browser returns to if nothing else is said: this machine, at any free port.
 fn on_loopback() -> Url {
+    #[expect(clippy::expect_used, reason = "nothing from outside is in it")]
     Url::parse("http://127.0.0.1/").expect("this constant is a URL")
 }
 
