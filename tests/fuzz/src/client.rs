@@ -4,7 +4,7 @@ use postkey::downstream::{self, Event, Offer, Tls};
 use postkey::protocol::Protocol;
 use postkey::wire::{Acceptance, Capabilities, Credentials, Refusal};
 
-use crate::cut::{self, Sizes, Wire};
+use super::cut::{self, Sizes, Wire};
 
 /// What came of a client's bytes.
 #[derive(PartialEq, Debug)]

@@ -1,7 +1,7 @@
 //! What is fuzzed: one function per target, each with what must be true whatever the input.
 //!
-//! A target that passes has kept its promises; one that panics has found something. `tests/fuzz.rs` calls the targets that
-//! need nothing private with what was found once, and with random dialogues, so that they are tests for every toolchain.
+//! A target that returns has kept its promises; one that panics has found something. `tests/fuzz.rs` calls those that need
+//! nothing private with random dialogues, so that they are tests on every toolchain.
 
 mod client;
 mod cut;
@@ -16,7 +16,7 @@ use postkey::protocol::Protocol;
 pub use parsers::{config, redirect, sasl};
 #[cfg(fuzzing)]
 pub use private::{control_request, token_response, vault_record};
-pub use session::session;
+pub use session::{relayed, session};
 
 /// Commands of an IMAP client up to its login.
 pub fn imap_command(input: &[u8]) {

@@ -9,7 +9,7 @@ use postkey::oauth::authorization_code::{Pending, RedirectError};
 use postkey::wire::sasl;
 use url::Url;
 
-use crate::client::check_credentials;
+use super::client::check_credentials;
 
 /// A line of base64 with a PLAIN message in it, and the message itself.
 pub fn sasl(input: &[u8]) {

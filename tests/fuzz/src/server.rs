@@ -5,7 +5,7 @@ use postkey::secret::Token;
 use postkey::upstream::{self, Approach, Event, Fault};
 use postkey::wire::{Bearer, Capabilities, sasl};
 
-use crate::cut::{self, Sizes, Wire};
+use super::cut::{self, Sizes, Wire};
 
 /// What came of a server's bytes.
 #[derive(PartialEq, Debug)]

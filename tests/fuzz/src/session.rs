@@ -7,9 +7,9 @@ use postkey::protocol::{Protocol, Security};
 use postkey::upstream::{self, Rejection, Upstream, Verdict};
 use postkey::wire::{Acceptance, Reason, Refusal};
 
-use crate::client::{check, check_credentials, offer};
-use crate::cut::{self, Sizes, Wire};
-use crate::server::{approach, bearer, check_clear, check_out};
+use super::client::{check, check_credentials, offer};
+use super::cut::{self, Sizes, Wire};
+use super::server::{approach, bearer, check_clear, check_out};
 
 const USER: &str = "ann@example.test";
 const PASSWORD: &[u8] = b"s3cret";
@@ -42,10 +42,15 @@ enum End {
     Relay(Vec<u8>, Vec<u8>),
 }
 
-/// An input is four bytes of options and sizes, then streams: the client's, before TLS and under it, then the same of each
+/// An input is five bytes of options and sizes, then streams: the client's, before TLS and under it, then the same of each
 /// server that is connected to.
 pub fn session(input: &[u8]) {
-    let Some(([protocol, choice], sizes, bytes)) = cut::options(input) else { return };
+    let _relay = relayed(input);
+}
+
+/// What the relay begins with, from the client and from the server, if the session gets there.
+pub fn relayed(input: &[u8]) -> Option<(Vec<u8>, Vec<u8>)> {
+    let ([protocol, choice], sizes, bytes) = cut::options(input)?;
     let protocol = Protocol::ALL[usize::from(protocol) % 3];
     let streams: Vec<&[u8]> = bytes.split(|&byte| byte == SEPARATOR).collect();
     let whole = Session::run(protocol, choice, &streams, None);
@@ -56,10 +61,10 @@ pub fn session(input: &[u8]) {
         check_clear(clear);
         check_out(out);
     }
-    if let End::Relay(client, server) = &whole.end {
-        assert!(streams.iter().take(2).any(|stream| is_behind_a_line(client, stream)), "the client's bytes");
-        assert!(streams.iter().skip(2).any(|stream| is_behind_a_line(server, stream)), "the server's bytes");
-    }
+    let End::Relay(client, server) = whole.end else { return None };
+    assert!(streams.iter().take(2).any(|stream| is_behind_a_line(&client, stream)), "the client's bytes");
+    assert!(streams.iter().skip(2).any(|stream| is_behind_a_line(&server, stream)), "the server's bytes");
+    Some((client, server))
 }
 
 /// Whether these are the last bytes of the stream, and what comes before them is whole lines.

@@ -1,6 +1,6 @@
 //! Writes the seeds into the corpora: the transcripts, and files that lie elsewhere among the tests, so that none lies twice.
 //!
-//! `seeds CORPUS`, in the root of the repository.
+//! `seeds CORPUS`, in the root of the repository. A program without a package, so that nothing else has to be built for it.
 
 use std::error::Error;
 use std::fs;
