@@ -190,7 +190,7 @@ const CLASSES: &[Class] = &[
     },
     Class {
         why: "base64 needs no padding",
-        is_it: |line, ours, _| *ours == Read::Authenticate && initial(line).len() % 4 != 0,
+        is_it: |line, ours, _| *ours == Read::Authenticate && !initial(line).len().is_multiple_of(4),
     },
 ];
 
