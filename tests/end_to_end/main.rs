@@ -5,11 +5,16 @@
 #[path = "../support/mod.rs"]
 mod support;
 
+mod alive;
 mod command_line;
 mod deadline;
 mod defects;
+mod forgetting;
 mod goodbye;
+mod identity;
+mod introduction;
 mod login;
+mod people;
 mod pipelining;
 mod refusals;
 mod relay;

@@ -191,7 +191,7 @@ async fn talk<S: AsyncRead + AsyncWrite + Unpin>(
 }
 
 async fn say(stream: &mut (impl AsyncWrite + Unpin), script: &Script, line: &str) -> Option<()> {
-    let answer = script.answer(line)?;
+    let Some(answer) = script.answer(line) else { return Some(()) };
     for piece in [&answer[..script.cut.min(answer.len())], &answer[script.cut.min(answer.len())..]] {
         stream.write_all(piece).await.ok()?;
         stream.flush().await.ok()?;

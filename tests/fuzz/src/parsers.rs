@@ -1,11 +1,12 @@
 //! What is read in one go: SASL messages, the browser's way back, the configuration.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 
 use postkey::config::Config;
 use postkey::config::environment::Environment;
-use postkey::oauth::authorization_code::{Pending, RedirectError};
+use postkey::oauth::authorization_code::{Asking, Pending, RedirectError};
 use postkey::wire::sasl;
 use url::Url;
 
@@ -49,10 +50,18 @@ pub fn redirect(input: &[u8]) {
 fn pending() -> &'static Pending {
     static PENDING: OnceLock<Pending> = OnceLock::new();
     PENDING.get_or_init(|| {
-        let config = Config::parse("", Path::new("/etc/postkey.toml"), &environment()).expect("the defaults are good");
-        let redirect = Url::parse("http://127.0.0.1:4711/").expect("a URL");
-        let provider = config.provider_for("ann@gmail.com").expect("a provider");
-        Pending::begin(provider, "client", redirect, "ann@gmail.com")
+        let [endpoint, redirect_uri] =
+            ["https://auth.example.test/", "http://127.0.0.1:4711/"].map(|url| Url::parse(url).expect("a URL"));
+        Pending::begin(&Asking {
+            endpoint: &endpoint,
+            issuer: Some("https://auth.example.test"),
+            names_itself: false,
+            client_id: "client",
+            redirect_uri: &redirect_uri,
+            scope: &["mail".to_owned()],
+            parameters: &BTreeMap::new(),
+            login_hint: "ann@example.test",
+        })
     })
 }
 
