@@ -185,7 +185,10 @@ impl Broker {
             Some(held) => timeout(WHILE_ALIVE, refresh).await.unwrap_or(Ok(Ok(held))),
             None => refresh.await,
         };
-        refreshed.unwrap_or_else(|_| Err(Refusal::new(Reason::Unavailable, "postkey has a defect; see its log.")))
+        refreshed.unwrap_or_else(|_| {
+            self.metrics.refresh_panicked();
+            Err(Refusal::new(Reason::Unavailable, "postkey has a defect; see its log."))
+        })
     }
 
     /// The new token has worked: the one before it is not needed any more.

@@ -194,10 +194,10 @@ async fn accept_clients(
 
 async fn serve_client(socket: TcpStream, door: &Door) {
     let (begun, metrics) = (Instant::now(), door.broker.metrics());
-    metrics.session_began(door.protocol);
+    let _open = metrics.session(door.protocol);
     let (end, result) = session::serve(socket, door).await;
     let (up, down, seconds) = (end.relayed.up, end.relayed.down, begun.elapsed().as_secs());
-    metrics.session_ended(door.protocol, up, down);
+    metrics.relayed(door.protocol, up, down);
     match (end.account, result) {
         (Some(account), Ok(())) => info!(account, up, down, seconds, "session ended"),
         (Some(account), Err(error)) => info!(account, up, down, seconds, %error, "session broken off"),

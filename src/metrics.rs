@@ -26,6 +26,22 @@ pub struct Metrics {
     relayed: Family<Labels<2>, Counter>,
     expiry: Family<[(&'static str, String); 1], Gauge>,
     ended: Family<[(&'static str, String); 1], Gauge>,
+    panics: Family<Labels<1>, Counter>,
+}
+
+/// A session that is counted as open until this is dropped, however the session ends.
+pub struct OpenSession {
+    sessions: Gauge,
+    panics: Counter,
+}
+
+impl Drop for OpenSession {
+    fn drop(&mut self) {
+        self.sessions.dec();
+        if std::thread::panicking() {
+            self.panics.inc();
+        }
+    }
 }
 
 /// A step towards a provider's server.
@@ -61,6 +77,7 @@ impl Default for Metrics {
             relayed: Family::default(),
             expiry: Family::default(),
             ended: Family::default(),
+            panics: Family::default(),
         };
         metrics.register();
         metrics
@@ -80,19 +97,26 @@ impl Metrics {
         let expiry = "Time until the account's access token expires; it is refreshed at the first login after that";
         registry.register_with_unit("token_expiry", expiry, Unit::Seconds, self.expiry.clone());
         registry.register("account_ended", "1 if a person has to authorize the account anew", self.ended.clone());
+        registry.register("panics", "What a defect in postkey has ended", self.panics.clone());
     }
 
     /// A session has begun.
-    pub fn session_began(&self, protocol: Protocol) {
-        self.sessions.get_or_create(&[("protocol", protocol.name())]).inc();
+    pub fn session(&self, protocol: Protocol) -> OpenSession {
+        let sessions = self.sessions.get_or_create_owned(&[("protocol", protocol.name())]);
+        sessions.inc();
+        OpenSession { sessions, panics: self.panics.get_or_create_owned(&[("task", "session")]) }
     }
 
-    /// A session has ended, and this is what it has relayed.
-    pub fn session_ended(&self, protocol: Protocol, up: u64, down: u64) {
+    /// A session that has ended has relayed this.
+    pub fn relayed(&self, protocol: Protocol, up: u64, down: u64) {
         let protocol = protocol.name();
-        self.sessions.get_or_create(&[("protocol", protocol)]).dec();
         self.relayed.get_or_create(&[("protocol", protocol), ("direction", "up")]).inc_by(up);
         self.relayed.get_or_create(&[("protocol", protocol), ("direction", "down")]).inc_by(down);
+    }
+
+    /// A refresh was cut off by a defect.
+    pub fn refresh_panicked(&self) {
+        self.panics.get_or_create(&[("task", "refresh")]).inc();
     }
 
     /// A login was answered so: "ok", or the reason of the refusal.
@@ -140,9 +164,9 @@ mod tests {
     #[test]
     fn everything_that_happened_is_in_the_text() {
         let metrics = Metrics::default();
-        metrics.session_began(Protocol::Imap);
-        metrics.session_began(Protocol::Imap);
-        metrics.session_ended(Protocol::Imap, 3, 500);
+        let _open = metrics.session(Protocol::Imap);
+        drop(metrics.session(Protocol::Imap));
+        metrics.relayed(Protocol::Imap, 3, 500);
         metrics.login(Protocol::Smtp, "credentials");
         metrics.refresh("ok");
         metrics.upstream(Protocol::Pop3, Step::Tls, Duration::from_millis(200));

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use postkey::control::{Reply, Request};
 use postkey::protocol::{Protocol, Security};
 use tokio::io::AsyncReadExt;
 use tracing::span::Id;
@@ -10,7 +11,7 @@ use tracing_subscriber::layer::{Context, Layer, SubscriberExt};
 use tracing_subscriber::registry::Registry;
 
 use crate::relay::pair;
-use crate::support::house::{House, PATIENCE};
+use crate::support::house::{House, PATIENCE, until};
 
 /// A log that panics once when it is told to. Each session is polled within a span of its own, so this happens in the midst
 /// of it, wherever it is, and no hook for tests has to be built into postkey.
@@ -49,6 +50,27 @@ async fn a_panic_ends_its_session_and_no_other() {
         lives.prove().await;
         house.logged_in(protocol).await.prove().await;
     }
+}
+
+#[tokio::test]
+async fn a_session_that_a_panic_has_ended_is_not_counted_as_open() {
+    let defect = Defect::default();
+    let _log = defect.log();
+    let house = House::open().await;
+    let mut waits = house.program(Protocol::Imap, Security::Clear).await;
+    let mut relays = house.logged_in(Protocol::Imap).await;
+    let has = async |line: &str| match house.command(&Request::Metrics).await {
+        Reply::Metrics(text) => text.lines().any(|one| one == line),
+        _ => panic!("no metrics"),
+    };
+    assert!(has("postkey_sessions{protocol=\"imap\"} 2").await);
+    for unlucky in [&mut waits, &mut relays] {
+        defect.arm();
+        unlucky.client.say("a NOOP").await;
+        assert!(unlucky.client.is_closed().await);
+    }
+    until("the end of both", async || has("postkey_sessions{protocol=\"imap\"} 0").await).await;
+    assert!(has("postkey_panics_total{task=\"session\"} 2").await);
 }
 
 #[tokio::test]
