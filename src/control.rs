@@ -1,13 +1,14 @@
 //! Commands to the one who holds the vault: the running daemon, over its control socket, or this very process.
 
+mod message;
+
 use std::io;
-use std::net::SocketAddr;
 use std::os::unix::fs::{FileTypeExt as _, PermissionsExt as _};
 use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use serde::{Deserialize, Serialize};
+use serde::Serialize;
 use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, BufReader};
 use tokio::net::{UnixListener, UnixStream};
 use tokio::sync::{mpsc, oneshot};
@@ -16,15 +17,13 @@ use tracing::warn;
 use zeroize::Zeroizing;
 
 use crate::broker::{Account, Broker};
-use crate::clock::Moment;
 use crate::exit::{Exit, Failed};
 use crate::login::log_in;
-use crate::protocol::{Protocol, Security};
-use crate::secret::{Secret, Token};
-use crate::token::{Life, TokenSet};
+use crate::secret::Secret;
+use crate::vault::VaultError;
 use crate::vault::password::Password;
-use crate::vault::{Authorization, Restored, Trouble, VaultError};
 use crate::wire::Credentials;
+pub use message::{AccountStatus, Authorized, Carried, Listening, Probe, Reply, Request, SlotStatus, Status};
 
 /// The longest request or reply, in bytes; the longest real one is a token set of a few KiB.
 const MOST: u64 = 256 * 1024;
@@ -32,242 +31,12 @@ const MOST: u64 = 256 * 1024;
 /// How long a command may take to send its request.
 const REQUEST: Duration = Duration::from_secs(5);
 
-/// What a command asks for.
-#[derive(Serialize, Deserialize)]
-pub enum Request {
-    /// What is served, and the state of every account.
-    Status,
-    /// Put in what an authorization has brought, and log in with it.
-    Authorize(Box<Authorized>),
-    /// Make a slot for another app password.
-    AddSlot {
-        /// Of which account.
-        address: String,
-        /// One of the account's app passwords.
-        password: Carried,
-        /// What the new slot is called.
-        name: String,
-        /// The new app password.
-        new: Carried,
-    },
-    /// Remove a slot.
-    RemoveSlot {
-        /// Of which account.
-        address: String,
-        /// Which slot.
-        name: String,
-    },
-    /// Remove an account.
-    Forget {
-        /// Which one.
-        address: String,
-    },
-    /// An account's record as it lies in the vault, sealed, for a backup.
-    Export {
-        /// Of which account.
-        address: String,
-    },
-    /// Put an account's record from a backup in place.
-    Restore {
-        /// Of which account.
-        address: String,
-        /// The record.
-        record: String,
-        /// In place of a newer one, too.
-        force: bool,
-    },
-    /// Really log in to the provider, on each protocol.
-    Test {
-        /// To which account.
-        address: String,
-        /// One of its app passwords.
-        password: Carried,
-    },
-    /// Read the configuration anew.
-    Reload,
-    /// What has been counted.
-    Metrics,
-    /// Log by this filter, in the syntax of `RUST_LOG`, until the next reload.
-    Log(String),
-}
-
 /// Something that only the program as a whole can do, and where its outcome is waited for.
 pub struct Order {
     /// [`Request::Reload`] or [`Request::Log`].
     pub request: Request,
     /// Takes the outcome.
     pub outcome: oneshot::Sender<Result<(), Failed>>,
-}
-
-/// What an authorization has brought, on its way to the vault.
-#[derive(Serialize, Deserialize)]
-pub struct Authorized {
-    address: String,
-    provider: String,
-    client_id: Option<String>,
-    client_secret: Option<Carried>,
-    access: Carried,
-    refresh: Option<Carried>,
-    life: Life,
-    scope: String,
-    /// Name and app password of the first slot, for a new account.
-    first: Option<(String, Carried)>,
-}
-
-/// A secret on its way through the control socket, which only its owner can open: the one form in which a secret can be
-/// serialized.
-pub struct Carried(pub Secret);
-
-/// The answer to a request.
-#[derive(Debug, Serialize, Deserialize)]
-pub enum Reply {
-    /// Done.
-    Done,
-    /// To [`Request::Status`].
-    Status(Status),
-    /// To [`Request::Authorize`] and [`Request::Test`]: what each of the provider's servers said.
-    Tested(Vec<Probe>),
-    /// To [`Request::Metrics`]: the text form of Prometheus.
-    Metrics(String),
-    /// To [`Request::Export`].
-    Exported(String),
-    /// To [`Request::Restore`].
-    Restored(Restored),
-    /// It was not done.
-    Failed(Failed),
-}
-
-/// What is served, and how the accounts are.
-#[derive(Debug, Default, Serialize, Deserialize)]
-pub struct Status {
-    /// The ports that are open; none if no daemon runs.
-    pub listeners: Vec<Listening>,
-    /// Every account.
-    pub accounts: Vec<AccountStatus>,
-    /// Addresses whose records in the vault cannot be read.
-    pub damaged: Vec<String>,
-    /// Since when, and why, the newest records are not on stable storage, if so.
-    pub degraded: Option<Trouble>,
-}
-
-/// An open port.
-#[derive(Clone, Debug, Serialize, Deserialize)]
-pub struct Listening {
-    /// By its name in the configuration.
-    pub protocol: String,
-    /// Where.
-    pub address: SocketAddr,
-    /// By its name in the configuration.
-    pub security: String,
-}
-
-/// The plain part of an account.
-#[derive(Debug, Serialize, Deserialize)]
-pub struct AccountStatus {
-    /// Its address, which is the login name.
-    pub address: String,
-    /// Its provider.
-    pub provider: String,
-    /// "ready", or "ended" when a person has to authorize it anew.
-    pub state: String,
-    /// Why it has ended.
-    pub reason: Option<String>,
-    /// When a person last authorized it.
-    pub authorized: Moment,
-    /// When the access token expires; it is refreshed at the first login after that.
-    pub token_expires: Moment,
-    /// Its app passwords' slots.
-    pub slots: Vec<SlotStatus>,
-}
-
-/// The plain part of a slot.
-#[derive(Debug, Serialize, Deserialize)]
-pub struct SlotStatus {
-    /// What the user calls it.
-    pub name: String,
-    /// When it was made.
-    pub created: Moment,
-}
-
-/// What a provider's server said to a login.
-#[derive(Debug, Serialize, Deserialize)]
-pub struct Probe {
-    /// By its name in the configuration.
-    pub protocol: String,
-    /// The server.
-    pub server: String,
-    /// What it said, if it did not let us in.
-    pub refused: Option<String>,
-}
-
-impl Request {
-    /// Whether it changes what is in the vault.
-    pub const fn is_change(&self) -> bool {
-        !matches!(self, Self::Status | Self::Export { .. } | Self::Test { .. })
-    }
-}
-
-impl Reply {
-    /// The answer to [`Request::Status`].
-    pub fn status(self) -> Result<Status, Failed> {
-        if let Self::Status(status) = self { Ok(status) } else { Err(Self::of_another_kind()) }
-    }
-
-    /// The answer to [`Request::Authorize`] and [`Request::Test`].
-    pub fn tested(self) -> Result<Vec<Probe>, Failed> {
-        if let Self::Tested(probes) = self { Ok(probes) } else { Err(Self::of_another_kind()) }
-    }
-
-    /// The answer to [`Request::Export`].
-    pub fn exported(self) -> Result<String, Failed> {
-        if let Self::Exported(record) = self { Ok(record) } else { Err(Self::of_another_kind()) }
-    }
-
-    /// The answer to [`Request::Restore`].
-    pub fn restored(self) -> Result<Restored, Failed> {
-        if let Self::Restored(restored) = self { Ok(restored) } else { Err(Self::of_another_kind()) }
-    }
-
-    fn of_another_kind() -> Failed {
-        Failed::new(Exit::Software, "the daemon's answer is of another kind; restart it, it may be of another version")
-    }
-}
-
-impl Authorized {
-    /// Packs an authorization.
-    pub fn new(authorization: &Authorization, first: Option<(String, &Password)>) -> Self {
-        let token = |token: &Token| Carried(Secret::new(token.expose().as_bytes().to_vec()));
-        let Authorization { address, provider, client_id, client_secret, tokens } = authorization;
-        Self {
-            address: address.clone(),
-            provider: provider.clone(),
-            client_id: client_id.clone(),
-            client_secret: client_secret.clone().map(Carried),
-            access: token(&tokens.access),
-            refresh: tokens.refresh.as_ref().map(token),
-            life: tokens.life,
-            scope: tokens.scope.clone(),
-            first: first.map(|(name, password)| (name, Carried(Secret::new(password.expose())))),
-        }
-    }
-
-    /// Unpacks it. None if the tokens are none.
-    fn open(self) -> Option<(Authorization, Option<(String, Password)>)> {
-        let token = |carried: &Carried| Token::parse(std::str::from_utf8(carried.0.expose()).ok()?);
-        let refresh = match &self.refresh {
-            Some(carried) => Some(token(carried)?),
-            None => None,
-        };
-        let tokens = TokenSet { access: token(&self.access)?, refresh, life: self.life, scope: self.scope };
-        let authorization = Authorization {
-            address: self.address,
-            provider: self.provider,
-            client_id: self.client_id,
-            client_secret: self.client_secret.map(|carried| carried.0),
-            tokens,
-        };
-        Some((authorization, self.first.map(|(name, carried)| (name, Password::read(carried.0.expose())))))
-    }
 }
 
 /// Does what commands ask for.
@@ -395,33 +164,6 @@ impl Control {
     }
 }
 
-impl Status {
-    /// In one line: how many accounts there are, and who needs a person.
-    pub fn summary(&self) -> String {
-        let count = match self.accounts.len() {
-            0 => "No account yet.".to_owned(),
-            1 => "1 account.".to_owned(),
-            count => format!("{count} accounts."),
-        };
-        let ended = self.accounts.iter().filter(|account| account.state == "ended");
-        let needing: Vec<&str> =
-            ended.map(|account| account.address.as_str()).chain(self.damaged.iter().map(String::as_str)).collect();
-        let needing = match needing.len() {
-            0 => String::new(),
-            _ => format!(" To be authorized by a person: {}.", needing.join(", ")),
-        };
-        let degraded = self.degraded.as_ref().map_or("", |_| " The vault cannot be written to stable storage.");
-        format!("{count}{needing}{degraded}")
-    }
-}
-
-impl Listening {
-    /// An open port.
-    pub fn new(protocol: Protocol, address: SocketAddr, security: Security) -> Self {
-        Self { protocol: protocol.name().to_owned(), address, security: security.name().to_owned() }
-    }
-}
-
 /// Makes the control socket. One that a dead daemon has left behind is replaced; the vault's lock tells that it is dead.
 pub fn bind(path: &Path) -> io::Result<UnixListener> {
     match std::fs::symlink_metadata(path) {
@@ -493,20 +235,4 @@ async fn off_thread<T: Send + 'static>(
     work: impl FnOnce() -> Result<T, VaultError> + Send + 'static,
 ) -> Result<T, Failed> {
     Ok(tokio::task::spawn_blocking(work).await.unwrap_or(Err(VaultError::Interrupted))?)
-}
-
-/// As base64: a password can be any bytes.
-impl Serialize for Carried {
-    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        let text = Zeroizing::new(base64::Engine::encode(&base64::prelude::BASE64_STANDARD, self.0.expose()));
-        serializer.serialize_str(&text)
-    }
-}
-
-impl<'de> Deserialize<'de> for Carried {
-    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        let text = Zeroizing::new(String::deserialize(deserializer)?);
-        let bytes = base64::Engine::decode(&base64::prelude::BASE64_STANDARD, text.as_bytes());
-        bytes.map(|bytes| Self(Secret::new(bytes))).map_err(serde::de::Error::custom)
-    }
 }

@@ -47,6 +47,7 @@ const WORDS: &[(&str, &[&str])] = &[
             "cli/terminal.rs",
             // carries them over a socket that is for its owner alone
             "control.rs",
+            "control/message.rs",
             // sends them to the token endpoint
             "oauth/mod.rs",
             "oauth/refresh.rs",
@@ -77,9 +78,9 @@ const SECRET_TYPES: &[(&str, &[&str])] = &[
     ("vault/seal.rs", &["AccountKey", "Derived"]),
     ("vault/account.rs", &["Unlocked"]),
     ("vault/mod.rs", &["Authorization"]),
-    ("broker.rs", &["Held", "Account"]),
+    ("broker/account.rs", &["Held", "Account"]),
     ("oauth/mod.rs", &["Registration"]),
-    ("control.rs", &["Carried"]),
+    ("control/message.rs", &["Carried"]),
     ("downstream/exchange.rs", &["Exchange"]),
 ];
 

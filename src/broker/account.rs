@@ -1,0 +1,94 @@
+//! An account that a password has opened, and its tokens.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use super::patience::Refreshes;
+use super::{Reach, lock};
+use crate::clock::Moment;
+use crate::protocol::Protocol;
+use crate::secret::Secret;
+use crate::token::TokenSet;
+use crate::wire::{Bearer, Capabilities, Reason, Refusal};
+
+/// How long what a server was heard to offer spares the question, and with it a round trip of each login.
+const HEARSAY: Duration = Duration::from_secs(24 * 3600);
+
+/// An account that a password has opened.
+pub struct Account {
+    /// Its address.
+    pub address: String,
+    /// Its provider.
+    pub reach: Arc<Reach>,
+    /// The mailbox at the provider.
+    pub(super) user: String,
+    pub(super) client_id: String,
+    pub(super) tokens: Arc<Tokens>,
+    /// What the provider's servers were heard to offer, and when.
+    pub(super) heard: Mutex<HashMap<Protocol, (Instant, Capabilities)>>,
+}
+
+/// An account's tokens: these stay the same ones when the configuration changes around them.
+pub(super) struct Tokens {
+    pub(super) held: Mutex<Arc<Held>>,
+    /// Locked by the one refresh that is under way.
+    pub(super) refreshing: tokio::sync::Mutex<Refreshes>,
+}
+
+/// The tokens that are in use.
+pub struct Held {
+    pub(super) tokens: TokenSet,
+    /// Which token set of the account this is.
+    pub generation: u64,
+    pub(super) client_secret: Option<Secret>,
+}
+
+impl Tokens {
+    pub(super) fn new(held: Held) -> Arc<Self> {
+        Arc::new(Self { held: Mutex::new(Arc::new(held)), refreshing: tokio::sync::Mutex::default() })
+    }
+}
+
+impl Account {
+    /// What is sent to the provider with this token.
+    pub fn bearer(&self, held: &Held) -> Bearer {
+        Bearer {
+            user: self.user.clone(),
+            token: held.tokens.access.clone(),
+            mechanisms: self.reach.provider.mechanisms.clone(),
+        }
+    }
+
+    /// What a server was heard to offer not long ago; empty if it has to be asked.
+    pub fn heard(&self, protocol: Protocol) -> Capabilities {
+        let heard = lock(&self.heard).get(&protocol).cloned();
+        heard.filter(|(at, _)| at.elapsed() < HEARSAY).map(|(_, capabilities)| capabilities).unwrap_or_default()
+    }
+
+    /// What a server was heard to offer may have led us wrong.
+    pub fn unlearn(&self, protocol: Protocol) {
+        lock(&self.heard).remove(&protocol);
+    }
+
+    pub(super) fn held(&self) -> Arc<Held> {
+        Arc::clone(&lock(&self.tokens.held))
+    }
+
+    pub(super) fn fresh(&self, refused: Option<u64>, now: Moment) -> Option<Arc<Held>> {
+        let held = self.held();
+        (refused.is_none_or(|refused| refused < held.generation) && held.tokens.life.is_fresh(now)).then_some(held)
+    }
+
+    pub(super) fn alive(&self, refused: Option<u64>, now: Moment) -> Option<Arc<Held>> {
+        let held = self.held();
+        (refused.is_none_or(|refused| refused < held.generation) && held.tokens.life.is_alive(now)).then_some(held)
+    }
+
+    pub(super) fn ended(&self, why: &str) -> Refusal {
+        let text = format!("Run `postkey authorize {}`: its authorization has ended ({why}).", self.address);
+        Refusal::new(Reason::AuthorizationEnded, text)
+    }
+}

@@ -1,0 +1,161 @@
+//! Refreshing an account's tokens: one request for all who wait, and its outcome stored before it is used.
+
+use std::sync::Arc;
+
+use tracing::{debug, error, warn};
+
+use super::account::{Account, Held};
+use super::patience::{Refreshes, Tries};
+use super::{Broker, Reach, blocking, lock};
+use crate::oauth::{self, Failure, Registration, Trouble};
+use crate::secret::Secret;
+use crate::token::TokenSet;
+use crate::vault::{Ended, VaultError};
+use crate::wire::{Reason, Refusal};
+
+/// The journal's MESSAGE_ID by which monitoring can wait for an account that needs a person, sd-id128(3).
+const PERSON_NEEDED: &str = "e6c40c79aa3e42549853498eea3870b1";
+
+impl Broker {
+    /// Waits for the refresh that is under way, and does one only if that did not help.
+    pub(super) async fn refresh(&self, account: &Account, refused: Option<u64>) -> Result<Arc<Held>, Refusal> {
+        let mut refreshes = account.tokens.refreshing.lock().await;
+        if let Some(held) = account.fresh(refused, self.clock.now()) {
+            return Ok(held);
+        }
+        let outcome = match refreshes.standing(refused.is_some()) {
+            Some(refusal) => Err(refusal),
+            None => self.refresh_now(account, &mut refreshes, refused.is_some()).await,
+        };
+        match (outcome, account.alive(refused, self.clock.now())) {
+            // The token that is there still works; better than a refusal.
+            (Err(_), Some(held)) => Ok(held),
+            (outcome, _) => outcome,
+        }
+    }
+
+    async fn refresh_now(
+        &self,
+        account: &Account,
+        refreshes: &mut Refreshes,
+        forced: bool,
+    ) -> Result<Arc<Held>, Refusal> {
+        if let Some(ended) = self.vault.account(&account.address).and_then(|record| record.ended.clone()) {
+            return Err(account.ended(&ended.why));
+        }
+        let held = account.held();
+        debug!(account = account.address, forced, "refreshing the access token");
+        let result = match self.registration(account, &held) {
+            Ok(registration) => self.request(account, &registration, &held, forced).await,
+            Err(failure) => Err(failure),
+        };
+        refreshes.ended(forced);
+        match result {
+            Ok(tokens) => {
+                refreshes.succeeded();
+                Ok(self.keep(account, &held, tokens).await)
+            }
+            Err(failure) => Err(self.failed(account, refreshes, held.generation, failure).await),
+        }
+    }
+
+    /// Asks for new tokens, and asks again as far as that serves the client that waits; one whose token still works need
+    /// not wait.
+    async fn request(
+        &self,
+        account: &Account,
+        registration: &Registration,
+        held: &Held,
+        forced: bool,
+    ) -> Result<TokenSet, Failure> {
+        let Some(token) = &held.tokens.refresh else {
+            return Err(Failure::Ended("the provider gave no refresh token".to_owned()));
+        };
+        let reach = &account.reach;
+        let needed = forced || !held.tokens.life.is_alive(self.clock.now());
+        let mut tries = Tries::begin();
+        loop {
+            let tokens = oauth::refresh::refresh(&reach.http, registration, &reach.provider.scope, token, &self.clock);
+            let outcome = tokens.await;
+            let Err(Failure::Temporary(trouble, why)) = &outcome else { return outcome };
+            let pause = tries.pause(*trouble).filter(|_| needed || *trouble == Trouble::Lost);
+            let Some(pause) = pause else { return outcome };
+            warn!(account = account.address, why, "asking the authorization server again");
+            tokio::time::sleep(pause).await;
+        }
+    }
+
+    /// Puts new tokens on stable storage, and only then into use. While the disk is full or fails, the vault holds them in
+    /// memory, and they are used from there.
+    async fn keep(&self, account: &Account, before: &Held, tokens: TokenSet) -> Arc<Held> {
+        let (vault, address, kept) = (Arc::clone(&self.vault), account.address.clone(), tokens.clone());
+        let last = before.generation;
+        let generation = match blocking(move || vault.keep(&address, last, &kept)).await {
+            Ok(generation) => generation,
+            // For those who wait for this refresh its token is good; who comes next gets the new authorization's, or none.
+            Err(VaultError::Superseded(_) | VaultError::NoAccount(_)) => last + 1,
+            Err(error) => {
+                // The new refresh token may be the only good one: better to go on with it in memory than to lose it.
+                error!(account = account.address, %error, "the new token could not be stored and will be lost at a restart");
+                last + 1
+            }
+        };
+        let held = Arc::new(Held { tokens, generation, client_secret: before.client_secret.clone() });
+        *lock(&account.tokens.held) = Arc::clone(&held);
+        held
+    }
+
+    /// What a failed refresh means for those who wait, and for those who come next.
+    async fn failed(&self, account: &Account, refreshes: &mut Refreshes, generation: u64, failure: Failure) -> Refusal {
+        warn!(account = account.address, %failure, "the access token cannot be refreshed");
+        let refusal = match &failure {
+            Failure::Temporary(_, why) => Refusal::new(Reason::Unavailable, format!("Try later: {why}.")),
+            Failure::Misconfigured(why) => {
+                let text = format!("postkey's settings for {} need care: {why}.", account.address);
+                Refusal::new(Reason::AuthorizationEnded, text)
+            }
+            Failure::Ended(why) => {
+                self.note_end(account, generation, why).await;
+                account.ended(why)
+            }
+        };
+        refreshes.failed(&failure, refusal.clone());
+        refusal
+    }
+
+    async fn note_end(&self, account: &Account, generation: u64, why: &str) {
+        error!(
+            message_id = PERSON_NEEDED,
+            account = account.address,
+            why,
+            "the authorization has ended; a person has to run `postkey authorize`"
+        );
+        let (vault, address) = (Arc::clone(&self.vault), account.address.clone());
+        let ended = Ended { at: self.clock.now(), why: why.to_owned() };
+        if let Err(error) = blocking(move || vault.end(&address, generation, ended)).await {
+            warn!(account = account.address, %error, "that the authorization has ended could not be stored");
+        }
+    }
+
+    fn registration(&self, account: &Account, held: &Held) -> Result<Registration, Failure> {
+        let client_secret = match &held.client_secret {
+            Some(secret) => Some(secret.clone()),
+            None => self.configured_secret(&account.address, &account.reach)?,
+        };
+        Ok(Registration {
+            client_id: account.client_id.clone(),
+            client_secret,
+            token_endpoint: account.reach.provider.token_endpoint.clone(),
+        })
+    }
+
+    /// The client secret that the configuration names, for this account or for its whole provider.
+    pub fn configured_secret(&self, address: &str, reach: &Reach) -> Result<Option<Secret>, Failure> {
+        let config = self.config();
+        let own = config.accounts.get(address).and_then(|account| account.client_secret_file.as_ref());
+        match own.or(reach.provider.client_secret_file.as_ref()) {
+            Some(file) => oauth::read_secret(file).map(Some),
+            None => Ok(None),
+        }
+    }
+}
