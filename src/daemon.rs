@@ -176,6 +176,10 @@ async fn accept_clients(
             arrival = listener.accept() => arrival,
         };
         let span = info_span!("session", protocol = door.protocol.name(), security = door.security.name(), %peer);
+        if !door.admits(peer.ip()) {
+            warn!(parent: &span, "turned away: this listener's allow_addresses does not name the client's address");
+            continue;
+        }
         let permit = Arc::clone(&sessions).try_acquire_owned().ok().filter(|_| !is_surplus);
         let Some(permit) = permit else {
             warn!(parent: &span, "turned away: descriptors or memory do not suffice for another session");

@@ -3,6 +3,8 @@
 //! Their bytes leave only through [`Secret::expose`] and [`Token::expose`], so every place where a secret goes
 //! somewhere is found by searching for that word.
 
+use std::io::{self, Read};
+
 use subtle::ConstantTimeEq;
 use zeroize::Zeroizing;
 
@@ -14,6 +16,13 @@ impl Secret {
     /// Takes the bytes over.
     pub fn new(bytes: Vec<u8>) -> Self {
         Self(Zeroizing::new(bytes))
+    }
+
+    /// Reads it to its end; a line end behind it does not belong to it.
+    pub fn read(mut from: impl Read) -> io::Result<Self> {
+        let mut bytes = Zeroizing::new(Vec::new());
+        from.read_to_end(&mut bytes)?;
+        Ok(Self::new(bytes.trim_ascii_end().to_vec()))
     }
 
     /// The bytes, for the one who needs them.

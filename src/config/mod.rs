@@ -1,5 +1,6 @@
 //! The configuration: from the file's shape to something that can be relied on.
 
+mod clients;
 pub mod environment;
 mod file;
 mod listeners;
@@ -18,6 +19,7 @@ use std::path::{Path, PathBuf};
 
 use crate::protocol::{Protocol, Security};
 use environment::Environment;
+use ipnet::IpNet;
 use mistake::Mistake;
 use provider::Provider;
 
@@ -120,6 +122,20 @@ pub struct Listener {
     pub provider: Option<String>,
     /// The one account that this listener serves, where it serves only one.
     pub account: Option<String>,
+    /// From where clients may come, where that is not from everywhere.
+    pub allow_addresses: Option<Vec<IpNet>>,
+    /// Where the account's app password is found, where clients send mail without a login. Then `account` and
+    /// `allow_addresses` are there, and the protocol is SMTP.
+    pub machine: Option<Machine>,
+}
+
+/// Where an app password is found without a person.
+#[derive(Clone, Debug)]
+pub enum Machine {
+    /// In this file, which is closed to all others.
+    File(PathBuf),
+    /// In the systemd credential of this name.
+    Credential(String),
 }
 
 /// Where a listener's certificate is.

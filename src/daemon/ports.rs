@@ -17,6 +17,7 @@ use crate::net::systemd::Sockets;
 use crate::net::{listen, tls};
 use crate::session::Door;
 use crate::stop::Stop;
+use crate::vault::machine::credentials;
 
 /// What an accept loop is told.
 pub enum Message {
@@ -201,6 +202,7 @@ impl Port {
 
 /// What the sessions of a listener share.
 fn door(listener: &Listener, broker: &Arc<Broker>, stop: &Stop) -> Result<Arc<Door>, Failed> {
+    let own = listener.machine.as_ref().map(|from| credentials(listener.account.as_deref().unwrap_or_default(), from));
     let tls = listener.certificate.as_ref().map(|files| tls::server_config(&files.chain, &files.key));
     Ok(Arc::new(Door {
         protocol: listener.protocol,
@@ -208,6 +210,8 @@ fn door(listener: &Listener, broker: &Arc<Broker>, stop: &Stop) -> Result<Arc<Do
         tls: tls.transpose().map_err(|error| Failed::new(Exit::Config, error))?,
         provider: listener.provider.clone(),
         account: listener.account.clone(),
+        allow_addresses: listener.allow_addresses.clone(),
+        own: own.transpose().map_err(|error| Failed::new(Exit::Config, error))?,
         host: "localhost".to_owned(),
         broker: Arc::clone(broker),
         stop: stop.clone(),

@@ -14,7 +14,6 @@ use oauth2::{
     AuthType, ClientId, ClientSecret, EndpointNotSet, EndpointSet, RequestTokenError, StandardRevocableToken, TokenUrl,
 };
 use url::Url;
-use zeroize::Zeroizing;
 
 use crate::secret::Secret;
 use crate::wire::printable;
@@ -104,8 +103,8 @@ impl Registration {
 /// Reads a client secret from its file; a line end behind it does not belong to it.
 pub fn read_secret(file: &Path) -> Result<Secret, Failure> {
     let unreadable = |error| format!("the client secret cannot be read from {}: {error}", file.display());
-    let bytes = std::fs::read(file).map(Zeroizing::new).map_err(|error| Failure::Misconfigured(unreadable(error)))?;
-    Ok(Secret::new(bytes.trim_ascii_end().to_vec()))
+    let secret = std::fs::File::open(file).and_then(Secret::read);
+    secret.map_err(|error| Failure::Misconfigured(unreadable(error)))
 }
 
 /// What a failed request means. Nothing is decided on HTTP's 400 alone, and an answer that is no OAuth error (a captive

@@ -12,6 +12,7 @@ pub mod backup;
 mod copies;
 mod error;
 mod files;
+pub mod machine;
 pub mod password;
 mod record;
 mod records;

@@ -10,6 +10,7 @@ mod deadline;
 mod defects;
 mod goodbye;
 mod login;
+mod no_login;
 mod pipelining;
 mod refusals;
 mod relay;
