@@ -16,6 +16,7 @@ pub mod metrics;
 pub mod net;
 pub mod oauth;
 pub mod protocol;
+pub mod proxy;
 pub mod relay;
 pub mod resolver;
 pub mod secret;

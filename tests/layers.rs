@@ -7,6 +7,7 @@ use std::path::Path;
 const LAYERS: &[&[&str]] = &[
     &["clock", "exit", "protocol", "resolver", "secret", "stop"],
     &["config", "metrics", "token", "wire"],
+    &["proxy"],
     &["downstream", "log", "net", "oauth", "upstream", "vault"],
     &["broker", "relay"],
     &["login"],
@@ -48,6 +49,9 @@ const WORDS: &[(&str, &[&str])] = &[
             // carries them over a socket that is for its owner alone
             "control.rs",
             "control/message.rs",
+            // logs in to a proxy
+            "net/proxy.rs",
+            "oauth/http.rs",
             // sends them to the token endpoint
             "oauth/mod.rs",
             "oauth/refresh.rs",
@@ -78,6 +82,7 @@ const SECRET_TYPES: &[(&str, &[&str])] = &[
     ("vault/seal.rs", &["AccountKey", "Derived"]),
     ("vault/account.rs", &["Unlocked"]),
     ("vault/mod.rs", &["Authorization"]),
+    ("proxy.rs", &["Proxy"]),
     ("broker/account.rs", &["Held", "Account"]),
     ("oauth/mod.rs", &["Registration"]),
     ("control/message.rs", &["Carried"]),

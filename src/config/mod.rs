@@ -7,6 +7,7 @@ mod listeners;
 pub mod mistake;
 pub mod provider;
 mod providers;
+mod proxy;
 mod reader;
 #[cfg(test)]
 mod tests;

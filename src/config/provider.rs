@@ -32,6 +32,8 @@ pub struct Provider {
     pub redirect_uri: Url,
     /// The mechanisms to use, the best first.
     pub mechanisms: Vec<Mechanism>,
+    /// What to connect through, to its mail servers and for token requests alike.
+    pub proxy: Option<Proxy>,
     /// The certificate authorities to trust instead of the system's.
     pub ca_file: Option<PathBuf>,
     /// Its mail servers; a protocol that is missing is not served.
@@ -54,6 +56,28 @@ impl Provider {
         let is_ending = country.map_or(!ending.contains('.'), |country| country.len() == 2);
         is_ending && self.domains.iter().any(|own| own.strip_suffix(".*") == Some(name))
     }
+}
+
+/// What stands between us and a provider's servers.
+#[derive(Clone, Debug)]
+pub struct Proxy {
+    /// What it speaks.
+    pub kind: ProxyKind,
+    /// Its name or address.
+    pub host: String,
+    /// Its port.
+    pub port: u16,
+    /// Who we are to it, where it wants to know: a user name, and the file that holds the password.
+    pub login: Option<(String, PathBuf)>,
+}
+
+/// What a proxy speaks. Both are given the names of servers and look them up themselves.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ProxyKind {
+    /// HTTP with the method CONNECT (RFC 9110 section 9.3.6).
+    Http,
+    /// SOCKS version 5 (RFC 1928).
+    Socks5,
 }
 
 /// A mail server of a provider.

@@ -6,9 +6,9 @@ use std::path::Path;
 use toml::de::DeTable;
 use url::{Host, Url};
 
-use super::provider::{Provider, Server};
+use super::provider::{Provider, Proxy, Server};
 use super::reader::{Report, Section};
-use super::words;
+use super::{proxy, words};
 use crate::protocol::{Mechanism, Protocol, Security};
 
 /// The table that is compiled in.
@@ -32,9 +32,10 @@ pub type Providers = BTreeMap<String, Provider>;
 
 /// Reads the file's providers into the compiled-in ones.
 pub fn read(top: &mut Section<'_>) -> Providers {
-    let mut all = compiled_in();
+    let proxy = proxy::read(top).flatten();
+    let mut all = compiled_in(proxy.as_ref());
     if let Some(table) = top.get("provider").and_then(|value| value.section()) {
-        let own = read_table(&table, &all);
+        let own = read_table(&table, &all, proxy.as_ref());
         // A domain that the file gives to one provider is taken from the others.
         let is_free = |domain: &String| !own.values().any(|provider| provider.domains.contains(domain));
         all.values_mut().for_each(|provider| provider.domains.retain(is_free));
@@ -44,18 +45,21 @@ pub fn read(top: &mut Section<'_>) -> Providers {
 }
 
 /// The compiled-in table; a test looks at its mistakes.
-fn compiled_in() -> Providers {
+fn compiled_in(proxy: Option<&Proxy>) -> Providers {
     let (document, _) = DeTable::parse_recoverable(TABLE);
     let report = Report::new(Path::new("providers.toml"), TABLE, |_| Ok(()));
-    read_table(&Section::top(&report, document.get_ref()), &Providers::new())
+    read_table(&Section::top(&report, document.get_ref()), &Providers::new(), proxy)
 }
 
-/// Reads a table of providers. What it leaves out of one is taken from the one of the same name in `bases`.
-pub fn read_table(table: &Section<'_>, bases: &Providers) -> Providers {
+/// Reads a table of providers. What it leaves out of one is taken from the one of the same name in `bases`; `proxy` is that of
+/// all providers that say nothing else.
+pub fn read_table(table: &Section<'_>, bases: &Providers, proxy: Option<&Proxy>) -> Providers {
     let mut read = Providers::new();
     for (name, value) in table.named() {
-        let Some(section) = value.section() else { continue };
-        let provider = provider(name, section, bases.get(name), &read);
+        let Some(mut section) = value.section() else { continue };
+        let own_proxy = proxy::read(&mut section);
+        let mut provider = provider(name, section, bases.get(name), &read);
+        provider.proxy = own_proxy.unwrap_or_else(|| proxy.cloned());
         read.insert(name.to_owned(), provider);
     }
     read
@@ -88,6 +92,7 @@ fn provider(name: &str, mut section: Section<'_>, base: Option<&Provider>, other
         mechanisms: mechanisms(&mut section)
             .or_else(|| Some(base?.mechanisms.clone()))
             .unwrap_or_else(|| vec![Mechanism::OAuthBearer, Mechanism::XOAuth2]),
+        proxy: None,
         ca_file: section.file("ca_file").or_else(|| base?.ca_file.clone()),
         servers: servers(&mut section, base),
         note: section.text("note").or_else(|| base?.note.clone()),

@@ -5,6 +5,7 @@ use std::path::Path;
 
 use super::environment::Environment;
 use super::mistake::Mistake;
+use super::provider::ProxyKind;
 use super::reader::{Report, Section};
 use super::{Config, Machine, providers};
 use crate::protocol::{Mechanism, Protocol, Security};
@@ -48,7 +49,7 @@ fn the_compiled_in_providers_have_no_mistake() {
     let (document, errors) = toml::de::DeTable::parse_recoverable(providers::TABLE);
     let report = Report::new(Path::new("providers.toml"), providers::TABLE, |_| Ok(()));
     report.syntax(&errors);
-    let read = providers::read_table(&Section::top(&report, document.get_ref()), &providers::Providers::new());
+    let read = providers::read_table(&Section::top(&report, document.get_ref()), &providers::Providers::new(), None);
     assert_eq!(report.into_mistakes(), []);
     assert!(read.len() >= 12, "only {:?}", read.keys());
     for provider in read.values() {
@@ -477,4 +478,42 @@ fn who_may_come_is_named_by_addresses_and_networks() {
     }
     let nobody = listener("address = \"127.0.0.1:1\"\nallow_addresses = []");
     assert!(bad(&nobody)[0].contains("is empty"));
+}
+
+#[test]
+fn a_proxy_is_for_all_providers_unless_one_says_otherwise() {
+    let login = "proxy_user = \"office\"\nproxy_password_file = \"proxy.password\"";
+    let config = good(&format!(
+        "proxy = \"socks5://[::1]\"\n{login}\n[provider.google]\nproxy = \"none\"\n\
+         [provider.fastmail]\nproxy = \"http://proxy.example.test:3128/\"\n{}",
+        provider("")
+    ));
+    let proxy = |name: &str| config.providers[name].proxy.as_ref();
+    assert!(proxy("google").is_none());
+    let own = proxy("fastmail").unwrap();
+    assert_eq!((own.kind, &*own.host, own.port), (ProxyKind::Http, "proxy.example.test", 3128));
+    assert!(own.login.is_none(), "a login is not for another proxy");
+    for name in ["microsoft", "x"] {
+        let common = proxy(name).unwrap();
+        assert_eq!((common.kind, &*common.host, common.port), (ProxyKind::Socks5, "::1", 1080));
+        assert!(common.login.as_ref().is_some_and(|(user, file)| user == "office" && file.ends_with("proxy.password")));
+    }
+    assert!(good("").providers["google"].proxy.is_none());
+}
+
+#[test]
+fn a_proxy_that_cannot_be_used_is_a_mistake() {
+    let form = "must be \"none\", or a proxy such as \"http://proxy.example.test:3128\" or \"socks5://127.0.0.1:1080\"";
+    for proxy in ["https://p.test:1", "p.test:3128", "socks4://p.test:1", "http://p.test/path", "socks5:///", "http://"]
+    {
+        assert_eq!(bad(&format!("proxy = {proxy:?}")), [format!("1:9: proxy: {form}")]);
+    }
+    assert!(bad("proxy = \"http://office:secret@p.test:1\"")[0].contains("has a login in it"));
+    for (text, mistake) in [
+        ("proxy_user = \"a\"", "1:14: proxy_user: belongs to a proxy, and there is none; add proxy, or remove this"),
+        ("proxy = \"http://p.test\"\nproxy_user = \"a\"", "1:1: proxy_password_file is missing; add it here"),
+        ("proxy = \"http://p.test\"\nproxy_password_file = \"f\"", "1:1: proxy_user is missing; add it here"),
+    ] {
+        assert_eq!(bad(text), [mistake]);
+    }
 }

@@ -163,6 +163,7 @@ mod tests {
             client_secret_file: None,
             redirect_uri: Url::parse("http://127.0.0.1/").unwrap(),
             mechanisms: vec![],
+            proxy: None,
             ca_file: None,
             servers: BTreeMap::new(),
             note: None,

@@ -12,6 +12,7 @@ mod goodbye;
 mod login;
 mod no_login;
 mod pipelining;
+mod proxies;
 mod refusals;
 mod relay;
 mod secrets;

@@ -68,7 +68,12 @@ impl House {
 
     /// The same, and its postkey does not run yet.
     pub async fn furnished(upstream: Security, edit: impl FnOnce(String) -> String) -> Self {
-        let mut house = Self::empty(upstream, Options::default(), edit).await;
+        Self::furnished_with(upstream, Options::default(), edit).await
+    }
+
+    /// The same with such a provider.
+    pub async fn furnished_with(upstream: Security, options: Options, edit: impl FnOnce(String) -> String) -> Self {
+        let mut house = Self::empty(upstream, options, edit).await;
         let password = Password::generate();
         house.password = String::from_utf8(password.expose()).unwrap();
         // Into the vault itself: a running postkey would log in with it, and tests count logins.
@@ -114,6 +119,11 @@ impl House {
     pub async fn restart(&mut self) {
         self.daemon = None;
         self.start().await;
+    }
+
+    /// Ends postkey.
+    pub fn stop(&mut self) {
+        self.daemon = None;
     }
 
     /// Asks postkey, which runs as a process of its own, for its ports.
