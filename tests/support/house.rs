@@ -138,6 +138,12 @@ impl House {
         Process::start(self.folder.path(), &[&["--config", file], arguments].concat())
     }
 
+    /// The same as another user, which only root can do.
+    pub fn begin_as(&self, user: u32, arguments: &[&str]) -> Process {
+        let file = self.file.to_str().unwrap();
+        Process::start_as(user, self.folder.path(), &[&["--config", file], arguments].concat())
+    }
+
     /// Runs a command to its end; `input` is what it reads.
     pub fn run(&self, arguments: &[&str], input: &str) -> Ended {
         let mut process = self.begin(arguments);

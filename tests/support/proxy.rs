@@ -88,7 +88,7 @@ async fn session(mut client: TcpStream, state: Arc<State>) -> io::Result<()> {
     match manner {
         Manner::Silent => std::future::pending().await,
         Manner::Closes => {
-            client.read(&mut [0; 1024]).await?;
+            let _heard = client.read(&mut [0; 1024]).await?;
             return Ok(());
         }
         Manner::Endless => return babble(client).await,
