@@ -126,10 +126,13 @@ impl Ports {
         std::future::pending().await
     }
 
-    /// Waits until every accept loop has shown that it is alive.
-    pub async fn ping(&self) {
-        for port in &self.open {
-            port.ping().await;
+    /// Waits until every accept loop that there is now has shown that it is alive.
+    pub fn pings(&self) -> impl Future<Output = ()> + Send + use<> {
+        let loops: Vec<_> = self.open.iter().map(|port| port.messages.clone()).collect();
+        async move {
+            for messages in loops {
+                ping(&messages).await;
+            }
         }
     }
 
@@ -188,15 +191,16 @@ impl Port {
         self.listening = Listening::new(door.protocol, self.listening.address, door.security);
         // A loop that has ended is noticed by `Ports::ended`.
         let _ended = self.messages.send(Message::Door(door)).await;
-        self.ping().await;
+        ping(&self.messages).await;
         self
     }
+}
 
-    async fn ping(&self) {
-        let (pong, heard) = oneshot::channel();
-        if self.messages.send(Message::Ping(pong)).await.is_ok() {
-            let _ended = heard.await;
-        }
+/// Waits until an accept loop has heard all that it was told so far.
+async fn ping(messages: &mpsc::Sender<Message>) {
+    let (pong, heard) = oneshot::channel();
+    if messages.send(Message::Ping(pong)).await.is_ok() {
+        let _ended = heard.await;
     }
 }
 
