@@ -19,6 +19,7 @@ use tracing::{error, info, warn};
 
 use crate::clock::{Clock, Moment};
 use crate::config::Config;
+use crate::config::client::{Client, ClientAuthentication};
 use crate::exit::Failed;
 use crate::metrics::Metrics;
 use crate::protocol::Protocol;
@@ -184,7 +185,7 @@ impl Broker {
         info!(account = authorization.address, "authorized");
         // Its provider and its registration may be others now.
         self.forget(&authorization.address);
-        let held = Held { tokens: authorization.tokens, generation, client_secret: authorization.client_secret };
+        let held = Held { tokens: authorization.tokens, generation, secrets: authorization.secrets };
         let account = Arc::new(self.account(&authorization.address, Tokens::new(held))?);
         lock(&self.open).accounts.insert(authorization.address, Arc::clone(&account));
         Ok(account)
@@ -270,8 +271,7 @@ impl Broker {
 
     /// The account that was opened: the one that is open already, unless the vault holds newer tokens.
     fn admit(&self, address: &str, unlocked: Unlocked) -> Result<Arc<Account>, Refusal> {
-        let held =
-            Held { tokens: unlocked.tokens, generation: unlocked.generation, client_secret: unlocked.client_secret };
+        let held = Held { tokens: unlocked.tokens, generation: unlocked.generation, secrets: unlocked.secrets };
         let tokens = Tokens::new(held);
         // Before the lock is held, for the first use of a provider takes a while.
         self.account(address, Arc::clone(&tokens))?;
@@ -290,12 +290,16 @@ impl Broker {
         let reach = self.reach(&record.provider)?;
         let config = self.config();
         let configured = config.accounts.get(address);
-        let client_id = record.client_id.clone().or_else(|| configured.and_then(|account| account.client_id.clone()));
-        let client_id = client_id.or_else(|| reach.provider.client_id.clone()).unwrap_or_default();
+        let client = match &record.client_id {
+            // Its secret, if it has one, is kept with the tokens.
+            Some(id) => Some(Client { id: id.clone(), authentication: ClientAuthentication::None }),
+            None => config.client_for(address, &reach.provider),
+        };
         Ok(Account {
             address: address.to_owned(),
             user: configured.and_then(|account| account.user.clone()).unwrap_or_else(|| address.to_owned()),
-            client_id,
+            flow: record.flow,
+            client,
             reach,
             tokens,
             heard: Mutex::default(),

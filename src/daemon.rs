@@ -188,7 +188,7 @@ async fn accept_clients(
             arrival = listener.accept() => arrival,
         };
         let span = info_span!("session", protocol = door.protocol.name(), security = door.security.name(), %peer);
-        if !door.admits(peer.ip()) {
+        if !door.is_open_to(peer.ip()) {
             warn!(parent: &span, "turned away: this listener's allow_addresses does not name the client's address");
             continue;
         }

@@ -164,7 +164,7 @@ impl Door {
     }
 
     /// Whether a client from there may come.
-    pub fn admits(&self, address: IpAddr) -> bool {
+    pub fn is_open_to(&self, address: IpAddr) -> bool {
         let address = address.to_canonical();
         self.allow_addresses.as_ref().is_none_or(|networks| networks.iter().any(|network| network.contains(&address)))
     }

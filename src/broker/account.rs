@@ -9,9 +9,12 @@ use tokio::time::Instant;
 use super::patience::Refreshes;
 use super::{Reach, lock};
 use crate::clock::Moment;
+use crate::config::client::Client;
+use crate::config::flow::Flow;
+use crate::oauth::grant::Ask;
 use crate::protocol::Protocol;
-use crate::secret::Secret;
 use crate::token::TokenSet;
+use crate::vault::Secrets;
 use crate::wire::{Bearer, Capabilities, Reason, Refusal};
 
 /// How long what a server was heard to offer spares the question, and with it a round trip of each login.
@@ -25,7 +28,8 @@ pub struct Account {
     pub reach: Arc<Reach>,
     /// The mailbox at the provider.
     pub(super) user: String,
-    pub(super) client_id: String,
+    pub(super) flow: Flow,
+    pub(super) client: Option<Client>,
     pub(super) tokens: Arc<Tokens>,
     /// What the provider's servers were heard to offer, and when.
     pub(super) heard: Mutex<HashMap<Protocol, (Instant, Capabilities)>>,
@@ -43,7 +47,7 @@ pub struct Held {
     pub(super) tokens: TokenSet,
     /// Which token set of the account this is.
     pub generation: u64,
-    pub(super) client_secret: Option<Secret>,
+    pub(super) secrets: Secrets,
 }
 
 impl Tokens {
@@ -71,6 +75,12 @@ impl Account {
     /// What a server was heard to offer may have led us wrong.
     pub fn unlearn(&self, protocol: Protocol) {
         lock(&self.heard).remove(&protocol);
+    }
+
+    /// What it asks the authorization server for.
+    pub(super) fn ask<'a>(&'a self, held: &'a Held) -> Ask<'a> {
+        let (flow, provider) = (self.flow, &self.reach.provider);
+        Ask { flow, provider, scope: &provider.scope, user: &self.user, password: held.secrets.password.as_ref() }
     }
 
     pub(super) fn held(&self) -> Arc<Held> {

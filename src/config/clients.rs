@@ -4,6 +4,7 @@ use ipnet::IpNet;
 
 use super::Machine;
 use super::reader::{Section, Value};
+use super::secret_source::SecretSource;
 use crate::protocol::Protocol;
 
 /// `allow_addresses`: the clients that may come. None if all may.
@@ -48,25 +49,12 @@ pub fn machine(section: &mut Section<'_>, protocol: Option<Protocol>) -> Option<
 }
 
 fn source(value: &Value<'_>) -> Option<Machine> {
-    let mut section = value.section()?;
-    let file = section.get("file").map(|value| value.file());
-    let credential = section.get("credential").map(|value| value.parse(credential));
-    section.finish();
-    match (file, credential) {
-        (Some(file), None) => file.map(Machine::File),
-        (None, Some(credential)) => credential.map(Machine::Credential),
+    match SecretSource::read(value)? {
+        SecretSource::File(path) => Some(Machine::File(path)),
+        SecretSource::Credential(name) => Some(Machine::Credential(name)),
         _ => {
-            value.absence("must name either a file or a credential; write { file = \"printer.password\" }");
+            value.mistake("must be in a file or in a credential of systemd; write { file = \"printer.password\" }");
             None
         }
-    }
-}
-
-/// systemd.exec(5): a name that can be a file's.
-fn credential(text: &str) -> Result<String, String> {
-    let is_name = text != "." && text != ".." && text.bytes().all(|byte| byte.is_ascii_graphic() && byte != b'/');
-    match is_name {
-        true => Ok(text.to_owned()),
-        false => Err("must be the name of a systemd credential, as in LoadCredential=".to_owned()),
     }
 }

@@ -1,14 +1,17 @@
 //! The configuration: from the file's shape to something that can be relied on.
 
+pub mod client;
 mod clients;
 pub mod environment;
 mod file;
+pub mod flow;
 mod listeners;
 pub mod mistake;
 pub mod provider;
 mod providers;
 mod proxy;
 mod reader;
+pub mod secret_source;
 #[cfg(test)]
 mod tests;
 mod words;
@@ -19,10 +22,13 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
 use crate::protocol::{Protocol, Security};
+use client::Client;
 use environment::Environment;
+use flow::Flow;
 use ipnet::IpNet;
 use mistake::Mistake;
 use provider::Provider;
+use reader::Disk;
 
 /// The whole configuration, checked: every listener can be bound as written, every provider is complete.
 #[derive(Clone, Debug)]
@@ -45,6 +51,8 @@ pub struct Config {
     pub providers: BTreeMap<String, Provider>,
     /// What the file says about single accounts, by address in lower case.
     pub accounts: BTreeMap<String, Account>,
+    /// What can be used, and should not be.
+    pub warnings: Vec<Mistake>,
 }
 
 impl Config {
@@ -64,7 +72,7 @@ impl Config {
             Err(error) if path.is_none() && error.kind() == io::ErrorKind::NotFound => String::new(),
             Err(error) => return Err(vec![unreadable(file, &error)]),
         };
-        file::read(file, &text, &environment, |path| std::fs::File::open(path).map(drop))
+        file::read(file, &text, &environment, Disk::REAL)
     }
 
     /// Reads `text` as the contents of `file`, against whose folder relative paths are resolved. No file is opened.
@@ -73,7 +81,7 @@ impl Config {
     ///
     /// All mistakes at once, in the order of the file.
     pub fn parse(text: &str, file: &Path, environment: &Environment) -> Result<Self, Vec<Mistake>> {
-        file::read(file, text, environment, |_| Ok(()))
+        file::read(file, text, environment, Disk::NONE)
     }
 
     /// The provider of an address: what the file says of the account, or else whose domain it is. Case does not matter.
@@ -85,6 +93,12 @@ impl Config {
         let (_, domain) = address.rsplit_once('@')?;
         let exact = self.providers.values().find(|provider| provider.has_domain(domain));
         exact.or_else(|| self.providers.values().find(|provider| provider.has_family_of(domain)))
+    }
+
+    /// The client registration for an account, in lower case, of a provider: its own, or its provider's.
+    pub fn client_for(&self, address: &str, provider: &Provider) -> Option<Client> {
+        let own = self.accounts.get(address).and_then(|account| account.client.clone());
+        own.or_else(|| provider.client.clone())
     }
 }
 
@@ -155,8 +169,8 @@ pub struct Account {
     pub provider: Option<String>,
     /// The mailbox to open at the provider, where it is not the address.
     pub user: Option<String>,
+    /// How it gets its tokens, where not as all accounts of its provider.
+    pub flow: Option<Flow>,
     /// The client registration to use for this account alone.
-    pub client_id: Option<String>,
-    /// Its secret.
-    pub client_secret_file: Option<PathBuf>,
+    pub client: Option<Client>,
 }

@@ -5,6 +5,8 @@ use std::path::PathBuf;
 
 use url::Url;
 
+use super::client::Client;
+use super::flow::Flow;
 use crate::protocol::{Mechanism, Protocol, Security};
 
 /// All that is known of a provider.
@@ -14,8 +16,10 @@ pub struct Provider {
     pub name: String,
     /// The domains of its addresses, lower case; `name.*` is the name under any ending (see [`Self::has_family_of`]).
     pub domains: Vec<String>,
-    /// RFC 6749 section 3.1; may carry a query of its own.
-    pub authorization_endpoint: Url,
+    /// How its accounts get their tokens.
+    pub flow: Flow,
+    /// RFC 6749 section 3.1; may carry a query of its own. Only the authorization code grant needs it.
+    pub authorization_endpoint: Option<Url>,
     /// RFC 6749 section 3.2.
     pub token_endpoint: Url,
     /// What `iss` in the authorization response has to be (RFC 9207), where it is known.
@@ -25,9 +29,7 @@ pub struct Provider {
     /// Parameters of the authorization request beside the standard ones.
     pub authorization_parameters: BTreeMap<String, String>,
     /// The client registration, where one is configured for all accounts.
-    pub client_id: Option<String>,
-    /// Its secret, where there is one.
-    pub client_secret_file: Option<PathBuf>,
+    pub client: Option<Client>,
     /// Where the browser returns to; without a port any free one is used (RFC 8252 section 7.3).
     pub redirect_uri: Url,
     /// The mechanisms to use, the best first.

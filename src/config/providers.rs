@@ -6,8 +6,11 @@ use std::path::Path;
 use toml::de::DeTable;
 use url::{Host, Url};
 
+use super::client::Client;
+use super::file::flow;
+use super::flow::Flow;
 use super::provider::{Provider, Proxy, Server};
-use super::reader::{Report, Section};
+use super::reader::{Disk, Report, Section};
 use super::{proxy, words};
 use crate::protocol::{Mechanism, Protocol, Security};
 
@@ -47,7 +50,7 @@ pub fn read(top: &mut Section<'_>) -> Providers {
 /// The compiled-in table; a test looks at its mistakes.
 fn compiled_in(proxy: Option<&Proxy>) -> Providers {
     let (document, _) = DeTable::parse_recoverable(TABLE);
-    let report = Report::new(Path::new("providers.toml"), TABLE, |_| Ok(()));
+    let report = Report::new(Path::new("providers.toml"), TABLE, Disk::NONE);
     read_table(&Section::top(&report, document.get_ref()), &Providers::new(), proxy)
 }
 
@@ -67,15 +70,18 @@ pub fn read_table(table: &Section<'_>, bases: &Providers, proxy: Option<&Proxy>)
 
 /// Reads one provider. What has a mistake, which is noted, is replaced by anything.
 fn provider(name: &str, mut section: Section<'_>, base: Option<&Provider>, others: &Providers) -> Provider {
+    let flow = flow(&mut section).or_else(|| Some(base?.flow)).unwrap_or_default();
     if base.is_none() {
-        section.require(&["authorization_endpoint", "token_endpoint", "scope"]);
+        let browser = (flow == Flow::AuthorizationCode).then_some("authorization_endpoint");
+        let keys: Vec<&str> = browser.into_iter().chain(["token_endpoint", "scope"]).collect();
+        section.require(&keys);
     }
     let provider = Provider {
         name: name.to_owned(),
         domains: domains(&mut section, others).or_else(|| Some(base?.domains.clone())).unwrap_or_default(),
+        flow,
         authorization_endpoint: url(&mut section, "authorization_endpoint", endpoint)
-            .or_else(|| Some(base?.authorization_endpoint.clone()))
-            .unwrap_or_else(on_loopback),
+            .or_else(|| base?.authorization_endpoint.clone()),
         token_endpoint: url(&mut section, "token_endpoint", endpoint)
             .or_else(|| Some(base?.token_endpoint.clone()))
             .unwrap_or_else(on_loopback),
@@ -84,8 +90,7 @@ fn provider(name: &str, mut section: Section<'_>, base: Option<&Provider>, other
         authorization_parameters: parameters(&mut section)
             .or_else(|| Some(base?.authorization_parameters.clone()))
             .unwrap_or_default(),
-        client_id: section.text("client_id").or_else(|| base?.client_id.clone()),
-        client_secret_file: section.file("client_secret_file").or_else(|| base?.client_secret_file.clone()),
+        client: Client::read(&mut section, base.and_then(|base| base.client.as_ref())),
         redirect_uri: url(&mut section, "redirect_uri", redirect_uri)
             .or_else(|| Some(base?.redirect_uri.clone()))
             .unwrap_or_else(on_loopback),
@@ -97,7 +102,6 @@ fn provider(name: &str, mut section: Section<'_>, base: Option<&Provider>, other
         servers: servers(&mut section, base),
         note: section.text("note").or_else(|| base?.note.clone()),
     };
-    secret_has_client(&mut section, provider.client_id.is_some());
     section.finish();
     provider
 }
@@ -105,13 +109,6 @@ fn provider(name: &str, mut section: Section<'_>, base: Option<&Provider>, other
 /// Where the browser returns to if nothing else is said: this machine, at any free port.
 fn on_loopback() -> Url {
     Url::parse("http://127.0.0.1/").expect("this constant is a URL")
-}
-
-/// Refuses a client secret that belongs to no client.
-pub fn secret_has_client(section: &mut Section<'_>, has_client: bool) {
-    if let Some(value) = section.get("client_secret_file").filter(|_| !has_client) {
-        value.mistake("belongs to a client_id, and there is none; add client_id, or remove this");
-    }
 }
 
 fn url(section: &mut Section<'_>, key: &'static str, judge: fn(Url) -> Result<Url, String>) -> Option<Url> {

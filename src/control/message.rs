@@ -9,12 +9,13 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use zeroize::Zeroizing;
 
 use crate::clock::Moment;
+use crate::config::flow::Flow;
 use crate::exit::{Exit, Failed};
 use crate::protocol::{Protocol, Security};
 use crate::secret::{Secret, Token};
 use crate::token::{Life, TokenSet};
 use crate::vault::password::Password;
-use crate::vault::{Authorization, Restored, Trouble};
+use crate::vault::{Authorization, Restored, Secrets, Trouble};
 
 /// What a command asks for.
 #[derive(Serialize, Deserialize)]
@@ -80,8 +81,10 @@ pub enum Request {
 pub struct Authorized {
     address: String,
     provider: String,
+    flow: Flow,
     client_id: Option<String>,
     client_secret: Option<Carried>,
+    password: Option<Carried>,
     access: Carried,
     refresh: Option<Carried>,
     life: Life,
@@ -213,12 +216,14 @@ impl Authorized {
     /// Packs an authorization.
     pub fn new(authorization: &Authorization, first: Option<(String, &Password)>) -> Self {
         let token = |token: &Token| Carried(Secret::new(token.expose().as_bytes().to_vec()));
-        let Authorization { address, provider, client_id, client_secret, tokens } = authorization;
+        let Authorization { address, provider, flow, client_id, secrets, tokens } = authorization;
         Self {
             address: address.clone(),
             provider: provider.clone(),
+            flow: *flow,
             client_id: client_id.clone(),
-            client_secret: client_secret.clone().map(Carried),
+            client_secret: secrets.client_secret.clone().map(Carried),
+            password: secrets.password.clone().map(Carried),
             access: token(&tokens.access),
             refresh: tokens.refresh.as_ref().map(token),
             life: tokens.life,
@@ -238,8 +243,12 @@ impl Authorized {
         let authorization = Authorization {
             address: self.address,
             provider: self.provider,
+            flow: self.flow,
             client_id: self.client_id,
-            client_secret: self.client_secret.map(|carried| carried.0),
+            secrets: Secrets {
+                client_secret: self.client_secret.map(|carried| carried.0),
+                password: self.password.map(|carried| carried.0),
+            },
             tokens,
         };
         Some((authorization, self.first.map(|(name, carried)| (name, Password::read(carried.0.expose())))))

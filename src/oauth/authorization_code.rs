@@ -52,10 +52,12 @@ impl std::fmt::Display for RedirectError {
 
 impl Pending {
     /// Begins: the address to open, and what has to be remembered until the answer comes.
-    pub fn begin(provider: &Provider, client_id: &str, redirect_uri: Url, address: &str) -> Self {
+    pub fn begin(provider: &Provider, client_id: &str, redirect_uri: Url, address: &str) -> Result<Self, Failure> {
         let (challenge, verifier) = PkceCodeChallenge::new_random_sha256();
         let state = oauth2::CsrfToken::new_random();
-        let mut url = provider.authorization_endpoint.clone();
+        let mut url = provider.authorization_endpoint.clone().ok_or_else(|| {
+            Failure::Misconfigured(format!("the provider {} has no authorization_endpoint", provider.name))
+        })?;
         let ours = [
             ("response_type", "code"),
             ("client_id", client_id),
@@ -70,13 +72,13 @@ impl Pending {
         // What the configuration adds must not stand in for what the security of the grant rests on.
         let more = more.filter(|(key, _)| !ours.iter().any(|(our, _)| our == key));
         url.query_pairs_mut().extend_pairs(ours).extend_pairs(more);
-        Self {
+        Ok(Self {
             url,
             redirect_uri,
             state: Secret::new(state.secret().clone().into_bytes()),
             verifier,
             issuer: provider.issuer.clone(),
-        }
+        })
     }
 
     /// Where the browser returns to.
@@ -137,8 +139,8 @@ impl Pending {
     ) -> Result<(TokenSet, Identity), Failure> {
         let redirect_uri = RedirectUrl::new(self.redirect_uri.to_string())
             .map_err(|_| Failure::Misconfigured("the redirect URI is not valid".to_owned()))?;
-        let client = registration.client()?.set_redirect_uri(redirect_uri);
-        let request = client.exchange_code(code).set_pkce_verifier(self.verifier);
+        let requests = registration.requests()?.set_redirect_uri(redirect_uri);
+        let request = requests.exchange_code(code).set_pkce_verifier(self.verifier);
         let body = request.request_async(http).await.map_err(failure)?;
         let identity = body.identity();
         Ok((body.into_token_set(clock.now(), None)?, identity))
@@ -148,19 +150,20 @@ impl Pending {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config::flow::Flow;
     use std::collections::BTreeMap;
 
     fn provider() -> Provider {
         Provider {
             name: "test".into(),
             domains: vec![],
-            authorization_endpoint: Url::parse("https://login.example.test/auth?prompt=consent").unwrap(),
+            flow: Flow::AuthorizationCode,
+            authorization_endpoint: Url::parse("https://login.example.test/auth?prompt=consent").ok(),
             token_endpoint: Url::parse("https://login.example.test/token").unwrap(),
             issuer: Some("https://login.example.test".into()),
             scope: vec!["mail".into(), "offline_access".into()],
             authorization_parameters: BTreeMap::from([("state".into(), "mine".into()), ("hint".into(), "a&b".into())]),
-            client_id: None,
-            client_secret_file: None,
+            client: None,
             redirect_uri: Url::parse("http://127.0.0.1/").unwrap(),
             mechanisms: vec![],
             proxy: None,
@@ -172,7 +175,7 @@ mod tests {
 
     fn pending() -> (Pending, String) {
         let redirect_uri = Url::parse("http://127.0.0.1:4000/").unwrap();
-        let pending = Pending::begin(&provider(), "client", redirect_uri, "ann@example.test");
+        let pending = Pending::begin(&provider(), "client", redirect_uri, "ann@example.test").unwrap();
         let state = pending.url.query_pairs().find(|(key, _)| key == "state").unwrap().1.into_owned();
         (pending, state)
     }

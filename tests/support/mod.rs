@@ -134,7 +134,7 @@ impl Provider {
              mechanisms = [\"XOAUTH2\", \"OAUTHBEARER\"]\nca_file = {ca_file:?}\n"
         );
         if client_secret.is_some() {
-            toml += &format!("client_secret_file = {:?}\n", self.client_secret_file());
+            toml += &format!("client_secret.file = {:?}\n", self.client_secret_file());
         }
         for protocol in Protocol::ALL {
             let (port, table, security) = (self.port(protocol, security), protocol.name(), security.name());

@@ -1,0 +1,152 @@
+//! A person consents in a browser: on this machine, or on another one, whose last address is pasted here.
+
+use oauth2::AuthorizationCode;
+use tokio::time::{Instant, timeout_at};
+
+use super::super::AuthorizeOptions;
+use super::super::terminal::{Input, complain, say};
+use super::no_tokens;
+use super::plan::Plan;
+use crate::clock::Clock;
+use crate::exit::{Exit, Failed};
+use crate::oauth::authorization_code::{Pending, RedirectError};
+use crate::oauth::identity::Identity;
+use crate::secret::Secret;
+use crate::token::TokenSet;
+use crate::web::redirect::{Arrival, Outcome, RedirectListener};
+
+impl Plan {
+    /// Sends the person to the provider and waits for the answer, by the browser or pasted.
+    pub async fn ask_person(&self, options: &AuthorizeOptions, input: Input) -> Result<TokenSet, Failed> {
+        let deadline = Instant::now() + options.timeout;
+        let listener = RedirectListener::bind(&self.redirect_uri).await.map_err(|error| {
+            Failed::new(Exit::Os, format!("cannot wait for the browser at {}: {error}", self.redirect_uri))
+        })?;
+        let redirect_uri = listener.as_ref().map_or(&self.redirect_uri, |listener| &listener.uri).clone();
+        let client_id = &self.registration.client_id;
+        let pending = Pending::begin(&self.reach.provider, client_id, redirect_uri, &self.signs_in);
+        let pending = pending.map_err(|failure| no_tokens(&failure))?;
+        self.introduce(&pending, options, listener.is_some());
+        let mut ways = Ways { listener, input: Some(input) };
+        let (code, arrival) = timeout_at(deadline, ways.answer(&pending)).await.map_err(|_| {
+            let waited = humantime::format_duration(options.timeout);
+            Failed::new(Exit::NoPermission, format!("nobody signed in within {waited}; run the command again"))
+        })?;
+        let tokens = match code {
+            Ok(code) => self.exchange(pending, code).await,
+            Err(denied) => Err(Failed::new(Exit::NoPermission, denied)),
+        };
+        ways.finish(arrival, if tokens.is_ok() { Outcome::Authorized } else { Outcome::Failed }).await;
+        tokens
+    }
+
+    async fn exchange(&self, pending: Pending, code: AuthorizationCode) -> Result<TokenSet, Failed> {
+        let exchanged = pending.exchange(&self.reach.http, &self.registration, code, &Clock::System).await;
+        let (tokens, identity) = exchanged.map_err(|failure| no_tokens(&failure))?;
+        self.check_identity(&identity)?;
+        Ok(tokens)
+    }
+
+    /// A browser is often signed in as somebody else, and the tokens of another mailbox must not take the place of good ones.
+    fn check_identity(&self, identity: &Identity) -> Result<(), Failed> {
+        match identity.other_than(&self.signs_in) {
+            None => Ok(()),
+            Some(other) => Err(Failed::new(
+                Exit::NoPermission,
+                format!(
+                    "{other} has signed in, not {}; nothing was changed. Sign in as {} in the browser; or, if {other} is the one \
+                     to sign in for this mailbox, add --signs-in {other}",
+                    self.signs_in, self.signs_in
+                ),
+            )),
+        }
+    }
+
+    fn introduce(&self, pending: &Pending, options: &AuthorizeOptions, is_waiting: bool) {
+        let provider = &self.reach.provider;
+        if let Some(note) = &provider.note {
+            say(format_args!("{}: {note}\n", provider.name));
+        }
+        say(format_args!("To let postkey into {}, sign in on this page:\n\n  {}\n", self.address, pending.url));
+        let waited = humantime::format_duration(options.timeout);
+        match is_waiting {
+            true => say(format_args!(
+                "Waiting for up to {waited}. If the browser runs on another machine, its last page will not load: \
+                 paste that page's address here."
+            )),
+            false => say(format_args!(
+                "Waiting for up to {waited}. At the end the browser arrives at a page that does not load: \
+                 paste that page's address here."
+            )),
+        }
+        if !options.no_browser && has_display() {
+            let quiet = webbrowser::BrowserOptions::new().with_suppress_output(true).clone();
+            // The page can be opened by hand just as well.
+            let _opened =
+                webbrowser::open_browser_with_options(webbrowser::Browser::Default, pending.url.as_str(), &quiet);
+        }
+    }
+}
+
+/// The ways by which the provider's answer may come.
+struct Ways {
+    listener: Option<RedirectListener>,
+    /// None once the standard input has ended.
+    input: Option<Input>,
+}
+
+impl Ways {
+    /// The first answer that belongs to this authorization, a code or a no, and the browser that brought it. What does not
+    /// belong to it is told to whoever brought it.
+    async fn answer(&mut self, pending: &Pending) -> (Result<AuthorizationCode, RedirectError>, Option<Arrival>) {
+        loop {
+            let (result, arrival) = tokio::select! {
+                arrival = arrival(&mut self.listener) => (pending.code(&arrival.query), Some(arrival)),
+                line = line(&mut self.input) => (pending.pasted(&String::from_utf8_lossy(line.expose())), None),
+            };
+            match (result, arrival) {
+                (result @ (Ok(_) | Err(RedirectError::Denied(_))), arrival) => return (result, arrival),
+                (Err(_), Some(arrival)) => arrival.reply(Outcome::Ignored),
+                (Err(error), None) => complain(error),
+            }
+        }
+    }
+
+    /// Shows the browser, if it waits, how it went.
+    async fn finish(self, arrival: Option<Arrival>, outcome: Outcome) {
+        if let (Some(arrival), Some(listener)) = (arrival, self.listener) {
+            arrival.reply(outcome);
+            listener.finish().await;
+        }
+    }
+}
+
+/// The next browser that comes back; never, if there is nothing to come back to.
+async fn arrival(listener: &mut Option<RedirectListener>) -> Arrival {
+    match listener {
+        Some(open) => match open.arrival().await {
+            Some(arrival) => arrival,
+            None => std::future::pending().await,
+        },
+        None => std::future::pending().await,
+    }
+}
+
+/// The next line that is not empty; never, if the standard input has ended.
+async fn line(input: &mut Option<Input>) -> Secret {
+    while let Some(open) = input {
+        match open.line().await {
+            Some(line) if line.expose().trim_ascii().is_empty() => {}
+            Some(line) => return line,
+            None => *input = None,
+        }
+    }
+    std::future::pending().await
+}
+
+/// A browser can be opened where there is a screen, or where the user has named one.
+fn has_display() -> bool {
+    ["BROWSER", "DISPLAY", "WAYLAND_DISPLAY"]
+        .iter()
+        .any(|name| std::env::var_os(name).is_some_and(|value| !value.is_empty()))
+}
