@@ -1,9 +1,12 @@
 //! `proxy` and what belongs to it, for all providers or for one.
 
+use std::path::PathBuf;
+
 use url::{Host, Url};
 
 use super::provider::{Proxy, ProxyKind};
-use super::reader::Section;
+use super::reader::{Section, Value};
+use super::secret_source::SecretSource;
 
 /// The port of a SOCKS proxy (RFC 1928 section 3).
 const SOCKS: u16 = 1080;
@@ -12,20 +15,30 @@ const SOCKS: u16 = 1080;
 pub fn read(section: &mut Section<'_>) -> Option<Option<Proxy>> {
     let proxy = section.get("proxy").map(|value| value.parse(proxy).flatten());
     let user = section.get("proxy_user");
-    let password_file = section.get("proxy_password_file");
-    let missing = match (&proxy, &user, &password_file) {
+    let password = section.get("proxy_password");
+    let missing = match (&proxy, &user, &password) {
         (None | Some(None), Some(stray), _) | (None | Some(None), None, Some(stray)) => {
             stray.absence("belongs to a proxy, and there is none; add proxy, or remove this");
             return proxy;
         }
-        (_, Some(_), None) => &["proxy_password_file"][..],
+        (_, Some(_), None) => &["proxy_password"][..],
         (_, None, Some(_)) => &["proxy_user"],
         _ => &[],
     };
     section.require(missing);
     let user = user.and_then(|value| value.parse(user_name));
-    let login = user.zip(password_file.and_then(|value| value.file()));
+    let login = user.zip(password.and_then(|value| file(&value)));
     proxy.map(|proxy| proxy.map(|proxy| Proxy { login, ..proxy }))
+}
+
+fn file(value: &Value<'_>) -> Option<PathBuf> {
+    match SecretSource::read(value)? {
+        SecretSource::File(path) => Some(path),
+        _ => {
+            value.mistake("must be in a file; write { file = \"proxy.password\" }");
+            None
+        }
+    }
 }
 
 /// `http://HOST:PORT`, `socks5://HOST:PORT` or `none`.

@@ -483,7 +483,7 @@ fn who_may_come_is_named_by_addresses_and_networks() {
 
 #[test]
 fn a_proxy_is_for_all_providers_unless_one_says_otherwise() {
-    let login = "proxy_user = \"office\"\nproxy_password_file = \"proxy.password\"";
+    let login = "proxy_user = \"office\"\nproxy_password = { file = \"proxy.password\" }";
     let config = good(&format!(
         "proxy = \"socks5://[::1]\"\n{login}\n[provider.google]\nproxy = \"none\"\n\
          [provider.fastmail]\nproxy = \"http://proxy.example.test:3128/\"\n{}",
@@ -512,8 +512,8 @@ fn a_proxy_that_cannot_be_used_is_a_mistake() {
     assert!(bad("proxy = \"http://office:secret@p.test:1\"")[0].contains("has a login in it"));
     for (text, mistake) in [
         ("proxy_user = \"a\"", "1:14: proxy_user: belongs to a proxy, and there is none; add proxy, or remove this"),
-        ("proxy = \"http://p.test\"\nproxy_user = \"a\"", "1:1: proxy_password_file is missing; add it here"),
-        ("proxy = \"http://p.test\"\nproxy_password_file = \"f\"", "1:1: proxy_user is missing; add it here"),
+        ("proxy = \"http://p.test\"\nproxy_user = \"a\"", "1:1: proxy_password is missing; add it here"),
+        ("proxy = \"http://p.test\"\nproxy_password = { file = \"f\" }", "1:1: proxy_user is missing; add it here"),
     ] {
         assert_eq!(bad(text), [mistake]);
     }

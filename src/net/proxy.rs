@@ -75,7 +75,7 @@ fn judge_status(line: &str) -> io::Result<()> {
     let status = line.strip_prefix("HTTP/1.").and_then(|rest| rest.split(' ').nth(1));
     match status.and_then(|status| status.parse().ok()) {
         Some(200..300_u16) => Ok(()),
-        Some(407) => Err(io::Error::other("it wants another login; check proxy_user and proxy_password_file")),
+        Some(407) => Err(io::Error::other("it wants another login; check proxy_user and proxy_password")),
         Some(_) => Err(io::Error::other(format!("it refuses: {line}"))),
         None => Err(io::Error::other("it does not speak HTTP")),
     }
@@ -90,7 +90,7 @@ async fn ask_socks(socket: &mut TcpStream, proxy: &Proxy, host: &str, port: u16)
     match (choice, proxy.login()) {
         ([5, 0], _) => {}
         ([5, 2], Some((user, password))) => log_in(socket, user.as_bytes(), password.expose()).await?,
-        ([5, 0xff], None) => return Err(io::Error::other("it wants a login; set proxy_user and proxy_password_file")),
+        ([5, 0xff], None) => return Err(io::Error::other("it wants a login; set proxy_user and proxy_password")),
         ([5, 0xff], Some(_)) => return Err(io::Error::other("it takes no login by user name and password")),
         _ => return Err(io::Error::other("it does not speak SOCKS 5")),
     }
@@ -107,7 +107,7 @@ async fn log_in(socket: &mut TcpStream, user: &[u8], password: &[u8]) -> io::Res
     socket.read_exact(&mut answer).await?;
     match answer {
         [_, 0] => Ok(()),
-        _ => Err(io::Error::other("it refuses the login; check proxy_user and proxy_password_file")),
+        _ => Err(io::Error::other("it refuses the login; check proxy_user and proxy_password")),
     }
 }
 

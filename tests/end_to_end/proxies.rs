@@ -58,7 +58,7 @@ async fn a_proxy_may_want_a_login() {
         let folder = tempfile::TempDir::new().unwrap();
         let file = folder.path().join("proxy.password");
         std::fs::write(&file, "p:ss wörd@\n").unwrap();
-        let login = format!("proxy_user = \"office\"\nproxy_password_file = {file:?}");
+        let login = format!("proxy_user = \"office\"\nproxy_password = {{ file = {file:?} }}");
         let house = behind(kind, &proxy, Security::Tls, &login).await;
         house.pass(LIFE);
         house.logged_in(Protocol::Smtp).await.prove().await;
@@ -66,10 +66,10 @@ async fn a_proxy_may_want_a_login() {
         // The wrong one, and none at all.
         proxy.behave(Manner::Asks("office", "another"));
         let reply = house.try_login(Protocol::Imap).await;
-        assert!(reply.contains("check proxy_user and proxy_password_file"), "{kind}: {reply}");
+        assert!(reply.contains("check proxy_user and proxy_password"), "{kind}: {reply}");
         let house = behind(kind, &proxy, Security::Tls, "").await;
         let reply = house.try_login(Protocol::Imap).await;
-        assert!(reply.contains("proxy_user and proxy_password_file"), "{kind}: {reply}");
+        assert!(reply.contains("proxy_user and proxy_password"), "{kind}: {reply}");
     }
 }
 
