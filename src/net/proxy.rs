@@ -75,7 +75,8 @@ fn judge_status(line: &str) -> io::Result<()> {
     let status = line.strip_prefix("HTTP/1.").and_then(|rest| rest.split(' ').nth(1));
     match status.and_then(|status| status.parse().ok()) {
         Some(200..300_u16) => Ok(()),
-        Some(407) => Err(io::Error::other("it wants another login; check proxy_user and proxy_password")),
+        // 401 is tinyproxy's.
+        Some(401 | 407) => Err(io::Error::other("it wants another login; check proxy_user and proxy_password")),
         Some(_) => Err(io::Error::other(format!("it refuses: {line}"))),
         None => Err(io::Error::other("it does not speak HTTP")),
     }
