@@ -8,7 +8,7 @@ const LAYERS: &[&[&str]] = &[
     &["clock", "exit", "protocol", "resolver", "secret", "stop"],
     &["config", "metrics", "token", "wire"],
     &["proxy"],
-    &["downstream", "log", "net", "oauth", "upstream", "vault"],
+    &["downstream", "log", "net", "notify", "oauth", "upstream", "vault"],
     &["broker", "relay"],
     &["login"],
     &["control", "session", "web"],
@@ -33,6 +33,9 @@ const WORDS: &[(&str, &[&str])] = &[
     ("rpassword::", &["cli/terminal.rs"]),
     ("sd_notify", &["net/systemd.rs"]),
     ("listenfd", &["net/systemd.rs"]),
+    ("simple_dns", &["net/mx.rs"]),
+    ("resolv_conf", &["net/mx.rs"]),
+    ("ring::signature", &["oauth"]),
     ("tracing_journald", &["log.rs"]),
     ("prometheus_client", &["metrics.rs"]),
     ("SystemTime::now", &["clock.rs"]),
@@ -44,6 +47,7 @@ const WORDS: &[(&str, &[&str])] = &[
             "broker.rs",
             // takes what was typed, and shows a new password once
             "cli/authorize/browser.rs",
+            "cli/authorize/provider.rs",
             "cli/password.rs",
             "cli/terminal.rs",
             // carries them over a socket that is for its owner alone
@@ -51,9 +55,10 @@ const WORDS: &[(&str, &[&str])] = &[
             "control/message.rs",
             // logs in to a proxy
             "net/proxy.rs",
+            // sends them to the authorization server, or to a proxy
             "oauth/http.rs",
-            // sends them to the token endpoint
             "oauth/refresh.rs",
+            "oauth/revocation.rs",
             "oauth/registration.rs",
             // seals and opens
             "vault",

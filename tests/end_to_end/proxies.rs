@@ -136,7 +136,7 @@ async fn a_provider_may_have_its_own_way() {
     let own = format!("proxy = \"socks5://127.0.0.1:{}\"", proxy.port);
     let config = std::fs::read_to_string(&house.file).unwrap().replace("proxy = \"none\"", &own);
     std::fs::write(&house.file, config).unwrap();
-    house.stop();
+    house.stop().await;
     let _process = house.serve().await;
     house.logged_in(Protocol::Pop3).await.prove().await;
     assert!(proxy.asked().contains(&server(&house, Protocol::Pop3, Security::Tls)));
