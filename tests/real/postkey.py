@@ -34,6 +34,7 @@ PROVIDER = """
 domains = ["{domain}"]
 authorization_endpoint = "{issuer}/auth"
 token_endpoint = "{issuer}/token"
+revocation_endpoint = "{issuer}/token/revocation"
 issuer = "{issuer}"
 scope = {scope}
 client_id = "native"
