@@ -28,6 +28,7 @@ pub mod net;
 pub mod notify;
 pub mod oauth;
 pub mod protocol;
+pub mod proxy;
 pub mod relay;
 pub mod resolver;
 pub mod secret;

@@ -7,6 +7,7 @@ use std::path::Path;
 const LAYERS: &[&[&str]] = &[
     &["clock", "exit", "protocol", "resolver", "secret", "stop"],
     &["config", "metrics", "token", "wire"],
+    &["proxy"],
     &["downstream", "log", "net", "notify", "oauth", "upstream", "vault"],
     &["broker", "relay"],
     &["login"],
@@ -52,7 +53,9 @@ const WORDS: &[(&str, &[&str])] = &[
             // carries them over a socket that is for its owner alone
             "control.rs",
             "control/message.rs",
-            // sends them to the authorization server
+            // logs in to a proxy
+            "net/proxy.rs",
+            // sends them to the authorization server, or to a proxy
             "oauth/http.rs",
             "oauth/refresh.rs",
             "oauth/revocation.rs",
@@ -84,6 +87,7 @@ const SECRET_TYPES: &[(&str, &[&str])] = &[
     ("vault/seal.rs", &["AccountKey", "Derived"]),
     ("vault/account.rs", &["Unlocked"]),
     ("vault/mod.rs", &["Authorization", "Secrets"]),
+    ("proxy.rs", &["Proxy"]),
     ("broker/account.rs", &["Held", "Account"]),
     ("config/secret_source.rs", &["SecretSource"]),
     ("oauth/grant.rs", &["Ask"]),

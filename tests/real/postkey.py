@@ -6,6 +6,7 @@ import pty
 import re
 import subprocess
 import threading
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 from authorization_server import SCOPE
@@ -132,6 +133,18 @@ class Postkey:
         self._run.stop(self.process)
         if self.process.child.returncode != 0:
             raise Failure(f"postkey ended with {self.process.child.returncode}")
+
+    @contextmanager
+    def configured(self, head):
+        """The daemon goes by its configuration with these lines at the top of it meanwhile."""
+        text = self._configuration.read_text()
+        self._configuration.write_text(head + text)
+        self.command("reload")
+        try:
+            yield
+        finally:
+            self._configuration.write_text(text)
+            self.command("reload")
 
     def kill(self):
         """Ends the daemon as a power cut would."""
