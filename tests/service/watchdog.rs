@@ -3,12 +3,12 @@
 //! strace(1) makes them hang: it holds up the system calls that each of them makes, in the program as it is shipped.
 
 use std::io::{BufRead, BufReader};
-use std::net::TcpStream;
 use std::process::{Child, ChildStderr, Command, Stdio};
 use std::time::Duration;
 
 use postkey::protocol::{Protocol, Security};
 use rustix::process::{Pid, Signal, kill_process};
+use tokio::net::TcpStream;
 
 use crate::manager::{Service, Start, house};
 use crate::support::house::ANN;
@@ -69,7 +69,7 @@ async fn an_accept_loop_that_hangs_is_noticed() {
     let Some(hold) = Hold::on(service.process.id(), "accept4") else { return };
     // Both arrive at once: the thread that does what the session wants then serves all others, too.
     service.process.signal(Signal::STOP);
-    let _client = TcpStream::connect(("127.0.0.1", service.house.port(Protocol::Pop3, Security::Tls))).unwrap();
+    let _client = TcpStream::connect(("127.0.0.1", service.house.port(Protocol::Pop3, Security::Tls))).await.unwrap();
     session.client.say("CAPA").await;
     service.process.signal(Signal::CONT);
     service.process.hear_complaint(COMPLAINT);
