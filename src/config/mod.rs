@@ -1,5 +1,6 @@
 //! The configuration: from the file's shape to something that can be relied on.
 
+mod accounts;
 pub mod environment;
 mod file;
 mod listeners;
@@ -17,6 +18,7 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
 use crate::protocol::{Protocol, Security};
+pub use accounts::{Account, Domain};
 use environment::Environment;
 use mistake::Mistake;
 use provider::Provider;
@@ -42,6 +44,8 @@ pub struct Config {
     pub providers: BTreeMap<String, Provider>,
     /// What the file says about single accounts, by address in lower case.
     pub accounts: BTreeMap<String, Account>,
+    /// What the file says about all addresses of a domain, by domain in lower case.
+    pub domains: BTreeMap<String, Domain>,
 }
 
 impl Config {
@@ -73,15 +77,14 @@ impl Config {
         file::read(file, text, environment, |_| Ok(()))
     }
 
-    /// The provider of an address: what the file says of the account, or else whose domain it is. Case does not matter.
+    /// The provider of an account: what the file says of it, or else whose domain it is. Case does not matter.
     pub fn provider_for(&self, address: &str) -> Option<&Provider> {
         let address = address.to_lowercase();
-        if let Some(name) = self.accounts.get(&address).and_then(|account| account.provider.as_ref()) {
-            return self.providers.get(name);
+        let owner = self.owner_of(&address);
+        match self.account(owner).provider {
+            Some(name) => self.providers.get(&name),
+            None => providers::of_domain(&self.providers, owner.rsplit_once('@')?.1),
         }
-        let (_, domain) = address.rsplit_once('@')?;
-        let exact = self.providers.values().find(|provider| provider.has_domain(domain));
-        exact.or_else(|| self.providers.values().find(|provider| provider.has_family_of(domain)))
     }
 }
 
@@ -129,17 +132,4 @@ pub struct Certificate {
     pub chain: PathBuf,
     /// The private key, PEM.
     pub key: PathBuf,
-}
-
-/// What the file says about an account. Everything is optional: what is not here, the authorization has recorded.
-#[derive(Clone, Debug, Default)]
-pub struct Account {
-    /// Its provider, where the address's domain does not tell.
-    pub provider: Option<String>,
-    /// The mailbox to open at the provider, where it is not the address.
-    pub user: Option<String>,
-    /// The client registration to use for this account alone.
-    pub client_id: Option<String>,
-    /// Its secret.
-    pub client_secret_file: Option<PathBuf>,
 }

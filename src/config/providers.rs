@@ -30,6 +30,12 @@ const OWN_PARAMETERS: [&str; 9] = [
 /// The providers by name.
 pub type Providers = BTreeMap<String, Provider>;
 
+/// Whose domain this is, in lower case.
+pub fn of_domain<'a>(providers: &'a Providers, domain: &str) -> Option<&'a Provider> {
+    let exact = providers.values().find(|provider| provider.has_domain(domain));
+    exact.or_else(|| providers.values().find(|provider| provider.has_family_of(domain)))
+}
+
 /// Reads the file's providers into the compiled-in ones.
 pub fn read(top: &mut Section<'_>) -> Providers {
     let mut all = compiled_in();
@@ -159,14 +165,15 @@ fn domain(text: &str) -> Result<String, String> {
 }
 
 /// A host's name in lower case, international ones in their ASCII form.
-fn host_name(text: &str) -> Option<String> {
+pub fn host_name(text: &str) -> Option<String> {
     match Host::parse(text) {
         Ok(Host::Domain(name)) if !name.contains('*') => Some(name),
         _ => None,
     }
 }
 
-fn scope(section: &mut Section<'_>) -> Option<Vec<String>> {
+/// The scopes, where there are any.
+pub fn scope(section: &mut Section<'_>) -> Option<Vec<String>> {
     // RFC 6749 section 3.3 separates scopes by spaces.
     let one = |text: &str| match text.contains(char::is_whitespace) {
         true => Err("is several scopes in one text; write a list, [\"one\", \"two\"]".to_owned()),

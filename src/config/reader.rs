@@ -191,6 +191,11 @@ impl<'a> Value<'a> {
         members.iter().map(|member| Self::new(self.report, self.key.clone(), member)).collect()
     }
 
+    /// Whether it is a table.
+    pub fn is_table(&self) -> bool {
+        self.value.as_table().is_some()
+    }
+
     /// A table.
     pub fn section(&self) -> Option<Section<'a>> {
         let Some(table) = self.value.as_table() else {
