@@ -66,7 +66,10 @@ pub struct Broker {
 /// What passwords have opened.
 #[derive(Default)]
 struct Open {
+    /// By address; those of a delegate and of the mailboxes that it opens are the same.
     accounts: HashMap<String, Arc<Account>>,
+    /// By owner.
+    tokens: HashMap<String, Arc<Tokens>>,
     /// By fingerprint of address and password.
     checked: HashMap<[u8; 32], Arc<Account>>,
     /// Grows when a password stops being valid, so that a check that was under way is not remembered.
@@ -111,7 +114,8 @@ impl Broker {
 
     /// Checks a password, always before anything else happens for the client. One that was right before costs an HMAC.
     pub async fn unlock(&self, credentials: &Credentials) -> Result<Arc<Account>, Refusal> {
-        let address = credentials.user.to_lowercase();
+        let config = self.config();
+        let address = config.address_of(&credentials.user);
         let fingerprint = self.fingerprint(&address, credentials.password.expose());
         let withdrawals = {
             let open = lock(&self.open);
@@ -121,8 +125,9 @@ impl Broker {
             open.withdrawals
         };
         let password = Password::read(credentials.password.expose());
-        let unlocked = self.open_vault(address.clone(), password).await.map_err(|error| refusal(&address, &error))?;
-        let account = self.admit(&address, unlocked)?;
+        let owner = config.owner_of(&address).to_owned();
+        let unlocked = self.open_vault(owner.clone(), password).await.map_err(|error| refusal(&owner, &error))?;
+        let account = self.admit(&address, &owner, unlocked)?;
         let mut open = lock(&self.open);
         if open.withdrawals == withdrawals {
             if open.checked.len() >= REMEMBERED {
@@ -156,7 +161,7 @@ impl Broker {
 
     /// The new token has worked: the one before it is not needed any more.
     pub fn worked(&self, account: &Account, generation: u64) {
-        let (vault, address) = (Arc::clone(&self.vault), account.address.clone());
+        let (vault, address) = (Arc::clone(&self.vault), account.owner.clone());
         if vault.is_unsettled(&address, generation) {
             tokio::task::spawn_blocking(move || {
                 if let Err(error) = vault.settle(&address, generation) {
@@ -182,8 +187,11 @@ impl Broker {
         // Its provider and its registration may be others now.
         self.forget(&authorization.address);
         let held = Held { tokens: authorization.tokens, generation, client_secret: authorization.client_secret };
-        let account = Arc::new(self.account(&authorization.address, Tokens::new(held))?);
-        lock(&self.open).accounts.insert(authorization.address, Arc::clone(&account));
+        let (address, tokens) = (authorization.address, Tokens::new(held));
+        let account = Arc::new(self.account(&address, &address, Arc::clone(&tokens))?);
+        let mut open = lock(&self.open);
+        open.accounts.insert(address.clone(), Arc::clone(&account));
+        open.tokens.insert(address, tokens);
         Ok(account)
     }
 
@@ -192,7 +200,7 @@ impl Broker {
     pub fn withdraw(&self, address: &str) {
         let mut open = lock(&self.open);
         open.withdrawals += 1;
-        open.checked.retain(|_, account| account.address != address);
+        open.checked.retain(|_, account| account.owner != address);
     }
 
     /// Brings the vault back to stable storage whenever it has lost it, as soon as the disk lets it. Never ends.
@@ -210,10 +218,12 @@ impl Broker {
         }
     }
 
-    /// Forgets an account altogether.
+    /// Forgets an account altogether, and those that its authorization opens.
     pub fn forget(&self, address: &str) {
         self.withdraw(address);
-        lock(&self.open).accounts.remove(address);
+        let mut open = lock(&self.open);
+        open.accounts.retain(|_, account| account.owner != address);
+        open.tokens.remove(address);
     }
 
     /// Waits for the refreshes that are under way, and lets no other begin: a process that ends with a rotated refresh
@@ -228,10 +238,10 @@ impl Broker {
     pub async fn learn(&self, account: &Account, protocol: Protocol, capabilities: &Capabilities) {
         lock(&account.heard).insert(protocol, (Instant::now(), capabilities.clone()));
         let is_known = |record: Arc<vault::Account>| record.known.get(protocol.name()) == Some(&capabilities.0);
-        if self.vault.account(&account.address).is_some_and(is_known) {
+        if self.vault.account(&account.owner).is_some_and(is_known) {
             return;
         }
-        let (vault, address, list) = (Arc::clone(&self.vault), account.address.clone(), capabilities.0.clone());
+        let (vault, address, list) = (Arc::clone(&self.vault), account.owner.clone(), capabilities.0.clone());
         if let Err(error) = blocking(move || vault.learn(&address, protocol, list)).await {
             warn!(account = account.address, %error, "what the provider's server offers could not be noted");
         }
@@ -266,33 +276,36 @@ impl Broker {
     }
 
     /// The account that was opened: the one that is open already, unless the vault holds newer tokens.
-    fn admit(&self, address: &str, unlocked: Unlocked) -> Result<Arc<Account>, Refusal> {
+    fn admit(&self, address: &str, owner: &str, unlocked: Unlocked) -> Result<Arc<Account>, Refusal> {
         let held =
             Held { tokens: unlocked.tokens, generation: unlocked.generation, client_secret: unlocked.client_secret };
         let tokens = Tokens::new(held);
         // Before the lock is held, for the first use of a provider takes a while.
-        self.account(address, Arc::clone(&tokens))?;
+        self.account(address, owner, Arc::clone(&tokens))?;
         let mut open = lock(&self.open);
-        if let Some(account) = open.accounts.get(address) {
+        if let Some(account) = open.accounts.get(address).filter(|account| account.owner == owner) {
             return Ok(Arc::clone(account));
         }
+        let tokens = Arc::clone(open.tokens.entry(owner.to_owned()).or_insert(tokens));
         // Again, for the configuration may be another one by now.
-        let account = Arc::new(self.account(address, tokens)?);
+        let account = Arc::new(self.account(address, owner, tokens)?);
         open.accounts.insert(address.to_owned(), Arc::clone(&account));
         Ok(account)
     }
 
-    fn account(&self, address: &str, tokens: Arc<Tokens>) -> Result<Account, Refusal> {
-        let record = self.vault.account(address).ok_or_else(Refusal::credentials)?;
+    fn account(&self, address: &str, owner: &str, tokens: Arc<Tokens>) -> Result<Account, Refusal> {
+        let record = self.vault.account(owner).ok_or_else(Refusal::credentials)?;
         let reach = self.reach(&record.provider)?;
         let config = self.config();
-        let configured = config.accounts.get(address);
-        let client_id = record.client_id.clone().or_else(|| configured.and_then(|account| account.client_id.clone()));
-        let client_id = client_id.or_else(|| reach.provider.client_id.clone()).unwrap_or_default();
+        let configured = config.account(owner);
+        let client_id = record.client_id.clone().or(configured.client_id).or_else(|| reach.provider.client_id.clone());
+        let users = Protocol::ALL.map(|protocol| (protocol, config.user_of(address, protocol)));
         Ok(Account {
             address: address.to_owned(),
-            user: configured.and_then(|account| account.user.clone()).unwrap_or_else(|| address.to_owned()),
-            client_id,
+            owner: owner.to_owned(),
+            users: users.into(),
+            client_id: client_id.unwrap_or_default(),
+            scope: configured.scope.unwrap_or_else(|| reach.provider.scope.clone()),
             reach,
             tokens,
             heard: Mutex::default(),

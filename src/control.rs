@@ -121,10 +121,12 @@ impl Control {
 
     /// What is served, and how the accounts are.
     pub fn status(&self) -> Status {
-        let vault = self.broker.vault();
+        let (vault, config) = (self.broker.vault(), self.broker.config());
         let listeners = self.listeners.lock().unwrap_or_else(PoisonError::into_inner).clone();
         let accounts = vault.accounts().into_iter().map(|account| AccountStatus {
             address: account.address.clone(),
+            aliases: config.account(&account.address).aliases,
+            mailboxes: config.shared_with(&account.address),
             provider: account.provider.clone(),
             state: if account.ended.is_some() { "ended" } else { "ready" }.to_owned(),
             reason: account.ended.as_ref().map(|ended| ended.why.clone()),
@@ -158,7 +160,8 @@ impl Control {
         for (protocol, server) in &account.reach.provider.servers {
             let refused = log_in(&self.broker, account, *protocol, None).await.err().map(|refusal| refusal.text);
             let server = format!("{}:{}", server.host, server.port);
-            probes.push(Probe { protocol: protocol.name().to_owned(), server, refused });
+            let user = Some(account.user(*protocol)).filter(|user| **user != account.address).cloned();
+            probes.push(Probe { protocol: protocol.name().to_owned(), server, user, refused });
         }
         probes
     }

@@ -24,8 +24,8 @@ pub struct Metrics {
     refreshes: Family<Labels<1>, Counter>,
     upstream: Family<Labels<2>, Histogram, fn() -> Histogram>,
     relayed: Family<Labels<2>, Counter>,
-    expiry: Family<[(&'static str, String); 1], Gauge>,
-    ended: Family<[(&'static str, String); 1], Gauge>,
+    expiry: Family<Vec<(&'static str, String)>, Gauge>,
+    ended: Family<Vec<(&'static str, String)>, Gauge>,
 }
 
 /// A step towards a provider's server.
@@ -43,6 +43,8 @@ pub enum Step {
 pub struct Measured {
     /// Its address.
     pub address: String,
+    /// Whose authorization opens it, if not its own.
+    pub delegate: Option<String>,
     /// Seconds until its access token expires; negative if that was in the past.
     pub left: i64,
     /// Whether a person has to authorize it anew.
@@ -122,9 +124,10 @@ impl Metrics {
         self.expiry.clear();
         self.ended.clear();
         for account in accounts {
-            let label = [("account", account.address.clone())];
-            self.expiry.get_or_create(&label).set(account.left);
-            self.ended.get_or_create(&label).set(account.ended.into());
+            let mut labels = vec![("account", account.address.clone())];
+            labels.extend(account.delegate.clone().map(|delegate| ("delegate", delegate)));
+            self.expiry.get_or_create(&labels).set(account.left);
+            self.ended.get_or_create(&labels).set(account.ended.into());
         }
         let mut text = String::new();
         // A String takes everything.
@@ -146,7 +149,7 @@ mod tests {
         metrics.login(Protocol::Smtp, "credentials");
         metrics.refresh("ok");
         metrics.upstream(Protocol::Pop3, Step::Tls, Duration::from_millis(200));
-        let account = |address: &str| Measured { address: address.to_owned(), left: -5, ended: true };
+        let account = |address: &str| Measured { address: address.to_owned(), delegate: None, left: -5, ended: true };
         let text = metrics.text(&[account("ann@example.test")]);
         for line in [
             "postkey_sessions{protocol=\"imap\"} 1",

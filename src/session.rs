@@ -17,7 +17,6 @@ use crate::net::transport::Transport;
 use crate::protocol::{Protocol, Security};
 use crate::relay::{Ending, Relayed, Side, relay};
 use crate::stop::Stop;
-use crate::vault;
 use crate::wire::{Acceptance, Capabilities, Credentials, Reason, Refusal};
 
 /// How long a client may take to log in, all its tries together. A deadline and not an idle timer: a byte now and then
@@ -111,7 +110,7 @@ async fn log_in_client(socket: TcpStream, door: &Door) -> io::Result<Option<Logg
         door.broker.metrics().login(door.protocol, result);
         match answer {
             Ok((account, server, acceptance)) => {
-                info!(account = account.address, milliseconds, "logged in");
+                info!(account = account.address, delegate = account.delegate(), milliseconds, "logged in");
                 return client.accept(account.address.clone(), server, &acceptance).await.map(Some);
             }
             Err(refusal) => {
@@ -137,7 +136,7 @@ async fn answer(
     door: &Door,
 ) -> Result<(Arc<Account>, Connection, Acceptance), Refusal> {
     let account = door.broker.unlock(credentials).await?;
-    if !door.broker.vault().account(&account.address).is_some_and(|record| door.serves(&record)) {
+    if !door.serves(&account.address, &account.reach.provider.name) {
         return Err(Refusal::new(Reason::Forbidden, "This account is not served on this port of postkey."));
     }
     let (server, acceptance) = log_in(&door.broker, &account, door.protocol, client_name).await?;
@@ -148,7 +147,11 @@ impl Door {
     /// What a client may be promised before it has said who it is: what the servers of all accounts that are served here
     /// offer. Nothing, as long as one of them has not been seen.
     fn known(&self) -> Capabilities {
-        let accounts = self.broker.vault().accounts().into_iter().filter(|account| self.serves(account));
+        let config = self.broker.config();
+        let only = self.account.as_ref().map(|only| config.owner_of(only));
+        let accounts = self.broker.vault().accounts().into_iter().filter(|account| {
+            only.is_none_or(|only| *only == account.address) && self.serves_provider(&account.provider)
+        });
         let mut lists = accounts.map(|account| account.known.get(self.protocol.name()).cloned().unwrap_or_default());
         let mut common = lists.next().unwrap_or_default();
         for list in lists {
@@ -164,9 +167,12 @@ impl Door {
     }
 
     /// A listener may be for one account, or for one provider, only.
-    fn serves(&self, account: &vault::Account) -> bool {
-        self.account.as_ref().is_none_or(|only| *only == account.address)
-            && self.provider.as_ref().is_none_or(|only| *only == account.provider)
+    fn serves(&self, account: &str, provider: &str) -> bool {
+        self.account.as_ref().is_none_or(|only| only == account) && self.serves_provider(provider)
+    }
+
+    fn serves_provider(&self, provider: &str) -> bool {
+        self.provider.as_ref().is_none_or(|only| only == provider)
     }
 }
 

@@ -8,11 +8,14 @@ impl Broker {
     pub fn metrics_text(&self) -> String {
         let seconds = |moment: u64| i64::try_from(moment).unwrap_or(i64::MAX);
         let now = seconds(self.now().0);
-        let accounts = self.vault().accounts().into_iter().map(|account| Measured {
-            address: account.address.clone(),
-            left: seconds(account.life().expires.0).saturating_sub(now),
-            ended: account.ended.is_some(),
-        });
-        self.metrics().text(&accounts.collect::<Vec<_>>())
+        let mut measured = Vec::new();
+        for account in self.vault().accounts() {
+            let left = seconds(account.life().expires.0).saturating_sub(now);
+            let of = |address: String, delegate| Measured { address, delegate, left, ended: account.ended.is_some() };
+            let shared = self.config().shared_with(&account.address).into_iter();
+            measured.push(of(account.address.clone(), None));
+            measured.extend(shared.map(|address| of(address, Some(account.address.clone()))));
+        }
+        self.metrics().text(&measured)
     }
 }

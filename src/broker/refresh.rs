@@ -40,11 +40,11 @@ impl Broker {
         refreshes: &mut Refreshes,
         forced: bool,
     ) -> Result<Arc<Held>, Refusal> {
-        if let Some(ended) = self.vault.account(&account.address).and_then(|record| record.ended.clone()) {
+        if let Some(ended) = self.vault.account(&account.owner).and_then(|record| record.ended.clone()) {
             return Err(account.ended(&ended.why));
         }
         let held = account.held();
-        debug!(account = account.address, forced, "refreshing the access token");
+        debug!(account = account.owner, forced, "refreshing the access token");
         let result = match self.registration(account, &held) {
             Ok(registration) => self.request(account, &registration, &held, forced).await,
             Err(failure) => Err(failure),
@@ -75,12 +75,12 @@ impl Broker {
         let needed = forced || !held.tokens.life.is_alive(self.clock.now());
         let mut tries = Tries::begin();
         loop {
-            let tokens = oauth::refresh::refresh(&reach.http, registration, &reach.provider.scope, token, &self.clock);
+            let tokens = oauth::refresh::refresh(&reach.http, registration, &account.scope, token, &self.clock);
             let outcome = tokens.await;
             let Err(Failure::Temporary(trouble, why)) = &outcome else { return outcome };
             let pause = tries.pause(*trouble).filter(|_| needed || *trouble == Trouble::Lost);
             let Some(pause) = pause else { return outcome };
-            warn!(account = account.address, why, "asking the authorization server again");
+            warn!(account = account.owner, why, "asking the authorization server again");
             tokio::time::sleep(pause).await;
         }
     }
@@ -88,7 +88,7 @@ impl Broker {
     /// Puts new tokens on stable storage, and only then into use. While the disk is full or fails, the vault holds them in
     /// memory, and they are used from there.
     async fn keep(&self, account: &Account, before: &Held, tokens: TokenSet) -> Arc<Held> {
-        let (vault, address, kept) = (Arc::clone(&self.vault), account.address.clone(), tokens.clone());
+        let (vault, address, kept) = (Arc::clone(&self.vault), account.owner.clone(), tokens.clone());
         let last = before.generation;
         let generation = match blocking(move || vault.keep(&address, last, &kept)).await {
             Ok(generation) => generation,
@@ -96,7 +96,7 @@ impl Broker {
             Err(VaultError::Superseded(_) | VaultError::NoAccount(_)) => last + 1,
             Err(error) => {
                 // The new refresh token may be the only good one: better to go on with it in memory than to lose it.
-                error!(account = account.address, %error, "the new token could not be stored and will be lost at a restart");
+                error!(account = account.owner, %error, "the new token could not be stored and will be lost at a restart");
                 last + 1
             }
         };
@@ -107,11 +107,11 @@ impl Broker {
 
     /// What a failed refresh means for those who wait, and for those who come next.
     async fn failed(&self, account: &Account, refreshes: &mut Refreshes, generation: u64, failure: Failure) -> Refusal {
-        warn!(account = account.address, %failure, "the access token cannot be refreshed");
+        warn!(account = account.owner, %failure, "the access token cannot be refreshed");
         let refusal = match &failure {
             Failure::Temporary(_, why) => Refusal::new(Reason::Unavailable, format!("Try later: {why}.")),
             Failure::Misconfigured(why) => {
-                let text = format!("postkey's settings for {} need care: {why}.", account.address);
+                let text = format!("postkey's settings for {} need care: {why}.", account.owner);
                 Refusal::new(Reason::AuthorizationEnded, text)
             }
             Failure::Ended(why) => {
@@ -126,21 +126,21 @@ impl Broker {
     async fn note_end(&self, account: &Account, generation: u64, why: &str) {
         error!(
             message_id = PERSON_NEEDED,
-            account = account.address,
+            account = account.owner,
             why,
             "the authorization has ended; a person has to run `postkey authorize`"
         );
-        let (vault, address) = (Arc::clone(&self.vault), account.address.clone());
+        let (vault, address) = (Arc::clone(&self.vault), account.owner.clone());
         let ended = Ended { at: self.clock.now(), why: why.to_owned() };
         if let Err(error) = blocking(move || vault.end(&address, generation, ended)).await {
-            warn!(account = account.address, %error, "that the authorization has ended could not be stored");
+            warn!(account = account.owner, %error, "that the authorization has ended could not be stored");
         }
     }
 
     fn registration(&self, account: &Account, held: &Held) -> Result<Registration, Failure> {
         let client_secret = match &held.client_secret {
             Some(secret) => Some(secret.clone()),
-            None => self.configured_secret(&account.address, &account.reach)?,
+            None => self.configured_secret(&account.owner, &account.reach)?,
         };
         Ok(Registration {
             client_id: account.client_id.clone(),
@@ -151,10 +151,9 @@ impl Broker {
 
     /// The client secret that the configuration names, for this account or for its whole provider.
     pub fn configured_secret(&self, address: &str, reach: &Reach) -> Result<Option<Secret>, Failure> {
-        let config = self.config();
-        let own = config.accounts.get(address).and_then(|account| account.client_secret_file.as_ref());
-        match own.or(reach.provider.client_secret_file.as_ref()) {
-            Some(file) => oauth::read_secret(file).map(Some),
+        let own = self.config().account(address).client_secret_file;
+        match own.or_else(|| reach.provider.client_secret_file.clone()) {
+            Some(file) => oauth::read_secret(&file).map(Some),
             None => Ok(None),
         }
     }

@@ -12,11 +12,13 @@ use crate::vault::password::Password;
 
 pub async fn run(config: &Config, command: PasswordCommand) -> Result<(), Failed> {
     let hand = Hand::reach(config).await?;
+    // A shared mailbox is opened by its delegate's app passwords.
+    let owner = |name: String| config.owner_of(&config.address_of(&name)).to_owned();
     match command {
-        PasswordCommand::Add { address, name, choose } => add(&hand, address.to_lowercase(), name, choose).await,
-        PasswordCommand::List { address } => list(&hand, &address.to_lowercase()).await,
+        PasswordCommand::Add { address, name, choose } => add(&hand, owner(address), name, choose).await,
+        PasswordCommand::List { address } => list(&hand, &owner(address)).await,
         PasswordCommand::Remove { address, name } => {
-            let address = address.to_lowercase();
+            let address = owner(address);
             hand.ask(Request::RemoveSlot { address, name: name.clone() }).await?;
             say(format_args!("The app password {name} does not open anything any more."));
             Ok(())

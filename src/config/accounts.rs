@@ -50,6 +50,12 @@ impl Config {
         self.accounts.get(address).and_then(|account| account.delegate.as_deref()).unwrap_or(address)
     }
 
+    /// The shared mailboxes that this account's authorization opens.
+    pub fn shared_with(&self, delegate: &str) -> Vec<String> {
+        let shared = self.accounts.iter().filter(|(_, account)| account.delegate.as_deref() == Some(delegate));
+        shared.map(|(address, _)| address.clone()).collect()
+    }
+
     /// The entry for the domain of an address.
     pub fn domain_of(&self, address: &str) -> Option<&Domain> {
         self.domains.get(address.rsplit_once('@')?.1)

@@ -142,6 +142,10 @@ pub struct Listening {
 pub struct AccountStatus {
     /// Its address, which is the login name.
     pub address: String,
+    /// Its further login names.
+    pub aliases: Vec<String>,
+    /// The shared mailboxes that its authorization opens.
+    pub mailboxes: Vec<String>,
     /// Its provider.
     pub provider: String,
     /// "ready", or "ended" when a person has to authorize it anew.
@@ -172,6 +176,8 @@ pub struct Probe {
     pub protocol: String,
     /// The server.
     pub server: String,
+    /// Who logged in there, where it is not the account's address.
+    pub user: Option<String>,
     /// What it said, if it did not let us in.
     pub refused: Option<String>,
 }

@@ -131,6 +131,7 @@ fn is_registered(redirect_uri: &str) -> bool {
 async fn token(State(service): Shared, headers: HeaderMap, body: String) -> Response {
     let fields = fields(&body);
     lock(&service.log).requests.push(field(&fields, "grant_type").to_owned());
+    lock(&service.log).scopes.push(field(&fields, "scope").to_owned());
     let settings = service.settings();
     match settings.token_endpoint {
         TokenEndpoint::Normal => {}
