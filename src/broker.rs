@@ -21,6 +21,7 @@ use crate::clock::{Clock, Moment};
 use crate::config::Config;
 use crate::exit::Failed;
 use crate::metrics::Metrics;
+use crate::notify::{Notice, Notifier};
 use crate::protocol::Protocol;
 use crate::secret::Secret;
 use crate::vault::password::Password;
@@ -61,6 +62,7 @@ pub struct Broker {
     refreshing: Semaphore,
     reaches: Mutex<HashMap<String, Arc<Reach>>>,
     metrics: Metrics,
+    notifier: Notifier,
 }
 
 /// What passwords have opened.
@@ -89,6 +91,7 @@ impl Broker {
             refreshing: Semaphore::new(REFRESHES as usize),
             reaches: Mutex::default(),
             metrics: Metrics::default(),
+            notifier: Notifier::default(),
         }
     }
 
@@ -105,6 +108,16 @@ impl Broker {
     /// What is counted.
     pub fn metrics(&self) -> &Metrics {
         &self.metrics
+    }
+
+    /// Tells a person, by the configuration's `notify_command`. Does not wait for it.
+    pub fn tell(&self, notice: Notice) {
+        self.notifier.tell(&self.config().notify_command, notice);
+    }
+
+    /// Runs `notify_command` whenever there is something to tell. Never ends.
+    pub async fn serve_notices(&self) {
+        self.notifier.serve().await;
     }
 
     /// The time now.

@@ -74,8 +74,9 @@ impl Daemon {
         let socket = bind_control(&config.control_socket)?;
         monitoring.put(watched, &broker);
         let mut tasks = JoinSet::new();
-        let owner = Arc::clone(&broker);
+        let [owner, teller] = [(); 2].map(|()| Arc::clone(&broker));
         tasks.spawn(async move { owner.keep_stable().await });
+        tasks.spawn(async move { teller.serve_notices().await });
         let (control, orders) = Control::of_daemon(broker);
         let control = Arc::new(control);
         ports.put(places).await;

@@ -142,11 +142,10 @@ impl Broker {
             Some(secret) => Some(secret.clone()),
             None => self.configured_secret(&account.owner, &account.reach)?,
         };
-        Ok(Registration {
-            client_id: account.client_id.clone(),
-            client_secret,
-            token_endpoint: account.reach.provider.token_endpoint.clone(),
-        })
+        let token_endpoint = account.reach.provider.endpoints.token.clone().ok_or_else(|| {
+            Failure::Misconfigured("its token endpoint is not known; authorize the account anew".to_owned())
+        })?;
+        Ok(Registration { client_id: account.client_id.clone(), client_secret, token_endpoint })
     }
 
     /// The client secret that the configuration names, for this account or for its whole provider.

@@ -107,7 +107,8 @@ impl Plan {
         })?;
         let redirect_uri = listener.as_ref().map_or(&self.redirect_uri, |listener| &listener.uri).clone();
         let client_id = &self.registration.client_id;
-        let pending = Pending::begin(&self.reach.provider, client_id, redirect_uri, &self.signs_in);
+        let endpoint = self.reach.provider.endpoints.authorization.clone().ok_or_else(no_endpoint)?;
+        let pending = Pending::begin(&self.reach.provider, endpoint, client_id, redirect_uri, &self.signs_in);
         self.introduce(&pending, options, listener.is_some());
         let mut ways = Ways { listener, input: Some(input) };
         let (code, arrival) = timeout_at(deadline, ways.answer(&pending)).await.map_err(|_| {
@@ -289,8 +290,12 @@ fn registration(
         Some(file) => Some(read_secret(file).map_err(|failure| Failed::new(Exit::Config, failure))?),
         None => None,
     };
-    let token_endpoint = provider.token_endpoint.clone();
+    let token_endpoint = provider.endpoints.token.clone().ok_or_else(no_endpoint)?;
     Ok(Registration { client_id: client_id.clone(), client_secret, token_endpoint })
+}
+
+fn no_endpoint() -> Failed {
+    Failed::new(Exit::Config, "the provider's endpoints are not known")
 }
 
 /// The provider has answered, but there are no tokens.

@@ -37,6 +37,7 @@ fn top(mut section: Section<'_>, environment: &Environment) -> Config {
     let log_format = section.get("log_format").and_then(|value| value.choice(&log_formats));
     let log_file = section.get("log_file").and_then(|value| value.path());
     let metrics = section.get("metrics").and_then(|value| value.parse(loopback));
+    let notify_command = section.get("notify_command").and_then(|value| value.command());
     let providers = providers::read(&mut section);
     let accounts = section.get("account").and_then(|value| value.section());
     let accounts = accounts.map(|table| accounts::read(&table, &providers)).unwrap_or_default();
@@ -47,6 +48,7 @@ fn top(mut section: Section<'_>, environment: &Environment) -> Config {
         log_format,
         log_file,
         metrics,
+        notify_command: notify_command.unwrap_or_default(),
         listeners: Vec::new(),
         accounts: accounts.accounts,
         domains: accounts.domains,

@@ -1,6 +1,7 @@
 //! The configuration: from the file's shape to something that can be relied on.
 
 mod accounts;
+pub mod endpoints;
 pub mod environment;
 mod file;
 mod listeners;
@@ -38,6 +39,8 @@ pub struct Config {
     pub log_file: Option<PathBuf>,
     /// Where metrics and health are served over HTTP, if anywhere: an address on loopback.
     pub metrics: Option<SocketAddr>,
+    /// The program, and its arguments, that tells a person; empty where there is none.
+    pub notify_command: Vec<String>,
     /// The local ports, at least one.
     pub listeners: Vec<Listener>,
     /// All known providers by name: those that are compiled in, and the file's changes and additions.

@@ -2,7 +2,9 @@
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
+use std::time::Duration;
 
+use serde::{Deserialize, Serialize};
 use url::Url;
 
 use crate::protocol::{Mechanism, Protocol, Security};
@@ -14,12 +16,14 @@ pub struct Provider {
     pub name: String,
     /// The domains of its addresses, lower case; `name.*` is the name under any ending (see [`Self::has_family_of`]).
     pub domains: Vec<String>,
-    /// RFC 6749 section 3.1; may carry a query of its own.
-    pub authorization_endpoint: Url,
-    /// RFC 6749 section 3.2.
-    pub token_endpoint: Url,
-    /// What `iss` in the authorization response has to be (RFC 9207), where it is known.
+    /// The mail exchangers of domains that it hosts, lower case; `*.example.test` is every name below that one.
+    pub mx: Vec<String>,
+    /// What `iss` in the authorization response has to be (RFC 9207), where it is known; and where its metadata are
+    /// (RFC 8414).
     pub issuer: Option<String>,
+    /// Its authorization server's endpoints, as far as they are configured. Where the two that every grant needs are
+    /// missing there is an issuer, whose metadata tell them.
+    pub endpoints: Endpoints,
     /// The scopes that mail needs.
     pub scope: Vec<String>,
     /// Parameters of the authorization request beside the standard ones.
@@ -34,6 +38,10 @@ pub struct Provider {
     pub mechanisms: Vec<Mechanism>,
     /// The certificate authorities to trust instead of the system's.
     pub ca_file: Option<PathBuf>,
+    /// The time after which a refresh token that nobody uses is not good any more, where the provider has such a time.
+    pub refresh_token_life: Option<Duration>,
+    /// Whether its mail servers end a session when the access token expires that has opened it.
+    pub session_ends_with_token: bool,
     /// Its mail servers; a protocol that is missing is not served.
     pub servers: BTreeMap<Protocol, Server>,
     /// What a user should know before starting.
@@ -53,6 +61,42 @@ impl Provider {
         let country = ending.strip_prefix("co.").or_else(|| ending.strip_prefix("com."));
         let is_ending = country.map_or(!ending.contains('.'), |country| country.len() == 2);
         is_ending && self.domains.iter().any(|own| own.strip_suffix(".*") == Some(name))
+    }
+}
+
+/// An authorization server's endpoints, as far as they are known. RFC 8414 section 2 has their names, each with
+/// `_endpoint` behind it.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Endpoints {
+    /// RFC 6749 section 3.1; may carry a query of its own.
+    pub authorization: Option<Url>,
+    /// RFC 6749 section 3.2.
+    pub token: Option<Url>,
+    /// RFC 8628 section 3.1.
+    pub device_authorization: Option<Url>,
+    /// RFC 7009.
+    pub revocation: Option<Url>,
+    /// RFC 7591: where a client registers itself.
+    pub registration: Option<Url>,
+    /// OpenID Connect Core 1.0 section 5.3: who has signed in.
+    pub userinfo: Option<Url>,
+    /// `jwks_uri`: the keys by which the server signs id_tokens (RFC 7517).
+    pub jwks: Option<Url>,
+}
+
+impl Endpoints {
+    /// These, and where they lack one that of `other`.
+    pub fn or(&self, other: &Self) -> Self {
+        let first = |one: &Option<Url>, other: &Option<Url>| one.as_ref().or(other.as_ref()).cloned();
+        Self {
+            authorization: first(&self.authorization, &other.authorization),
+            token: first(&self.token, &other.token),
+            device_authorization: first(&self.device_authorization, &other.device_authorization),
+            revocation: first(&self.revocation, &other.revocation),
+            registration: first(&self.registration, &other.registration),
+            userinfo: first(&self.userinfo, &other.userinfo),
+            jwks: first(&self.jwks, &other.jwks),
+        }
     }
 }
 

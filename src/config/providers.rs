@@ -2,13 +2,14 @@
 
 use std::collections::BTreeMap;
 use std::path::Path;
+use std::time::Duration;
 
 use toml::de::DeTable;
 use url::{Host, Url};
 
 use super::provider::{Provider, Server};
 use super::reader::{Report, Section};
-use super::words;
+use super::{endpoints, words};
 use crate::protocol::{Mechanism, Protocol, Security};
 
 /// The table that is compiled in.
@@ -70,37 +71,49 @@ pub fn read_table(table: &Section<'_>, bases: &Providers) -> Providers {
 /// Reads one provider. What has a mistake, which is noted, is replaced by anything.
 fn provider(name: &str, mut section: Section<'_>, base: Option<&Provider>, others: &Providers) -> Provider {
     if base.is_none() {
-        section.require(&["authorization_endpoint", "token_endpoint", "scope"]);
+        let is_discoverable = section.get("issuer").is_some();
+        let endpoints = ["authorization_endpoint", "token_endpoint"];
+        section.require(if is_discoverable { &[] } else { &endpoints });
+        section.require(&["scope"]);
     }
     let provider = Provider {
         name: name.to_owned(),
         domains: domains(&mut section, others).or_else(|| Some(base?.domains.clone())).unwrap_or_default(),
-        authorization_endpoint: url(&mut section, "authorization_endpoint", endpoint)
-            .or_else(|| Some(base?.authorization_endpoint.clone()))
-            .unwrap_or_else(on_loopback),
-        token_endpoint: url(&mut section, "token_endpoint", endpoint)
-            .or_else(|| Some(base?.token_endpoint.clone()))
-            .unwrap_or_else(on_loopback),
-        issuer: section.text("issuer").or_else(|| base?.issuer.clone()),
+        mx: mx(&mut section).or_else(|| Some(base?.mx.clone())).unwrap_or_default(),
+        issuer: endpoints::issuer(&mut section).or_else(|| base?.issuer.clone()),
+        endpoints: endpoints::read(&mut section, base.map(|base| &base.endpoints)),
         scope: scope(&mut section).or_else(|| Some(base?.scope.clone())).unwrap_or_default(),
         authorization_parameters: parameters(&mut section)
             .or_else(|| Some(base?.authorization_parameters.clone()))
             .unwrap_or_default(),
         client_id: section.text("client_id").or_else(|| base?.client_id.clone()),
         client_secret_file: section.file("client_secret_file").or_else(|| base?.client_secret_file.clone()),
-        redirect_uri: url(&mut section, "redirect_uri", redirect_uri)
+        redirect_uri: endpoints::redirect_uri(&mut section)
             .or_else(|| Some(base?.redirect_uri.clone()))
             .unwrap_or_else(on_loopback),
         mechanisms: mechanisms(&mut section)
             .or_else(|| Some(base?.mechanisms.clone()))
             .unwrap_or_else(|| vec![Mechanism::OAuthBearer, Mechanism::XOAuth2]),
         ca_file: section.file("ca_file").or_else(|| base?.ca_file.clone()),
+        refresh_token_life: days(&mut section, "refresh_token_life").or_else(|| base?.refresh_token_life),
+        session_ends_with_token: flag(&mut section, "session_ends_with_token")
+            .or_else(|| Some(base?.session_ends_with_token))
+            .unwrap_or_default(),
         servers: servers(&mut section, base),
         note: section.text("note").or_else(|| base?.note.clone()),
     };
     secret_has_client(&mut section, provider.client_id.is_some());
     section.finish();
     provider
+}
+
+fn flag(section: &mut Section<'_>, key: &'static str) -> Option<bool> {
+    section.get(key)?.flag()
+}
+
+fn days(section: &mut Section<'_>, key: &'static str) -> Option<Duration> {
+    let day = Duration::from_secs(24 * 3600);
+    section.get(key)?.whole("a number of days from 1 to 3650", 1..=3650).map(|days| day * days)
 }
 
 /// Where the browser returns to if nothing else is said: this machine, at any free port.
@@ -112,36 +125,6 @@ fn on_loopback() -> Url {
 pub fn secret_has_client(section: &mut Section<'_>, has_client: bool) {
     if let Some(value) = section.get("client_secret_file").filter(|_| !has_client) {
         value.mistake("belongs to a client_id, and there is none; add client_id, or remove this");
-    }
-}
-
-fn url(section: &mut Section<'_>, key: &'static str, judge: fn(Url) -> Result<Url, String>) -> Option<Url> {
-    section.get(key)?.parse(|text| {
-        let refusal = |error| format!("is no URL ({error}); write it like \"https://auth.example.test/token\"");
-        Url::parse(text).map_err(refusal).and_then(judge)
-    })
-}
-
-/// RFC 6749 section 3: TLS, and no fragment.
-fn endpoint(url: Url) -> Result<Url, String> {
-    if url.fragment().is_some() {
-        return Err("an endpoint has no #fragment; remove it".to_owned());
-    }
-    redirect_uri(url)
-}
-
-/// Https, or http that does not leave this machine.
-fn redirect_uri(url: Url) -> Result<Url, String> {
-    let is_loopback = match url.host() {
-        Some(Host::Domain(name)) => name == "localhost",
-        Some(Host::Ipv4(ip)) => ip.is_loopback(),
-        Some(Host::Ipv6(ip)) => ip.is_loopback(),
-        None => false,
-    };
-    match url.scheme() {
-        "https" => Ok(url),
-        "http" if is_loopback => Ok(url),
-        scheme => Err(format!("must begin with https:// (http:// only on this machine), and begins with {scheme}:")),
     }
 }
 
@@ -162,6 +145,18 @@ fn domain(text: &str) -> Result<String, String> {
     let (name, ending) = text.strip_suffix(".*").map_or((text, ""), |name| (name, ".*"));
     let domain = host_name(name).map(|name| format!("{name}{ending}"));
     domain.ok_or_else(|| "must be a domain such as \"example.test\", or \"example.*\" for all its endings".to_owned())
+}
+
+/// Names of mail exchangers.
+fn mx(section: &mut Section<'_>) -> Option<Vec<String>> {
+    let one = |text: &str| {
+        let (below, name) = text.strip_prefix("*.").map_or(("", text), |name| ("*.", name));
+        let pattern = host_name(name).map(|name| format!("{below}{name}"));
+        pattern.ok_or_else(|| {
+            "must be a host such as \"mx.example.test\", or \"*.example.test\" for all below it".to_owned()
+        })
+    };
+    Some(section.get("mx")?.list().iter().filter_map(|value| value.parse(one)).collect())
 }
 
 /// A host's name in lower case, international ones in their ASCII form.

@@ -54,8 +54,8 @@ fn the_compiled_in_providers_have_no_mistake() {
     for provider in read.values() {
         assert!(provider.client_id.is_none() && provider.client_secret_file.is_none(), "{}", provider.name);
         assert!(provider.note.as_ref().is_some_and(|note| note.ends_with('.')), "{}", provider.name);
-        assert_eq!(provider.authorization_endpoint.scheme(), "https");
-        assert_eq!(provider.token_endpoint.scheme(), "https");
+        assert_eq!(provider.endpoints.authorization.as_ref().unwrap().scheme(), "https");
+        assert_eq!(provider.endpoints.token.as_ref().unwrap().scheme(), "https");
         assert!([Protocol::Imap, Protocol::Smtp].iter().all(|p| provider.servers.contains_key(p)), "{}", provider.name);
     }
 }
@@ -304,7 +304,7 @@ proptest::proptest! {
 #[test]
 fn what_is_missing_is_told_where_the_syntax_is_right() {
     assert_eq!(
-        bad("[[listener]]\n[provider.new]\nissuer = \"x\"\n[provider.new.pop3]\nport = 1\n"),
+        bad("[[listener]]\n[provider.new]\nnote = \"x\"\n[provider.new.pop3]\nport = 1\n"),
         [
             "1:1: listener: protocol is missing; add it here",
             "1:1: listener: address is missing; add it here",
@@ -323,7 +323,7 @@ fn an_entry_changes_single_keys_of_a_compiled_in_provider() {
     let config = good("[provider.google]\nclient_id = \"mine\"\n[provider.google.smtp]\nsecurity = \"starttls\"\n");
     let google = &config.providers["google"];
     assert_eq!(google.client_id.as_deref(), Some("mine"));
-    assert_eq!(google.token_endpoint.as_str(), "https://oauth2.googleapis.com/token");
+    assert_eq!(google.endpoints.token.as_ref().unwrap().as_str(), "https://oauth2.googleapis.com/token");
     assert_eq!(google.servers[&Protocol::Imap].port, 993);
     let smtp = &google.servers[&Protocol::Smtp];
     assert_eq!((smtp.host.as_str(), smtp.port, smtp.security), ("smtp.gmail.com", 587, Security::StartTls));

@@ -52,10 +52,16 @@ impl std::fmt::Display for RedirectError {
 
 impl Pending {
     /// Begins: the address to open, and what has to be remembered until the answer comes.
-    pub fn begin(provider: &Provider, client_id: &str, redirect_uri: Url, address: &str) -> Self {
+    pub fn begin(
+        provider: &Provider,
+        authorization_endpoint: Url,
+        client_id: &str,
+        redirect_uri: Url,
+        address: &str,
+    ) -> Self {
         let (challenge, verifier) = PkceCodeChallenge::new_random_sha256();
         let state = oauth2::CsrfToken::new_random();
-        let mut url = provider.authorization_endpoint.clone();
+        let mut url = authorization_endpoint;
         let ours = [
             ("response_type", "code"),
             ("client_id", client_id),
@@ -148,14 +154,15 @@ impl Pending {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config::provider::Endpoints;
     use std::collections::BTreeMap;
 
     fn provider() -> Provider {
         Provider {
             name: "test".into(),
             domains: vec![],
-            authorization_endpoint: Url::parse("https://login.example.test/auth?prompt=consent").unwrap(),
-            token_endpoint: Url::parse("https://login.example.test/token").unwrap(),
+            mx: vec![],
+            endpoints: Endpoints::default(),
             issuer: Some("https://login.example.test".into()),
             scope: vec!["mail".into(), "offline_access".into()],
             authorization_parameters: BTreeMap::from([("state".into(), "mine".into()), ("hint".into(), "a&b".into())]),
@@ -164,6 +171,8 @@ mod tests {
             redirect_uri: Url::parse("http://127.0.0.1/").unwrap(),
             mechanisms: vec![],
             ca_file: None,
+            refresh_token_life: None,
+            session_ends_with_token: false,
             servers: BTreeMap::new(),
             note: None,
         }
@@ -171,7 +180,8 @@ mod tests {
 
     fn pending() -> (Pending, String) {
         let redirect_uri = Url::parse("http://127.0.0.1:4000/").unwrap();
-        let pending = Pending::begin(&provider(), "client", redirect_uri, "ann@example.test");
+        let endpoint = Url::parse("https://login.example.test/auth?prompt=consent").unwrap();
+        let pending = Pending::begin(&provider(), endpoint, "client", redirect_uri, "ann@example.test");
         let state = pending.url.query_pairs().find(|(key, _)| key == "state").unwrap().1.into_owned();
         (pending, state)
     }
