@@ -1,6 +1,7 @@
 //! The one owner of accounts and tokens: checks passwords, and hands out tokens that are fresh.
 
 mod account;
+mod first_login;
 mod measure;
 mod patience;
 mod reach;
@@ -29,6 +30,8 @@ use crate::vault::{self, Authorization, Unlocked, Vault, VaultError};
 use crate::wire::{Capabilities, Credentials, Reason, Refusal};
 use account::Tokens;
 pub use account::{Account, Held};
+use first_login::FirstLogins;
+pub use first_login::{Return, Unasked};
 pub use reach::Reach;
 
 /// How long a refresh is waited for while the token at hand still works: a new one is better, for it does not end soon, but
@@ -63,6 +66,7 @@ pub struct Broker {
     reaches: Mutex<HashMap<String, Arc<Reach>>>,
     metrics: Metrics,
     notifier: Notifier,
+    first_logins: FirstLogins,
 }
 
 /// What passwords have opened.
@@ -92,6 +96,7 @@ impl Broker {
             reaches: Mutex::default(),
             metrics: Metrics::default(),
             notifier: Notifier::default(),
+            first_logins: FirstLogins::default(),
         }
     }
 
@@ -196,6 +201,25 @@ impl Broker {
             vault.authorize(&authorization, first, now).map(|generation| (authorization, generation))
         })
         .await?;
+        self.opened(authorization, generation)
+    }
+
+    /// Puts in a new account; one that is there stays as it is.
+    async fn begin_account(
+        &self,
+        authorization: Authorization,
+        (name, password): (&'static str, Password),
+    ) -> Result<Arc<Account>, Failed> {
+        let (vault, now) = (Arc::clone(&self.vault), self.clock.now());
+        let (authorization, generation) = blocking(move || {
+            vault.begin(&authorization, (name, &password), now).map(|generation| (authorization, generation))
+        })
+        .await?;
+        self.opened(authorization, generation)
+    }
+
+    /// An authorization is in the vault: the account is open.
+    fn opened(&self, authorization: Authorization, generation: u64) -> Result<Arc<Account>, Failed> {
         info!(account = authorization.address, "authorized");
         // Its provider and its registration may be others now.
         self.forget(&authorization.address);

@@ -93,6 +93,7 @@ struct LoggedIn {
 
 /// Greets, reads logins until one succeeds, and answers each. None if the client left without.
 async fn log_in_client(socket: TcpStream, door: &Door) -> io::Result<Option<LoggedIn>> {
+    let is_local = socket.peer_addr().is_ok_and(|peer| peer.ip().to_canonical().is_loopback());
     let mut client = Client::greet(socket, door).await?;
     let mut stop = door.stop.clone();
     for _ in 0..TRIES {
@@ -101,7 +102,7 @@ async fn log_in_client(socket: TcpStream, door: &Door) -> io::Result<Option<Logg
         let client_name = client.dialogue.client_name().map(str::to_owned);
         let begun = Instant::now();
         let answer = tokio::select! {
-            answer = answer(&credentials, client_name.as_deref(), door) => answer,
+            answer = answer(&credentials, client_name.as_deref(), is_local, door) => answer,
             // A refresh that is under way goes on without us.
             () = stop.said() => Err(Refusal::new(Reason::Unavailable, STOPPING)),
         };
@@ -129,12 +130,16 @@ async fn log_in_client(socket: TcpStream, door: &Door) -> io::Result<Option<Logg
     Ok(None)
 }
 
-/// The password first; then, and only then, the provider.
+/// The password first; then, and only then, the provider. An unseen address may be one that a person can authorize now.
 async fn answer(
     credentials: &Credentials,
     client_name: Option<&str>,
+    is_local: bool,
     door: &Door,
 ) -> Result<(Arc<Account>, Connection, Acceptance), Refusal> {
+    if door.serves_name(&credentials.user) {
+        door.broker.first_login(credentials, is_local)?;
+    }
     let account = door.broker.unlock(credentials).await?;
     if !door.serves(&account.address, &account.reach.provider.name) {
         return Err(Refusal::new(Reason::Forbidden, "This account is not served on this port of postkey."));
@@ -169,6 +174,13 @@ impl Door {
     /// A listener may be for one account, or for one provider, only.
     fn serves(&self, account: &str, provider: &str) -> bool {
         self.account.as_ref().is_none_or(|only| only == account) && self.serves_provider(provider)
+    }
+
+    /// The same for what a client logs in as, which need not have an account yet.
+    fn serves_name(&self, name: &str) -> bool {
+        let config = self.broker.config();
+        let address = config.address_of(name);
+        config.provider_for(&address).is_some_and(|provider| self.serves(&address, &provider.name))
     }
 
     fn serves_provider(&self, provider: &str) -> bool {

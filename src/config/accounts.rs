@@ -91,8 +91,7 @@ impl Account {
         }
         if self.client_id.is_none() {
             // A secret belongs to its client.
-            (self.client_id, self.client_secret_file) =
-                (members.client_id.clone(), members.client_secret_file.clone());
+            (self.client_id, self.client_secret_file) = (members.client_id.clone(), members.client_secret_file.clone());
         }
         self.provider = self.provider.or_else(|| members.provider.clone());
         self.scope = self.scope.or_else(|| members.scope.clone());
@@ -246,11 +245,18 @@ fn refuse(section: &mut Section<'_>, keys: &[&'static str], why: impl Fn(&str) -
     }
 }
 
+/// Whether this can be an account's address, in lower case.
+pub fn is_address(text: &str) -> bool {
+    address(text).is_ok_and(|address| address == text)
+}
+
 /// What can be typed as a user name, in lower case: an address, or a word, as some devices take no @.
 fn login_name(text: &str) -> Result<String, String> {
     let fits = text.len() <= 255 && !text.contains('*') && !text.chars().any(char::is_whitespace);
     match fits {
         true => Ok(text.to_lowercase()),
-        false => Err("must be a user name such as \"ann\" or \"ann@example.test\", without blanks and stars".to_owned()),
+        false => {
+            Err("must be a user name such as \"ann\" or \"ann@example.test\", without blanks and stars".to_owned())
+        }
     }
 }

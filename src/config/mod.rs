@@ -19,7 +19,7 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
 use crate::protocol::{Protocol, Security};
-pub use accounts::{Account, Domain};
+pub use accounts::{Account, Domain, is_address};
 use environment::Environment;
 use mistake::Mistake;
 use provider::Provider;

@@ -227,7 +227,7 @@ fn refuse(refusal: &Refusal, out: &mut Vec<u8>) {
 const fn status(reason: Reason) -> &'static str {
     match reason {
         Reason::Credentials | Reason::TokenRefused | Reason::AuthorizationEnded | Reason::Forbidden => "535 5.7.8",
-        Reason::Unavailable | Reason::Limit => "454 4.7.0",
+        Reason::Unavailable | Reason::Limit | Reason::AuthorizationAwaited => "454 4.7.0",
     }
 }
 

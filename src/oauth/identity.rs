@@ -25,6 +25,11 @@ impl Identity {
         Some(Self(names.filter(|name| name.contains('@')).map(|name| printable(&name.to_lowercase())).collect()))
     }
 
+    /// Whether the server tells that this is who signed in.
+    pub fn is(&self, address: &str) -> bool {
+        self.0.iter().any(|name| name == address)
+    }
+
     /// The name to show of somebody who is not `address`; None if it is them, or nobody can tell.
     pub fn other_than(&self, address: &str) -> Option<&str> {
         if self.0.iter().any(|name| name == address) { None } else { self.0.first().map(String::as_str) }

@@ -14,6 +14,7 @@ use tokio::sync::{Notify, mpsc, oneshot, watch};
 use tokio::task::JoinSet;
 use url::Url;
 
+use crate::config::endpoints::is_protected;
 use crate::net::listen;
 
 /// How often another port is tried when a free one of IPv4 is taken on IPv6.
@@ -70,13 +71,7 @@ impl RedirectListener {
     /// it has none, at a free one. None if `redirect_uri` does not lead back to this machine over http: then a person has
     /// to paste the address.
     pub async fn bind(redirect_uri: &Url) -> io::Result<Option<Self>> {
-        let is_loopback = match redirect_uri.host() {
-            Some(url::Host::Domain(name)) => name == "localhost",
-            Some(url::Host::Ipv4(address)) => address.is_loopback(),
-            Some(url::Host::Ipv6(address)) => address.is_loopback(),
-            None => false,
-        };
-        if redirect_uri.scheme() != "http" || !is_loopback {
+        if !is_loopback(redirect_uri) {
             return Ok(None);
         }
         let (sockets, port) = bind_both(redirect_uri.port())?;
@@ -116,8 +111,13 @@ impl RedirectListener {
     }
 }
 
+/// Whether a redirect URI leads back to this machine over http.
+pub(super) fn is_loopback(uri: &Url) -> bool {
+    uri.scheme() == "http" && is_protected(uri)
+}
+
 /// A socket on each of the loopback addresses that this machine has, at the same port.
-fn bind_both(port: Option<u16>) -> io::Result<(Vec<TcpListener>, u16)> {
+pub(super) fn bind_both(port: Option<u16>) -> io::Result<(Vec<TcpListener>, u16)> {
     let [v4, v6] = [IpAddr::from(Ipv4Addr::LOCALHOST), IpAddr::from(Ipv6Addr::LOCALHOST)];
     for _ in 0..TRIES {
         let first = listen::bind(SocketAddr::new(v4, port.unwrap_or(0)))?;
@@ -148,7 +148,7 @@ async fn visit(State(site): State<Arc<Site>>, request: Request) -> Response {
 }
 
 /// A page of another site cannot reach us under a name of its own (DNS rebinding).
-fn is_for_us(headers: &HeaderMap) -> bool {
+pub(super) fn is_for_us(headers: &HeaderMap) -> bool {
     let host = headers.get(header::HOST).and_then(|host| host.to_str().ok()).unwrap_or_default();
     let name = host.rsplit_once(':').map_or(host, |(name, _port)| name);
     ["localhost", "127.0.0.1", "[::1]"].contains(&name)
@@ -176,12 +176,12 @@ impl Site {
     }
 }
 
-fn see_other(place: &'static str) -> Response {
-    (StatusCode::SEE_OTHER, HEADERS, [(header::LOCATION, place)]).into_response()
+pub(super) fn see_other(place: &str) -> Response {
+    (StatusCode::SEE_OTHER, HEADERS, [(header::LOCATION, place.to_owned())]).into_response()
 }
 
-fn page(status: StatusCode, text: &'static str) -> Response {
-    (status, HEADERS, Html(text)).into_response()
+pub(super) fn page(status: StatusCode, text: impl Into<String>) -> Response {
+    (status, HEADERS, Html(text.into())).into_response()
 }
 
 const HEADERS: [(header::HeaderName, &str); 3] = [

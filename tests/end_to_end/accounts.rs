@@ -144,13 +144,20 @@ async fn status_metrics_and_test_name_both() {
     let state = house.state().await;
     assert_eq!((&state["mailboxes"][0], &state["aliases"][0]), (&OFFICE.into(), &"a".into()));
     let shown = house.run_beside(&["status"], "").await.out;
-    assert!(shown.contains(&format!("shared mailboxes: {OFFICE}")) && shown.contains("further login names: a"), "{shown}");
+    assert!(
+        shown.contains(&format!("shared mailboxes: {OFFICE}")) && shown.contains("further login names: a"),
+        "{shown}"
+    );
     let metrics = house.run_beside(&["metrics"], "").await.out;
     let line = format!("postkey_account_ended{{account=\"{OFFICE}\",delegate=\"{ANN}\"}} 0");
     assert!(metrics.contains(&line), "{metrics}");
     let tested = house.run_beside(&["test", OFFICE], &house.password).await;
     assert!(tested.out.contains(&format!("{OFFICE} is opened with the authorization of {ANN}")), "{}", tested.out);
-    assert!(tested.out.matches("  ok").count() == 3 && tested.out.contains(&format!(" as {ANN}  ok")), "{}", tested.out);
+    assert!(
+        tested.out.matches("  ok").count() == 3 && tested.out.contains(&format!(" as {ANN}  ok")),
+        "{}",
+        tested.out
+    );
 }
 
 #[tokio::test]

@@ -82,7 +82,8 @@ impl Service {
     /// Whether this delegate may open this mailbox.
     fn is_shared(&self, mailbox: &str, delegate: &str, protocol: Protocol) -> bool {
         let shared = &lock(&self.settings).shared;
-        protocol != Protocol::Smtp && shared.iter().any(|(one, other)| (one.as_str(), other.as_str()) == (mailbox, delegate))
+        protocol != Protocol::Smtp
+            && shared.iter().any(|(one, other)| (one.as_str(), other.as_str()) == (mailbox, delegate))
     }
 }
 
