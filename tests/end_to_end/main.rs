@@ -9,6 +9,7 @@ mod accounts;
 mod command_line;
 mod deadline;
 mod defects;
+mod first_login;
 mod goodbye;
 mod login;
 mod pipelining;
