@@ -13,6 +13,7 @@ import time
 import traceback
 from pathlib import Path
 
+import accounts
 import direct
 import leaks
 import life
@@ -128,6 +129,9 @@ def run_all(world, report, watch):
     client_tests(world, report)
     report.section("Tokens and outages")
     for test in life.TOKENS:
+        report.test(name_of(test), test, world)
+    report.section("Shared mailboxes and whole domains")
+    for test in accounts.TESTS:
         report.test(name_of(test), test, world)
     report.section("Secrets")
     world.postkey.stop()
