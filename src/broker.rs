@@ -20,6 +20,7 @@ use tracing::{error, info, warn};
 
 use crate::clock::{Clock, Moment};
 use crate::config::Config;
+use crate::config::client::{Client, ClientAuthentication};
 use crate::exit::Failed;
 use crate::metrics::Metrics;
 use crate::notify::{Notice, Notifier};
@@ -223,7 +224,7 @@ impl Broker {
         info!(account = authorization.address, "authorized");
         // Its provider and its registration may be others now.
         self.forget(&authorization.address);
-        let held = Held { tokens: authorization.tokens, generation, client_secret: authorization.client_secret };
+        let held = Held { tokens: authorization.tokens, generation, secrets: authorization.secrets };
         let (address, tokens) = (authorization.address, Tokens::new(held));
         let account = Arc::new(self.account(&address, &address, Arc::clone(&tokens))?);
         let mut open = lock(&self.open);
@@ -314,8 +315,7 @@ impl Broker {
 
     /// The account that was opened: the one that is open already, unless the vault holds newer tokens.
     fn admit(&self, address: &str, owner: &str, unlocked: Unlocked) -> Result<Arc<Account>, Refusal> {
-        let held =
-            Held { tokens: unlocked.tokens, generation: unlocked.generation, client_secret: unlocked.client_secret };
+        let held = Held { tokens: unlocked.tokens, generation: unlocked.generation, secrets: unlocked.secrets };
         let tokens = Tokens::new(held);
         // Before the lock is held, for the first use of a provider takes a while.
         self.account(address, owner, Arc::clone(&tokens))?;
@@ -334,15 +334,24 @@ impl Broker {
         let record = self.vault.account(owner).ok_or_else(Refusal::credentials)?;
         let reach = self.reach(&record.provider)?;
         let config = self.config();
-        let configured = config.account(owner);
-        let client_id = record.client_id.clone().or(configured.client_id).or_else(|| reach.provider.client_id.clone());
+        let client = match &record.client_id {
+            // Its secret, if it has one, is kept with the tokens.
+            Some(id) => Some(Client { id: id.clone(), authentication: ClientAuthentication::None }),
+            None => config.client_for(owner, &reach.provider),
+        };
         let users = Protocol::ALL.map(|protocol| (protocol, config.user_of(address, protocol)));
         Ok(Account {
             address: address.to_owned(),
             owner: owner.to_owned(),
             users: users.into(),
-            client_id: client_id.unwrap_or_default(),
-            scope: configured.scope.unwrap_or_else(|| reach.provider.scope.clone()),
+            subject: config.user_of(owner, Protocol::Imap),
+            endpoints: match &record.discovered {
+                Some(discovered) => reach.provider.endpoints.or(&discovered.endpoints),
+                None => reach.provider.endpoints.clone(),
+            },
+            flow: record.flow,
+            client,
+            scope: config.account(owner).scope.unwrap_or_else(|| reach.provider.scope.clone()),
             reach,
             tokens,
             heard: Mutex::default(),

@@ -138,7 +138,17 @@ impl Control {
                 .map(|slot| SlotStatus { name: slot.name.clone(), created: slot.created })
                 .collect(),
         });
-        Status { listeners, accounts: accounts.collect(), damaged: vault.damaged(), degraded: vault.trouble() }
+        let registered = vault.accounts().into_iter().filter_map(|account| {
+            let discovered = account.discovered.as_ref().filter(|discovered| discovered.is_registered)?;
+            Some((discovered.issuer.clone(), account.client_id.clone()?))
+        });
+        Status {
+            listeners,
+            accounts: accounts.collect(),
+            damaged: vault.damaged(),
+            degraded: vault.trouble(),
+            registered: registered.collect(),
+        }
     }
 
     async fn authorize(&self, authorized: Authorized) -> Result<Reply, Failed> {

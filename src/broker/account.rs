@@ -9,9 +9,13 @@ use tokio::time::Instant;
 use super::patience::Refreshes;
 use super::{Reach, lock};
 use crate::clock::Moment;
+use crate::config::client::Client;
+use crate::config::flow::Flow;
+use crate::config::provider::Endpoints;
+use crate::oauth::grant::Ask;
 use crate::protocol::Protocol;
-use crate::secret::Secret;
 use crate::token::TokenSet;
+use crate::vault::Secrets;
 use crate::wire::{Bearer, Capabilities, Reason, Refusal};
 
 /// How long what a server was heard to offer spares the question, and with it a round trip of each login.
@@ -27,8 +31,13 @@ pub struct Account {
     pub reach: Arc<Reach>,
     /// See [`Account::user`].
     pub(super) users: BTreeMap<Protocol, String>,
-    pub(super) client_id: String,
-    /// What is asked for at a refresh.
+    /// Its authorization server's endpoints.
+    pub endpoints: Endpoints,
+    pub(super) flow: Flow,
+    pub(super) client: Option<Client>,
+    /// The owner's name at the provider, whom tokens are asked for where no person consents.
+    pub(super) subject: String,
+    /// What tokens are asked for.
     pub(super) scope: Vec<String>,
     pub(super) tokens: Arc<Tokens>,
     /// What the provider's servers were heard to offer, and when.
@@ -47,7 +56,7 @@ pub struct Held {
     pub(super) tokens: TokenSet,
     /// Which token set of the account this is.
     pub generation: u64,
-    pub(super) client_secret: Option<Secret>,
+    pub(super) secrets: Secrets,
 }
 
 impl Tokens {
@@ -85,6 +94,12 @@ impl Account {
     /// What a server was heard to offer may have led us wrong.
     pub fn unlearn(&self, protocol: Protocol) {
         lock(&self.heard).remove(&protocol);
+    }
+
+    /// What it asks the authorization server for.
+    pub(super) fn ask<'a>(&'a self, held: &'a Held) -> Ask<'a> {
+        let (flow, provider) = (self.flow, &self.reach.provider);
+        Ask { flow, provider, scope: &self.scope, user: &self.subject, password: held.secrets.password.as_ref() }
     }
 
     pub(super) fn held(&self) -> Arc<Held> {

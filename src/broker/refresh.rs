@@ -6,9 +6,10 @@ use tracing::{debug, error, warn};
 
 use super::account::{Account, Held};
 use super::patience::{Refreshes, Tries};
-use super::{Broker, Reach, blocking, lock};
-use crate::oauth::{self, Failure, Registration, Trouble};
-use crate::secret::Secret;
+use super::{Broker, blocking, lock};
+use crate::config::client::{Client, ClientAuthentication};
+use crate::config::secret_source::SecretSource;
+use crate::oauth::{Failure, Registration, Trouble};
 use crate::token::TokenSet;
 use crate::vault::{Ended, VaultError};
 use crate::wire::{Reason, Refusal};
@@ -45,7 +46,7 @@ impl Broker {
         }
         let held = account.held();
         debug!(account = account.owner, forced, "refreshing the access token");
-        let result = match self.registration(account, &held) {
+        let result = match self.registration(account, &held).await {
             Ok(registration) => self.request(account, &registration, &held, forced).await,
             Err(failure) => Err(failure),
         };
@@ -68,15 +69,12 @@ impl Broker {
         held: &Held,
         forced: bool,
     ) -> Result<TokenSet, Failure> {
-        let Some(token) = &held.tokens.refresh else {
-            return Err(Failure::Ended("the provider gave no refresh token".to_owned()));
-        };
-        let reach = &account.reach;
+        let (reach, token) = (&account.reach, held.tokens.refresh.as_ref());
+        let ask = account.ask(held);
         let needed = forced || !held.tokens.life.is_alive(self.clock.now());
         let mut tries = Tries::begin();
         loop {
-            let tokens = oauth::refresh::refresh(&reach.http, registration, &account.scope, token, &self.clock);
-            let outcome = tokens.await;
+            let outcome = ask.renew(&reach.http, registration, token, &self.clock).await;
             let Err(Failure::Temporary(trouble, why)) = &outcome else { return outcome };
             let pause = tries.pause(*trouble).filter(|_| needed || *trouble == Trouble::Lost);
             let Some(pause) = pause else { return outcome };
@@ -100,7 +98,7 @@ impl Broker {
                 last + 1
             }
         };
-        let held = Arc::new(Held { tokens, generation, client_secret: before.client_secret.clone() });
+        let held = Arc::new(Held { tokens, generation, secrets: before.secrets.clone() });
         *lock(&account.tokens.held) = Arc::clone(&held);
         held
     }
@@ -137,23 +135,16 @@ impl Broker {
         }
     }
 
-    fn registration(&self, account: &Account, held: &Held) -> Result<Registration, Failure> {
-        let client_secret = match &held.client_secret {
-            Some(secret) => Some(secret.clone()),
-            None => self.configured_secret(&account.owner, &account.reach)?,
-        };
-        let token_endpoint = account.reach.provider.endpoints.token.clone().ok_or_else(|| {
+    /// The client as it is now, its secret read anew.
+    async fn registration(&self, account: &Account, held: &Held) -> Result<Registration, Failure> {
+        let nobody = || Client { id: String::new(), authentication: ClientAuthentication::None };
+        let mut client = account.client.clone().unwrap_or_else(nobody);
+        if let Some(secret) = &held.secrets.client_secret {
+            client.authentication = ClientAuthentication::Secret(SecretSource::Text(secret.clone()));
+        }
+        let token_endpoint = account.endpoints.token.as_ref().ok_or_else(|| {
             Failure::Misconfigured("its token endpoint is not known; authorize the account anew".to_owned())
         })?;
-        Ok(Registration { client_id: account.client_id.clone(), client_secret, token_endpoint })
-    }
-
-    /// The client secret that the configuration names, for this account or for its whole provider.
-    pub fn configured_secret(&self, address: &str, reach: &Reach) -> Result<Option<Secret>, Failure> {
-        let own = self.config().account(address).client_secret_file;
-        match own.or_else(|| reach.provider.client_secret_file.clone()) {
-            Some(file) => oauth::read_secret(&file).map(Some),
-            None => Ok(None),
-        }
+        Registration::new(&client, token_endpoint).await
     }
 }

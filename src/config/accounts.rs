@@ -1,10 +1,11 @@
 //! What the file says of accounts: `[account."ADDRESS"]`, and `[account."*@DOMAIN"]` for all of a domain.
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
 
 use super::Config;
-use super::file::{address, provider_name};
+use super::client::Client;
+use super::file::{address, flow, provider_name};
+use super::flow::Flow;
 use super::providers::{self, Providers};
 use super::reader::{Section, Value};
 use crate::protocol::Protocol;
@@ -22,10 +23,14 @@ pub struct Account {
     pub user: BTreeMap<Protocol, String>,
     /// The scopes to ask for, where they are not the provider's.
     pub scope: Option<Vec<String>>,
+    /// Who signs in for it, where it is not the address.
+    pub signs_in: Option<String>,
+    /// Parameters of its authorization request, beside its provider's or in place of them.
+    pub authorization_parameters: BTreeMap<String, String>,
+    /// How it gets its tokens, where not as all accounts of its provider.
+    pub flow: Option<Flow>,
     /// The client registration to use for this account alone.
-    pub client_id: Option<String>,
-    /// Its secret.
-    pub client_secret_file: Option<PathBuf>,
+    pub client: Option<Client>,
 }
 
 /// What the file says about all addresses of a domain, each of which can be authorized at its first login.
@@ -89,15 +94,20 @@ impl Account {
         for (protocol, user) in &members.user {
             self.user.entry(*protocol).or_insert_with(|| user.replace('*', local));
         }
-        if self.client_id.is_none() {
-            // A secret belongs to its client.
-            (self.client_id, self.client_secret_file) = (members.client_id.clone(), members.client_secret_file.clone());
+        for (key, value) in &members.authorization_parameters {
+            self.authorization_parameters.entry(key.clone()).or_insert_with(|| value.clone());
         }
+        self.client = self.client.or_else(|| members.client.clone());
+        self.flow = self.flow.or(members.flow);
         self.provider = self.provider.or_else(|| members.provider.clone());
         self.scope = self.scope.or_else(|| members.scope.clone());
         self
     }
 }
+
+/// What cannot be said of a shared mailbox, because its delegate's authorization has it.
+const DELEGATES: [&str; 7] =
+    ["provider", "client_id", "client_secret", "scope", "signs_in", "authorization_parameters", "flow"];
 
 /// All entries, and where those values stand that have to be seen beside other entries.
 #[derive(Default)]
@@ -136,12 +146,13 @@ impl<'a> Entries<'a> {
     fn account(&mut self, mut section: Section<'a>, address: &str, providers: &Providers) -> Account {
         let delegate = section.get("delegate");
         let mut account = common(&mut section, providers);
+        account.signs_in = section.get("signs_in").and_then(|value| value.parse(super::file::address));
         if let Some(value) = section.get("aliases") {
             account.aliases = self.read_aliases(&value);
         }
         if let Some(value) = delegate {
             account.delegate = value.parse(super::file::address);
-            refuse(&mut section, &["provider", "client_id", "client_secret_file", "scope"], |_| {
+            refuse(&mut section, &DELEGATES, |_| {
                 "is the delegate's, whose authorization is used; remove this, or delegate".to_owned()
             });
             self.delegates.push((address.to_owned(), value));
@@ -168,7 +179,7 @@ impl<'a> Entries<'a> {
         if !is_known {
             section.absence("its domain does not tell its provider; add provider");
         }
-        refuse(&mut section, &["aliases", "delegate"], |key| {
+        refuse(&mut section, &["aliases", "delegate", "signs_in"], |key| {
             format!("is for a single account; write [account.\"ann@{name}\"] with {key}")
         });
         let allow_remote = section.get("allow_remote").and_then(|value| value.flag()).unwrap_or_default();
@@ -207,16 +218,15 @@ impl<'a> Entries<'a> {
 
 /// What can be said of one account and of all of a domain.
 fn common(section: &mut Section<'_>, providers: &Providers) -> Account {
-    let account = Account {
+    Account {
         provider: section.get("provider").and_then(|value| provider_name(&value, providers)),
         user: section.get("user").map(|value| users(&value)).unwrap_or_default(),
         scope: providers::scope(section),
-        client_id: section.text("client_id"),
-        client_secret_file: section.file("client_secret_file"),
+        authorization_parameters: providers::parameters(section).unwrap_or_default(),
+        flow: flow(section),
+        client: Client::read(section, None),
         ..Account::default()
-    };
-    providers::secret_has_client(section, account.client_id.is_some());
-    account
+    }
 }
 
 /// One user for all protocols, or a table of them.

@@ -1,6 +1,5 @@
 //! The shape of the file: its top level, and the accounts.
 
-use std::io;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
@@ -8,24 +7,19 @@ use toml::de::DeTable;
 use tracing_subscriber::EnvFilter;
 
 use super::environment::Environment;
+use super::flow::Flow;
 use super::mistake::Mistake;
 use super::providers::{self, Providers};
-use super::reader::{Report, Section, Value};
+use super::reader::{Disk, Report, Section, Value};
 use super::{Config, LogFormat, accounts, listeners, words};
 
-/// Reads a file that contains `text`; `readable` judges the files that it names.
-pub fn read(
-    file: &Path,
-    text: &str,
-    environment: &Environment,
-    readable: fn(&Path) -> io::Result<()>,
-) -> Result<Config, Vec<Mistake>> {
+/// Reads a file that contains `text`; `disk` judges it, and the files that it names.
+pub fn read(file: &Path, text: &str, environment: &Environment, disk: Disk) -> Result<Config, Vec<Mistake>> {
     let (document, errors) = DeTable::parse_recoverable(text);
-    let report = Report::new(file, text, readable);
+    let report = Report::new(file, text, disk);
     report.syntax(&errors);
     let config = top(Section::top(&report, document.get_ref()), environment);
-    let mistakes = report.into_mistakes();
-    if mistakes.is_empty() { Ok(config) } else { Err(mistakes) }
+    report.into_result().map(|warnings| Config { warnings, ..config })
 }
 
 /// Reads everything. Where a value has a mistake, which is noted, anything may stand in the result.
@@ -38,6 +32,7 @@ fn top(mut section: Section<'_>, environment: &Environment) -> Config {
     let log_file = section.get("log_file").and_then(|value| value.path());
     let metrics = section.get("metrics").and_then(|value| value.parse(loopback));
     let notify_command = section.get("notify_command").and_then(|value| value.command());
+    let finish_page = section.file("finish_page");
     let providers = providers::read(&mut section);
     let accounts = section.get("account").and_then(|value| value.section());
     let accounts = accounts.map(|table| accounts::read(&table, &providers)).unwrap_or_default();
@@ -49,7 +44,9 @@ fn top(mut section: Section<'_>, environment: &Environment) -> Config {
         log_file,
         metrics,
         notify_command: notify_command.unwrap_or_default(),
+        finish_page,
         listeners: Vec::new(),
+        warnings: Vec::new(),
         accounts: accounts.accounts,
         domains: accounts.domains,
         providers,
@@ -79,6 +76,11 @@ fn log(text: &str) -> Result<String, String> {
 fn loopback(text: &str) -> Result<SocketAddr, String> {
     let address = text.parse::<SocketAddr>().ok().filter(|address| address.ip().is_loopback());
     address.ok_or_else(|| "must be an address on this machine and a port; write \"127.0.0.1:9143\"".to_owned())
+}
+
+/// The grant, where one is named.
+pub fn flow(section: &mut Section<'_>) -> Option<Flow> {
+    section.get("flow")?.choice(&Flow::ALL.map(|flow| (flow.name(), flow)))
 }
 
 /// An e-mail address, in lower case.

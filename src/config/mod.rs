@@ -1,14 +1,17 @@
 //! The configuration: from the file's shape to something that can be relied on.
 
 mod accounts;
+pub mod client;
 pub mod endpoints;
 pub mod environment;
 mod file;
+pub mod flow;
 mod listeners;
 pub mod mistake;
 pub mod provider;
 mod providers;
 mod reader;
+pub mod secret_source;
 #[cfg(test)]
 mod tests;
 mod words;
@@ -20,9 +23,11 @@ use std::path::{Path, PathBuf};
 
 use crate::protocol::{Protocol, Security};
 pub use accounts::{Account, Domain, is_address};
+use client::Client;
 use environment::Environment;
 use mistake::Mistake;
 use provider::Provider;
+use reader::Disk;
 
 /// The whole configuration, checked: every listener can be bound as written, every provider is complete.
 #[derive(Clone, Debug)]
@@ -41,6 +46,8 @@ pub struct Config {
     pub metrics: Option<SocketAddr>,
     /// The program, and its arguments, that tells a person; empty where there is none.
     pub notify_command: Vec<String>,
+    /// The page that the browser shows at the end of an authorization, HTML, if not postkey's own.
+    pub finish_page: Option<PathBuf>,
     /// The local ports, at least one.
     pub listeners: Vec<Listener>,
     /// All known providers by name: those that are compiled in, and the file's changes and additions.
@@ -49,6 +56,8 @@ pub struct Config {
     pub accounts: BTreeMap<String, Account>,
     /// What the file says about all addresses of a domain, by domain in lower case.
     pub domains: BTreeMap<String, Domain>,
+    /// What can be used, and should not be.
+    pub warnings: Vec<Mistake>,
 }
 
 impl Config {
@@ -68,7 +77,7 @@ impl Config {
             Err(error) if path.is_none() && error.kind() == io::ErrorKind::NotFound => String::new(),
             Err(error) => return Err(vec![unreadable(file, &error)]),
         };
-        file::read(file, &text, &environment, |path| std::fs::File::open(path).map(drop))
+        file::read(file, &text, &environment, Disk::REAL)
     }
 
     /// Reads `text` as the contents of `file`, against whose folder relative paths are resolved. No file is opened.
@@ -77,7 +86,7 @@ impl Config {
     ///
     /// All mistakes at once, in the order of the file.
     pub fn parse(text: &str, file: &Path, environment: &Environment) -> Result<Self, Vec<Mistake>> {
-        file::read(file, text, environment, |_| Ok(()))
+        file::read(file, text, environment, Disk::NONE)
     }
 
     /// The provider of an account: what the file says of it, or else whose domain it is. Case does not matter.
@@ -88,6 +97,11 @@ impl Config {
             Some(name) => self.providers.get(&name),
             None => providers::of_domain(&self.providers, owner.rsplit_once('@')?.1),
         }
+    }
+
+    /// The client registration for an account, in lower case, of a provider: its own, or its provider's.
+    pub fn client_for(&self, address: &str, provider: &Provider) -> Option<Client> {
+        self.account(address).client.or_else(|| provider.client.clone())
     }
 }
 

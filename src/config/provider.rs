@@ -1,12 +1,15 @@
 //! A provider: its authorization server and its mail servers.
 
 use std::collections::BTreeMap;
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 use url::Url;
 
+use super::client::Client;
+use super::flow::Flow;
 use crate::protocol::{Mechanism, Protocol, Security};
 
 /// All that is known of a provider.
@@ -18,6 +21,8 @@ pub struct Provider {
     pub domains: Vec<String>,
     /// The mail exchangers of domains that it hosts, lower case; `*.example.test` is every name below that one.
     pub mx: Vec<String>,
+    /// How its accounts get their tokens.
+    pub flow: Flow,
     /// What `iss` in the authorization response has to be (RFC 9207), where it is known; and where its metadata are
     /// (RFC 8414).
     pub issuer: Option<String>,
@@ -29,11 +34,11 @@ pub struct Provider {
     /// Parameters of the authorization request beside the standard ones.
     pub authorization_parameters: BTreeMap<String, String>,
     /// The client registration, where one is configured for all accounts.
-    pub client_id: Option<String>,
-    /// Its secret, where there is one.
-    pub client_secret_file: Option<PathBuf>,
+    pub client: Option<Client>,
     /// Where the browser returns to; without a port any free one is used (RFC 8252 section 7.3).
     pub redirect_uri: Url,
+    /// Where to wait for the browser, if not at the redirect URI itself: that may lead to a tunnel, or into a container.
+    pub redirect_listen: Option<SocketAddr>,
     /// The mechanisms to use, the best first.
     pub mechanisms: Vec<Mechanism>,
     /// The certificate authorities to trust instead of the system's.
@@ -62,6 +67,14 @@ impl Provider {
         let is_ending = country.map_or(!ending.contains('.'), |country| country.len() == 2);
         is_ending && self.domains.iter().any(|own| own.strip_suffix(".*") == Some(name))
     }
+
+    /// Whether this host, in lower case, takes the mail of domains that the provider hosts.
+    pub fn has_exchanger(&self, host: &str) -> bool {
+        self.mx.iter().any(|own| match own.strip_prefix('*') {
+            Some(ending) => host.len() > ending.len() && host.ends_with(ending),
+            None => host == own,
+        })
+    }
 }
 
 /// An authorization server's endpoints, as far as they are known. RFC 8414 section 2 has their names, each with
@@ -85,6 +98,12 @@ pub struct Endpoints {
 }
 
 impl Endpoints {
+    /// Those that are known.
+    pub fn all(&self) -> impl Iterator<Item = &Url> {
+        let Self { authorization, token, device_authorization, revocation, registration, userinfo, jwks } = self;
+        [authorization, token, device_authorization, revocation, registration, userinfo, jwks].into_iter().flatten()
+    }
+
     /// These, and where they lack one that of `other`.
     pub fn or(&self, other: &Self) -> Self {
         let first = |one: &Option<Url>, other: &Option<Url>| one.as_ref().or(other.as_ref()).cloned();
@@ -109,4 +128,16 @@ pub struct Server {
     pub port: u16,
     /// [`Security::Tls`] or [`Security::StartTls`].
     pub security: Security,
+}
+
+/// What authorizing an account has found out about its authorization server, and is needed from then on.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Discovered {
+    /// The server's issuer identifier.
+    pub issuer: String,
+    /// The endpoints of its metadata.
+    pub endpoints: Endpoints,
+    /// Whether the account's client is one that postkey has registered itself, as a public one and for the provider's usual
+    /// redirect URI: other accounts can use it, too.
+    pub is_registered: bool,
 }

@@ -1,14 +1,18 @@
 //! The providers: the table that is compiled in, and `[provider.NAME]`.
 
 use std::collections::BTreeMap;
+use std::net::SocketAddr;
 use std::path::Path;
 use std::time::Duration;
 
 use toml::de::DeTable;
 use url::{Host, Url};
 
+use super::client::Client;
+use super::file::flow;
+use super::flow::Flow;
 use super::provider::{Provider, Server};
-use super::reader::{Report, Section};
+use super::reader::{Disk, Report, Section};
 use super::{endpoints, words};
 use crate::protocol::{Mechanism, Protocol, Security};
 
@@ -53,7 +57,7 @@ pub fn read(top: &mut Section<'_>) -> Providers {
 /// The compiled-in table; a test looks at its mistakes.
 fn compiled_in() -> Providers {
     let (document, _) = DeTable::parse_recoverable(TABLE);
-    let report = Report::new(Path::new("providers.toml"), TABLE, |_| Ok(()));
+    let report = Report::new(Path::new("providers.toml"), TABLE, Disk::NONE);
     read_table(&Section::top(&report, document.get_ref()), &Providers::new())
 }
 
@@ -70,9 +74,11 @@ pub fn read_table(table: &Section<'_>, bases: &Providers) -> Providers {
 
 /// Reads one provider. What has a mistake, which is noted, is replaced by anything.
 fn provider(name: &str, mut section: Section<'_>, base: Option<&Provider>, others: &Providers) -> Provider {
+    let flow = flow(&mut section).or_else(|| Some(base?.flow)).unwrap_or_default();
     if base.is_none() {
+        let browser = (flow == Flow::AuthorizationCode).then_some("authorization_endpoint");
+        let endpoints: Vec<&str> = browser.into_iter().chain(["token_endpoint"]).collect();
         let is_discoverable = section.get("issuer").is_some();
-        let endpoints = ["authorization_endpoint", "token_endpoint"];
         section.require(if is_discoverable { &[] } else { &endpoints });
         section.require(&["scope"]);
     }
@@ -80,17 +86,21 @@ fn provider(name: &str, mut section: Section<'_>, base: Option<&Provider>, other
         name: name.to_owned(),
         domains: domains(&mut section, others).or_else(|| Some(base?.domains.clone())).unwrap_or_default(),
         mx: mx(&mut section).or_else(|| Some(base?.mx.clone())).unwrap_or_default(),
+        flow,
         issuer: endpoints::issuer(&mut section).or_else(|| base?.issuer.clone()),
         endpoints: endpoints::read(&mut section, base.map(|base| &base.endpoints)),
         scope: scope(&mut section).or_else(|| Some(base?.scope.clone())).unwrap_or_default(),
         authorization_parameters: parameters(&mut section)
             .or_else(|| Some(base?.authorization_parameters.clone()))
             .unwrap_or_default(),
-        client_id: section.text("client_id").or_else(|| base?.client_id.clone()),
-        client_secret_file: section.file("client_secret_file").or_else(|| base?.client_secret_file.clone()),
+        client: Client::read(&mut section, base.and_then(|base| base.client.as_ref())),
         redirect_uri: endpoints::redirect_uri(&mut section)
             .or_else(|| Some(base?.redirect_uri.clone()))
             .unwrap_or_else(on_loopback),
+        redirect_listen: section
+            .get("redirect_listen")
+            .and_then(|value| value.parse(socket))
+            .or_else(|| base?.redirect_listen),
         mechanisms: mechanisms(&mut section)
             .or_else(|| Some(base?.mechanisms.clone()))
             .unwrap_or_else(|| vec![Mechanism::OAuthBearer, Mechanism::XOAuth2]),
@@ -102,9 +112,12 @@ fn provider(name: &str, mut section: Section<'_>, base: Option<&Provider>, other
         servers: servers(&mut section, base),
         note: section.text("note").or_else(|| base?.note.clone()),
     };
-    secret_has_client(&mut section, provider.client_id.is_some());
     section.finish();
     provider
+}
+
+fn socket(text: &str) -> Result<SocketAddr, String> {
+    text.parse().map_err(|_| "must be an IP address and a port, such as \"127.0.0.1:8090\"".to_owned())
 }
 
 fn flag(section: &mut Section<'_>, key: &'static str) -> Option<bool> {
@@ -119,13 +132,6 @@ fn days(section: &mut Section<'_>, key: &'static str) -> Option<Duration> {
 /// Where the browser returns to if nothing else is said: this machine, at any free port.
 fn on_loopback() -> Url {
     Url::parse("http://127.0.0.1/").expect("this constant is a URL")
-}
-
-/// Refuses a client secret that belongs to no client.
-pub fn secret_has_client(section: &mut Section<'_>, has_client: bool) {
-    if let Some(value) = section.get("client_secret_file").filter(|_| !has_client) {
-        value.mistake("belongs to a client_id, and there is none; add client_id, or remove this");
-    }
 }
 
 fn domains(section: &mut Section<'_>, others: &Providers) -> Option<Vec<String>> {
@@ -182,7 +188,8 @@ fn mechanisms(section: &mut Section<'_>) -> Option<Vec<Mechanism>> {
     Some(section.get("mechanisms")?.list().iter().filter_map(|value| value.choice(&choices)).collect())
 }
 
-fn parameters(section: &mut Section<'_>) -> Option<BTreeMap<String, String>> {
+/// What an authorization request has beside the standard parameters.
+pub fn parameters(section: &mut Section<'_>) -> Option<BTreeMap<String, String>> {
     let mut parameters = BTreeMap::new();
     for (name, value) in section.get("authorization_parameters")?.section()?.named() {
         if OWN_PARAMETERS.contains(&name) {

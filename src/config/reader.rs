@@ -5,6 +5,7 @@
 use std::cell::RefCell;
 use std::io;
 use std::ops::RangeInclusive;
+use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 
 use toml::Spanned;
@@ -17,17 +18,39 @@ use super::words;
 pub struct Report<'a> {
     file: &'a Path,
     text: &'a str,
-    /// Says whether a file that the configuration names can be read.
-    readable: fn(&Path) -> io::Result<()>,
+    disk: Disk,
     mistakes: RefCell<Vec<Mistake>>,
+    /// What can be used, and should not be.
+    warnings: RefCell<Vec<Mistake>>,
     /// The lines with a syntax error: what was read from them is a guess.
     broken: RefCell<Vec<usize>>,
 }
 
+/// What the reader asks about files.
+#[derive(Clone, Copy)]
+pub struct Disk {
+    /// Whether one can be read.
+    pub readable: fn(&Path) -> io::Result<()>,
+    /// Whether everybody on this machine can read it.
+    pub is_public: fn(&Path) -> bool,
+}
+
+impl Disk {
+    /// The real one.
+    pub const REAL: Self = Self {
+        readable: |path| std::fs::File::open(path).map(drop),
+        is_public: |path| std::fs::metadata(path).is_ok_and(|metadata| metadata.mode() & 0o004 != 0),
+    };
+
+    /// Where no file is looked at.
+    pub const NONE: Self = Self { readable: |_| Ok(()), is_public: |_| false };
+}
+
 impl<'a> Report<'a> {
     /// An empty report about `text`, which is what `file` contains.
-    pub fn new(file: &'a Path, text: &'a str, readable: fn(&Path) -> io::Result<()>) -> Self {
-        Self { file, text, readable, mistakes: RefCell::default(), broken: RefCell::default() }
+    pub fn new(file: &'a Path, text: &'a str, disk: Disk) -> Self {
+        let (mistakes, warnings, broken) = (RefCell::default(), RefCell::default(), RefCell::default());
+        Self { file, text, disk, mistakes, warnings, broken }
     }
 
     /// Notes the syntax errors.
@@ -59,11 +82,12 @@ impl<'a> Report<'a> {
         self.broken.borrow().is_empty()
     }
 
-    /// All mistakes, in the order of the file.
-    pub fn into_mistakes(self) -> Vec<Mistake> {
-        let mut mistakes = self.mistakes.into_inner();
+    /// All mistakes, in the order of the file; or else the warnings.
+    pub fn into_result(self) -> Result<Vec<Mistake>, Vec<Mistake>> {
+        let [mut mistakes, mut warnings] = [self.mistakes, self.warnings].map(RefCell::into_inner);
         mistakes.sort_by_key(|mistake| mistake.position);
-        mistakes
+        warnings.sort_by_key(|warning| warning.position);
+        if mistakes.is_empty() { Ok(warnings) } else { Err(mistakes) }
     }
 }
 
@@ -90,6 +114,18 @@ impl<'a> Value<'a> {
         if self.report.is_whole() {
             self.mistake(message);
         }
+    }
+
+    /// Notes that this can be used, and should not be.
+    pub fn warn(&self, message: impl Into<String>) {
+        let (file, position) = (self.report.file.to_owned(), Some(Position::of(self.report.text, self.at)));
+        let warning = Mistake { file, position, key: self.key.clone(), message: message.into() };
+        self.report.warnings.borrow_mut().push(warning);
+    }
+
+    /// Whether everybody on this machine can read it here.
+    pub fn is_public(&self) -> bool {
+        (self.report.disk.is_public)(self.report.file)
     }
 
     /// Takes a judgement on the value or its name: what is right, or the mistake to note.
@@ -172,7 +208,7 @@ impl<'a> Value<'a> {
     /// The path of a file that has to be readable.
     pub fn file(&self) -> Option<PathBuf> {
         let path = self.path()?;
-        let readable = (self.report.readable)(&path);
+        let readable = (self.report.disk.readable)(&path);
         if let Err(error) = &readable {
             self.mistake(format!("{} cannot be read: {error}", path.display()));
         }
@@ -271,6 +307,11 @@ impl<'a> Section<'a> {
     /// The file that a key names, where it is there.
     pub fn file(&mut self, key: &'static str) -> Option<PathBuf> {
         self.get(key)?.file()
+    }
+
+    /// How many of these keys are there.
+    pub fn count(&self, keys: &[&str]) -> usize {
+        keys.iter().filter(|key| self.table.contains_key(**key)).count()
     }
 
     /// Notes those of the keys that are not there, and have to be.

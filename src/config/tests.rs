@@ -5,7 +5,7 @@ use std::path::Path;
 
 use super::environment::Environment;
 use super::mistake::Mistake;
-use super::reader::{Report, Section};
+use super::reader::{Disk, Report, Section};
 use super::{Config, providers};
 use crate::protocol::{Mechanism, Protocol, Security};
 
@@ -46,13 +46,13 @@ fn provider(lines: &str) -> String {
 #[test]
 fn the_compiled_in_providers_have_no_mistake() {
     let (document, errors) = toml::de::DeTable::parse_recoverable(providers::TABLE);
-    let report = Report::new(Path::new("providers.toml"), providers::TABLE, |_| Ok(()));
+    let report = Report::new(Path::new("providers.toml"), providers::TABLE, Disk::NONE);
     report.syntax(&errors);
     let read = providers::read_table(&Section::top(&report, document.get_ref()), &providers::Providers::new());
-    assert_eq!(report.into_mistakes(), []);
+    assert_eq!(report.into_result(), Ok(vec![]));
     assert!(read.len() >= 12, "only {:?}", read.keys());
     for provider in read.values() {
-        assert!(provider.client_id.is_none() && provider.client_secret_file.is_none(), "{}", provider.name);
+        assert!(provider.client.is_none(), "{}", provider.name);
         assert!(provider.note.as_ref().is_some_and(|note| note.ends_with('.')), "{}", provider.name);
         assert_eq!(provider.endpoints.authorization.as_ref().unwrap().scheme(), "https");
         assert_eq!(provider.endpoints.token.as_ref().unwrap().scheme(), "https");
@@ -146,8 +146,8 @@ fn every_mistake_is_told_with_its_place() {
             "2:12: account.\"a@b\".provider: there is no provider \"gogle\"; did you mean \"google\"?",
         ),
         (
-            "[account.\"a@b\"]\nclient_secret_file = \"s\"",
-            "2:22: account.\"a@b\".client_secret_file: belongs to a client_id, and there is none; add client_id, or remove this",
+            "[account.\"a@b\"]\nclient_secret = \"s\"",
+            "2:17: account.\"a@b\".client_secret: belongs to a client_id, and there is none; add client_id, or remove this",
         ),
         ("provider.google = 1", "1:19: provider.google: must be a table, and is of type integer"),
         ("[provider.google.imap]\nport = 0", "2:8: provider.google.imap.port: must be a port from 1 to 65535"),
@@ -322,7 +322,7 @@ fn what_is_missing_is_told_where_the_syntax_is_right() {
 fn an_entry_changes_single_keys_of_a_compiled_in_provider() {
     let config = good("[provider.google]\nclient_id = \"mine\"\n[provider.google.smtp]\nsecurity = \"starttls\"\n");
     let google = &config.providers["google"];
-    assert_eq!(google.client_id.as_deref(), Some("mine"));
+    assert_eq!(google.client.as_ref().unwrap().id, "mine");
     assert_eq!(google.endpoints.token.as_ref().unwrap().as_str(), "https://oauth2.googleapis.com/token");
     assert_eq!(google.servers[&Protocol::Imap].port, 993);
     let smtp = &google.servers[&Protocol::Smtp];
@@ -386,11 +386,12 @@ fn ports_may_repeat_where_they_are_free_ones_or_of_other_addresses() {
 #[test]
 fn relative_paths_begin_at_the_folder_of_the_file() {
     let config = good(
-        "state_dir = \"state\"\n[provider.google]\nclient_id = \"x\"\nclient_secret_file = \"/s\"\nca_file = \"ca\"",
+        "state_dir = \"state\"\n[provider.google]\nclient_id = \"x\"\nclient_secret = { file = \"s\" }\nca_file = \"ca\"",
     );
     assert_eq!(config.state_dir, Path::new("/etc/postkey/state"));
     assert_eq!(config.control_socket, Path::new("/etc/postkey/state/control"));
-    assert_eq!(config.providers["google"].client_secret_file.as_deref(), Some(Path::new("/s")));
+    let secret = format!("{:?}", config.providers["google"].client.as_ref().unwrap().authentication);
+    assert_eq!(secret, "Secret(SecretSource(/etc/postkey/s))");
     assert_eq!(config.providers["google"].ca_file.as_deref(), Some(Path::new("/etc/postkey/ca")));
 }
 
@@ -398,10 +399,10 @@ fn relative_paths_begin_at_the_folder_of_the_file() {
 fn a_file_is_loaded_with_the_files_that_it_names() {
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("postkey.toml");
-    let lines = "state_dir = \"s\"\n[provider.google]\nclient_id = \"x\"\nclient_secret_file = \"secret\"\n";
+    let lines = "state_dir = \"s\"\n[provider.google]\nclient_id = \"x\"\nclient_secret.file = \"secret\"\n";
     std::fs::write(&file, lines).unwrap();
     let mistakes = Config::load(Some(&file)).unwrap_err();
-    let expected = format!("{}:4:22: provider.google.client_secret_file: ", file.display());
+    let expected = format!("{}:4:22: provider.google.client_secret.file: ", file.display());
     assert!(mistakes.len() == 1 && mistakes[0].to_string().starts_with(&expected), "{mistakes:?}");
     std::fs::write(folder.path().join("secret"), "s").unwrap();
     assert_eq!(Config::load(Some(&file)).unwrap().state_dir, folder.path().join("s"));
@@ -416,4 +417,55 @@ fn a_file_that_was_named_has_to_be_there_and_be_text() {
     assert_eq!(load(), told("there is no such file; correct the path, or leave it out to use the defaults"));
     std::fs::write(&file, b"log = \"\xff\"").unwrap();
     assert_eq!(load(), told("is no text in UTF-8; save it as UTF-8"));
+}
+
+#[test]
+fn a_secret_comes_from_one_place() {
+    let read = |value: &str| good(&format!("[provider.google]\nclient_id = \"x\"\nclient_secret = {value}"));
+    let place = |value: &str| format!("{:?}", read(value).providers["google"].client.as_ref().unwrap().authentication);
+    for (value, expected) in [
+        ("\"hush\"", "the configuration"),
+        ("{ file = \"/s\" }", "/s"),
+        ("{ command = [\"pass\", \"show\", \"x\"] }", "`pass show x`"),
+        ("{ credential = \"google\" }", "the credential google"),
+        ("{ environment = \"SECRET\" }", "$SECRET"),
+    ] {
+        assert_eq!(place(value), format!("Secret(SecretSource({expected}))"));
+    }
+    let mistakes = |value: &str| bad(&format!("[provider.google]\nclient_id = \"x\"\nclient_secret = {value}"));
+    for (value, expected) in [
+        ("{}", "names 0 places; a secret comes from one of \"file\", \"command\", \"credential\" or \"environment\""),
+        ("{ file = \"/s\", environment = \"S\" }", "names 2 places"),
+        ("{ credential = \"../x\" }", "is the name of a credential, and no path"),
+        ("{ command = [] }", "is empty"),
+        ("[\"a\"]", "must be a text in quotes"),
+    ] {
+        assert!(mistakes(value)[0].contains(expected), "{value}: {:?}", mistakes(value));
+    }
+}
+
+#[test]
+fn a_secret_in_a_file_for_everybody_is_warned_about() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("postkey.toml");
+    std::fs::write(&file, "state_dir = \"s\"\n[provider.google]\nclient_id = \"x\"\nclient_secret = \"hush\"\n")
+        .unwrap();
+    let warnings = |mode| {
+        std::fs::set_permissions(&file, std::os::unix::fs::PermissionsExt::from_mode(mode)).unwrap();
+        Config::load(Some(&file)).unwrap().warnings
+    };
+    assert_eq!(warnings(0o640), []);
+    let told = warnings(0o644)[0].to_string();
+    assert!(told.contains(":4:17: provider.google.client_secret: stands in a file that everybody can read"), "{told}");
+    assert!(!told.contains("hush"));
+}
+
+#[test]
+fn an_account_and_a_provider_name_their_grant() {
+    let config = good("[provider.google]\nflow = \"jwt-bearer\"\n[account.\"a@b\"]\nflow = \"device-code\"");
+    assert_eq!(config.providers["google"].flow.name(), "jwt-bearer");
+    assert_eq!(config.providers["microsoft"].flow.name(), "authorization-code");
+    assert_eq!(config.accounts["a@b"].flow.unwrap().name(), "device-code");
+    let mistake = &bad("[provider.google]\nflow = \"implicit\"")[0];
+    assert!(mistake.starts_with("2:8: provider.google.flow: must be \"authorization-code\", "), "{mistake}");
 }

@@ -1,5 +1,6 @@
 //! What commands and the one who holds the vault say to each other.
 
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
 
 use base64::Engine as _;
@@ -9,12 +10,14 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use zeroize::Zeroizing;
 
 use crate::clock::Moment;
+use crate::config::flow::Flow;
+use crate::config::provider::Discovered;
 use crate::exit::{Exit, Failed};
 use crate::protocol::{Protocol, Security};
 use crate::secret::{Secret, Token};
 use crate::token::{Life, TokenSet};
 use crate::vault::password::Password;
-use crate::vault::{Authorization, Restored, Trouble};
+use crate::vault::{Authorization, Restored, Secrets, Trouble};
 
 /// What a command asks for.
 #[derive(Serialize, Deserialize)]
@@ -80,8 +83,12 @@ pub enum Request {
 pub struct Authorized {
     address: String,
     provider: String,
+    flow: Flow,
     client_id: Option<String>,
     client_secret: Option<Carried>,
+    password: Option<Carried>,
+    #[serde(default)]
+    discovered: Option<Discovered>,
     access: Carried,
     refresh: Option<Carried>,
     life: Life,
@@ -124,6 +131,9 @@ pub struct Status {
     pub damaged: Vec<String>,
     /// Since when, and why, the newest records are not on stable storage, if so.
     pub degraded: Option<Trouble>,
+    /// The client ids by which postkey has registered itself, by issuer: the next account there uses the same.
+    #[serde(default)]
+    pub registered: BTreeMap<String, String>,
 }
 
 /// An open port.
@@ -219,12 +229,15 @@ impl Authorized {
     /// Packs an authorization.
     pub fn new(authorization: &Authorization, first: Option<(String, &Password)>) -> Self {
         let token = |token: &Token| Carried(Secret::new(token.expose().as_bytes().to_vec()));
-        let Authorization { address, provider, client_id, client_secret, tokens } = authorization;
+        let Authorization { address, provider, flow, client_id, secrets, discovered, tokens } = authorization;
         Self {
             address: address.clone(),
             provider: provider.clone(),
+            flow: *flow,
             client_id: client_id.clone(),
-            client_secret: client_secret.clone().map(Carried),
+            client_secret: secrets.client_secret.clone().map(Carried),
+            password: secrets.password.clone().map(Carried),
+            discovered: discovered.clone(),
             access: token(&tokens.access),
             refresh: tokens.refresh.as_ref().map(token),
             life: tokens.life,
@@ -244,8 +257,13 @@ impl Authorized {
         let authorization = Authorization {
             address: self.address,
             provider: self.provider,
+            flow: self.flow,
             client_id: self.client_id,
-            client_secret: self.client_secret.map(|carried| carried.0),
+            secrets: Secrets {
+                client_secret: self.client_secret.map(|carried| carried.0),
+                password: self.password.map(|carried| carried.0),
+            },
+            discovered: self.discovered,
             tokens,
         };
         Some((authorization, self.first.map(|(name, carried)| (name, Password::read(carried.0.expose())))))

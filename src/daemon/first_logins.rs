@@ -36,7 +36,7 @@ impl FirstLogins {
                 continue;
             }
             let failed = |error| Failed::new(Exit::Os, format!("cannot wait for browsers at {uri}: {error}"));
-            match FirstLoginSite::bind(uri).map_err(failed)? {
+            match FirstLoginSite::bind(uri, provider.redirect_listen).map_err(failed)? {
                 Some(site) => drop(bound.sites.insert(uri.clone(), site)),
                 None => warn!(%uri, "does not lead back to this machine over http; first logins are not authorized"),
             }

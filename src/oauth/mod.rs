@@ -1,26 +1,28 @@
 //! Requests to a token endpoint, and what their outcome means.
 
 pub mod authorization_code;
+mod client_credentials;
+pub mod discovery;
+pub mod grant;
 mod http;
+pub mod id_token;
 pub mod identity;
-pub mod refresh;
+mod keys;
+mod refresh;
+mod registration;
 mod response;
+pub mod self_registration;
+mod source;
 
-use std::path::Path;
 use std::time::Duration;
 
-use oauth2::basic::{BasicRevocationErrorResponse, BasicTokenIntrospectionResponse};
-use oauth2::{
-    AuthType, ClientId, ClientSecret, EndpointNotSet, EndpointSet, RequestTokenError, StandardRevocableToken, TokenUrl,
-};
-use url::Url;
-use zeroize::Zeroizing;
+use oauth2::RequestTokenError;
 
-use crate::secret::Secret;
 use crate::wire::printable;
 use http::HttpError;
 pub use http::{Http, HttpSetupError};
-use response::{ErrorBody, TokenBody};
+pub use registration::{Proof, Registration};
+use response::ErrorBody;
 
 /// Why there is no token.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -62,50 +64,6 @@ impl std::fmt::Display for Failure {
         let (Self::Temporary(_, text) | Self::Ended(text) | Self::Misconfigured(text)) = self;
         f.write_str(text)
     }
-}
-
-/// A client registration at an authorization server: who asks for tokens, and where.
-#[derive(Clone)]
-pub struct Registration {
-    /// RFC 6749 section 2.2.
-    pub client_id: String,
-    /// RFC 6749 section 2.3.1; sent in the request's body.
-    pub client_secret: Option<Secret>,
-    /// RFC 6749 section 3.2.
-    pub token_endpoint: Url,
-}
-
-type Client = oauth2::Client<
-    ErrorBody,
-    TokenBody,
-    BasicTokenIntrospectionResponse,
-    StandardRevocableToken,
-    BasicRevocationErrorResponse,
-    EndpointNotSet,
-    EndpointNotSet,
-    EndpointNotSet,
-    EndpointNotSet,
-    EndpointSet,
->;
-
-impl Registration {
-    fn client(&self) -> Result<Client, Failure> {
-        let client = oauth2::Client::new(ClientId::new(self.client_id.clone()))
-            // In the body, for many servers read a Basic header without the form decoding of RFC 6749 section 2.3.1.
-            .set_auth_type(AuthType::RequestBody)
-            .set_token_uri(TokenUrl::from_url(self.token_endpoint.clone()));
-        let Some(secret) = &self.client_secret else { return Ok(client) };
-        let secret = std::str::from_utf8(secret.expose())
-            .map_err(|_| Failure::Misconfigured("the client secret is not text".to_owned()))?;
-        Ok(client.set_client_secret(ClientSecret::new(secret.to_owned())))
-    }
-}
-
-/// Reads a client secret from its file; a line end behind it does not belong to it.
-pub fn read_secret(file: &Path) -> Result<Secret, Failure> {
-    let unreadable = |error| format!("the client secret cannot be read from {}: {error}", file.display());
-    let bytes = std::fs::read(file).map(Zeroizing::new).map_err(|error| Failure::Misconfigured(unreadable(error)))?;
-    Ok(Secret::new(bytes.trim_ascii_end().to_vec()))
 }
 
 /// What a failed request means. Nothing is decided on HTTP's 400 alone, and an answer that is no OAuth error (a captive

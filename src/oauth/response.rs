@@ -8,7 +8,6 @@ use serde::de::Error as _;
 use serde::ser::Error as _;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
-use super::identity::Identity;
 use super::{Failure, Trouble};
 use crate::clock::Moment;
 use crate::secret::Token;
@@ -38,9 +37,9 @@ pub struct TokenBody {
 }
 
 impl TokenBody {
-    /// Who has signed in.
-    pub fn identity(&self) -> Identity {
-        self.id_token.as_deref().map(Identity::from_id_token).unwrap_or_default()
+    /// Who has signed in, where the server tells.
+    pub fn id_token(&self) -> Option<&str> {
+        self.id_token.as_deref()
     }
 
     /// The token set that the server has just issued. Where it brings no refresh token, `before` stays good.

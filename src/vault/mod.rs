@@ -27,6 +27,8 @@ use tokio::sync::Notify;
 use tokio::time::Instant;
 
 use crate::clock::Moment;
+use crate::config::flow::Flow;
+use crate::config::provider::Discovered;
 use crate::protocol::Protocol;
 use crate::secret::Secret;
 use crate::token::TokenSet;
@@ -49,12 +51,25 @@ pub struct Authorization {
     pub address: String,
     /// At which provider.
     pub provider: String,
+    /// By which grant.
+    pub flow: Flow,
     /// With a client registration of the account's own.
     pub client_id: Option<String>,
-    /// And its secret.
-    pub client_secret: Option<Secret>,
+    /// What is to be kept beside the tokens.
+    pub secrets: Secrets,
+    /// What was found out about the authorization server, where the configuration does not say all.
+    pub discovered: Option<Discovered>,
     /// The tokens.
     pub tokens: TokenSet,
+}
+
+/// The secrets that are kept with an account beside its tokens.
+#[derive(Clone, Default)]
+pub struct Secrets {
+    /// Of the client registration of the account's own.
+    pub client_secret: Option<Secret>,
+    /// The mailbox's own password at the provider, where the grant sends it.
+    pub password: Option<Secret>,
 }
 
 /// All accounts. What changes one blocks on the disk, and [`Vault::unlock`] may take 20 ms of CPU time; nothing else waits.

@@ -17,6 +17,10 @@ pub struct Request {
     pub scope: String,
     pub state: String,
     pub code_challenge: String,
+    /// What the id_token repeats; empty if nothing.
+    pub nonce: String,
+    /// Which client asks.
+    pub client_id: String,
 }
 
 /// What the token endpoint hands out.
@@ -26,6 +30,8 @@ pub struct Tokens {
     pub refresh_token: Option<String>,
     pub address: String,
     pub scope: String,
+    /// Of the authorization request, where these are the first tokens.
+    pub nonce: String,
 }
 
 /// An authorization code, and the grant that it was exchanged for.
@@ -104,7 +110,8 @@ impl Grants {
             return Err("code_verifier does not fit");
         }
         let (address, scope) = (known.address.clone(), known.request.scope.clone());
-        let tokens = self.grant(&address, &scope, settings);
+        let nonce = known.request.nonce.clone();
+        let tokens = Tokens { nonce, ..self.grant(&address, &scope, settings) };
         if let Some(known) = self.codes.get_mut(code) {
             known.grant = Some(self.grants.len() - 1);
         }
@@ -175,7 +182,13 @@ impl Grants {
         let access = Access { grant: place, expires: Instant::now() + settings.token_life };
         self.access.insert(access_token.clone(), access);
         let Grant { address, scope, .. } = &self.grants[place];
-        Tokens { access_token, refresh_token: None, address: address.clone(), scope: scope.clone() }
+        Tokens {
+            access_token,
+            refresh_token: None,
+            address: address.clone(),
+            scope: scope.clone(),
+            nonce: String::new(),
+        }
     }
 
     /// `bytes` of randomness, written down.

@@ -9,13 +9,14 @@ use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
 use postkey::clock::{Clock, Moment};
 use postkey::config::Config;
+use postkey::config::flow::Flow;
 use postkey::control::{self, Authorized, Listening, Reply, Request};
 use postkey::daemon::Daemon;
 use postkey::protocol::{Protocol, Security};
 use postkey::secret::Token;
 use postkey::token::{Life, TokenSet};
 use postkey::vault::password::Password;
-use postkey::vault::{Authorization, Vault};
+use postkey::vault::{Authorization, Secrets, Vault};
 use tempfile::TempDir;
 
 use super::client::Client;
@@ -182,7 +183,8 @@ impl House {
             scope: String::new(),
         };
         let (address, provider) = (address.to_owned(), "own".to_owned());
-        Authorization { address, provider, client_id: None, client_secret: None, tokens }
+        let (flow, secrets) = (Flow::AuthorizationCode, Secrets::default());
+        Authorization { address, provider, flow, client_id: None, secrets, discovered: None, tokens }
     }
 
     /// Has the running postkey take a new grant, with which it logs in to each of the provider's servers at once.

@@ -17,6 +17,10 @@ pub struct Settings {
     pub rotate: bool,
     /// What the token endpoint does with a request.
     pub token_endpoint: TokenEndpoint,
+    /// What it publishes of itself.
+    pub publishes: Publishes,
+    /// How id_tokens are, where they are not as they should be.
+    pub id_token: IdToken,
     /// The IMAP server.
     pub imap: MailServer,
     /// The POP3 server.
@@ -57,12 +61,51 @@ impl Default for Settings {
             expires_in_as_text: false,
             rotate: true,
             token_endpoint: TokenEndpoint::Normal,
+            publishes: Publishes::default(),
+            id_token: IdToken::default(),
             imap: MailServer::default(),
             pop3: MailServer::default(),
             smtp: MailServer::default(),
             shared: Vec::new(),
         }
     }
+}
+
+/// What the authorization server publishes of itself.
+#[derive(Clone, Debug, Default)]
+pub struct Publishes {
+    /// Whether its metadata are in the place of RFC 8414, and in that of OpenID Connect.
+    pub metadata: (bool, bool),
+    /// Members of the metadata that are other than they should be; null is left out.
+    pub instead: Vec<(&'static str, serde_json::Value)>,
+    /// How many blanks stand before the metadata.
+    pub blanks: usize,
+    /// Where the metadata's place sends those who ask.
+    pub elsewhere: Option<String>,
+    /// Whether its keys can be fetched.
+    pub keys: bool,
+    /// Whether userinfo tells whose a token is.
+    pub userinfo: bool,
+    /// Whether a client may register itself, and whether it gets a secret.
+    pub registers: Option<bool>,
+}
+
+/// How id_tokens are.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum IdToken {
+    /// Signed, and as they should be.
+    #[default]
+    Good,
+    /// There are none.
+    None,
+    /// They are signed by a key that nobody knows, under the name of the known one.
+    Forged,
+    /// They are not signed, and say so.
+    Unsigned,
+    /// They answer another request.
+    OtherNonce,
+    /// They are for another client.
+    OtherAudience,
 }
 
 /// What the token endpoint does with a request.

@@ -25,7 +25,7 @@ fn check(vault: &Vault) {
         assert_eq!(refresh_token(vault, BEN, &password), Some(format!("refresh-{BEN}-1")));
         let unlocked = vault.unlock(ANN, &password).unwrap();
         assert_eq!((unlocked.generation, unlocked.tokens.scope.as_str()), (2, "mail"));
-        assert_eq!(unlocked.client_secret.unwrap().expose(), b"client-secret");
+        assert_eq!(unlocked.secrets.client_secret.unwrap().expose(), b"client-secret");
     }
     let (ann, ben) = (vault.account(ANN).unwrap(), vault.account(BEN).unwrap());
     assert!(vault.is_unsettled(ANN, 2) && ann.ended.is_none());

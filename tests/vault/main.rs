@@ -11,10 +11,11 @@ mod tmpfs;
 use std::path::{Path, PathBuf};
 
 use postkey::clock::Moment;
+use postkey::config::flow::Flow;
 use postkey::secret::{Secret, Token};
 use postkey::token::{Life, TokenSet};
 use postkey::vault::password::Password;
-use postkey::vault::{Authorization, Vault};
+use postkey::vault::{Authorization, Secrets, Vault};
 use tempfile::TempDir;
 
 pub const ANN: &str = "ann@example.test";
@@ -40,8 +41,10 @@ pub fn authorization(address: &str, generation: u64) -> Authorization {
     Authorization {
         address: address.into(),
         provider: "own".into(),
+        flow: Flow::AuthorizationCode,
         client_id: Some("a-client".into()),
-        client_secret: Some(Secret::new(b"client-secret".to_vec())),
+        secrets: Secrets { client_secret: Some(Secret::new(b"client-secret".to_vec())), password: None },
+        discovered: None,
         tokens: tokens(address, generation),
     }
 }
