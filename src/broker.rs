@@ -1,12 +1,15 @@
 //! The one owner of accounts and tokens: checks passwords, and hands out tokens that are fresh.
 
 mod account;
+mod attention;
 mod first_login;
+mod forget;
 mod measure;
 mod patience;
 mod reach;
 mod reconfigure;
 mod refresh;
+mod upkeep;
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
@@ -14,7 +17,8 @@ use std::time::Duration;
 
 use hmac::{Hmac, KeyInit as _, Mac as _};
 use sha2::Sha256;
-use tokio::sync::Semaphore;
+use tokio::sync::{Notify, Semaphore};
+use tokio::task::JoinHandle;
 use tokio::time::{Instant, timeout};
 use tracing::{error, info, warn};
 
@@ -26,18 +30,24 @@ use crate::metrics::Metrics;
 use crate::notify::{Notice, Notifier};
 use crate::protocol::Protocol;
 use crate::secret::Secret;
+use crate::token::Use;
 use crate::vault::password::Password;
 use crate::vault::{self, Authorization, Unlocked, Vault, VaultError};
 use crate::wire::{Capabilities, Credentials, Reason, Refusal};
-use account::Tokens;
-pub use account::{Account, Held};
+pub use account::{Account, Held, Presence};
+use account::{Tokens, Wanted};
 use first_login::FirstLogins;
 pub use first_login::{Return, Unasked};
+pub use forget::Withdrawal;
 pub use reach::Reach;
+pub use upkeep::Condition;
 
 /// How long a refresh is waited for while the token at hand still works: a new one is better, for it does not end soon, but
 /// not at the price of a login.
 const WHILE_ALIVE: Duration = Duration::from_secs(3);
+
+/// The same while the token at hand is good for any login, and a new one would only make the session longer.
+const WHILE_FRESH: Duration = Duration::from_secs(1);
 
 /// How soon after a failed write the next one is tried, without a change that asks for it.
 const HEAL_SOON: Duration = Duration::from_millis(500);
@@ -68,6 +78,8 @@ pub struct Broker {
     metrics: Metrics,
     notifier: Notifier,
     first_logins: FirstLogins,
+    /// Something may have to be told to a person.
+    attention: Notify,
 }
 
 /// What passwords have opened.
@@ -98,6 +110,7 @@ impl Broker {
             metrics: Metrics::default(),
             notifier: Notifier::default(),
             first_logins: FirstLogins::default(),
+            attention: Notify::new(),
         }
     }
 
@@ -157,25 +170,42 @@ impl Broker {
         Ok(account)
     }
 
-    /// A token good to log in with. `refused` is the generation that the provider has just refused: it is not handed out
-    /// again. However many ask, there is one refresh, and all get its outcome.
-    pub async fn bearer(self: &Arc<Self>, account: &Arc<Account>, refused: Option<u64>) -> Result<Arc<Held>, Refusal> {
-        if let Some(held) = account.fresh(refused, self.clock.now()) {
+    /// A token good to log in with by this protocol. `refused` is the generation that the provider has just refused: it is not
+    /// handed out again. However many ask, there is one refresh, and all get its outcome.
+    pub async fn bearer(
+        self: &Arc<Self>,
+        account: &Arc<Account>,
+        protocol: Protocol,
+        refused: Option<u64>,
+    ) -> Result<Arc<Held>, Refusal> {
+        let (wanted, now) = (Wanted::For(account.usage(protocol)), self.clock.now());
+        if let Some(held) = account.fresh(refused, wanted, now) {
             return Ok(held);
         }
-        // A task of its own: a client that hangs up must not take a rotated refresh token with it.
-        let (broker, account) = (Arc::clone(self), Arc::clone(account));
-        let alive = account.alive(refused, self.clock.now());
-        let refresh = tokio::spawn(async move {
-            // The semaphore is never closed.
-            let _permit = broker.refreshing.acquire().await;
-            broker.refresh(&account, refused).await
-        });
-        let refreshed = match alive {
-            Some(held) => timeout(WHILE_ALIVE, refresh).await.unwrap_or(Ok(Ok(held))),
+        let refresh = self.begin_refresh(account, refused, wanted);
+        let refreshed = match account.alive(refused, now) {
+            Some(held) => {
+                let patience = if held.tokens.life.is_fresh(Use::Login, now) { WHILE_FRESH } else { WHILE_ALIVE };
+                timeout(patience, refresh).await.unwrap_or(Ok(Ok(held)))
+            }
             None => refresh.await,
         };
         refreshed.unwrap_or_else(|_| Err(Refusal::new(Reason::Unavailable, "postkey has a defect; see its log.")))
+    }
+
+    /// Refreshes in a task of its own: a client that hangs up must not take a rotated refresh token with it.
+    fn begin_refresh(
+        self: &Arc<Self>,
+        account: &Arc<Account>,
+        refused: Option<u64>,
+        wanted: Wanted,
+    ) -> JoinHandle<Result<Arc<Held>, Refusal>> {
+        let (broker, account) = (Arc::clone(self), Arc::clone(account));
+        tokio::spawn(async move {
+            // The semaphore is never closed.
+            let _permit = broker.refreshing.acquire().await;
+            broker.refresh(&account, refused, wanted).await
+        })
     }
 
     /// The new token has worked: the one before it is not needed any more.
@@ -230,6 +260,8 @@ impl Broker {
         let mut open = lock(&self.open);
         open.accounts.insert(address.clone(), Arc::clone(&account));
         open.tokens.insert(address, tokens);
+        drop(open);
+        self.attention.notify_one();
         Ok(account)
     }
 
@@ -262,6 +294,12 @@ impl Broker {
         let mut open = lock(&self.open);
         open.accounts.retain(|_, account| account.owner != address);
         open.tokens.remove(address);
+    }
+
+    /// One open account of each owner: what is done to its tokens is done for all accounts that they open.
+    fn open_owners(&self) -> HashMap<String, Arc<Account>> {
+        let open = lock(&self.open);
+        open.accounts.values().map(|account| (account.owner.clone(), Arc::clone(account))).collect()
     }
 
     /// Waits for the refreshes that are under way, and lets no other begin: a process that ends with a rotated refresh

@@ -84,6 +84,8 @@ impl Daemon {
         tasks.spawn(async move { owner.keep_stable().await });
         tasks.spawn(async move { teller.serve_notices().await });
         tasks.spawn(async move { waiter.expire_first_logins().await });
+        tasks.spawn(Arc::clone(&broker).keep_alive());
+        tasks.spawn(Arc::clone(&broker).keep_told());
         let (control, orders) = Control::of_daemon(broker);
         let control = Arc::new(control);
         ports.put(places).await;

@@ -13,6 +13,9 @@ use crate::protocol::Protocol;
 
 type Labels<const N: usize> = [(&'static str, &'static str); N];
 
+/// The account, and its delegate if it has one.
+type AccountLabels = Vec<(&'static str, String)>;
+
 /// The steps towards a provider's server, in seconds: from a machine nearby to one that hardly answers in time.
 const BUCKETS: [f64; 9] = [0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0, 20.0, 30.0];
 
@@ -24,8 +27,10 @@ pub struct Metrics {
     refreshes: Family<Labels<1>, Counter>,
     upstream: Family<Labels<2>, Histogram, fn() -> Histogram>,
     relayed: Family<Labels<2>, Counter>,
-    expiry: Family<Vec<(&'static str, String)>, Gauge>,
-    ended: Family<Vec<(&'static str, String)>, Gauge>,
+    expiry: Family<AccountLabels, Gauge>,
+    idle_end: Family<AccountLabels, Gauge>,
+    ended: Family<AccountLabels, Gauge>,
+    needed: Family<AccountLabels, Gauge>,
 }
 
 /// A step towards a provider's server.
@@ -47,8 +52,12 @@ pub struct Measured {
     pub delegate: Option<String>,
     /// Seconds until its access token expires; negative if that was in the past.
     pub left: i64,
+    /// Seconds until its refresh token ends unless it is used, where the provider has such a time.
+    pub idle_left: Option<i64>,
     /// Whether a person has to authorize it anew.
     pub ended: bool,
+    /// Whether nothing is asked for it any more until a person acts, in whatever way.
+    pub needed: bool,
 }
 
 impl Default for Metrics {
@@ -62,7 +71,9 @@ impl Default for Metrics {
             upstream: Family::new_with_constructor(histogram),
             relayed: Family::default(),
             expiry: Family::default(),
+            idle_end: Family::default(),
             ended: Family::default(),
+            needed: Family::default(),
         };
         metrics.register();
         metrics
@@ -81,6 +92,10 @@ impl Metrics {
         registry.register_with_unit("relayed", relayed, Unit::Bytes, self.relayed.clone());
         let expiry = "Time until the account's access token expires; it is refreshed at the first login after that";
         registry.register_with_unit("token_expiry", expiry, Unit::Seconds, self.expiry.clone());
+        let idle = "Time until the account's refresh token ends unless it is used, where the provider has such a time";
+        registry.register_with_unit("refresh_token_expiry", idle, Unit::Seconds, self.idle_end.clone());
+        let needed = "1 if nothing is asked for the account until a person acts";
+        registry.register("account_needs_person", needed, self.needed.clone());
         registry.register("account_ended", "1 if a person has to authorize the account anew", self.ended.clone());
     }
 
@@ -123,11 +138,17 @@ impl Metrics {
         // An account that was forgotten is not shown any more.
         self.expiry.clear();
         self.ended.clear();
+        self.idle_end.clear();
+        self.needed.clear();
         for account in accounts {
             let mut labels = vec![("account", account.address.clone())];
             labels.extend(account.delegate.clone().map(|delegate| ("delegate", delegate)));
             self.expiry.get_or_create(&labels).set(account.left);
             self.ended.get_or_create(&labels).set(account.ended.into());
+            self.needed.get_or_create(&labels).set(account.needed.into());
+            if let Some(left) = account.idle_left {
+                self.idle_end.get_or_create(&labels).set(left);
+            }
         }
         let mut text = String::new();
         // A String takes everything.
@@ -149,7 +170,14 @@ mod tests {
         metrics.login(Protocol::Smtp, "credentials");
         metrics.refresh("ok");
         metrics.upstream(Protocol::Pop3, Step::Tls, Duration::from_millis(200));
-        let account = |address: &str| Measured { address: address.to_owned(), delegate: None, left: -5, ended: true };
+        let account = |address: &str| Measured {
+            address: address.to_owned(),
+            delegate: None,
+            left: -5,
+            idle_left: Some(86400),
+            ended: true,
+            needed: true,
+        };
         let text = metrics.text(&[account("ann@example.test")]);
         for line in [
             "postkey_sessions{protocol=\"imap\"} 1",
@@ -159,7 +187,9 @@ mod tests {
             "postkey_upstream_seconds_bucket{le=\"0.3\",protocol=\"pop3\",step=\"tls\"} 1",
             "postkey_upstream_seconds_bucket{le=\"0.1\",protocol=\"pop3\",step=\"tls\"} 0",
             "postkey_token_expiry_seconds{account=\"ann@example.test\"} -5",
+            "postkey_refresh_token_expiry_seconds{account=\"ann@example.test\"} 86400",
             "postkey_account_ended{account=\"ann@example.test\"} 1",
+            "postkey_account_needs_person{account=\"ann@example.test\"} 1",
         ] {
             assert!(text.lines().any(|one| one == line), "{line} is not in\n{text}");
         }

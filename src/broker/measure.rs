@@ -10,10 +10,17 @@ impl Broker {
         let now = seconds(self.now().0);
         let mut measured = Vec::new();
         for account in self.vault().accounts() {
-            let left = seconds(account.life().expires.0).saturating_sub(now);
-            let of = |address: String, delegate| Measured { address, delegate, left, ended: account.ended.is_some() };
-            let shared = self.config().shared_with(&account.address).into_iter();
+            let condition = self.condition(&account);
+            let of = |address: String, delegate| Measured {
+                address,
+                delegate,
+                left: seconds(account.life().expires.0).saturating_sub(now),
+                idle_left: condition.idle_end.map(|end| seconds(end.0).saturating_sub(now)),
+                ended: account.ended.is_some(),
+                needed: condition.needed.is_some(),
+            };
             measured.push(of(account.address.clone(), None));
+            let shared = self.config().shared_with(&account.address).into_iter();
             measured.extend(shared.map(|address| of(address, Some(account.address.clone()))));
         }
         self.metrics().text(&measured)

@@ -6,6 +6,7 @@ use url::Url;
 
 use super::response::{ErrorBody, TokenBody};
 use super::{Failure, source};
+use crate::clock::Moment;
 use crate::config::client::{Client, ClientAuthentication};
 use crate::secret::Secret;
 
@@ -55,6 +56,17 @@ impl Registration {
             ClientAuthentication::Secret(place) => Proof::Secret(source::read(place, "the client secret").await?),
         };
         Ok(Self { client_id: client.id.clone(), proof, token_endpoint: token_endpoint.clone() })
+    }
+
+    /// All that says who the client is, for a request that the oauth2 crate does not know.
+    pub(super) fn parameters(&self, _now: Moment) -> Result<Vec<(&'static str, String)>, Failure> {
+        let mut parameters = vec![("client_id", self.client_id.clone())];
+        if let Proof::Secret(secret) = &self.proof {
+            let secret = std::str::from_utf8(secret.expose())
+                .map_err(|_| Failure::Misconfigured("the client secret is not text".to_owned()))?;
+            parameters.push(("client_secret", secret.to_owned()));
+        }
+        Ok(parameters)
     }
 
     /// Makes requests of this client.

@@ -232,6 +232,8 @@ impl Vault {
         self.change(address, |account| {
             account.check_current(before)?;
             account.put_tokens(tokens)?;
+            // A refresh that a person has insisted on shows that the authorization stands after all.
+            account.ended = None;
             Ok(account.generation())
         })
     }

@@ -6,12 +6,15 @@
 mod support;
 
 mod accounts;
+mod alive;
 mod command_line;
 mod deadline;
 mod defects;
 mod first_login;
+mod forgetting;
 mod goodbye;
 mod login;
+mod people;
 mod pipelining;
 mod refusals;
 mod relay;

@@ -49,7 +49,7 @@ async fn a_backup_is_taken_and_restored_while_the_daemon_runs() {
     let file = house.folder.path().join("backup");
     let said = postkey(&house, &["backup", file.to_str().unwrap()]);
     assert!(said.contains("ann@example.test: in the backup"), "{said}");
-    house.command(&Request::Forget { address: ANN.into() }).await;
+    house.command(&Request::Forget { address: ANN.into(), password: None }).await;
     assert!(!accepted(Protocol::Imap, &house.try_login(Protocol::Imap).await));
     let said = postkey(&house, &["restore", file.to_str().unwrap()]);
     assert!(said.contains("ann@example.test: restored"), "{said}");

@@ -135,7 +135,7 @@ async fn whatever_passes_is_waited_out() {
 async fn what_does_not_pass_is_told_and_asked_once() {
     for (error, status) in [("invalid_grant", "400 Bad Request"), ("invalid_client", "401 Unauthorized")] {
         let mut front = Front::new().await;
-        let house = front.house().await;
+        let mut house = front.house().await;
         house.pass(LIFE);
         front.set(json(status, &format!("{{\"error\":\"{error}\"}}")));
         for _ in 0..3 {
@@ -149,6 +149,10 @@ async fn what_does_not_pass_is_told_and_asked_once() {
             assert!(house.try_login(Protocol::Pop3).await.contains("postkey authorize"));
             assert_eq!(front.requests(), 1, "an ended authorization is not asked for again");
             house.authorize(ANN, None).await;
+        } else {
+            answered(&mut begin_logins(&house).await, ACT, error).await;
+            assert_eq!(front.requests(), 1, "a setting does not mend itself");
+            house.reload().await;
         }
         house.logged_in(Protocol::Imap).await.prove().await;
     }

@@ -34,6 +34,7 @@ pub async fn serve(service: Arc<Service>, listener: TcpListener) {
         .route("/authorize", get(authorize))
         .route("/consent", post(consent))
         .route("/token", post(token))
+        .route("/revoke", post(revoke))
         .route("/.well-known/{place}", get(introduction::metadata))
         .route("/keys", get(introduction::keys))
         .route("/userinfo", get(introduction::userinfo))
@@ -148,6 +149,7 @@ async fn token(State(service): Shared, headers: HeaderMap, body: String) -> Resp
         TokenEndpoint::Status(status) => {
             return StatusCode::from_u16(status).expect("a test knows its statuses").into_response();
         }
+        TokenEndpoint::Refuse(body) => return no_store(StatusCode::BAD_REQUEST, body),
         TokenEndpoint::InvalidGrant => return refusal("invalid_grant", "a test wants it so"),
         TokenEndpoint::Html => return page(StatusCode::OK, "<p>Welcome to our hotel!</p>"),
         TokenEndpoint::LoseAnswer => {
@@ -176,6 +178,20 @@ fn exchange(service: &Service, settings: &Settings, headers: &HeaderMap, fields:
         Ok(tokens) => no_store(StatusCode::OK, token_response(service, settings, tokens, field(fields, "client_id"))),
         Err(why) => refusal("invalid_grant", why),
     }
+}
+
+/// RFC 7009 section 2: a yes has no body, and no kind of one.
+async fn revoke(State(service): Shared, headers: HeaderMap, body: String) -> Response {
+    let fields = fields(&body);
+    lock(&service.log).revocations.push(field(&fields, "token_type_hint").to_owned());
+    if !is_our_client(&service, &headers, &fields) {
+        return refusal("invalid_client", "unknown client, or not its secret");
+    }
+    let status = StatusCode::from_u16(service.settings().revocation_status).expect("a test knows its statuses");
+    if status == StatusCode::OK {
+        lock(&service.grants).revoke(field(&fields, "token"));
+    }
+    status.into_response()
 }
 
 /// Client authentication by body or by header (RFC 6749 section 2.3.1); a public client sends no secret.

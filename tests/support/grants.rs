@@ -157,6 +157,14 @@ impl Grants {
         self.access.clear();
     }
 
+    /// Ends the grant whose refresh token this is, or the access token; an unknown token is none any more.
+    pub fn revoke(&mut self, token: &str) {
+        match self.grants.iter().position(|grant| grant.refresh_token == token) {
+            Some(place) => self.kill(place),
+            None => drop(self.access.remove(token)),
+        }
+    }
+
     /// Ends all grants of a person.
     pub fn end(&mut self, address: &str) {
         for place in 0..self.grants.len() {

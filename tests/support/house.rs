@@ -119,6 +119,12 @@ impl House {
         self.start().await;
     }
 
+    /// Has postkey read its configuration anew, changed or not.
+    pub async fn reload(&mut self) {
+        let daemon = self.daemon.as_mut().expect("a postkey that runs");
+        daemon.reload(self.config.clone()).await.unwrap_or_else(|failed| panic!("{}", failed.message));
+    }
+
     /// Asks postkey, which runs as a process of its own, for its ports.
     pub async fn look(&mut self) {
         let status = self.command(&Request::Status).await.status();
@@ -169,7 +175,8 @@ impl House {
         self.time.fetch_add(seconds, Ordering::SeqCst);
     }
 
-    fn now(&self) -> Moment {
+    /// The time now, for postkey.
+    pub fn now(&self) -> Moment {
         Moment(self.time.load(Ordering::SeqCst))
     }
 
@@ -388,6 +395,18 @@ pub async fn until(what: &str, is_so: impl AsyncFn() -> bool) {
         assert!(tokio::time::Instant::now() < deadline, "{what} did not happen");
         breath().await;
     }
+}
+
+/// Waits until it is so, and lets so much time pass for all timers between two looks.
+pub async fn until_skipping(what: &str, step: Duration, is_so: impl AsyncFn() -> bool) {
+    for _ in 0..1000 {
+        skip(step).await;
+        breath().await;
+        if is_so().await {
+            return;
+        }
+    }
+    panic!("{what} did not happen");
 }
 
 async fn breath() {

@@ -141,7 +141,8 @@ impl Provider {
         let ca_file = self.ca_file();
         let mut toml = format!(
             "[provider.{name}]\ndomains = {domains:?}\nauthorization_endpoint = \"{issuer}/authorize\"\n\
-             token_endpoint = \"{issuer}/token\"\nissuer = \"{issuer}\"\nscope = [\"mail\", \"openid\", \"email\"]\n\
+             token_endpoint = \"{issuer}/token\"\nrevocation_endpoint = \"{issuer}/revoke\"\n\
+             issuer = \"{issuer}\"\nscope = [\"mail\", \"openid\", \"email\"]\n\
              client_id = \"{client_id}\"\nredirect_uri = \"http://127.0.0.1/\"\n\
              mechanisms = [\"XOAUTH2\", \"OAUTHBEARER\"]\nca_file = {ca_file:?}\n"
         );
@@ -252,6 +253,11 @@ impl Provider {
     /// The scopes asked of the token endpoint, in order.
     pub fn scopes(&self) -> Vec<String> {
         lock(&self.service.log).scopes.clone()
+    }
+
+    /// What each revocation request was about.
+    pub fn revocations(&self) -> Vec<String> {
+        lock(&self.service.log).revocations.clone()
     }
 
     /// How often the token endpoint was asked for this grant type.

@@ -17,6 +17,8 @@ pub struct Settings {
     pub rotate: bool,
     /// What the token endpoint does with a request.
     pub token_endpoint: TokenEndpoint,
+    /// The status with which the revocation endpoint answers; what is not 200 revokes nothing.
+    pub revocation_status: u16,
     /// What it publishes of itself.
     pub publishes: Publishes,
     /// How id_tokens are, where they are not as they should be.
@@ -61,6 +63,7 @@ impl Default for Settings {
             expires_in_as_text: false,
             rotate: true,
             token_endpoint: TokenEndpoint::Normal,
+            revocation_status: 200,
             publishes: Publishes::default(),
             id_token: IdToken::default(),
             imap: MailServer::default(),
@@ -117,6 +120,8 @@ pub enum TokenEndpoint {
     Delay(Duration),
     /// Answers with this status and an empty body.
     Status(u16),
+    /// Answers with status 400 and this body, and the grant stays as it was.
+    Refuse(serde_json::Value),
     /// Answers `invalid_grant`, and the grant stays as it was.
     InvalidGrant,
     /// Answers with a page and status 200, as a captive portal does.
@@ -177,6 +182,8 @@ pub struct Log {
     pub requests: Vec<String>,
     /// The scope that every token request asks for.
     pub scopes: Vec<String>,
+    /// What every revocation request said it was about (`token_type_hint`).
+    pub revocations: Vec<String>,
     /// The protocol of every connection to a mail server.
     pub connections: Vec<Protocol>,
     /// Every SASL response to a mail server.

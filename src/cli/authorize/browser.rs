@@ -12,6 +12,7 @@ use crate::exit::{Exit, Failed};
 use crate::oauth::authorization_code::{Asking, Granted, Pending, RedirectError};
 use crate::oauth::id_token::Expected;
 use crate::oauth::identity::who;
+use crate::oauth::revocation::revoke;
 use crate::secret::Secret;
 use crate::token::TokenSet;
 use crate::web::redirect::{Arrival, Outcome, RedirectListener};
@@ -97,7 +98,26 @@ impl Plan {
         let identity = identity.map_err(|why| Refused::Failed(Failed::new(Exit::NoPermission, why)))?;
         match identity.other_than(&self.signs_in) {
             None => Ok(tokens),
-            Some(other) => Err(Refused::SomebodyElse(other.to_owned())),
+            Some(other) => {
+                self.give_back(other, &tokens).await;
+                Err(Refused::SomebodyElse(other.to_owned()))
+            }
+        }
+    }
+
+    /// Revokes tokens that nobody will use. Not those of somebody who has an account here: with one authorization of a person
+    /// some providers end them all.
+    async fn give_back(&self, other: &str, tokens: &TokenSet) {
+        let Some(endpoint) =
+            self.server.endpoints.revocation.as_ref().filter(|_| !self.known.iter().any(|one| one == other))
+        else {
+            return;
+        };
+        let revoked = revoke(&self.reach.http, &self.registration, endpoint, tokens, &Clock::System).await;
+        if let Err(failure) = revoked {
+            complain(format_args!(
+                "{other}'s authorization could not be withdrawn: {failure}; withdraw it at the provider"
+            ));
         }
     }
 

@@ -54,7 +54,7 @@ async fn first_tokens(plan: &Plan, options: &AuthorizeOptions, input: Input) -> 
 fn no_tokens(failure: &Failure) -> Failed {
     let exit = match failure {
         Failure::Temporary(..) => Exit::Temporary,
-        Failure::Ended(_) => Exit::NoPermission,
+        Failure::Ended(_) | Failure::Forbidden(_) => Exit::NoPermission,
         Failure::Misconfigured(_) => Exit::Config,
     };
     Failed::new(exit, format!("no tokens came: {failure}"))

@@ -35,6 +35,8 @@ pub struct Plan {
     pub parameters: BTreeMap<String, String>,
     /// Who has to sign in.
     pub signs_in: String,
+    /// The accounts that there are.
+    pub known: Vec<String>,
     /// The mailbox at the provider.
     user: String,
 }
@@ -75,6 +77,7 @@ impl Plan {
         parameters.extend(account.authorization_parameters);
         Ok(Self {
             signs_in: signs_in.unwrap_or_else(|| address.clone()),
+            known: status.accounts.iter().map(|account| account.address.clone()).collect(),
             user: config.user_of(&address, Protocol::Imap),
             address,
             reach,
