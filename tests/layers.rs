@@ -32,6 +32,9 @@ const WORDS: &[(&str, &[&str])] = &[
     ("rpassword::", &["cli/terminal.rs"]),
     ("sd_notify", &["net/systemd.rs"]),
     ("listenfd", &["net/systemd.rs"]),
+    ("simple_dns", &["net/mx.rs"]),
+    ("resolv_conf", &["net/mx.rs"]),
+    ("ring::signature", &["oauth"]),
     ("tracing_journald", &["log.rs"]),
     ("prometheus_client", &["metrics.rs"]),
     ("SystemTime::now", &["clock.rs"]),
@@ -44,6 +47,7 @@ const WORDS: &[(&str, &[&str])] = &[
             "broker/first_login.rs",
             // takes what was typed, and shows a new password once
             "cli/authorize/browser.rs",
+            "cli/authorize/provider.rs",
             "cli/password.rs",
             "cli/terminal.rs",
             // takes the password that was typed on a page
@@ -51,7 +55,8 @@ const WORDS: &[(&str, &[&str])] = &[
             // carries them over a socket that is for its owner alone
             "control.rs",
             "control/message.rs",
-            // sends them to the token endpoint
+            // sends them to the authorization server
+            "oauth/http.rs",
             "oauth/refresh.rs",
             "oauth/registration.rs",
             // seals and opens

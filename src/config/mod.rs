@@ -6,12 +6,14 @@ pub mod endpoints;
 pub mod environment;
 mod file;
 pub mod flow;
+mod hosts;
 mod listeners;
 pub mod mistake;
 pub mod provider;
 mod providers;
 mod reader;
 pub mod secret_source;
+mod servers;
 #[cfg(test)]
 mod tests;
 mod words;

@@ -11,10 +11,10 @@ use url::{Host, Url};
 use super::client::Client;
 use super::file::flow;
 use super::flow::Flow;
-use super::provider::{Provider, Server};
+use super::provider::Provider;
 use super::reader::{Disk, Report, Section};
-use super::{endpoints, words};
-use crate::protocol::{Mechanism, Protocol, Security};
+use super::{endpoints, hosts, servers};
+use crate::protocol::Mechanism;
 
 /// The table that is compiled in.
 pub const TABLE: &str = include_str!("../../config/providers.toml");
@@ -66,29 +66,29 @@ pub fn read_table(table: &Section<'_>, bases: &Providers) -> Providers {
     let mut read = Providers::new();
     for (name, value) in table.named() {
         let Some(section) = value.section() else { continue };
-        let provider = provider(name, section, bases.get(name), &read);
+        let provider = provider(name, section, bases, &read);
         read.insert(name.to_owned(), provider);
     }
     read
 }
 
 /// Reads one provider. What has a mistake, which is noted, is replaced by anything.
-fn provider(name: &str, mut section: Section<'_>, base: Option<&Provider>, others: &Providers) -> Provider {
+fn provider(name: &str, mut section: Section<'_>, bases: &Providers, others: &Providers) -> Provider {
+    let base = bases.get(name);
     let flow = flow(&mut section).or_else(|| Some(base?.flow)).unwrap_or_default();
+    let issuer = endpoints::issuer(&mut section).or_else(|| base?.issuer.clone());
+    let endpoints = endpoints::read(&mut section, base.map(|base| &base.endpoints));
     if base.is_none() {
-        let browser = (flow == Flow::AuthorizationCode).then_some("authorization_endpoint");
-        let endpoints: Vec<&str> = browser.into_iter().chain(["token_endpoint"]).collect();
-        let is_discoverable = section.get("issuer").is_some();
-        section.require(if is_discoverable { &[] } else { &endpoints });
-        section.require(&["scope"]);
+        require(&section, flow, issuer.is_some());
     }
+    let issuers = hosts::issuers(&endpoints, issuer.as_deref(), bases);
     let provider = Provider {
         name: name.to_owned(),
         domains: domains(&mut section, others).or_else(|| Some(base?.domains.clone())).unwrap_or_default(),
         mx: mx(&mut section).or_else(|| Some(base?.mx.clone())).unwrap_or_default(),
         flow,
-        issuer: endpoints::issuer(&mut section).or_else(|| base?.issuer.clone()),
-        endpoints: endpoints::read(&mut section, base.map(|base| &base.endpoints)),
+        issuer,
+        endpoints,
         scope: scope(&mut section).or_else(|| Some(base?.scope.clone())).unwrap_or_default(),
         authorization_parameters: parameters(&mut section)
             .or_else(|| Some(base?.authorization_parameters.clone()))
@@ -109,11 +109,18 @@ fn provider(name: &str, mut section: Section<'_>, base: Option<&Provider>, other
         session_ends_with_token: flag(&mut section, "session_ends_with_token")
             .or_else(|| Some(base?.session_ends_with_token))
             .unwrap_or_default(),
-        servers: servers(&mut section, base),
+        servers: servers::read(&mut section, base, &issuers),
         note: section.text("note").or_else(|| base?.note.clone()),
     };
     section.finish();
     provider
+}
+
+/// What a new provider has to have; an issuer's metadata tell its endpoints.
+fn require(section: &Section<'_>, flow: Flow, has_issuer: bool) {
+    let browser = (flow == Flow::AuthorizationCode && !has_issuer).then_some("authorization_endpoint");
+    let token = (!has_issuer).then_some("token_endpoint");
+    section.require(&browser.into_iter().chain(token).chain(["scope"]).collect::<Vec<_>>());
 }
 
 fn socket(text: &str) -> Result<SocketAddr, String> {
@@ -198,53 +205,4 @@ pub fn parameters(section: &mut Section<'_>) -> Option<BTreeMap<String, String>>
         parameters.extend(value.text().map(|text| (name.to_owned(), text.to_owned())));
     }
     Some(parameters)
-}
-
-fn servers(section: &mut Section<'_>, base: Option<&Provider>) -> BTreeMap<Protocol, Server> {
-    let mut servers = base.map(|base| base.servers.clone()).unwrap_or_default();
-    for protocol in Protocol::ALL {
-        if let Some(own) = section.get(protocol.name()).and_then(|value| value.section()) {
-            let server = server(own, protocol, servers.get(&protocol));
-            servers.insert(protocol, server);
-        }
-    }
-    if servers.is_empty() {
-        let names = Protocol::ALL.map(Protocol::name);
-        section.absence(format!("has no mail server; add a table {}", words::listing(&names, "or")));
-    }
-    servers
-}
-
-fn server(mut section: Section<'_>, protocol: Protocol, base: Option<&Server>) -> Server {
-    if base.is_none() {
-        section.require(&["host"]);
-    }
-    let choices = [Security::Tls, Security::StartTls].map(|security| (security.name(), security));
-    let host = section.get("host").and_then(|value| value.parse(host)).or_else(|| Some(base?.host.clone()));
-    let security = section.get("security").and_then(|value| value.choice(&choices)).or_else(|| Some(base?.security));
-    let security = security.unwrap_or(Security::Tls);
-    let usual = base.filter(|base| base.security == security).map_or(usual_port(protocol, security), |base| base.port);
-    let port = section.get("port").and_then(|value| value.port()).unwrap_or(usual);
-    section.finish();
-    Server { host: host.unwrap_or_default(), port, security }
-}
-
-fn host(text: &str) -> Result<String, String> {
-    if let Ok(ip) = text.parse::<std::net::IpAddr>() {
-        return Ok(ip.to_string());
-    }
-    let refusal = "must be the name of a host, such as \"imap.example.test\"; the port is a key of its own";
-    host_name(text).ok_or_else(|| refusal.to_owned())
-}
-
-/// RFC 8314 section 3 and, for STARTTLS, the protocols' own ports.
-const fn usual_port(protocol: Protocol, security: Security) -> u16 {
-    match (protocol, security) {
-        (Protocol::Imap, Security::Tls) => 993,
-        (Protocol::Imap, _) => 143,
-        (Protocol::Pop3, Security::Tls) => 995,
-        (Protocol::Pop3, _) => 110,
-        (Protocol::Smtp, Security::Tls) => 465,
-        (Protocol::Smtp, _) => 587,
-    }
 }

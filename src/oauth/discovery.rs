@@ -28,7 +28,9 @@ pub struct Metadata {
 pub enum DiscoveryError {
     /// The configured issuer cannot be one.
     NoIssuer,
-    /// The server did not answer, or has no document there.
+    /// There are none.
+    Absent,
+    /// The server did not answer, or not with a document.
     Http(HttpError),
     /// The document is not what the RFC asks for.
     Malformed,
@@ -44,6 +46,9 @@ impl std::fmt::Display for DiscoveryError {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
             Self::NoIssuer => f.write_str("the issuer is no URL that metadata could be found under"),
+            Self::Absent => {
+                f.write_str("the issuer publishes no metadata, neither as RFC 8414 nor as OpenID Connect has it")
+            }
             Self::Http(error) => error.fmt(f),
             Self::Malformed => f.write_str("the authorization server's metadata are not in the form of RFC 8414"),
             Self::OtherIssuer(other) => {
@@ -63,8 +68,8 @@ impl std::error::Error for DiscoveryError {}
 ///
 /// # Errors
 ///
-/// Where neither place has metadata of this very issuer: why those of the first place are not used, or, where there are none,
-/// those of the second.
+/// Where neither place has metadata of this very issuer: why those of the first place are not used, or, where there are none
+/// in it, those of the second.
 pub async fn discover(http: &Http, issuer: &str) -> Result<Metadata, DiscoveryError> {
     timeout(PATIENCE, search(http, issuer)).await.unwrap_or(Err(DiscoveryError::Late))
 }
@@ -75,7 +80,7 @@ async fn search(http: &Http, issuer: &str) -> Result<Metadata, DiscoveryError> {
     let Err(why) = found else { return found };
     match (why, fetch(http, issuer, &second).await) {
         (_, Ok(metadata)) => Ok(metadata),
-        (DiscoveryError::Http(_), Err(other)) => Err(other),
+        (DiscoveryError::Absent, Err(other)) => Err(other),
         (why, Err(_)) => Err(why),
     }
 }
@@ -95,9 +100,13 @@ fn places(issuer: &str) -> Option<[Url; 2]> {
 }
 
 async fn fetch(http: &Http, issuer: &str, place: &Url) -> Result<Metadata, DiscoveryError> {
-    let answer = http.get(place, None).await.map_err(DiscoveryError::Http)?;
+    let answer = match http.get(place, None).await {
+        Err(HttpError::NotJson(404)) => return Err(DiscoveryError::Absent),
+        answer => answer.map_err(DiscoveryError::Http)?,
+    };
     match answer.status().as_u16() {
         200 => read(issuer, answer.body()),
+        404 => Err(DiscoveryError::Absent),
         status => Err(DiscoveryError::Http(HttpError::Status(status, None))),
     }
 }

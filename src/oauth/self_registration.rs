@@ -4,6 +4,7 @@ use serde::Deserialize;
 use serde_json::json;
 use url::{Url, form_urlencoded};
 
+use super::http::HttpError;
 use super::response::ErrorBody;
 use super::{Failure, Http, trouble};
 use crate::config::flow::Flow;
@@ -31,7 +32,10 @@ pub async fn register(
     scope: &[String],
 ) -> Result<Registered, Failure> {
     let answer = http.post(endpoint, "application/json", request(redirect_uri, flow, scope)).await;
-    let answer = answer.map_err(|error| Failure::Temporary(trouble(&error), error.to_string()))?;
+    let answer = match answer {
+        Err(HttpError::NotJson(status @ 400..500)) => return Err(refusal(status, b"")),
+        answer => answer.map_err(|error| Failure::Temporary(trouble(&error), error.to_string()))?,
+    };
     match answer.status().as_u16() {
         200 | 201 => read(answer.body()),
         status => Err(refusal(status, answer.body())),

@@ -13,6 +13,8 @@ mod defects;
 mod first_login;
 mod forgetting;
 mod goodbye;
+mod identity;
+mod introduction;
 mod login;
 mod people;
 mod pipelining;
