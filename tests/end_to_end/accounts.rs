@@ -10,7 +10,7 @@ use postkey::vault::password::Password;
 use tokio::task::JoinSet;
 
 use crate::support::TokenEndpoint;
-use crate::support::house::{ANN, BEN, House, LIFE, OFFICE, Way, accepted};
+use crate::support::house::{ANN, BEN, House, LIFE, OFFICE, Way, accepted, skip, until, until_skipping};
 
 /// A house where Ann may read the office's mail.
 async fn sharing(more: &str) -> House {
@@ -97,6 +97,28 @@ async fn a_delegates_mailboxes_share_one_refresh() {
     }
     while let Some(result) = logins.join_next().await {
         result.unwrap();
+    }
+    assert_eq!(house.provider.requests(), ["refresh_token"]);
+}
+
+/// Both mailboxes have sessions, and the delegate's tokens are looked after as one.
+#[tokio::test]
+async fn what_is_refreshed_ahead_is_refreshed_once_for_all_mailboxes() {
+    let house = sharing("").await;
+    let mut sessions = Vec::new();
+    for name in [OFFICE, OFFICE, ANN] {
+        let mut program = house.program(Protocol::Imap, Security::Clear).await;
+        assert!(accepted(Protocol::Imap, &program.log_in(Way::Plain, name, &house.password).await));
+        sessions.push(program);
+        assert_eq!(house.state().await["open"], true, "whoever of them came first");
+    }
+    house.pass(LIFE * 3 / 4);
+    let tick = Duration::from_secs(21);
+    until_skipping("a refresh ahead", tick, async || !house.provider.requests().is_empty()).await;
+    until("the keeping of the token", async || house.state().await["token_refreshed"] == house.now().0).await;
+    for _ in 0..3 {
+        skip(tick).await;
+        log_in(&house, Protocol::Pop3, OFFICE).await;
     }
     assert_eq!(house.provider.requests(), ["refresh_token"]);
 }
