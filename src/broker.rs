@@ -288,6 +288,18 @@ impl Broker {
         }
     }
 
+    /// A last try to write what is in memory only: with the end of the process it is lost.
+    pub async fn write_last(&self) {
+        if self.vault.trouble().is_none() {
+            return;
+        }
+        let vault = Arc::clone(&self.vault);
+        let _changed = blocking(move || Ok(vault.heal())).await;
+        if let Some(trouble) = self.vault.trouble() {
+            error!(why = trouble.why, "stopped without having written the newest tokens; a person may be needed");
+        }
+    }
+
     /// Forgets an account altogether, and those that its authorization opens.
     pub fn forget(&self, address: &str) {
         self.withdraw(address);

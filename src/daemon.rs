@@ -135,6 +135,7 @@ impl Daemon {
         if timeout(STOP, ended).await.is_err() {
             warn!("a session or a refresh did not end in time and is given up");
         }
+        self.control.broker.write_last().await;
     }
 
     /// Serves until something comes up.
@@ -205,11 +206,11 @@ async fn accept_clients(
 }
 
 async fn serve_client(socket: TcpStream, door: &Door) {
-    let (begun, metrics) = (Instant::now(), door.broker.metrics());
-    metrics.session_began(door.protocol);
+    let (begun, mut measured) = (Instant::now(), door.broker.metrics().session(door.protocol));
     let (end, result) = session::serve(socket, door).await;
     let (up, down, seconds) = (end.relayed.up, end.relayed.down, begun.elapsed().as_secs());
-    metrics.session_ended(door.protocol, up, down);
+    (measured.up, measured.down) = (up, down);
+    drop(measured);
     match (end.account, result) {
         (Some(account), Ok(())) => info!(account, up, down, seconds, "session ended"),
         (Some(account), Err(error)) => info!(account, up, down, seconds, %error, "session broken off"),

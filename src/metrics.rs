@@ -27,6 +27,7 @@ pub struct Metrics {
     refreshes: Family<Labels<1>, Counter>,
     upstream: Family<Labels<2>, Histogram, fn() -> Histogram>,
     relayed: Family<Labels<2>, Counter>,
+    defects: Counter,
     expiry: Family<AccountLabels, Gauge>,
     idle_end: Family<AccountLabels, Gauge>,
     ended: Family<AccountLabels, Gauge>,
@@ -60,6 +61,28 @@ pub struct Measured {
     pub needed: bool,
 }
 
+/// A session that is under way. A panic ends it, too.
+pub struct Session<'a> {
+    metrics: &'a Metrics,
+    protocol: Protocol,
+    /// What it has relayed to the provider, in bytes.
+    pub up: u64,
+    /// What it has relayed to the client, in bytes.
+    pub down: u64,
+}
+
+impl Drop for Session<'_> {
+    fn drop(&mut self) {
+        let (metrics, protocol) = (self.metrics, self.protocol.name());
+        metrics.sessions.get_or_create(&[("protocol", protocol)]).dec();
+        metrics.relayed.get_or_create(&[("protocol", protocol), ("direction", "up")]).inc_by(self.up);
+        metrics.relayed.get_or_create(&[("protocol", protocol), ("direction", "down")]).inc_by(self.down);
+        if std::thread::panicking() {
+            metrics.defects.inc();
+        }
+    }
+}
+
 impl Default for Metrics {
     fn default() -> Self {
         let histogram: fn() -> Histogram = || Histogram::new(BUCKETS);
@@ -70,6 +93,7 @@ impl Default for Metrics {
             refreshes: Family::default(),
             upstream: Family::new_with_constructor(histogram),
             relayed: Family::default(),
+            defects: Counter::default(),
             expiry: Family::default(),
             idle_end: Family::default(),
             ended: Family::default(),
@@ -90,6 +114,7 @@ impl Metrics {
         registry.register_with_unit("upstream", upstream, Unit::Seconds, self.upstream.clone());
         let relayed = "What was relayed in sessions that have ended";
         registry.register_with_unit("relayed", relayed, Unit::Bytes, self.relayed.clone());
+        registry.register("defects", "Sessions that were ended by a defect of postkey", self.defects.clone());
         let expiry = "Time until the account's access token expires; it is refreshed at the first login after that";
         registry.register_with_unit("token_expiry", expiry, Unit::Seconds, self.expiry.clone());
         let idle = "Time until the account's refresh token ends unless it is used, where the provider has such a time";
@@ -99,17 +124,10 @@ impl Metrics {
         registry.register("account_ended", "1 if a person has to authorize the account anew", self.ended.clone());
     }
 
-    /// A session has begun.
-    pub fn session_began(&self, protocol: Protocol) {
+    /// A session begins; it ends when what this returns is dropped.
+    pub fn session(&self, protocol: Protocol) -> Session<'_> {
         self.sessions.get_or_create(&[("protocol", protocol.name())]).inc();
-    }
-
-    /// A session has ended, and this is what it has relayed.
-    pub fn session_ended(&self, protocol: Protocol, up: u64, down: u64) {
-        let protocol = protocol.name();
-        self.sessions.get_or_create(&[("protocol", protocol)]).dec();
-        self.relayed.get_or_create(&[("protocol", protocol), ("direction", "up")]).inc_by(up);
-        self.relayed.get_or_create(&[("protocol", protocol), ("direction", "down")]).inc_by(down);
+        Session { metrics: self, protocol, up: 0, down: 0 }
     }
 
     /// A login was answered so: "ok", or the reason of the refusal.
@@ -164,9 +182,8 @@ mod tests {
     #[test]
     fn everything_that_happened_is_in_the_text() {
         let metrics = Metrics::default();
-        metrics.session_began(Protocol::Imap);
-        metrics.session_began(Protocol::Imap);
-        metrics.session_ended(Protocol::Imap, 3, 500);
+        let _open = metrics.session(Protocol::Imap);
+        (metrics.session(Protocol::Imap).up, metrics.session(Protocol::Imap).down) = (3, 500);
         metrics.login(Protocol::Smtp, "credentials");
         metrics.refresh("ok");
         metrics.upstream(Protocol::Pop3, Step::Tls, Duration::from_millis(200));

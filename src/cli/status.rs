@@ -26,6 +26,7 @@ pub async fn judge(config: &Config) -> Result<(), Failed> {
     let exit = match &status {
         Status { damaged, degraded, .. } if !damaged.is_empty() || degraded.is_some() => Exit::Io,
         Status { accounts, .. } if accounts.iter().any(|account| account.state != "ready") => Exit::NoPermission,
+        Status { accounts, .. } if accounts.iter().any(|account| account.doubtful) => Exit::Io,
         _ => {
             say(status.summary());
             return Ok(());
@@ -64,6 +65,12 @@ fn show_account(account: &AccountStatus) {
     say(format_args!("  refreshed {token_refreshed}{}", keep_alive(account)));
     if let Some(FailureStatus { at, why }) = account.last_failure.as_ref().filter(|_| account.reason.is_none()) {
         say(format_args!("  the last failure was {at}: {why}"));
+    }
+    if account.doubtful {
+        say(format_args!(
+            "  a file of the vault was damaged, and the copy that was left may be older; \
+             if logins fail, run `postkey authorize {address}`"
+        ));
     }
     for (what, names) in [("further login names", &account.aliases), ("shared mailboxes", &account.mailboxes)] {
         if !names.is_empty() {

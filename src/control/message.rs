@@ -168,6 +168,8 @@ pub struct AccountStatus {
     pub state: String,
     /// Why it is not ready, and what to do.
     pub reason: Option<String>,
+    /// Whether its newest tokens may have been lost with a damaged record, and older ones are all that is left.
+    pub doubtful: bool,
     /// When a person last authorized it.
     pub authorized: Moment,
     /// When the access token expires; it is refreshed at the first login after that, or before if a session is open.
@@ -315,8 +317,14 @@ impl Status {
             0 => String::new(),
             _ => format!(" A person is needed for: {}.", needing.join(", ")),
         };
+        let doubtful: Vec<&str> =
+            self.accounts.iter().filter(|account| account.doubtful).map(|account| account.address.as_str()).collect();
+        let doubtful = match doubtful.len() {
+            0 => String::new(),
+            _ => format!(" Perhaps with older tokens than it had: {}.", doubtful.join(", ")),
+        };
         let degraded = self.degraded.as_ref().map_or("", |_| " The vault cannot be written to stable storage.");
-        format!("{count}{needing}{degraded}")
+        format!("{count}{needing}{doubtful}{degraded}")
     }
 }
 
@@ -336,6 +344,7 @@ impl AccountStatus {
             provider: account.provider.clone(),
             state: state.to_owned(),
             reason: condition.needed,
+            doubtful: account.doubtful,
             authorized: account.authorized,
             token_expires: account.life().expires,
             token_refreshed: condition.refreshed,

@@ -49,6 +49,9 @@ pub struct Account {
     pub authorized: Moment,
     /// Why a person has to give it anew, if so.
     pub ended: Option<Ended>,
+    /// Whether the newest token set may have been lost: damage has left only a copy of the record that may be older.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub doubtful: bool,
     /// One per app password.
     pub slots: Vec<Slot>,
     /// What the provider's servers offered before login when they were last seen, by protocol.
@@ -146,6 +149,7 @@ impl Account {
             discovered: None,
             authorized: now,
             ended: None,
+            doubtful: false,
             slots: Vec::new(),
             known: BTreeMap::new(),
             salt: seal::random::<16>().to_vec(),
@@ -218,6 +222,7 @@ impl Account {
         let sealed = self.seal(&generation.to_string(), plain.as_bytes())?;
         let stored = Stored { generation, life: tokens.life, scope: tokens.scope.clone(), sealed };
         self.previous = Some(std::mem::replace(&mut self.current, stored));
+        self.doubtful = false;
         Ok(())
     }
 

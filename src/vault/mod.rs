@@ -112,8 +112,22 @@ impl Vault {
             troubled: Notify::new(),
             decoy: seal::random(),
         };
+        vault.note_doubts()?;
         vault.look_after();
         Ok(vault)
+    }
+
+    /// Notes it in the accounts of which only an older record may be left. It stands there until a new token set comes.
+    fn note_doubts(&self) -> Result<(), VaultError> {
+        let doubtful = lock(&self.records).doubtful().to_vec();
+        // Of a forgotten account, or one of another format, there is nothing to note.
+        for address in doubtful.iter().filter(|address| self.account(address).is_some()) {
+            self.change(address, |account| {
+                account.doubtful = true;
+                Ok(())
+            })?;
+        }
+        Ok(())
     }
 
     /// Opens the vault, waiting for whoever has it open to be done: a command has it for a moment only.

@@ -179,6 +179,12 @@ impl Grants {
         self.grants.iter().filter(|grant| grant.address == address).map(|grant| grant.spent.len()).sum()
     }
 
+    /// The refresh token that is good for this person's latest consent.
+    pub fn refresh_token(&self, address: &str) -> Option<String> {
+        let grant = self.grants.iter().rfind(|grant| grant.address == address && grant.alive);
+        grant.map(|grant| grant.refresh_token.clone())
+    }
+
     /// Whether a consent of this person has been ended, by a spent refresh token for one.
     pub fn has_ended(&self, address: &str) -> bool {
         self.grants.iter().any(|grant| grant.address == address && !grant.alive)
@@ -187,7 +193,7 @@ impl Grants {
     /// A new access token, and no refresh token.
     fn issue(&mut self, place: usize, settings: &Settings) -> Tokens {
         let access_token = self.secret(settings.token_length / 4 * 3);
-        let access = Access { grant: place, expires: Instant::now() + settings.token_life };
+        let access = Access { grant: place, expires: Instant::now() + settings.token_life + settings.grace };
         self.access.insert(access_token.clone(), access);
         let Grant { address, scope, .. } = &self.grants[place];
         Tokens {

@@ -113,6 +113,12 @@ impl House {
         self.daemon = Some(daemon);
     }
 
+    /// Stops postkey as a service manager does.
+    pub async fn stop(&mut self) {
+        let mut daemon = self.daemon.take().expect("postkey runs in this process");
+        daemon.stop().await;
+    }
+
     /// Ends postkey and starts it anew.
     pub async fn restart(&mut self) {
         self.daemon = None;

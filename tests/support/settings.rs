@@ -7,8 +7,10 @@ use postkey::protocol::{Mechanism, Protocol};
 /// How the servers behave.
 #[derive(Clone, Debug)]
 pub struct Settings {
-    /// How long an access token issued from now on is good, and what `expires_in` says of it.
+    /// How long an access token issued from now on is good, as `expires_in` says it.
     pub token_life: Duration,
+    /// How much longer it is really good.
+    pub grace: Duration,
     /// How long an access token issued from now on is, in characters; a multiple of 4.
     pub token_length: usize,
     /// Whether `expires_in` is a string, as some servers in the field have it.
@@ -59,6 +61,7 @@ impl Default for Settings {
     fn default() -> Self {
         Self {
             token_life: Duration::from_secs(3600),
+            grace: Duration::ZERO,
             token_length: 200,
             expires_in_as_text: false,
             rotate: true,
