@@ -252,10 +252,13 @@ impl Broker {
     /// An authorization is in the vault: the account is open.
     fn opened(&self, authorization: Authorization, generation: u64) -> Result<Arc<Account>, Failed> {
         info!(account = authorization.address, "authorized");
+        // Sessions go on, with whatever token they began.
+        let before = lock(&self.open).tokens.get(&authorization.address).cloned();
+        let sessions = before.map(|tokens| Arc::clone(&tokens.sessions)).unwrap_or_default();
         // Its provider and its registration may be others now.
         self.forget(&authorization.address);
         let held = Held { tokens: authorization.tokens, generation, secrets: authorization.secrets };
-        let (address, tokens) = (authorization.address, Tokens::new(held));
+        let (address, tokens) = (authorization.address, Tokens::new(held, sessions));
         let account = Arc::new(self.account(&address, &address, Arc::clone(&tokens))?);
         let mut open = lock(&self.open);
         open.accounts.insert(address.clone(), Arc::clone(&account));
@@ -366,7 +369,7 @@ impl Broker {
     /// The account that was opened: the one that is open already, unless the vault holds newer tokens.
     fn admit(&self, address: &str, owner: &str, unlocked: Unlocked) -> Result<Arc<Account>, Refusal> {
         let held = Held { tokens: unlocked.tokens, generation: unlocked.generation, secrets: unlocked.secrets };
-        let tokens = Tokens::new(held);
+        let tokens = Tokens::new(held, Arc::default());
         // Before the lock is held, for the first use of a provider takes a while.
         self.account(address, owner, Arc::clone(&tokens))?;
         let mut open = lock(&self.open);

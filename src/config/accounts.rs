@@ -8,6 +8,7 @@ use super::file::{address, flow, provider_name};
 use super::flow::Flow;
 use super::providers::{self, Providers};
 use super::reader::{Section, Value};
+use crate::clock::Moment;
 use crate::protocol::Protocol;
 
 /// What the file says about an account. Everything is optional: what is not here, the authorization has recorded.
@@ -31,6 +32,8 @@ pub struct Account {
     pub flow: Option<Flow>,
     /// The client registration to use for this account alone.
     pub client: Option<Client>,
+    /// When that client's secret or certificate ends, where that is known.
+    pub client_expires: Option<Moment>,
 }
 
 /// What the file says about all addresses of a domain, each of which can be authorized at its first login.
@@ -97,7 +100,9 @@ impl Account {
         for (key, value) in &members.authorization_parameters {
             self.authorization_parameters.entry(key.clone()).or_insert_with(|| value.clone());
         }
-        self.client = self.client.or_else(|| members.client.clone());
+        if self.client.is_none() {
+            (self.client, self.client_expires) = (members.client.clone(), members.client_expires);
+        }
         self.flow = self.flow.or(members.flow);
         self.provider = self.provider.or_else(|| members.provider.clone());
         self.scope = self.scope.or_else(|| members.scope.clone());
@@ -106,8 +111,16 @@ impl Account {
 }
 
 /// What cannot be said of a shared mailbox, because its delegate's authorization has it.
-const DELEGATES: [&str; 7] =
-    ["provider", "client_id", "client_secret", "scope", "signs_in", "authorization_parameters", "flow"];
+const DELEGATES: [&str; 8] = [
+    "provider",
+    "client_id",
+    "client_secret",
+    "client_expires",
+    "scope",
+    "signs_in",
+    "authorization_parameters",
+    "flow",
+];
 
 /// All entries, and where those values stand that have to be seen beside other entries.
 #[derive(Default)]
@@ -225,6 +238,7 @@ fn common(section: &mut Section<'_>, providers: &Providers) -> Account {
         authorization_parameters: providers::parameters(section).unwrap_or_default(),
         flow: flow(section),
         client: Client::read(section, None),
+        client_expires: providers::day(section, "client_expires"),
         ..Account::default()
     }
 }
