@@ -41,7 +41,7 @@ struct Arguments {
     #[arg(long, value_name = "ADDRESS")]
     authorize: Option<String>,
     #[command(flatten)]
-    options: AuthorizeOptions,
+    options: Box<AuthorizeOptions>,
     #[command(subcommand)]
     command: Option<Command>,
 }
@@ -54,7 +54,7 @@ enum Command {
         #[arg(id = "authorize", value_name = "ADDRESS")]
         address: String,
         #[command(flatten)]
-        options: AuthorizeOptions,
+        options: Box<AuthorizeOptions>,
     },
     /// App passwords: one for each mail program or device
     #[command(subcommand)]
@@ -241,7 +241,7 @@ async fn dispatch(arguments: Arguments, sockets: Sockets) -> Result<(), Failed> 
     };
     match command {
         None => serve::run(config()?, file.as_deref(), sockets).await,
-        Some(Command::Authorize { address, options }) => authorize::run(&config()?, &address, options).await,
+        Some(Command::Authorize { address, options }) => authorize::run(&config()?, &address, *options).await,
         Some(Command::Password(command)) => password::run(&config()?, command).await,
         Some(Command::Forget { address, revoke }) => forget::run(&config()?, &address, revoke).await,
         Some(Command::Status { exit_code: true, .. }) => status::judge(&config()?).await,
