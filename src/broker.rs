@@ -2,6 +2,7 @@
 
 mod account;
 mod attention;
+mod first_login;
 mod forget;
 mod measure;
 mod patience;
@@ -35,6 +36,8 @@ use crate::vault::{self, Authorization, Unlocked, Vault, VaultError};
 use crate::wire::{Capabilities, Credentials, Reason, Refusal};
 pub use account::{Account, Held, Presence};
 use account::{Tokens, Wanted};
+use first_login::FirstLogins;
+pub use first_login::{Return, Unasked};
 pub use forget::Withdrawal;
 pub use reach::Reach;
 pub use upkeep::Condition;
@@ -74,6 +77,7 @@ pub struct Broker {
     reaches: Mutex<HashMap<String, Arc<Reach>>>,
     metrics: Metrics,
     notifier: Notifier,
+    first_logins: FirstLogins,
     /// Something may have to be told to a person.
     attention: Notify,
 }
@@ -81,7 +85,10 @@ pub struct Broker {
 /// What passwords have opened.
 #[derive(Default)]
 struct Open {
+    /// By address; those of a delegate and of the mailboxes that it opens are the same.
     accounts: HashMap<String, Arc<Account>>,
+    /// By owner.
+    tokens: HashMap<String, Arc<Tokens>>,
     /// By fingerprint of address and password.
     checked: HashMap<[u8; 32], Arc<Account>>,
     /// Grows when a password stops being valid, so that a check that was under way is not remembered.
@@ -102,6 +109,7 @@ impl Broker {
             reaches: Mutex::default(),
             metrics: Metrics::default(),
             notifier: Notifier::default(),
+            first_logins: FirstLogins::default(),
             attention: Notify::new(),
         }
     }
@@ -138,7 +146,8 @@ impl Broker {
 
     /// Checks a password, always before anything else happens for the client. One that was right before costs an HMAC.
     pub async fn unlock(&self, credentials: &Credentials) -> Result<Arc<Account>, Refusal> {
-        let address = credentials.user.to_lowercase();
+        let config = self.config();
+        let address = config.address_of(&credentials.user);
         let fingerprint = self.fingerprint(&address, credentials.password.expose());
         let withdrawals = {
             let open = lock(&self.open);
@@ -148,8 +157,9 @@ impl Broker {
             open.withdrawals
         };
         let password = Password::read(credentials.password.expose());
-        let unlocked = self.open_vault(address.clone(), password).await.map_err(|error| refusal(&address, &error))?;
-        let account = self.admit(&address, unlocked)?;
+        let owner = config.owner_of(&address).to_owned();
+        let unlocked = self.open_vault(owner.clone(), password).await.map_err(|error| refusal(&owner, &error))?;
+        let account = self.admit(&address, &owner, unlocked)?;
         let mut open = lock(&self.open);
         if open.withdrawals == withdrawals {
             if open.checked.len() >= REMEMBERED {
@@ -200,7 +210,7 @@ impl Broker {
 
     /// The new token has worked: the one before it is not needed any more.
     pub fn worked(&self, account: &Account, generation: u64) {
-        let (vault, address) = (Arc::clone(&self.vault), account.address.clone());
+        let (vault, address) = (Arc::clone(&self.vault), account.owner.clone());
         if vault.is_unsettled(&address, generation) {
             tokio::task::spawn_blocking(move || {
                 if let Err(error) = vault.settle(&address, generation) {
@@ -222,15 +232,38 @@ impl Broker {
             vault.authorize(&authorization, first, now).map(|generation| (authorization, generation))
         })
         .await?;
+        self.opened(authorization, generation)
+    }
+
+    /// Puts in a new account; one that is there stays as it is.
+    async fn begin_account(
+        &self,
+        authorization: Authorization,
+        (name, password): (&'static str, Password),
+    ) -> Result<Arc<Account>, Failed> {
+        let (vault, now) = (Arc::clone(&self.vault), self.clock.now());
+        let (authorization, generation) = blocking(move || {
+            vault.begin(&authorization, (name, &password), now).map(|generation| (authorization, generation))
+        })
+        .await?;
+        self.opened(authorization, generation)
+    }
+
+    /// An authorization is in the vault: the account is open.
+    fn opened(&self, authorization: Authorization, generation: u64) -> Result<Arc<Account>, Failed> {
         info!(account = authorization.address, "authorized");
         // Sessions go on, with whatever token they began.
-        let before = lock(&self.open).accounts.get(&authorization.address).cloned();
-        let sessions = before.map(|account| Arc::clone(&account.tokens.sessions)).unwrap_or_default();
+        let before = lock(&self.open).tokens.get(&authorization.address).cloned();
+        let sessions = before.map(|tokens| Arc::clone(&tokens.sessions)).unwrap_or_default();
         // Its provider and its registration may be others now.
         self.forget(&authorization.address);
         let held = Held { tokens: authorization.tokens, generation, secrets: authorization.secrets };
-        let account = Arc::new(self.account(&authorization.address, Tokens::new(held, sessions))?);
-        lock(&self.open).accounts.insert(authorization.address, Arc::clone(&account));
+        let (address, tokens) = (authorization.address, Tokens::new(held, sessions));
+        let account = Arc::new(self.account(&address, &address, Arc::clone(&tokens))?);
+        let mut open = lock(&self.open);
+        open.accounts.insert(address.clone(), Arc::clone(&account));
+        open.tokens.insert(address, tokens);
+        drop(open);
         self.attention.notify_one();
         Ok(account)
     }
@@ -240,7 +273,7 @@ impl Broker {
     pub fn withdraw(&self, address: &str) {
         let mut open = lock(&self.open);
         open.withdrawals += 1;
-        open.checked.retain(|_, account| account.address != address);
+        open.checked.retain(|_, account| account.owner != address);
     }
 
     /// Brings the vault back to stable storage whenever it has lost it, as soon as the disk lets it. Never ends.
@@ -270,10 +303,18 @@ impl Broker {
         }
     }
 
-    /// Forgets an account altogether.
+    /// Forgets an account altogether, and those that its authorization opens.
     pub fn forget(&self, address: &str) {
         self.withdraw(address);
-        lock(&self.open).accounts.remove(address);
+        let mut open = lock(&self.open);
+        open.accounts.retain(|_, account| account.owner != address);
+        open.tokens.remove(address);
+    }
+
+    /// One open account of each owner: what is done to its tokens is done for all accounts that they open.
+    fn open_owners(&self) -> HashMap<String, Arc<Account>> {
+        let open = lock(&self.open);
+        open.accounts.values().map(|account| (account.owner.clone(), Arc::clone(account))).collect()
     }
 
     /// Waits for the refreshes that are under way, and lets no other begin: a process that ends with a rotated refresh
@@ -288,10 +329,10 @@ impl Broker {
     pub async fn learn(&self, account: &Account, protocol: Protocol, capabilities: &Capabilities) {
         lock(&account.heard).insert(protocol, (Instant::now(), capabilities.clone()));
         let is_known = |record: Arc<vault::Account>| record.known.get(protocol.name()) == Some(&capabilities.0);
-        if self.vault.account(&account.address).is_some_and(is_known) {
+        if self.vault.account(&account.owner).is_some_and(is_known) {
             return;
         }
-        let (vault, address, list) = (Arc::clone(&self.vault), account.address.clone(), capabilities.0.clone());
+        let (vault, address, list) = (Arc::clone(&self.vault), account.owner.clone(), capabilities.0.clone());
         if let Err(error) = blocking(move || vault.learn(&address, protocol, list)).await {
             warn!(account = account.address, %error, "what the provider's server offers could not be noted");
         }
@@ -326,40 +367,44 @@ impl Broker {
     }
 
     /// The account that was opened: the one that is open already, unless the vault holds newer tokens.
-    fn admit(&self, address: &str, unlocked: Unlocked) -> Result<Arc<Account>, Refusal> {
+    fn admit(&self, address: &str, owner: &str, unlocked: Unlocked) -> Result<Arc<Account>, Refusal> {
         let held = Held { tokens: unlocked.tokens, generation: unlocked.generation, secrets: unlocked.secrets };
         let tokens = Tokens::new(held, Arc::default());
         // Before the lock is held, for the first use of a provider takes a while.
-        self.account(address, Arc::clone(&tokens))?;
+        self.account(address, owner, Arc::clone(&tokens))?;
         let mut open = lock(&self.open);
-        if let Some(account) = open.accounts.get(address) {
+        if let Some(account) = open.accounts.get(address).filter(|account| account.owner == owner) {
             return Ok(Arc::clone(account));
         }
+        let tokens = Arc::clone(open.tokens.entry(owner.to_owned()).or_insert(tokens));
         // Again, for the configuration may be another one by now.
-        let account = Arc::new(self.account(address, tokens)?);
+        let account = Arc::new(self.account(address, owner, tokens)?);
         open.accounts.insert(address.to_owned(), Arc::clone(&account));
         Ok(account)
     }
 
-    fn account(&self, address: &str, tokens: Arc<Tokens>) -> Result<Account, Refusal> {
-        let record = self.vault.account(address).ok_or_else(Refusal::credentials)?;
+    fn account(&self, address: &str, owner: &str, tokens: Arc<Tokens>) -> Result<Account, Refusal> {
+        let record = self.vault.account(owner).ok_or_else(Refusal::credentials)?;
         let reach = self.reach(&record.provider)?;
         let config = self.config();
-        let configured = config.accounts.get(address);
         let client = match &record.client_id {
             // Its secret, if it has one, is kept with the tokens.
             Some(id) => Some(Client { id: id.clone(), authentication: ClientAuthentication::None }),
-            None => config.client_for(address, &reach.provider),
+            None => config.client_for(owner, &reach.provider),
         };
+        let users = Protocol::ALL.map(|protocol| (protocol, config.user_of(address, protocol)));
         Ok(Account {
             address: address.to_owned(),
-            user: configured.and_then(|account| account.user.clone()).unwrap_or_else(|| address.to_owned()),
+            owner: owner.to_owned(),
+            users: users.into(),
+            subject: config.user_of(owner, Protocol::Imap),
             endpoints: match &record.discovered {
                 Some(discovered) => reach.provider.endpoints.or(&discovered.endpoints),
                 None => reach.provider.endpoints.clone(),
             },
             flow: record.flow,
             client,
+            scope: config.account(owner).scope.unwrap_or_else(|| reach.provider.scope.clone()),
             reach,
             tokens,
             heard: Mutex::default(),

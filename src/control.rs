@@ -116,11 +116,13 @@ impl Control {
 
     /// What is served, and how the accounts are.
     pub fn status(&self) -> Status {
-        let vault = self.broker.vault();
+        let (vault, config) = (self.broker.vault(), self.broker.config());
         let listeners = self.listeners.lock().unwrap_or_else(PoisonError::into_inner).clone();
         let accounts = vault.accounts().into_iter().map(|account| {
             let condition = self.broker.condition(&account);
-            AccountStatus::new(&account, condition)
+            let aliases = config.account(&account.address).aliases;
+            let mailboxes = config.shared_with(&account.address);
+            AccountStatus { aliases, mailboxes, ..AccountStatus::new(&account, condition) }
         });
         let registered = vault.accounts().into_iter().filter_map(|account| {
             let discovered = account.discovered.as_ref().filter(|discovered| discovered.is_registered)?;
@@ -164,7 +166,8 @@ impl Control {
         for (protocol, server) in &account.reach.provider.servers {
             let refused = log_in(&self.broker, account, *protocol, None).await.err().map(|refusal| refusal.text);
             let server = format!("{}:{}", server.host, server.port);
-            probes.push(Probe { protocol: protocol.name().to_owned(), server, refused });
+            let user = Some(account.user(*protocol)).filter(|user| **user != account.address).cloned();
+            probes.push(Probe { protocol: protocol.name().to_owned(), server, user, refused });
         }
         probes
     }

@@ -19,7 +19,6 @@ use crate::net::transport::Transport;
 use crate::protocol::{Protocol, Security};
 use crate::relay::{Ending, Relayed, Side, relay};
 use crate::stop::Stop;
-use crate::vault;
 use crate::wire::{Acceptance, Capabilities, Credentials, Reason, Refusal};
 
 /// How long a client may take to log in, all its tries together. A deadline and not an idle timer: a byte now and then
@@ -102,6 +101,7 @@ struct LoggedIn {
 
 /// Greets, reads logins until one succeeds, and answers each. None if the client left without.
 async fn log_in_client(socket: TcpStream, door: &Door) -> io::Result<Option<LoggedIn>> {
+    let is_local = socket.peer_addr().is_ok_and(|peer| peer.ip().to_canonical().is_loopback());
     let mut client = Client::greet(socket, door).await?;
     let mut stop = door.stop.clone();
     for _ in 0..TRIES {
@@ -110,7 +110,7 @@ async fn log_in_client(socket: TcpStream, door: &Door) -> io::Result<Option<Logg
         let client_name = client.dialogue.client_name().map(str::to_owned);
         let begun = Instant::now();
         let answer = tokio::select! {
-            answer = answer(&credentials, client_name.as_deref(), door) => answer,
+            answer = answer(&credentials, client_name.as_deref(), is_local, door) => answer,
             // A refresh that is under way goes on without us.
             () = stop.said() => Err(Refusal::new(Reason::Unavailable, STOPPING)),
         };
@@ -119,7 +119,7 @@ async fn log_in_client(socket: TcpStream, door: &Door) -> io::Result<Option<Logg
         door.broker.metrics().login(door.protocol, result);
         match answer {
             Ok((account, server, acceptance)) => {
-                info!(account = account.address, milliseconds, "logged in");
+                info!(account = account.address, delegate = account.delegate(), milliseconds, "logged in");
                 return client.accept(&account, server, &acceptance).await.map(Some);
             }
             Err(refusal) => {
@@ -138,14 +138,18 @@ async fn log_in_client(socket: TcpStream, door: &Door) -> io::Result<Option<Logg
     Ok(None)
 }
 
-/// The password first; then, and only then, the provider.
+/// The password first; then, and only then, the provider. An unseen address may be one that a person can authorize now.
 async fn answer(
     credentials: &Credentials,
     client_name: Option<&str>,
+    is_local: bool,
     door: &Door,
 ) -> Result<(Arc<Account>, Connection, Acceptance), Refusal> {
+    if door.serves_name(&credentials.user) {
+        door.broker.first_login(credentials, is_local)?;
+    }
     let account = door.broker.unlock(credentials).await?;
-    if !door.broker.vault().account(&account.address).is_some_and(|record| door.serves(&record)) {
+    if !door.serves(&account.address, &account.reach.provider.name) {
         return Err(Refusal::new(Reason::Forbidden, "This account is not served on this port of postkey."));
     }
     let (server, acceptance) = log_in(&door.broker, &account, door.protocol, client_name).await?;
@@ -156,7 +160,11 @@ impl Door {
     /// What a client may be promised before it has said who it is: what the servers of all accounts that are served here
     /// offer. Nothing, as long as one of them has not been seen.
     fn known(&self) -> Capabilities {
-        let accounts = self.broker.vault().accounts().into_iter().filter(|account| self.serves(account));
+        let config = self.broker.config();
+        let only = self.account.as_ref().map(|only| config.owner_of(only));
+        let accounts = self.broker.vault().accounts().into_iter().filter(|account| {
+            only.is_none_or(|only| *only == account.address) && self.serves_provider(&account.provider)
+        });
         let mut lists = accounts.map(|account| account.known.get(self.protocol.name()).cloned().unwrap_or_default());
         let mut common = lists.next().unwrap_or_default();
         for list in lists {
@@ -178,9 +186,19 @@ impl Door {
     }
 
     /// A listener may be for one account, or for one provider, only.
-    fn serves(&self, account: &vault::Account) -> bool {
-        self.account.as_ref().is_none_or(|only| *only == account.address)
-            && self.provider.as_ref().is_none_or(|only| *only == account.provider)
+    fn serves(&self, account: &str, provider: &str) -> bool {
+        self.account.as_ref().is_none_or(|only| only == account) && self.serves_provider(provider)
+    }
+
+    /// The same for what a client logs in as, which need not have an account yet.
+    fn serves_name(&self, name: &str) -> bool {
+        let config = self.broker.config();
+        let address = config.address_of(name);
+        config.provider_for(&address).is_some_and(|provider| self.serves(&address, &provider.name))
+    }
+
+    fn serves_provider(&self, provider: &str) -> bool {
+        self.provider.as_ref().is_none_or(|only| only == provider)
     }
 }
 

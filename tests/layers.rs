@@ -45,11 +45,14 @@ const WORDS: &[(&str, &[&str])] = &[
         &[
             // compares fingerprints of passwords, and reads passwords to unlock with
             "broker.rs",
+            "broker/first_login.rs",
             // takes what was typed, and shows a new password once
             "cli/authorize/browser.rs",
             "cli/authorize/provider.rs",
             "cli/password.rs",
             "cli/terminal.rs",
+            // takes the password that was typed on a page
+            "web/first_login.rs",
             // carries them over a socket that is for its owner alone
             "control.rs",
             "control/message.rs",

@@ -72,6 +72,11 @@ fn show_account(account: &AccountStatus) {
              if logins fail, run `postkey authorize {address}`"
         ));
     }
+    for (what, names) in [("further login names", &account.aliases), ("shared mailboxes", &account.mailboxes)] {
+        if !names.is_empty() {
+            say(format_args!("  {what}: {}", names.join(", ")));
+        }
+    }
     let names: Vec<&str> = account.slots.iter().map(|slot| slot.name.as_str()).collect();
     say(format_args!("  app passwords: {}", names.join(", ")));
 }

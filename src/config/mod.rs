@@ -1,5 +1,6 @@
 //! The configuration: from the file's shape to something that can be relied on.
 
+mod accounts;
 pub mod client;
 mod clients;
 pub mod endpoints;
@@ -24,11 +25,10 @@ use std::io;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
-use crate::clock::Moment;
 use crate::protocol::{Protocol, Security};
+pub use accounts::{Account, Domain, is_address};
 use client::Client;
 use environment::Environment;
-use flow::Flow;
 use ipnet::IpNet;
 use mistake::Mistake;
 use provider::Provider;
@@ -59,6 +59,8 @@ pub struct Config {
     pub providers: BTreeMap<String, Provider>,
     /// What the file says about single accounts, by address in lower case.
     pub accounts: BTreeMap<String, Account>,
+    /// What the file says about all addresses of a domain, by domain in lower case.
+    pub domains: BTreeMap<String, Domain>,
     /// What can be used, and should not be.
     pub warnings: Vec<Mistake>,
 }
@@ -92,21 +94,19 @@ impl Config {
         file::read(file, text, environment, Disk::NONE)
     }
 
-    /// The provider of an address: what the file says of the account, or else whose domain it is. Case does not matter.
+    /// The provider of an account: what the file says of it, or else whose domain it is. Case does not matter.
     pub fn provider_for(&self, address: &str) -> Option<&Provider> {
         let address = address.to_lowercase();
-        if let Some(name) = self.accounts.get(&address).and_then(|account| account.provider.as_ref()) {
-            return self.providers.get(name);
+        let owner = self.owner_of(&address);
+        match self.account(owner).provider {
+            Some(name) => self.providers.get(&name),
+            None => providers::of_domain(&self.providers, owner.rsplit_once('@')?.1),
         }
-        let (_, domain) = address.rsplit_once('@')?;
-        let exact = self.providers.values().find(|provider| provider.has_domain(domain));
-        exact.or_else(|| self.providers.values().find(|provider| provider.has_family_of(domain)))
     }
 
     /// The client registration for an account, in lower case, of a provider: its own, or its provider's.
     pub fn client_for(&self, address: &str, provider: &Provider) -> Option<Client> {
-        let own = self.accounts.get(address).and_then(|account| account.client.clone());
-        own.or_else(|| provider.client.clone())
+        self.account(address).client.or_else(|| provider.client.clone())
     }
 }
 
@@ -168,23 +168,4 @@ pub struct Certificate {
     pub chain: PathBuf,
     /// The private key, PEM.
     pub key: PathBuf,
-}
-
-/// What the file says about an account. Everything is optional: what is not here, the authorization has recorded.
-#[derive(Clone, Debug, Default)]
-pub struct Account {
-    /// Its provider, where the address's domain does not tell.
-    pub provider: Option<String>,
-    /// The mailbox to open at the provider, where it is not the address.
-    pub user: Option<String>,
-    /// Who signs in for it, where it is not the address.
-    pub signs_in: Option<String>,
-    /// Parameters of its authorization request, beside its provider's or in place of them.
-    pub authorization_parameters: BTreeMap<String, String>,
-    /// How it gets its tokens, where not as all accounts of its provider.
-    pub flow: Option<Flow>,
-    /// The client registration to use for this account alone.
-    pub client: Option<Client>,
-    /// When that client's secret or certificate ends, where that is known.
-    pub client_expires: Option<Moment>,
 }

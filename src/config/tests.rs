@@ -17,12 +17,12 @@ fn parse(text: &str) -> Result<Config, Vec<Mistake>> {
     Config::parse(text, Path::new("/etc/postkey/postkey.toml"), &environment)
 }
 
-fn good(text: &str) -> Config {
+pub fn good(text: &str) -> Config {
     parse(text).unwrap_or_else(|mistakes| panic!("{text}\n{}", listed(&mistakes).join("\n")))
 }
 
 /// The mistakes as people see them, without the file's name.
-fn bad(text: &str) -> Vec<String> {
+pub fn bad(text: &str) -> Vec<String> {
     listed(&parse(text).expect_err(text))
 }
 
@@ -86,7 +86,7 @@ fn the_default_file_has_no_mistake_with_its_examples_either() {
     });
     let config = good(&uncommented.collect::<Vec<_>>().join("\n"));
     assert_eq!(config.listeners.len(), 5);
-    assert_eq!(config.accounts.len(), 1);
+    assert_eq!((config.accounts.len(), config.domains.len()), (2, 1));
     assert!(config.providers.contains_key("example"));
     assert_eq!(config.state_dir, Path::new("/var/lib/postkey"));
 }

@@ -157,6 +157,10 @@ pub struct Listening {
 pub struct AccountStatus {
     /// Its address, which is the login name.
     pub address: String,
+    /// Its further login names.
+    pub aliases: Vec<String>,
+    /// The shared mailboxes that its authorization opens.
+    pub mailboxes: Vec<String>,
     /// Its provider.
     pub provider: String,
     /// "ready"; "ended" when a person has to authorize it anew; "refused" when an administrator or the configuration has to
@@ -209,6 +213,8 @@ pub struct Probe {
     pub protocol: String,
     /// The server.
     pub server: String,
+    /// Who logged in there, where it is not the account's address.
+    pub user: Option<String>,
     /// What it said, if it did not let us in.
     pub refused: Option<String>,
 }
@@ -339,6 +345,8 @@ impl AccountStatus {
         let slot = |slot: &vault::Slot| SlotStatus { name: slot.name.clone(), created: slot.created };
         Self {
             address: account.address.clone(),
+            aliases: Vec::new(),
+            mailboxes: Vec::new(),
             provider: account.provider.clone(),
             state: state.to_owned(),
             reason: condition.needed,

@@ -57,6 +57,10 @@ pub enum VaultError {
     LastSlot(String),
     /// The password that a person chose has the form of a generated one.
     LooksGenerated,
+    /// The password that a person chose is too short or too long.
+    WrongLength,
+    /// There is an account of this address already.
+    Exists(String),
     /// The account's record is damaged, or of another version's format.
     Damaged(String),
     /// What should be restored is no sealed account that this version reads.
@@ -88,6 +92,8 @@ impl std::fmt::Display for VaultError {
             Self::LooksGenerated => {
                 f.write_str("this password looks like one that postkey generates; choose another one")
             }
+            Self::WrongLength => f.write_str("a password of your own has to have 8 to 255 bytes"),
+            Self::Exists(address) => write!(f, "{address} has been authorized already"),
             Self::Damaged(address) => write!(
                 f,
                 "the vault's record of {address} is damaged; `postkey forget {address}` and `postkey authorize {address}` \
@@ -121,7 +127,9 @@ impl From<VaultError> for Failed {
             | VaultError::NoSlot(_)
             | VaultError::SlotExists(_)
             | VaultError::LastSlot(_)
-            | VaultError::LooksGenerated => Exit::Data,
+            | VaultError::LooksGenerated
+            | VaultError::WrongLength
+            | VaultError::Exists(_) => Exit::Data,
             VaultError::Damaged(_) | VaultError::Store(_) => Exit::Io,
             VaultError::Superseded(_) => Exit::Temporary,
             VaultError::Interrupted => Exit::Software,

@@ -211,6 +211,35 @@ impl Vault {
         Ok(generation)
     }
 
+    /// Puts in what the authorization of a new account has brought; the generation of its token set. An account that is
+    /// there, or whose record is damaged, is not touched.
+    pub fn begin(
+        &self,
+        authorization: &Authorization,
+        first: (&str, &Password),
+        now: Moment,
+    ) -> Result<u64, VaultError> {
+        let mut records = lock(&self.records);
+        let address = &authorization.address;
+        if self.knows(address) {
+            return Err(VaultError::Exists(address.clone()));
+        }
+        let before = match entry(&records, address) {
+            Some(Entry::Forgotten { generation }) => generation,
+            _ => 0,
+        };
+        let account = Account::begin(authorization, Some(first), before, now)?;
+        let generation = account.generation();
+        self.put(&mut records, address, Entry::Account(Box::new(account)), 0)?;
+        Ok(generation)
+    }
+
+    /// Whether there is an account of this address, be its record damaged.
+    pub fn knows(&self, address: &str) -> bool {
+        let view = lock(&self.view);
+        view.accounts.contains_key(address) || view.damaged.iter().any(|damaged| damaged == address)
+    }
+
     /// Opens an account with one of its app passwords. Unknown accounts and wrong passwords are one error and take the same
     /// time; nothing is ever written.
     pub fn unlock(&self, address: &str, password: &Password) -> Result<Unlocked, VaultError> {

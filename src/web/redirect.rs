@@ -78,17 +78,7 @@ impl RedirectListener {
     /// `redirect_uri` or, where it has none, at a free one. None if `redirect_uri` does not lead back to this machine over
     /// http and nothing says where to listen: then a person has to paste the address. `last` is shown at a good end.
     pub async fn bind(redirect_uri: &Url, listen: Option<SocketAddr>, last: Page) -> io::Result<Option<Self>> {
-        let mut uri = redirect_uri.clone();
-        let sockets = match listen {
-            Some(address) => vec![listen::bind(address)?],
-            None if uri.scheme() == "http" && is_protected(&uri) => {
-                let (sockets, port) = bind_both(uri.port())?;
-                // Cannot fail for an http URL with a host.
-                let _fits = uri.set_port(Some(port));
-                sockets
-            }
-            None => return Ok(None),
-        };
+        let Some((uri, sockets)) = open(redirect_uri, listen)? else { return Ok(None) };
         let (sender, arrivals) = mpsc::channel(8);
         let shown = Arc::new(Notify::new());
         let site = Arc::new(Site {
@@ -128,6 +118,21 @@ impl RedirectListener {
     }
 }
 
+/// The redirect URI with its real port, and the sockets where it leads to, as [`RedirectListener::bind`] has it.
+pub(super) fn open(redirect_uri: &Url, listen: Option<SocketAddr>) -> io::Result<Option<(Url, Vec<TcpListener>)>> {
+    let mut uri = redirect_uri.clone();
+    match listen {
+        Some(address) => Ok(Some((uri, vec![listen::bind(address)?]))),
+        None if uri.scheme() == "http" && is_protected(&uri) => {
+            let (sockets, port) = bind_both(uri.port())?;
+            // Cannot fail for an http URL with a host.
+            let _fits = uri.set_port(Some(port));
+            Ok(Some((uri, sockets)))
+        }
+        None => Ok(None),
+    }
+}
+
 /// A socket on each of the loopback addresses that this machine has, at the same port.
 fn bind_both(port: Option<u16>) -> io::Result<(Vec<TcpListener>, u16)> {
     let [v4, v6] = [IpAddr::from(Ipv4Addr::LOCALHOST), IpAddr::from(Ipv6Addr::LOCALHOST)];
@@ -147,7 +152,7 @@ fn bind_both(port: Option<u16>) -> io::Result<(Vec<TcpListener>, u16)> {
 
 /// Answers every request: the redirect itself, and the page without the code to which it leads on.
 async fn visit(State(site): State<Arc<Site>>, request: Request) -> Response {
-    if request.method() != Method::GET || !site.is_meant(request.headers()) {
+    if request.method() != Method::GET || !is_meant(&site.host, request.headers()) {
         return StatusCode::NOT_FOUND.into_response();
     }
     match (request.uri().path(), request.uri().query()) {
@@ -159,15 +164,15 @@ async fn visit(State(site): State<Arc<Site>>, request: Request) -> Response {
     }
 }
 
-impl Site {
-    /// A page of another site cannot reach us under a name of its own (DNS rebinding).
-    fn is_meant(&self, headers: &HeaderMap) -> bool {
-        let host = headers.get(header::HOST).and_then(|host| host.to_str().ok()).unwrap_or_default();
-        let is_port = |port: &str| port.bytes().all(|byte| byte.is_ascii_digit());
-        let name = host.rsplit_once(':').filter(|(_, port)| is_port(port)).map_or(host, |(name, _)| name);
-        ["localhost", "127.0.0.1", "[::1]"].contains(&name) || name.eq_ignore_ascii_case(&self.host)
-    }
+/// A page of another site cannot reach us under a name of its own (DNS rebinding). `host` is the redirect URI's.
+pub(super) fn is_meant(host: &str, headers: &HeaderMap) -> bool {
+    let asked = headers.get(header::HOST).and_then(|host| host.to_str().ok()).unwrap_or_default();
+    let is_port = |port: &str| port.bytes().all(|byte| byte.is_ascii_digit());
+    let name = asked.rsplit_once(':').filter(|(_, port)| is_port(port)).map_or(asked, |(name, _)| name);
+    ["localhost", "127.0.0.1", "[::1]"].contains(&name) || name.eq_ignore_ascii_case(host)
+}
 
+impl Site {
     /// The path of a last page: below the redirect URI's own, for a reverse proxy may pass on nothing else.
     fn below(&self, name: &str) -> String {
         format!("{}/{name}", self.path.trim_end_matches('/'))
@@ -187,13 +192,18 @@ impl Site {
             Outcome::SomebodyElse => SOMEBODY_ELSE,
             Outcome::Ignored => return Page::IGNORED.response(StatusCode::BAD_REQUEST),
         };
-        (StatusCode::SEE_OTHER, HEADERS, [(header::LOCATION, self.below(name))]).into_response()
+        see_other(&self.below(name))
     }
 
     fn last_page(&self, page: Page) -> Response {
         self.shown.notify_one();
         page.response(StatusCode::OK)
     }
+}
+
+/// Sends the browser on, and has nothing of where it was kept.
+pub(super) fn see_other(place: &str) -> Response {
+    (StatusCode::SEE_OTHER, HEADERS, [(header::LOCATION, place.to_owned())]).into_response()
 }
 
 /// The last parts of the pages' paths.
@@ -229,7 +239,8 @@ impl Page {
          of it at the provider; then open the new address that the terminal shows.",
     );
 
-    const fn own(html: &'static str) -> Self {
+    /// A page of ours.
+    pub(super) const fn own(html: &'static str) -> Self {
         Self { html: Cow::Borrowed(html.as_bytes()), policy: "default-src 'none'; frame-ancestors 'none'" }
     }
 
@@ -239,7 +250,13 @@ impl Page {
         Self { html: Cow::Owned(html), policy }
     }
 
-    fn response(self, status: StatusCode) -> Response {
+    /// A page of ours that was made for one visit.
+    pub(super) fn made(html: String) -> Self {
+        Self { html: Cow::Owned(html.into_bytes()), ..Self::own("") }
+    }
+
+    /// Shows it.
+    pub(super) fn response(self, status: StatusCode) -> Response {
         (status, HEADERS, [(header::CONTENT_SECURITY_POLICY, self.policy)], Html(self.html)).into_response()
     }
 }
@@ -257,7 +274,8 @@ mod tests {
             shown: Arc::default(),
             last: Page::AUTHORIZED,
         };
-        let is_meant = |host: &str| site.is_meant(&HeaderMap::from_iter([(header::HOST, host.parse().unwrap())]));
+        let is_meant =
+            |host: &str| is_meant(&site.host, &HeaderMap::from_iter([(header::HOST, host.parse().unwrap())]));
         for name in ["localhost", "127.0.0.1:8090", "[::1]", "[::1]:8090", "mail.example.test", "Mail.example.test:443"]
         {
             assert!(is_meant(name), "{name}");

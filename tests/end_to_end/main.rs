@@ -5,10 +5,12 @@
 #[path = "../support/mod.rs"]
 mod support;
 
+mod accounts;
 mod alive;
 mod command_line;
 mod deadline;
 mod defects;
+mod first_login;
 mod forgetting;
 mod goodbye;
 mod identity;
