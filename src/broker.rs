@@ -1,21 +1,21 @@
 //! The one owner of accounts and tokens: checks passwords, and hands out tokens that are fresh.
 
 mod account;
+pub mod guesses;
 mod measure;
 mod patience;
 mod reach;
 mod reconfigure;
 mod refresh;
+mod unlock;
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 use std::time::Duration;
 
-use hmac::{Hmac, KeyInit as _, Mac as _};
-use sha2::Sha256;
-use tokio::sync::Semaphore;
+use tokio::sync::{Semaphore, watch};
 use tokio::time::{Instant, timeout};
-use tracing::{error, info, warn};
+use tracing::{info, warn};
 
 use crate::clock::{Clock, Moment};
 use crate::config::Config;
@@ -24,11 +24,13 @@ use crate::metrics::Metrics;
 use crate::protocol::Protocol;
 use crate::secret::Secret;
 use crate::vault::password::Password;
-use crate::vault::{self, Authorization, Unlocked, Vault, VaultError};
-use crate::wire::{Capabilities, Credentials, Reason, Refusal};
+use crate::vault::{self, Authorization, Vault, VaultError};
+use crate::wire::{Capabilities, Reason, Refusal};
 use account::Tokens;
 pub use account::{Account, Held};
+use guesses::{Fingerprint, Guesses};
 pub use reach::Reach;
+pub use unlock::Opened;
 
 /// How long a refresh is waited for while the token at hand still works: a new one is better, for it does not end soon, but
 /// not at the price of a login.
@@ -39,9 +41,6 @@ const HEAL_SOON: Duration = Duration::from_millis(500);
 
 /// The longest pause between two tries, and so the longest that a disk with space again is not used.
 const HEAL_LATE: Duration = Duration::from_secs(4);
-
-/// Passwords that are remembered as checked; more than any user has. When there are more, all are checked anew.
-const REMEMBERED: usize = 4096;
 
 /// Argon2 computations at a time, each 19 MiB and a core for 20 ms: one core stays free for the sessions.
 const DERIVATIONS: usize = 1;
@@ -57,6 +56,9 @@ pub struct Broker {
     /// Key of the fingerprints of checked passwords; lives as long as this process.
     fingerprint_key: Secret,
     open: Mutex<Open>,
+    guesses: Guesses,
+    /// Something has changed about app passwords.
+    withdrawn: watch::Sender<()>,
     derivations: Semaphore,
     refreshing: Semaphore,
     reaches: Mutex<HashMap<String, Arc<Reach>>>,
@@ -68,7 +70,7 @@ pub struct Broker {
 struct Open {
     accounts: HashMap<String, Arc<Account>>,
     /// By fingerprint of address and password.
-    checked: HashMap<[u8; 32], Arc<Account>>,
+    checked: HashMap<Fingerprint, Opened>,
     /// Grows when a password stops being valid, so that a check that was under way is not remembered.
     withdrawals: u64,
 }
@@ -82,6 +84,8 @@ impl Broker {
             clock,
             fingerprint_key: Secret::new(vault::random::<32>().to_vec()),
             open: Mutex::default(),
+            guesses: Guesses::default(),
+            withdrawn: watch::Sender::default(),
             derivations: Semaphore::new(DERIVATIONS),
             refreshing: Semaphore::new(REFRESHES as usize),
             reaches: Mutex::default(),
@@ -107,30 +111,6 @@ impl Broker {
     /// The time now.
     pub fn now(&self) -> Moment {
         self.clock.now()
-    }
-
-    /// Checks a password, always before anything else happens for the client. One that was right before costs an HMAC.
-    pub async fn unlock(&self, credentials: &Credentials) -> Result<Arc<Account>, Refusal> {
-        let address = credentials.user.to_lowercase();
-        let fingerprint = self.fingerprint(&address, credentials.password.expose());
-        let withdrawals = {
-            let open = lock(&self.open);
-            if let Some(account) = open.checked.get(&fingerprint) {
-                return Ok(Arc::clone(account));
-            }
-            open.withdrawals
-        };
-        let password = Password::read(credentials.password.expose());
-        let unlocked = self.open_vault(address.clone(), password).await.map_err(|error| refusal(&address, &error))?;
-        let account = self.admit(&address, unlocked)?;
-        let mut open = lock(&self.open);
-        if open.withdrawals == withdrawals {
-            if open.checked.len() >= REMEMBERED {
-                open.checked.clear();
-            }
-            open.checked.insert(fingerprint, Arc::clone(&account));
-        }
-        Ok(account)
     }
 
     /// A token good to log in with. `refused` is the generation that the provider has just refused: it is not handed out
@@ -187,14 +167,6 @@ impl Broker {
         Ok(account)
     }
 
-    /// Forgets which passwords of an account were right: one of them has been taken away. Its tokens stay: a refresh that
-    /// is under way has to be the only one.
-    pub fn withdraw(&self, address: &str) {
-        let mut open = lock(&self.open);
-        open.withdrawals += 1;
-        open.checked.retain(|_, account| account.address != address);
-    }
-
     /// Brings the vault back to stable storage whenever it has lost it, as soon as the disk lets it. Never ends.
     pub async fn keep_stable(&self) {
         loop {
@@ -249,39 +221,6 @@ impl Broker {
         Ok(reach)
     }
 
-    fn fingerprint(&self, address: &str, password: &[u8]) -> [u8; 32] {
-        // A key of any length is fine for HMAC.
-        let Ok(mut mac) = Hmac::<Sha256>::new_from_slice(self.fingerprint_key.expose()) else { return [0; 32] };
-        // No address holds a NUL.
-        mac.update(address.as_bytes());
-        mac.update(&[0]);
-        mac.update(password);
-        mac.finalize().into_bytes().into()
-    }
-
-    async fn open_vault(&self, address: String, password: Password) -> Result<Unlocked, VaultError> {
-        let _permit = if password.is_generated() { None } else { self.derivations.acquire().await.ok() };
-        let vault = Arc::clone(&self.vault);
-        blocking(move || vault.unlock(&address, &password)).await
-    }
-
-    /// The account that was opened: the one that is open already, unless the vault holds newer tokens.
-    fn admit(&self, address: &str, unlocked: Unlocked) -> Result<Arc<Account>, Refusal> {
-        let held =
-            Held { tokens: unlocked.tokens, generation: unlocked.generation, client_secret: unlocked.client_secret };
-        let tokens = Tokens::new(held);
-        // Before the lock is held, for the first use of a provider takes a while.
-        self.account(address, Arc::clone(&tokens))?;
-        let mut open = lock(&self.open);
-        if let Some(account) = open.accounts.get(address) {
-            return Ok(Arc::clone(account));
-        }
-        // Again, for the configuration may be another one by now.
-        let account = Arc::new(self.account(address, tokens)?);
-        open.accounts.insert(address.to_owned(), Arc::clone(&account));
-        Ok(account)
-    }
-
     fn account(&self, address: &str, tokens: Arc<Tokens>) -> Result<Account, Refusal> {
         let record = self.vault.account(address).ok_or_else(Refusal::credentials)?;
         let reach = self.reach(&record.provider)?;
@@ -297,17 +236,6 @@ impl Broker {
             tokens,
             heard: Mutex::default(),
         })
-    }
-}
-
-/// What the vault's answer is to a client.
-fn refusal(address: &str, error: &VaultError) -> Refusal {
-    match error {
-        VaultError::WrongCredentials => Refusal::credentials(),
-        error => {
-            error!(account = address, %error, "the vault cannot be used");
-            Refusal::new(Reason::Unavailable, "postkey's vault cannot be used; see its log.")
-        }
     }
 }
 

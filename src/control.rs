@@ -16,6 +16,7 @@ use tokio::time::timeout;
 use tracing::warn;
 use zeroize::Zeroizing;
 
+use crate::broker::guesses::Source;
 use crate::broker::{Account, Broker};
 use crate::exit::{Exit, Failed};
 use crate::login::log_in;
@@ -75,10 +76,12 @@ impl Control {
         match request {
             Request::Status => Ok(Reply::Status(self.status())),
             Request::Authorize(authorized) => self.authorize(*authorized).await,
-            Request::AddSlot { address, password, name, new } => {
+            Request::AddSlot { address, password, name, new, limits } => {
                 let (password, new) = (Password::read(password.0.expose()), Password::read(new.0.expose()));
                 let (vault, now) = (Arc::clone(self.broker.vault()), self.broker.now());
-                off_thread(move || vault.add_slot(&address, &password, &name, &new, now)).await?;
+                let of = address.clone();
+                off_thread(move || vault.add_slot(&of, &password, &name, &new, limits, now)).await?;
+                self.broker.withdraw(&address);
                 Ok(Reply::Done)
             }
             Request::RemoveSlot { address, name } => {
@@ -133,7 +136,7 @@ impl Control {
             slots: account
                 .slots
                 .iter()
-                .map(|slot| SlotStatus { name: slot.name.clone(), created: slot.created })
+                .map(|slot| SlotStatus { name: slot.name.clone(), created: slot.created, limits: slot.limits.clone() })
                 .collect(),
         });
         Status { listeners, accounts: accounts.collect(), damaged: vault.damaged(), degraded: vault.trouble() }
@@ -148,8 +151,9 @@ impl Control {
 
     async fn test(&self, address: &str, password: Secret) -> Result<Reply, Failed> {
         let credentials = Credentials { user: address.to_owned(), password };
-        let account = self.broker.unlock(&credentials).await?;
-        Ok(Reply::Tested(self.probe(&account).await))
+        let caller = Source::User(rustix::process::geteuid().as_raw());
+        let opened = self.broker.unlock(&credentials, caller).await?;
+        Ok(Reply::Tested(self.probe(&opened.account).await))
     }
 
     /// Logs in to each of the provider's servers, and leaves again.

@@ -9,10 +9,13 @@ use tokio::time::{Instant, timeout};
 use tokio_rustls::rustls::ServerConfig;
 use tracing::info;
 
-use crate::broker::{Account, Broker};
+use crate::broker::guesses::Source;
+use crate::broker::{Broker, Opened};
+use crate::config::users::Users;
 use crate::downstream::{self, Downstream, Event, Offer, Tls};
 use crate::login::log_in;
 use crate::net::connection::Connection;
+use crate::net::peer::Peer;
 use crate::net::transport::Transport;
 use crate::protocol::{Protocol, Security};
 use crate::relay::{Ending, Relayed, Side, relay};
@@ -51,6 +54,8 @@ pub struct Door {
     pub provider: Option<String>,
     /// See `provider`.
     pub account: Option<String>,
+    /// The users of this machine who may connect.
+    pub users: Users,
     /// Our name in greetings.
     pub host: String,
     /// Owns the accounts.
@@ -76,8 +81,9 @@ pub async fn serve(socket: TcpStream, door: &Door) -> (End, io::Result<()>) {
         Ok(None) => return (End::default(), Ok(())),
         Err(error) => return (End::default(), Err(error)),
     };
-    let (relayed, result) = relay(logged_in.client, logged_in.server, door.ending()).await;
-    (End { account: Some(logged_in.account), relayed }, result)
+    let LoggedIn { opened, client, server } = logged_in;
+    let (relayed, result) = relay(client, server, door.ending(&opened)).await;
+    (End { account: Some(opened.account.address.clone()), relayed }, result)
 }
 
 /// Tells a client that there is no room for it now, in its protocol's temporary code, and closes.
@@ -87,13 +93,19 @@ pub async fn turn_away(socket: TcpStream, door: &Door) -> io::Result<()> {
 }
 
 struct LoggedIn {
-    account: String,
+    opened: Opened,
     client: Side,
     server: Side,
 }
 
 /// Greets, reads logins until one succeeds, and answers each. None if the client left without.
 async fn log_in_client(socket: TcpStream, door: &Door) -> io::Result<Option<LoggedIn>> {
+    let peer = Peer::of(&socket)?;
+    if !door.users.allow(peer.user) {
+        info!(uid = peer.user, "turned away: this listener is not for this user");
+        let stranger = Client::open(socket, door).await?;
+        return stranger.dismiss("This port of postkey is not for your user.").await.map(|()| None);
+    }
     let mut client = Client::greet(socket, door).await?;
     let mut stop = door.stop.clone();
     for _ in 0..TRIES {
@@ -102,7 +114,7 @@ async fn log_in_client(socket: TcpStream, door: &Door) -> io::Result<Option<Logg
         let client_name = client.dialogue.client_name().map(str::to_owned);
         let begun = Instant::now();
         let answer = tokio::select! {
-            answer = answer(&credentials, client_name.as_deref(), door) => answer,
+            answer = answer(&credentials, client_name.as_deref(), &peer, door) => answer,
             // A refresh that is under way goes on without us.
             () = stop.said() => Err(Refusal::new(Reason::Unavailable, STOPPING)),
         };
@@ -110,15 +122,17 @@ async fn log_in_client(socket: TcpStream, door: &Door) -> io::Result<Option<Logg
         let result = answer.as_ref().map_or_else(|refusal| refusal.reason.name(), |_| "ok");
         door.broker.metrics().login(door.protocol, result);
         match answer {
-            Ok((account, server, acceptance)) => {
-                info!(account = account.address, milliseconds, "logged in");
-                return client.accept(account.address.clone(), server, &acceptance).await.map(Some);
+            Ok((opened, server, acceptance)) => {
+                let (account, app_password) = (&opened.account.address, &opened.slot.name);
+                info!(account, app_password, uid = peer.user, milliseconds, "logged in");
+                return client.accept(opened, server, &acceptance).await.map(Some);
             }
             Err(refusal) => {
                 info!(
                     account = credentials.user,
                     reason = refusal.reason.name(),
                     why = refusal.text,
+                    uid = peer.user,
                     milliseconds,
                     "login refused"
                 );
@@ -130,18 +144,26 @@ async fn log_in_client(socket: TcpStream, door: &Door) -> io::Result<Option<Logg
     Ok(None)
 }
 
-/// The password first; then, and only then, the provider.
+/// Who comes and with what password first; then, and only then, the provider.
 async fn answer(
     credentials: &Credentials,
     client_name: Option<&str>,
+    peer: &Peer,
     door: &Door,
-) -> Result<(Arc<Account>, Connection, Acceptance), Refusal> {
-    let account = door.broker.unlock(credentials).await?;
-    if !door.broker.vault().account(&account.address).is_some_and(|record| door.serves(&record)) {
-        return Err(Refusal::new(Reason::Forbidden, "This account is not served on this port of postkey."));
+) -> Result<(Opened, Connection, Acceptance), Refusal> {
+    let forbidden = |why| Refusal::new(Reason::Forbidden, why);
+    if !door.admits(&credentials.user, peer) {
+        return Err(forbidden("This account is not for your user on this machine."));
     }
-    let (server, acceptance) = log_in(&door.broker, &account, door.protocol, client_name).await?;
-    Ok((account, server, acceptance))
+    let opened = door.broker.unlock(credentials, Source::of(peer)).await?;
+    if !opened.slot.limits.allow(door.protocol, peer.user) {
+        return Err(forbidden("This app password is not for this protocol, or not for your user."));
+    }
+    if !door.broker.vault().account(&opened.account.address).is_some_and(|record| door.serves(&record)) {
+        return Err(forbidden("This account is not served on this port of postkey."));
+    }
+    let (server, acceptance) = log_in(&door.broker, &opened.account, door.protocol, client_name).await?;
+    Ok((opened, server, acceptance))
 }
 
 impl Door {
@@ -157,10 +179,18 @@ impl Door {
         Capabilities(common)
     }
 
-    /// How a session ends when postkey stops.
-    fn ending(&self) -> Ending {
+    /// How a session ends when postkey stops, or when its app password does not open its account any more.
+    fn ending(&self, opened: &Opened) -> Ending {
         let limit = if self.protocol == Protocol::Smtp { SENDING } else { READING };
-        Ending { stop: self.stop.clone(), limit, farewell: downstream::farewell(self.protocol) }
+        let (broker, opened) = (Arc::clone(&self.broker), opened.clone());
+        let withdrawn = Box::pin(async move { broker.withdrawn(&opened).await });
+        Ending { stop: self.stop.clone(), limit, farewell: downstream::farewell(self.protocol), withdrawn }
+    }
+
+    /// Whether the configuration lets this user of this machine try to log in to an account.
+    fn admits(&self, account: &str, peer: &Peer) -> bool {
+        let config = self.broker.config();
+        config.accounts.get(&account.to_lowercase()).is_none_or(|account| account.users.allow(peer.user))
     }
 
     /// A listener may be for one account, or for one provider, only.
@@ -234,14 +264,14 @@ impl Client {
     }
 
     /// The provider's yes, in the client's words; what arrived behind the dialogue on both sides goes with it.
-    async fn accept(mut self, account: String, server: Connection, acceptance: &Acceptance) -> io::Result<LoggedIn> {
+    async fn accept(mut self, opened: Opened, server: Connection, acceptance: &Acceptance) -> io::Result<LoggedIn> {
         self.dialogue.accept(acceptance, &mut self.connection.out);
         self.connection.flush().await?;
         let [client, server] = [self.connection, server].map(|connection| {
             let (transport, rest) = connection.into_parts();
             Side { transport, rest }
         });
-        Ok(LoggedIn { account, client, server })
+        Ok(LoggedIn { opened, client, server })
     }
 
     async fn refuse(&mut self, refusal: &Refusal) -> io::Result<()> {

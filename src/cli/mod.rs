@@ -119,6 +119,12 @@ enum PasswordCommand {
         /// Ask for a password of your own choice; otherwise one is generated
         #[arg(long)]
         choose: bool,
+        /// Only for this protocol: imap, pop3 or smtp; can be given several times
+        #[arg(long, value_name = "PROTOCOL", value_parser = ["imap", "pop3", "smtp"])]
+        protocol: Vec<String>,
+        /// Only for this user of this machine, a number or a name; can be given several times
+        #[arg(long, value_name = "USER", value_parser = password::user)]
+        uid: Vec<u32>,
     },
     /// Show the names of an account's app passwords
     List {

@@ -12,6 +12,7 @@ use super::environment::Environment;
 use super::mistake::Mistake;
 use super::providers::{self, Providers};
 use super::reader::{Report, Section, Value};
+use super::users::Users;
 use super::{Account, Config, LogFormat, listeners, words};
 
 /// Reads a file that contains `text`; `readable` judges the files that it names.
@@ -96,6 +97,7 @@ fn account(value: &Value<'_>, providers: &Providers) -> Option<Account> {
         user: section.text("user"),
         client_id: section.text("client_id"),
         client_secret_file: section.file("client_secret_file"),
+        users: Users::read(&mut section),
     };
     providers::secret_has_client(&mut section, account.client_id.is_some());
     section.finish();

@@ -4,6 +4,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use super::file::{address, provider_name};
 use super::reader::{Section, Value};
+use super::users::Users;
 use super::{Certificate, Config, Listener};
 use crate::protocol::{Protocol, Security};
 
@@ -27,7 +28,8 @@ const fn local_port(protocol: Protocol) -> u16 {
 fn on_loopback(protocol: Protocol) -> Listener {
     let port = local_port(protocol);
     let addresses = vec![(Ipv4Addr::LOCALHOST, port).into(), (Ipv6Addr::LOCALHOST, port).into()];
-    Listener { protocol, addresses, security: Security::Clear, certificate: None, provider: None, account: None }
+    let users = Users::default();
+    Listener { protocol, addresses, security: Security::Clear, certificate: None, provider: None, account: None, users }
 }
 
 /// An address that a listener of this file uses, and where that is written.
@@ -54,8 +56,9 @@ fn listener(mut section: Section<'_>, config: &Config, taken: &mut Vec<Taken>) -
         addresses.push(address);
     }
     let (provider, account) = pin(&mut section, config);
+    let users = Users::read(&mut section);
     section.finish();
-    Some(Listener { protocol: protocol?, addresses, security: security?, certificate, provider, account })
+    Some(Listener { protocol: protocol?, addresses, security: security?, certificate, provider, account, users })
 }
 
 fn socket_address(text: &str, protocol: Option<Protocol>) -> Result<SocketAddr, String> {

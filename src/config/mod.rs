@@ -9,6 +9,7 @@ mod providers;
 mod reader;
 #[cfg(test)]
 mod tests;
+pub mod users;
 mod words;
 
 use std::collections::BTreeMap;
@@ -20,6 +21,7 @@ use crate::protocol::{Protocol, Security};
 use environment::Environment;
 use mistake::Mistake;
 use provider::Provider;
+use users::Users;
 
 /// The whole configuration, checked: every listener can be bound as written, every provider is complete.
 #[derive(Clone, Debug)]
@@ -120,6 +122,8 @@ pub struct Listener {
     pub provider: Option<String>,
     /// The one account that this listener serves, where it serves only one.
     pub account: Option<String>,
+    /// The users of this machine who may connect.
+    pub users: Users,
 }
 
 /// Where a listener's certificate is.
@@ -142,4 +146,6 @@ pub struct Account {
     pub client_id: Option<String>,
     /// Its secret.
     pub client_secret_file: Option<PathBuf>,
+    /// The users of this machine who may log in to it.
+    pub users: Users,
 }

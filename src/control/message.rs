@@ -14,7 +14,7 @@ use crate::protocol::{Protocol, Security};
 use crate::secret::{Secret, Token};
 use crate::token::{Life, TokenSet};
 use crate::vault::password::Password;
-use crate::vault::{Authorization, Restored, Trouble};
+use crate::vault::{Authorization, Limits, Restored, Trouble};
 
 /// What a command asks for.
 #[derive(Serialize, Deserialize)]
@@ -33,6 +33,9 @@ pub enum Request {
         name: String,
         /// The new app password.
         new: Carried,
+        /// What it is good for.
+        #[serde(default)]
+        limits: Limits,
     },
     /// Remove a slot.
     RemoveSlot {
@@ -163,6 +166,9 @@ pub struct SlotStatus {
     pub name: String,
     /// When it was made.
     pub created: Moment,
+    /// What its password is good for, where that is not everything.
+    #[serde(default, skip_serializing_if = "Limits::is_none")]
+    pub limits: Limits,
 }
 
 /// What a provider's server said to a login.

@@ -208,6 +208,7 @@ fn door(listener: &Listener, broker: &Arc<Broker>, stop: &Stop) -> Result<Arc<Do
         tls: tls.transpose().map_err(|error| Failed::new(Exit::Config, error))?,
         provider: listener.provider.clone(),
         account: listener.account.clone(),
+        users: listener.users.clone(),
         host: "localhost".to_owned(),
         broker: Arc::clone(broker),
         stop: stop.clone(),

@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 use tracing::warn;
 use zeroize::Zeroizing;
 
+use super::limits::Limits;
 use super::password::Password;
 use super::record::{FORMAT, Record};
 use super::seal::{self, AccountKey, Damaged, Derived, Sealed, Wrapped};
@@ -72,7 +73,18 @@ pub struct Slot {
     pub name: String,
     /// When it was made.
     pub created: Moment,
+    /// What its password is good for. Authenticated with the key: who takes a limit out of the file has a slot that does not
+    /// open.
+    #[serde(default, skip_serializing_if = "Limits::is_none")]
+    pub limits: Limits,
     wrapped: Wrapped,
+}
+
+impl Slot {
+    /// What has to be the same for the key to be unwrapped. A slot without limits is as it was before there were any.
+    fn kind(limits: &Limits) -> String {
+        if limits.is_none() { SLOT.to_owned() } else { format!("{SLOT} for {}", limits.authenticated()) }
+    }
 }
 
 /// A token set as it is kept.
@@ -92,6 +104,8 @@ pub struct Unlocked {
     pub generation: u64,
     /// The client secret that is kept with the account.
     pub client_secret: Option<Secret>,
+    /// The app password's place.
+    pub slot: Slot,
 }
 
 /// What is sealed or wrapped in a record beside the token sets, which are told apart by their generation.
@@ -141,7 +155,7 @@ impl Account {
             previous: None,
         };
         if let Some((name, password)) = first {
-            account.add_slot(&key, name, password, now)?;
+            account.add_slot(&key, name, password, Limits::default(), now)?;
         }
         account.authorize(authorization, now)?;
         // Before the first token set there is none to go back to.
@@ -202,7 +216,7 @@ impl Account {
     }
 
     /// The newest token set that opens, and the client secret.
-    pub(super) fn take_tokens(&self, key: &AccountKey) -> Result<Unlocked, VaultError> {
+    pub(super) fn take_tokens(&self, key: &AccountKey, slot: &Slot) -> Result<Unlocked, VaultError> {
         let tokens = match (self.open_tokens(key, &self.current), &self.previous) {
             (Some(tokens), _) => tokens,
             (None, Some(previous)) => {
@@ -217,7 +231,7 @@ impl Account {
             }
             None => None,
         };
-        Ok(Unlocked { tokens, generation: self.current.generation, client_secret })
+        Ok(Unlocked { tokens, generation: self.current.generation, client_secret, slot: slot.clone() })
     }
 
     fn open_tokens(&self, key: &AccountKey, stored: &Stored) -> Option<TokenSet> {
@@ -233,14 +247,16 @@ impl Account {
         key: &AccountKey,
         name: &str,
         password: &Password,
+        limits: Limits,
         now: Moment,
     ) -> Result<(), VaultError> {
         if self.slots.iter().any(|slot| slot.name == name) {
             return Err(VaultError::SlotExists(name.to_owned()));
         }
-        let wrapped = Derived::new(password, &self.salt).and_then(|derived| key.wrap(&derived, &self.context(SLOT)));
+        let context = self.context(&Slot::kind(&limits));
+        let wrapped = Derived::new(password, &self.salt).and_then(|derived| key.wrap(&derived, &context));
         let wrapped = wrapped.map_err(|Damaged| self.damaged())?;
-        self.slots.push(Slot { name: name.to_owned(), created: now, wrapped });
+        self.slots.push(Slot { name: name.to_owned(), created: now, limits, wrapped });
         Ok(())
     }
 
@@ -260,11 +276,17 @@ impl Account {
         &self.salt
     }
 
-    /// The private key, from the slot that this password opens.
-    pub(super) fn key(&self, derived: &Derived) -> Result<AccountKey, VaultError> {
+    /// Whether this slot, and not another one of its name, is still there.
+    pub fn has_slot(&self, slot: &Slot) -> bool {
+        self.slots.iter().any(|one| one.wrapped.is_same(&slot.wrapped))
+    }
+
+    /// The private key, and the slot that this password opens.
+    pub(super) fn key(&self, derived: &Derived) -> Result<(AccountKey, &Slot), VaultError> {
         let slot = self.slots.iter().find(|slot| slot.wrapped.belongs_to(derived));
-        let wrapped = &slot.ok_or(VaultError::WrongCredentials)?.wrapped;
-        wrapped.unwrap_key(derived, &self.context(SLOT)).map_err(|Damaged| self.damaged())
+        let slot = slot.ok_or(VaultError::WrongCredentials)?;
+        let key = slot.wrapped.unwrap_key(derived, &self.context(&Slot::kind(&slot.limits)));
+        Ok((key.map_err(|Damaged| self.damaged())?, slot))
     }
 
     fn seal(&self, what: &str, plain: &[u8]) -> Result<Sealed, VaultError> {
@@ -300,8 +322,8 @@ mod tests {
         }
     }
 
-    /// An account with two token sets, and its key.
-    fn account() -> (Account, AccountKey) {
+    /// An account with two token sets, its key and its slot.
+    fn account() -> (Account, AccountKey, Slot) {
         let password = Password::generate();
         let authorization = Authorization {
             address: "ann@example.test".into(),
@@ -313,34 +335,35 @@ mod tests {
         let mut account = Account::begin(&authorization, Some(("main", &password)), 0, NOW).unwrap();
         assert!(!account.is_unsettled());
         account.put_tokens(&tokens("2")).unwrap();
-        let key = account.key(&Derived::new(&password, account.salt()).unwrap()).unwrap();
-        (account, key)
+        let (key, slot) = account.key(&Derived::new(&password, account.salt()).unwrap()).unwrap();
+        let slot = slot.clone();
+        (account, key, slot)
     }
 
     #[test]
     fn the_newest_token_set_that_opens_is_taken() {
-        let (mut account, key) = account();
-        let unlocked = account.take_tokens(&key).unwrap();
+        let (mut account, key, slot) = account();
+        let unlocked = account.take_tokens(&key, &slot).unwrap();
         assert_eq!((unlocked.tokens.access.expose(), unlocked.generation), ("access-2", 2));
         assert_eq!(unlocked.tokens.refresh.unwrap().expose(), r#"refresh-2-with-"quotes\""#);
         account.current.sealed = seal::seal(&account.public_key, b"elsewhere", b"x").unwrap();
-        assert_eq!(account.take_tokens(&key).unwrap().tokens.access.expose(), "access-1");
+        assert_eq!(account.take_tokens(&key, &slot).unwrap().tokens.access.expose(), "access-1");
         account.settle();
-        assert!(matches!(account.take_tokens(&key), Err(VaultError::Damaged(_))));
+        assert!(matches!(account.take_tokens(&key, &slot), Err(VaultError::Damaged(_))));
     }
 
     #[test]
     fn a_token_set_does_not_open_in_another_place() {
-        let (mut account, key) = account();
+        let (mut account, key, slot) = account();
         if let Some(previous) = &mut account.previous {
             std::mem::swap(&mut previous.sealed, &mut account.current.sealed);
         }
-        assert!(matches!(account.take_tokens(&key), Err(VaultError::Damaged(_))));
+        assert!(matches!(account.take_tokens(&key, &slot), Err(VaultError::Damaged(_))));
     }
 
     #[test]
     fn a_record_of_another_account_or_format_is_not_read() {
-        let (account, _) = account();
+        let (account, ..) = account();
         let content = Entry::Account(Box::new(account)).to_content("ann@example.test").unwrap();
         let mut record = Record { format: FORMAT, serial: 1, content };
         assert!(Entry::read("ann@example.test", &record).is_some());

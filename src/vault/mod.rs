@@ -12,6 +12,7 @@ pub mod backup;
 mod copies;
 mod error;
 mod files;
+mod limits;
 pub mod password;
 mod record;
 mod records;
@@ -33,6 +34,7 @@ use crate::token::TokenSet;
 use account::Entry;
 pub use account::{Account, Ended, Slot, Unlocked};
 pub use error::{StoreError, VaultError};
+pub use limits::Limits;
 use password::Password;
 use record::Record;
 use records::Records;
@@ -178,8 +180,8 @@ impl Vault {
     /// time; nothing is ever written.
     pub fn unlock(&self, address: &str, password: &Password) -> Result<Unlocked, VaultError> {
         let account = self.account(address);
-        let key = self.account_key(account.as_deref(), password)?;
-        account.ok_or(VaultError::WrongCredentials)?.take_tokens(&key)
+        let (key, slot) = self.account_key(account.as_deref(), password)?;
+        account.as_ref().ok_or(VaultError::WrongCredentials)?.take_tokens(&key, slot)
     }
 
     /// Keeps the token set that a refresh of generation `before` has brought; its generation. On stable storage when this
@@ -226,17 +228,23 @@ impl Vault {
         })
     }
 
-    /// Makes a slot for `new`, opened by one of the app passwords that the account has.
+    /// Makes a slot for `new`, opened by one of the app passwords that the account has, which has to be good for everything:
+    /// a limited one could else make itself one that is not.
     pub fn add_slot(
         &self,
         address: &str,
         password: &Password,
         name: &str,
         new: &Password,
+        limits: Limits,
         now: Moment,
     ) -> Result<(), VaultError> {
-        let key = self.account_key(self.account(address).as_deref(), password)?;
-        self.change(address, |account| account.add_slot(&key, name, new, now))
+        let account = self.account(address);
+        let (key, slot) = self.account_key(account.as_deref(), password)?;
+        if !slot.limits.is_none() {
+            return Err(VaultError::LimitedSlot(slot.name.clone()));
+        }
+        self.change(address, |account| account.add_slot(&key, name, new, limits, now))
     }
 
     /// Removes a slot: its password opens nothing any more.
@@ -281,7 +289,11 @@ impl Vault {
     }
 
     /// The private key of an account, unwrapped from the slot that the password opens.
-    fn account_key(&self, account: Option<&Account>, password: &Password) -> Result<AccountKey, VaultError> {
+    fn account_key<'a>(
+        &self,
+        account: Option<&'a Account>,
+        password: &Password,
+    ) -> Result<(AccountKey, &'a Slot), VaultError> {
         let salt = account.map_or(self.decoy.as_slice(), Account::salt);
         let derived = Derived::new(password, salt).map_err(|Damaged| VaultError::WrongCredentials)?;
         account.ok_or(VaultError::WrongCredentials)?.key(&derived)

@@ -123,6 +123,11 @@ impl Wrapped {
         self.tag.as_slice().ct_eq(derived.tag()).into()
     }
 
+    /// Whether this is the same key under the same password, and no later one.
+    pub fn is_same(&self, other: &Self) -> bool {
+        self.tag == other.tag && self.nonce == other.nonce
+    }
+
     /// The key inside.
     pub fn unwrap_key(&self, derived: &Derived, context: &[u8]) -> Result<AccountKey, Damaged> {
         let nonce = <[u8; 24]>::try_from(self.nonce.as_slice()).map_err(|_| Damaged)?;

@@ -91,7 +91,7 @@ fn each_slot_opens_the_account_until_it_is_removed() {
     let dir = tempfile::tempdir().unwrap();
     let (vault, first) = vault(dir.path());
     let chosen = Password::read(b"correct horse battery staple");
-    let add = |password, name| vault.add_slot(ANN, password, name, &chosen, NOW);
+    let add = |password, name| vault.add_slot(ANN, password, name, &chosen, Limits::default(), NOW);
     let wrong = Password::generate();
     assert!(matches!(add(&wrong, "mutt"), Err(VaultError::WrongCredentials)));
     add(&first, "mutt").unwrap();

@@ -6,15 +6,18 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
-use axum::extract::{Request, State};
+use axum::extract::connect_info::Connected;
+use axum::extract::{ConnectInfo, Request, State};
 use axum::http::{HeaderMap, Method, StatusCode, header};
 use axum::response::{Html, IntoResponse, Response};
+use axum::serve::IncomingStream;
 use tokio::net::TcpListener;
 use tokio::sync::{Notify, mpsc, oneshot, watch};
 use tokio::task::JoinSet;
+use tracing::warn;
 use url::Url;
 
-use crate::net::listen;
+use crate::net::{listen, peer};
 
 /// How often another port is tried when a free one of IPv4 is taken on IPv6.
 const TRIES: u32 = 10;
@@ -90,6 +93,7 @@ impl RedirectListener {
         let mut servers = JoinSet::new();
         for socket in sockets {
             let router = Router::new().fallback(visit).with_state(Arc::clone(&site));
+            let router = router.into_make_service_with_connect_info::<Visitor>();
             let mut is_open = is_open.clone();
             let closed = async move { while is_open.changed().await.is_ok() {} };
             servers.spawn(async move {
@@ -133,9 +137,44 @@ fn bind_both(port: Option<u16>) -> io::Result<(Vec<TcpListener>, u16)> {
     Err(io::ErrorKind::AddrInUse.into())
 }
 
+/// Whether who has connected may be the person who is waited for.
+#[derive(Clone, Copy)]
+struct Visitor {
+    is_expected: bool,
+}
+
+/// Another user of this machine has no business here: what it brings may be a code for a mailbox of its own. Where the
+/// kernel cannot be asked, `state` and PKCE stand alone.
+impl Connected<IncomingStream<'_, TcpListener>> for Visitor {
+    fn connect_info(stream: IncomingStream<'_, TcpListener>) -> Self {
+        let is_expected = match peer::user(stream.io()) {
+            Ok(user) => user.is_some_and(is_expected),
+            Err(_) => true,
+        };
+        if !is_expected {
+            warn!(peer = %stream.remote_addr(), "another user of this machine has come to the redirect listener");
+        }
+        Self { is_expected }
+    }
+}
+
+/// Who runs this command; or who has become that user to run it, by sudo(8) or another login.
+fn is_expected(user: u32) -> bool {
+    let of_sudo = std::env::var("SUDO_UID").ok().and_then(|uid| uid.parse().ok());
+    let of_login = std::fs::read_to_string("/proc/self/loginuid").ok().and_then(|uid| uid.trim().parse().ok());
+    user == rustix::process::geteuid().as_raw() || of_sudo == Some(user) || of_login == Some(user)
+}
+
 /// Answers every request: the redirect itself, and the page without the code to which it leads on.
-async fn visit(State(site): State<Arc<Site>>, request: Request) -> Response {
+async fn visit(
+    State(site): State<Arc<Site>>,
+    ConnectInfo(visitor): ConnectInfo<Visitor>,
+    request: Request,
+) -> Response {
     let path = request.uri().path();
+    if !visitor.is_expected {
+        return page(StatusCode::FORBIDDEN, STRANGER);
+    }
     if request.method() != Method::GET || !is_for_us(request.headers()) {
         return StatusCode::NOT_FOUND.into_response();
     }
@@ -194,3 +233,4 @@ const AUTHORIZED: &str = "<!doctype html><title>postkey</title><h1>Done</h1><p>p
 const FAILED: &str =
     "<!doctype html><title>postkey</title><h1>Not authorized</h1><p>It did not work; the terminal says why.";
 const IGNORED: &str = "<!doctype html><title>postkey</title><h1>Not this page</h1><p>This address does not belong to the authorization that postkey waits for. Open the address that the terminal shows.";
+const STRANGER: &str = "<!doctype html><title>postkey</title><h1>Not from here</h1><p>postkey runs as another user of this machine. Paste the address of this page into its terminal.";
