@@ -74,7 +74,10 @@ pub async fn relay(client: Side, server: Side, ending: Ending) -> (Relayed, io::
         biased;
         result = poll_fn(|cx| both.poll(cx)) => result,
         () = stop.said() => both.end(limit, farewell).await,
-        () = &mut withdrawn => Err(io::Error::other("its app password has been removed")),
+        () = &mut withdrawn => {
+            both.close().await;
+            Err(io::Error::other("its app password has been removed"))
+        }
     };
     (Relayed { up: both.up.moved, down: both.down.moved }, result)
 }
@@ -131,9 +134,14 @@ impl Both {
         if self.is_quiet() {
             let _gone = timeout(GOODBYE, self.client.write_all(farewell)).await;
         }
+        self.close().await;
+        Err(io::Error::other("postkey stops"))
+    }
+
+    /// Ends both connections as they are.
+    async fn close(&mut self) {
         let (client, server) = (self.client.shutdown(), self.server.shutdown());
         let _gone = timeout(GOODBYE, async { tokio::join!(client, server) }).await;
-        Err(io::Error::other("postkey stops"))
     }
 
     /// Whether the provider has answered all that it was asked, as far as one can tell without parsing: it had the last

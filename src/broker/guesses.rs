@@ -273,7 +273,8 @@ mod tests {
     async fn who_waits_too_long_is_told() {
         let guesses = Arc::new(Guesses::default());
         flood(&guesses);
-        tokio::time::sleep(Duration::from_secs(1)).await;
+        // Between two turns.
+        tokio::time::sleep(Duration::from_millis(1500)).await;
         let waiting = tokio::spawn({
             let guesses = Arc::clone(&guesses);
             async move { guesses.turn(MALLORY, &fingerprint(u32::MAX)).await }

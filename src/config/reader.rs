@@ -177,11 +177,11 @@ impl<'a> Value<'a> {
         readable.is_ok().then_some(path)
     }
 
-    /// The members of a list; a single text or number is a list of one.
+    /// The members of a list; a single text is a list of one.
     pub fn list(&self) -> Vec<Value<'a>> {
         match self.value {
             DeValue::Array(members) => self.members(members),
-            DeValue::String(_) | DeValue::Integer(_) => vec![Self { key: self.key.clone(), ..*self }],
+            DeValue::String(_) => vec![Self { key: self.key.clone(), ..*self }],
             _ => {
                 self.wrong_type("a text in quotes, or a list of them");
                 Vec::new()

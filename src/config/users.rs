@@ -18,8 +18,9 @@ impl Users {
     }
 
     pub(super) fn read(section: &mut Section<'_>) -> Self {
-        let values = section.get("allow_uids").map(|value| value.list());
-        Self(values.map(|values| values.iter().filter_map(uid).collect()))
+        let Some(value) = section.get("allow_uids") else { return Self(None) };
+        let values = if value.integer().is_some() { vec![value] } else { value.list() };
+        Self(Some(values.iter().filter_map(uid).collect()))
     }
 }
 

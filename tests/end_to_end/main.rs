@@ -15,4 +15,5 @@ mod refusals;
 mod relay;
 mod secrets;
 mod tokens;
+mod users;
 mod vault;
