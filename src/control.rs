@@ -19,6 +19,7 @@ use zeroize::Zeroizing;
 use crate::broker::guesses::Source;
 use crate::broker::{Account, Broker};
 use crate::exit::{Exit, Failed};
+use crate::guard;
 use crate::login::log_in;
 use crate::secret::Secret;
 use crate::vault::VaultError;
@@ -170,6 +171,9 @@ impl Control {
 
 /// Makes the control socket. One that a dead daemon has left behind is replaced; the vault's lock tells that it is dead.
 pub fn bind(path: &Path) -> io::Result<UnixListener> {
+    if let Some(folder) = guard::exposed_folder(path) {
+        return Err(guard::exposed(&folder));
+    }
     match std::fs::symlink_metadata(path) {
         Ok(there) if there.file_type().is_socket() => std::fs::remove_file(path)?,
         Ok(_) => return Err(io::Error::other("something that is no socket is in its place")),

@@ -22,8 +22,10 @@ use clap::{Args, CommandFactory as _, Parser, Subcommand};
 use clap_complete::Shell;
 
 use crate::config::Config;
+use crate::confine::{self, Confined};
 use crate::exit::{Exit, Failed};
 use crate::net::systemd::Sockets;
+use crate::vault::Vault;
 
 /// Gives any mail program OAuth 2.0: listens on localhost for IMAP, POP3 and SMTP, takes a user name and an app password,
 /// and logs in to the provider with a fresh access token.
@@ -192,6 +194,7 @@ pub fn command() -> clap::Command {
 pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
     // Everything that is made from here on is for this user alone.
     rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o077));
+    confine::memory();
     let arguments = match Arguments::try_parse_from(arguments) {
         Ok(arguments) => arguments,
         Err(error) => {
@@ -205,14 +208,30 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
         Ok(sockets) => sockets,
         Err(why) => return fail(&Failed::new(Exit::Config, why)),
     };
+    let confined = match confined_daemon(&arguments) {
+        Ok(confined) => confined,
+        Err(failed) => return fail(&failed),
+    };
     let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
         Ok(runtime) => runtime,
         Err(error) => return fail(&Failed::new(Exit::Os, format!("threads cannot be started: {error}"))),
     };
-    let result = runtime.block_on(dispatch(arguments, sockets));
+    let result = runtime.block_on(dispatch(arguments, sockets, confined));
     // A thread may still wait for a line from the terminal.
     runtime.shutdown_background();
     result.map_or_else(|failed| fail(&failed), |()| ExitCode::SUCCESS)
+}
+
+/// For the daemon, its configuration, and what it has given up before there are threads.
+fn confined_daemon(arguments: &Arguments) -> Result<Option<(Config, Confined)>, Failed> {
+    if arguments.command.is_some() || arguments.authorize.is_some() {
+        return Ok(None);
+    }
+    let config = load(arguments.config.as_deref())?;
+    // The folder has to be there to be the one that is written to.
+    Vault::make_folder(&config.state_dir)?;
+    let confined = confine::daemon(&config);
+    Ok(Some((config, confined)))
 }
 
 fn fail(failed: &Failed) -> ExitCode {
@@ -220,7 +239,7 @@ fn fail(failed: &Failed) -> ExitCode {
     ExitCode::from(failed.exit as u8)
 }
 
-async fn dispatch(arguments: Arguments, sockets: Sockets) -> Result<(), Failed> {
+async fn dispatch(arguments: Arguments, sockets: Sockets, confined: Option<(Config, Confined)>) -> Result<(), Failed> {
     let Arguments { config: file, authorize, options, command } = arguments;
     let config = || load(file.as_deref());
     let command = match (authorize, command) {
@@ -228,8 +247,11 @@ async fn dispatch(arguments: Arguments, sockets: Sockets) -> Result<(), Failed> 
         (Some(_), Some(_)) => return Err(Failed::new(Exit::Usage, "--authorize is a command of its own")),
         (None, command) => command,
     };
+    if let Some((config, confined)) = confined {
+        return serve::run(config, confined, file.as_deref(), sockets).await;
+    }
     match command {
-        None => serve::run(config()?, file.as_deref(), sockets).await,
+        None => Ok(()),
         Some(Command::Authorize { address, options }) => authorize::run(&config()?, &address, options).await,
         Some(Command::Password(command)) => password::run(&config()?, command).await,
         Some(Command::Forget { address }) => forget::run(&config()?, &address).await,

@@ -17,6 +17,7 @@ use std::io;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
+use crate::guard;
 use crate::protocol::{Protocol, Security};
 use environment::Environment;
 use mistake::Mistake;
@@ -63,7 +64,7 @@ impl Config {
             Err(error) if path.is_none() && error.kind() == io::ErrorKind::NotFound => String::new(),
             Err(error) => return Err(vec![unreadable(file, &error)]),
         };
-        file::read(file, &text, &environment, |path| std::fs::File::open(path).map(drop))
+        file::read(file, &text, &environment, guard::readable)
     }
 
     /// Reads `text` as the contents of `file`, against whose folder relative paths are resolved. No file is opened.

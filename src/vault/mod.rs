@@ -90,6 +90,11 @@ pub enum Restored {
 }
 
 impl Vault {
+    /// Makes the folder for a vault, and those above it that are missing, closed to all others.
+    pub fn make_folder(dir: &Path) -> Result<(), VaultError> {
+        Ok(files::make_folder(dir)?)
+    }
+
     /// Opens the vault in this folder, or begins one.
     pub fn open(dir: &Path) -> Result<Self, VaultError> {
         let records = Records::open(dir)?;

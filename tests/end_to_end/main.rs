@@ -11,6 +11,7 @@ mod defects;
 mod goodbye;
 mod login;
 mod pipelining;
+mod process;
 mod refusals;
 mod relay;
 mod secrets;
