@@ -16,7 +16,7 @@ use tokio::time::timeout;
 use tracing::warn;
 use zeroize::Zeroizing;
 
-use crate::broker::guesses::Source;
+use crate::broker::guesses::{Attempt, Source};
 use crate::broker::{Account, Broker};
 use crate::exit::{Exit, Failed};
 use crate::guard;
@@ -152,8 +152,9 @@ impl Control {
 
     async fn test(&self, address: &str, password: Secret) -> Result<Reply, Failed> {
         let credentials = Credentials { user: address.to_owned(), password };
-        let caller = Source::User(rustix::process::geteuid().as_raw());
-        let opened = self.broker.unlock(&credentials, caller).await?;
+        let source = Source::User(rustix::process::geteuid().as_raw());
+        let attempt = Attempt { source, is_first: true, gone: Box::pin(std::future::pending()) };
+        let opened = self.broker.unlock(&credentials, attempt).await?;
         Ok(Reply::Tested(self.probe(&opened.account).await))
     }
 

@@ -9,7 +9,7 @@ use tokio::time::{Instant, timeout};
 use tokio_rustls::rustls::ServerConfig;
 use tracing::info;
 
-use crate::broker::guesses::Source;
+use crate::broker::guesses::{Attempt, Source};
 use crate::broker::{Broker, Opened};
 use crate::config::users::Users;
 use crate::downstream::{self, Downstream, Event, Offer, Tls};
@@ -108,13 +108,15 @@ async fn log_in_client(socket: TcpStream, door: &Door) -> io::Result<Option<Logg
     }
     let mut client = Client::greet(socket, door).await?;
     let mut stop = door.stop.clone();
-    for _ in 0..TRIES {
+    for tries in 0..TRIES {
         let Some((next, credentials)) = client.next_login(door).await? else { return Ok(None) };
         client = next;
         let client_name = client.dialogue.client_name().map(str::to_owned);
         let begun = Instant::now();
+        let gone = Box::pin(client.connection.gone());
+        let attempt = Attempt { source: Source::of(&peer), is_first: tries == 0, gone };
         let answer = tokio::select! {
-            answer = answer(&credentials, client_name.as_deref(), &peer, door) => answer,
+            answer = answer(&credentials, client_name.as_deref(), &peer, attempt, door) => answer,
             // A refresh that is under way goes on without us.
             () = stop.said() => Err(Refusal::new(Reason::Unavailable, STOPPING)),
         };
@@ -149,13 +151,14 @@ async fn answer(
     credentials: &Credentials,
     client_name: Option<&str>,
     peer: &Peer,
+    attempt: Attempt<'_>,
     door: &Door,
 ) -> Result<(Opened, Connection, Acceptance), Refusal> {
     let forbidden = |why| Refusal::new(Reason::Forbidden, why);
     if !door.admits(&credentials.user, peer) {
         return Err(forbidden("This account is not for your user on this machine."));
     }
-    let opened = door.broker.unlock(credentials, Source::of(peer)).await?;
+    let opened = door.broker.unlock(credentials, attempt).await?;
     if !opened.slot.limits.allow(door.protocol, peer.user) {
         return Err(forbidden("This app password is not for this protocol, or not for your user."));
     }

@@ -9,7 +9,7 @@ use tokio::time::{Instant, sleep_until};
 use tracing::error;
 
 use super::account::Tokens;
-use super::guesses::{Fingerprint, Source, Turn};
+use super::guesses::{Attempt, Fingerprint, Turn};
 use super::{Account, Broker, Held, blocking, lock};
 use crate::vault::password::Password;
 use crate::vault::{Slot, Unlocked, VaultError};
@@ -33,7 +33,7 @@ pub struct Opened {
 
 impl Broker {
     /// Checks a password, always before anything of the provider's is touched. One that was right before costs an HMAC.
-    pub async fn unlock(&self, credentials: &Credentials, source: Source) -> Result<Opened, Refusal> {
+    pub async fn unlock(&self, credentials: &Credentials, attempt: Attempt<'_>) -> Result<Opened, Refusal> {
         let begun = Instant::now();
         let address = credentials.user.to_lowercase();
         let fingerprint = self.fingerprint(&address, credentials.password.expose());
@@ -45,7 +45,7 @@ impl Broker {
             open.withdrawals
         };
         let password = Password::read(credentials.password.expose());
-        let unlocked = match self.check(&address, password, source, &fingerprint).await {
+        let unlocked = match self.check(&address, password, attempt, &fingerprint).await {
             Err(refusal) if refusal.reason == Reason::Credentials => {
                 sleep_until(begun + NO).await;
                 return Err(refusal);
@@ -89,14 +89,19 @@ impl Broker {
         &self,
         address: &str,
         password: Password,
-        source: Source,
+        attempt: Attempt<'_>,
         fingerprint: &Fingerprint,
     ) -> Result<Unlocked, Refusal> {
         if password.is_generated() {
             // Nobody guesses one, and its check costs less than to keep count.
             return self.open_vault(address.to_owned(), password).await.map_err(|error| refusal(address, &error));
         }
-        match self.guesses.turn(source, fingerprint).await {
+        let Attempt { source, is_first, gone } = attempt;
+        let turn = tokio::select! {
+            turn = self.guesses.turn(source, is_first, fingerprint) => turn,
+            () = gone => Turn::TooMany,
+        };
+        match turn {
             Turn::Yours => {}
             Turn::KnownWrong => return Err(Refusal::credentials()),
             Turn::TooMany => {

@@ -9,6 +9,7 @@ mod command_line;
 mod deadline;
 mod defects;
 mod goodbye;
+mod guessing;
 mod login;
 mod pipelining;
 mod process;
