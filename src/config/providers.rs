@@ -1,6 +1,6 @@
 //! The providers: the table that is compiled in, and `[provider.NAME]`.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
 use toml::de::DeTable;
@@ -55,26 +55,29 @@ pub fn read_table(table: &Section<'_>, bases: &Providers) -> Providers {
     let mut read = Providers::new();
     for (name, value) in table.named() {
         let Some(section) = value.section() else { continue };
-        let provider = provider(name, section, bases.get(name), &read);
+        let provider = provider(name, section, bases, &read);
         read.insert(name.to_owned(), provider);
     }
     read
 }
 
 /// Reads one provider. What has a mistake, which is noted, is replaced by anything.
-fn provider(name: &str, mut section: Section<'_>, base: Option<&Provider>, others: &Providers) -> Provider {
+fn provider(name: &str, mut section: Section<'_>, bases: &Providers, others: &Providers) -> Provider {
+    let base = bases.get(name);
     if base.is_none() {
         section.require(&["authorization_endpoint", "token_endpoint", "scope"]);
     }
+    let token_endpoint = url(&mut section, "token_endpoint", endpoint)
+        .or_else(|| Some(base?.token_endpoint.clone()))
+        .unwrap_or_else(on_loopback);
     let provider = Provider {
         name: name.to_owned(),
         domains: domains(&mut section, others).or_else(|| Some(base?.domains.clone())).unwrap_or_default(),
         authorization_endpoint: url(&mut section, "authorization_endpoint", endpoint)
             .or_else(|| Some(base?.authorization_endpoint.clone()))
             .unwrap_or_else(on_loopback),
-        token_endpoint: url(&mut section, "token_endpoint", endpoint)
-            .or_else(|| Some(base?.token_endpoint.clone()))
-            .unwrap_or_else(on_loopback),
+        servers: servers(&mut section, base, &audience(&token_endpoint, bases)),
+        token_endpoint,
         issuer: section.text("issuer").or_else(|| base?.issuer.clone()),
         scope: scope(&mut section).or_else(|| Some(base?.scope.clone())).unwrap_or_default(),
         authorization_parameters: parameters(&mut section)
@@ -89,7 +92,6 @@ fn provider(name: &str, mut section: Section<'_>, base: Option<&Provider>, other
             .or_else(|| Some(base?.mechanisms.clone()))
             .unwrap_or_else(|| vec![Mechanism::OAuthBearer, Mechanism::XOAuth2]),
         ca_file: section.file("ca_file").or_else(|| base?.ca_file.clone()),
-        servers: servers(&mut section, base),
         note: section.text("note").or_else(|| base?.note.clone()),
     };
     secret_has_client(&mut section, provider.client_id.is_some());
@@ -191,11 +193,28 @@ fn parameters(section: &mut Section<'_>) -> Option<BTreeMap<String, String>> {
     Some(parameters)
 }
 
-fn servers(section: &mut Section<'_>, base: Option<&Provider>) -> BTreeMap<Protocol, Server> {
+/// The domains whose mail servers the tokens of a compiled-in authorization server are for; none for any other.
+fn audience(token_endpoint: &Url, bases: &Providers) -> Vec<String> {
+    let alike = bases.values().filter(|base| base.token_endpoint.host_str() == token_endpoint.host_str());
+    alike
+        .flat_map(|base| base.servers.values())
+        .map(|server| domain_of(&server.host).to_owned())
+        .collect::<BTreeSet<_>>()
+        .into_iter()
+        .collect()
+}
+
+/// The last two labels of a host's name; enough for the hosts of the compiled-in table.
+fn domain_of(host: &str) -> &str {
+    let dot = host.rmatch_indices('.').nth(1);
+    dot.and_then(|(dot, _)| host.get(dot + 1..)).unwrap_or(host)
+}
+
+fn servers(section: &mut Section<'_>, base: Option<&Provider>, audience: &[String]) -> BTreeMap<Protocol, Server> {
     let mut servers = base.map(|base| base.servers.clone()).unwrap_or_default();
     for protocol in Protocol::ALL {
         if let Some(own) = section.get(protocol.name()).and_then(|value| value.section()) {
-            let server = server(own, protocol, servers.get(&protocol));
+            let server = server(own, protocol, servers.get(&protocol), audience);
             servers.insert(protocol, server);
         }
     }
@@ -206,12 +225,22 @@ fn servers(section: &mut Section<'_>, base: Option<&Provider>) -> BTreeMap<Proto
     servers
 }
 
-fn server(mut section: Section<'_>, protocol: Protocol, base: Option<&Server>) -> Server {
+fn server(mut section: Section<'_>, protocol: Protocol, base: Option<&Server>, audience: &[String]) -> Server {
     if base.is_none() {
         section.require(&["host"]);
     }
     let choices = [Security::Tls, Security::StartTls].map(|security| (security.name(), security));
-    let host = section.get("host").and_then(|value| value.parse(host)).or_else(|| Some(base?.host.clone()));
+    let is_trusted = section.get("trust_host").and_then(|value| value.flag()) == Some(true);
+    let is_meant = |host: &str| audience.is_empty() || audience.iter().any(|domain| domain == domain_of(host));
+    let judged = |text: &str| match host(text) {
+        // A slip of the hand, and the provider's tokens would go to whoever has that name (RFC 9700 section 2.3).
+        Ok(host) if !is_trusted && !is_meant(&host) => Err(format!(
+            "is not in {}, for which this authorization server's tokens are; correct it, or add trust_host = true",
+            words::listing(&audience.iter().map(String::as_str).collect::<Vec<_>>(), "or")
+        )),
+        judged => judged,
+    };
+    let host = section.get("host").and_then(|value| value.parse(judged)).or_else(|| Some(base?.host.clone()));
     let security = section.get("security").and_then(|value| value.choice(&choices)).or_else(|| Some(base?.security));
     let security = security.unwrap_or(Security::Tls);
     let usual = base.filter(|base| base.security == security).map_or(usual_port(protocol, security), |base| base.port);

@@ -447,3 +447,18 @@ fn users_that_nobody_can_be_are_mistakes() {
         assert!(told.len() == 1 && told[0].contains(words), "{value}: {told:?}");
     }
 }
+
+/// A slip of the hand must not send a provider's tokens elsewhere.
+#[test]
+fn tokens_of_a_compiled_in_provider_go_to_its_own_servers_only() {
+    let told = bad("[provider.google.imap]\nhost = \"imap.gmai1.com\"\n");
+    assert!(told.len() == 1 && told[0].contains("is not in \"gmail.com\", for which"), "{told:?}");
+    let google = "token_endpoint = \"https://oauth2.googleapis.com/token\"";
+    let own = provider("").replace("token_endpoint = \"https://a.test/t\"", google);
+    assert!(own.contains(google));
+    assert!(bad(&own)[0].contains("trust_host = true"));
+    good("[provider.google.imap]\nhost = \"imap.gmai1.com\"\ntrust_host = true\n");
+    good("[provider.google.imap]\nhost = \"imap2.gmail.com\"\n");
+    good("[provider.microsoft.smtp]\nhost = \"smtp-mail.outlook.com\"\n");
+    good(&provider(""));
+}

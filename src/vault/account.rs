@@ -163,6 +163,20 @@ impl Account {
         Ok(account)
     }
 
+    /// An account that no password opens.
+    pub(super) fn decoy() -> Result<Self, VaultError> {
+        let nothing = Token::parse("nothing").ok_or(VaultError::Interrupted)?;
+        let life = Life { issued: Moment(0), expires: Moment(0) };
+        let authorization = Authorization {
+            address: String::new(),
+            provider: String::new(),
+            client_id: None,
+            client_secret: None,
+            tokens: TokenSet { access: nothing, refresh: None, life, scope: String::new() },
+        };
+        Self::begin(&authorization, Some(("", &Password::generate())), 0, Moment(0))
+    }
+
     /// The life of the current access token.
     pub fn life(&self) -> Life {
         self.current.life
@@ -271,18 +285,14 @@ impl Account {
         Ok(())
     }
 
-    /// What passwords are derived with.
-    pub(super) fn salt(&self) -> &[u8] {
-        &self.salt
-    }
-
     /// Whether this slot, and not another one of its name, is still there.
     pub fn has_slot(&self, slot: &Slot) -> bool {
         self.slots.iter().any(|one| one.wrapped.is_same(&slot.wrapped))
     }
 
     /// The private key, and the slot that this password opens.
-    pub(super) fn key(&self, derived: &Derived) -> Result<(AccountKey, &Slot), VaultError> {
+    pub(super) fn unlock(&self, password: &Password) -> Result<(AccountKey, &Slot), VaultError> {
+        let derived = &Derived::new(password, &self.salt).map_err(|Damaged| VaultError::WrongCredentials)?;
         let slot = self.slots.iter().find(|slot| slot.wrapped.belongs_to(derived));
         let slot = slot.ok_or(VaultError::WrongCredentials)?;
         let key = slot.wrapped.unwrap_key(derived, &self.context(&Slot::kind(&slot.limits)));
@@ -335,7 +345,7 @@ mod tests {
         let mut account = Account::begin(&authorization, Some(("main", &password)), 0, NOW).unwrap();
         assert!(!account.is_unsettled());
         account.put_tokens(&tokens("2")).unwrap();
-        let (key, slot) = account.key(&Derived::new(&password, account.salt()).unwrap()).unwrap();
+        let (key, slot) = account.unlock(&password).unwrap();
         let slot = slot.clone();
         (account, key, slot)
     }
@@ -372,5 +382,32 @@ mod tests {
         assert!(Entry::read("ann@example.test", &record).is_none());
         let forgotten = Entry::Forgotten { generation: 7 }.to_content("ann@example.test").unwrap();
         assert_eq!(forgotten, br#"{"forgotten":{"generation":7}}"#);
+    }
+
+    #[test]
+    fn who_takes_a_limit_out_of_the_file_has_a_slot_that_does_not_open() {
+        let (mut account, key, _) = account();
+        let password = Password::generate();
+        let limits = Limits { protocols: vec!["imap".into()], uids: vec![1000] };
+        account.add_slot(&key, "phone", &password, limits.clone(), NOW).unwrap();
+        assert_eq!(account.unlock(&password).unwrap().1.limits, limits);
+        for forged in [
+            Limits::default(),
+            Limits { uids: Vec::new(), ..limits.clone() },
+            Limits { protocols: Vec::new(), ..limits.clone() },
+            Limits { uids: vec![1000, 0], ..limits.clone() },
+            Limits { protocols: vec!["imap".into(), "smtp".into()], ..limits },
+        ] {
+            account.slots[1].limits = forged;
+            assert!(matches!(account.unlock(&password), Err(VaultError::Damaged(_))));
+        }
+    }
+
+    #[test]
+    fn a_slot_without_limits_lies_in_the_file_as_it_did_before_there_were_any() {
+        let (account, ..) = account();
+        let text = serde_json::to_string(&account.slots[0]).unwrap();
+        assert!(!text.contains("limits"), "{text}");
+        assert!(serde_json::from_str::<Slot>(&text).unwrap().limits.is_none());
     }
 }

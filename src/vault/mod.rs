@@ -40,7 +40,6 @@ use record::Record;
 use records::Records;
 pub use records::Trouble;
 pub use seal::random;
-use seal::{AccountKey, Damaged, Derived};
 
 /// How long to wait for another process that has the vault open.
 const TURN: Duration = Duration::from_secs(3);
@@ -66,8 +65,8 @@ pub struct Vault {
     /// What they say. Locked for a moment.
     view: Mutex<View>,
     troubled: Notify,
-    /// Stands in for the salt of an account that does not exist, so that its login takes as long as another's.
-    decoy: [u8; 16],
+    /// Stands in for an account that does not exist, so that its login takes as long as another's. Nobody knows its password.
+    decoy: Arc<Account>,
 }
 
 /// What the records say.
@@ -102,7 +101,7 @@ impl Vault {
             view: Mutex::new(View::of(&records)),
             records: Mutex::new(records),
             troubled: Notify::new(),
-            decoy: seal::random(),
+            decoy: Arc::new(Account::decoy()?),
         };
         vault.look_after();
         Ok(vault)
@@ -184,9 +183,9 @@ impl Vault {
     /// Opens an account with one of its app passwords. Unknown accounts and wrong passwords are one error and take the same
     /// time; nothing is ever written.
     pub fn unlock(&self, address: &str, password: &Password) -> Result<Unlocked, VaultError> {
-        let account = self.account(address);
-        let (key, slot) = self.account_key(account.as_deref(), password)?;
-        account.as_ref().ok_or(VaultError::WrongCredentials)?.take_tokens(&key, slot)
+        let account = self.account_or_decoy(address);
+        let (key, slot) = account.unlock(password)?;
+        account.take_tokens(&key, slot)
     }
 
     /// Keeps the token set that a refresh of generation `before` has brought; its generation. On stable storage when this
@@ -244,8 +243,8 @@ impl Vault {
         limits: Limits,
         now: Moment,
     ) -> Result<(), VaultError> {
-        let account = self.account(address);
-        let (key, slot) = self.account_key(account.as_deref(), password)?;
+        let account = self.account_or_decoy(address);
+        let (key, slot) = account.unlock(password)?;
         if !slot.limits.is_none() {
             return Err(VaultError::LimitedSlot(slot.name.clone()));
         }
@@ -293,15 +292,8 @@ impl Vault {
         Ok(Restored::Done)
     }
 
-    /// The private key of an account, unwrapped from the slot that the password opens.
-    fn account_key<'a>(
-        &self,
-        account: Option<&'a Account>,
-        password: &Password,
-    ) -> Result<(AccountKey, &'a Slot), VaultError> {
-        let salt = account.map_or(self.decoy.as_slice(), Account::salt);
-        let derived = Derived::new(password, salt).map_err(|Damaged| VaultError::WrongCredentials)?;
-        account.ok_or(VaultError::WrongCredentials)?.key(&derived)
+    fn account_or_decoy(&self, address: &str) -> Arc<Account> {
+        self.account(address).unwrap_or_else(|| Arc::clone(&self.decoy))
     }
 
     /// Changes an account, or leaves it as it was if `change` fails.
