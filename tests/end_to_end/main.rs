@@ -13,6 +13,7 @@ mod guessing;
 mod login;
 mod pipelining;
 mod process;
+mod redirect;
 mod refusals;
 mod relay;
 mod secrets;
