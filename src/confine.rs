@@ -9,7 +9,7 @@ use landlock::{
 };
 use rustix::process::{DumpableBehavior, Resource, Rlimit, set_dumpable_behavior, setrlimit};
 use rustix::thread::set_no_new_privs;
-use tracing::{debug, warn};
+use tracing::{debug, info, warn};
 
 use crate::config::Config;
 
@@ -24,7 +24,7 @@ pub fn memory() {
 }
 
 /// How far the daemon is confined; to be told once there is a log.
-pub struct Confined(Result<RulesetStatus, RulesetError>);
+pub struct Confined(Result<Option<RulesetStatus>, RulesetError>);
 
 /// Gives up new privileges, and to write anywhere but where the configuration says. For the thread that calls it and those
 /// that it starts; so before there are any others.
@@ -32,19 +32,22 @@ pub struct Confined(Result<RulesetStatus, RulesetError>);
 /// Reading and running stay as they are: what a reload names, and what helpers need, is not known yet.
 pub fn daemon(config: &Config) -> Confined {
     let _less = set_no_new_privs(true);
-    Confined(write_only_to(&folders(config)))
+    // What these programs write to, they know alone; and Landlock would hold for them, too.
+    if config.runs_programs() {
+        return Confined(Ok(None));
+    }
+    Confined(write_only_to(&folders(config)).map(Some))
 }
 
 impl Confined {
     /// Says so, if the kernel does not do it.
     pub fn tell(&self) {
         match &self.0 {
-            Ok(RulesetStatus::FullyEnforced | RulesetStatus::PartiallyEnforced) => {
-                debug!("confined to writing to its own folders");
+            Ok(None) => info!("may write to all folders of its user, for the configuration has it run programs"),
+            Ok(Some(RulesetStatus::NotEnforced)) => {
+                warn!("the kernel has no Landlock; postkey is not confined to writing to its own folders");
             }
-            Ok(RulesetStatus::NotEnforced) => {
-                warn!("the kernel has no Landlock; postkey is not confined to writing to its own folders")
-            }
+            Ok(Some(_)) => debug!("confined to writing to its own folders"),
             Err(error) => warn!(%error, "postkey is not confined to writing to its own folders"),
         }
     }

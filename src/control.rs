@@ -16,7 +16,7 @@ use tokio::time::timeout;
 use tracing::warn;
 use zeroize::Zeroizing;
 
-use crate::broker::guesses::{Attempt, Source};
+use crate::broker::guesses::Attempt;
 use crate::broker::{Account, Broker};
 use crate::exit::{Exit, Failed};
 use crate::guard;
@@ -25,7 +25,9 @@ use crate::secret::Secret;
 use crate::vault::VaultError;
 use crate::vault::password::Password;
 use crate::wire::Credentials;
-pub use message::{AccountStatus, Authorized, Carried, Listening, Probe, Reply, Request, SlotStatus, Status};
+pub use message::{
+    AccountStatus, Authorized, Carried, FailureStatus, Listening, Probe, Reply, Request, SlotStatus, Status,
+};
 
 /// The longest request or reply, in bytes; the longest real one is a token set of a few KiB.
 const MOST: u64 = 256 * 1024;
@@ -91,12 +93,7 @@ impl Control {
                 self.broker.withdraw(&address);
                 done.map(|()| Reply::Done)
             }
-            Request::Forget { address } => {
-                let (vault, of) = (Arc::clone(self.broker.vault()), address.clone());
-                let done = off_thread(move || vault.forget(&of)).await;
-                self.broker.forget(&address);
-                done.map(|()| Reply::Done)
-            }
+            Request::Forget { address, password } => self.forget(&address, password.map(|carried| carried.0)).await,
             Request::Export { address } => {
                 let vault = Arc::clone(self.broker.vault());
                 let record = off_thread(move || vault.export(&address)).await?;
@@ -127,20 +124,21 @@ impl Control {
     pub fn status(&self) -> Status {
         let vault = self.broker.vault();
         let listeners = self.listeners.lock().unwrap_or_else(PoisonError::into_inner).clone();
-        let accounts = vault.accounts().into_iter().map(|account| AccountStatus {
-            address: account.address.clone(),
-            provider: account.provider.clone(),
-            state: if account.ended.is_some() { "ended" } else { "ready" }.to_owned(),
-            reason: account.ended.as_ref().map(|ended| ended.why.clone()),
-            authorized: account.authorized,
-            token_expires: account.life().expires,
-            slots: account
-                .slots
-                .iter()
-                .map(|slot| SlotStatus { name: slot.name.clone(), created: slot.created, limits: slot.limits.clone() })
-                .collect(),
+        let accounts = vault.accounts().into_iter().map(|account| {
+            let condition = self.broker.condition(&account);
+            AccountStatus::new(&account, condition)
         });
-        Status { listeners, accounts: accounts.collect(), damaged: vault.damaged(), degraded: vault.trouble() }
+        let registered = vault.accounts().into_iter().filter_map(|account| {
+            let discovered = account.discovered.as_ref().filter(|discovered| discovered.is_registered)?;
+            Some((discovered.issuer.clone(), account.client_id.clone()?))
+        });
+        Status {
+            listeners,
+            accounts: accounts.collect(),
+            damaged: vault.damaged(),
+            degraded: vault.trouble(),
+            registered: registered.collect(),
+        }
     }
 
     async fn authorize(&self, authorized: Authorized) -> Result<Reply, Failed> {
@@ -150,11 +148,22 @@ impl Control {
         Ok(Reply::Tested(self.probe(&account).await))
     }
 
+    /// A wrong password stops it: whoever gives one wants the authorization withdrawn.
+    async fn forget(&self, address: &str, password: Option<Secret>) -> Result<Reply, Failed> {
+        let opened = match password {
+            Some(password) => {
+                let credentials = Credentials { user: address.to_owned(), password };
+                Some(self.broker.unlock(&credentials, Attempt::of_this_process()).await?.account)
+            }
+            None => None,
+        };
+        self.broker.forget_account(address, opened).await.map(Reply::Forgotten)
+    }
+
     async fn test(&self, address: &str, password: Secret) -> Result<Reply, Failed> {
         let credentials = Credentials { user: address.to_owned(), password };
-        let source = Source::User(rustix::process::geteuid().as_raw());
-        let attempt = Attempt { source, is_first: true, gone: Box::pin(std::future::pending()) };
-        let opened = self.broker.unlock(&credentials, attempt).await?;
+        let opened = self.broker.unlock(&credentials, Attempt::of_this_process()).await?;
+        self.broker.insist(&opened.account).await;
         Ok(Reply::Tested(self.probe(&opened.account).await))
     }
 

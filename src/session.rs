@@ -10,7 +10,7 @@ use tokio_rustls::rustls::ServerConfig;
 use tracing::info;
 
 use crate::broker::guesses::{Attempt, Source};
-use crate::broker::{Broker, Opened};
+use crate::broker::{Broker, Opened, Presence};
 use crate::config::users::Users;
 use crate::downstream::{self, Downstream, Event, Offer, Tls};
 use crate::login::log_in;
@@ -81,8 +81,9 @@ pub async fn serve(socket: TcpStream, door: &Door) -> (End, io::Result<()>) {
         Ok(None) => return (End::default(), Ok(())),
         Err(error) => return (End::default(), Err(error)),
     };
-    let LoggedIn { opened, client, server } = logged_in;
+    let LoggedIn { opened, presence, client, server } = logged_in;
     let (relayed, result) = relay(client, server, door.ending(&opened)).await;
+    drop(presence);
     (End { account: Some(opened.account.address.clone()), relayed }, result)
 }
 
@@ -94,6 +95,7 @@ pub async fn turn_away(socket: TcpStream, door: &Door) -> io::Result<()> {
 
 struct LoggedIn {
     opened: Opened,
+    presence: Presence,
     client: Side,
     server: Side,
 }
@@ -274,7 +276,7 @@ impl Client {
             let (transport, rest) = connection.into_parts();
             Side { transport, rest }
         });
-        Ok(LoggedIn { opened, client, server })
+        Ok(LoggedIn { presence: opened.account.presence(), opened, client, server })
     }
 
     async fn refuse(&mut self, refusal: &Refusal) -> io::Result<()> {

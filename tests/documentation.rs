@@ -113,7 +113,7 @@ fn is_monitoring(url: &str) -> bool {
 fn is_logged(field: &str) -> bool {
     match field.split_once('=') {
         Some(("--unit", unit)) => unit == "postkey",
-        Some(("MESSAGE_ID", id)) => source("broker.rs").contains(&format!("PERSON_NEEDED: &str = \"{id}\"")),
+        Some(("MESSAGE_ID", id)) => source("broker/refresh.rs").contains(&format!("PERSON_NEEDED: &str = \"{id}\"")),
         Some((name, _)) => source("session.rs").contains(&format!("{} =", name.to_lowercase())),
         None => false,
     }

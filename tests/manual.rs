@@ -11,12 +11,13 @@ const PROGRAM: &str = include_str!("../docs/man/postkey.1");
 const CONFIGURATION: &str = include_str!("../docs/man/postkey.toml.5");
 
 /// Sections of postkey.toml(5), and how the tables begin whose keys they explain.
-const TABLES: [(&str, &str); 5] = [
+const TABLES: [(&str, &str); 6] = [
     ("TOP LEVEL", ""),
     ("LISTENERS", "[[listener]]\n"),
     ("PROVIDERS", "[provider.x]\n"),
     ("MAIL SERVERS", "[provider.x.imap]\n"),
     ("ACCOUNTS", "[account.\"a@b\"]\n"),
+    ("SECRETS", "[provider.x.client_secret]\n"),
 ];
 
 /// The text of every list item of a page (mdoc(7)), by what it stands under and by its head. An option stands under its

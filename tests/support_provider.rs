@@ -329,8 +329,9 @@ async fn its_section_of_the_configuration_tells_where_everything_is() {
     let port = provider.port(Protocol::Pop3, Security::StartTls);
     assert_eq!(section["pop3"]["port"].as_integer(), Some(port.into()));
     assert_eq!(section["pop3"]["security"].as_str(), Some("starttls"));
-    let read = |key: &str| std::fs::read_to_string(section[key].as_str().unwrap()).unwrap();
-    assert_eq!((read("client_secret_file").as_str(), read("ca_file").as_str()), ("secret", provider.ca_pem()));
+    let read = |file: &toml::Value| std::fs::read_to_string(file.as_str().unwrap()).unwrap();
+    assert_eq!(read(&section["client_secret"]["file"]), "secret");
+    assert_eq!(read(&section["ca_file"]), provider.ca_pem());
 }
 
 // What follows is a client.

@@ -72,6 +72,14 @@ pub struct Attempt<'a> {
     pub gone: Pin<Box<dyn Future<Output = ()> + Send + 'a>>,
 }
 
+impl Attempt<'_> {
+    /// What somebody asks for who may command this process.
+    pub fn of_this_process() -> Self {
+        let source = Source::User(rustix::process::geteuid().as_raw());
+        Self { source, is_first: true, gone: Box::pin(std::future::pending()) }
+    }
+}
+
 /// Whether a password is to be checked.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Turn {

@@ -1,6 +1,6 @@
 //! `postkey check`: the configuration has been read by now, so it has no mistake.
 
-use super::terminal::say;
+use super::terminal::{complain, say};
 use crate::config::Config;
 use crate::exit::Failed;
 
@@ -11,6 +11,7 @@ pub fn run(config: &Config) -> Result<(), Failed> {
             say(format_args!("  {:<5} {address} security {}", listener.protocol.to_string(), listener.security.name()));
         }
     }
+    config.warnings.iter().for_each(complain);
     say(format_args!("  vault {}", config.state_dir.display()));
     Ok(())
 }

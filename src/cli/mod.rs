@@ -18,10 +18,12 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
 
+use clap::builder::{PossibleValuesParser, TypedValueParser};
 use clap::{Args, CommandFactory as _, Parser, Subcommand};
 use clap_complete::Shell;
 
 use crate::config::Config;
+use crate::config::flow::Flow;
 use crate::confine::{self, Confined};
 use crate::exit::{Exit, Failed};
 use crate::net::systemd::Sockets;
@@ -59,10 +61,14 @@ enum Command {
     /// App passwords: one for each mail program or device
     #[command(subcommand)]
     Password(PasswordCommand),
-    /// Remove an account with its tokens and app passwords
+    /// Remove an account with its tokens and app passwords, and withdraw its authorization at the provider where that can be done
     Forget {
         /// The account's address
         address: String,
+        /// Ask for an app password, so that the authorization can be withdrawn at the provider even if nothing has logged in
+        /// since the daemon's start
+        #[arg(long)]
+        revoke: bool,
     },
     /// Write all accounts to a file, sealed as they are: it opens nothing without an app password
     Backup {
@@ -149,6 +155,9 @@ struct AuthorizeOptions {
     /// The provider, where the address's domain does not tell
     #[arg(long, value_name = "NAME")]
     provider: Option<String>,
+    /// How to get tokens, where the configuration does not say; usually authorization-code
+    #[arg(long, value_name = "GRANT", value_parser = flow())]
+    flow: Option<Flow>,
     /// Your client registration at the provider, where the configuration has none
     #[arg(long, value_name = "ID")]
     client_id: Option<String>,
@@ -158,6 +167,9 @@ struct AuthorizeOptions {
     /// Where the browser returns to, where the provider asks for something special
     #[arg(long, value_name = "URI")]
     redirect_uri: Option<url::Url>,
+    /// Where to wait for the browser, if its redirect URI leads elsewhere: into a tunnel, or a container
+    #[arg(long, value_name = "ADDRESS:PORT")]
+    redirect_listen: Option<std::net::SocketAddr>,
     /// Who signs in for this mailbox, if it is somebody else's, a shared one or an alias
     #[arg(long, value_name = "ADDRESS")]
     signs_in: Option<String>,
@@ -179,6 +191,11 @@ const EXIT_CODES: &str = "\
 Exit codes: 0 done · 64 wrong command line · 65 unusable input · 67 no such account · 69 server unavailable or refusing ·
 70 a defect · 71 a port or socket cannot be had · 74 reading or writing failed · 75 try later · 77 wrong password, or
 authorization not given · 78 wrong configuration";
+
+/// Takes a grant by its name.
+fn flow() -> impl TypedValueParser<Value = Flow> {
+    PossibleValuesParser::new(Flow::ALL.map(Flow::name)).try_map(|name| name.parse::<Flow>())
+}
 
 /// Whether this is a command line that [`run`] would carry out: for those who write documentation.
 pub fn understands(arguments: impl IntoIterator<Item = OsString>) -> bool {
@@ -254,7 +271,7 @@ async fn dispatch(arguments: Arguments, sockets: Sockets, confined: Option<(Conf
         None => Ok(()),
         Some(Command::Authorize { address, options }) => authorize::run(&config()?, &address, options).await,
         Some(Command::Password(command)) => password::run(&config()?, command).await,
-        Some(Command::Forget { address }) => forget::run(&config()?, &address).await,
+        Some(Command::Forget { address, revoke }) => forget::run(&config()?, &address, revoke).await,
         Some(Command::Status { exit_code: true, .. }) => status::judge(&config()?).await,
         Some(Command::Status { json, .. }) => status::run(&config()?, json).await,
         Some(Command::Reload) => order::reload(&config()?).await,

@@ -24,6 +24,7 @@ pub async fn run(config: Config, confined: Confined, file: Option<&Path>, socket
     let log = Log::start(&config)?;
     confined.tell();
     log_panics();
+    log_warnings(&config);
     let mut signals =
         Signals::new().map_err(|error| Failed::new(Exit::Os, format!("signals cannot be received: {error}")))?;
     let daemon = Daemon::start_with(config, Clock::System, sockets).await?;
@@ -85,6 +86,7 @@ impl Program<'_> {
     async fn try_reload(&mut self) -> Result<(), Failed> {
         let config = super::load(self.file)?;
         let log = Log::prepare(&config)?;
+        log_warnings(&config);
         self.daemon.reload(config).await?;
         self.log.put(log);
         Ok(())
@@ -98,6 +100,13 @@ impl Program<'_> {
                 error!("the vault or a listener does not answer; the service manager is not told that all is well")
             }
         }
+    }
+}
+
+/// Says what of the configuration can be used, and should not be.
+fn log_warnings(config: &Config) {
+    for warning in &config.warnings {
+        warn!("{warning}");
     }
 }
 

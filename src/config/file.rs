@@ -1,33 +1,28 @@
 //! The shape of the file: its top level, and the accounts.
 
 use std::collections::BTreeMap;
-use std::io;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
 use toml::de::DeTable;
 use tracing_subscriber::EnvFilter;
 
+use super::client::Client;
 use super::environment::Environment;
+use super::flow::Flow;
 use super::mistake::Mistake;
 use super::providers::{self, Providers};
-use super::reader::{Report, Section, Value};
+use super::reader::{Disk, Report, Section, Value};
 use super::users::Users;
 use super::{Account, Config, LogFormat, listeners, words};
 
-/// Reads a file that contains `text`; `readable` judges the files that it names.
-pub fn read(
-    file: &Path,
-    text: &str,
-    environment: &Environment,
-    readable: fn(&Path) -> io::Result<()>,
-) -> Result<Config, Vec<Mistake>> {
+/// Reads a file that contains `text`; `disk` judges it, and the files that it names.
+pub fn read(file: &Path, text: &str, environment: &Environment, disk: Disk) -> Result<Config, Vec<Mistake>> {
     let (document, errors) = DeTable::parse_recoverable(text);
-    let report = Report::new(file, text, readable);
+    let report = Report::new(file, text, disk);
     report.syntax(&errors);
     let config = top(Section::top(&report, document.get_ref()), environment);
-    let mistakes = report.into_mistakes();
-    if mistakes.is_empty() { Ok(config) } else { Err(mistakes) }
+    report.into_result().map(|warnings| Config { warnings, ..config })
 }
 
 /// Reads everything. Where a value has a mistake, which is noted, anything may stand in the result.
@@ -39,6 +34,8 @@ fn top(mut section: Section<'_>, environment: &Environment) -> Config {
     let log_format = section.get("log_format").and_then(|value| value.choice(&log_formats));
     let log_file = section.get("log_file").and_then(|value| value.path());
     let metrics = section.get("metrics").and_then(|value| value.parse(loopback));
+    let notify_command = section.get("notify_command").and_then(|value| value.command());
+    let finish_page = section.file("finish_page");
     let providers = providers::read(&mut section);
     let accounts = section.get("account").and_then(|value| value.section());
     let mut config = Config {
@@ -48,7 +45,10 @@ fn top(mut section: Section<'_>, environment: &Environment) -> Config {
         log_format,
         log_file,
         metrics,
+        notify_command: notify_command.unwrap_or_default(),
+        finish_page,
         listeners: Vec::new(),
+        warnings: Vec::new(),
         accounts: accounts.map(|table| read_accounts(&table, &providers)).unwrap_or_default(),
         providers,
     };
@@ -95,13 +95,19 @@ fn account(value: &Value<'_>, providers: &Providers) -> Option<Account> {
     let account = Account {
         provider: section.get("provider").and_then(|value| provider_name(&value, providers)),
         user: section.text("user"),
-        client_id: section.text("client_id"),
-        client_secret_file: section.file("client_secret_file"),
+        signs_in: section.get("signs_in").and_then(|value| value.parse(address)),
+        authorization_parameters: providers::parameters(&mut section).unwrap_or_default(),
+        flow: flow(&mut section),
+        client: Client::read(&mut section, None),
         users: Users::read(&mut section),
     };
-    providers::secret_has_client(&mut section, account.client_id.is_some());
     section.finish();
     Some(account)
+}
+
+/// The grant, where one is named.
+pub fn flow(section: &mut Section<'_>) -> Option<Flow> {
+    section.get("flow")?.choice(&Flow::ALL.map(|flow| (flow.name(), flow)))
 }
 
 /// An e-mail address, in lower case.

@@ -1,12 +1,18 @@
 //! The configuration: from the file's shape to something that can be relied on.
 
+pub mod client;
+pub mod endpoints;
 pub mod environment;
 mod file;
+pub mod flow;
+mod hosts;
 mod listeners;
 pub mod mistake;
 pub mod provider;
 mod providers;
 mod reader;
+pub mod secret_source;
+mod servers;
 #[cfg(test)]
 mod tests;
 pub mod users;
@@ -17,11 +23,14 @@ use std::io;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
-use crate::guard;
 use crate::protocol::{Protocol, Security};
+use client::{Client, ClientAuthentication};
 use environment::Environment;
+use flow::Flow;
 use mistake::Mistake;
 use provider::Provider;
+use reader::Disk;
+use secret_source::SecretSource;
 use users::Users;
 
 /// The whole configuration, checked: every listener can be bound as written, every provider is complete.
@@ -39,12 +48,18 @@ pub struct Config {
     pub log_file: Option<PathBuf>,
     /// Where metrics and health are served over HTTP, if anywhere: an address on loopback.
     pub metrics: Option<SocketAddr>,
+    /// The program, and its arguments, that tells a person; empty where there is none.
+    pub notify_command: Vec<String>,
+    /// The page that the browser shows at the end of an authorization, HTML, if not postkey's own.
+    pub finish_page: Option<PathBuf>,
     /// The local ports, at least one.
     pub listeners: Vec<Listener>,
     /// All known providers by name: those that are compiled in, and the file's changes and additions.
     pub providers: BTreeMap<String, Provider>,
     /// What the file says about single accounts, by address in lower case.
     pub accounts: BTreeMap<String, Account>,
+    /// What can be used, and should not be.
+    pub warnings: Vec<Mistake>,
 }
 
 impl Config {
@@ -64,7 +79,7 @@ impl Config {
             Err(error) if path.is_none() && error.kind() == io::ErrorKind::NotFound => String::new(),
             Err(error) => return Err(vec![unreadable(file, &error)]),
         };
-        file::read(file, &text, &environment, guard::readable)
+        file::read(file, &text, &environment, Disk::REAL)
     }
 
     /// Reads `text` as the contents of `file`, against whose folder relative paths are resolved. No file is opened.
@@ -73,7 +88,16 @@ impl Config {
     ///
     /// All mistakes at once, in the order of the file.
     pub fn parse(text: &str, file: &Path, environment: &Environment) -> Result<Self, Vec<Mistake>> {
-        file::read(file, text, environment, |_| Ok(()))
+        file::read(file, text, environment, Disk::NONE)
+    }
+
+    /// Whether this names programs for postkey to run.
+    pub fn runs_programs(&self) -> bool {
+        let of_providers = self.providers.values().filter_map(|provider| provider.client.as_ref());
+        let of_accounts = self.accounts.values().filter_map(|account| account.client.as_ref());
+        let is_program =
+            |client: &Client| matches!(client.authentication, ClientAuthentication::Secret(SecretSource::Command(_)));
+        !self.notify_command.is_empty() || of_providers.chain(of_accounts).any(is_program)
     }
 
     /// The provider of an address: what the file says of the account, or else whose domain it is. Case does not matter.
@@ -85,6 +109,12 @@ impl Config {
         let (_, domain) = address.rsplit_once('@')?;
         let exact = self.providers.values().find(|provider| provider.has_domain(domain));
         exact.or_else(|| self.providers.values().find(|provider| provider.has_family_of(domain)))
+    }
+
+    /// The client registration for an account, in lower case, of a provider: its own, or its provider's.
+    pub fn client_for(&self, address: &str, provider: &Provider) -> Option<Client> {
+        let own = self.accounts.get(address).and_then(|account| account.client.clone());
+        own.or_else(|| provider.client.clone())
     }
 }
 
@@ -143,10 +173,14 @@ pub struct Account {
     pub provider: Option<String>,
     /// The mailbox to open at the provider, where it is not the address.
     pub user: Option<String>,
+    /// Who signs in for it, where it is not the address.
+    pub signs_in: Option<String>,
+    /// Parameters of its authorization request, beside its provider's or in place of them.
+    pub authorization_parameters: BTreeMap<String, String>,
+    /// How it gets its tokens, where not as all accounts of its provider.
+    pub flow: Option<Flow>,
     /// The client registration to use for this account alone.
-    pub client_id: Option<String>,
-    /// Its secret.
-    pub client_secret_file: Option<PathBuf>,
+    pub client: Option<Client>,
     /// The users of this machine who may log in to it.
     pub users: Users,
 }

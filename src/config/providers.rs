@@ -1,15 +1,20 @@
 //! The providers: the table that is compiled in, and `[provider.NAME]`.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
 use std::path::Path;
+use std::time::Duration;
 
 use toml::de::DeTable;
 use url::{Host, Url};
 
-use super::provider::{Provider, Server};
-use super::reader::{Report, Section};
-use super::words;
-use crate::protocol::{Mechanism, Protocol, Security};
+use super::client::Client;
+use super::file::flow;
+use super::flow::Flow;
+use super::provider::Provider;
+use super::reader::{Disk, Report, Section};
+use super::{endpoints, hosts, servers};
+use crate::protocol::Mechanism;
 
 /// The table that is compiled in.
 pub const TABLE: &str = include_str!("../../config/providers.toml");
@@ -46,7 +51,7 @@ pub fn read(top: &mut Section<'_>) -> Providers {
 /// The compiled-in table; a test looks at its mistakes.
 fn compiled_in() -> Providers {
     let (document, _) = DeTable::parse_recoverable(TABLE);
-    let report = Report::new(Path::new("providers.toml"), TABLE, |_| Ok(()));
+    let report = Report::new(Path::new("providers.toml"), TABLE, Disk::NONE);
     read_table(&Section::top(&report, document.get_ref()), &Providers::new())
 }
 
@@ -64,81 +69,70 @@ pub fn read_table(table: &Section<'_>, bases: &Providers) -> Providers {
 /// Reads one provider. What has a mistake, which is noted, is replaced by anything.
 fn provider(name: &str, mut section: Section<'_>, bases: &Providers, others: &Providers) -> Provider {
     let base = bases.get(name);
+    let flow = flow(&mut section).or_else(|| Some(base?.flow)).unwrap_or_default();
+    let issuer = endpoints::issuer(&mut section).or_else(|| base?.issuer.clone());
+    let endpoints = endpoints::read(&mut section, base.map(|base| &base.endpoints));
     if base.is_none() {
-        section.require(&["authorization_endpoint", "token_endpoint", "scope"]);
+        require(&section, flow, issuer.is_some());
     }
-    let token_endpoint = url(&mut section, "token_endpoint", endpoint)
-        .or_else(|| Some(base?.token_endpoint.clone()))
-        .unwrap_or_else(on_loopback);
+    let issuers = hosts::issuers(&endpoints, issuer.as_deref(), bases);
     let provider = Provider {
         name: name.to_owned(),
         domains: domains(&mut section, others).or_else(|| Some(base?.domains.clone())).unwrap_or_default(),
-        authorization_endpoint: url(&mut section, "authorization_endpoint", endpoint)
-            .or_else(|| Some(base?.authorization_endpoint.clone()))
-            .unwrap_or_else(on_loopback),
-        servers: servers(&mut section, base, &audience(&token_endpoint, bases)),
-        token_endpoint,
-        issuer: section.text("issuer").or_else(|| base?.issuer.clone()),
+        mx: mx(&mut section).or_else(|| Some(base?.mx.clone())).unwrap_or_default(),
+        flow,
+        issuer,
+        endpoints,
         scope: scope(&mut section).or_else(|| Some(base?.scope.clone())).unwrap_or_default(),
         authorization_parameters: parameters(&mut section)
             .or_else(|| Some(base?.authorization_parameters.clone()))
             .unwrap_or_default(),
-        client_id: section.text("client_id").or_else(|| base?.client_id.clone()),
-        client_secret_file: section.file("client_secret_file").or_else(|| base?.client_secret_file.clone()),
-        redirect_uri: url(&mut section, "redirect_uri", redirect_uri)
+        client: Client::read(&mut section, base.and_then(|base| base.client.as_ref())),
+        redirect_uri: endpoints::redirect_uri(&mut section)
             .or_else(|| Some(base?.redirect_uri.clone()))
             .unwrap_or_else(on_loopback),
+        redirect_listen: section
+            .get("redirect_listen")
+            .and_then(|value| value.parse(socket))
+            .or_else(|| base?.redirect_listen),
         mechanisms: mechanisms(&mut section)
             .or_else(|| Some(base?.mechanisms.clone()))
             .unwrap_or_else(|| vec![Mechanism::OAuthBearer, Mechanism::XOAuth2]),
         ca_file: section.file("ca_file").or_else(|| base?.ca_file.clone()),
+        refresh_token_life: days(&mut section, "refresh_token_life").or_else(|| base?.refresh_token_life),
+        session_ends_with_token: flag(&mut section, "session_ends_with_token")
+            .or_else(|| Some(base?.session_ends_with_token))
+            .unwrap_or_default(),
+        servers: servers::read(&mut section, base, &issuers),
         note: section.text("note").or_else(|| base?.note.clone()),
     };
-    secret_has_client(&mut section, provider.client_id.is_some());
     section.finish();
     provider
+}
+
+/// What a new provider has to have; an issuer's metadata tell its endpoints.
+fn require(section: &Section<'_>, flow: Flow, has_issuer: bool) {
+    let browser = (flow == Flow::AuthorizationCode && !has_issuer).then_some("authorization_endpoint");
+    let token = (!has_issuer).then_some("token_endpoint");
+    section.require(&browser.into_iter().chain(token).chain(["scope"]).collect::<Vec<_>>());
+}
+
+fn socket(text: &str) -> Result<SocketAddr, String> {
+    text.parse().map_err(|_| "must be an IP address and a port, such as \"127.0.0.1:8090\"".to_owned())
+}
+
+fn flag(section: &mut Section<'_>, key: &'static str) -> Option<bool> {
+    section.get(key)?.flag()
+}
+
+fn days(section: &mut Section<'_>, key: &'static str) -> Option<Duration> {
+    let day = Duration::from_secs(24 * 3600);
+    section.get(key)?.whole("a number of days from 1 to 3650", 1..=3650).map(|days| day * days)
 }
 
 /// Where the browser returns to if nothing else is said: this machine, at any free port.
 fn on_loopback() -> Url {
     Url::parse("http://127.0.0.1/").expect("this constant is a URL")
-}
-
-/// Refuses a client secret that belongs to no client.
-pub fn secret_has_client(section: &mut Section<'_>, has_client: bool) {
-    if let Some(value) = section.get("client_secret_file").filter(|_| !has_client) {
-        value.mistake("belongs to a client_id, and there is none; add client_id, or remove this");
-    }
-}
-
-fn url(section: &mut Section<'_>, key: &'static str, judge: fn(Url) -> Result<Url, String>) -> Option<Url> {
-    section.get(key)?.parse(|text| {
-        let refusal = |error| format!("is no URL ({error}); write it like \"https://auth.example.test/token\"");
-        Url::parse(text).map_err(refusal).and_then(judge)
-    })
-}
-
-/// RFC 6749 section 3: TLS, and no fragment.
-fn endpoint(url: Url) -> Result<Url, String> {
-    if url.fragment().is_some() {
-        return Err("an endpoint has no #fragment; remove it".to_owned());
-    }
-    redirect_uri(url)
-}
-
-/// Https, or http that does not leave this machine.
-fn redirect_uri(url: Url) -> Result<Url, String> {
-    let is_loopback = match url.host() {
-        Some(Host::Domain(name)) => name == "localhost",
-        Some(Host::Ipv4(ip)) => ip.is_loopback(),
-        Some(Host::Ipv6(ip)) => ip.is_loopback(),
-        None => false,
-    };
-    match url.scheme() {
-        "https" => Ok(url),
-        "http" if is_loopback => Ok(url),
-        scheme => Err(format!("must begin with https:// (http:// only on this machine), and begins with {scheme}:")),
-    }
 }
 
 fn domains(section: &mut Section<'_>, others: &Providers) -> Option<Vec<String>> {
@@ -160,8 +154,20 @@ fn domain(text: &str) -> Result<String, String> {
     domain.ok_or_else(|| "must be a domain such as \"example.test\", or \"example.*\" for all its endings".to_owned())
 }
 
+/// Names of mail exchangers.
+fn mx(section: &mut Section<'_>) -> Option<Vec<String>> {
+    let one = |text: &str| {
+        let (below, name) = text.strip_prefix("*.").map_or(("", text), |name| ("*.", name));
+        let pattern = host_name(name).map(|name| format!("{below}{name}"));
+        pattern.ok_or_else(|| {
+            "must be a host such as \"mx.example.test\", or \"*.example.test\" for all below it".to_owned()
+        })
+    };
+    Some(section.get("mx")?.list().iter().filter_map(|value| value.parse(one)).collect())
+}
+
 /// A host's name in lower case, international ones in their ASCII form.
-fn host_name(text: &str) -> Option<String> {
+pub fn host_name(text: &str) -> Option<String> {
     match Host::parse(text) {
         Ok(Host::Domain(name)) if !name.contains('*') => Some(name),
         _ => None,
@@ -182,7 +188,8 @@ fn mechanisms(section: &mut Section<'_>) -> Option<Vec<Mechanism>> {
     Some(section.get("mechanisms")?.list().iter().filter_map(|value| value.choice(&choices)).collect())
 }
 
-fn parameters(section: &mut Section<'_>) -> Option<BTreeMap<String, String>> {
+/// What an authorization request has beside the standard parameters.
+pub fn parameters(section: &mut Section<'_>) -> Option<BTreeMap<String, String>> {
     let mut parameters = BTreeMap::new();
     for (name, value) in section.get("authorization_parameters")?.section()?.named() {
         if OWN_PARAMETERS.contains(&name) {
@@ -191,80 +198,4 @@ fn parameters(section: &mut Section<'_>) -> Option<BTreeMap<String, String>> {
         parameters.extend(value.text().map(|text| (name.to_owned(), text.to_owned())));
     }
     Some(parameters)
-}
-
-/// The domains whose mail servers the tokens of a compiled-in authorization server are for; none for any other.
-fn audience(token_endpoint: &Url, bases: &Providers) -> Vec<String> {
-    let alike = bases.values().filter(|base| base.token_endpoint.host_str() == token_endpoint.host_str());
-    alike
-        .flat_map(|base| base.servers.values())
-        .map(|server| domain_of(&server.host).to_owned())
-        .collect::<BTreeSet<_>>()
-        .into_iter()
-        .collect()
-}
-
-/// The last two labels of a host's name; enough for the hosts of the compiled-in table.
-fn domain_of(host: &str) -> &str {
-    let dot = host.rmatch_indices('.').nth(1);
-    dot.and_then(|(dot, _)| host.get(dot + 1..)).unwrap_or(host)
-}
-
-fn servers(section: &mut Section<'_>, base: Option<&Provider>, audience: &[String]) -> BTreeMap<Protocol, Server> {
-    let mut servers = base.map(|base| base.servers.clone()).unwrap_or_default();
-    for protocol in Protocol::ALL {
-        if let Some(own) = section.get(protocol.name()).and_then(|value| value.section()) {
-            let server = server(own, protocol, servers.get(&protocol), audience);
-            servers.insert(protocol, server);
-        }
-    }
-    if servers.is_empty() {
-        let names = Protocol::ALL.map(Protocol::name);
-        section.absence(format!("has no mail server; add a table {}", words::listing(&names, "or")));
-    }
-    servers
-}
-
-fn server(mut section: Section<'_>, protocol: Protocol, base: Option<&Server>, audience: &[String]) -> Server {
-    if base.is_none() {
-        section.require(&["host"]);
-    }
-    let choices = [Security::Tls, Security::StartTls].map(|security| (security.name(), security));
-    let is_trusted = section.get("trust_host").and_then(|value| value.flag()) == Some(true);
-    let is_meant = |host: &str| audience.is_empty() || audience.iter().any(|domain| domain == domain_of(host));
-    let judged = |text: &str| match host(text) {
-        // A slip of the hand, and the provider's tokens would go to whoever has that name (RFC 9700 section 2.3).
-        Ok(host) if !is_trusted && !is_meant(&host) => Err(format!(
-            "is not in {}, for which this authorization server's tokens are; correct it, or add trust_host = true",
-            words::listing(&audience.iter().map(String::as_str).collect::<Vec<_>>(), "or")
-        )),
-        judged => judged,
-    };
-    let host = section.get("host").and_then(|value| value.parse(judged)).or_else(|| Some(base?.host.clone()));
-    let security = section.get("security").and_then(|value| value.choice(&choices)).or_else(|| Some(base?.security));
-    let security = security.unwrap_or(Security::Tls);
-    let usual = base.filter(|base| base.security == security).map_or(usual_port(protocol, security), |base| base.port);
-    let port = section.get("port").and_then(|value| value.port()).unwrap_or(usual);
-    section.finish();
-    Server { host: host.unwrap_or_default(), port, security }
-}
-
-fn host(text: &str) -> Result<String, String> {
-    if let Ok(ip) = text.parse::<std::net::IpAddr>() {
-        return Ok(ip.to_string());
-    }
-    let refusal = "must be the name of a host, such as \"imap.example.test\"; the port is a key of its own";
-    host_name(text).ok_or_else(|| refusal.to_owned())
-}
-
-/// RFC 8314 section 3 and, for STARTTLS, the protocols' own ports.
-const fn usual_port(protocol: Protocol, security: Security) -> u16 {
-    match (protocol, security) {
-        (Protocol::Imap, Security::Tls) => 993,
-        (Protocol::Imap, _) => 143,
-        (Protocol::Pop3, Security::Tls) => 995,
-        (Protocol::Pop3, _) => 110,
-        (Protocol::Smtp, Security::Tls) => 465,
-        (Protocol::Smtp, _) => 587,
-    }
 }

@@ -4,6 +4,8 @@
 
 use std::cell::RefCell;
 use std::io;
+use std::ops::RangeInclusive;
+use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 
 use toml::Spanned;
@@ -11,22 +13,45 @@ use toml::de::{DeTable, DeValue, Error};
 
 use super::mistake::{Mistake, Position};
 use super::words;
+use crate::guard;
 
 /// The mistakes of one file.
 pub struct Report<'a> {
     file: &'a Path,
     text: &'a str,
-    /// Says whether a file that the configuration names can be read.
-    readable: fn(&Path) -> io::Result<()>,
+    disk: Disk,
     mistakes: RefCell<Vec<Mistake>>,
+    /// What can be used, and should not be.
+    warnings: RefCell<Vec<Mistake>>,
     /// The lines with a syntax error: what was read from them is a guess.
     broken: RefCell<Vec<usize>>,
 }
 
+/// What the reader asks about files.
+#[derive(Clone, Copy)]
+pub struct Disk {
+    /// Whether one can be read.
+    pub readable: fn(&Path) -> io::Result<()>,
+    /// Whether everybody on this machine can read it.
+    pub is_public: fn(&Path) -> bool,
+}
+
+impl Disk {
+    /// The real one.
+    pub const REAL: Self = Self {
+        readable: guard::readable,
+        is_public: |path| std::fs::metadata(path).is_ok_and(|metadata| metadata.mode() & 0o004 != 0),
+    };
+
+    /// Where no file is looked at.
+    pub const NONE: Self = Self { readable: |_| Ok(()), is_public: |_| false };
+}
+
 impl<'a> Report<'a> {
     /// An empty report about `text`, which is what `file` contains.
-    pub fn new(file: &'a Path, text: &'a str, readable: fn(&Path) -> io::Result<()>) -> Self {
-        Self { file, text, readable, mistakes: RefCell::default(), broken: RefCell::default() }
+    pub fn new(file: &'a Path, text: &'a str, disk: Disk) -> Self {
+        let (mistakes, warnings, broken) = (RefCell::default(), RefCell::default(), RefCell::default());
+        Self { file, text, disk, mistakes, warnings, broken }
     }
 
     /// Notes the syntax errors.
@@ -58,11 +83,12 @@ impl<'a> Report<'a> {
         self.broken.borrow().is_empty()
     }
 
-    /// All mistakes, in the order of the file.
-    pub fn into_mistakes(self) -> Vec<Mistake> {
-        let mut mistakes = self.mistakes.into_inner();
+    /// All mistakes, in the order of the file; or else the warnings.
+    pub fn into_result(self) -> Result<Vec<Mistake>, Vec<Mistake>> {
+        let [mut mistakes, mut warnings] = [self.mistakes, self.warnings].map(RefCell::into_inner);
         mistakes.sort_by_key(|mistake| mistake.position);
-        mistakes
+        warnings.sort_by_key(|warning| warning.position);
+        if mistakes.is_empty() { Ok(warnings) } else { Err(mistakes) }
     }
 }
 
@@ -89,6 +115,18 @@ impl<'a> Value<'a> {
         if self.report.is_whole() {
             self.mistake(message);
         }
+    }
+
+    /// Notes that this can be used, and should not be.
+    pub fn warn(&self, message: impl Into<String>) {
+        let (file, position) = (self.report.file.to_owned(), Some(Position::of(self.report.text, self.at)));
+        let warning = Mistake { file, position, key: self.key.clone(), message: message.into() };
+        self.report.warnings.borrow_mut().push(warning);
+    }
+
+    /// Whether everybody on this machine can read it here.
+    pub fn is_public(&self) -> bool {
+        (self.report.disk.is_public)(self.report.file)
     }
 
     /// Takes a judgement on the value or its name: what is right, or the mistake to note.
@@ -148,15 +186,21 @@ impl<'a> Value<'a> {
 
     /// A TCP port that can be connected to.
     pub fn port(&self) -> Option<u16> {
+        self.whole("a port from 1 to 65535", 1..=65535).and_then(|port| u16::try_from(port).ok())
+    }
+
+    /// A whole number within a range, which `what` tells in words.
+    pub fn whole(&self, what: &str, range: RangeInclusive<u32>) -> Option<u32> {
         let Some(integer) = self.value.as_integer() else {
             self.wrong_type("a number");
             return None;
         };
-        let port = u16::from_str_radix(integer.as_str(), integer.radix()).ok().filter(|port| *port != 0);
-        if port.is_none() {
-            self.mistake("must be a port from 1 to 65535");
+        let number =
+            u32::from_str_radix(integer.as_str(), integer.radix()).ok().filter(|number| range.contains(number));
+        if number.is_none() {
+            self.mistake(format!("must be {what}"));
         }
-        port
+        number
     }
 
     /// A path; a relative one begins at the folder of the file that it is written in.
@@ -170,11 +214,19 @@ impl<'a> Value<'a> {
     /// The path of a file that has to be readable.
     pub fn file(&self) -> Option<PathBuf> {
         let path = self.path()?;
-        let readable = (self.report.readable)(&path);
+        let readable = (self.report.disk.readable)(&path);
         if let Err(error) = &readable {
             self.mistake(format!("{} cannot be read: {error}", path.display()));
         }
         readable.is_ok().then_some(path)
+    }
+
+    /// A program by its whole path, and its arguments, which no shell reads.
+    pub fn command(&self) -> Option<Vec<String>> {
+        let words: Vec<_> = self.list().iter().filter_map(Value::text).map(str::to_owned).collect();
+        let named = words.first()?.starts_with('/');
+        let refusal = "must begin with the whole path of a program, and no shell reads it; write [\"/usr/bin/program\", \"argument\"]";
+        self.judge(named.then_some(words).ok_or_else(|| refusal.to_owned()))
     }
 
     /// The members of a list; a single text is a list of one.
@@ -194,6 +246,11 @@ impl<'a> Value<'a> {
             self.mistake("is empty; name at least one, or remove it");
         }
         members.iter().map(|member| Self::new(self.report, self.key.clone(), member)).collect()
+    }
+
+    /// Whether it is a table.
+    pub fn is_table(&self) -> bool {
+        self.value.as_table().is_some()
     }
 
     /// A table.
@@ -256,6 +313,11 @@ impl<'a> Section<'a> {
     /// The file that a key names, where it is there.
     pub fn file(&mut self, key: &'static str) -> Option<PathBuf> {
         self.get(key)?.file()
+    }
+
+    /// How many of these keys are there.
+    pub fn count(&self, keys: &[&str]) -> usize {
+        keys.iter().filter(|key| self.table.contains_key(**key)).count()
     }
 
     /// Notes those of the keys that are not there, and have to be.

@@ -5,7 +5,8 @@ use std::path::Path;
 
 use super::environment::Environment;
 use super::mistake::Mistake;
-use super::reader::{Report, Section};
+use super::provider::Endpoints;
+use super::reader::{Disk, Report, Section};
 use super::{Config, providers};
 use crate::protocol::{Mechanism, Protocol, Security};
 
@@ -46,16 +47,16 @@ fn provider(lines: &str) -> String {
 #[test]
 fn the_compiled_in_providers_have_no_mistake() {
     let (document, errors) = toml::de::DeTable::parse_recoverable(providers::TABLE);
-    let report = Report::new(Path::new("providers.toml"), providers::TABLE, |_| Ok(()));
+    let report = Report::new(Path::new("providers.toml"), providers::TABLE, Disk::NONE);
     report.syntax(&errors);
     let read = providers::read_table(&Section::top(&report, document.get_ref()), &providers::Providers::new());
-    assert_eq!(report.into_mistakes(), []);
+    assert_eq!(report.into_result(), Ok(vec![]));
     assert!(read.len() >= 12, "only {:?}", read.keys());
     for provider in read.values() {
-        assert!(provider.client_id.is_none() && provider.client_secret_file.is_none(), "{}", provider.name);
+        assert!(provider.client.is_none(), "{}", provider.name);
         assert!(provider.note.as_ref().is_some_and(|note| note.ends_with('.')), "{}", provider.name);
-        assert_eq!(provider.authorization_endpoint.scheme(), "https");
-        assert_eq!(provider.token_endpoint.scheme(), "https");
+        assert_eq!(provider.endpoints.authorization.as_ref().unwrap().scheme(), "https");
+        assert_eq!(provider.endpoints.token.as_ref().unwrap().scheme(), "https");
         assert!([Protocol::Imap, Protocol::Smtp].iter().all(|p| provider.servers.contains_key(p)), "{}", provider.name);
     }
 }
@@ -146,8 +147,8 @@ fn every_mistake_is_told_with_its_place() {
             "2:12: account.\"a@b\".provider: there is no provider \"gogle\"; did you mean \"google\"?",
         ),
         (
-            "[account.\"a@b\"]\nclient_secret_file = \"s\"",
-            "2:22: account.\"a@b\".client_secret_file: belongs to a client_id, and there is none; add client_id, or remove this",
+            "[account.\"a@b\"]\nclient_secret = \"s\"",
+            "2:17: account.\"a@b\".client_secret: belongs to a client_id, and there is none; add client_id, or remove this",
         ),
         ("provider.google = 1", "1:19: provider.google: must be a table, and is of type integer"),
         ("[provider.google.imap]\nport = 0", "2:8: provider.google.imap.port: must be a port from 1 to 65535"),
@@ -176,6 +177,18 @@ fn every_mistake_is_told_with_its_place() {
         (
             "[provider.google]\ntoken_endpoint = \"https://a.test/#x\"",
             "2:18: provider.google.token_endpoint: an endpoint has no #fragment; remove it",
+        ),
+        (
+            "[provider.google]\nmx = [\"a.*.test\"]",
+            "2:7: provider.google.mx: must be a host such as \"mx.example.test\", or \"*.example.test\" for all below it",
+        ),
+        (
+            "[provider.google]\nrefresh_token_life = 0",
+            "2:22: provider.google.refresh_token_life: must be a number of days from 1 to 3650",
+        ),
+        (
+            "[provider.google]\nredirect_listen = \"localhost:1\"",
+            "2:19: provider.google.redirect_listen: must be an IP address and a port, such as \"127.0.0.1:8090\"",
         ),
         (
             "[provider.google]\nscope = \"mail openid\"",
@@ -304,7 +317,7 @@ proptest::proptest! {
 #[test]
 fn what_is_missing_is_told_where_the_syntax_is_right() {
     assert_eq!(
-        bad("[[listener]]\n[provider.new]\nissuer = \"x\"\n[provider.new.pop3]\nport = 1\n"),
+        bad("[[listener]]\n[provider.new]\nnote = \"x\"\n[provider.new.pop3]\nport = 1\n"),
         [
             "1:1: listener: protocol is missing; add it here",
             "1:1: listener: address is missing; add it here",
@@ -322,8 +335,8 @@ fn what_is_missing_is_told_where_the_syntax_is_right() {
 fn an_entry_changes_single_keys_of_a_compiled_in_provider() {
     let config = good("[provider.google]\nclient_id = \"mine\"\n[provider.google.smtp]\nsecurity = \"starttls\"\n");
     let google = &config.providers["google"];
-    assert_eq!(google.client_id.as_deref(), Some("mine"));
-    assert_eq!(google.token_endpoint.as_str(), "https://oauth2.googleapis.com/token");
+    assert_eq!(google.client.as_ref().unwrap().id, "mine");
+    assert_eq!(google.endpoints.token.as_ref().unwrap().as_str(), "https://oauth2.googleapis.com/token");
     assert_eq!(google.servers[&Protocol::Imap].port, 993);
     let smtp = &google.servers[&Protocol::Smtp];
     assert_eq!((smtp.host.as_str(), smtp.port, smtp.security), ("smtp.gmail.com", 587, Security::StartTls));
@@ -337,6 +350,70 @@ fn a_new_provider_needs_little() {
     assert_eq!(own.mechanisms, [Mechanism::OAuthBearer, Mechanism::XOAuth2]);
     assert_eq!(own.servers[&Protocol::Imap].port, 993);
     assert_eq!(own.servers.len(), 1);
+}
+
+/// What the configuration says about a host that is to get bearers; None if it may.
+fn refused(text: &str) -> Option<String> {
+    parse(text).err().map(|mistakes| listed(&mistakes).join("\n"))
+}
+
+#[test]
+fn a_bearer_goes_only_to_hosts_of_its_provider() {
+    let imap = |entry: &str, host: &str| format!("{entry}\n[provider.google.imap]\nhost = \"{host}\"\n");
+    for own in ["imap.gmail.com", "smtp-relay.gmail.com", "IMAP.Gmail.com"] {
+        assert_eq!(refused(&imap("", own)), None, "{own}");
+    }
+    for other in [
+        "imap.gmai1.com",
+        "gmail.com.evil.test",
+        "evilgmail.com",
+        "gmail.com",
+        "a.b.gmail.com",
+        "127.0.0.1",
+        "outlook.office365.com",
+    ] {
+        let why = refused(&imap("", other)).unwrap_or_default();
+        assert!(
+            why.contains(&format!("3:8: provider.google.imap.host: {other} is no host of \"google\"")),
+            "{other}: {why}"
+        );
+        assert_eq!(refused(&format!("{}trust_host = true\n", imap("", other))), None, "{other}");
+    }
+    let customer = "[provider.comcast.imap]\nhost = \"c-192-0-2-1.hsd1.comcast.net\"";
+    assert!(refused(customer).unwrap().contains("is no host of \"comcast\""), "a name that a customer has");
+}
+
+#[test]
+fn an_entry_of_another_name_cannot_take_a_providers_bearers_elsewhere() {
+    let google = "[provider.x]\nauthorization_endpoint = \"https://a.test/\"\nscope = [\"mail\"]\nimap.host = \"imap.evil.test\"\n";
+    for from_google in
+        ["token_endpoint = \"https://oauth2.googleapis.com/token?x\"", "issuer = \"https://accounts.google.com\""]
+    {
+        let why = refused(&format!("{google}{from_google}\n")).unwrap();
+        assert!(why.contains("imap.evil.test is no host of \"google\""), "{why}");
+    }
+    assert_eq!(refused(&format!("{google}token_endpoint = \"https://b.test/\"\n")), None, "one's own word is enough");
+    let tenant = "[provider.company]\nissuer = \"https://login.microsoftonline.com/0-0/v2.0\"\nscope = [\"x\"]\n\
+                  imap.host = \"outlook.office365.com\"\n[provider.company.smtp]\nhost = \"smtp-hve.office365.com\"\n";
+    assert_eq!(refused(tenant), None, "one tenant's entry");
+}
+
+#[test]
+fn an_issuer_is_enough_to_know_a_server() {
+    let config = good(
+        "[provider.x]\nissuer = \"https://login.own.test/mail\"\nscope = [\"mail\"]\nimap.host = \"imap.own.test\"\n",
+    );
+    assert_eq!(config.providers["x"].endpoints, Endpoints::default());
+    for (issuer, why) in [
+        ("http://login.own.test", "must begin with https:// (http:// only on this machine), and begins with http:"),
+        ("login.own.test", "is no URL (relative URL without a base); write it like \"https://auth.example.test\""),
+        ("https://login.own.test?a", "an issuer has neither ?query nor #fragment; remove it"),
+    ] {
+        assert_eq!(
+            bad(&format!("[provider.google]\nissuer = \"{issuer}\"")),
+            [format!("2:10: provider.google.issuer: {why}")]
+        );
+    }
 }
 
 #[test]
@@ -386,11 +463,12 @@ fn ports_may_repeat_where_they_are_free_ones_or_of_other_addresses() {
 #[test]
 fn relative_paths_begin_at_the_folder_of_the_file() {
     let config = good(
-        "state_dir = \"state\"\n[provider.google]\nclient_id = \"x\"\nclient_secret_file = \"/s\"\nca_file = \"ca\"",
+        "state_dir = \"state\"\n[provider.google]\nclient_id = \"x\"\nclient_secret = { file = \"s\" }\nca_file = \"ca\"",
     );
     assert_eq!(config.state_dir, Path::new("/etc/postkey/state"));
     assert_eq!(config.control_socket, Path::new("/etc/postkey/state/control"));
-    assert_eq!(config.providers["google"].client_secret_file.as_deref(), Some(Path::new("/s")));
+    let secret = format!("{:?}", config.providers["google"].client.as_ref().unwrap().authentication);
+    assert_eq!(secret, "Secret(SecretSource(/etc/postkey/s))");
     assert_eq!(config.providers["google"].ca_file.as_deref(), Some(Path::new("/etc/postkey/ca")));
 }
 
@@ -398,10 +476,10 @@ fn relative_paths_begin_at_the_folder_of_the_file() {
 fn a_file_is_loaded_with_the_files_that_it_names() {
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("postkey.toml");
-    let lines = "state_dir = \"s\"\n[provider.google]\nclient_id = \"x\"\nclient_secret_file = \"secret\"\n";
+    let lines = "state_dir = \"s\"\n[provider.google]\nclient_id = \"x\"\nclient_secret.file = \"secret\"\n";
     std::fs::write(&file, lines).unwrap();
     let mistakes = Config::load(Some(&file)).unwrap_err();
-    let expected = format!("{}:4:22: provider.google.client_secret_file: ", file.display());
+    let expected = format!("{}:4:22: provider.google.client_secret.file: ", file.display());
     assert!(mistakes.len() == 1 && mistakes[0].to_string().starts_with(&expected), "{mistakes:?}");
     std::fs::write(folder.path().join("secret"), "s").unwrap();
     assert_eq!(Config::load(Some(&file)).unwrap().state_dir, folder.path().join("s"));
@@ -448,17 +526,53 @@ fn users_that_nobody_can_be_are_mistakes() {
     }
 }
 
-/// A slip of the hand must not send a provider's tokens elsewhere.
 #[test]
-fn tokens_of_a_compiled_in_provider_go_to_its_own_servers_only() {
-    let told = bad("[provider.google.imap]\nhost = \"imap.gmai1.com\"\n");
-    assert!(told.len() == 1 && told[0].contains("is not in \"gmail.com\", for which"), "{told:?}");
-    let google = "token_endpoint = \"https://oauth2.googleapis.com/token\"";
-    let own = provider("").replace("token_endpoint = \"https://a.test/t\"", google);
-    assert!(own.contains(google));
-    assert!(bad(&own)[0].contains("trust_host = true"));
-    good("[provider.google.imap]\nhost = \"imap.gmai1.com\"\ntrust_host = true\n");
-    good("[provider.google.imap]\nhost = \"imap2.gmail.com\"\n");
-    good("[provider.microsoft.smtp]\nhost = \"smtp-mail.outlook.com\"\n");
-    good(&provider(""));
+fn a_secret_comes_from_one_place() {
+    let read = |value: &str| good(&format!("[provider.google]\nclient_id = \"x\"\nclient_secret = {value}"));
+    let place = |value: &str| format!("{:?}", read(value).providers["google"].client.as_ref().unwrap().authentication);
+    for (value, expected) in [
+        ("\"hush\"", "the configuration"),
+        ("{ file = \"/s\" }", "/s"),
+        ("{ command = [\"pass\", \"show\", \"x\"] }", "`pass show x`"),
+        ("{ credential = \"google\" }", "the credential google"),
+        ("{ environment = \"SECRET\" }", "$SECRET"),
+    ] {
+        assert_eq!(place(value), format!("Secret(SecretSource({expected}))"));
+    }
+    let mistakes = |value: &str| bad(&format!("[provider.google]\nclient_id = \"x\"\nclient_secret = {value}"));
+    for (value, expected) in [
+        ("{}", "names 0 places; a secret comes from one of \"file\", \"command\", \"credential\" or \"environment\""),
+        ("{ file = \"/s\", environment = \"S\" }", "names 2 places"),
+        ("{ credential = \"../x\" }", "is the name of a credential, and no path"),
+        ("{ command = [] }", "is empty"),
+        ("[\"a\"]", "must be a text in quotes"),
+    ] {
+        assert!(mistakes(value)[0].contains(expected), "{value}: {:?}", mistakes(value));
+    }
+}
+
+#[test]
+fn a_secret_in_a_file_for_everybody_is_warned_about() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("postkey.toml");
+    std::fs::write(&file, "state_dir = \"s\"\n[provider.google]\nclient_id = \"x\"\nclient_secret = \"hush\"\n")
+        .unwrap();
+    let warnings = |mode| {
+        std::fs::set_permissions(&file, std::os::unix::fs::PermissionsExt::from_mode(mode)).unwrap();
+        Config::load(Some(&file)).unwrap().warnings
+    };
+    assert_eq!(warnings(0o640), []);
+    let told = warnings(0o644)[0].to_string();
+    assert!(told.contains(":4:17: provider.google.client_secret: stands in a file that everybody can read"), "{told}");
+    assert!(!told.contains("hush"));
+}
+
+#[test]
+fn an_account_and_a_provider_name_their_grant() {
+    let config = good("[provider.google]\nflow = \"jwt-bearer\"\n[account.\"a@b\"]\nflow = \"device-code\"");
+    assert_eq!(config.providers["google"].flow.name(), "jwt-bearer");
+    assert_eq!(config.providers["microsoft"].flow.name(), "authorization-code");
+    assert_eq!(config.accounts["a@b"].flow.unwrap().name(), "device-code");
+    let mistake = &bad("[provider.google]\nflow = \"implicit\"")[0];
+    assert!(mistake.starts_with("2:8: provider.google.flow: must be \"authorization-code\", "), "{mistake}");
 }

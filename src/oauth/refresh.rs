@@ -16,9 +16,9 @@ pub async fn refresh(
     token: &Token,
     clock: &Clock,
 ) -> Result<TokenSet, Failure> {
-    let client = registration.client()?;
+    let requests = registration.requests()?;
     let refresh_token = RefreshToken::new(token.expose().to_owned());
-    let body = client
+    let body = requests
         .exchange_refresh_token(&refresh_token)
         .add_scopes(scope.iter().cloned().map(Scope::new))
         .request_async(http)

@@ -10,8 +10,10 @@ use super::limits::Limits;
 use super::password::Password;
 use super::record::{FORMAT, Record};
 use super::seal::{self, AccountKey, Damaged, Derived, Sealed, Wrapped};
-use super::{Authorization, VaultError, text};
+use super::{Authorization, Secrets, VaultError, text};
 use crate::clock::Moment;
+use crate::config::flow::Flow;
+use crate::config::provider::Discovered;
 use crate::secret::{Secret, Token};
 use crate::token::{Life, TokenSet};
 
@@ -35,12 +37,22 @@ pub struct Account {
     pub address: String,
     /// The provider's name in the configuration.
     pub provider: String,
+    /// How it gets its tokens.
+    #[serde(default)]
+    pub flow: Flow,
     /// The client registration that the authorization was given to, where the configuration has none.
     pub client_id: Option<String>,
+    /// What was found out about the authorization server, where the configuration does not say all: tokens have to be
+    /// refreshed while its metadata cannot be reached.
+    #[serde(default)]
+    pub discovered: Option<Discovered>,
     /// When a person last gave the authorization.
     pub authorized: Moment,
     /// Why a person has to give it anew, if so.
     pub ended: Option<Ended>,
+    /// Whether the newest token set may have been lost: damage has left only a copy of the record that may be older.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub doubtful: bool,
     /// One per app password.
     pub slots: Vec<Slot>,
     /// What the provider's servers offered before login when they were last seen, by protocol.
@@ -52,6 +64,8 @@ pub struct Account {
     #[serde(with = "text")]
     public_key: Vec<u8>,
     client_secret: Option<Sealed>,
+    #[serde(default)]
+    password: Option<Sealed>,
     current: Stored,
     /// The token set before the current one, until that one has worked once.
     previous: Option<Stored>,
@@ -102,14 +116,15 @@ pub struct Unlocked {
     pub tokens: TokenSet,
     /// The number of the current one; these numbers only grow.
     pub generation: u64,
-    /// The client secret that is kept with the account.
-    pub client_secret: Option<Secret>,
+    /// The secrets that are kept beside it.
+    pub secrets: Secrets,
     /// The app password's place.
     pub slot: Slot,
 }
 
 /// What is sealed or wrapped in a record beside the token sets, which are told apart by their generation.
 const CLIENT_SECRET: &str = "client secret";
+const PASSWORD: &str = "password";
 const SLOT: &str = "slot";
 
 impl Entry {
@@ -143,14 +158,18 @@ impl Account {
         let mut account = Self {
             address: address.clone(),
             provider: String::new(),
+            flow: Flow::default(),
             client_id: None,
+            discovered: None,
             authorized: now,
             ended: None,
+            doubtful: false,
             slots: Vec::new(),
             known: BTreeMap::new(),
             salt: seal::random::<16>().to_vec(),
             public_key,
             client_secret: None,
+            password: None,
             current: Stored { generation, life, scope: String::new(), sealed: nothing },
             previous: None,
         };
@@ -170,8 +189,10 @@ impl Account {
         let authorization = Authorization {
             address: String::new(),
             provider: String::new(),
+            flow: Flow::default(),
             client_id: None,
-            client_secret: None,
+            secrets: Secrets::default(),
+            discovered: None,
             tokens: TokenSet { access: nothing, refresh: None, life, scope: String::new() },
         };
         Self::begin(&authorization, Some(("", &Password::generate())), 0, Moment(0))
@@ -200,13 +221,18 @@ impl Account {
     /// Puts in what an authorization has brought.
     pub(super) fn authorize(&mut self, authorization: &Authorization, now: Moment) -> Result<(), VaultError> {
         self.provider.clone_from(&authorization.provider);
+        self.flow = authorization.flow;
         self.client_id.clone_from(&authorization.client_id);
+        self.discovered.clone_from(&authorization.discovered);
         self.authorized = now;
         self.ended = None;
-        self.client_secret = match &authorization.client_secret {
-            Some(secret) => Some(self.seal(CLIENT_SECRET, secret.expose())?),
-            None => None,
-        };
+        let seal =
+            |what, secret: &Option<Secret>| secret.as_ref().map(|secret| self.seal(what, secret.expose())).transpose();
+        let sealed = (
+            seal(CLIENT_SECRET, &authorization.secrets.client_secret)?,
+            seal(PASSWORD, &authorization.secrets.password)?,
+        );
+        (self.client_secret, self.password) = sealed;
         self.put_tokens(&authorization.tokens)
     }
 
@@ -226,6 +252,7 @@ impl Account {
         let sealed = self.seal(&generation.to_string(), plain.as_bytes())?;
         let stored = Stored { generation, life: tokens.life, scope: tokens.scope.clone(), sealed };
         self.previous = Some(std::mem::replace(&mut self.current, stored));
+        self.doubtful = false;
         Ok(())
     }
 
@@ -239,13 +266,16 @@ impl Account {
             }
             (None, None) => return Err(self.damaged()),
         };
-        let client_secret = match &self.client_secret {
-            Some(sealed) => {
-                Some(Secret::new(self.open(key, CLIENT_SECRET, sealed).ok_or_else(|| self.damaged())?.to_vec()))
-            }
-            None => None,
+        let secrets = Secrets {
+            client_secret: self.open_secret(key, CLIENT_SECRET, self.client_secret.as_ref())?,
+            password: self.open_secret(key, PASSWORD, self.password.as_ref())?,
         };
-        Ok(Unlocked { tokens, generation: self.current.generation, client_secret, slot: slot.clone() })
+        Ok(Unlocked { tokens, generation: self.current.generation, secrets, slot: slot.clone() })
+    }
+
+    fn open_secret(&self, key: &AccountKey, what: &str, sealed: Option<&Sealed>) -> Result<Option<Secret>, VaultError> {
+        let open = |sealed| self.open(key, what, sealed).ok_or_else(|| self.damaged());
+        Ok(sealed.map(open).transpose()?.map(|plain| Secret::new(plain.to_vec())))
     }
 
     fn open_tokens(&self, key: &AccountKey, stored: &Stored) -> Option<TokenSet> {
@@ -338,8 +368,10 @@ mod tests {
         let authorization = Authorization {
             address: "ann@example.test".into(),
             provider: "test".into(),
+            flow: Flow::Password,
             client_id: None,
-            client_secret: None,
+            secrets: Secrets { client_secret: None, password: Some(Secret::new(b"own".to_vec())) },
+            discovered: None,
             tokens: tokens("1"),
         };
         let mut account = Account::begin(&authorization, Some(("main", &password)), 0, NOW).unwrap();
@@ -356,6 +388,7 @@ mod tests {
         let unlocked = account.take_tokens(&key, &slot).unwrap();
         assert_eq!((unlocked.tokens.access.expose(), unlocked.generation), ("access-2", 2));
         assert_eq!(unlocked.tokens.refresh.unwrap().expose(), r#"refresh-2-with-"quotes\""#);
+        assert_eq!(unlocked.secrets.password.unwrap().expose(), b"own");
         account.current.sealed = seal::seal(&account.public_key, b"elsewhere", b"x").unwrap();
         assert_eq!(account.take_tokens(&key, &slot).unwrap().tokens.access.expose(), "access-1");
         account.settle();

@@ -28,6 +28,8 @@ use tokio::sync::Notify;
 use tokio::time::Instant;
 
 use crate::clock::Moment;
+use crate::config::flow::Flow;
+use crate::config::provider::Discovered;
 use crate::protocol::Protocol;
 use crate::secret::Secret;
 use crate::token::TokenSet;
@@ -50,12 +52,25 @@ pub struct Authorization {
     pub address: String,
     /// At which provider.
     pub provider: String,
+    /// By which grant.
+    pub flow: Flow,
     /// With a client registration of the account's own.
     pub client_id: Option<String>,
-    /// And its secret.
-    pub client_secret: Option<Secret>,
+    /// What is to be kept beside the tokens.
+    pub secrets: Secrets,
+    /// What was found out about the authorization server, where the configuration does not say all.
+    pub discovered: Option<Discovered>,
     /// The tokens.
     pub tokens: TokenSet,
+}
+
+/// The secrets that are kept with an account beside its tokens.
+#[derive(Clone, Default)]
+pub struct Secrets {
+    /// Of the client registration of the account's own.
+    pub client_secret: Option<Secret>,
+    /// The mailbox's own password at the provider, where the grant sends it.
+    pub password: Option<Secret>,
 }
 
 /// All accounts. What changes one blocks on the disk, and [`Vault::unlock`] may take 20 ms of CPU time; nothing else waits.
@@ -103,8 +118,22 @@ impl Vault {
             troubled: Notify::new(),
             decoy: Arc::new(Account::decoy()?),
         };
+        vault.note_doubts()?;
         vault.look_after();
         Ok(vault)
+    }
+
+    /// Notes it in the accounts of which only an older record may be left. It stands there until a new token set comes.
+    fn note_doubts(&self) -> Result<(), VaultError> {
+        let doubtful = lock(&self.records).doubtful().to_vec();
+        // Of a forgotten account, or one of another format, there is nothing to note.
+        for address in doubtful.iter().filter(|address| self.account(address).is_some()) {
+            self.change(address, |account| {
+                account.doubtful = true;
+                Ok(())
+            })?;
+        }
+        Ok(())
     }
 
     /// Opens the vault, waiting for whoever has it open to be done: a command has it for a moment only.
@@ -194,6 +223,8 @@ impl Vault {
         self.change(address, |account| {
             account.check_current(before)?;
             account.put_tokens(tokens)?;
+            // A refresh that a person has insisted on shows that the authorization stands after all.
+            account.ended = None;
             Ok(account.generation())
         })
     }

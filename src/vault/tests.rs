@@ -20,8 +20,10 @@ fn authorization(name: &str) -> Authorization {
     Authorization {
         address: ANN.into(),
         provider: "test".into(),
+        flow: Flow::AuthorizationCode,
         client_id: None,
-        client_secret: Some(Secret::new(b"client-secret".to_vec())),
+        secrets: Secrets { client_secret: Some(Secret::new(b"client-secret".to_vec())), password: None },
+        discovered: None,
         tokens: tokens(name),
     }
 }
@@ -48,7 +50,7 @@ fn what_was_put_in_comes_out_after_a_restart() {
     let unlocked = again.unlock(ANN, &password).unwrap();
     assert_eq!((access(&unlocked), unlocked.generation), ("access-2", 2));
     assert_eq!(unlocked.tokens.refresh.unwrap().expose(), "refresh-2");
-    assert_eq!(unlocked.client_secret.unwrap().expose(), b"client-secret");
+    assert_eq!(unlocked.secrets.client_secret.unwrap().expose(), b"client-secret");
 }
 
 #[test]

@@ -11,10 +11,11 @@ mod tmpfs;
 use std::path::{Path, PathBuf};
 
 use postkey::clock::Moment;
+use postkey::config::flow::Flow;
 use postkey::secret::{Secret, Token};
 use postkey::token::{Life, TokenSet};
 use postkey::vault::password::Password;
-use postkey::vault::{Authorization, Vault};
+use postkey::vault::{Authorization, Secrets, StoreError, Vault, VaultError};
 use tempfile::TempDir;
 
 pub const ANN: &str = "ann@example.test";
@@ -40,8 +41,10 @@ pub fn authorization(address: &str, generation: u64) -> Authorization {
     Authorization {
         address: address.into(),
         provider: "own".into(),
+        flow: Flow::AuthorizationCode,
         client_id: Some("a-client".into()),
-        client_secret: Some(Secret::new(b"client-secret".to_vec())),
+        secrets: Secrets { client_secret: Some(Secret::new(b"client-secret".to_vec())), password: None },
+        discovered: None,
         tokens: tokens(address, generation),
     }
 }
@@ -64,6 +67,17 @@ pub fn vault_of_three(state: &Path) -> Password {
     }
     vault.settle(ANN, NEWEST).unwrap();
     password
+}
+
+/// Opens a vault that was open just now. A process that another test begins meanwhile holds a copy of its lock for a moment,
+/// until it is another program.
+pub fn reopen(state: &Path) -> Vault {
+    loop {
+        match Vault::open(state) {
+            Err(VaultError::Store(StoreError::InUse(_))) => std::thread::yield_now(),
+            opened => return opened.unwrap_or_else(|error| panic!("{}: {error}", state.display())),
+        }
+    }
 }
 
 /// The refresh token that the password takes out, if any.

@@ -1,0 +1,20 @@
+//! The client credentials grant (RFC 6749 section 4.4): the client itself has been let into mailboxes.
+
+use oauth2::Scope;
+
+use super::{Failure, Http, Registration, failure};
+use crate::clock::Clock;
+use crate::token::TokenSet;
+
+/// Asks for a token set. It brings no refresh token: one asks again.
+pub async fn ask(
+    http: &Http,
+    registration: &Registration,
+    scope: &[String],
+    clock: &Clock,
+) -> Result<TokenSet, Failure> {
+    let requests = registration.requests()?;
+    let request = requests.exchange_client_credentials().add_scopes(scope.iter().cloned().map(Scope::new));
+    let body = request.request_async(http).await.map_err(failure)?;
+    body.into_token_set(clock.now(), None)
+}

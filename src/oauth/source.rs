@@ -1,0 +1,88 @@
+//! Reading a secret from where the configuration says it is.
+
+use std::path::Path;
+use std::process::Stdio;
+use std::time::Duration;
+
+use tokio::io::{AsyncRead, AsyncReadExt as _};
+use tokio::process::Command;
+use tokio::time::timeout;
+use zeroize::Zeroizing;
+
+use super::Failure;
+use crate::config::secret_source::SecretSource;
+use crate::secret::Secret;
+use crate::wire::printable;
+
+/// The largest secret, in bytes; a key with its certificates has some KiB.
+const MOST: u64 = 64 * 1024;
+
+/// How much of a command's complaints is shown, in bytes.
+const MOST_SAID: u64 = 1024;
+
+/// How long a command may take. A client waits for half a minute, and its login takes time, too.
+const COMMAND: Duration = Duration::from_secs(15);
+
+/// Reads `what` from its place. A line end behind it does not belong to it.
+///
+/// # Errors
+///
+/// [`Failure::Misconfigured`] where it cannot be had.
+pub async fn read(place: &SecretSource, what: &str) -> Result<Secret, Failure> {
+    let bytes = match place {
+        SecretSource::Text(secret) => return Ok(secret.clone()),
+        SecretSource::File(path) => read_file(path).await,
+        SecretSource::Command(words) => run(words, COMMAND).await,
+        SecretSource::Credential(name) => match std::env::var_os("CREDENTIALS_DIRECTORY") {
+            Some(folder) => read_file(&Path::new(&folder).join(name)).await,
+            None => Err("no credentials were given to this process; add LoadCredential= to its unit".to_owned()),
+        },
+        SecretSource::Environment(name) => match std::env::var_os(name) {
+            Some(value) => Ok(Zeroizing::new(value.into_encoded_bytes())),
+            None => Err("this variable is not set".to_owned()),
+        },
+    };
+    let bytes = bytes.and_then(|bytes| match bytes.trim_ascii_end() {
+        b"" => Err("there is nothing".to_owned()),
+        secret => Ok(Secret::new(secret.to_vec())),
+    });
+    bytes.map_err(|why| Failure::Misconfigured(format!("{what} cannot be read from {place}: {why}")))
+}
+
+async fn read_file(path: &Path) -> Result<Zeroizing<Vec<u8>>, String> {
+    let file = tokio::fs::File::open(path).await.map_err(|error| error.to_string())?;
+    read_most(file, MOST).await
+}
+
+/// All that comes; an error if there is too much of it.
+async fn read_most(from: impl AsyncRead + Unpin, most: u64) -> Result<Zeroizing<Vec<u8>>, String> {
+    let mut bytes = Zeroizing::new(Vec::new());
+    from.take(most + 1).read_to_end(&mut bytes).await.map_err(|error| error.to_string())?;
+    if bytes.len() as u64 > most { Err(format!("there is more than {most} bytes")) } else { Ok(bytes) }
+}
+
+/// Runs a command without a shell: its output, or why there is none. A command that takes too long is killed.
+async fn run(words: &[String], limit: Duration) -> Result<Zeroizing<Vec<u8>>, String> {
+    let (program, arguments) = words.split_first().ok_or_else(|| "there is no command".to_owned())?;
+    let mut command = Command::new(program);
+    command.args(arguments).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).kill_on_drop(true);
+    let mut child = command.spawn().map_err(|error| error.to_string())?;
+    let (Some(output), Some(mut complaints)) = (child.stdout.take(), child.stderr.take()) else {
+        return Err("its output is lost".to_owned());
+    };
+    let complain = async {
+        let mut said = Vec::new();
+        let _cut = (&mut complaints).take(MOST_SAID).read_to_end(&mut said).await;
+        // What else it says must not hold it up.
+        let _rest = tokio::io::copy(&mut complaints, &mut tokio::io::sink()).await;
+        printable(String::from_utf8_lossy(&said).trim())
+    };
+    let run = async { tokio::join!(read_most(output, MOST), complain) };
+    let ended = timeout(limit, async { (run.await, child.wait().await) }).await;
+    let ((output, said), status) = ended.map_err(|_| format!("it has not ended within {} s", limit.as_secs()))?;
+    match status {
+        Ok(status) if status.success() => output,
+        Ok(status) => Err(format!("{status}: {said}")),
+        Err(error) => Err(error.to_string()),
+    }
+}
