@@ -203,10 +203,13 @@ impl Broker {
         })
         .await?;
         info!(account = authorization.address, "authorized");
+        // Sessions go on, with whatever token they began.
+        let before = lock(&self.open).accounts.get(&authorization.address).cloned();
+        let sessions = before.map(|account| Arc::clone(&account.tokens.sessions)).unwrap_or_default();
         // Its provider and its registration may be others now.
         self.forget(&authorization.address);
         let held = Held { tokens: authorization.tokens, generation, secrets: authorization.secrets };
-        let account = Arc::new(self.account(&authorization.address, Tokens::new(held))?);
+        let account = Arc::new(self.account(&authorization.address, Tokens::new(held, sessions))?);
         lock(&self.open).accounts.insert(authorization.address, Arc::clone(&account));
         self.attention.notify_one();
         Ok(account)

@@ -57,6 +57,7 @@ const WORDS: &[(&str, &[&str])] = &[
             // sends them to the authorization server
             "oauth/http.rs",
             "oauth/refresh.rs",
+            "oauth/revocation.rs",
             "oauth/registration.rs",
             // seals and opens
             "vault",

@@ -135,7 +135,7 @@ impl Broker {
     /// The account that was opened: the one that is open already, unless the vault holds newer tokens.
     fn admit(&self, address: &str, unlocked: Unlocked) -> Result<Opened, Refusal> {
         let held = Held { tokens: unlocked.tokens, generation: unlocked.generation, secrets: unlocked.secrets };
-        let (tokens, slot) = (Tokens::new(held), Arc::new(unlocked.slot));
+        let (tokens, slot) = (Tokens::new(held, Arc::default()), Arc::new(unlocked.slot));
         // Before the lock is held, for the first use of a provider takes a while.
         self.account(address, Arc::clone(&tokens))?;
         let mut open = lock(&self.open);

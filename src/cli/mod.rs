@@ -89,7 +89,7 @@ enum Command {
         #[arg(long)]
         json: bool,
         /// For monitoring: one line, and the exit code 0 if all is well, 69 if no daemon runs, 74 if the vault
-        /// is damaged or cannot be written, 77 if a person has to authorize an account anew
+        /// is damaged, has perhaps older records than it had, or cannot be written, 77 if a person has to authorize an account anew
         #[arg(long, conflicts_with = "json")]
         exit_code: bool,
     },

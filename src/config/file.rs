@@ -99,6 +99,7 @@ fn account(value: &Value<'_>, providers: &Providers) -> Option<Account> {
         authorization_parameters: providers::parameters(&mut section).unwrap_or_default(),
         flow: flow(&mut section),
         client: Client::read(&mut section, None),
+        client_expires: providers::day(&mut section, "client_expires"),
         users: Users::read(&mut section),
     };
     section.finish();

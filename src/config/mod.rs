@@ -23,6 +23,7 @@ use std::io;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
+use crate::clock::Moment;
 use crate::protocol::{Protocol, Security};
 use client::{Client, ClientAuthentication};
 use environment::Environment;
@@ -181,6 +182,8 @@ pub struct Account {
     pub flow: Option<Flow>,
     /// The client registration to use for this account alone.
     pub client: Option<Client>,
+    /// When that client's secret or certificate ends, where that is known.
+    pub client_expires: Option<Moment>,
     /// The users of this machine who may log in to it.
     pub users: Users,
 }

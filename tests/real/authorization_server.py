@@ -59,6 +59,10 @@ class AuthorizationServer:
         """Answered token requests by grant type, and "refused"."""
         return self._admin("GET", "counts")
 
+    def authorized(self):
+        """The address of each refresh token that is alive."""
+        return self._admin("GET", "authorized")
+
     def secrets(self):
         """Every token, code and code verifier that the token endpoint has seen, and the client secrets."""
         return self._admin("GET", "secrets") + [self.client_secret]
