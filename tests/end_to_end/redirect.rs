@@ -35,7 +35,7 @@ async fn begin() -> (House, Process, Url) {
 async fn finish(house: House, process: Process, target: Url) {
     let answer = house.provider.http_client().get(target.clone()).send().await.expect("an answer");
     let next = target.join(answer.headers()["location"].to_str().unwrap()).unwrap();
-    assert_eq!((answer.status().as_u16(), next.as_str()), (303, target.join("/postkey/authorized").unwrap().as_str()));
+    assert_eq!((answer.status().as_u16(), next.as_str()), (303, target.join("/authorized").unwrap().as_str()));
     let page = house.provider.http_client().get(next).send().await.expect("a page");
     let headers = page.headers().clone();
     assert_eq!(headers["cache-control"], "no-store");
