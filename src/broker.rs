@@ -4,20 +4,20 @@ mod account;
 mod attention;
 mod first_login;
 mod forget;
+pub mod guesses;
 mod measure;
 mod patience;
 mod reach;
 mod reconfigure;
 mod refresh;
+mod unlock;
 mod upkeep;
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 use std::time::Duration;
 
-use hmac::{Hmac, KeyInit as _, Mac as _};
-use sha2::Sha256;
-use tokio::sync::{Notify, Semaphore};
+use tokio::sync::{Notify, Semaphore, watch};
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, timeout};
 use tracing::{error, info, warn};
@@ -32,14 +32,16 @@ use crate::protocol::Protocol;
 use crate::secret::Secret;
 use crate::token::Use;
 use crate::vault::password::Password;
-use crate::vault::{self, Authorization, Unlocked, Vault, VaultError};
-use crate::wire::{Capabilities, Credentials, Reason, Refusal};
+use crate::vault::{self, Authorization, Vault, VaultError};
+use crate::wire::{Capabilities, Reason, Refusal};
 pub use account::{Account, Held, Presence};
 use account::{Tokens, Wanted};
 use first_login::FirstLogins;
 pub use first_login::{Return, Unasked};
 pub use forget::Withdrawal;
+use guesses::{Fingerprint, Guesses};
 pub use reach::Reach;
+pub use unlock::Opened;
 pub use upkeep::Condition;
 
 /// How long a refresh is waited for while the token at hand still works: a new one is better, for it does not end soon, but
@@ -55,9 +57,6 @@ const HEAL_SOON: Duration = Duration::from_millis(500);
 /// The longest pause between two tries, and so the longest that a disk with space again is not used.
 const HEAL_LATE: Duration = Duration::from_secs(4);
 
-/// Passwords that are remembered as checked; more than any user has. When there are more, all are checked anew.
-const REMEMBERED: usize = 4096;
-
 /// Argon2 computations at a time, each 19 MiB and a core for 20 ms: one core stays free for the sessions.
 const DERIVATIONS: usize = 1;
 
@@ -72,6 +71,9 @@ pub struct Broker {
     /// Key of the fingerprints of checked passwords; lives as long as this process.
     fingerprint_key: Secret,
     open: Mutex<Open>,
+    guesses: Guesses,
+    /// Something has changed about app passwords.
+    withdrawn: watch::Sender<()>,
     derivations: Semaphore,
     refreshing: Semaphore,
     reaches: Mutex<HashMap<String, Arc<Reach>>>,
@@ -90,7 +92,7 @@ struct Open {
     /// By owner.
     tokens: HashMap<String, Arc<Tokens>>,
     /// By fingerprint of address and password.
-    checked: HashMap<[u8; 32], Arc<Account>>,
+    checked: HashMap<Fingerprint, Opened>,
     /// Grows when a password stops being valid, so that a check that was under way is not remembered.
     withdrawals: u64,
 }
@@ -104,6 +106,8 @@ impl Broker {
             clock,
             fingerprint_key: Secret::new(vault::random::<32>().to_vec()),
             open: Mutex::default(),
+            guesses: Guesses::default(),
+            withdrawn: watch::Sender::default(),
             derivations: Semaphore::new(DERIVATIONS),
             refreshing: Semaphore::new(REFRESHES as usize),
             reaches: Mutex::default(),
@@ -142,32 +146,6 @@ impl Broker {
     /// The time now.
     pub fn now(&self) -> Moment {
         self.clock.now()
-    }
-
-    /// Checks a password, always before anything else happens for the client. One that was right before costs an HMAC.
-    pub async fn unlock(&self, credentials: &Credentials) -> Result<Arc<Account>, Refusal> {
-        let config = self.config();
-        let address = config.address_of(&credentials.user);
-        let fingerprint = self.fingerprint(&address, credentials.password.expose());
-        let withdrawals = {
-            let open = lock(&self.open);
-            if let Some(account) = open.checked.get(&fingerprint) {
-                return Ok(Arc::clone(account));
-            }
-            open.withdrawals
-        };
-        let password = Password::read(credentials.password.expose());
-        let owner = config.owner_of(&address).to_owned();
-        let unlocked = self.open_vault(owner.clone(), password).await.map_err(|error| refusal(&owner, &error))?;
-        let account = self.admit(&address, &owner, unlocked)?;
-        let mut open = lock(&self.open);
-        if open.withdrawals == withdrawals {
-            if open.checked.len() >= REMEMBERED {
-                open.checked.clear();
-            }
-            open.checked.insert(fingerprint, Arc::clone(&account));
-        }
-        Ok(account)
     }
 
     /// A token good to log in with by this protocol. `refused` is the generation that the provider has just refused: it is not
@@ -268,14 +246,6 @@ impl Broker {
         Ok(account)
     }
 
-    /// Forgets which passwords of an account were right: one of them has been taken away. Its tokens stay: a refresh that
-    /// is under way has to be the only one.
-    pub fn withdraw(&self, address: &str) {
-        let mut open = lock(&self.open);
-        open.withdrawals += 1;
-        open.checked.retain(|_, account| account.owner != address);
-    }
-
     /// Brings the vault back to stable storage whenever it has lost it, as soon as the disk lets it. Never ends.
     pub async fn keep_stable(&self) {
         loop {
@@ -350,39 +320,6 @@ impl Broker {
         Ok(reach)
     }
 
-    fn fingerprint(&self, address: &str, password: &[u8]) -> [u8; 32] {
-        // A key of any length is fine for HMAC.
-        let Ok(mut mac) = Hmac::<Sha256>::new_from_slice(self.fingerprint_key.expose()) else { return [0; 32] };
-        // No address holds a NUL.
-        mac.update(address.as_bytes());
-        mac.update(&[0]);
-        mac.update(password);
-        mac.finalize().into_bytes().into()
-    }
-
-    async fn open_vault(&self, address: String, password: Password) -> Result<Unlocked, VaultError> {
-        let _permit = if password.is_generated() { None } else { self.derivations.acquire().await.ok() };
-        let vault = Arc::clone(&self.vault);
-        blocking(move || vault.unlock(&address, &password)).await
-    }
-
-    /// The account that was opened: the one that is open already, unless the vault holds newer tokens.
-    fn admit(&self, address: &str, owner: &str, unlocked: Unlocked) -> Result<Arc<Account>, Refusal> {
-        let held = Held { tokens: unlocked.tokens, generation: unlocked.generation, secrets: unlocked.secrets };
-        let tokens = Tokens::new(held, Arc::default());
-        // Before the lock is held, for the first use of a provider takes a while.
-        self.account(address, owner, Arc::clone(&tokens))?;
-        let mut open = lock(&self.open);
-        if let Some(account) = open.accounts.get(address).filter(|account| account.owner == owner) {
-            return Ok(Arc::clone(account));
-        }
-        let tokens = Arc::clone(open.tokens.entry(owner.to_owned()).or_insert(tokens));
-        // Again, for the configuration may be another one by now.
-        let account = Arc::new(self.account(address, owner, tokens)?);
-        open.accounts.insert(address.to_owned(), Arc::clone(&account));
-        Ok(account)
-    }
-
     fn account(&self, address: &str, owner: &str, tokens: Arc<Tokens>) -> Result<Account, Refusal> {
         let record = self.vault.account(owner).ok_or_else(Refusal::credentials)?;
         let reach = self.reach(&record.provider)?;
@@ -409,17 +346,6 @@ impl Broker {
             tokens,
             heard: Mutex::default(),
         })
-    }
-}
-
-/// What the vault's answer is to a client.
-fn refusal(address: &str, error: &VaultError) -> Refusal {
-    match error {
-        VaultError::WrongCredentials => Refusal::credentials(),
-        error => {
-            error!(account = address, %error, "the vault cannot be used");
-            Refusal::new(Reason::Unavailable, "postkey's vault cannot be used; see its log.")
-        }
     }
 }
 

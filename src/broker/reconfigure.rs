@@ -41,9 +41,9 @@ impl Broker {
             }
         });
         let accounts = open.accounts.clone();
-        open.checked.retain(|_, account| match accounts.get(&account.address) {
+        open.checked.retain(|_, opened| match accounts.get(&opened.account.address) {
             Some(anew) => {
-                *account = Arc::clone(anew);
+                opened.account = Arc::clone(anew);
                 true
             }
             None => false,

@@ -3,19 +3,22 @@
 use super::PasswordCommand;
 use super::hand::Hand;
 use super::terminal::{Input, say};
-use crate::config::Config;
+use crate::config::{Config, users};
 use crate::control::{Carried, Request};
 use crate::exit::{Exit, Failed};
 use crate::secret::Secret;
-use crate::vault::VaultError;
 use crate::vault::password::Password;
+use crate::vault::{Limits, VaultError};
 
 pub async fn run(config: &Config, command: PasswordCommand) -> Result<(), Failed> {
     let hand = Hand::reach(config).await?;
     // A shared mailbox is opened by its delegate's app passwords.
     let owner = |name: String| config.owner_of(&config.address_of(&name)).to_owned();
     match command {
-        PasswordCommand::Add { address, name, choose } => add(&hand, owner(address), name, choose).await,
+        PasswordCommand::Add { address, name, choose, protocol, uid } => {
+            let limits = Limits { protocols: protocol, uids: uid };
+            add(&hand, owner(address), name, choose, limits).await
+        }
         PasswordCommand::List { address } => list(&hand, &owner(address)).await,
         PasswordCommand::Remove { address, name } => {
             let address = owner(address);
@@ -26,7 +29,7 @@ pub async fn run(config: &Config, command: PasswordCommand) -> Result<(), Failed
     }
 }
 
-async fn add(hand: &Hand<'_>, address: String, name: String, choose: bool) -> Result<(), Failed> {
+async fn add(hand: &Hand<'_>, address: String, name: String, choose: bool, limits: Limits) -> Result<(), Failed> {
     check_name(&name)?;
     let mut input = Input::new();
     let password = input.password(&format!("An app password that {address} has: ")).await?;
@@ -34,8 +37,8 @@ async fn add(hand: &Hand<'_>, address: String, name: String, choose: bool) -> Re
         true => chosen(&input.password("The new app password: ").await?)?,
         false => Password::generate(),
     };
-    let carried = Carried(Secret::new(new.expose()));
-    hand.ask(Request::AddSlot { address, password: Carried(password), name: name.clone(), new: carried }).await?;
+    let (password, carried) = (Carried(password), Carried(Secret::new(new.expose())));
+    hand.ask(Request::AddSlot { address, password, name: name.clone(), new: carried, limits }).await?;
     say(format_args!(
         "{name} can log in now.{}",
         if new.is_generated() { " The password is shown only this once:" } else { "" }
@@ -49,9 +52,15 @@ async fn list(hand: &Hand<'_>, address: &str) -> Result<(), Failed> {
     let account = status.accounts.iter().find(|account| account.address == address);
     let account = account.ok_or_else(|| VaultError::NoAccount(address.to_owned()))?;
     for slot in &account.slots {
-        say(format_args!("{:<20} made {}", slot.name, slot.created));
+        let limits = if slot.limits.is_none() { String::new() } else { format!("  only {}", slot.limits) };
+        say(format_args!("{:<20} made {}{limits}", slot.name, slot.created));
     }
     Ok(())
+}
+
+/// A user of this machine, by number or name.
+pub fn user(text: &str) -> Result<u32, String> {
+    text.parse().or_else(|_| users::named(text))
 }
 
 /// A password of the user's own choice, if it can be one.

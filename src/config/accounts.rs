@@ -8,6 +8,7 @@ use super::file::{address, flow, provider_name};
 use super::flow::Flow;
 use super::providers::{self, Providers};
 use super::reader::{Section, Value};
+use super::users::Users;
 use crate::clock::Moment;
 use crate::protocol::Protocol;
 
@@ -34,6 +35,8 @@ pub struct Account {
     pub client: Option<Client>,
     /// When that client's secret or certificate ends, where that is known.
     pub client_expires: Option<Moment>,
+    /// The users of this machine who may log in to it.
+    pub users: Users,
 }
 
 /// What the file says about all addresses of a domain, each of which can be authorized at its first login.
@@ -106,6 +109,7 @@ impl Account {
         self.flow = self.flow.or(members.flow);
         self.provider = self.provider.or_else(|| members.provider.clone());
         self.scope = self.scope.or_else(|| members.scope.clone());
+        self.users = self.users.or(&members.users);
         self
     }
 }
@@ -239,6 +243,7 @@ fn common(section: &mut Section<'_>, providers: &Providers) -> Account {
         flow: flow(section),
         client: Client::read(section, None),
         client_expires: providers::day(section, "client_expires"),
+        users: Users::read(section),
         ..Account::default()
     }
 }

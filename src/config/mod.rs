@@ -18,6 +18,7 @@ pub mod secret_source;
 mod servers;
 #[cfg(test)]
 mod tests;
+pub mod users;
 mod words;
 
 use std::collections::BTreeMap;
@@ -27,12 +28,14 @@ use std::path::{Path, PathBuf};
 
 use crate::protocol::{Protocol, Security};
 pub use accounts::{Account, Domain, is_address};
-use client::Client;
+use client::{Client, ClientAuthentication};
 use environment::Environment;
 use ipnet::IpNet;
 use mistake::Mistake;
 use provider::Provider;
 use reader::Disk;
+use secret_source::SecretSource;
+use users::Users;
 
 /// The whole configuration, checked: every listener can be bound as written, every provider is complete.
 #[derive(Clone, Debug)]
@@ -94,6 +97,16 @@ impl Config {
         file::read(file, text, environment, Disk::NONE)
     }
 
+    /// Whether this names programs for postkey to run.
+    pub fn runs_programs(&self) -> bool {
+        let of_providers = self.providers.values().filter_map(|provider| provider.client.as_ref());
+        let members = self.domains.values().map(|domain| &domain.members);
+        let of_accounts = self.accounts.values().chain(members).filter_map(|account| account.client.as_ref());
+        let is_program =
+            |client: &Client| matches!(client.authentication, ClientAuthentication::Secret(SecretSource::Command(_)));
+        !self.notify_command.is_empty() || of_providers.chain(of_accounts).any(is_program)
+    }
+
     /// The provider of an account: what the file says of it, or else whose domain it is. Case does not matter.
     pub fn provider_for(&self, address: &str) -> Option<&Provider> {
         let address = address.to_lowercase();
@@ -147,6 +160,8 @@ pub struct Listener {
     pub account: Option<String>,
     /// From where clients may come, where that is not from everywhere.
     pub allow_addresses: Option<Vec<IpNet>>,
+    /// The users of this machine who may connect.
+    pub users: Users,
     /// Where the account's app password is found, where clients send mail without a login. Then `account` and
     /// `allow_addresses` are there, and the protocol is SMTP.
     pub machine: Option<Machine>,

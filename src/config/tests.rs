@@ -596,6 +596,36 @@ fn a_proxy_that_cannot_be_used_is_a_mistake() {
 }
 
 #[test]
+fn users_are_named_by_number_or_name() {
+    let users = |value: &str| {
+        let config = good(&format!("{}allow_uids = {value}\n", listener("address = \"127.0.0.1:1\"")));
+        config.listeners[0].users.clone()
+    };
+    let both = users("[1000, \"root\"]");
+    assert!(both.allow(Some(1000)) && both.allow(Some(0)) && !both.allow(Some(1)) && !both.allow(None));
+    assert!(users("7").allow(Some(7)) && users("\"root\"").allow(Some(0)));
+    let nobody_said = good(&listener("address = \"127.0.0.1:1\"")).listeners[0].users.clone();
+    assert!(nobody_said.allow(None) && nobody_said.allow(Some(1)));
+    let account = good("[account.\"ann@gmail.com\"]\nallow_uids = [1000]\n");
+    assert!(!account.accounts["ann@gmail.com"].users.allow(Some(0)));
+}
+
+#[test]
+fn users_that_nobody_can_be_are_mistakes() {
+    for (value, words) in [
+        ("[]", "is empty"),
+        ("[-1]", "must be a user's number"),
+        ("[4294967296]", "must be a user's number"),
+        ("[65534]", "users that cannot be told apart"),
+        ("[\"no such user\"]", "there is no user \"no such user\""),
+        ("true", "must be a text in quotes, or a list"),
+    ] {
+        let told = bad(&format!("[account.\"ann@gmail.com\"]\nallow_uids = {value}\n"));
+        assert!(told.len() == 1 && told[0].contains(words), "{value}: {told:?}");
+    }
+}
+
+#[test]
 fn a_secret_comes_from_one_place() {
     let read = |value: &str| good(&format!("[provider.google]\nclient_id = \"x\"\nclient_secret = {value}"));
     let place = |value: &str| format!("{:?}", read(value).providers["google"].client.as_ref().unwrap().authentication);

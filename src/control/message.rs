@@ -18,7 +18,7 @@ use crate::protocol::{Protocol, Security};
 use crate::secret::{Secret, Token};
 use crate::token::{Life, TokenSet};
 use crate::vault::password::Password;
-use crate::vault::{self, Authorization, Restored, Secrets, Trouble};
+use crate::vault::{self, Authorization, Limits, Restored, Secrets, Trouble};
 
 /// What a command asks for.
 #[derive(Serialize, Deserialize)]
@@ -37,6 +37,9 @@ pub enum Request {
         name: String,
         /// The new app password.
         new: Carried,
+        /// What it is good for.
+        #[serde(default)]
+        limits: Limits,
     },
     /// Remove a slot.
     RemoveSlot {
@@ -204,6 +207,9 @@ pub struct SlotStatus {
     pub name: String,
     /// When it was made.
     pub created: Moment,
+    /// What its password is good for, where that is not everything.
+    #[serde(default, skip_serializing_if = "Limits::is_none")]
+    pub limits: Limits,
 }
 
 /// What a provider's server said to a login.
@@ -342,7 +348,11 @@ impl AccountStatus {
             (None, Some(_)) => "refused",
             (None, None) => "ready",
         };
-        let slot = |slot: &vault::Slot| SlotStatus { name: slot.name.clone(), created: slot.created };
+        let slot = |slot: &vault::Slot| SlotStatus {
+            name: slot.name.clone(),
+            created: slot.created,
+            limits: slot.limits.clone(),
+        };
         Self {
             address: account.address.clone(),
             aliases: Vec::new(),

@@ -55,6 +55,8 @@ pub enum VaultError {
     SlotExists(String),
     /// It is the account's last slot; without it nothing could be taken out any more.
     LastSlot(String),
+    /// This app password is good for some things only, and so not to make others.
+    LimitedSlot(String),
     /// The password that a person chose has the form of a generated one.
     LooksGenerated,
     /// The password that a person chose is too short or too long.
@@ -89,6 +91,9 @@ impl std::fmt::Display for VaultError {
                 "{name} is the last app password of this account; add another one first, \
                  or remove the account with `postkey forget`"
             ),
+            Self::LimitedSlot(name) => {
+                write!(f, "the app password {name} is limited, so it cannot make others; give one that is not")
+            }
             Self::LooksGenerated => {
                 f.write_str("this password looks like one that postkey generates; choose another one")
             }
@@ -121,7 +126,7 @@ impl From<StoreError> for VaultError {
 impl From<VaultError> for Failed {
     fn from(error: VaultError) -> Self {
         let exit = match &error {
-            VaultError::WrongCredentials => Exit::NoPermission,
+            VaultError::WrongCredentials | VaultError::LimitedSlot(_) => Exit::NoPermission,
             VaultError::NoAccount(_) => Exit::NoUser,
             VaultError::NotAnAccount(_)
             | VaultError::NoSlot(_)

@@ -7,16 +7,19 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
-use axum::extract::{Request, State};
+use axum::extract::connect_info::Connected;
+use axum::extract::{ConnectInfo, Request, State};
 use axum::http::{HeaderMap, Method, StatusCode, header};
 use axum::response::{Html, IntoResponse, Response};
+use axum::serve::IncomingStream;
 use tokio::net::TcpListener;
 use tokio::sync::{Notify, mpsc, oneshot, watch};
 use tokio::task::JoinSet;
+use tracing::warn;
 use url::Url;
 
 use crate::config::endpoints::is_protected;
-use crate::net::listen;
+use crate::net::{listen, peer};
 
 /// How often another port is tried when a free one of IPv4 is taken on IPv6.
 const TRIES: u32 = 10;
@@ -71,6 +74,8 @@ struct Site {
     arrivals: mpsc::Sender<Arrival>,
     shown: Arc<Notify>,
     last: Page,
+    /// Whether the browser comes by itself. Where another program passes it on, that one's user says nothing.
+    is_for_own_browser: bool,
 }
 
 impl RedirectListener {
@@ -87,11 +92,13 @@ impl RedirectListener {
             arrivals: sender,
             shown: Arc::clone(&shown),
             last,
+            is_for_own_browser: listen.is_none(),
         });
         let (open, is_open) = watch::channel(());
         let mut servers = JoinSet::new();
         for socket in sockets {
             let router = Router::new().fallback(visit).with_state(Arc::clone(&site));
+            let router = router.into_make_service_with_connect_info::<Visitor>();
             let mut is_open = is_open.clone();
             let closed = async move { while is_open.changed().await.is_ok() {} };
             servers.spawn(async move {
@@ -150,8 +157,43 @@ fn bind_both(port: Option<u16>) -> io::Result<(Vec<TcpListener>, u16)> {
     Err(io::ErrorKind::AddrInUse.into())
 }
 
+/// Whether who has connected may be the person who is waited for.
+#[derive(Clone, Copy)]
+struct Visitor {
+    is_expected: bool,
+}
+
+/// Another user of this machine has no business here: what it brings may be a code for a mailbox of its own. Where the
+/// kernel cannot be asked, `state` and PKCE stand alone.
+impl Connected<IncomingStream<'_, TcpListener>> for Visitor {
+    fn connect_info(stream: IncomingStream<'_, TcpListener>) -> Self {
+        let is_expected = match peer::user(stream.io()) {
+            Ok(user) => user.is_some_and(is_expected),
+            Err(_) => true,
+        };
+        if !is_expected {
+            warn!(peer = %stream.remote_addr(), "another user of this machine has come to the redirect listener");
+        }
+        Self { is_expected }
+    }
+}
+
+/// Who runs this command; or who has become that user to run it, by sudo(8) or another login.
+fn is_expected(user: u32) -> bool {
+    let of_sudo = std::env::var("SUDO_UID").ok().and_then(|uid| uid.parse().ok());
+    let of_login = std::fs::read_to_string("/proc/self/loginuid").ok().and_then(|uid| uid.trim().parse().ok());
+    user == rustix::process::geteuid().as_raw() || of_sudo == Some(user) || of_login == Some(user)
+}
+
 /// Answers every request: the redirect itself, and the page without the code to which it leads on.
-async fn visit(State(site): State<Arc<Site>>, request: Request) -> Response {
+async fn visit(
+    State(site): State<Arc<Site>>,
+    ConnectInfo(visitor): ConnectInfo<Visitor>,
+    request: Request,
+) -> Response {
+    if site.is_for_own_browser && !visitor.is_expected {
+        return Page::STRANGER.response(StatusCode::FORBIDDEN);
+    }
     if request.method() != Method::GET || !is_meant(&site.host, request.headers()) {
         return StatusCode::NOT_FOUND.into_response();
     }
@@ -234,6 +276,11 @@ impl Page {
         "<!doctype html><title>postkey</title><h1>Not this page</h1><p>This address does not belong to the authorization \
          that postkey waits for. Open the address that the terminal shows.",
     );
+    const STRANGER: Self = Self::own(
+        "<!doctype html><title>postkey</title><h1>Not from here</h1><p>postkey runs as another user of this machine. Paste the \
+         address of this page into its terminal.",
+    );
+
     const SOMEBODY_ELSE: Self = Self::own(
         "<!doctype html><title>postkey</title><h1>Somebody else</h1><p>Another account is signed in in this browser. Sign out \
          of it at the provider; then open the new address that the terminal shows.",
@@ -273,6 +320,7 @@ mod tests {
             arrivals: mpsc::channel(1).0,
             shown: Arc::default(),
             last: Page::AUTHORIZED,
+            is_for_own_browser: true,
         };
         let is_meant =
             |host: &str| is_meant(&site.host, &HeaderMap::from_iter([(header::HOST, host.parse().unwrap())]));

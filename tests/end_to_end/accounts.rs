@@ -6,6 +6,7 @@ use std::time::Duration;
 use postkey::control::{Carried, Request};
 use postkey::protocol::{Protocol, Security};
 use postkey::secret::Secret;
+use postkey::vault::Limits;
 use postkey::vault::password::Password;
 use tokio::task::JoinSet;
 
@@ -77,7 +78,8 @@ async fn a_delegates_withdrawn_app_password_opens_nothing_any_more() {
     let new = Carried(Secret::new(Password::generate().expose()));
     let old = Carried(Secret::new(house.password.clone().into_bytes()));
     let (address, name) = (ANN.to_owned(), "new".to_owned());
-    house.command(&Request::AddSlot { address: address.clone(), password: old, name, new }).await;
+    let limits = Limits::default();
+    house.command(&Request::AddSlot { address: address.clone(), password: old, name, new, limits }).await;
     house.command(&Request::RemoveSlot { address, name: "main".to_owned() }).await;
     for name in [OFFICE, ANN] {
         assert!(try_login(&house, Protocol::Imap, name).await.starts_with("a NO [AUTHENTICATIONFAILED]"));
