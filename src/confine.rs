@@ -11,6 +11,7 @@ use rustix::process::{DumpableBehavior, Resource, Rlimit, set_dumpable_behavior,
 use rustix::thread::set_no_new_privs;
 use tracing::{debug, info, warn};
 
+use crate::address::Address;
 use crate::config::Config;
 
 /// What the kernel has to know: all that writes to files, truncate(2) included.
@@ -53,14 +54,15 @@ impl Confined {
     }
 }
 
-/// The state, and where the control socket and the log file are made.
+/// The state, and where the sockets and the log file are made.
 fn folders(config: &Config) -> Vec<PathBuf> {
     let files = [Some(&config.control_socket), config.log_file.as_ref()];
+    let sockets = config.listeners.iter().flat_map(|listener| &listener.addresses).map(Address::unix);
     let folder = |file: &PathBuf| match file.parent() {
         Some(folder) if !folder.as_os_str().is_empty() => folder.to_owned(),
         _ => Path::new(".").to_owned(),
     };
-    files.into_iter().flatten().map(folder).chain([config.state_dir.clone()]).collect()
+    files.into_iter().chain(sockets).flatten().map(folder).chain([config.state_dir.clone()]).collect()
 }
 
 fn write_only_to(folders: &[PathBuf]) -> Result<RulesetStatus, RulesetError> {

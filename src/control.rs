@@ -3,14 +3,13 @@
 mod message;
 
 use std::io;
-use std::os::unix::fs::{FileTypeExt as _, PermissionsExt as _};
 use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use serde::Serialize;
 use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, BufReader};
-use tokio::net::{UnixListener, UnixStream};
+use tokio::net::UnixStream;
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::timeout;
 use tracing::warn;
@@ -19,7 +18,6 @@ use zeroize::Zeroizing;
 use crate::broker::guesses::Attempt;
 use crate::broker::{Account, Broker};
 use crate::exit::{Exit, Failed};
-use crate::guard;
 use crate::login::log_in;
 use crate::secret::Secret;
 use crate::vault::VaultError;
@@ -180,22 +178,6 @@ impl Control {
         }
         probes
     }
-}
-
-/// Makes the control socket. One that a dead daemon has left behind is replaced; the vault's lock tells that it is dead.
-pub fn bind(path: &Path) -> io::Result<UnixListener> {
-    if let Some(folder) = guard::exposed_folder(path) {
-        return Err(guard::exposed(&folder));
-    }
-    match std::fs::symlink_metadata(path) {
-        Ok(there) if there.file_type().is_socket() => std::fs::remove_file(path)?,
-        Ok(_) => return Err(io::Error::other("something that is no socket is in its place")),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-        Err(error) => return Err(error),
-    }
-    let listener = UnixListener::bind(path)?;
-    std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o600))?;
-    Ok(listener)
 }
 
 /// Takes one command from the control socket and answers it.

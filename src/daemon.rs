@@ -9,7 +9,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::net::{TcpStream, UnixListener};
+use tokio::net::UnixListener;
 use tokio::sync::{Semaphore, mpsc};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, timeout};
@@ -20,8 +20,9 @@ use crate::clock::Clock;
 use crate::config::Config;
 use crate::control::{self, Control, Listening, Order};
 use crate::exit::{Exit, Failed};
-use crate::net::listen::{self, Arrival};
+use crate::net::listen::{self, Arrival, Socket};
 use crate::net::systemd::Sockets;
+use crate::net::unix;
 use crate::session::{self, Door};
 use crate::stop::Stopping;
 use crate::vault::Vault;
@@ -93,7 +94,7 @@ impl Daemon {
         let control = Arc::new(control);
         ports.put(places).await;
         control.set_listeners(ports.listening());
-        tasks.spawn(accept_commands(socket, Arc::clone(&control)));
+        tasks.spawn(accept_commands(Arc::clone(&control), socket));
         Ok(Self { control, orders, ports, monitoring, first_logins, tasks, stopping })
     }
 
@@ -178,7 +179,7 @@ async fn is_free(vault: &Arc<Vault>) -> bool {
 }
 
 fn bind_control(path: &Path) -> Result<UnixListener, Failed> {
-    control::bind(path).map_err(|error| {
+    unix::bind(path, 0o600).map_err(|error| {
         Failed::new(Exit::Os, format!("the control socket {} cannot be made: {error}", path.display()))
     })
 }
@@ -200,8 +201,13 @@ async fn accept_clients(
             },
             arrival = listener.accept() => arrival,
         };
-        let span = info_span!("session", protocol = door.protocol.name(), security = door.security.name(), %peer);
-        if !door.is_open_to(peer.ip()) {
+        let span = info_span!(
+            "session",
+            protocol = door.protocol.name(),
+            security = door.security.name(),
+            peer = peer.map(display)
+        );
+        if !door.is_open_to(peer.map(|peer| peer.ip())) {
             warn!(parent: &span, "turned away: this listener's allow_addresses does not name the client's address");
             continue;
         }
@@ -221,7 +227,7 @@ async fn accept_clients(
     }
 }
 
-async fn serve_client(socket: TcpStream, door: &Door) {
+async fn serve_client(socket: Socket, door: &Door) {
     let (begun, mut measured) = (Instant::now(), door.broker.metrics().session(door.protocol));
     let (end, result) = session::serve(socket, door).await;
     let (up, down, seconds) = (end.relayed.up, end.relayed.down, begun.elapsed().as_secs());
@@ -235,7 +241,8 @@ async fn serve_client(socket: TcpStream, door: &Door) {
     }
 }
 
-async fn accept_commands(listener: UnixListener, control: Arc<Control>) {
+/// The last parameter goes first: once the vault is let go of, nobody listens on the socket any more.
+async fn accept_commands(control: Arc<Control>, listener: UnixListener) {
     loop {
         match listener.accept().await {
             Ok((stream, _)) => drop(tokio::spawn(control::serve(stream, Arc::clone(&control)))),

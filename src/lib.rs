@@ -13,6 +13,7 @@
     clippy::unwrap_used
 )]
 
+pub mod address;
 pub mod broker;
 pub mod cli;
 pub mod clock;

@@ -6,7 +6,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use ipnet::IpNet;
-use tokio::net::TcpStream;
 use tokio::time::{Instant, timeout};
 use tokio_rustls::rustls::ServerConfig;
 use tracing::info;
@@ -17,6 +16,7 @@ use crate::config::users::Users;
 use crate::downstream::{self, Downstream, Event, Offer, Tls};
 use crate::login::log_in;
 use crate::net::connection::Connection;
+use crate::net::listen::Socket;
 use crate::net::peer::Peer;
 use crate::net::transport::Transport;
 use crate::protocol::{Protocol, Security};
@@ -79,7 +79,7 @@ pub struct End {
 }
 
 /// Serves one client to the end.
-pub async fn serve(socket: TcpStream, door: &Door) -> (End, io::Result<()>) {
+pub async fn serve(socket: Socket, door: &Door) -> (End, io::Result<()>) {
     // Apart, so that a session that only relays holds none of what the login needed.
     let logged_in = match Box::pin(log_in_client(socket, door)).await {
         Ok(Some(logged_in)) => logged_in,
@@ -93,7 +93,7 @@ pub async fn serve(socket: TcpStream, door: &Door) -> (End, io::Result<()>) {
 }
 
 /// Tells a client that there is no room for it now, in its protocol's temporary code, and closes.
-pub async fn turn_away(socket: TcpStream, door: &Door) -> io::Result<()> {
+pub async fn turn_away(socket: Socket, door: &Door) -> io::Result<()> {
     let dismissed = async { Client::open(socket, door).await?.dismiss("postkey has no room now; try later.").await };
     timeout(TURN_AWAY, dismissed).await?
 }
@@ -106,7 +106,7 @@ struct LoggedIn {
 }
 
 /// Greets, reads logins until one succeeds, and answers each. None if the client left without.
-async fn log_in_client(socket: TcpStream, door: &Door) -> io::Result<Option<LoggedIn>> {
+async fn log_in_client(socket: Socket, door: &Door) -> io::Result<Option<LoggedIn>> {
     let peer = Peer::of(&socket)?;
     if !door.users.allow(peer.user) {
         info!(uid = peer.user, "turned away: this listener is not for this user");
@@ -204,9 +204,9 @@ impl Door {
         Capabilities(common)
     }
 
-    /// Whether a client from there may come.
-    pub fn is_open_to(&self, address: IpAddr) -> bool {
-        let address = address.to_canonical();
+    /// Whether a client from there may come. On a Unix socket there are only users to tell apart.
+    pub fn is_open_to(&self, address: Option<IpAddr>) -> bool {
+        let Some(address) = address.map(|address| address.to_canonical()) else { return true };
         self.allow_addresses.as_ref().is_none_or(|networks| networks.iter().any(|network| network.contains(&address)))
     }
 
@@ -254,7 +254,7 @@ struct Client {
 
 impl Client {
     /// Greets at once, in our own name, with what we know the provider will offer.
-    async fn greet(socket: TcpStream, door: &Door) -> io::Result<Self> {
+    async fn greet(socket: Socket, door: &Door) -> io::Result<Self> {
         let mut client = Self::open(socket, door).await?;
         client.dialogue.greet(&mut client.connection.out);
         client.connection.flush().await?;
@@ -262,8 +262,8 @@ impl Client {
     }
 
     /// Under TLS where the listener has it from the first byte on; nothing has been said yet.
-    async fn open(socket: TcpStream, door: &Door) -> io::Result<Self> {
-        let mut connection = Connection::new(Transport::new(socket)?);
+    async fn open(socket: Socket, door: &Door) -> io::Result<Self> {
+        let mut connection = Connection::new(Transport::of_client(socket)?);
         let tls = match (door.security, &door.tls) {
             (Security::Tls, Some(config)) => {
                 connection = timeout(LOGIN, connection.accept_tls(Arc::clone(config))).await??;

@@ -14,6 +14,7 @@ use std::time::Duration;
 use tokio::time::{Instant, sleep_until};
 
 use super::lock;
+use crate::config::users::UNKNOWN_USER;
 use crate::net::peer::Peer;
 
 /// Wrong passwords that a source has free: a person who tries them all, or a few programs with an old one.
@@ -52,12 +53,13 @@ pub enum Source {
 impl Source {
     /// A network of IPv6 counts as one address, for it has 2^64 of them.
     pub fn of(peer: &Peer) -> Self {
-        match (peer.user, peer.address.ip().to_canonical()) {
+        match (peer.user, peer.address.map(|address| address.ip().to_canonical())) {
             (Some(user), _) => Self::User(user),
-            (None, IpAddr::V6(address)) => {
+            (None, Some(IpAddr::V6(address))) => {
                 Self::Address(Ipv6Addr::from_bits(address.to_bits() & !u128::from(u64::MAX)).into())
             }
-            (None, address) => Self::Address(address),
+            (None, Some(address)) => Self::Address(address),
+            (None, None) => Self::User(UNKNOWN_USER),
         }
     }
 }
@@ -363,8 +365,17 @@ mod tests {
     }
 
     #[test]
+    fn a_user_is_one_source_by_whatever_way() {
+        let source =
+            |address: Option<&str>, user| Source::of(&Peer { address: address.map(|a| a.parse().unwrap()), user });
+        assert_eq!(source(None, Some(7)), source(Some("127.0.0.1:1"), Some(7)));
+        assert_ne!(source(None, Some(7)), source(None, Some(8)));
+        assert_ne!(source(None, None), source(None, Some(7)));
+    }
+
+    #[test]
     fn a_network_of_ipv6_is_one_source() {
-        let source = |address: &str, user| Source::of(&Peer { address: address.parse().unwrap(), user });
+        let source = |address: &str, user| Source::of(&Peer { address: address.parse().ok(), user });
         assert_eq!(source("[2001:db8::1]:1", None), source("[2001:db8::ffff:0:0:2]:9", None));
         assert_ne!(source("[2001:db8::1]:1", None), source("[2001:db8:0:1::1]:1", None));
         assert_eq!(source("[::ffff:192.0.2.1]:1", None), source("192.0.2.1:7", None));

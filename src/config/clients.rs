@@ -5,11 +5,16 @@ use ipnet::IpNet;
 use super::Machine;
 use super::reader::{Section, Value};
 use super::secret_source::SecretSource;
+use crate::address::Address;
 use crate::protocol::Protocol;
 
-/// `allow_addresses`: the clients that may come. None if all may.
-pub fn allowed(section: &mut Section<'_>) -> Option<Vec<IpNet>> {
-    let values = section.get("allow_addresses")?.list();
+/// `allow_addresses`: the clients that may come to these addresses. None if all may.
+pub fn allowed(section: &mut Section<'_>, addresses: &[Address]) -> Option<Vec<IpNet>> {
+    let value = section.get("allow_addresses")?;
+    if !addresses.is_empty() && addresses.iter().all(|address| address.unix().is_some()) {
+        value.mistake("clients of Unix sockets have no addresses; write allow_uids, or remove this");
+    }
+    let values = value.list();
     Some(values.iter().filter_map(|value| value.parse(network)).collect())
 }
 
@@ -29,7 +34,7 @@ fn network(text: &str) -> Result<IpNet, String> {
 }
 
 /// `password`: where the listener has an app password of its own account, so that clients need none. Only for SMTP, for one
-/// account, and for clients that are named.
+/// account, and for clients that are named, by address or by user.
 pub fn machine(section: &mut Section<'_>, protocol: Option<Protocol>) -> Option<Machine> {
     let value = section.get("password")?;
     if matches!(protocol, Some(Protocol::Imap | Protocol::Pop3)) {
@@ -37,15 +42,43 @@ pub fn machine(section: &mut Section<'_>, protocol: Option<Protocol>) -> Option<
             "lets clients in without a login, which is for sending mail only; remove it, or set protocol = \"smtp\"",
         );
     }
-    for (key, why) in [
-        ("account", "clients without a login need one account that they send as; add account"),
-        ("allow_addresses", "without a login, clients are known by their addresses only; add allow_addresses"),
-    ] {
-        if section.get(key).is_none() {
-            value.absence(why);
-        }
+    if section.get("account").is_none() {
+        value.absence("clients without a login need one account that they send as; add account");
+    }
+    if section.count(&["allow_addresses", "allow_uids"]) == 0 {
+        value.absence(
+            "without a login, clients are known by their addresses or users; add allow_addresses or allow_uids",
+        );
     }
     source(&value)
+}
+
+/// Clients without a login whom nothing names, on listeners that name the others.
+pub struct Unnamed {
+    remote: bool,
+    unix: bool,
+}
+
+impl Unnamed {
+    /// Those of a listener.
+    pub fn read(section: &Section<'_>) -> Self {
+        let [password, addresses, users] =
+            ["password", "allow_addresses", "allow_uids"].map(|key| section.count(&[key]) > 0);
+        Self { remote: password && users && !addresses, unix: password && addresses && !users }
+    }
+
+    /// Refuses an address at which there would be any.
+    pub fn judge(&self, value: &Value<'_>, address: &Address) {
+        match address {
+            Address::Tcp(address) if self.remote && !address.ip().to_canonical().is_loopback() => {
+                value.absence("users of other machines cannot be told; add allow_addresses, or listen on 127.0.0.1");
+            }
+            Address::Unix(_) if self.unix => {
+                value.absence("clients of a Unix socket have no addresses; add allow_uids");
+            }
+            _ => {}
+        }
+    }
 }
 
 fn source(value: &Value<'_>) -> Option<Machine> {

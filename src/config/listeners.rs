@@ -1,13 +1,21 @@
 //! The local ports: `[[listener]]`.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::path::Path;
 
-use super::clients::{allowed, machine};
+use super::clients::{Unnamed, allowed, machine};
 use super::file::{address, provider_name};
 use super::reader::{Section, Value};
 use super::users::Users;
 use super::{Certificate, Config, Listener};
+use crate::address::Address;
 use crate::protocol::{Protocol, Security};
+
+/// The permissions of a Unix socket where nothing is said: for the owner of the process.
+const MODE: u32 = 0o600;
+
+/// The longest path of a Unix socket, in bytes: `sun_path` without its NUL, unix(7).
+const LONGEST_PATH: usize = 107;
 
 /// Reads the listeners, or takes the default ones. All else in `config` has been read.
 pub fn read(top: &mut Section<'_>, config: &Config) -> Vec<Listener> {
@@ -28,10 +36,11 @@ const fn local_port(protocol: Protocol) -> u16 {
 
 fn on_loopback(protocol: Protocol) -> Listener {
     let port = local_port(protocol);
-    let addresses = vec![(Ipv4Addr::LOCALHOST, port).into(), (Ipv6Addr::LOCALHOST, port).into()];
+    let addresses = [(Ipv4Addr::LOCALHOST, port).into(), (Ipv6Addr::LOCALHOST, port).into()];
     Listener {
         protocol,
-        addresses,
+        addresses: addresses.map(Address::Tcp).into(),
+        mode: MODE,
         security: Security::Clear,
         certificate: None,
         provider: None,
@@ -44,7 +53,7 @@ fn on_loopback(protocol: Protocol) -> Listener {
 
 /// An address that a listener of this file uses, and where that is written.
 struct Taken {
-    address: SocketAddr,
+    address: Address,
     line: usize,
 }
 
@@ -56,23 +65,79 @@ fn listener(mut section: Section<'_>, config: &Config, taken: &mut Vec<Taken>) -
         None => Some(Security::Clear),
     };
     let certificate = certificate(&mut section, security);
-    let allow_remote = section.get("allow_remote").and_then(|value| value.flag());
     let machine = machine(&mut section, protocol);
-    let shows_passwords = security == Some(Security::Clear) && section.get("password").is_none();
-    let values = section.get("address").map(|value| value.list()).unwrap_or_default();
-    let mut addresses = Vec::new();
-    for value in &values {
-        let Some(address) = value.parse(|text| socket_address(text, protocol)) else { continue };
-        judge_exposure(value, address, shows_passwords, allow_remote);
-        judge_clash(value, address, taken);
-        addresses.push(address);
-    }
+    let addresses = addresses(&mut section, protocol, security, config, taken);
+    let mode = mode(&mut section, &addresses);
     let (provider, account) = pin(&mut section, config);
-    let allow_addresses = allowed(&mut section);
+    let allow_addresses = allowed(&mut section, &addresses);
     let users = Users::read(&mut section);
     section.finish();
     let (protocol, security) = (protocol?, security?);
-    Some(Listener { protocol, addresses, security, certificate, provider, account, allow_addresses, users, machine })
+    Some(Listener {
+        protocol,
+        addresses,
+        mode,
+        security,
+        certificate,
+        provider,
+        account,
+        allow_addresses,
+        users,
+        machine,
+    })
+}
+
+fn addresses(
+    section: &mut Section<'_>,
+    protocol: Option<Protocol>,
+    security: Option<Security>,
+    config: &Config,
+    taken: &mut Vec<Taken>,
+) -> Vec<Address> {
+    let allow_remote = section.get("allow_remote").and_then(|value| value.flag());
+    let shows_passwords = security == Some(Security::Clear) && section.get("password").is_none();
+    let unnamed = Unnamed::read(section);
+    let mut addresses = Vec::new();
+    for value in section.get("address").map(|value| value.list()).unwrap_or_default() {
+        let Some(address) = value.parse(|text| listen_address(text, protocol)) else { continue };
+        match &address {
+            Address::Tcp(address) => judge_exposure(&value, *address, shows_passwords, allow_remote),
+            Address::Unix(path) => judge_path(&value, path, security, config),
+        }
+        unnamed.judge(&value, &address);
+        judge_clash(&value, &address, taken);
+        addresses.push(address);
+    }
+    addresses
+}
+
+fn listen_address(text: &str, protocol: Option<Protocol>) -> Result<Address, String> {
+    if text.starts_with('/') {
+        return Ok(Address::Unix(text.into()));
+    }
+    socket_address(text, protocol).map(Address::Tcp)
+}
+
+/// Refuses a path at which there cannot be a Unix socket, or none with TLS.
+fn judge_path(value: &Value<'_>, path: &Path, security: Option<Security>, config: &Config) {
+    if path.as_os_str().len() > LONGEST_PATH {
+        value.mistake(format!("is longer than {LONGEST_PATH} bytes, which is the most for a Unix socket; shorten it"));
+    }
+    if path == config.control_socket {
+        value.mistake("is the control socket; choose another path");
+    }
+    if security.is_some_and(|security| security != Security::Clear) {
+        value.mistake("Unix sockets have no TLS; give them a [[listener]] of their own, with security = \"none\"");
+    }
+}
+
+/// `mode`: who may open the listener's Unix sockets.
+fn mode(section: &mut Section<'_>, addresses: &[Address]) -> u32 {
+    let Some(value) = section.get("mode") else { return MODE };
+    if !addresses.iter().any(|address| address.unix().is_some()) {
+        value.absence("is for Unix sockets, and this listener has none; add a path to address, or remove this");
+    }
+    value.choice(&[("0600", MODE), ("0660", 0o660), ("0666", 0o666)]).unwrap_or(MODE)
 }
 
 fn socket_address(text: &str, protocol: Option<Protocol>) -> Result<SocketAddr, String> {
@@ -86,7 +151,10 @@ fn socket_address(text: &str, protocol: Option<Protocol>) -> Result<SocketAddr, 
     if let Some(port) = text.strip_prefix("localhost:") {
         return Err(format!("must be an IP address and a port; write [\"127.0.0.1:{port}\", \"[::1]:{port}\"]"));
     }
-    Err(format!("must be an IP address and a port; write it like \"127.0.0.1:{port}\" or \"[::1]:{port}\""))
+    Err(format!(
+        "must be an IP address and a port, or the whole path of a Unix socket; \
+         write it like \"127.0.0.1:{port}\" or \"[::1]:{port}\""
+    ))
 }
 
 /// Refuses addresses that other machines can reach, unless they are protected and meant.
@@ -107,16 +175,19 @@ fn judge_exposure(value: &Value<'_>, address: SocketAddr, shows_passwords: bool,
 }
 
 /// Refuses an address that cannot be bound because another listener has it.
-fn judge_clash(value: &Value<'_>, address: SocketAddr, taken: &mut Vec<Taken>) {
-    let same_ip = |other: IpAddr| {
-        let any = address.ip().is_unspecified() || other.is_unspecified();
-        address.ip() == other || any && address.is_ipv4() == other.is_ipv4()
-    };
-    let clash = taken.iter().find(|other| other.address.port() == address.port() && same_ip(other.address.ip()));
-    if let Some(other) = clash.filter(|_| address.port() != 0) {
-        value.mistake(format!("{address} is taken by {} in line {}; choose another port", other.address, other.line));
+fn judge_clash(value: &Value<'_>, address: &Address, taken: &mut Vec<Taken>) {
+    if let Some(other) = taken.iter().find(|other| clash(address, &other.address)) {
+        let kind = if address.unix().is_some() { "path" } else { "port" };
+        value.mistake(format!("{address} is taken by {} in line {}; choose another {kind}", other.address, other.line));
     }
-    taken.push(Taken { address, line: value.line() });
+    taken.push(Taken { address: address.clone(), line: value.line() });
+}
+
+fn clash(one: &Address, other: &Address) -> bool {
+    let (Address::Tcp(one), Address::Tcp(other)) = (one, other) else { return one == other };
+    let any = one.ip().is_unspecified() || other.ip().is_unspecified();
+    let same_ip = one.ip() == other.ip() || any && one.is_ipv4() == other.is_ipv4();
+    one.port() != 0 && one.port() == other.port() && same_ip
 }
 
 fn certificate(section: &mut Section<'_>, security: Option<Security>) -> Option<Certificate> {

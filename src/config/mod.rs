@@ -26,6 +26,7 @@ use std::io;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
+use crate::address::Address;
 use crate::protocol::{Protocol, Security};
 pub use accounts::{Account, Domain, is_address};
 use client::{Client, ClientAuthentication};
@@ -149,7 +150,9 @@ pub struct Listener {
     /// What is spoken.
     pub protocol: Protocol,
     /// Where; port 0 is a free one.
-    pub addresses: Vec<SocketAddr>,
+    pub addresses: Vec<Address>,
+    /// The permissions of its Unix sockets.
+    pub mode: u32,
     /// How clients' connections are protected.
     pub security: Security,
     /// Certificate chain and key, where `security` is not [`Security::Clear`].
@@ -162,8 +165,8 @@ pub struct Listener {
     pub allow_addresses: Option<Vec<IpNet>>,
     /// The users of this machine who may connect.
     pub users: Users,
-    /// Where the account's app password is found, where clients send mail without a login. Then `account` and
-    /// `allow_addresses` are there, and the protocol is SMTP.
+    /// Where the account's app password is found, where clients send mail without a login. Then `account` is
+    /// there, `allow_addresses` or `users` name the clients, and the protocol is SMTP.
     pub machine: Option<Machine>,
 }
 

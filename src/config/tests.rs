@@ -85,7 +85,7 @@ fn the_default_file_has_no_mistake_with_its_examples_either() {
         _ => line,
     });
     let config = good(&uncommented.collect::<Vec<_>>().join("\n"));
-    assert_eq!(config.listeners.len(), 5);
+    assert_eq!(config.listeners.len(), 6);
     assert_eq!((config.accounts.len(), config.domains.len()), (2, 1));
     assert!(config.providers.contains_key("example"));
     assert_eq!(config.state_dir, Path::new("/var/lib/postkey"));
@@ -524,7 +524,10 @@ fn clients_without_a_login_are_named_and_send_as_one_account() {
 #[test]
 fn clients_without_a_login_are_refused_otherwise() {
     for (lines, mistake) in [
-        ([PRINTER, ANN, ""], "without a login, clients are known by their addresses only; add allow_addresses"),
+        (
+            [PRINTER, ANN, ""],
+            "without a login, clients are known by their addresses or users; add allow_addresses or allow_uids",
+        ),
         ([PRINTER, ADDRESSES, ""], "clients without a login need one account that they send as; add account"),
         (
             ["password = \"secret\"", ANN, ADDRESSES],
@@ -540,6 +543,66 @@ fn clients_without_a_login_are_refused_otherwise() {
         bad(&without_login(&[climbing, ANN, ADDRESSES].join("\n")))[0]
             .contains("is the name of a credential, and no path")
     );
+}
+
+#[test]
+fn clients_without_a_login_may_be_named_by_their_users() {
+    let text = without_login(&[PRINTER, ANN, "allow_uids = [1000]"].join("\n"));
+    assert!(good(&text).listeners[0].machine.is_some());
+    assert!(good(&text.replace("127.0.0.1:25", "/run/postkey/smtp")).listeners[0].users.allow(Some(1000)));
+    let lan = "address = \"192.0.2.1:25\"\nallow_remote = true";
+    assert_eq!(
+        bad(&text.replace("address = \"127.0.0.1:25\"", lan)),
+        ["3:11: listener.address: users of other machines cannot be told; add allow_addresses, or listen on 127.0.0.1"]
+    );
+    let text = without_login(&[PRINTER, ANN, ADDRESSES].join("\n"));
+    assert_eq!(
+        bad(&text.replace("\"127.0.0.1:25\"", "[\"127.0.0.1:25\", \"/run/postkey/smtp\"]")),
+        ["3:28: listener.address: clients of a Unix socket have no addresses; add allow_uids"]
+    );
+}
+
+#[test]
+fn a_listener_may_have_unix_sockets() {
+    let both = "address = [\"/run/postkey/imap\", \"127.0.0.1:1\"]";
+    let config = good(&listener(both));
+    let addresses = config.listeners[0].addresses.iter().map(ToString::to_string).collect::<Vec<_>>();
+    assert_eq!((addresses.join(" "), config.listeners[0].mode), ("/run/postkey/imap 127.0.0.1:1".to_owned(), 0o600));
+    assert_eq!(good(&listener(&format!("{both}\nmode = \"0660\""))).listeners[0].mode, 0o660);
+    good(&listener(&format!("{both}\nallow_addresses = [\"127.0.0.1\"]")));
+}
+
+#[test]
+fn a_unix_socket_that_cannot_be_is_a_mistake() {
+    let long = "/".to_owned() + &"x".repeat(107);
+    for (lines, mistake) in [
+        ("address = \"run/imap\"", "3:11: listener.address: must be an IP address and a port, or the whole path"),
+        (
+            "address = \"/home/ann/.local/state/postkey/control\"",
+            "3:11: listener.address: is the control socket; choose another path",
+        ),
+        (&*format!("address = {long:?}"), "3:11: listener.address: is longer than 107 bytes"),
+        ("address = [\"/a\", \"/a\"]", "3:18: listener.address: /a is taken by /a in line 3; choose another path"),
+        (
+            "address = \"/a\"\nmode = \"0644\"",
+            "4:8: listener.mode: must be \"0600\", \"0660\" or \"0666\", and is \"0644\"",
+        ),
+        (
+            "address = \"127.0.0.1:1\"\nmode = \"0600\"",
+            "4:8: listener.mode: is for Unix sockets, and this listener has none",
+        ),
+        (
+            "address = \"/a\"\nallow_addresses = [\"127.0.0.1\"]",
+            "4:19: listener.allow_addresses: clients of Unix sockets have no addresses",
+        ),
+        (
+            "address = \"/a\"\nsecurity = \"tls\"\ncertificate = \"c\"\nkey = \"k\"",
+            "3:11: listener.address: Unix sockets have no TLS",
+        ),
+    ] {
+        let mistakes = bad(&listener(lines));
+        assert!(mistakes.len() == 1 && mistakes[0].starts_with(mistake), "{mistakes:?}\n{mistake}");
+    }
 }
 
 #[test]

@@ -1,7 +1,6 @@
 //! What commands and the one who holds the vault say to each other.
 
 use std::collections::BTreeMap;
-use std::net::SocketAddr;
 
 use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD;
@@ -9,6 +8,7 @@ use serde::de::Error as _;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use zeroize::Zeroizing;
 
+use crate::address::Address;
 use crate::broker::{Condition, Withdrawal};
 use crate::clock::Moment;
 use crate::config::flow::Flow;
@@ -150,7 +150,7 @@ pub struct Listening {
     /// By its name in the configuration.
     pub protocol: String,
     /// Where.
-    pub address: SocketAddr,
+    pub address: Address,
     /// By its name in the configuration.
     pub security: String,
 }
@@ -375,7 +375,7 @@ impl AccountStatus {
 
 impl Listening {
     /// An open port.
-    pub fn new(protocol: Protocol, address: SocketAddr, security: Security) -> Self {
+    pub fn new(protocol: Protocol, address: Address, security: Security) -> Self {
         Self { protocol: protocol.name().to_owned(), address, security: security.name().to_owned() }
     }
 }

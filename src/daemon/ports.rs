@@ -1,20 +1,25 @@
 //! The open ports: bound or taken over, told a new configuration, closed.
 
+use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
 use tokio::net::TcpListener;
 use tokio::sync::{Semaphore, mpsc, oneshot};
 use tokio::task::{AbortHandle, JoinSet};
-use tracing::info;
+use tracing::{info, warn};
 
 use super::accept_clients;
+use crate::address::Address;
 use crate::broker::Broker;
 use crate::config::Listener;
 use crate::control::Listening;
 use crate::exit::{Exit, Failed};
+use crate::net::listen::Bound;
 use crate::net::systemd::Sockets;
+use crate::net::unix::{self, SocketFile};
 use crate::net::{listen, tls};
+use crate::protocol::Protocol;
 use crate::session::Door;
 use crate::stop::Stop;
 use crate::vault::machine::credentials;
@@ -38,16 +43,19 @@ pub struct Ports {
 /// An open port and its accept loop.
 struct Port {
     /// As the configuration has it: port 0 is a free one.
-    configured: SocketAddr,
+    configured: Address,
     listening: Listening,
     messages: mpsc::Sender<Message>,
     task: AbortHandle,
+    /// Of a Unix socket: goes when the port is closed.
+    file: Option<SocketFile>,
 }
 
 /// A port as it is to be, ready to be put in place.
 pub struct Place {
     door: Arc<Door>,
-    configured: SocketAddr,
+    configured: Address,
+    mode: u32,
     how: How,
 }
 
@@ -56,7 +64,7 @@ enum How {
     /// It is the open one with this index.
     Kept(usize),
     /// It has been bound.
-    Bound(TcpListener),
+    Bound(Bound, Option<SocketFile>),
 }
 
 impl Ports {
@@ -76,14 +84,17 @@ impl Ports {
         let mut free: Vec<(usize, &Port)> = self.open.iter().enumerate().collect();
         let mut places = Vec::new();
         for listener in listeners {
-            let door = door(listener, broker, stop)?;
-            for &configured in &listener.addresses {
+            let (door, mode) = (door(listener, broker, stop)?, listener.mode);
+            for configured in &listener.addresses {
                 let found = free.iter().position(|(_, port)| port.is(configured, &door));
                 let how = match found {
                     Some(at) => How::Kept(free.swap_remove(at).0),
-                    None => How::Bound(self.bind(configured, listener)?),
+                    None => {
+                        let (bound, file) = self.bind(configured, listener)?;
+                        How::Bound(bound, file)
+                    }
                 };
-                places.push(Place { door: Arc::clone(&door), configured, how });
+                places.push(Place { door: Arc::clone(&door), configured: configured.clone(), mode, how });
             }
         }
         Ok(places)
@@ -95,11 +106,11 @@ impl Ports {
         for place in places {
             let kept = match &place.how {
                 How::Kept(index) => before.get_mut(*index).and_then(Option::take),
-                How::Bound(_) => None,
+                How::Bound(..) => None,
             };
             let port = match (kept, place.how) {
-                (Some(port), _) => port.with_door(place.door).await,
-                (None, How::Bound(listener)) => self.serve(listener, place.configured, place.door),
+                (Some(port), _) => port.with_door(place.door, place.mode).await,
+                (None, How::Bound(listener, file)) => self.serve(listener, file, place.configured, place.door),
                 (None, How::Kept(_)) => continue,
             };
             self.open.push(port);
@@ -136,26 +147,38 @@ impl Ports {
         }
     }
 
-    fn serve(&mut self, listener: TcpListener, configured: SocketAddr, door: Arc<Door>) -> Port {
-        // Bound, so it has one; the configured one differs only where the port is a free one.
-        let address = listener.local_addr().unwrap_or(configured);
+    fn serve(&mut self, listener: Bound, file: Option<SocketFile>, configured: Address, door: Arc<Door>) -> Port {
+        let address = listener.port().map_or_else(|| configured.clone(), Address::Tcp);
         let listening = Listening::new(door.protocol, address, door.security);
-        info!(protocol = listening.protocol, %address, security = listening.security, "listening");
+        info!(protocol = listening.protocol, address = %listening.address, security = listening.security, "listening");
         let (messages, heard) = mpsc::channel(8);
         let task =
             self.tasks.spawn(accept_clients(listen::Listener::new(listener), door, heard, Arc::clone(&self.sessions)));
-        Port { configured, listening, messages, task }
+        Port { configured, listening, messages, task, file }
     }
 
-    fn bind(&self, address: SocketAddr, listener: &Listener) -> Result<TcpListener, Failed> {
-        let handed = self.sockets.get(listener.protocol, address).map(|socket| socket.and_then(TcpListener::from_std));
-        handed.unwrap_or_else(|| listen::bind(address)).map_err(|error| {
-            let message = format!(
-                "cannot listen on {address} for {}: {error}; is another postkey running, or another program on this port?",
-                listener.protocol
-            );
+    fn bind(&self, address: &Address, listener: &Listener) -> Result<(Bound, Option<SocketFile>), Failed> {
+        let bound = match address {
+            Address::Tcp(port) => self.bind_tcp(*port, listener.protocol).map(|bound| (Bound::Tcp(bound), None)),
+            Address::Unix(path) => {
+                unix::bind(path, listener.mode).and_then(|bound| Ok((Bound::Unix(bound), Some(SocketFile::of(path)?))))
+            }
+        };
+        bound.map_err(|error| {
+            let question = match address {
+                Address::Tcp(_) => "is another postkey running, or another program on this port?",
+                Address::Unix(_) => {
+                    "its folder has to be there and writable; one that is new to postkey takes a restart"
+                }
+            };
+            let message = format!("cannot listen on {address} for {}: {error}; {question}", listener.protocol);
             Failed::new(Exit::Os, message)
         })
+    }
+
+    fn bind_tcp(&self, address: SocketAddr, protocol: Protocol) -> io::Result<TcpListener> {
+        let handed = self.sockets.get(protocol, address).map(|socket| socket.and_then(TcpListener::from_std));
+        handed.unwrap_or_else(|| listen::bind(address))
     }
 
     /// What is served is what the configuration says: who else may come, TLS and certificates all stand there, and only for
@@ -163,7 +186,12 @@ impl Ports {
     fn refuse_surplus(&self, listeners: &[Listener]) -> Result<(), Failed> {
         let addresses = |listener: &Listener| {
             let protocol = listener.protocol;
-            listener.addresses.iter().map(move |address| (protocol, *address)).collect::<Vec<_>>()
+            listener
+                .addresses
+                .iter()
+                .filter_map(Address::tcp)
+                .map(move |address| (protocol, address))
+                .collect::<Vec<_>>()
         };
         let wanted: Vec<_> = listeners.iter().flat_map(addresses).collect();
         match self.sockets.others(&wanted).first() {
@@ -181,13 +209,16 @@ impl Ports {
 
 impl Port {
     /// Whether this port will do for this address. A free port is one of its protocol.
-    fn is(&self, configured: SocketAddr, door: &Door) -> bool {
+    fn is(&self, configured: &Address, door: &Door) -> bool {
         let alike = self.listening.protocol == door.protocol.name() && self.listening.security == door.security.name();
-        self.configured == configured && (alike || configured.port() != 0)
+        self.configured == *configured && (alike || configured.tcp().is_none_or(|address| address.port() != 0))
     }
 
     /// When this returns, who comes comes by the new door.
-    async fn with_door(mut self, door: Arc<Door>) -> Self {
+    async fn with_door(mut self, door: Arc<Door>, mode: u32) -> Self {
+        if let Some(Err(error)) = self.file.as_ref().map(|file| file.allow(mode)) {
+            warn!(%error, address = %self.listening.address, "the socket's mode cannot be changed");
+        }
         self.listening = Listening::new(door.protocol, self.listening.address, door.security);
         // A loop that has ended is noticed by `Ports::ended`.
         let _ended = self.messages.send(Message::Door(door)).await;

@@ -7,12 +7,12 @@ use std::os::fd::OwnedFd;
 use std::time::Duration;
 
 use socket2::SockRef;
-use tokio::net::{TcpListener, TcpSocket, TcpStream};
+use tokio::net::{TcpListener, TcpSocket, TcpStream, UnixListener, UnixStream};
 use tokio::time::timeout;
 use tracing::warn;
 
 /// Connections that may wait for us to accept them: a mail program opens 5 at once, and there may be many of them.
-const BACKLOG: u32 = 1024;
+pub(super) const BACKLOG: u32 = 1024;
 
 /// How long to wait when the system has no descriptor or memory left: long enough not to spin, short enough not to matter.
 const BREATH: Duration = Duration::from_millis(100);
@@ -30,25 +30,70 @@ pub fn bind(address: SocketAddr) -> io::Result<TcpListener> {
     socket.listen(BACKLOG)
 }
 
-/// A local port, and a descriptor kept for the client that comes when no other is left.
+/// A socket that listens.
+pub enum Bound {
+    /// On a TCP port.
+    Tcp(TcpListener),
+    /// On a Unix socket.
+    Unix(UnixListener),
+}
+
+impl Bound {
+    /// Its TCP address, where it has one: the real one where any free port was asked for.
+    pub fn port(&self) -> Option<SocketAddr> {
+        match self {
+            Self::Tcp(listener) => listener.local_addr().ok(),
+            Self::Unix(_) => None,
+        }
+    }
+
+    /// The next connection, and where it comes from, where that has an address.
+    async fn accept(&self) -> io::Result<(Socket, Option<SocketAddr>)> {
+        match self {
+            Self::Tcp(listener) => listener.accept().await.map(|(socket, peer)| (Socket::Tcp(socket), Some(peer))),
+            Self::Unix(listener) => listener.accept().await.map(|(socket, _)| (Socket::Unix(socket), None)),
+        }
+    }
+
+    /// With `route_localnet` set, the kernel delivers foreign packets to loopback ports (CVE-2020-8558).
+    fn lets_in(&self, peer: Option<SocketAddr>) -> bool {
+        match (self, peer) {
+            (Self::Tcp(listener), Some(peer)) => {
+                let is_local = listener.local_addr().is_ok_and(|address| address.ip().is_loopback());
+                !is_local || peer.ip().is_loopback()
+            }
+            _ => true,
+        }
+    }
+}
+
+/// A client's connection.
+pub enum Socket {
+    /// To a TCP port.
+    Tcp(TcpStream),
+    /// To a Unix socket.
+    Unix(UnixStream),
+}
+
+/// A socket that listens, and a descriptor kept for the client that comes when no other is left.
 pub struct Listener {
-    socket: TcpListener,
+    socket: Bound,
     spare: Option<OwnedFd>,
 }
 
 /// A connection that has come.
 pub struct Arrival {
     /// The connection.
-    pub socket: TcpStream,
-    /// Who it is.
-    pub peer: SocketAddr,
+    pub socket: Socket,
+    /// Where it comes from; none on a Unix socket.
+    pub peer: Option<SocketAddr>,
     /// Whether it has the spare descriptor: it should be told so and closed before the next one is accepted.
     pub is_surplus: bool,
 }
 
 impl Listener {
-    /// Takes over a bound port.
-    pub fn new(socket: TcpListener) -> Self {
+    /// Takes over a socket.
+    pub fn new(socket: Bound) -> Self {
         Self { socket, spare: spare() }
     }
 
@@ -64,8 +109,11 @@ impl Listener {
                 (accepted, is_surplus) = (again, true);
             }
             match accepted {
-                Ok((socket, peer)) if may_come(&self.socket, peer) => return Arrival { socket, peer, is_surplus },
-                Ok((_, peer)) => warn!(%peer, "a connection from elsewhere reached a loopback port and was closed"),
+                Ok((socket, peer)) if self.socket.lets_in(peer) => return Arrival { socket, peer, is_surplus },
+                Ok((_, peer)) => warn!(
+                    peer = peer.map(display),
+                    "a connection from elsewhere reached a loopback port and was closed"
+                ),
                 Err(error) if is_of_one_connection(&error) => {}
                 Err(error) => {
                     warn!(%error, "cannot accept a connection; trying again");
@@ -85,12 +133,6 @@ fn spare() -> Option<OwnedFd> {
 fn is_out_of_descriptors(error: &io::Error) -> bool {
     use rustix::io::Errno;
     [Errno::MFILE, Errno::NFILE].into_iter().any(|errno| error.raw_os_error() == Some(errno.raw_os_error()))
-}
-
-/// With `route_localnet` set, the kernel delivers foreign packets to loopback ports (CVE-2020-8558).
-fn may_come(listener: &TcpListener, peer: SocketAddr) -> bool {
-    let is_local = listener.local_addr().is_ok_and(|address| address.ip().is_loopback());
-    !is_local || peer.ip().is_loopback()
 }
 
 /// Errors that tell of a connection that was gone before it was accepted, accept(2).

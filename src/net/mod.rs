@@ -9,3 +9,4 @@ mod proxy;
 pub mod systemd;
 pub mod tls;
 pub mod transport;
+pub mod unix;

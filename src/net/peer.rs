@@ -1,33 +1,37 @@
 //! Who is at the other end of a connection, down to the user where that is on this machine.
 //!
-//! Loopback TCP has no access control of its own, but the kernel knows whose socket is at the other end, and tells everybody
-//! who asks (sock_diag(7)). A question and its answer take some 10 microseconds.
+//! A Unix socket tells it by itself (`SO_PEERCRED`, unix(7)). Loopback TCP has no access control of its own, but the kernel
+//! knows whose socket is at the other end, and tells everybody who asks (sock_diag(7)). A question and its answer take some
+//! 10 microseconds.
 
-use std::fmt;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
 
 use rustix::io::Errno;
 use rustix::net::{AddressFamily, RecvFlags, SendFlags, SocketFlags, SocketType, netlink, recv, send, socket_with};
-use tokio::net::TcpStream;
+use tokio::net::{TcpStream, UnixStream};
 use tracing::debug;
 
+use super::listen::Socket;
 use crate::config::users::UNKNOWN_USER;
 
 /// What came over a connection, and who sent it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Peer {
-    /// Its address.
-    pub address: SocketAddr,
+    /// Its address; none on a Unix socket.
+    pub address: Option<SocketAddr>,
     /// Its user, where that is on this machine and the kernel tells.
     pub user: Option<u32>,
 }
 
 impl Peer {
     /// Looks at the other end of a connection.
-    pub fn of(socket: &TcpStream) -> io::Result<Self> {
-        let address = socket.peer_addr()?;
-        let user = user(socket).unwrap_or_else(|error| {
+    pub fn of(socket: &Socket) -> io::Result<Self> {
+        let (address, user) = match socket {
+            Socket::Tcp(socket) => (Some(socket.peer_addr()?), user(socket)),
+            Socket::Unix(socket) => (None, unix_user(socket)),
+        };
+        let user = user.unwrap_or_else(|error| {
             debug!(%error, "the kernel does not tell whose connection this is");
             None
         });
@@ -36,14 +40,13 @@ impl Peer {
 
     /// Whether it is on this machine.
     pub fn is_local(&self) -> bool {
-        self.address.ip().to_canonical().is_loopback()
+        self.address.is_none_or(|address| address.ip().to_canonical().is_loopback())
     }
 }
 
-impl fmt::Display for Peer {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.address.fmt(f)
-    }
+/// The user who has connected to a Unix socket, whatever became of the connection since.
+fn unix_user(socket: &UnixStream) -> io::Result<Option<u32>> {
+    Ok(Some(socket.peer_cred()?.uid()).filter(|user| *user != UNKNOWN_USER))
 }
 
 /// The user whose socket is at the other end. None if that is on another machine, or has begun to close: the kernel does not
@@ -157,6 +160,15 @@ mod tests {
             assert_eq!(user(&server).unwrap(), Some(own), "{ip}");
             assert_eq!(user(&client).unwrap(), Some(own), "{ip}");
         }
+    }
+
+    #[tokio::test]
+    async fn a_unix_socket_tells_its_user_and_no_address() {
+        let (client, server) = UnixStream::pair().unwrap();
+        drop(client);
+        let peer = Peer::of(&Socket::Unix(server)).unwrap();
+        assert_eq!(peer, Peer { address: None, user: Some(rustix::process::geteuid().as_raw()) });
+        assert!(peer.is_local());
     }
 
     #[tokio::test]

@@ -1,4 +1,4 @@
-//! A connection's bytes, in clear or under TLS; and how we reach a provider.
+//! A connection's bytes, over TCP, TLS or a Unix socket; and how we reach a provider.
 
 use std::io;
 use std::pin::Pin;
@@ -7,13 +7,14 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use socket2::{SockRef, TcpKeepalive};
-use tokio::io::{AsyncRead, AsyncWrite, Interest, ReadBuf};
-use tokio::net::TcpStream;
+use tokio::io::{AsyncRead, AsyncWrite, Interest, ReadBuf, Ready};
+use tokio::net::{TcpStream, UnixStream};
 use tokio::time::sleep;
 use tokio_rustls::rustls::pki_types::ServerName;
 use tokio_rustls::rustls::{ClientConfig, ServerConfig};
 use tokio_rustls::{TlsAcceptor, TlsConnector, TlsStream};
 
+use super::listen::Socket;
 use super::{dial, proxy};
 use crate::proxy::Proxy;
 use crate::resolver::Resolver;
@@ -21,11 +22,13 @@ use crate::resolver::Resolver;
 /// How often to look whether a peer has gone from which something has arrived.
 const LOOK: Duration = Duration::from_millis(100);
 
-/// A TCP connection, in clear or under TLS.
+/// A connection to a client or a provider.
 pub enum Transport {
-    /// As it comes from the socket.
+    /// TCP in clear.
     Clear(TcpStream),
-    /// Under TLS, in either role.
+    /// A Unix socket, which has no TLS.
+    Unix(UnixStream),
+    /// TCP under TLS, in either role.
     Tls(Box<TlsStream<TcpStream>>),
 }
 
@@ -43,6 +46,14 @@ impl Transport {
             .with_retries(5);
         SockRef::from(&socket).set_tcp_keepalive(&keepalive)?;
         Ok(Self::Clear(socket))
+    }
+
+    /// Takes a client's socket over.
+    pub fn of_client(socket: Socket) -> io::Result<Self> {
+        match socket {
+            Socket::Tcp(socket) => Self::new(socket),
+            Socket::Unix(socket) => Ok(Self::Unix(socket)),
+        }
     }
 
     /// Connects to a server, at whichever of its addresses answers first; or through a proxy, which looks the server up.
@@ -68,18 +79,23 @@ impl Transport {
 
     /// Waits until the peer has ended its side. What has arrived stays where it is, so this has to look now and then.
     pub async fn gone(&self) {
-        let socket = match self {
-            Self::Clear(socket) => socket,
-            Self::Tls(stream) => stream.get_ref().0,
-        };
-        while !socket.ready(Interest::READABLE).await.is_ok_and(|ready| ready.is_read_closed()) {
+        while !self.readiness().await.is_ok_and(|ready| ready.is_read_closed()) {
             sleep(LOOK).await;
+        }
+    }
+
+    async fn readiness(&self) -> io::Result<Ready> {
+        match self {
+            Self::Clear(socket) => socket.ready(Interest::READABLE).await,
+            Self::Unix(socket) => socket.ready(Interest::READABLE).await,
+            Self::Tls(stream) => stream.get_ref().0.ready(Interest::READABLE).await,
         }
     }
 
     fn clear(self) -> io::Result<TcpStream> {
         match self {
             Self::Clear(socket) => Ok(socket),
+            Self::Unix(_) => Err(io::Error::other("a Unix socket has no TLS")),
             Self::Tls(_) => Err(io::Error::other("the connection is under TLS already")),
         }
     }
@@ -96,6 +112,7 @@ impl AsyncRead for Transport {
     fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         match self.get_mut() {
             Self::Clear(stream) => Pin::new(stream).poll_read(cx, buf),
+            Self::Unix(stream) => Pin::new(stream).poll_read(cx, buf),
             Self::Tls(stream) => Pin::new(stream).poll_read(cx, buf),
         }
     }
@@ -105,6 +122,7 @@ impl AsyncWrite for Transport {
     fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
         match self.get_mut() {
             Self::Clear(stream) => Pin::new(stream).poll_write(cx, bytes),
+            Self::Unix(stream) => Pin::new(stream).poll_write(cx, bytes),
             Self::Tls(stream) => Pin::new(stream).poll_write(cx, bytes),
         }
     }
@@ -112,6 +130,7 @@ impl AsyncWrite for Transport {
     fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         match self.get_mut() {
             Self::Clear(stream) => Pin::new(stream).poll_flush(cx),
+            Self::Unix(stream) => Pin::new(stream).poll_flush(cx),
             Self::Tls(stream) => Pin::new(stream).poll_flush(cx),
         }
     }
@@ -119,6 +138,7 @@ impl AsyncWrite for Transport {
     fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         match self.get_mut() {
             Self::Clear(stream) => Pin::new(stream).poll_shutdown(cx),
+            Self::Unix(stream) => Pin::new(stream).poll_shutdown(cx),
             Self::Tls(stream) => Pin::new(stream).poll_shutdown(cx),
         }
     }

@@ -238,7 +238,7 @@ impl Daemon {
                 return Ok(());
             }
             if let Some(listening) = status(socket).await.and_then(|status| status.listeners.into_iter().next()) {
-                self.port = listening.address.port();
+                self.port = listening.address.tcp().expect("a TCP port").port();
                 return Ok(());
             }
             sleep(Duration::from_millis(2)).await;

@@ -27,5 +27,6 @@ mod refusals;
 mod relay;
 mod secrets;
 mod tokens;
+mod unix_sockets;
 mod users;
 mod vault;

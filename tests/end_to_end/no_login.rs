@@ -24,13 +24,18 @@ struct Office {
 impl Office {
     /// Its postkey does not run yet.
     async fn furnished(allowed: &str) -> Self {
+        Self::furnished_at("\"127.0.0.1:0\"", &format!("allow_addresses = [{allowed:?}]")).await
+    }
+
+    /// The same at these addresses, for those whom this line names.
+    async fn furnished_at(addresses: &str, allowed: &str) -> Self {
         let folder = TempDir::new().unwrap();
         let password = folder.path().join("printer.password");
         std::fs::write(&password, "").unwrap();
         std::fs::set_permissions(&password, std::fs::Permissions::from_mode(0o600)).unwrap();
         let listener = format!(
-            "[[listener]]\nprotocol = \"smtp\"\naddress = \"127.0.0.1:0\"\naccount = \"{ANN}\"\n\
-             allow_addresses = [{allowed:?}]\npassword = {{ file = {password:?} }}\n"
+            "[[listener]]\nprotocol = \"smtp\"\naddress = {addresses}\naccount = \"{ANN}\"\n\
+             {allowed}\npassword = {{ file = {password:?} }}\n"
         );
         let house = House::furnished(Security::Tls, |config| format!("{config}\n{listener}")).await;
         // As a person does who copies it from the terminal into an editor.
@@ -175,6 +180,28 @@ async fn who_is_not_named_is_not_even_greeted() {
         let mut greeting = [0; 3];
         printer.read_exact(&mut greeting).await.unwrap();
         assert_eq!(&greeting, b"220", "{named}");
+    }
+}
+
+#[tokio::test]
+async fn devices_on_this_machine_may_be_named_by_their_users() {
+    let own = rustix::process::geteuid().as_raw();
+    for (named, greeting) in [(own, "220"), (own + 1, "421")] {
+        let folder = TempDir::new().unwrap();
+        let path = folder.path().join("smtp");
+        let mut office =
+            Office::furnished_at(&format!("[{path:?}, \"127.0.0.1:0\"]"), &format!("allow_uids = [{named}]")).await;
+        office.house.start().await;
+        let port = office.house.port(Protocol::Smtp, Security::Clear);
+        for mut device in [Client::clear(port).await, Client::unix(&path).await] {
+            device.expect(greeting).await;
+            if named == own {
+                device.say(&format!("MAIL FROM:<{ANN}>")).await;
+                device.expect("250").await;
+            } else {
+                assert!(device.is_closed().await);
+            }
+        }
     }
 }
 

@@ -1,5 +1,6 @@
 //! A plain mail client, for what the tests say to a mail server themselves.
 
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -7,7 +8,7 @@ use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
 use postkey::protocol::{Mechanism, Protocol, Security};
 use tokio::io::{AsyncBufReadExt, AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, BufReader};
-use tokio::net::TcpStream;
+use tokio::net::{TcpStream, UnixStream};
 use tokio_rustls::TlsConnector;
 use tokio_rustls::rustls::pki_types::ServerName;
 
@@ -22,6 +23,12 @@ impl Client {
     /// Without TLS, to any port of this machine; the greeting is not read yet.
     pub async fn clear(port: u16) -> Self {
         let stream = TcpStream::connect(("127.0.0.1", port)).await.expect("a server");
+        Self(BufReader::new(Box::new(stream)))
+    }
+
+    /// To a Unix socket; the greeting is not read yet.
+    pub async fn unix(path: &Path) -> Self {
+        let stream = UnixStream::connect(path).await.expect("a server");
         Self(BufReader::new(Box::new(stream)))
     }
 

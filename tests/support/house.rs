@@ -238,8 +238,9 @@ impl House {
 
     /// The port of a listener; of several that are alike, the last in the configuration.
     pub fn port(&self, protocol: Protocol, security: Security) -> u16 {
-        let is_it = |one: &&Listening| (&*one.protocol, &*one.security) == (protocol.name(), security.name());
-        self.listening.iter().rfind(is_it).expect("postkey runs, and has one of each").address.port()
+        let alike = |one: &&Listening| (&*one.protocol, &*one.security) == (protocol.name(), security.name());
+        let ports = self.listening.iter().filter(alike).filter_map(|one| one.address.tcp());
+        ports.last().expect("postkey runs, and has one of each").port()
     }
 
     /// A mail program that is connected: under TLS where the listener has it, greeted, and in SMTP after EHLO.
@@ -323,15 +324,21 @@ impl Program {
         if security == Security::Tls {
             client = client.protect(identity).await;
         }
-        client.expect(["* OK", "+OK", "220"][protocol as usize]).await;
-        let mut program = Self { client, protocol };
-        program.ehlo().await;
+        let mut program = Self::over(client, protocol).await;
         if security == Security::StartTls {
             program.client.say(["a STARTTLS", "STLS", "STARTTLS"][protocol as usize]).await;
             program.client.expect(["a OK", "+OK", "220"][protocol as usize]).await;
             program.client = program.client.protect(identity).await;
             program.ehlo().await;
         }
+        program
+    }
+
+    /// Takes over a connection on which nothing has been read yet.
+    pub async fn over(mut client: Client, protocol: Protocol) -> Self {
+        client.expect(["* OK", "+OK", "220"][protocol as usize]).await;
+        let mut program = Self { client, protocol };
+        program.ehlo().await;
         program
     }
 

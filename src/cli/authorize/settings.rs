@@ -3,6 +3,7 @@
 use super::super::password::show;
 use super::super::terminal::say;
 use super::plan::Plan;
+use crate::address::Address;
 use crate::config::{Config, Listener};
 use crate::control::{Listening, Status};
 use crate::vault::password::Password;
@@ -25,13 +26,13 @@ pub fn show_settings(plan: &Plan, config: &Config, status: &Status, first: Optio
     }
     let listeners = if status.listeners.is_empty() { configured(config) } else { status.listeners.clone() };
     for listening in &listeners {
-        let (protocol, address) = (listening.protocol.to_uppercase(), listening.address);
-        say(format_args!(
-            "  {protocol:<10} {} port {}, {}",
-            address.ip(),
-            address.port(),
-            described(&listening.security)
-        ));
+        let (protocol, security) = (listening.protocol.to_uppercase(), described(&listening.security));
+        match &listening.address {
+            Address::Tcp(address) => {
+                say(format_args!("  {protocol:<10} {} port {}, {security}", address.ip(), address.port()));
+            }
+            Address::Unix(path) => say(format_args!("  {protocol:<10} Unix socket {}, {security}", path.display())),
+        }
     }
     if status.listeners.is_empty() {
         say("\nThe daemon does not run yet; `postkey` starts it.");
