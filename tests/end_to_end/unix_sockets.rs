@@ -5,8 +5,6 @@ use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
 
-use base64::Engine;
-use base64::prelude::BASE64_STANDARD;
 use postkey::clock::Clock;
 use postkey::config::Config;
 use postkey::daemon::Daemon;
@@ -16,9 +14,7 @@ use tempfile::TempDir;
 
 use crate::support::client::Client;
 use crate::support::house::{ANN, BEN, House, Program, Way, accepted};
-
-/// A user of this machine who is not the one that runs the tests, where that is root.
-const MALLORY: u32 = 1234;
+use crate::users::{MALLORY, can_be_others, is_in, login};
 
 /// A client in a process of its own: connects, says these lines, and writes what it hears until the connection ends.
 const SPEAKER: &str = r#"
@@ -88,25 +84,8 @@ impl Hall {
 
     /// Logs in as a user, and out again; what was said.
     async fn log_in_as(&self, user: u32, protocol: Protocol, password: &str) -> String {
-        let plain = BASE64_STANDARD.encode(format!("\0{ANN}\0{password}"));
-        let auth = ["a AUTHENTICATE", "AUTH", "AUTH"][protocol as usize];
-        let first = ["a NOOP", "CAPA", "EHLO client.example.test"][protocol as usize];
-        let last = ["b LOGOUT", "QUIT", "QUIT"][protocol as usize];
-        self.as_user(user, protocol, &[first, &format!("{auth} PLAIN {plain}"), last]).await
+        self.as_user(user, protocol, &login(protocol, password).each_ref().map(String::as_str)).await
     }
-}
-
-/// Whether this process may become another user; else there is nothing to test.
-fn can_be_others() -> bool {
-    let is_root = rustix::process::geteuid().is_root();
-    if !is_root {
-        eprintln!("skipped: only root can be another user");
-    }
-    is_root
-}
-
-fn is_in(protocol: Protocol, heard: &str) -> bool {
-    heard.lines().any(|line| line.starts_with(["a OK [", "+OK Log", "235"][protocol as usize]))
 }
 
 #[tokio::test]

@@ -9,10 +9,10 @@ use postkey::protocol::{Protocol, Security};
 use crate::support::house::{ANN, House, PATIENCE, Way, accepted, until};
 
 /// A user of this machine who is not the one that runs the tests.
-const MALLORY: u32 = 1234;
+pub const MALLORY: u32 = 1234;
 
 /// Whether this process may become another user; else there is nothing to test.
-fn can_be_others() -> bool {
+pub fn can_be_others() -> bool {
     let is_root = rustix::process::geteuid().is_root();
     if !is_root {
         eprintln!("skipped: only root can be another user");
@@ -34,14 +34,21 @@ async fn as_user(uid: u32, port: u16, lines: &[&str]) -> String {
 
 /// Logs in as another user, and out again; what was said.
 async fn log_in_as(uid: u32, house: &House, protocol: Protocol, password: &str) -> String {
-    let plain = BASE64_STANDARD.encode(format!("\0{ANN}\0{password}"));
-    let auth = [format!("a AUTHENTICATE PLAIN {plain}"), format!("AUTH PLAIN {plain}"), format!("AUTH PLAIN {plain}")];
-    let first = ["a NOOP", "CAPA", "EHLO client.example.test"][protocol as usize];
-    let last = ["b LOGOUT", "QUIT", "QUIT"][protocol as usize];
-    as_user(uid, house.port(protocol, Security::Clear), &[first, &auth[protocol as usize], last]).await
+    let lines = login(protocol, password);
+    as_user(uid, house.port(protocol, Security::Clear), &lines.each_ref().map(String::as_str)).await
 }
 
-fn is_in(protocol: Protocol, heard: &str) -> bool {
+/// What a mail program says that logs in as Ann, and out again.
+pub fn login(protocol: Protocol, password: &str) -> [String; 3] {
+    let plain = BASE64_STANDARD.encode(format!("\0{ANN}\0{password}"));
+    let auth = ["a AUTHENTICATE", "AUTH", "AUTH"][protocol as usize];
+    let first = ["a NOOP", "CAPA", "EHLO client.example.test"][protocol as usize];
+    let last = ["b LOGOUT", "QUIT", "QUIT"][protocol as usize];
+    [first.to_owned(), format!("{auth} PLAIN {plain}"), last.to_owned()]
+}
+
+/// Whether what was heard has a login's yes in it.
+pub fn is_in(protocol: Protocol, heard: &str) -> bool {
     heard.lines().any(|line| line.starts_with(["a OK [", "+OK Log", "235"][protocol as usize]))
 }
 

@@ -239,8 +239,8 @@ impl House {
     /// The port of a listener; of several that are alike, the last in the configuration.
     pub fn port(&self, protocol: Protocol, security: Security) -> u16 {
         let alike = |one: &&Listening| (&*one.protocol, &*one.security) == (protocol.name(), security.name());
-        let ports = self.listening.iter().filter(alike).filter_map(|one| one.address.tcp());
-        ports.last().expect("postkey runs, and has one of each").port()
+        let mut ports = self.listening.iter().filter(alike).filter_map(|one| one.address.tcp());
+        ports.next_back().expect("postkey runs, and has one of each").port()
     }
 
     /// A mail program that is connected: under TLS where the listener has it, greeted, and in SMTP after EHLO.
