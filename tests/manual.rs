@@ -185,7 +185,7 @@ fn displays(page: &str) -> Vec<&str> {
 #[test]
 fn the_examples_are_right() {
     let examples = displays(CONFIGURATION);
-    assert_eq!(examples.len(), 2);
+    assert_eq!(examples.len(), 3);
     for example in examples {
         assert_eq!(read(example).map(drop), Ok(()), "{example}");
     }
