@@ -1,5 +1,6 @@
 //! The configuration: from the file's shape to something that can be relied on.
 
+pub mod assertion;
 pub mod client;
 pub mod environment;
 mod file;
@@ -154,6 +155,8 @@ pub struct Account {
     pub user: Option<String>,
     /// How it gets its tokens, where not as all accounts of its provider.
     pub flow: Option<Flow>,
+    /// Whether it may use the password grant.
+    pub legacy: bool,
     /// The client registration to use for this account alone.
     pub client: Option<Client>,
 }

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 
 use url::Url;
 
+use super::assertion::Bearer;
 use super::client::Client;
 use super::flow::Flow;
 use crate::protocol::{Mechanism, Protocol, Security};
@@ -20,6 +21,8 @@ pub struct Provider {
     pub flow: Flow,
     /// RFC 6749 section 3.1; may carry a query of its own. Only the authorization code grant needs it.
     pub authorization_endpoint: Option<Url>,
+    /// RFC 8628 section 3.1; [`Self::device_endpoint`] is the one to use.
+    pub device_authorization_endpoint: Option<Url>,
     /// RFC 6749 section 3.2.
     pub token_endpoint: Url,
     /// What `iss` in the authorization response has to be (RFC 9207), where it is known.
@@ -30,6 +33,12 @@ pub struct Provider {
     pub authorization_parameters: BTreeMap<String, String>,
     /// The client registration, where one is configured for all accounts.
     pub client: Option<Client>,
+    /// Who speaks for the owners of mailboxes in the JWT bearer grant.
+    pub bearer: Option<Bearer>,
+    /// What the password grant asks for beside or instead of scopes.
+    pub resource: Option<String>,
+    /// Whether the password grant may be used.
+    pub legacy: bool,
     /// Where the browser returns to; without a port any free one is used (RFC 8252 section 7.3).
     pub redirect_uri: Url,
     /// The mechanisms to use, the best first.
@@ -43,6 +52,18 @@ pub struct Provider {
 }
 
 impl Provider {
+    /// Where a device asks for a code (RFC 8628 section 3.1). Microsoft documents it as the neighbour of an authorization
+    /// endpoint that ends in `authorize`.
+    pub fn device_endpoint(&self) -> Option<Url> {
+        self.device_authorization_endpoint.clone().or_else(|| {
+            let mut neighbour = self.authorization_endpoint.clone()?;
+            let folder = neighbour.path().strip_suffix("/authorize")?;
+            neighbour.set_path(&format!("{folder}/devicecode"));
+            neighbour.set_query(None);
+            Some(neighbour)
+        })
+    }
+
     /// Whether the domain, in lower case, is one of those that are named in full.
     pub fn has_domain(&self, domain: &str) -> bool {
         self.domains.iter().any(|own| own == domain)

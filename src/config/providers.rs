@@ -6,8 +6,9 @@ use std::path::Path;
 use toml::de::DeTable;
 use url::{Host, Url};
 
+use super::assertion::Bearer;
 use super::client::Client;
-use super::file::flow;
+use super::file::{flow, legacy};
 use super::flow::Flow;
 use super::provider::{Provider, Server};
 use super::reader::{Disk, Report, Section};
@@ -66,10 +67,13 @@ pub fn read_table(table: &Section<'_>, bases: &Providers) -> Providers {
 
 /// Reads one provider. What has a mistake, which is noted, is replaced by anything.
 fn provider(name: &str, mut section: Section<'_>, base: Option<&Provider>, others: &Providers) -> Provider {
-    let flow = flow(&mut section).or_else(|| Some(base?.flow)).unwrap_or_default();
+    let legacy = legacy(&mut section).or_else(|| Some(base?.legacy)).unwrap_or_default();
+    let flow = flow(&mut section, legacy).or_else(|| Some(base?.flow)).unwrap_or_default();
+    let resource = section.text("resource").or_else(|| base?.resource.clone());
     if base.is_none() {
         let browser = (flow == Flow::AuthorizationCode).then_some("authorization_endpoint");
-        let keys: Vec<&str> = browser.into_iter().chain(["token_endpoint", "scope"]).collect();
+        let scope = resource.is_none().then_some("scope");
+        let keys: Vec<&str> = browser.into_iter().chain(["token_endpoint"]).chain(scope).collect();
         section.require(&keys);
     }
     let provider = Provider {
@@ -86,6 +90,11 @@ fn provider(name: &str, mut section: Section<'_>, base: Option<&Provider>, other
         authorization_parameters: parameters(&mut section)
             .or_else(|| Some(base?.authorization_parameters.clone()))
             .unwrap_or_default(),
+        device_authorization_endpoint: url(&mut section, "device_authorization_endpoint", endpoint)
+            .or_else(|| base?.device_authorization_endpoint.clone()),
+        bearer: Bearer::read(&mut section).or_else(|| base?.bearer.clone()),
+        resource,
+        legacy,
         client: Client::read(&mut section, base.and_then(|base| base.client.as_ref())),
         redirect_uri: url(&mut section, "redirect_uri", redirect_uri)
             .or_else(|| Some(base?.redirect_uri.clone()))

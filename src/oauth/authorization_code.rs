@@ -140,7 +140,10 @@ impl Pending {
         let redirect_uri = RedirectUrl::new(self.redirect_uri.to_string())
             .map_err(|_| Failure::Misconfigured("the redirect URI is not valid".to_owned()))?;
         let requests = registration.requests()?.set_redirect_uri(redirect_uri);
-        let request = requests.exchange_code(code).set_pkce_verifier(self.verifier);
+        let mut request = requests.exchange_code(code).set_pkce_verifier(self.verifier);
+        for (name, value) in registration.assertion(clock.now())? {
+            request = request.add_extra_param(name, value);
+        }
         let body = request.request_async(http).await.map_err(failure)?;
         let identity = body.identity();
         Ok((body.into_token_set(clock.now(), None)?, identity))
@@ -164,6 +167,10 @@ mod tests {
             scope: vec!["mail".into(), "offline_access".into()],
             authorization_parameters: BTreeMap::from([("state".into(), "mine".into()), ("hint".into(), "a&b".into())]),
             client: None,
+            bearer: None,
+            resource: None,
+            legacy: false,
+            device_authorization_endpoint: None,
             redirect_uri: Url::parse("http://127.0.0.1/").unwrap(),
             mechanisms: vec![],
             ca_file: None,

@@ -85,7 +85,7 @@ impl Http {
     }
 
     /// Sends one request and reads the whole answer, if it is one that OAuth knows.
-    async fn send(&self, request: HttpRequest) -> Result<HttpResponse, HttpError> {
+    pub(super) async fn send(&self, request: HttpRequest) -> Result<HttpResponse, HttpError> {
         let request = reqwest::Request::try_from(request).map_err(network)?;
         let mut response = self.0.execute(request).await.map_err(network)?;
         let status = response.status().as_u16();

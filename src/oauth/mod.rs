@@ -2,10 +2,15 @@
 
 pub mod authorization_code;
 mod client_credentials;
+pub mod device_code;
+mod extension;
 pub mod grant;
 mod http;
 pub mod identity;
-mod refresh;
+mod jwt;
+mod jwt_bearer;
+mod password;
+pub mod refresh;
 mod registration;
 mod response;
 mod source;

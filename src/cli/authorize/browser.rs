@@ -5,19 +5,18 @@ use tokio::time::{Instant, timeout_at};
 
 use super::super::AuthorizeOptions;
 use super::super::terminal::{Input, complain, say};
-use super::no_tokens;
 use super::plan::Plan;
+use super::{no_tokens, nobody_came};
 use crate::clock::Clock;
 use crate::exit::{Exit, Failed};
 use crate::oauth::authorization_code::{Pending, RedirectError};
-use crate::oauth::identity::Identity;
 use crate::secret::Secret;
 use crate::token::TokenSet;
 use crate::web::redirect::{Arrival, Outcome, RedirectListener};
 
 impl Plan {
     /// Sends the person to the provider and waits for the answer, by the browser or pasted.
-    pub async fn ask_person(&self, options: &AuthorizeOptions, input: Input) -> Result<TokenSet, Failed> {
+    pub async fn ask_in_browser(&self, options: &AuthorizeOptions, input: Input) -> Result<TokenSet, Failed> {
         let deadline = Instant::now() + options.timeout;
         let listener = RedirectListener::bind(&self.redirect_uri).await.map_err(|error| {
             Failed::new(Exit::Os, format!("cannot wait for the browser at {}: {error}", self.redirect_uri))
@@ -28,10 +27,8 @@ impl Plan {
         let pending = pending.map_err(|failure| no_tokens(&failure))?;
         self.introduce(&pending, options, listener.is_some());
         let mut ways = Ways { listener, input: Some(input) };
-        let (code, arrival) = timeout_at(deadline, ways.answer(&pending)).await.map_err(|_| {
-            let waited = humantime::format_duration(options.timeout);
-            Failed::new(Exit::NoPermission, format!("nobody signed in within {waited}; run the command again"))
-        })?;
+        let answer = timeout_at(deadline, ways.answer(&pending)).await;
+        let (code, arrival) = answer.map_err(|_| nobody_came(options))?;
         let tokens = match code {
             Ok(code) => self.exchange(pending, code).await,
             Err(denied) => Err(Failed::new(Exit::NoPermission, denied)),
@@ -47,26 +44,8 @@ impl Plan {
         Ok(tokens)
     }
 
-    /// A browser is often signed in as somebody else, and the tokens of another mailbox must not take the place of good ones.
-    fn check_identity(&self, identity: &Identity) -> Result<(), Failed> {
-        match identity.other_than(&self.signs_in) {
-            None => Ok(()),
-            Some(other) => Err(Failed::new(
-                Exit::NoPermission,
-                format!(
-                    "{other} has signed in, not {}; nothing was changed. Sign in as {} in the browser; or, if {other} is the one \
-                     to sign in for this mailbox, add --signs-in {other}",
-                    self.signs_in, self.signs_in
-                ),
-            )),
-        }
-    }
-
     fn introduce(&self, pending: &Pending, options: &AuthorizeOptions, is_waiting: bool) {
-        let provider = &self.reach.provider;
-        if let Some(note) = &provider.note {
-            say(format_args!("{}: {note}\n", provider.name));
-        }
+        self.show_note();
         say(format_args!("To let postkey into {}, sign in on this page:\n\n  {}\n", self.address, pending.url));
         let waited = humantime::format_duration(options.timeout);
         match is_waiting {

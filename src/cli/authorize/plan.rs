@@ -2,7 +2,7 @@
 
 use super::super::AuthorizeOptions;
 use super::super::password::{check_name, chosen};
-use super::super::terminal::Input;
+use super::super::terminal::{Input, say};
 use crate::broker::Reach;
 use crate::config::Config;
 use crate::config::client::{Client, ClientAuthentication};
@@ -11,6 +11,7 @@ use crate::config::secret_source::SecretSource;
 use crate::control::Status;
 use crate::exit::{Exit, Failed};
 use crate::oauth::grant::Ask;
+use crate::oauth::identity::Identity;
 use crate::oauth::{Proof, Registration};
 use crate::secret::Secret;
 use crate::token::TokenSet;
@@ -45,7 +46,11 @@ impl Plan {
         let reach = reach.map_err(|why| Failed::new(Exit::Config, why))?;
         let account = config.accounts.get(&address);
         let flow = options.flow.or_else(|| account?.flow).unwrap_or(reach.provider.flow);
-        let client = client(config, &address, options, &reach)?;
+        if flow == Flow::Password && !reach.provider.legacy && !account.is_some_and(|account| account.legacy) {
+            let why = "the grant password needs legacy = true in the configuration, for the provider or the account";
+            return Err(Failed::new(Exit::Config, why));
+        }
+        let client = client(config, &address, flow, options, &reach)?;
         let registration = Registration::new(&client, &reach.provider.token_endpoint).await;
         let registration = registration.map_err(|failure| Failed::new(Exit::Config, failure))?;
         let redirect_uri = options.redirect_uri.clone().unwrap_or_else(|| reach.provider.redirect_uri.clone());
@@ -80,6 +85,29 @@ impl Plan {
                     .ok_or_else(|| Failed::new(Exit::Data, "no password came on the standard input"))?;
                 chosen(&typed).map(Some)
             }
+        }
+    }
+
+    /// A browser is often signed in as somebody else, and the tokens of another mailbox must not take the place of good ones.
+    pub fn check_identity(&self, identity: &Identity) -> Result<(), Failed> {
+        match identity.other_than(&self.signs_in) {
+            None => Ok(()),
+            Some(other) => Err(Failed::new(
+                Exit::NoPermission,
+                format!(
+                    "{other} has signed in, not {}; nothing was changed. Sign in as {} in the browser; or, if {other} is the one \
+                     to sign in for this mailbox, add --signs-in {other}",
+                    self.signs_in, self.signs_in
+                ),
+            )),
+        }
+    }
+
+    /// What a user has to know of the provider.
+    pub fn show_note(&self) {
+        let provider = &self.reach.provider;
+        if let Some(note) = &provider.note {
+            say(format_args!("{}: {note}\n", provider.name));
         }
     }
 
@@ -127,14 +155,21 @@ fn provider_name(config: &Config, address: &str, options: &AuthorizeOptions) -> 
 }
 
 /// The client registration: the command line's, or the configuration's for this account or its provider.
-fn client(config: &Config, address: &str, options: &AuthorizeOptions, reach: &Reach) -> Result<Client, Failed> {
+fn client(
+    config: &Config,
+    address: &str,
+    flow: Flow,
+    options: &AuthorizeOptions,
+    reach: &Reach,
+) -> Result<Client, Failed> {
     if let Some(id) = &options.client_id {
         let secret = options.client_secret_file.clone().map(SecretSource::File);
         let authentication = secret.map_or(ClientAuthentication::None, ClientAuthentication::Secret);
         return Ok(Client { id: id.clone(), authentication });
     }
     let provider = &reach.provider;
-    config.client_for(address, provider).ok_or_else(|| {
+    let nobody = (flow == Flow::JwtBearer).then(Client::nobody);
+    config.client_for(address, provider).or(nobody).ok_or_else(|| {
         let note = provider.note.as_deref().unwrap_or_default();
         let message = format!(
             "{} asks for a client registration of your own: get a client id there, then add --client-id ID. {note}",

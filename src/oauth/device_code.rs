@@ -1,0 +1,187 @@
+//! The device authorization grant (RFC 8628): a person types a code into a page on any other machine.
+
+use std::time::Duration;
+
+use oauth2::RequestTokenError;
+use serde::Deserialize;
+use tokio::time::{Instant, sleep};
+use url::Url;
+use zeroize::Zeroizing;
+
+use super::identity::Identity;
+use super::response::{ErrorBody, TokenBody, seconds};
+use super::{Failure, Http, HttpError, Registration, classify, extension, failure};
+use crate::clock::Clock;
+use crate::token::TokenSet;
+
+const GRANT_TYPE: &str = "urn:ietf:params:oauth:grant-type:device_code";
+
+/// The pause between two questions where the server names none (section 3.2).
+const INTERVAL: u64 = 5;
+
+/// What `slow_down` adds to the pause, for good (section 3.5).
+const SLOWER: Duration = Duration::from_secs(5);
+
+/// What a server that names none at all, or nonsense, is spared.
+const SHORTEST_PAUSE: Duration = Duration::from_secs(1);
+
+/// The longest pause after questions that did not reach the server: a person waits.
+const LONGEST_PAUSE: Duration = Duration::from_secs(60);
+
+/// How long a code is good where the server does not say; Microsoft's are so.
+const USUAL_LIFE: u64 = 900;
+
+/// Nobody sits there for longer than a day.
+const LONGEST_LIFE: u64 = 24 * 3600;
+
+/// An authorization that a person has been asked for.
+#[derive(Deserialize)]
+pub struct Pending {
+    device_code: Zeroizing<String>,
+    /// What the person types in.
+    pub user_code: String,
+    /// Where. Google has a name of its own for it.
+    #[serde(alias = "verification_url")]
+    pub verification_uri: Url,
+    /// The same with the code in it, where the server offers that.
+    #[serde(default, alias = "verification_url_complete")]
+    pub verification_uri_complete: Option<Url>,
+    #[serde(default, deserialize_with = "seconds")]
+    expires_in: Option<u64>,
+    #[serde(default, deserialize_with = "seconds")]
+    interval: Option<u64>,
+}
+
+/// What an answer to the question for tokens means.
+#[derive(Debug, PartialEq, Eq)]
+enum Step {
+    /// The person has not decided yet.
+    Wait,
+    /// The same, and the questions come too fast.
+    Slower,
+    /// The server did not answer, or has trouble.
+    Again,
+    /// There will be no tokens.
+    End(Failure),
+}
+
+impl Pending {
+    /// Asks for a code.
+    pub async fn begin(
+        http: &Http,
+        registration: &Registration,
+        endpoint: &Url,
+        scope: &[String],
+        clock: &Clock,
+    ) -> Result<Self, Failure> {
+        let form = [("scope", &*scope.join(" "))];
+        extension::post(http, endpoint, registration, &form, clock.now()).await?.map_err(failure)
+    }
+
+    /// How long the code is good.
+    pub fn life(&self) -> Duration {
+        Duration::from_secs(self.expires_in.unwrap_or(USUAL_LIFE).min(LONGEST_LIFE))
+    }
+
+    /// Asks until the person has decided, or the code has expired.
+    pub async fn tokens(
+        &self,
+        http: &Http,
+        registration: &Registration,
+        clock: &Clock,
+    ) -> Result<(TokenSet, Identity), Failure> {
+        let deadline = Instant::now() + self.life();
+        let mut interval = Duration::from_secs(self.interval.unwrap_or(INTERVAL)).clamp(SHORTEST_PAUSE, LONGEST_PAUSE);
+        let mut pause = interval;
+        loop {
+            sleep(pause).await;
+            if Instant::now() >= deadline {
+                return Err(expired());
+            }
+            let form = [("grant_type", GRANT_TYPE), ("device_code", self.device_code.as_str())];
+            let endpoint = &registration.token_endpoint;
+            let answer: Result<TokenBody, _> =
+                extension::post(http, endpoint, registration, &form, clock.now()).await?;
+            let error = match answer {
+                Ok(body) => {
+                    let identity = body.identity();
+                    return Ok((body.into_token_set(clock.now(), None)?, identity));
+                }
+                Err(error) => error,
+            };
+            pause = match step(error) {
+                Step::Wait => interval,
+                Step::Slower => {
+                    interval += SLOWER;
+                    interval
+                }
+                Step::Again => (pause * 2).min(LONGEST_PAUSE),
+                Step::End(failure) => return Err(failure),
+            };
+        }
+    }
+}
+
+/// Section 3.5, and what servers make of it.
+fn step(error: RequestTokenError<HttpError, ErrorBody>) -> Step {
+    let RequestTokenError::ServerResponse(body) = error else { return Step::Again };
+    match body.error.as_str() {
+        "authorization_pending" => Step::Wait,
+        "slow_down" => Step::Slower,
+        "access_denied" | "authorization_declined" => Step::End(Failure::Ended("the person has said no".to_owned())),
+        "expired_token" | "bad_verification_code" => Step::End(expired()),
+        _ => match classify(&body) {
+            Failure::Temporary(..) => Step::Again,
+            failure => Step::End(failure),
+        },
+    }
+}
+
+fn expired() -> Failure {
+    Failure::Ended("the code has expired; run the command again for a new one".to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::oauth::Trouble;
+
+    fn said(error: &str) -> Step {
+        let body = serde_json::json!({ "error": error, "error_description": "x" });
+        step(RequestTokenError::ServerResponse(serde_json::from_value(body).unwrap()))
+    }
+
+    #[test]
+    fn every_dialect_of_an_answer_is_understood() {
+        assert_eq!(said("authorization_pending"), Step::Wait);
+        assert_eq!(said("slow_down"), Step::Slower);
+        assert_eq!(said("temporarily_unavailable"), Step::Again);
+        assert_eq!(step(RequestTokenError::Request(HttpError::Status(503, None))), Step::Again);
+        assert_eq!(step(RequestTokenError::Request(HttpError::Network("no route".into()))), Step::Again);
+        for no in ["access_denied", "authorization_declined"] {
+            assert_eq!(said(no), Step::End(Failure::Ended("the person has said no".into())));
+        }
+        for late in ["expired_token", "bad_verification_code"] {
+            assert_eq!(said(late), Step::End(expired()));
+        }
+        assert!(matches!(said("invalid_client"), Step::End(Failure::Misconfigured(_))));
+        assert!(!matches!(said("invalid_grant"), Step::End(Failure::Temporary(Trouble::Faulty, _))));
+    }
+
+    #[test]
+    fn every_dialect_of_the_first_answer_is_understood() {
+        let read = |text: &str| serde_json::from_str::<Pending>(text).unwrap();
+        let rfc = read(
+            r#"{"device_code":"d","user_code":"WDJB-MJHT","verification_uri":"https://a.test/device",
+                "verification_uri_complete":"https://a.test/device?user_code=WDJB-MJHT","expires_in":1800,"interval":7}"#,
+        );
+        assert_eq!((rfc.life().as_secs(), rfc.interval), (1800, Some(7)));
+        assert_eq!(rfc.verification_uri_complete.unwrap().query(), Some("user_code=WDJB-MJHT"));
+        let google =
+            read(r#"{"device_code":"d","user_code":"A","verification_url":"https://a.test/","expires_in":"60"}"#);
+        assert_eq!((google.life().as_secs(), google.interval), (60, None));
+        let bare =
+            read(r#"{"device_code":"d","user_code":"A","verification_uri":"https://a.test/","message":"To sign in"}"#);
+        assert_eq!(bare.life().as_secs(), USUAL_LIFE);
+    }
+}
