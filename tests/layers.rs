@@ -28,6 +28,8 @@ const WORDS: &[(&str, &[&str])] = &[
     ("axum::", &["web"]),
     ("clap::", &["cli"]),
     ("oauth2::", &["oauth", "cli/authorize/browser.rs"]),
+    ("qrcode::", &["cli/authorize/device.rs"]),
+    ("ring::signature", &["oauth/jwt.rs"]),
     ("webbrowser::", &["cli/authorize/browser.rs"]),
     ("rpassword::", &["cli/terminal.rs"]),
     ("sd_notify", &["net/systemd.rs"]),
@@ -43,12 +45,16 @@ const WORDS: &[(&str, &[&str])] = &[
             "broker.rs",
             // takes what was typed, and shows a new password once
             "cli/authorize/browser.rs",
+            "cli/authorize/unattended.rs",
             "cli/password.rs",
             "cli/terminal.rs",
             // carries them over a socket that is for its owner alone
             "control.rs",
             "control/message.rs",
-            // sends them to the token endpoint
+            // sends them to the token endpoint, and reads the keys that sign assertions
+            "oauth/jwt.rs",
+            "oauth/jwt_bearer.rs",
+            "oauth/password.rs",
             "oauth/refresh.rs",
             "oauth/registration.rs",
             // seals and opens
@@ -81,6 +87,7 @@ const SECRET_TYPES: &[(&str, &[&str])] = &[
     ("broker/account.rs", &["Held", "Account"]),
     ("config/secret_source.rs", &["SecretSource"]),
     ("oauth/grant.rs", &["Ask"]),
+    ("oauth/jwt.rs", &["SigningKey"]),
     ("oauth/registration.rs", &["Registration", "Proof"]),
     ("control/message.rs", &["Carried"]),
     ("downstream/exchange.rs", &["Exchange"]),

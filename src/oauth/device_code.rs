@@ -91,10 +91,9 @@ impl Pending {
         clock: &Clock,
     ) -> Result<(TokenSet, Identity), Failure> {
         let deadline = Instant::now() + self.life();
-        let mut interval = Duration::from_secs(self.interval.unwrap_or(INTERVAL)).clamp(SHORTEST_PAUSE, LONGEST_PAUSE);
-        let mut pause = interval;
+        let mut rhythm = Rhythm::new(self.interval);
         loop {
-            sleep(pause).await;
+            sleep(rhythm.pause).await;
             if Instant::now() >= deadline {
                 return Err(expired());
             }
@@ -102,23 +101,35 @@ impl Pending {
             let endpoint = &registration.token_endpoint;
             let answer: Result<TokenBody, _> =
                 extension::post(http, endpoint, registration, &form, clock.now()).await?;
-            let error = match answer {
+            match answer.map_err(step) {
                 Ok(body) => {
                     let identity = body.identity();
                     return Ok((body.into_token_set(clock.now(), None)?, identity));
                 }
-                Err(error) => error,
-            };
-            pause = match step(error) {
-                Step::Wait => interval,
-                Step::Slower => {
-                    interval += SLOWER;
-                    interval
-                }
-                Step::Again => (pause * 2).min(LONGEST_PAUSE),
-                Step::End(failure) => return Err(failure),
-            };
+                Err(Step::End(failure)) => return Err(failure),
+                Err(step) => rhythm.after(&step),
+            }
         }
+    }
+}
+
+/// When the next question is asked (section 3.5).
+struct Rhythm {
+    interval: Duration,
+    pause: Duration,
+}
+
+impl Rhythm {
+    fn new(interval: Option<u64>) -> Self {
+        let interval = Duration::from_secs(interval.unwrap_or(INTERVAL)).clamp(SHORTEST_PAUSE, LONGEST_PAUSE);
+        Self { interval, pause: interval }
+    }
+
+    fn after(&mut self, step: &Step) {
+        if *step == Step::Slower {
+            self.interval += SLOWER;
+        }
+        self.pause = if *step == Step::Again { (self.pause * 2).min(LONGEST_PAUSE) } else { self.interval };
     }
 }
 
@@ -144,7 +155,6 @@ fn expired() -> Failure {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::oauth::Trouble;
 
     fn said(error: &str) -> Step {
         let body = serde_json::json!({ "error": error, "error_description": "x" });
@@ -165,7 +175,20 @@ mod tests {
             assert_eq!(said(late), Step::End(expired()));
         }
         assert!(matches!(said("invalid_client"), Step::End(Failure::Misconfigured(_))));
-        assert!(!matches!(said("invalid_grant"), Step::End(Failure::Temporary(Trouble::Faulty, _))));
+        assert!(matches!(said("invalid_grant"), Step::End(Failure::Ended(_))));
+    }
+
+    #[test]
+    fn the_questions_keep_the_rhythm_that_the_server_wants() {
+        let mut rhythm = Rhythm::new(None);
+        let mut pauses = vec![rhythm.pause.as_secs()];
+        for step in [Step::Wait, Step::Slower, Step::Wait, Step::Again, Step::Again, Step::Wait, Step::Slower] {
+            rhythm.after(&step);
+            pauses.push(rhythm.pause.as_secs());
+        }
+        assert_eq!(pauses, [5, 5, 10, 10, 20, 40, 10, 15]);
+        assert_eq!(Rhythm::new(Some(0)).pause, SHORTEST_PAUSE);
+        assert_eq!(Rhythm::new(Some(u64::MAX)).pause, LONGEST_PAUSE);
     }
 
     #[test]

@@ -9,6 +9,7 @@ mod command_line;
 mod deadline;
 mod defects;
 mod goodbye;
+mod grants;
 mod login;
 mod pipelining;
 mod refusals;

@@ -48,9 +48,7 @@ impl Plan {
             say(picture);
         }
         let life = humantime::format_duration(pending.life().min(options.timeout));
-        say(format_args!(
-            "Waiting for up to {life}. Whoever has the code gets no mail by it, but type it in nowhere else."
-        ));
+        say(format_args!("Waiting for up to {life}. Type the code in yourself, and tell it to nobody."));
     }
 }
 
