@@ -2,7 +2,8 @@
 //
 //   node authorization-server.mjs SETTINGS.json
 //
-// Settings: httpsPort, httpPort, certificate and key (PEM files), clients (oidc-provider's client metadata).
+// Settings: httpsPort, httpPort, certificate and key (PEM files), clients (oidc-provider's client metadata), grants (see
+// grants.mjs).
 // The https port is what the world sees. The clear port serves introspection (RFC 7662) and the driver's own routes:
 //
 //   GET  /admin/counts                 answered token requests by grant type; "refused" counts the others
@@ -17,6 +18,8 @@ import http from 'node:http';
 import https from 'node:https';
 
 import { Provider } from 'oidc-provider';
+
+import { addGrants } from './grants.mjs';
 
 const settings = JSON.parse(readFileSync(process.argv[2], 'utf8'));
 const behaviour = { accessTokenSeconds: 3600, unavailable: false };
@@ -72,7 +75,12 @@ const provider = new Provider(`https://127.0.0.1:${settings.httpsPort}`, {
   clients: settings.clients,
   conformIdTokenClaims: false, // the id_token itself carries the address
   cookies: { keys: [randomBytes(32).toString('hex')] },
-  features: { introspection: { enabled: true }, revocation: { enabled: true } },
+  features: {
+    clientCredentials: { enabled: true },
+    deviceFlow: { enabled: true },
+    introspection: { enabled: true },
+    revocation: { enabled: true },
+  },
   findAccount: async (_ctx, id) => ({
     accountId: id,
     claims: async () => ({ sub: id, email: id, email_verified: true }),
@@ -103,10 +111,12 @@ async function watchTokenEndpoint(ctx, next) {
   }
   await next();
   const answered = ctx.status === 200;
-  counts[answered ? ctx.oidc.params.grant_type : 'refused'] += 1;
-  const { code, code_verifier, refresh_token } = ctx.oidc?.params ?? {};
+  const counted = answered ? ctx.oidc.params.grant_type : 'refused';
+  counts[counted] = (counts[counted] ?? 0) + 1;
+  const { code, code_verifier, refresh_token, device_code, assertion, client_assertion } = ctx.oidc?.params ?? {};
   const { access_token, id_token, refresh_token: rotated } = ctx.body ?? {};
-  for (const secret of [code, code_verifier, refresh_token, access_token, id_token, rotated]) {
+  const presented = [code, code_verifier, refresh_token, device_code, assertion, client_assertion];
+  for (const secret of [...presented, access_token, id_token, rotated]) {
     if (secret) secrets.add(secret);
   }
   return undefined;
@@ -122,13 +132,14 @@ async function nameTheInactive(ctx, next) {
 
 provider.use(watchTokenEndpoint);
 provider.use(nameTheInactive);
+addGrants(provider, settings.grants);
 
 const routes = {
   'GET /admin/counts': () => counts,
   'GET /admin/secrets': () => [...secrets],
   'POST /admin/settings': (body) => Object.assign(behaviour, JSON.parse(body)),
   'POST /admin/revoke-access-tokens': () => {
-    const tokens = [...store.keys()].filter((key) => key.startsWith('AccessToken:'));
+    const tokens = [...store.keys()].filter((key) => /^(AccessToken|ClientCredentials):/.test(key));
     tokens.forEach((key) => store.delete(key));
     return { revoked: tokens.length };
   },

@@ -14,6 +14,7 @@ import traceback
 from pathlib import Path
 
 import direct
+import grants
 import leaks
 import life
 from authorization_server import AuthorizationServer
@@ -128,6 +129,9 @@ def run_all(world, report, watch):
     client_tests(world, report)
     report.section("Tokens and outages")
     for test in life.TOKENS:
+        report.test(name_of(test), test, world)
+    report.section("Grants")
+    for test in grants.TESTS:
         report.test(name_of(test), test, world)
     report.section("Secrets")
     world.postkey.stop()
