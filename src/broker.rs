@@ -1,11 +1,14 @@
 //! The one owner of accounts and tokens: checks passwords, and hands out tokens that are fresh.
 
 mod account;
+mod attention;
+mod forget;
 mod measure;
 mod patience;
 mod reach;
 mod reconfigure;
 mod refresh;
+mod upkeep;
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
@@ -13,7 +16,8 @@ use std::time::Duration;
 
 use hmac::{Hmac, KeyInit as _, Mac as _};
 use sha2::Sha256;
-use tokio::sync::Semaphore;
+use tokio::sync::{Notify, Semaphore};
+use tokio::task::JoinHandle;
 use tokio::time::{Instant, timeout};
 use tracing::{error, info, warn};
 
@@ -22,18 +26,25 @@ use crate::config::Config;
 use crate::config::client::{Client, ClientAuthentication};
 use crate::exit::Failed;
 use crate::metrics::Metrics;
+use crate::notify::{Notice, Notifier};
 use crate::protocol::Protocol;
 use crate::secret::Secret;
+use crate::token::Use;
 use crate::vault::password::Password;
 use crate::vault::{self, Authorization, Unlocked, Vault, VaultError};
 use crate::wire::{Capabilities, Credentials, Reason, Refusal};
-use account::Tokens;
-pub use account::{Account, Held};
+pub use account::{Account, Held, Presence};
+use account::{Tokens, Wanted};
+pub use forget::Withdrawal;
 pub use reach::Reach;
+pub use upkeep::Condition;
 
 /// How long a refresh is waited for while the token at hand still works: a new one is better, for it does not end soon, but
 /// not at the price of a login.
 const WHILE_ALIVE: Duration = Duration::from_secs(3);
+
+/// The same while the token at hand is good for any login, and a new one would only make the session longer.
+const WHILE_FRESH: Duration = Duration::from_secs(1);
 
 /// How soon after a failed write the next one is tried, without a change that asks for it.
 const HEAL_SOON: Duration = Duration::from_millis(500);
@@ -62,6 +73,9 @@ pub struct Broker {
     refreshing: Semaphore,
     reaches: Mutex<HashMap<String, Arc<Reach>>>,
     metrics: Metrics,
+    notifier: Notifier,
+    /// Something may have to be told to a person.
+    attention: Notify,
 }
 
 /// What passwords have opened.
@@ -87,6 +101,8 @@ impl Broker {
             refreshing: Semaphore::new(REFRESHES as usize),
             reaches: Mutex::default(),
             metrics: Metrics::default(),
+            notifier: Notifier::default(),
+            attention: Notify::new(),
         }
     }
 
@@ -103,6 +119,16 @@ impl Broker {
     /// What is counted.
     pub fn metrics(&self) -> &Metrics {
         &self.metrics
+    }
+
+    /// Tells a person, by the configuration's `notify_command`. Does not wait for it.
+    pub fn tell(&self, notice: Notice) {
+        self.notifier.tell(&self.config().notify_command, notice);
+    }
+
+    /// Runs `notify_command` whenever there is something to tell. Never ends.
+    pub async fn serve_notices(&self) {
+        self.notifier.serve().await;
     }
 
     /// The time now.
@@ -134,25 +160,42 @@ impl Broker {
         Ok(account)
     }
 
-    /// A token good to log in with. `refused` is the generation that the provider has just refused: it is not handed out
-    /// again. However many ask, there is one refresh, and all get its outcome.
-    pub async fn bearer(self: &Arc<Self>, account: &Arc<Account>, refused: Option<u64>) -> Result<Arc<Held>, Refusal> {
-        if let Some(held) = account.fresh(refused, self.clock.now()) {
+    /// A token good to log in with by this protocol. `refused` is the generation that the provider has just refused: it is not
+    /// handed out again. However many ask, there is one refresh, and all get its outcome.
+    pub async fn bearer(
+        self: &Arc<Self>,
+        account: &Arc<Account>,
+        protocol: Protocol,
+        refused: Option<u64>,
+    ) -> Result<Arc<Held>, Refusal> {
+        let (wanted, now) = (Wanted::For(account.usage(protocol)), self.clock.now());
+        if let Some(held) = account.fresh(refused, wanted, now) {
             return Ok(held);
         }
-        // A task of its own: a client that hangs up must not take a rotated refresh token with it.
-        let (broker, account) = (Arc::clone(self), Arc::clone(account));
-        let alive = account.alive(refused, self.clock.now());
-        let refresh = tokio::spawn(async move {
-            // The semaphore is never closed.
-            let _permit = broker.refreshing.acquire().await;
-            broker.refresh(&account, refused).await
-        });
-        let refreshed = match alive {
-            Some(held) => timeout(WHILE_ALIVE, refresh).await.unwrap_or(Ok(Ok(held))),
+        let refresh = self.begin_refresh(account, refused, wanted);
+        let refreshed = match account.alive(refused, now) {
+            Some(held) => {
+                let patience = if held.tokens.life.is_fresh(Use::Login, now) { WHILE_FRESH } else { WHILE_ALIVE };
+                timeout(patience, refresh).await.unwrap_or(Ok(Ok(held)))
+            }
             None => refresh.await,
         };
         refreshed.unwrap_or_else(|_| Err(Refusal::new(Reason::Unavailable, "postkey has a defect; see its log.")))
+    }
+
+    /// Refreshes in a task of its own: a client that hangs up must not take a rotated refresh token with it.
+    fn begin_refresh(
+        self: &Arc<Self>,
+        account: &Arc<Account>,
+        refused: Option<u64>,
+        wanted: Wanted,
+    ) -> JoinHandle<Result<Arc<Held>, Refusal>> {
+        let (broker, account) = (Arc::clone(self), Arc::clone(account));
+        tokio::spawn(async move {
+            // The semaphore is never closed.
+            let _permit = broker.refreshing.acquire().await;
+            broker.refresh(&account, refused, wanted).await
+        })
     }
 
     /// The new token has worked: the one before it is not needed any more.
@@ -185,6 +228,7 @@ impl Broker {
         let held = Held { tokens: authorization.tokens, generation, secrets: authorization.secrets };
         let account = Arc::new(self.account(&authorization.address, Tokens::new(held))?);
         lock(&self.open).accounts.insert(authorization.address, Arc::clone(&account));
+        self.attention.notify_one();
         Ok(account)
     }
 
@@ -208,6 +252,18 @@ impl Broker {
                 let _change = tokio::time::timeout(pause, self.vault.troubled()).await;
                 pause = (pause * 2).min(HEAL_LATE);
             }
+        }
+    }
+
+    /// A last try to write what is in memory only: with the end of the process it is lost.
+    pub async fn write_last(&self) {
+        if self.vault.trouble().is_none() {
+            return;
+        }
+        let vault = Arc::clone(&self.vault);
+        let _changed = blocking(move || Ok(vault.heal())).await;
+        if let Some(trouble) = self.vault.trouble() {
+            error!(why = trouble.why, "stopped without having written the newest tokens; a person may be needed");
         }
     }
 
@@ -295,6 +351,10 @@ impl Broker {
         Ok(Account {
             address: address.to_owned(),
             user: configured.and_then(|account| account.user.clone()).unwrap_or_else(|| address.to_owned()),
+            endpoints: match &record.discovered {
+                Some(discovered) => reach.provider.endpoints.or(&discovered.endpoints),
+                None => reach.provider.endpoints.clone(),
+            },
             flow: record.flow,
             client,
             reach,

@@ -23,7 +23,7 @@ use crate::secret::Secret;
 use crate::vault::VaultError;
 use crate::vault::password::Password;
 use crate::wire::Credentials;
-pub use message::{AccountStatus, Authorized, Carried, Listening, Probe, Reply, Request, SlotStatus, Status};
+pub use message::{AccountStatus, Authorized, Carried, FailureStatus, Listening, Probe, Reply, Request, Status};
 
 /// The longest request or reply, in bytes; the longest real one is a token set of a few KiB.
 const MOST: u64 = 256 * 1024;
@@ -87,12 +87,7 @@ impl Control {
                 self.broker.withdraw(&address);
                 done.map(|()| Reply::Done)
             }
-            Request::Forget { address } => {
-                let (vault, of) = (Arc::clone(self.broker.vault()), address.clone());
-                let done = off_thread(move || vault.forget(&of)).await;
-                self.broker.forget(&address);
-                done.map(|()| Reply::Done)
-            }
+            Request::Forget { address, password } => self.forget(&address, password.map(|carried| carried.0)).await,
             Request::Export { address } => {
                 let vault = Arc::clone(self.broker.vault());
                 let record = off_thread(move || vault.export(&address)).await?;
@@ -123,20 +118,21 @@ impl Control {
     pub fn status(&self) -> Status {
         let vault = self.broker.vault();
         let listeners = self.listeners.lock().unwrap_or_else(PoisonError::into_inner).clone();
-        let accounts = vault.accounts().into_iter().map(|account| AccountStatus {
-            address: account.address.clone(),
-            provider: account.provider.clone(),
-            state: if account.ended.is_some() { "ended" } else { "ready" }.to_owned(),
-            reason: account.ended.as_ref().map(|ended| ended.why.clone()),
-            authorized: account.authorized,
-            token_expires: account.life().expires,
-            slots: account
-                .slots
-                .iter()
-                .map(|slot| SlotStatus { name: slot.name.clone(), created: slot.created })
-                .collect(),
+        let accounts = vault.accounts().into_iter().map(|account| {
+            let condition = self.broker.condition(&account);
+            AccountStatus::new(&account, condition)
         });
-        Status { listeners, accounts: accounts.collect(), damaged: vault.damaged(), degraded: vault.trouble() }
+        let registered = vault.accounts().into_iter().filter_map(|account| {
+            let discovered = account.discovered.as_ref().filter(|discovered| discovered.is_registered)?;
+            Some((discovered.issuer.clone(), account.client_id.clone()?))
+        });
+        Status {
+            listeners,
+            accounts: accounts.collect(),
+            damaged: vault.damaged(),
+            degraded: vault.trouble(),
+            registered: registered.collect(),
+        }
     }
 
     async fn authorize(&self, authorized: Authorized) -> Result<Reply, Failed> {
@@ -146,9 +142,19 @@ impl Control {
         Ok(Reply::Tested(self.probe(&account).await))
     }
 
+    /// A wrong password stops it: whoever gives one wants the authorization withdrawn.
+    async fn forget(&self, address: &str, password: Option<Secret>) -> Result<Reply, Failed> {
+        let opened = match password {
+            Some(password) => Some(self.broker.unlock(&Credentials { user: address.to_owned(), password }).await?),
+            None => None,
+        };
+        self.broker.forget_account(address, opened).await.map(Reply::Forgotten)
+    }
+
     async fn test(&self, address: &str, password: Secret) -> Result<Reply, Failed> {
         let credentials = Credentials { user: address.to_owned(), password };
         let account = self.broker.unlock(&credentials).await?;
+        self.broker.insist(&account).await;
         Ok(Reply::Tested(self.probe(&account).await))
     }
 

@@ -74,8 +74,11 @@ impl Daemon {
         let socket = bind_control(&config.control_socket)?;
         monitoring.put(watched, &broker);
         let mut tasks = JoinSet::new();
-        let owner = Arc::clone(&broker);
+        let [owner, teller] = [(); 2].map(|()| Arc::clone(&broker));
         tasks.spawn(async move { owner.keep_stable().await });
+        tasks.spawn(async move { teller.serve_notices().await });
+        tasks.spawn(Arc::clone(&broker).keep_alive());
+        tasks.spawn(Arc::clone(&broker).keep_told());
         let (control, orders) = Control::of_daemon(broker);
         let control = Arc::new(control);
         ports.put(places).await;
@@ -123,6 +126,7 @@ impl Daemon {
         if timeout(STOP, ended).await.is_err() {
             warn!("a session or a refresh did not end in time and is given up");
         }
+        self.control.broker.write_last().await;
     }
 
     /// Serves until something comes up.
@@ -193,11 +197,11 @@ async fn accept_clients(
 }
 
 async fn serve_client(socket: TcpStream, door: &Door) {
-    let (begun, metrics) = (Instant::now(), door.broker.metrics());
-    metrics.session_began(door.protocol);
+    let (begun, mut measured) = (Instant::now(), door.broker.metrics().session(door.protocol));
     let (end, result) = session::serve(socket, door).await;
     let (up, down, seconds) = (end.relayed.up, end.relayed.down, begun.elapsed().as_secs());
-    metrics.session_ended(door.protocol, up, down);
+    (measured.up, measured.down) = (up, down);
+    drop(measured);
     match (end.account, result) {
         (Some(account), Ok(())) => info!(account, up, down, seconds, "session ended"),
         (Some(account), Err(error)) => info!(account, up, down, seconds, %error, "session broken off"),

@@ -14,6 +14,7 @@ pub mod log;
 pub mod login;
 pub mod metrics;
 pub mod net;
+pub mod notify;
 pub mod oauth;
 pub mod protocol;
 pub mod relay;

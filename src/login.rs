@@ -115,7 +115,7 @@ impl<'a> Target<'a> {
     ) -> Result<Arc<Held>, Refusal> {
         let late =
             |_| Err(Refusal::new(Reason::Unavailable, "Try later: the authorization server takes its time to answer."));
-        timeout_at(self.deadline, broker.bearer(account, refused)).await.unwrap_or_else(late)
+        timeout_at(self.deadline, broker.bearer(account, self.protocol, refused)).await.unwrap_or_else(late)
     }
 
     /// Connects, and gets the server ready for AUTH.

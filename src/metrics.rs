@@ -24,8 +24,11 @@ pub struct Metrics {
     refreshes: Family<Labels<1>, Counter>,
     upstream: Family<Labels<2>, Histogram, fn() -> Histogram>,
     relayed: Family<Labels<2>, Counter>,
+    defects: Counter,
     expiry: Family<[(&'static str, String); 1], Gauge>,
+    idle_end: Family<[(&'static str, String); 1], Gauge>,
     ended: Family<[(&'static str, String); 1], Gauge>,
+    needed: Family<[(&'static str, String); 1], Gauge>,
 }
 
 /// A step towards a provider's server.
@@ -45,8 +48,34 @@ pub struct Measured {
     pub address: String,
     /// Seconds until its access token expires; negative if that was in the past.
     pub left: i64,
+    /// Seconds until its refresh token ends unless it is used, where the provider has such a time.
+    pub idle_left: Option<i64>,
     /// Whether a person has to authorize it anew.
     pub ended: bool,
+    /// Whether nothing is asked for it any more until a person acts, in whatever way.
+    pub needed: bool,
+}
+
+/// A session that is under way. A panic ends it, too.
+pub struct Session<'a> {
+    metrics: &'a Metrics,
+    protocol: Protocol,
+    /// What it has relayed to the provider, in bytes.
+    pub up: u64,
+    /// What it has relayed to the client, in bytes.
+    pub down: u64,
+}
+
+impl Drop for Session<'_> {
+    fn drop(&mut self) {
+        let (metrics, protocol) = (self.metrics, self.protocol.name());
+        metrics.sessions.get_or_create(&[("protocol", protocol)]).dec();
+        metrics.relayed.get_or_create(&[("protocol", protocol), ("direction", "up")]).inc_by(self.up);
+        metrics.relayed.get_or_create(&[("protocol", protocol), ("direction", "down")]).inc_by(self.down);
+        if std::thread::panicking() {
+            metrics.defects.inc();
+        }
+    }
 }
 
 impl Default for Metrics {
@@ -59,8 +88,11 @@ impl Default for Metrics {
             refreshes: Family::default(),
             upstream: Family::new_with_constructor(histogram),
             relayed: Family::default(),
+            defects: Counter::default(),
             expiry: Family::default(),
+            idle_end: Family::default(),
             ended: Family::default(),
+            needed: Family::default(),
         };
         metrics.register();
         metrics
@@ -77,22 +109,20 @@ impl Metrics {
         registry.register_with_unit("upstream", upstream, Unit::Seconds, self.upstream.clone());
         let relayed = "What was relayed in sessions that have ended";
         registry.register_with_unit("relayed", relayed, Unit::Bytes, self.relayed.clone());
+        registry.register("defects", "Sessions that were ended by a defect of postkey", self.defects.clone());
         let expiry = "Time until the account's access token expires; it is refreshed at the first login after that";
         registry.register_with_unit("token_expiry", expiry, Unit::Seconds, self.expiry.clone());
+        let idle = "Time until the account's refresh token ends unless it is used, where the provider has such a time";
+        registry.register_with_unit("refresh_token_expiry", idle, Unit::Seconds, self.idle_end.clone());
+        let needed = "1 if nothing is asked for the account until a person acts";
+        registry.register("account_needs_person", needed, self.needed.clone());
         registry.register("account_ended", "1 if a person has to authorize the account anew", self.ended.clone());
     }
 
-    /// A session has begun.
-    pub fn session_began(&self, protocol: Protocol) {
+    /// A session begins; it ends when what this returns is dropped.
+    pub fn session(&self, protocol: Protocol) -> Session<'_> {
         self.sessions.get_or_create(&[("protocol", protocol.name())]).inc();
-    }
-
-    /// A session has ended, and this is what it has relayed.
-    pub fn session_ended(&self, protocol: Protocol, up: u64, down: u64) {
-        let protocol = protocol.name();
-        self.sessions.get_or_create(&[("protocol", protocol)]).dec();
-        self.relayed.get_or_create(&[("protocol", protocol), ("direction", "up")]).inc_by(up);
-        self.relayed.get_or_create(&[("protocol", protocol), ("direction", "down")]).inc_by(down);
+        Session { metrics: self, protocol, up: 0, down: 0 }
     }
 
     /// A login was answered so: "ok", or the reason of the refusal.
@@ -121,10 +151,16 @@ impl Metrics {
         // An account that was forgotten is not shown any more.
         self.expiry.clear();
         self.ended.clear();
+        self.idle_end.clear();
+        self.needed.clear();
         for account in accounts {
             let label = [("account", account.address.clone())];
             self.expiry.get_or_create(&label).set(account.left);
             self.ended.get_or_create(&label).set(account.ended.into());
+            self.needed.get_or_create(&label).set(account.needed.into());
+            if let Some(left) = account.idle_left {
+                self.idle_end.get_or_create(&label).set(left);
+            }
         }
         let mut text = String::new();
         // A String takes everything.
@@ -140,13 +176,18 @@ mod tests {
     #[test]
     fn everything_that_happened_is_in_the_text() {
         let metrics = Metrics::default();
-        metrics.session_began(Protocol::Imap);
-        metrics.session_began(Protocol::Imap);
-        metrics.session_ended(Protocol::Imap, 3, 500);
+        let _open = metrics.session(Protocol::Imap);
+        (metrics.session(Protocol::Imap).up, metrics.session(Protocol::Imap).down) = (3, 500);
         metrics.login(Protocol::Smtp, "credentials");
         metrics.refresh("ok");
         metrics.upstream(Protocol::Pop3, Step::Tls, Duration::from_millis(200));
-        let account = |address: &str| Measured { address: address.to_owned(), left: -5, ended: true };
+        let account = |address: &str| Measured {
+            address: address.to_owned(),
+            left: -5,
+            idle_left: Some(86400),
+            ended: true,
+            needed: true,
+        };
         let text = metrics.text(&[account("ann@example.test")]);
         for line in [
             "postkey_sessions{protocol=\"imap\"} 1",
@@ -156,7 +197,9 @@ mod tests {
             "postkey_upstream_seconds_bucket{le=\"0.3\",protocol=\"pop3\",step=\"tls\"} 1",
             "postkey_upstream_seconds_bucket{le=\"0.1\",protocol=\"pop3\",step=\"tls\"} 0",
             "postkey_token_expiry_seconds{account=\"ann@example.test\"} -5",
+            "postkey_refresh_token_expiry_seconds{account=\"ann@example.test\"} 86400",
             "postkey_account_ended{account=\"ann@example.test\"} 1",
+            "postkey_account_needs_person{account=\"ann@example.test\"} 1",
         ] {
             assert!(text.lines().any(|one| one == line), "{line} is not in\n{text}");
         }

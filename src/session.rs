@@ -9,7 +9,7 @@ use tokio::time::{Instant, timeout};
 use tokio_rustls::rustls::ServerConfig;
 use tracing::info;
 
-use crate::broker::{Account, Broker};
+use crate::broker::{Account, Broker, Presence};
 use crate::downstream::{self, Downstream, Event, Offer, Tls};
 use crate::login::log_in;
 use crate::net::connection::Connection;
@@ -77,6 +77,7 @@ pub async fn serve(socket: TcpStream, door: &Door) -> (End, io::Result<()>) {
         Err(error) => return (End::default(), Err(error)),
     };
     let (relayed, result) = relay(logged_in.client, logged_in.server, door.ending()).await;
+    drop(logged_in.presence);
     (End { account: Some(logged_in.account), relayed }, result)
 }
 
@@ -88,6 +89,7 @@ pub async fn turn_away(socket: TcpStream, door: &Door) -> io::Result<()> {
 
 struct LoggedIn {
     account: String,
+    presence: Presence,
     client: Side,
     server: Side,
 }
@@ -112,7 +114,7 @@ async fn log_in_client(socket: TcpStream, door: &Door) -> io::Result<Option<Logg
         match answer {
             Ok((account, server, acceptance)) => {
                 info!(account = account.address, milliseconds, "logged in");
-                return client.accept(account.address.clone(), server, &acceptance).await.map(Some);
+                return client.accept(&account, server, &acceptance).await.map(Some);
             }
             Err(refusal) => {
                 info!(
@@ -234,14 +236,14 @@ impl Client {
     }
 
     /// The provider's yes, in the client's words; what arrived behind the dialogue on both sides goes with it.
-    async fn accept(mut self, account: String, server: Connection, acceptance: &Acceptance) -> io::Result<LoggedIn> {
+    async fn accept(mut self, account: &Account, server: Connection, acceptance: &Acceptance) -> io::Result<LoggedIn> {
         self.dialogue.accept(acceptance, &mut self.connection.out);
         self.connection.flush().await?;
         let [client, server] = [self.connection, server].map(|connection| {
             let (transport, rest) = connection.into_parts();
             Side { transport, rest }
         });
-        Ok(LoggedIn { account, client, server })
+        Ok(LoggedIn { account: account.address.clone(), presence: account.presence(), client, server })
     }
 
     async fn refuse(&mut self, refusal: &Refusal) -> io::Result<()> {

@@ -25,22 +25,51 @@ pub struct Life {
     pub expires: Moment,
 }
 
+/// What a token is wanted for, and so how much of its life it has to have ahead.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Use {
+    /// To log in.
+    Login,
+    /// To log in where the session ends with the token: a session should last.
+    Session,
+}
+
+impl Use {
+    /// In seconds, of a life of so many.
+    ///
+    /// Exchange's high-volume servers refuse a token in its last 10 minutes. So the margin is 10 minutes or a fifth of the
+    /// life, whichever is more, and never more than half of it, or a token of 5 minutes would be refreshed at each login.
+    fn margin(self, whole: u64) -> u64 {
+        match self {
+            Self::Login => (whole / 5).max(600).min(whole / 2),
+            Self::Session => whole / 2,
+        }
+    }
+}
+
 impl Life {
     /// Whether the token is good to start a session with.
-    ///
-    /// A session wants some life ahead: Exchange's high-volume servers refuse a token in its last 10 minutes, and Gmail
-    /// ends the session with the token. So the margin is 10 minutes or a fifth of the life, whichever is more, and never
-    /// more than half of it, or a token of 5 minutes would be refreshed at each login.
-    pub fn is_fresh(&self, now: Moment) -> bool {
-        let whole = self.expires.since(self.issued);
-        let margin = (whole / 5).max(600).min(whole / 2);
-        self.is_plausible(now) && now.after(margin) < self.expires
+    pub fn is_fresh(&self, wanted: Use, now: Moment) -> bool {
+        self.has_ahead(wanted.margin(self.whole()), now)
+    }
+
+    /// Whether it is time for a new token, so that who comes next finds a fresh one: a tenth of the life earlier.
+    pub fn is_due(&self, wanted: Use, now: Moment) -> bool {
+        !self.has_ahead(wanted.margin(self.whole()) + self.whole() / 10, now)
+    }
+
+    fn whole(&self) -> u64 {
+        self.expires.since(self.issued)
+    }
+
+    fn has_ahead(&self, seconds: u64, now: Moment) -> bool {
+        self.is_plausible(now) && now.after(seconds) < self.expires
     }
 
     /// Whether the token still works, if only just: good enough while the authorization server cannot be reached.
     pub fn is_alive(&self, now: Moment) -> bool {
         // 30 seconds: the clocks of both sides differ, and the login itself takes time.
-        self.is_plausible(now) && now.after(30) < self.expires
+        self.has_ahead(30, now)
     }
 
     /// A clock that was set back makes every age a guess; 5 minutes is what servers tolerate themselves.
@@ -53,25 +82,38 @@ impl Life {
 mod tests {
     use super::*;
 
-    /// The last second at which a token of this life is fresh.
-    fn fresh_for(seconds: u64) -> u64 {
+    /// For how many seconds this holds of a token of this life.
+    fn holds_for(seconds: u64, holds: impl Fn(&Life, Moment) -> bool) -> u64 {
         let life = Life { issued: Moment(1000), expires: Moment(1000 + seconds) };
-        (0..=seconds).take_while(|age| life.is_fresh(Moment(1000 + age))).count() as u64
+        (0..=seconds).take_while(|age| holds(&life, Moment(1000 + age))).count() as u64
     }
 
     #[test]
     fn the_margin_grows_with_the_life() {
+        let fresh_for = |seconds| holds_for(seconds, |life, now| life.is_fresh(Use::Login, now));
         assert_eq!(fresh_for(3600), 3600 - 720);
         assert_eq!(fresh_for(1800), 1800 - 600);
         assert_eq!(fresh_for(300), 300 - 150);
         assert_eq!(fresh_for(0), 0);
+        assert_eq!(holds_for(3600, |life, now| life.is_fresh(Use::Session, now)), 1800);
+    }
+
+    #[test]
+    fn it_is_due_before_anybody_finds_it_stale() {
+        for seconds in [100, 300, 3600, 86400, 366 * 86400] {
+            for wanted in [Use::Login, Use::Session] {
+                let fresh = holds_for(seconds, |life, now| life.is_fresh(wanted, now));
+                let left = holds_for(seconds, |life, now| !life.is_due(wanted, now));
+                assert!(left < fresh && left >= seconds / 3, "{left} of {fresh} s, of {seconds}");
+            }
+        }
     }
 
     #[test]
     fn a_token_from_the_future_is_not_trusted() {
         let life = Life { issued: Moment(10_000), expires: Moment(13_600) };
-        assert!(life.is_fresh(Moment(9_800)));
-        assert!(!life.is_fresh(Moment(9_000)) && !life.is_alive(Moment(9_000)));
+        assert!(life.is_fresh(Use::Login, Moment(9_800)));
+        assert!(!life.is_fresh(Use::Login, Moment(9_000)) && !life.is_alive(Moment(9_000)));
         assert!(life.is_alive(Moment(13_500)) && !life.is_alive(Moment(13_570)));
     }
 }

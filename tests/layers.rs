@@ -7,7 +7,7 @@ use std::path::Path;
 const LAYERS: &[&[&str]] = &[
     &["clock", "exit", "protocol", "resolver", "secret", "stop"],
     &["config", "metrics", "token", "wire"],
-    &["downstream", "log", "net", "oauth", "upstream", "vault"],
+    &["downstream", "log", "net", "notify", "oauth", "upstream", "vault"],
     &["broker", "relay"],
     &["login"],
     &["control", "session", "web"],
@@ -29,11 +29,14 @@ const WORDS: &[(&str, &[&str])] = &[
     ("clap::", &["cli"]),
     ("oauth2::", &["oauth", "cli/authorize/browser.rs"]),
     ("qrcode::", &["cli/authorize/device.rs"]),
-    ("ring::signature", &["oauth/jwt.rs"]),
+    ("ring::signature", &["oauth/jwt.rs", "oauth/keys.rs"]),
     ("webbrowser::", &["cli/authorize/browser.rs"]),
     ("rpassword::", &["cli/terminal.rs"]),
     ("sd_notify", &["net/systemd.rs"]),
     ("listenfd", &["net/systemd.rs"]),
+    ("simple_dns", &["net/mx.rs"]),
+    ("resolv_conf", &["net/mx.rs"]),
+    ("ring::signature", &["oauth"]),
     ("tracing_journald", &["log.rs"]),
     ("prometheus_client", &["metrics.rs"]),
     ("SystemTime::now", &["clock.rs"]),
@@ -46,12 +49,14 @@ const WORDS: &[(&str, &[&str])] = &[
             // takes what was typed, and shows a new password once
             "cli/authorize/browser.rs",
             "cli/authorize/unattended.rs",
+            "cli/authorize/provider.rs",
             "cli/password.rs",
             "cli/terminal.rs",
             // carries them over a socket that is for its owner alone
             "control.rs",
             "control/message.rs",
-            // sends them to the token endpoint, and reads the keys that sign assertions
+            // sends them to the authorization server, and reads the keys that sign assertions
+            "oauth/http.rs",
             "oauth/jwt.rs",
             "oauth/jwt_bearer.rs",
             "oauth/password.rs",

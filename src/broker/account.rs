@@ -11,9 +11,10 @@ use super::{Reach, lock};
 use crate::clock::Moment;
 use crate::config::client::Client;
 use crate::config::flow::Flow;
+use crate::config::provider::Endpoints;
 use crate::oauth::grant::Ask;
 use crate::protocol::Protocol;
-use crate::token::TokenSet;
+use crate::token::{TokenSet, Use};
 use crate::vault::Secrets;
 use crate::wire::{Bearer, Capabilities, Reason, Refusal};
 
@@ -28,6 +29,8 @@ pub struct Account {
     pub reach: Arc<Reach>,
     /// The mailbox at the provider.
     pub(super) user: String,
+    /// Its authorization server's endpoints.
+    pub endpoints: Endpoints,
     pub(super) flow: Flow,
     pub(super) client: Option<Client>,
     pub(super) tokens: Arc<Tokens>,
@@ -40,6 +43,33 @@ pub(super) struct Tokens {
     pub(super) held: Mutex<Arc<Held>>,
     /// Locked by the one refresh that is under way.
     pub(super) refreshing: tokio::sync::Mutex<Refreshes>,
+    /// How the last refreshes ended, for people.
+    pub(super) health: Mutex<Health>,
+    /// Shared by the sessions that are open.
+    sessions: Arc<()>,
+}
+
+/// How the last refreshes of an account ended, for people.
+#[derive(Clone, Default)]
+pub(super) struct Health {
+    /// The last failure, and when it was.
+    pub(super) failure: Option<(Moment, String)>,
+    /// What is to be done, as long as nothing is asked any more until a person has done it.
+    pub(super) needed: Option<String>,
+}
+
+/// Held by a session as long as it is open: its account's token is kept fresh for the next one.
+pub struct Presence {
+    _session: Arc<()>,
+}
+
+/// Which token will do.
+#[derive(Clone, Copy)]
+pub(super) enum Wanted {
+    /// One that is fresh enough for this.
+    For(Use),
+    /// Any that is newer than this generation.
+    Newer(u64),
 }
 
 /// The tokens that are in use.
@@ -52,7 +82,12 @@ pub struct Held {
 
 impl Tokens {
     pub(super) fn new(held: Held) -> Arc<Self> {
-        Arc::new(Self { held: Mutex::new(Arc::new(held)), refreshing: tokio::sync::Mutex::default() })
+        Arc::new(Self {
+            held: Mutex::new(Arc::new(held)),
+            refreshing: tokio::sync::Mutex::default(),
+            health: Mutex::default(),
+            sessions: Arc::default(),
+        })
     }
 }
 
@@ -87,9 +122,31 @@ impl Account {
         Arc::clone(&lock(&self.tokens.held))
     }
 
-    pub(super) fn fresh(&self, refused: Option<u64>, now: Moment) -> Option<Arc<Held>> {
+    /// To be held by a session of this account.
+    pub fn presence(&self) -> Presence {
+        Presence { _session: Arc::clone(&self.tokens.sessions) }
+    }
+
+    /// Whether a session is open.
+    pub(super) fn is_in_use(&self) -> bool {
+        Arc::strong_count(&self.tokens.sessions) > 1
+    }
+
+    /// What a login by this protocol wants of a token.
+    pub(super) fn usage(&self, protocol: Protocol) -> Use {
+        match protocol {
+            Protocol::Imap if self.reach.provider.session_ends_with_token => Use::Session,
+            _ => Use::Login,
+        }
+    }
+
+    pub(super) fn fresh(&self, refused: Option<u64>, wanted: Wanted, now: Moment) -> Option<Arc<Held>> {
         let held = self.held();
-        (refused.is_none_or(|refused| refused < held.generation) && held.tokens.life.is_fresh(now)).then_some(held)
+        let will_do = match wanted {
+            Wanted::For(usage) => held.tokens.life.is_fresh(usage, now),
+            Wanted::Newer(generation) => held.generation > generation,
+        };
+        (refused.is_none_or(|refused| refused < held.generation) && will_do).then_some(held)
     }
 
     pub(super) fn alive(&self, refused: Option<u64>, now: Moment) -> Option<Arc<Held>> {
@@ -98,7 +155,11 @@ impl Account {
     }
 
     pub(super) fn ended(&self, why: &str) -> Refusal {
-        let text = format!("Run `postkey authorize {}`: its authorization has ended ({why}).", self.address);
-        Refusal::new(Reason::AuthorizationEnded, text)
+        Refusal::new(Reason::AuthorizationEnded, ended(&self.address, why))
     }
+}
+
+/// What a person is told whose authorization has ended.
+pub(super) fn ended(address: &str, why: &str) -> String {
+    format!("Run `postkey authorize {address}`: its authorization has ended: {why}.")
 }

@@ -1,9 +1,12 @@
-//! When an authorization server that failed is asked again: soon while a client waits for it, and then not for a while.
+//! When an authorization server that failed is asked again: soon while a client waits for it, and then not for a while; or not
+//! before a person has acted.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::time::Instant;
 
+use crate::config::Config;
 use crate::oauth::{Failure, Trouble};
 use crate::vault;
 use crate::wire::{Reason, Refusal};
@@ -28,9 +31,6 @@ const LONGEST: Duration = Duration::from_secs(60);
 /// How long it stands at most where the server itself says how long. An hour without mail is what a person would bear.
 const LONGEST_ASKED: Duration = Duration::from_secs(3600);
 
-/// How long a failed refresh stands where somebody has to change a setting first.
-const AFTER_MISCONFIGURED: Duration = Duration::from_secs(60);
-
 /// The least time between two refreshes of tokens that the provider refused though they were fresh: if the first did not
 /// help, the next will not, and Microsoft counts loops.
 const BETWEEN_FORCED: Duration = Duration::from_secs(60);
@@ -38,22 +38,49 @@ const BETWEEN_FORCED: Duration = Duration::from_secs(60);
 /// How the last refreshes of an account went.
 #[derive(Default)]
 pub(super) struct Refreshes {
-    /// The last failure, and until when it stands.
-    failure: Option<(Instant, Refusal)>,
+    /// The last failure, and how long it stands.
+    failure: Option<(Stands, Refusal)>,
     /// How many have failed since one succeeded.
     in_a_row: u32,
     /// When a token that the provider had refused was last replaced.
     forced: Option<Instant>,
+    /// Whether a person has asked for a try, whatever was before.
+    insisted: bool,
+}
+
+/// How long a failure stands for those who ask next.
+enum Stands {
+    /// It may pass: until then.
+    Until(Instant),
+    /// Somebody has to act: as long as this configuration is the one that is in force, for a new one may mend it.
+    With(Arc<Config>),
+    /// The vault knows of it.
+    InVault,
 }
 
 impl Refreshes {
     /// The refusal that stands, if a refresh now would be one too many. `forced` is one of a token that is still fresh.
-    pub(super) fn standing(&self, forced: bool) -> Option<Refusal> {
+    pub(super) fn standing(&self, forced: bool, config: &Arc<Config>) -> Option<Refusal> {
         let now = Instant::now();
         if forced && self.forced.is_some_and(|last| now.duration_since(last) < BETWEEN_FORCED) {
             return Some(Refusal::new(Reason::TokenRefused, "The provider refuses a token that it has just issued."));
         }
-        self.failure.as_ref().filter(|(until, _)| now < *until).map(|(_, refusal)| refusal.clone())
+        let stands = |stands: &Stands| match stands {
+            Stands::Until(until) => now < *until,
+            Stands::With(failed_with) => Arc::ptr_eq(failed_with, config),
+            Stands::InVault => false,
+        };
+        self.failure.as_ref().filter(|(length, _)| stands(length)).map(|(_, refusal)| refusal.clone())
+    }
+
+    /// A person wants a try now: nothing that was before stands in its way.
+    pub(super) fn insist(&mut self) {
+        *self = Self { insisted: true, ..Self::default() };
+    }
+
+    /// Whether a person wants this try, which is the only one then.
+    pub(super) fn take_insisted(&mut self) -> bool {
+        std::mem::take(&mut self.insisted)
     }
 
     /// A refresh has come to an end, good or bad.
@@ -66,16 +93,17 @@ impl Refreshes {
         (self.failure, self.in_a_row) = (None, 0);
     }
 
-    /// Those who ask next get the same refusal, for a while.
-    pub(super) fn failed(&mut self, failure: &Failure, refusal: Refusal) {
+    /// Those who ask next get the same refusal, for a while. `asked_with` is the configuration with which the server was
+    /// asked; what has failed before that, a secret that could not be read for one, may be tried again soon.
+    pub(super) fn failed(&mut self, failure: &Failure, refusal: Refusal, asked_with: Option<Arc<Config>>) {
         self.in_a_row = self.in_a_row.saturating_add(1);
+        let until = |time| Stands::Until(Instant::now() + time);
         let stands = match failure {
-            Failure::Temporary(trouble, _) => stands(*trouble, self.in_a_row),
-            Failure::Misconfigured(_) => AFTER_MISCONFIGURED,
-            // The vault knows, and nothing is asked any more.
-            Failure::Ended(_) => Duration::ZERO,
+            Failure::Temporary(trouble, _) => until(stands(*trouble, self.in_a_row)),
+            Failure::Misconfigured(_) | Failure::Forbidden(_) => asked_with.map_or(until(LONGEST), Stands::With),
+            Failure::Ended(_) => Stands::InVault,
         };
-        self.failure = Some((Instant::now() + stands, refusal));
+        self.failure = Some((stands, refusal));
     }
 }
 
@@ -120,7 +148,7 @@ fn stands(trouble: Trouble, in_a_row: u32) -> Duration {
 }
 
 /// Up to a quarter less, so that many postkeys do not come back at the same moment.
-fn shortened(time: Duration) -> Duration {
+pub(super) fn shortened(time: Duration) -> Duration {
     let [random] = vault::random::<1>();
     time - time * u32::from(random) / 1024
 }

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use tracing::{debug, error, warn};
 
-use super::account::{Account, Held};
+use super::account::{Account, Held, Wanted};
 use super::patience::{Refreshes, Tries};
 use super::{Broker, blocking, lock};
 use crate::config::client::{Client, ClientAuthentication};
@@ -19,12 +19,17 @@ const PERSON_NEEDED: &str = "e6c40c79aa3e42549853498eea3870b1";
 
 impl Broker {
     /// Waits for the refresh that is under way, and does one only if that did not help.
-    pub(super) async fn refresh(&self, account: &Account, refused: Option<u64>) -> Result<Arc<Held>, Refusal> {
+    pub(super) async fn refresh(
+        &self,
+        account: &Account,
+        refused: Option<u64>,
+        wanted: Wanted,
+    ) -> Result<Arc<Held>, Refusal> {
         let mut refreshes = account.tokens.refreshing.lock().await;
-        if let Some(held) = account.fresh(refused, self.clock.now()) {
+        if let Some(held) = account.fresh(refused, wanted, self.clock.now()) {
             return Ok(held);
         }
-        let outcome = match refreshes.standing(refused.is_some()) {
+        let outcome = match refreshes.standing(refused.is_some(), &self.config()) {
             Some(refusal) => Err(refusal),
             None => self.refresh_now(account, &mut refreshes, refused.is_some()).await,
         };
@@ -41,22 +46,32 @@ impl Broker {
         refreshes: &mut Refreshes,
         forced: bool,
     ) -> Result<Arc<Held>, Refusal> {
-        if let Some(ended) = self.vault.account(&account.address).and_then(|record| record.ended.clone()) {
+        let ended = self.vault.account(&account.address).and_then(|record| record.ended.clone());
+        let insisted = refreshes.take_insisted();
+        if let Some(ended) = ended.filter(|_| !insisted) {
             return Err(account.ended(&ended.why));
         }
-        let held = account.held();
+        let (held, config) = (account.held(), self.config());
         debug!(account = account.address, forced, "refreshing the access token");
-        let result = match self.registration(account, &held).await {
-            Ok(registration) => self.request(account, &registration, &held, forced).await,
-            Err(failure) => Err(failure),
+        let (result, was_asked) = match self.registration(account, &held).await {
+            Ok(registration) => (self.request(account, &registration, &held, forced).await, true),
+            Err(failure) => (Err(failure), false),
         };
         refreshes.ended(forced);
+        self.metrics.refresh(result.as_ref().map_or_else(Failure::name, |_| "ok"));
         match result {
             Ok(tokens) => {
                 refreshes.succeeded();
-                Ok(self.keep(account, &held, tokens).await)
+                lock(&account.tokens.health).needed = None;
+                let held = self.keep(account, &held, tokens).await;
+                self.attention.notify_one();
+                Ok(held)
             }
-            Err(failure) => Err(self.failed(account, refreshes, held.generation, failure).await),
+            Err(failure) => {
+                let refusal = self.failed(account, held.generation, &failure).await;
+                refreshes.failed(&failure, refusal.clone(), was_asked.then_some(config));
+                Err(refusal)
+            }
         }
     }
 
@@ -104,20 +119,30 @@ impl Broker {
     }
 
     /// What a failed refresh means for those who wait, and for those who come next.
-    async fn failed(&self, account: &Account, refreshes: &mut Refreshes, generation: u64, failure: Failure) -> Refusal {
+    async fn failed(&self, account: &Account, generation: u64, failure: &Failure) -> Refusal {
         warn!(account = account.address, %failure, "the access token cannot be refreshed");
-        let refusal = match &failure {
+        let address = &account.address;
+        let refusal = match failure {
             Failure::Temporary(_, why) => Refusal::new(Reason::Unavailable, format!("Try later: {why}.")),
-            Failure::Misconfigured(why) => {
-                let text = format!("postkey's settings for {} need care: {why}.", account.address);
-                Refusal::new(Reason::AuthorizationEnded, text)
-            }
+            Failure::Misconfigured(why) => Refusal::new(
+                Reason::AuthorizationEnded,
+                format!("postkey's settings for {address} need care, and then `postkey reload`: {why}."),
+            ),
+            Failure::Forbidden(why) => Refusal::new(
+                Reason::AuthorizationEnded,
+                format!("{address} needs an administrator of its provider, and then `postkey reload`: {why}."),
+            ),
             Failure::Ended(why) => {
                 self.note_end(account, generation, why).await;
                 account.ended(why)
             }
         };
-        refreshes.failed(&failure, refusal.clone());
+        let mut health = lock(&account.tokens.health);
+        health.failure = Some((self.clock.now(), failure.to_string()));
+        if !matches!(failure, Failure::Temporary(..)) {
+            health.needed = Some(refusal.text.clone());
+            self.attention.notify_one();
+        }
         refusal
     }
 
@@ -136,11 +161,14 @@ impl Broker {
     }
 
     /// The client as it is now, its secret read anew.
-    async fn registration(&self, account: &Account, held: &Held) -> Result<Registration, Failure> {
+    pub(super) async fn registration(&self, account: &Account, held: &Held) -> Result<Registration, Failure> {
         let mut client = account.client.clone().unwrap_or_else(Client::nobody);
         if let Some(secret) = &held.secrets.client_secret {
             client.authentication = ClientAuthentication::Secret(SecretSource::Text(secret.clone()));
         }
-        Registration::new(&client, &account.reach.provider.token_endpoint).await
+        let token_endpoint = account.endpoints.token.as_ref().ok_or_else(|| {
+            Failure::Misconfigured("its token endpoint is not known; authorize the account anew".to_owned())
+        })?;
+        Registration::new(&client, token_endpoint).await
     }
 }

@@ -59,10 +59,14 @@ enum Command {
     /// App passwords: one for each mail program or device
     #[command(subcommand)]
     Password(PasswordCommand),
-    /// Remove an account with its tokens and app passwords
+    /// Remove an account with its tokens and app passwords, and withdraw its authorization at the provider where that can be done
     Forget {
         /// The account's address
         address: String,
+        /// Ask for an app password, so that the authorization can be withdrawn at the provider even if nothing has logged in
+        /// since the daemon's start
+        #[arg(long)]
+        revoke: bool,
     },
     /// Write all accounts to a file, sealed as they are: it opens nothing without an app password
     Backup {
@@ -158,6 +162,9 @@ struct AuthorizeOptions {
     /// Where the browser returns to, where the provider asks for something special
     #[arg(long, value_name = "URI")]
     redirect_uri: Option<url::Url>,
+    /// Where to wait for the browser, if its redirect URI leads elsewhere: into a tunnel, or a container
+    #[arg(long, value_name = "ADDRESS:PORT")]
+    redirect_listen: Option<std::net::SocketAddr>,
     /// Who signs in for this mailbox, if it is somebody else's, a shared one or an alias
     #[arg(long, value_name = "ADDRESS")]
     signs_in: Option<String>,
@@ -239,7 +246,7 @@ async fn dispatch(arguments: Arguments, sockets: Sockets) -> Result<(), Failed> 
         None => serve::run(config()?, file.as_deref(), sockets).await,
         Some(Command::Authorize { address, options }) => authorize::run(&config()?, &address, options).await,
         Some(Command::Password(command)) => password::run(&config()?, command).await,
-        Some(Command::Forget { address }) => forget::run(&config()?, &address).await,
+        Some(Command::Forget { address, revoke }) => forget::run(&config()?, &address, revoke).await,
         Some(Command::Status { exit_code: true, .. }) => status::judge(&config()?).await,
         Some(Command::Status { json, .. }) => status::run(&config()?, json).await,
         Some(Command::Reload) => order::reload(&config()?).await,

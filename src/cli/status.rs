@@ -3,7 +3,7 @@
 use super::hand::{Hand, ask_daemon};
 use super::terminal::say;
 use crate::config::Config;
-use crate::control::{AccountStatus, Reply, Request, Status};
+use crate::control::{AccountStatus, FailureStatus, Reply, Request, Status};
 use crate::exit::{Exit, Failed};
 
 pub async fn run(config: &Config, json: bool) -> Result<(), Failed> {
@@ -25,7 +25,8 @@ pub async fn judge(config: &Config) -> Result<(), Failed> {
     };
     let exit = match &status {
         Status { damaged, degraded, .. } if !damaged.is_empty() || degraded.is_some() => Exit::Io,
-        Status { accounts, .. } if accounts.iter().any(|account| account.state == "ended") => Exit::NoPermission,
+        Status { accounts, .. } if accounts.iter().any(|account| account.state != "ready") => Exit::NoPermission,
+        Status { accounts, .. } if accounts.iter().any(|account| account.doubtful) => Exit::Io,
         _ => {
             say(status.summary());
             return Ok(());
@@ -56,11 +57,30 @@ fn show(status: &Status) {
 }
 
 fn show_account(account: &AccountStatus) {
-    let AccountStatus { address, provider, state, authorized, token_expires, .. } = account;
+    let AccountStatus { address, provider, state, authorized, token_expires, token_refreshed, .. } = account;
     say(format_args!("{address} ({provider}): {state}, authorized {authorized}, token until {token_expires}"));
     if let Some(reason) = &account.reason {
-        say(format_args!("  {reason}; run `postkey authorize {address}`"));
+        say(format_args!("  {reason}"));
+    }
+    say(format_args!("  refreshed {token_refreshed}{}", keep_alive(account)));
+    if let Some(FailureStatus { at, why }) = account.last_failure.as_ref().filter(|_| account.reason.is_none()) {
+        say(format_args!("  the last failure was {at}: {why}"));
+    }
+    if account.doubtful {
+        say(format_args!(
+            "  a file of the vault was damaged, and the copy that was left may be older; \
+             if logins fail, run `postkey authorize {address}`"
+        ));
     }
     let names: Vec<&str> = account.slots.iter().map(|slot| slot.name.as_str()).collect();
     say(format_args!("  app passwords: {}", names.join(", ")));
+}
+
+/// What becomes of a refresh token that nobody uses.
+fn keep_alive(account: &AccountStatus) -> String {
+    match (account.refresh_token_ends, account.next_keep_alive) {
+        (None, _) => String::new(),
+        (Some(end), Some(next)) => format!("; good without use until {end}, and used {next} at the latest"),
+        (Some(end), None) => format!("; good without use until {end}, so a mail program has to log in before"),
+    }
 }

@@ -33,6 +33,8 @@ fn top(mut section: Section<'_>, environment: &Environment) -> Config {
     let log_format = section.get("log_format").and_then(|value| value.choice(&log_formats));
     let log_file = section.get("log_file").and_then(|value| value.path());
     let metrics = section.get("metrics").and_then(|value| value.parse(loopback));
+    let notify_command = section.get("notify_command").and_then(|value| value.command());
+    let finish_page = section.file("finish_page");
     let providers = providers::read(&mut section);
     let accounts = section.get("account").and_then(|value| value.section());
     let mut config = Config {
@@ -42,6 +44,8 @@ fn top(mut section: Section<'_>, environment: &Environment) -> Config {
         log_format,
         log_file,
         metrics,
+        notify_command: notify_command.unwrap_or_default(),
+        finish_page,
         listeners: Vec::new(),
         warnings: Vec::new(),
         accounts: accounts.map(|table| read_accounts(&table, &providers)).unwrap_or_default(),
@@ -92,6 +96,8 @@ fn account(value: &Value<'_>, providers: &Providers) -> Option<Account> {
     let account = Account {
         provider,
         user: section.text("user"),
+        signs_in: section.get("signs_in").and_then(|value| value.parse(address)),
+        authorization_parameters: providers::parameters(&mut section).unwrap_or_default(),
         legacy,
         flow: flow(&mut section, legacy),
         client: Client::read(&mut section, None),

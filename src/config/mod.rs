@@ -2,15 +2,18 @@
 
 pub mod assertion;
 pub mod client;
+pub mod endpoints;
 pub mod environment;
 mod file;
 pub mod flow;
+mod hosts;
 mod listeners;
 pub mod mistake;
 pub mod provider;
 mod providers;
 mod reader;
 pub mod secret_source;
+mod servers;
 #[cfg(test)]
 mod tests;
 mod words;
@@ -43,6 +46,10 @@ pub struct Config {
     pub log_file: Option<PathBuf>,
     /// Where metrics and health are served over HTTP, if anywhere: an address on loopback.
     pub metrics: Option<SocketAddr>,
+    /// The program, and its arguments, that tells a person; empty where there is none.
+    pub notify_command: Vec<String>,
+    /// The page that the browser shows at the end of an authorization, HTML, if not postkey's own.
+    pub finish_page: Option<PathBuf>,
     /// The local ports, at least one.
     pub listeners: Vec<Listener>,
     /// All known providers by name: those that are compiled in, and the file's changes and additions.
@@ -153,6 +160,10 @@ pub struct Account {
     pub provider: Option<String>,
     /// The mailbox to open at the provider, where it is not the address.
     pub user: Option<String>,
+    /// Who signs in for it, where it is not the address.
+    pub signs_in: Option<String>,
+    /// Parameters of its authorization request, beside its provider's or in place of them.
+    pub authorization_parameters: BTreeMap<String, String>,
     /// How it gets its tokens, where not as all accounts of its provider.
     pub flow: Option<Flow>,
     /// Whether it may use the password grant.

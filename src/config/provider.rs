@@ -1,8 +1,11 @@
 //! A provider: its authorization server and its mail servers.
 
 use std::collections::BTreeMap;
+use std::net::SocketAddr;
 use std::path::PathBuf;
+use std::time::Duration;
 
+use serde::{Deserialize, Serialize};
 use url::Url;
 
 use super::assertion::Bearer;
@@ -17,16 +20,16 @@ pub struct Provider {
     pub name: String,
     /// The domains of its addresses, lower case; `name.*` is the name under any ending (see [`Self::has_family_of`]).
     pub domains: Vec<String>,
+    /// The mail exchangers of domains that it hosts, lower case; `*.example.test` is every name below that one.
+    pub mx: Vec<String>,
     /// How its accounts get their tokens.
     pub flow: Flow,
-    /// RFC 6749 section 3.1; may carry a query of its own. Only the authorization code grant needs it.
-    pub authorization_endpoint: Option<Url>,
-    /// RFC 8628 section 3.1; [`Self::device_endpoint`] is the one to use.
-    pub device_authorization_endpoint: Option<Url>,
-    /// RFC 6749 section 3.2.
-    pub token_endpoint: Url,
-    /// What `iss` in the authorization response has to be (RFC 9207), where it is known.
+    /// What `iss` in the authorization response has to be (RFC 9207), where it is known; and where its metadata are
+    /// (RFC 8414).
     pub issuer: Option<String>,
+    /// Its authorization server's endpoints, as far as they are configured. Where the two that every grant needs are
+    /// missing there is an issuer, whose metadata tell them.
+    pub endpoints: Endpoints,
     /// The scopes that mail needs.
     pub scope: Vec<String>,
     /// Parameters of the authorization request beside the standard ones.
@@ -41,10 +44,16 @@ pub struct Provider {
     pub legacy: bool,
     /// Where the browser returns to; without a port any free one is used (RFC 8252 section 7.3).
     pub redirect_uri: Url,
+    /// Where to wait for the browser, if not at the redirect URI itself: that may lead to a tunnel, or into a container.
+    pub redirect_listen: Option<SocketAddr>,
     /// The mechanisms to use, the best first.
     pub mechanisms: Vec<Mechanism>,
     /// The certificate authorities to trust instead of the system's.
     pub ca_file: Option<PathBuf>,
+    /// The time after which a refresh token that nobody uses is not good any more, where the provider has such a time.
+    pub refresh_token_life: Option<Duration>,
+    /// Whether its mail servers end a session when the access token expires that has opened it.
+    pub session_ends_with_token: bool,
     /// Its mail servers; a protocol that is missing is not served.
     pub servers: BTreeMap<Protocol, Server>,
     /// What a user should know before starting.
@@ -52,18 +61,6 @@ pub struct Provider {
 }
 
 impl Provider {
-    /// Where a device asks for a code (RFC 8628 section 3.1). Microsoft documents it as the neighbour of an authorization
-    /// endpoint that ends in `authorize`.
-    pub fn device_endpoint(&self) -> Option<Url> {
-        self.device_authorization_endpoint.clone().or_else(|| {
-            let mut neighbour = self.authorization_endpoint.clone()?;
-            let folder = neighbour.path().strip_suffix("/authorize")?;
-            neighbour.set_path(&format!("{folder}/devicecode"));
-            neighbour.set_query(None);
-            Some(neighbour)
-        })
-    }
-
     /// Whether the domain, in lower case, is one of those that are named in full.
     pub fn has_domain(&self, domain: &str) -> bool {
         self.domains.iter().any(|own| own == domain)
@@ -77,6 +74,68 @@ impl Provider {
         let is_ending = country.map_or(!ending.contains('.'), |country| country.len() == 2);
         is_ending && self.domains.iter().any(|own| own.strip_suffix(".*") == Some(name))
     }
+
+    /// Whether this host, in lower case, takes the mail of domains that the provider hosts.
+    pub fn has_exchanger(&self, host: &str) -> bool {
+        self.mx.iter().any(|own| match own.strip_prefix('*') {
+            Some(ending) => host.len() > ending.len() && host.ends_with(ending),
+            None => host == own,
+        })
+    }
+}
+
+/// An authorization server's endpoints, as far as they are known. RFC 8414 section 2 has their names, each with
+/// `_endpoint` behind it.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Endpoints {
+    /// RFC 6749 section 3.1; may carry a query of its own.
+    pub authorization: Option<Url>,
+    /// RFC 6749 section 3.2.
+    pub token: Option<Url>,
+    /// RFC 8628 section 3.1.
+    pub device_authorization: Option<Url>,
+    /// RFC 7009.
+    pub revocation: Option<Url>,
+    /// RFC 7591: where a client registers itself.
+    pub registration: Option<Url>,
+    /// OpenID Connect Core 1.0 section 5.3: who has signed in.
+    pub userinfo: Option<Url>,
+    /// `jwks_uri`: the keys by which the server signs id_tokens (RFC 7517).
+    pub jwks: Option<Url>,
+}
+
+impl Endpoints {
+    /// Where a device asks for a code. Microsoft documents it as the neighbour of an authorization endpoint that ends in
+    /// `authorize`.
+    pub fn device(&self) -> Option<Url> {
+        self.device_authorization.clone().or_else(|| {
+            let mut neighbour = self.authorization.clone()?;
+            let folder = neighbour.path().strip_suffix("/authorize")?;
+            neighbour.set_path(&format!("{folder}/devicecode"));
+            neighbour.set_query(None);
+            Some(neighbour)
+        })
+    }
+
+    /// Those that are known.
+    pub fn all(&self) -> impl Iterator<Item = &Url> {
+        let Self { authorization, token, device_authorization, revocation, registration, userinfo, jwks } = self;
+        [authorization, token, device_authorization, revocation, registration, userinfo, jwks].into_iter().flatten()
+    }
+
+    /// These, and where they lack one that of `other`.
+    pub fn or(&self, other: &Self) -> Self {
+        let first = |one: &Option<Url>, other: &Option<Url>| one.as_ref().or(other.as_ref()).cloned();
+        Self {
+            authorization: first(&self.authorization, &other.authorization),
+            token: first(&self.token, &other.token),
+            device_authorization: first(&self.device_authorization, &other.device_authorization),
+            revocation: first(&self.revocation, &other.revocation),
+            registration: first(&self.registration, &other.registration),
+            userinfo: first(&self.userinfo, &other.userinfo),
+            jwks: first(&self.jwks, &other.jwks),
+        }
+    }
 }
 
 /// A mail server of a provider.
@@ -88,4 +147,16 @@ pub struct Server {
     pub port: u16,
     /// [`Security::Tls`] or [`Security::StartTls`].
     pub security: Security,
+}
+
+/// What authorizing an account has found out about its authorization server, and is needed from then on.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Discovered {
+    /// The server's issuer identifier.
+    pub issuer: String,
+    /// The endpoints of its metadata.
+    pub endpoints: Endpoints,
+    /// Whether the account's client is one that postkey has registered itself, as a public one and for the provider's usual
+    /// redirect URI: other accounts can use it, too.
+    pub is_registered: bool,
 }

@@ -4,6 +4,7 @@
 
 use std::cell::RefCell;
 use std::io;
+use std::ops::RangeInclusive;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 
@@ -179,15 +180,21 @@ impl<'a> Value<'a> {
 
     /// A TCP port that can be connected to.
     pub fn port(&self) -> Option<u16> {
+        self.whole("a port from 1 to 65535", 1..=65535).and_then(|port| u16::try_from(port).ok())
+    }
+
+    /// A whole number within a range, which `what` tells in words.
+    pub fn whole(&self, what: &str, range: RangeInclusive<u32>) -> Option<u32> {
         let Some(integer) = self.value.as_integer() else {
             self.wrong_type("a number");
             return None;
         };
-        let port = u16::from_str_radix(integer.as_str(), integer.radix()).ok().filter(|port| *port != 0);
-        if port.is_none() {
-            self.mistake("must be a port from 1 to 65535");
+        let number =
+            u32::from_str_radix(integer.as_str(), integer.radix()).ok().filter(|number| range.contains(number));
+        if number.is_none() {
+            self.mistake(format!("must be {what}"));
         }
-        port
+        number
     }
 
     /// A path; a relative one begins at the folder of the file that it is written in.
@@ -206,6 +213,14 @@ impl<'a> Value<'a> {
             self.mistake(format!("{} cannot be read: {error}", path.display()));
         }
         readable.is_ok().then_some(path)
+    }
+
+    /// A program by its whole path, and its arguments, which no shell reads.
+    pub fn command(&self) -> Option<Vec<String>> {
+        let words: Vec<_> = self.list().iter().filter_map(Value::text).map(str::to_owned).collect();
+        let named = words.first()?.starts_with('/');
+        let refusal = "must begin with the whole path of a program, and no shell reads it; write [\"/usr/bin/program\", \"argument\"]";
+        self.judge(named.then_some(words).ok_or_else(|| refusal.to_owned()))
     }
 
     /// The members of a list; a single text is a list of one.

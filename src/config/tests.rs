@@ -5,6 +5,7 @@ use std::path::Path;
 
 use super::environment::Environment;
 use super::mistake::Mistake;
+use super::provider::Endpoints;
 use super::reader::{Disk, Report, Section};
 use super::{Config, providers};
 use crate::protocol::{Mechanism, Protocol, Security};
@@ -54,8 +55,8 @@ fn the_compiled_in_providers_have_no_mistake() {
     for provider in read.values() {
         assert!(provider.client.is_none(), "{}", provider.name);
         assert!(provider.note.as_ref().is_some_and(|note| note.ends_with('.')), "{}", provider.name);
-        assert_eq!(provider.authorization_endpoint.as_ref().unwrap().scheme(), "https");
-        assert_eq!(provider.token_endpoint.scheme(), "https");
+        assert_eq!(provider.endpoints.authorization.as_ref().unwrap().scheme(), "https");
+        assert_eq!(provider.endpoints.token.as_ref().unwrap().scheme(), "https");
         assert!([Protocol::Imap, Protocol::Smtp].iter().all(|p| provider.servers.contains_key(p)), "{}", provider.name);
     }
 }
@@ -185,6 +186,18 @@ fn every_mistake_is_told_with_its_place() {
             "2:18: provider.google.token_endpoint: an endpoint has no #fragment; remove it",
         ),
         (
+            "[provider.google]\nmx = [\"a.*.test\"]",
+            "2:7: provider.google.mx: must be a host such as \"mx.example.test\", or \"*.example.test\" for all below it",
+        ),
+        (
+            "[provider.google]\nrefresh_token_life = 0",
+            "2:22: provider.google.refresh_token_life: must be a number of days from 1 to 3650",
+        ),
+        (
+            "[provider.google]\nredirect_listen = \"localhost:1\"",
+            "2:19: provider.google.redirect_listen: must be an IP address and a port, such as \"127.0.0.1:8090\"",
+        ),
+        (
             "[provider.google]\nscope = \"mail openid\"",
             "2:9: provider.google.scope: is several scopes in one text; write a list, [\"one\", \"two\"]",
         ),
@@ -311,7 +324,7 @@ proptest::proptest! {
 #[test]
 fn what_is_missing_is_told_where_the_syntax_is_right() {
     assert_eq!(
-        bad("[[listener]]\n[provider.new]\nissuer = \"x\"\n[provider.new.pop3]\nport = 1\n"),
+        bad("[[listener]]\n[provider.new]\nnote = \"x\"\n[provider.new.pop3]\nport = 1\n"),
         [
             "1:1: listener: protocol is missing; add it here",
             "1:1: listener: address is missing; add it here",
@@ -330,7 +343,7 @@ fn an_entry_changes_single_keys_of_a_compiled_in_provider() {
     let config = good("[provider.google]\nclient_id = \"mine\"\n[provider.google.smtp]\nsecurity = \"starttls\"\n");
     let google = &config.providers["google"];
     assert_eq!(google.client.as_ref().unwrap().id, "mine");
-    assert_eq!(google.token_endpoint.as_str(), "https://oauth2.googleapis.com/token");
+    assert_eq!(google.endpoints.token.as_ref().unwrap().as_str(), "https://oauth2.googleapis.com/token");
     assert_eq!(google.servers[&Protocol::Imap].port, 993);
     let smtp = &google.servers[&Protocol::Smtp];
     assert_eq!((smtp.host.as_str(), smtp.port, smtp.security), ("smtp.gmail.com", 587, Security::StartTls));
@@ -344,6 +357,70 @@ fn a_new_provider_needs_little() {
     assert_eq!(own.mechanisms, [Mechanism::OAuthBearer, Mechanism::XOAuth2]);
     assert_eq!(own.servers[&Protocol::Imap].port, 993);
     assert_eq!(own.servers.len(), 1);
+}
+
+/// What the configuration says about a host that is to get bearers; None if it may.
+fn refused(text: &str) -> Option<String> {
+    parse(text).err().map(|mistakes| listed(&mistakes).join("\n"))
+}
+
+#[test]
+fn a_bearer_goes_only_to_hosts_of_its_provider() {
+    let imap = |entry: &str, host: &str| format!("{entry}\n[provider.google.imap]\nhost = \"{host}\"\n");
+    for own in ["imap.gmail.com", "smtp-relay.gmail.com", "IMAP.Gmail.com"] {
+        assert_eq!(refused(&imap("", own)), None, "{own}");
+    }
+    for other in [
+        "imap.gmai1.com",
+        "gmail.com.evil.test",
+        "evilgmail.com",
+        "gmail.com",
+        "a.b.gmail.com",
+        "127.0.0.1",
+        "outlook.office365.com",
+    ] {
+        let why = refused(&imap("", other)).unwrap_or_default();
+        assert!(
+            why.contains(&format!("3:8: provider.google.imap.host: {other} is no host of \"google\"")),
+            "{other}: {why}"
+        );
+        assert_eq!(refused(&format!("{}trust_host = true\n", imap("", other))), None, "{other}");
+    }
+    let customer = "[provider.comcast.imap]\nhost = \"c-192-0-2-1.hsd1.comcast.net\"";
+    assert!(refused(customer).unwrap().contains("is no host of \"comcast\""), "a name that a customer has");
+}
+
+#[test]
+fn an_entry_of_another_name_cannot_take_a_providers_bearers_elsewhere() {
+    let google = "[provider.x]\nauthorization_endpoint = \"https://a.test/\"\nscope = [\"mail\"]\nimap.host = \"imap.evil.test\"\n";
+    for from_google in
+        ["token_endpoint = \"https://oauth2.googleapis.com/token?x\"", "issuer = \"https://accounts.google.com\""]
+    {
+        let why = refused(&format!("{google}{from_google}\n")).unwrap();
+        assert!(why.contains("imap.evil.test is no host of \"google\""), "{why}");
+    }
+    assert_eq!(refused(&format!("{google}token_endpoint = \"https://b.test/\"\n")), None, "one's own word is enough");
+    let tenant = "[provider.company]\nissuer = \"https://login.microsoftonline.com/0-0/v2.0\"\nscope = [\"x\"]\n\
+                  imap.host = \"outlook.office365.com\"\n[provider.company.smtp]\nhost = \"smtp-hve.office365.com\"\n";
+    assert_eq!(refused(tenant), None, "one tenant's entry");
+}
+
+#[test]
+fn an_issuer_is_enough_to_know_a_server() {
+    let config = good(
+        "[provider.x]\nissuer = \"https://login.own.test/mail\"\nscope = [\"mail\"]\nimap.host = \"imap.own.test\"\n",
+    );
+    assert_eq!(config.providers["x"].endpoints, Endpoints::default());
+    for (issuer, why) in [
+        ("http://login.own.test", "must begin with https:// (http:// only on this machine), and begins with http:"),
+        ("login.own.test", "is no URL (relative URL without a base); write it like \"https://auth.example.test\""),
+        ("https://login.own.test?a", "an issuer has neither ?query nor #fragment; remove it"),
+    ] {
+        assert_eq!(
+            bad(&format!("[provider.google]\nissuer = \"{issuer}\"")),
+            [format!("2:10: provider.google.issuer: {why}")]
+        );
+    }
 }
 
 #[test]
@@ -500,7 +577,7 @@ fn a_client_shows_who_it_is_in_one_way() {
 fn the_device_endpoint_is_named_or_the_neighbour_of_authorize() {
     let endpoint = |provider: &str, lines: &str| {
         let config = good(&format!("[provider.{provider}]\n{lines}"));
-        config.providers[provider].device_endpoint().map(String::from)
+        config.providers[provider].endpoints.device().map(String::from)
     };
     let microsoft = endpoint("microsoft", "").unwrap();
     assert!(microsoft.ends_with("/oauth2/v2.0/devicecode"), "{microsoft}");

@@ -1,5 +1,6 @@
 //! What commands and the one who holds the vault say to each other.
 
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
 
 use base64::Engine as _;
@@ -8,14 +9,16 @@ use serde::de::Error as _;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use zeroize::Zeroizing;
 
+use crate::broker::{Condition, Withdrawal};
 use crate::clock::Moment;
 use crate::config::flow::Flow;
+use crate::config::provider::Discovered;
 use crate::exit::{Exit, Failed};
 use crate::protocol::{Protocol, Security};
 use crate::secret::{Secret, Token};
 use crate::token::{Life, TokenSet};
 use crate::vault::password::Password;
-use crate::vault::{Authorization, Restored, Secrets, Trouble};
+use crate::vault::{self, Authorization, Restored, Secrets, Trouble};
 
 /// What a command asks for.
 #[derive(Serialize, Deserialize)]
@@ -42,10 +45,12 @@ pub enum Request {
         /// Which slot.
         name: String,
     },
-    /// Remove an account.
+    /// Remove an account, and withdraw its authorization at the provider if that can be done.
     Forget {
         /// Which one.
         address: String,
+        /// One of its app passwords, to open its tokens; without it only what is open can be withdrawn.
+        password: Option<Carried>,
     },
     /// An account's record as it lies in the vault, sealed, for a backup.
     Export {
@@ -85,6 +90,8 @@ pub struct Authorized {
     client_id: Option<String>,
     client_secret: Option<Carried>,
     password: Option<Carried>,
+    #[serde(default)]
+    discovered: Option<Discovered>,
     access: Carried,
     refresh: Option<Carried>,
     life: Life,
@@ -108,6 +115,8 @@ pub enum Reply {
     Tested(Vec<Probe>),
     /// To [`Request::Metrics`]: the text form of Prometheus.
     Metrics(String),
+    /// To [`Request::Forget`]: what became of the authorization at the provider.
+    Forgotten(Withdrawal),
     /// To [`Request::Export`].
     Exported(String),
     /// To [`Request::Restore`].
@@ -127,6 +136,9 @@ pub struct Status {
     pub damaged: Vec<String>,
     /// Since when, and why, the newest records are not on stable storage, if so.
     pub degraded: Option<Trouble>,
+    /// The client ids by which postkey has registered itself, by issuer: the next account there uses the same.
+    #[serde(default)]
+    pub registered: BTreeMap<String, String>,
 }
 
 /// An open port.
@@ -147,16 +159,38 @@ pub struct AccountStatus {
     pub address: String,
     /// Its provider.
     pub provider: String,
-    /// "ready", or "ended" when a person has to authorize it anew.
+    /// "ready"; "ended" when a person has to authorize it anew; "refused" when an administrator or the configuration has to
+    /// let it be refreshed.
     pub state: String,
-    /// Why it has ended.
+    /// Why it is not ready, and what to do.
     pub reason: Option<String>,
+    /// Whether its newest tokens may have been lost with a damaged record, and older ones are all that is left.
+    pub doubtful: bool,
     /// When a person last authorized it.
     pub authorized: Moment,
-    /// When the access token expires; it is refreshed at the first login after that.
+    /// When the access token expires; it is refreshed at the first login after that, or before if a session is open.
     pub token_expires: Moment,
+    /// When the tokens were last refreshed, or authorized.
+    pub token_refreshed: Moment,
+    /// Whether an app password has opened it since the daemon's start, so that its tokens can be refreshed.
+    pub open: bool,
+    /// When the refresh token ends unless it is used before, where the provider has such a time.
+    pub refresh_token_ends: Option<Moment>,
+    /// When it is used at the latest to keep it alive, if the account is open.
+    pub next_keep_alive: Option<Moment>,
+    /// The last refresh since the daemon's start that failed.
+    pub last_failure: Option<FailureStatus>,
     /// Its app passwords' slots.
     pub slots: Vec<SlotStatus>,
+}
+
+/// A refresh that failed.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct FailureStatus {
+    /// When.
+    pub at: Moment,
+    /// What happened and what to do.
+    pub why: String,
 }
 
 /// The plain part of a slot.
@@ -197,6 +231,11 @@ impl Reply {
         if let Self::Tested(probes) = self { Ok(probes) } else { Err(Self::of_another_kind()) }
     }
 
+    /// The answer to [`Request::Forget`].
+    pub fn forgotten(self) -> Result<Withdrawal, Failed> {
+        if let Self::Forgotten(withdrawal) = self { Ok(withdrawal) } else { Err(Self::of_another_kind()) }
+    }
+
     /// The answer to [`Request::Export`].
     pub fn exported(self) -> Result<String, Failed> {
         if let Self::Exported(record) = self { Ok(record) } else { Err(Self::of_another_kind()) }
@@ -216,7 +255,7 @@ impl Authorized {
     /// Packs an authorization.
     pub fn new(authorization: &Authorization, first: Option<(String, &Password)>) -> Self {
         let token = |token: &Token| Carried(Secret::new(token.expose().as_bytes().to_vec()));
-        let Authorization { address, provider, flow, client_id, secrets, tokens } = authorization;
+        let Authorization { address, provider, flow, client_id, secrets, discovered, tokens } = authorization;
         Self {
             address: address.clone(),
             provider: provider.clone(),
@@ -224,6 +263,7 @@ impl Authorized {
             client_id: client_id.clone(),
             client_secret: secrets.client_secret.clone().map(Carried),
             password: secrets.password.clone().map(Carried),
+            discovered: discovered.clone(),
             access: token(&tokens.access),
             refresh: tokens.refresh.as_ref().map(token),
             life: tokens.life,
@@ -249,6 +289,7 @@ impl Authorized {
                 client_secret: self.client_secret.map(|carried| carried.0),
                 password: self.password.map(|carried| carried.0),
             },
+            discovered: self.discovered,
             tokens,
         };
         Some((authorization, self.first.map(|(name, carried)| (name, Password::read(carried.0.expose())))))
@@ -263,15 +304,48 @@ impl Status {
             1 => "1 account.".to_owned(),
             count => format!("{count} accounts."),
         };
-        let ended = self.accounts.iter().filter(|account| account.state == "ended");
+        let ended = self.accounts.iter().filter(|account| account.state != "ready");
         let needing: Vec<&str> =
             ended.map(|account| account.address.as_str()).chain(self.damaged.iter().map(String::as_str)).collect();
         let needing = match needing.len() {
             0 => String::new(),
-            _ => format!(" To be authorized by a person: {}.", needing.join(", ")),
+            _ => format!(" A person is needed for: {}.", needing.join(", ")),
+        };
+        let doubtful: Vec<&str> =
+            self.accounts.iter().filter(|account| account.doubtful).map(|account| account.address.as_str()).collect();
+        let doubtful = match doubtful.len() {
+            0 => String::new(),
+            _ => format!(" Perhaps with older tokens than it had: {}.", doubtful.join(", ")),
         };
         let degraded = self.degraded.as_ref().map_or("", |_| " The vault cannot be written to stable storage.");
-        format!("{count}{needing}{degraded}")
+        format!("{count}{needing}{doubtful}{degraded}")
+    }
+}
+
+impl AccountStatus {
+    /// An account, and how its tokens are.
+    pub fn new(account: &vault::Account, condition: Condition) -> Self {
+        let state = match (&account.ended, &condition.needed) {
+            (Some(_), _) => "ended",
+            (None, Some(_)) => "refused",
+            (None, None) => "ready",
+        };
+        let slot = |slot: &vault::Slot| SlotStatus { name: slot.name.clone(), created: slot.created };
+        Self {
+            address: account.address.clone(),
+            provider: account.provider.clone(),
+            state: state.to_owned(),
+            reason: condition.needed,
+            doubtful: account.doubtful,
+            authorized: account.authorized,
+            token_expires: account.life().expires,
+            token_refreshed: condition.refreshed,
+            open: condition.is_open,
+            refresh_token_ends: condition.idle_end,
+            next_keep_alive: condition.next_use,
+            last_failure: condition.failure.map(|(at, why)| FailureStatus { at, why }),
+            slots: account.slots.iter().map(slot).collect(),
+        }
     }
 }
 

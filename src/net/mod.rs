@@ -3,6 +3,7 @@
 pub mod connection;
 pub mod dial;
 pub mod listen;
+pub mod mx;
 pub mod systemd;
 pub mod tls;
 pub mod transport;

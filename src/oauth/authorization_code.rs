@@ -1,15 +1,35 @@
 //! The authorization code grant with PKCE (RFC 6749 section 4.1, RFC 7636, RFC 8252, RFC 9207).
 
+use std::collections::BTreeMap;
+
 use oauth2::{AuthorizationCode, PkceCodeChallenge, PkceCodeVerifier, RedirectUrl};
 use url::Url;
 
-use super::identity::Identity;
 use super::{Failure, Http, Registration, failure};
 use crate::clock::Clock;
-use crate::config::provider::Provider;
 use crate::secret::Secret;
 use crate::token::TokenSet;
 use crate::wire::printable;
+
+/// What an authorization is asked for with.
+pub struct Asking<'a> {
+    /// The authorization endpoint; may carry a query of its own.
+    pub endpoint: &'a Url,
+    /// What the authorization server calls itself, where that is known.
+    pub issuer: Option<&'a str>,
+    /// Whether it promises to name itself when the browser returns (RFC 9207 section 3).
+    pub names_itself: bool,
+    /// RFC 6749 section 2.2.
+    pub client_id: &'a str,
+    /// Where the browser returns to.
+    pub redirect_uri: &'a Url,
+    /// RFC 6749 section 3.3.
+    pub scope: &'a [String],
+    /// Parameters beside the standard ones.
+    pub parameters: &'a BTreeMap<String, String>,
+    /// Who is to sign in.
+    pub login_hint: &'a str,
+}
 
 /// An authorization that has been asked for and not yet been given.
 pub struct Pending {
@@ -18,7 +38,20 @@ pub struct Pending {
     redirect_uri: Url,
     state: Secret,
     verifier: PkceCodeVerifier,
+    /// For an id_token, where one is asked for.
+    nonce: Option<String>,
     issuer: Option<String>,
+    names_itself: bool,
+}
+
+/// What an authorization has brought.
+pub struct Granted {
+    /// The first token set.
+    pub tokens: TokenSet,
+    /// Who has signed in (OpenID Connect Core 1.0 section 2), not checked yet.
+    pub id_token: Option<String>,
+    /// What the id_token has to repeat.
+    pub nonce: Option<String>,
 }
 
 /// Why an address that a browser was sent to, or that a person has pasted, does not bring the authorization. Only
@@ -52,33 +85,36 @@ impl std::fmt::Display for RedirectError {
 
 impl Pending {
     /// Begins: the address to open, and what has to be remembered until the answer comes.
-    pub fn begin(provider: &Provider, client_id: &str, redirect_uri: Url, address: &str) -> Result<Self, Failure> {
+    pub fn begin(asking: &Asking<'_>) -> Self {
         let (challenge, verifier) = PkceCodeChallenge::new_random_sha256();
-        let state = oauth2::CsrfToken::new_random();
-        let mut url = provider.authorization_endpoint.clone().ok_or_else(|| {
-            Failure::Misconfigured(format!("the provider {} has no authorization_endpoint", provider.name))
-        })?;
-        let ours = [
+        let [state, nonce] = [(); 2].map(|()| oauth2::CsrfToken::new_random().into_secret());
+        let nonce = asking.scope.iter().any(|scope| scope == "openid").then_some(nonce);
+        let scope = asking.scope.join(" ");
+        let mut ours = vec![
             ("response_type", "code"),
-            ("client_id", client_id),
-            ("redirect_uri", redirect_uri.as_str()),
-            ("scope", &provider.scope.join(" ")),
-            ("state", state.secret()),
+            ("client_id", asking.client_id),
+            ("redirect_uri", asking.redirect_uri.as_str()),
+            ("scope", &scope),
+            ("state", &state),
             ("code_challenge", challenge.as_str()),
             ("code_challenge_method", "S256"),
-            ("login_hint", address),
+            ("login_hint", asking.login_hint),
         ];
-        let more = provider.authorization_parameters.iter().map(|(key, value)| (key.as_str(), value.as_str()));
+        ours.extend(nonce.as_deref().map(|nonce| ("nonce", nonce)));
+        let more = asking.parameters.iter().map(|(key, value)| (key.as_str(), value.as_str()));
         // What the configuration adds must not stand in for what the security of the grant rests on.
         let more = more.filter(|(key, _)| !ours.iter().any(|(our, _)| our == key));
-        url.query_pairs_mut().extend_pairs(ours).extend_pairs(more);
-        Ok(Self {
+        let mut url = asking.endpoint.clone();
+        url.query_pairs_mut().extend_pairs(&ours).extend_pairs(more);
+        Self {
             url,
-            redirect_uri,
-            state: Secret::new(state.secret().clone().into_bytes()),
+            redirect_uri: asking.redirect_uri.clone(),
+            state: Secret::new(state.into_bytes()),
             verifier,
-            issuer: provider.issuer.clone(),
-        })
+            nonce,
+            issuer: asking.issuer.map(str::to_owned),
+            names_itself: asking.names_itself,
+        }
     }
 
     /// Where the browser returns to.
@@ -101,6 +137,7 @@ impl Pending {
         }
         match (&self.issuer, value("iss")) {
             (Some(expected), Some(issuer)) if issuer != *expected => return Err(RedirectError::WrongIssuer),
+            (_, None) if self.names_itself => return Err(RedirectError::WrongIssuer),
             _ => {}
         }
         match (value("error"), value("code")) {
@@ -129,14 +166,14 @@ impl Pending {
         }
     }
 
-    /// Exchanges the code for the first token set; with it comes who has signed in.
+    /// Exchanges the code for the first token set.
     pub async fn exchange(
         self,
         http: &Http,
         registration: &Registration,
         code: AuthorizationCode,
         clock: &Clock,
-    ) -> Result<(TokenSet, Identity), Failure> {
+    ) -> Result<Granted, Failure> {
         let redirect_uri = RedirectUrl::new(self.redirect_uri.to_string())
             .map_err(|_| Failure::Misconfigured("the redirect URI is not valid".to_owned()))?;
         let requests = registration.requests()?.set_redirect_uri(redirect_uri);
@@ -145,45 +182,34 @@ impl Pending {
             request = request.add_extra_param(name, value);
         }
         let body = request.request_async(http).await.map_err(failure)?;
-        let identity = body.identity();
-        Ok((body.into_token_set(clock.now(), None)?, identity))
+        let id_token = body.id_token().map(str::to_owned);
+        Ok(Granted { tokens: body.into_token_set(clock.now(), None)?, id_token, nonce: self.nonce })
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::flow::Flow;
-    use std::collections::BTreeMap;
 
-    fn provider() -> Provider {
-        Provider {
-            name: "test".into(),
-            domains: vec![],
-            flow: Flow::AuthorizationCode,
-            authorization_endpoint: Url::parse("https://login.example.test/auth?prompt=consent").ok(),
-            token_endpoint: Url::parse("https://login.example.test/token").unwrap(),
-            issuer: Some("https://login.example.test".into()),
-            scope: vec!["mail".into(), "offline_access".into()],
-            authorization_parameters: BTreeMap::from([("state".into(), "mine".into()), ("hint".into(), "a&b".into())]),
-            client: None,
-            bearer: None,
-            resource: None,
-            legacy: false,
-            device_authorization_endpoint: None,
-            redirect_uri: Url::parse("http://127.0.0.1/").unwrap(),
-            mechanisms: vec![],
-            ca_file: None,
-            servers: BTreeMap::new(),
-            note: None,
-        }
+    const ISSUER: &str = "https://login.example.test";
+
+    fn begin(endpoint: &str, scope: &str, names_itself: bool) -> (Pending, String) {
+        let pending = Pending::begin(&Asking {
+            endpoint: &Url::parse(endpoint).unwrap(),
+            issuer: Some(ISSUER),
+            names_itself,
+            client_id: "client",
+            redirect_uri: &Url::parse("http://127.0.0.1:4000/").unwrap(),
+            scope: &["mail".to_owned(), scope.to_owned()],
+            parameters: &BTreeMap::from([("state".into(), "mine".into()), ("hint".into(), "a&b".into())]),
+            login_hint: "ann@example.test",
+        });
+        let state = pending.url.query_pairs().find(|(key, _)| key == "state").unwrap().1.into_owned();
+        (pending, state)
     }
 
     fn pending() -> (Pending, String) {
-        let redirect_uri = Url::parse("http://127.0.0.1:4000/").unwrap();
-        let pending = Pending::begin(&provider(), "client", redirect_uri, "ann@example.test").unwrap();
-        let state = pending.url.query_pairs().find(|(key, _)| key == "state").unwrap().1.into_owned();
-        (pending, state)
+        begin("https://login.example.test/auth?prompt=consent&access_type=offline", "openid", false)
     }
 
     #[test]
@@ -194,12 +220,16 @@ mod tests {
             pairs.iter().filter(|(key, _)| key == name).map(|(_, value)| value.as_str()).collect::<Vec<_>>()
         };
         assert_eq!(values("prompt"), ["consent"]);
+        assert_eq!(values("access_type"), ["offline"]);
         assert_eq!(values("hint"), ["a&b"]);
         assert_eq!(values("state"), [state.as_str()], "the configuration cannot set it");
         assert_eq!(values("code_challenge_method"), ["S256"]);
-        assert_eq!(values("scope"), ["mail offline_access"]);
+        assert_eq!(values("scope"), ["mail openid"]);
+        assert!(values("nonce")[0].len() >= 22, "128 bits at least");
         assert_eq!(values("redirect_uri"), ["http://127.0.0.1:4000/"]);
         assert!(state.len() >= 22, "128 bits at least");
+        let (without, _) = begin("https://login.example.test/auth", "offline_access", false);
+        assert!(without.url.query_pairs().all(|(key, _)| key != "nonce"), "there will be no id_token");
     }
 
     #[test]
@@ -215,6 +245,14 @@ mod tests {
         assert_eq!(read(&format!("state={state}")), Err(RedirectError::NoAnswer));
         let denied = read(&format!("error=access_denied&error_description=no%0Athanks&state={state}"));
         assert_eq!(denied, Err(RedirectError::Denied("access_denied no?thanks".into())));
+    }
+
+    #[test]
+    fn a_server_that_promises_to_name_itself_has_to() {
+        let (pending, state) = begin("https://login.example.test/auth", "openid", true);
+        let read = |query: &str| pending.code(query).map(|code| code.secret().clone());
+        assert_eq!(read(&format!("code=a&state={state}")), Err(RedirectError::WrongIssuer));
+        assert_eq!(read(&format!("code=a&state={state}&iss={ISSUER}")).unwrap(), "a");
     }
 
     #[test]

@@ -8,11 +8,10 @@ use tokio::time::{Instant, sleep};
 use url::Url;
 use zeroize::Zeroizing;
 
-use super::identity::Identity;
+use super::authorization_code::Granted;
 use super::response::{ErrorBody, TokenBody, seconds};
 use super::{Failure, Http, HttpError, Registration, classify, extension, failure};
 use crate::clock::Clock;
-use crate::token::TokenSet;
 
 const GRANT_TYPE: &str = "urn:ietf:params:oauth:grant-type:device_code";
 
@@ -84,12 +83,7 @@ impl Pending {
     }
 
     /// Asks until the person has decided, or the code has expired.
-    pub async fn tokens(
-        &self,
-        http: &Http,
-        registration: &Registration,
-        clock: &Clock,
-    ) -> Result<(TokenSet, Identity), Failure> {
+    pub async fn tokens(&self, http: &Http, registration: &Registration, clock: &Clock) -> Result<Granted, Failure> {
         let deadline = Instant::now() + self.life();
         let mut rhythm = Rhythm::new(self.interval);
         loop {
@@ -103,8 +97,8 @@ impl Pending {
                 extension::post(http, endpoint, registration, &form, clock.now()).await?;
             match answer.map_err(step) {
                 Ok(body) => {
-                    let identity = body.identity();
-                    return Ok((body.into_token_set(clock.now(), None)?, identity));
+                    let id_token = body.id_token().map(str::to_owned);
+                    return Ok(Granted { tokens: body.into_token_set(clock.now(), None)?, id_token, nonce: None });
                 }
                 Err(Step::End(failure)) => return Err(failure),
                 Err(step) => rhythm.after(&step),

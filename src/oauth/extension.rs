@@ -1,7 +1,6 @@
 //! Requests that the oauth2 crate does not know: extension grants (RFC 6749 section 4.5), and their dialects.
 
-use oauth2::http::header::{ACCEPT, CONTENT_TYPE};
-use oauth2::{HttpRequest, RequestTokenError};
+use oauth2::RequestTokenError;
 use serde::de::DeserializeOwned;
 use url::Url;
 use url::form_urlencoded::Serializer;
@@ -29,23 +28,11 @@ pub async fn post<T: DeserializeOwned>(
     now: Moment,
 ) -> Result<Result<T, RequestTokenError<HttpError, ErrorBody>>, Failure> {
     let body = Serializer::new(String::new()).extend_pairs(form).extend_pairs(registration.parameters(now)?).finish();
-    let request = oauth2::http::Request::post(endpoint.as_str())
-        .header(ACCEPT, "application/json")
-        .header(CONTENT_TYPE, "application/x-www-form-urlencoded")
-        .body(body.into_bytes())
-        .map_err(|error| Failure::Misconfigured(error.to_string()))?;
-    Ok(send(http, request).await)
-}
-
-async fn send<T: DeserializeOwned>(
-    http: &Http,
-    request: HttpRequest,
-) -> Result<T, RequestTokenError<HttpError, ErrorBody>> {
-    let answer = http.send(request).await.map_err(RequestTokenError::Request)?;
-    if answer.status().is_success() {
-        return parsed(answer.body());
-    }
-    Err(RequestTokenError::ServerResponse(parsed(answer.body())?))
+    let answer = http.post(endpoint, "application/x-www-form-urlencoded", body.into_bytes()).await;
+    Ok(answer.map_err(RequestTokenError::Request).and_then(|answer| match answer.status().is_success() {
+        true => parsed(answer.body()),
+        false => Err(RequestTokenError::ServerResponse(parsed(answer.body())?)),
+    }))
 }
 
 /// The parser's own words are left out: they could quote the answer, and with it a token.

@@ -36,7 +36,7 @@ impl Ask<'_> {
         match refresh(http, registration, self.scope, token, clock).await {
             // The refresh token has ended, and not the password.
             Err(Failure::Ended(_)) if self.flow == Flow::Password => self.anew(http, registration, clock).await,
-            refreshed => refreshed.map(|(tokens, _)| tokens),
+            refreshed => refreshed.map(|granted| granted.tokens),
         }
     }
 

@@ -6,11 +6,13 @@ use std::time::Duration;
 
 use oauth2::{AsyncHttpClient, HttpRequest, HttpResponse};
 use reqwest::dns::{Addrs, Name, Resolve, Resolving};
-use reqwest::header::{CONTENT_TYPE, DATE, HeaderMap, RETRY_AFTER};
+use reqwest::header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE, DATE, HeaderMap, RETRY_AFTER};
 use reqwest::redirect::Policy;
 use tokio_rustls::rustls::ClientConfig;
+use url::Url;
 
 use crate::resolver::Resolver;
+use crate::secret::Token;
 
 /// The largest answer that is read, in bytes. Real ones have less than 16 KiB.
 const MOST: usize = 64 * 1024;
@@ -84,16 +86,32 @@ impl Http {
         client.build().map(Self).map_err(HttpSetupError)
     }
 
+    /// Fetches a document, as whoever this token belongs to.
+    pub async fn get(&self, url: &Url, bearer: Option<&Token>) -> Result<HttpResponse, HttpError> {
+        let request = oauth2::http::Request::get(url.as_str()).header(ACCEPT, "application/json");
+        let request = match bearer {
+            Some(token) => request.header(AUTHORIZATION, format!("Bearer {}", token.expose())),
+            None => request,
+        };
+        self.send(request.body(Vec::new()).map_err(|error| HttpError::Network(error.to_string()))?).await
+    }
+
+    /// Sends a document of this kind.
+    pub async fn post(&self, url: &Url, kind: &str, body: Vec<u8>) -> Result<HttpResponse, HttpError> {
+        let request = oauth2::http::Request::post(url.as_str());
+        let request = request.header(ACCEPT, "application/json").header(CONTENT_TYPE, kind).body(body);
+        self.send(request.map_err(|error| HttpError::Network(error.to_string()))?).await
+    }
+
     /// Sends one request and reads the whole answer, if it is one that OAuth knows.
-    pub(super) async fn send(&self, request: HttpRequest) -> Result<HttpResponse, HttpError> {
+    async fn send(&self, request: HttpRequest) -> Result<HttpResponse, HttpError> {
         let request = reqwest::Request::try_from(request).map_err(network)?;
         let mut response = self.0.execute(request).await.map_err(network)?;
         let status = response.status().as_u16();
         if matches!(status, 300..400 | 408 | 425 | 429 | 500..) {
             return Err(HttpError::Status(status, retry_after(response.headers())));
         }
-        let kind = response.headers().get(CONTENT_TYPE).and_then(|kind| kind.to_str().ok()).unwrap_or_default();
-        if !kind.to_ascii_lowercase().starts_with("application/json") {
+        if !is_json(response.headers()) {
             return Err(HttpError::NotJson(status));
         }
         let mut body = Vec::new();
@@ -128,6 +146,13 @@ fn network(error: reqwest::Error) -> HttpError {
     }
     let cause = cause.to_string();
     if error.is_connect() || error.is_builder() { HttpError::Network(cause) } else { HttpError::Lost(cause) }
+}
+
+/// JSON, or one of the kinds that are JSON underneath, such as `application/jwk-set+json`.
+fn is_json(headers: &HeaderMap) -> bool {
+    let kind = headers.get(CONTENT_TYPE).and_then(|kind| kind.to_str().ok()).unwrap_or_default();
+    let kind = kind.split(';').next().unwrap_or_default().trim().to_ascii_lowercase();
+    kind == "application/json" || (kind.starts_with("application/") && kind.ends_with("+json"))
 }
 
 /// For how long the server wants to be left alone (RFC 9110 section 10.2.3). A date is taken against the server's own

@@ -1,8 +1,12 @@
 //! Who has signed in, as far as the authorization server tells.
 
-use base64::Engine as _;
-use base64::prelude::BASE64_URL_SAFE_NO_PAD;
+use serde_json::Value;
 
+use super::Http;
+use super::id_token::{self, Expected, Untrusted};
+use super::keys::Keys;
+use crate::config::provider::Endpoints;
+use crate::secret::Token;
 use crate::wire::printable;
 
 /// The names of whoever has signed in; empty where the server does not tell.
@@ -10,19 +14,11 @@ use crate::wire::printable;
 pub struct Identity(Vec<String>);
 
 impl Identity {
-    /// Reads an id_token (OpenID Connect Core 1.0 section 2). Its signature is not checked: it came straight from the token
-    /// endpoint over TLS, which vouches for it (section 3.1.3.7, point 6). `email` and `preferred_username` are standard
-    /// claims, `upn` is Microsoft's; only what has the form of an address can be compared with one.
-    pub fn from_id_token(id_token: &str) -> Self {
-        Self::read(id_token).unwrap_or_default()
-    }
-
-    fn read(id_token: &str) -> Option<Self> {
-        let payload = id_token.split('.').nth(1)?;
-        let payload = BASE64_URL_SAFE_NO_PAD.decode(payload.trim_end_matches('=')).ok()?;
-        let claims: serde_json::Value = serde_json::from_slice(&payload).ok()?;
+    /// Reads claims (OpenID Connect Core 1.0 section 5.1). `email` and `preferred_username` are standard ones, `upn` is
+    /// Microsoft's; only what has the form of an address can be compared with one.
+    fn from_claims(claims: &Value) -> Self {
         let names = ["email", "preferred_username", "upn"].iter().filter_map(|claim| claims.get(claim)?.as_str());
-        Some(Self(names.filter(|name| name.contains('@')).map(|name| printable(&name.to_lowercase())).collect()))
+        Self(names.filter(|name| name.contains('@')).map(|name| printable(&name.to_lowercase())).collect())
     }
 
     /// The name to show of somebody who is not `address`; None if it is them, or nobody can tell.
@@ -31,29 +27,67 @@ impl Identity {
     }
 }
 
+/// Finds out who has signed in: from the id_token that came with the tokens, or from the userinfo endpoint.
+///
+/// # Errors
+///
+/// Where the server tells, and cannot be believed. A server that does not tell is no error, and neither are keys or userinfo
+/// that cannot be had: TLS vouches for the id_token.
+pub async fn who(
+    http: &Http,
+    endpoints: &Endpoints,
+    id_token: Option<&str>,
+    access: &Token,
+    expected: &Expected<'_>,
+) -> Result<Identity, Untrusted> {
+    let mut claims = Value::Null;
+    if let Some(id_token) = id_token {
+        let keys = keys(http, endpoints).await;
+        claims = id_token::check(id_token, keys.as_ref(), expected)?;
+    }
+    let identity = Identity::from_claims(&claims);
+    match identity.0.is_empty() {
+        true => userinfo(http, endpoints, access, &claims).await,
+        false => Ok(identity),
+    }
+}
+
+async fn keys(http: &Http, endpoints: &Endpoints) -> Option<Keys> {
+    let answer = http.get(endpoints.jwks.as_ref()?, None).await.ok()?;
+    if answer.status() == 200 { Keys::read(answer.body()) } else { None }
+}
+
+/// OpenID Connect Core 1.0 section 5.3. Its subject has to be the id_token's.
+async fn userinfo(http: &Http, endpoints: &Endpoints, access: &Token, id_token: &Value) -> Result<Identity, Untrusted> {
+    let Some(endpoint) = &endpoints.userinfo else { return Ok(Identity::default()) };
+    let answer = http.get(endpoint, Some(access)).await.ok().filter(|answer| answer.status() == 200);
+    let claims: Option<Value> = answer.and_then(|answer| serde_json::from_slice(answer.body()).ok());
+    let claims = claims.unwrap_or_default();
+    match id_token.get("sub").is_some_and(|subject| claims.get("sub") != Some(subject)) && claims.is_object() {
+        true => Err(Untrusted::Subject),
+        false => Ok(Identity::from_claims(&claims)),
+    }
+}
+
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use serde_json::json;
 
-    fn identity(claims: &str) -> Identity {
-        Identity::from_id_token(&format!("e30.{}.sig", BASE64_URL_SAFE_NO_PAD.encode(claims)))
-    }
+    use super::*;
 
     #[test]
     fn somebody_else_is_noticed() {
-        let ben = identity(r#"{"email":"Ben@Example.test","preferred_username":"ben"}"#);
+        let ben = Identity::from_claims(&json!({"email": "Ben@Example.test", "preferred_username": "ben"}));
         assert_eq!(ben.other_than("ann@example.test"), Some("ben@example.test"));
         assert_eq!(ben.other_than("ben@example.test"), None);
-        let alias = identity(r#"{"email":"b@example.test","upn":"ben@example.test"}"#);
+        let alias = Identity::from_claims(&json!({"email": "b@example.test", "upn": "ben@example.test"}));
         assert_eq!(alias.other_than("ben@example.test"), None);
     }
 
     #[test]
     fn where_nobody_tells_nobody_is_suspected() {
-        for unknown in
-            [identity("{}"), identity(r#"{"email":5}"#), Identity::from_id_token("junk"), Identity::default()]
-        {
-            assert_eq!(unknown.other_than("ann@example.test"), None);
+        for unknown in [json!({}), json!({"email": 5}), Value::Null] {
+            assert_eq!(Identity::from_claims(&unknown).other_than("ann@example.test"), None);
         }
     }
 }

@@ -3,23 +3,31 @@
 pub mod authorization_code;
 mod client_credentials;
 pub mod device_code;
+pub mod discovery;
+mod errors;
 mod extension;
 pub mod grant;
 mod http;
+pub mod id_token;
 pub mod identity;
 mod jwt;
 mod jwt_bearer;
+mod keys;
 mod password;
 pub mod refresh;
 mod registration;
 mod response;
+pub mod revocation;
+pub mod self_registration;
 mod source;
 
 use std::time::Duration;
 
 use oauth2::RequestTokenError;
+use tracing::debug;
 
 use crate::wire::printable;
+use errors::{Class, Meaning};
 use http::HttpError;
 pub use http::{Http, HttpSetupError};
 pub use registration::{Proof, Registration};
@@ -32,6 +40,8 @@ pub enum Failure {
     Temporary(Trouble, String),
     /// The authorization has ended: a person has to give it anew.
     Ended(String),
+    /// An administrator at the provider has to allow or mend something.
+    Forbidden(String),
     /// The client registration or a setting is wrong: whoever set postkey up has to act.
     Misconfigured(String),
 }
@@ -55,6 +65,7 @@ impl Failure {
         match self {
             Self::Temporary(..) => "temporary",
             Self::Ended(_) => "ended",
+            Self::Forbidden(_) => "forbidden",
             Self::Misconfigured(_) => "misconfigured",
         }
     }
@@ -62,7 +73,7 @@ impl Failure {
 
 impl std::fmt::Display for Failure {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let (Self::Temporary(_, text) | Self::Ended(text) | Self::Misconfigured(text)) = self;
+        let (Self::Temporary(_, text) | Self::Ended(text) | Self::Forbidden(text) | Self::Misconfigured(text)) = self;
         f.write_str(text)
     }
 }
@@ -91,16 +102,17 @@ fn trouble(error: &HttpError) -> Trouble {
     }
 }
 
-/// RFC 6749 section 5.2 and its extensions, by who has to act.
+/// RFC 6749 section 5.2 and its extensions, by who has to act: a sentence for them, and then the server's own words.
 fn classify(body: &ErrorBody) -> Failure {
-    let text = format!("the authorization server says {}", body.words());
-    match body.error.as_str() {
-        "temporarily_unavailable" | "server_error" => Failure::Temporary(Trouble::Faulty, text),
-        "slow_down" => Failure::Temporary(Trouble::Lasting(None), text),
-        "invalid_grant" | "interaction_required" | "consent_required" | "login_required" | "access_denied" => {
-            Failure::Ended(text)
-        }
-        _ => Failure::Misconfigured(text),
+    let Meaning { class, sentence } = body.meaning();
+    debug!(correlation_id = body.correlation_id(), "the authorization server refuses");
+    let text = format!("{sentence} (the authorization server says {})", body.words());
+    match class {
+        Class::Passes => Failure::Temporary(Trouble::Faulty, text),
+        Class::BackOff(time) => Failure::Temporary(Trouble::Lasting(time), text),
+        Class::Person | Class::Flow => Failure::Ended(text),
+        Class::Administrator => Failure::Forbidden(text),
+        Class::Configuration => Failure::Misconfigured(text),
     }
 }
 
@@ -108,15 +120,27 @@ fn classify(body: &ErrorBody) -> Failure {
 mod tests {
     use super::*;
 
-    fn outcome(error: &str) -> Failure {
-        classify(&serde_json::from_value(serde_json::json!({ "error": error, "error_description": "x" })).unwrap())
+    fn outcome(body: serde_json::Value) -> Failure {
+        classify(&serde_json::from_value(body).unwrap())
     }
 
     #[test]
     fn who_has_to_act_depends_on_the_error() {
-        assert!(matches!(outcome("server_error"), Failure::Temporary(Trouble::Faulty, _)));
-        assert!(matches!(outcome("invalid_grant"), Failure::Ended(_)));
-        assert!(matches!(outcome("invalid_client"), Failure::Misconfigured(_)));
-        assert_eq!(outcome("invalid_grant").to_string(), "the authorization server says invalid_grant (x)");
+        let of = |error: &str| outcome(serde_json::json!({ "error": error, "error_description": "x" }));
+        assert!(matches!(of("server_error"), Failure::Temporary(Trouble::Faulty, _)));
+        assert!(matches!(of("slow_down"), Failure::Temporary(Trouble::Lasting(None), _)));
+        assert!(matches!(of("expired_token"), Failure::Ended(_)));
+        assert!(matches!(of("admin_policy_enforced"), Failure::Forbidden(_)));
+        assert!(matches!(of("invalid_client"), Failure::Misconfigured(_)));
+        let told =
+            "the authorization is not valid any more: sign in again (the authorization server says invalid_grant: x)";
+        assert_eq!(of("invalid_grant"), Failure::Ended(told.to_owned()));
+    }
+
+    #[test]
+    fn a_loop_is_left_alone_for_minutes() {
+        let looped = outcome(serde_json::json!({ "error": "invalid_grant", "error_codes": [50196] }));
+        let Failure::Temporary(Trouble::Lasting(Some(time)), _) = looped else { panic!("{looped:?}") };
+        assert!(time >= Duration::from_secs(300));
     }
 }

@@ -8,7 +8,7 @@ use serde::de::Error as _;
 use serde::ser::Error as _;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
-use super::identity::Identity;
+use super::errors::{Meaning, Said, meaning};
 use super::{Failure, Trouble};
 use crate::clock::Moment;
 use crate::secret::Token;
@@ -38,9 +38,9 @@ pub struct TokenBody {
 }
 
 impl TokenBody {
-    /// Who has signed in.
-    pub fn identity(&self) -> Identity {
-        self.id_token.as_deref().map(Identity::from_id_token).unwrap_or_default()
+    /// Who has signed in, where the server tells.
+    pub fn id_token(&self) -> Option<&str> {
+        self.id_token.as_deref()
     }
 
     /// The token set that the server has just issued. Where it brings no refresh token, `before` stays good.
@@ -119,26 +119,53 @@ impl Serialize for TokenBody {
     }
 }
 
-/// A refusal (RFC 6749 section 5.2), with what Microsoft adds.
+/// A refusal (RFC 6749 section 5.2), with what Microsoft and Google add.
 #[derive(Debug, Deserialize, Serialize)]
 pub struct ErrorBody {
     /// The error code.
     pub error: String,
     #[serde(default)]
     error_description: Option<String>,
+    /// Microsoft's.
     #[serde(default)]
     suberror: Option<String>,
+    /// The same from Google.
+    #[serde(default)]
+    error_subtype: Option<String>,
+    /// Not only what we take for numbers: an answer is not to be lost over what it says besides.
+    #[serde(default)]
+    error_codes: serde_json::Value,
+    /// What Microsoft's support asks for.
+    #[serde(default)]
+    correlation_id: Option<String>,
 }
 
 impl ErrorBody {
-    /// Code and description on one printable line. Only the first line of the description: the rest is trace ids.
+    /// Who has to act, and a sentence for them.
+    pub fn meaning(&self) -> Meaning {
+        let numbers = self.error_codes.as_array().into_iter().flatten();
+        let numbers: Vec<u32> = numbers.filter_map(|number| u32::try_from(number.as_u64()?).ok()).collect();
+        let (subtype, description) =
+            (self.subtype().unwrap_or_default(), self.error_description.as_deref().unwrap_or_default());
+        meaning(&Said { code: &self.error, numbers: &numbers, subtype, description })
+    }
+
+    fn subtype(&self) -> Option<&str> {
+        self.suberror.as_deref().or(self.error_subtype.as_deref())
+    }
+
+    /// Code, description and sub-error on one printable line. Only the first line of the description: the rest is trace ids.
     pub fn words(&self) -> String {
-        let description = self.error_description.as_deref().and_then(|text| text.lines().next()).unwrap_or_default();
-        let more = [description, self.suberror.as_deref().unwrap_or_default()].map(str::trim).join(", ");
-        match more.trim_matches([',', ' ']) {
-            "" => printable(&self.error),
-            more => printable(&format!("{} ({more})", self.error)),
-        }
+        let description = self.error_description.as_deref().and_then(|text| text.lines().next());
+        let parts = [Some(self.error.as_str()), description, self.subtype()].into_iter().flatten();
+        let parts: Vec<&str> =
+            parts.map(|part| part.trim().trim_end_matches('.')).filter(|part| !part.is_empty()).collect();
+        printable(&parts.join(": "))
+    }
+
+    /// By which the provider's support finds what happened.
+    pub fn correlation_id(&self) -> String {
+        self.correlation_id.as_deref().map(printable).unwrap_or_default()
     }
 }
 
@@ -186,12 +213,26 @@ mod tests {
 
     #[test]
     fn an_error_is_told_on_one_line() {
-        let body: ErrorBody = serde_json::from_str(
-            r#"{"error":"invalid_grant","error_description":"AADSTS70008: expired.\r\nTrace ID: 1","suberror":"bad_token"}"#,
-        )
-        .unwrap();
-        assert_eq!(body.words(), "invalid_grant (AADSTS70008: expired., bad_token)");
-        let body: ErrorBody = serde_json::from_str(r#"{"error":"invalid_grant"}"#).unwrap();
-        assert_eq!(body.words(), "invalid_grant");
+        let words = |body: &str| serde_json::from_str::<ErrorBody>(body).unwrap().words();
+        let long = r#"{"error":"invalid_grant","error_description":"AADSTS70008: expired.\r\nTrace ID: 1","suberror":"bad_token"}"#;
+        assert_eq!(words(long), "invalid_grant: AADSTS70008: expired: bad_token");
+        assert_eq!(words(r#"{"error":"invalid_grant","error_subtype":"invalid_rapt"}"#), "invalid_grant: invalid_rapt");
+        assert_eq!(words(r#"{"error":"invalid_grant"}"#), "invalid_grant");
+    }
+
+    #[test]
+    fn an_error_is_understood_in_every_dialect() {
+        let sentence = |body: &str| serde_json::from_str::<ErrorBody>(body).unwrap().meaning().sentence;
+        let expired = sentence(r#"{"error":"invalid_grant","error_codes":[700082]}"#);
+        assert!(expired.contains("not used for too long"));
+        for body in [
+            r#"{"error":"invalid_grant","error_description":"AADSTS700082: x","error_codes":"odd","suberror":null}"#,
+            r#"{"error":"invalid_grant","error_codes":[1,700082,-1,"2",null]}"#,
+        ] {
+            assert_eq!(sentence(body), expired, "{body}");
+        }
+        let rapt =
+            sentence(r#"{"error":"invalid_grant","error_subtype":"invalid_rapt","error_description":"Bad Request"}"#);
+        assert!(rapt.contains("session control"));
     }
 }

@@ -12,6 +12,7 @@ use super::seal::{self, AccountKey, Damaged, Derived, Sealed, Wrapped};
 use super::{Authorization, Secrets, VaultError, text};
 use crate::clock::Moment;
 use crate::config::flow::Flow;
+use crate::config::provider::Discovered;
 use crate::secret::{Secret, Token};
 use crate::token::{Life, TokenSet};
 
@@ -40,10 +41,17 @@ pub struct Account {
     pub flow: Flow,
     /// The client registration that the authorization was given to, where the configuration has none.
     pub client_id: Option<String>,
+    /// What was found out about the authorization server, where the configuration does not say all: tokens have to be
+    /// refreshed while its metadata cannot be reached.
+    #[serde(default)]
+    pub discovered: Option<Discovered>,
     /// When a person last gave the authorization.
     pub authorized: Moment,
     /// Why a person has to give it anew, if so.
     pub ended: Option<Ended>,
+    /// Whether the newest token set may have been lost: damage has left only a copy of the record that may be older.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub doubtful: bool,
     /// One per app password.
     pub slots: Vec<Slot>,
     /// What the provider's servers offered before login when they were last seen, by protocol.
@@ -138,8 +146,10 @@ impl Account {
             provider: String::new(),
             flow: Flow::default(),
             client_id: None,
+            discovered: None,
             authorized: now,
             ended: None,
+            doubtful: false,
             slots: Vec::new(),
             known: BTreeMap::new(),
             salt: seal::random::<16>().to_vec(),
@@ -183,6 +193,7 @@ impl Account {
         self.provider.clone_from(&authorization.provider);
         self.flow = authorization.flow;
         self.client_id.clone_from(&authorization.client_id);
+        self.discovered.clone_from(&authorization.discovered);
         self.authorized = now;
         self.ended = None;
         let seal =
@@ -211,6 +222,7 @@ impl Account {
         let sealed = self.seal(&generation.to_string(), plain.as_bytes())?;
         let stored = Stored { generation, life: tokens.life, scope: tokens.scope.clone(), sealed };
         self.previous = Some(std::mem::replace(&mut self.current, stored));
+        self.doubtful = false;
         Ok(())
     }
 
@@ -325,6 +337,7 @@ mod tests {
             flow: Flow::Password,
             client_id: None,
             secrets: Secrets { client_secret: None, password: Some(Secret::new(b"own".to_vec())) },
+            discovered: None,
             tokens: tokens("1"),
         };
         let mut account = Account::begin(&authorization, Some(("main", &password)), 0, NOW).unwrap();

@@ -28,6 +28,7 @@ use tokio::time::Instant;
 
 use crate::clock::Moment;
 use crate::config::flow::Flow;
+use crate::config::provider::Discovered;
 use crate::protocol::Protocol;
 use crate::secret::Secret;
 use crate::token::TokenSet;
@@ -56,6 +57,8 @@ pub struct Authorization {
     pub client_id: Option<String>,
     /// What is to be kept beside the tokens.
     pub secrets: Secrets,
+    /// What was found out about the authorization server, where the configuration does not say all.
+    pub discovered: Option<Discovered>,
     /// The tokens.
     pub tokens: TokenSet,
 }
@@ -109,8 +112,22 @@ impl Vault {
             troubled: Notify::new(),
             decoy: seal::random(),
         };
+        vault.note_doubts()?;
         vault.look_after();
         Ok(vault)
+    }
+
+    /// Notes it in the accounts of which only an older record may be left. It stands there until a new token set comes.
+    fn note_doubts(&self) -> Result<(), VaultError> {
+        let doubtful = lock(&self.records).doubtful().to_vec();
+        // Of a forgotten account, or one of another format, there is nothing to note.
+        for address in doubtful.iter().filter(|address| self.account(address).is_some()) {
+            self.change(address, |account| {
+                account.doubtful = true;
+                Ok(())
+            })?;
+        }
+        Ok(())
     }
 
     /// Opens the vault, waiting for whoever has it open to be done: a command has it for a moment only.
@@ -200,6 +217,8 @@ impl Vault {
         self.change(address, |account| {
             account.check_current(before)?;
             account.put_tokens(tokens)?;
+            // A refresh that a person has insisted on shows that the authorization stands after all.
+            account.ended = None;
             Ok(account.generation())
         })
     }

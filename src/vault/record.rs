@@ -33,6 +33,13 @@ impl Record {
         (record.to_bytes(key) == bytes).then_some(record)
     }
 
+    /// Whether damaged bytes were those of this very write: the damage has left its first line whole, or its content.
+    pub fn is_left_in(&self, key: &str, damaged: &[u8]) -> bool {
+        let bytes = self.to_bytes(key);
+        let (first, content) = bytes.split_at(bytes.len() - self.content.len());
+        damaged.starts_with(first) || damaged.ends_with(content) && !content.is_empty()
+    }
+
     /// The bytes to write. Their first line is `postkey-record FORMAT SERIAL CHECKSUM`.
     pub fn to_bytes(&self, key: &str) -> Vec<u8> {
         let Self { format, serial, content } = self;
@@ -70,6 +77,22 @@ mod tests {
         assert_eq!((record.format, record.serial), (FORMAT, 1_800_000_000));
         assert_eq!(record.content, b"{\"a\":\n1}");
         assert!(Record::read("ben@example.test", &bytes()).is_none());
+    }
+
+    #[test]
+    fn damaged_bytes_show_which_write_they_were() {
+        let (bytes, record) = (bytes(), Record::read(KEY, &bytes()).unwrap());
+        for bit in 0..bytes.len() * 8 {
+            let mut damaged = bytes.clone();
+            damaged[bit / 8] ^= 1 << (bit % 8);
+            assert!(record.is_left_in(KEY, &damaged), "bit {bit}");
+            let other = Record { serial: record.serial + 1, content: b"{\"a\":\n2}".to_vec(), ..record.clone() };
+            assert!(!other.is_left_in(KEY, &damaged), "bit {bit}");
+        }
+        assert!(record.is_left_in(KEY, &bytes[..bytes.len() - 1]));
+        for length in [0, 1, 20] {
+            assert!(!record.is_left_in(KEY, &bytes[..length]), "nobody knows");
+        }
     }
 
     #[test]

@@ -37,6 +37,8 @@ pub struct Records {
     newest: BTreeMap<String, Record>,
     /// Addresses that have nothing readable in either copy.
     lost: Vec<String>,
+    /// Addresses whose file is damaged, and may have been newer than what sled has.
+    doubtful: Vec<String>,
     trouble: Option<Trouble>,
     /// Sled's lock is gone while sled is closed; this one, on the folder, is held to the end.
     _lock: File,
@@ -57,6 +59,7 @@ impl Records {
             store: None,
             newest: BTreeMap::new(),
             lost: Vec::new(),
+            doubtful: Vec::new(),
             trouble: None,
             _lock: lock(dir)?,
         };
@@ -75,6 +78,12 @@ impl Records {
     /// The addresses of which both copies are damaged.
     pub fn lost(&self) -> &[String] {
         &self.lost
+    }
+
+    /// The addresses of which a newer record may have been lost: what is left is sled's alone, and sled takes damage for the
+    /// end of its log.
+    pub fn doubtful(&self) -> &[String] {
+        &self.doubtful
     }
 
     /// What is wrong with the disk, if anything.
@@ -149,10 +158,17 @@ impl Records {
         let found = copied.into_iter().chain(stored).flat_map(BTreeMap::keys);
         let keys: BTreeSet<String> = self.newest.keys().chain(found).cloned().collect();
         self.lost.clear();
+        self.doubtful.clear();
         for key in keys {
             let read = |found: Option<&Found>| Record::read(&key, found?.get(&key)?);
-            // Of equals the last is taken: what is in memory, then the file.
             let candidates = [read(stored), read(copied), self.newest.remove(&key)];
+            if let ([Some(record), None, None], Some(copied)) = (&candidates, copied)
+                && !copied.get(&key).is_some_and(|damaged| record.is_left_in(&key, damaged))
+            {
+                error!(account = key, "the file of this record is damaged or gone; what sled has instead may be older");
+                self.doubtful.push(key.clone());
+            }
+            // Of equals the last is taken: what is in memory, then the file.
             match candidates.into_iter().flatten().max_by_key(|record| record.serial) {
                 Some(newest) => drop(self.newest.insert(key, newest)),
                 None => {

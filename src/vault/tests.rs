@@ -23,6 +23,7 @@ fn authorization(name: &str) -> Authorization {
         flow: Flow::AuthorizationCode,
         client_id: None,
         secrets: Secrets { client_secret: Some(Secret::new(b"client-secret".to_vec())), password: None },
+        discovered: None,
         tokens: tokens(name),
     }
 }

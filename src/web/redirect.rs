@@ -1,5 +1,6 @@
 //! The loopback redirect listener (RFC 8252 section 7.3): takes the browser back from the authorization server.
 
+use std::borrow::Cow;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
@@ -14,6 +15,7 @@ use tokio::sync::{Notify, mpsc, oneshot, watch};
 use tokio::task::JoinSet;
 use url::Url;
 
+use crate::config::endpoints::is_protected;
 use crate::net::listen;
 
 /// How often another port is tried when a free one of IPv4 is taken on IPv6.
@@ -47,6 +49,8 @@ pub enum Outcome {
     Authorized,
     /// It did not work; the terminal says why.
     Failed,
+    /// Another account is signed in; the terminal shows where to try again.
+    SomebodyElse,
     /// This visit does not belong to the pending authorization, which goes on waiting.
     Ignored,
 }
@@ -60,32 +64,40 @@ impl Arrival {
 }
 
 struct Site {
+    /// The redirect URI's host.
+    host: String,
+    /// The redirect URI's path.
     path: String,
     arrivals: mpsc::Sender<Arrival>,
     shown: Arc<Notify>,
+    last: Page,
 }
 
 impl RedirectListener {
-    /// Listens on 127.0.0.1 and ::1, for a browser may take `localhost` for either, at the port of `redirect_uri` or, where
-    /// it has none, at a free one. None if `redirect_uri` does not lead back to this machine over http: then a person has
-    /// to paste the address.
-    pub async fn bind(redirect_uri: &Url) -> io::Result<Option<Self>> {
-        let is_loopback = match redirect_uri.host() {
-            Some(url::Host::Domain(name)) => name == "localhost",
-            Some(url::Host::Ipv4(address)) => address.is_loopback(),
-            Some(url::Host::Ipv6(address)) => address.is_loopback(),
-            None => false,
-        };
-        if redirect_uri.scheme() != "http" || !is_loopback {
-            return Ok(None);
-        }
-        let (sockets, port) = bind_both(redirect_uri.port())?;
+    /// Listens at `listen`; without it on 127.0.0.1 and ::1, for a browser may take `localhost` for either, at the port of
+    /// `redirect_uri` or, where it has none, at a free one. None if `redirect_uri` does not lead back to this machine over
+    /// http and nothing says where to listen: then a person has to paste the address. `last` is shown at a good end.
+    pub async fn bind(redirect_uri: &Url, listen: Option<SocketAddr>, last: Page) -> io::Result<Option<Self>> {
         let mut uri = redirect_uri.clone();
-        // Cannot fail for an http URL with a host.
-        let _fits = uri.set_port(Some(port));
+        let sockets = match listen {
+            Some(address) => vec![listen::bind(address)?],
+            None if uri.scheme() == "http" && is_protected(&uri) => {
+                let (sockets, port) = bind_both(uri.port())?;
+                // Cannot fail for an http URL with a host.
+                let _fits = uri.set_port(Some(port));
+                sockets
+            }
+            None => return Ok(None),
+        };
         let (sender, arrivals) = mpsc::channel(8);
         let shown = Arc::new(Notify::new());
-        let site = Arc::new(Site { path: uri.path().to_owned(), arrivals: sender, shown: Arc::clone(&shown) });
+        let site = Arc::new(Site {
+            host: uri.host_str().unwrap_or_default().to_owned(),
+            path: uri.path().to_owned(),
+            arrivals: sender,
+            shown: Arc::clone(&shown),
+            last,
+        });
         let (open, is_open) = watch::channel(());
         let mut servers = JoinSet::new();
         for socket in sockets {
@@ -135,26 +147,32 @@ fn bind_both(port: Option<u16>) -> io::Result<(Vec<TcpListener>, u16)> {
 
 /// Answers every request: the redirect itself, and the page without the code to which it leads on.
 async fn visit(State(site): State<Arc<Site>>, request: Request) -> Response {
-    let path = request.uri().path();
-    if request.method() != Method::GET || !is_for_us(request.headers()) {
+    if request.method() != Method::GET || !site.is_meant(request.headers()) {
         return StatusCode::NOT_FOUND.into_response();
     }
-    match (path, request.uri().query()) {
-        ("/postkey/authorized", None) => site.last_page(StatusCode::OK, AUTHORIZED),
-        ("/postkey/failed", None) => site.last_page(StatusCode::OK, FAILED),
+    match (request.uri().path(), request.uri().query()) {
         (path, Some(query)) if path == site.path => site.arrive(query.to_owned()).await,
+        (path, None) if path == site.below(AUTHORIZED) => site.last_page(site.last.clone()),
+        (path, None) if path == site.below(FAILED) => site.last_page(Page::FAILED),
+        (path, None) if path == site.below(SOMEBODY_ELSE) => Page::SOMEBODY_ELSE.response(StatusCode::OK),
         _ => StatusCode::NOT_FOUND.into_response(),
     }
 }
 
-/// A page of another site cannot reach us under a name of its own (DNS rebinding).
-fn is_for_us(headers: &HeaderMap) -> bool {
-    let host = headers.get(header::HOST).and_then(|host| host.to_str().ok()).unwrap_or_default();
-    let name = host.rsplit_once(':').map_or(host, |(name, _port)| name);
-    ["localhost", "127.0.0.1", "[::1]"].contains(&name)
-}
-
 impl Site {
+    /// A page of another site cannot reach us under a name of its own (DNS rebinding).
+    fn is_meant(&self, headers: &HeaderMap) -> bool {
+        let host = headers.get(header::HOST).and_then(|host| host.to_str().ok()).unwrap_or_default();
+        let is_port = |port: &str| port.bytes().all(|byte| byte.is_ascii_digit());
+        let name = host.rsplit_once(':').filter(|(_, port)| is_port(port)).map_or(host, |(name, _)| name);
+        ["localhost", "127.0.0.1", "[::1]"].contains(&name) || name.eq_ignore_ascii_case(&self.host)
+    }
+
+    /// The path of a last page: below the redirect URI's own, for a reverse proxy may pass on nothing else.
+    fn below(&self, name: &str) -> String {
+        format!("{}/{name}", self.path.trim_end_matches('/'))
+    }
+
     /// Waits until the terminal's side knows how it went, then leads on to an address that holds no code, so that none is
     /// left in the browser's history.
     async fn arrive(&self, query: String) -> Response {
@@ -163,34 +181,90 @@ impl Site {
             Ok(()) => outcome.await.unwrap_or(Outcome::Failed),
             Err(_) => Outcome::Ignored,
         };
-        match outcome {
-            Outcome::Authorized => see_other("/postkey/authorized"),
-            Outcome::Failed => see_other("/postkey/failed"),
-            Outcome::Ignored => page(StatusCode::BAD_REQUEST, IGNORED),
-        }
+        let name = match outcome {
+            Outcome::Authorized => AUTHORIZED,
+            Outcome::Failed => FAILED,
+            Outcome::SomebodyElse => SOMEBODY_ELSE,
+            Outcome::Ignored => return Page::IGNORED.response(StatusCode::BAD_REQUEST),
+        };
+        (StatusCode::SEE_OTHER, HEADERS, [(header::LOCATION, self.below(name))]).into_response()
     }
 
-    fn last_page(&self, status: StatusCode, text: &'static str) -> Response {
+    fn last_page(&self, page: Page) -> Response {
         self.shown.notify_one();
-        page(status, text)
+        page.response(StatusCode::OK)
     }
 }
 
-fn see_other(place: &'static str) -> Response {
-    (StatusCode::SEE_OTHER, HEADERS, [(header::LOCATION, place)]).into_response()
+/// The last parts of the pages' paths.
+const AUTHORIZED: &str = "authorized";
+const FAILED: &str = "failed";
+const SOMEBODY_ELSE: &str = "somebody-else";
+
+const HEADERS: [(header::HeaderName, &str); 2] =
+    [(header::REFERRER_POLICY, "no-referrer"), (header::CACHE_CONTROL, "no-store")];
+
+/// A page of HTML. It can load nothing, and no other page can frame it.
+#[derive(Clone)]
+pub struct Page {
+    html: Cow<'static, [u8]>,
+    policy: &'static str,
 }
 
-fn page(status: StatusCode, text: &'static str) -> Response {
-    (status, HEADERS, Html(text)).into_response()
+impl Page {
+    /// What is shown at a good end, if nobody wants another page.
+    pub const AUTHORIZED: Self = Self::own(
+        "<!doctype html><title>postkey</title><h1>Done</h1><p>postkey is authorized. You can close this page; the terminal \
+         shows what to type into your mail program.",
+    );
+    const FAILED: Self = Self::own(
+        "<!doctype html><title>postkey</title><h1>Not authorized</h1><p>It did not work; the terminal says why.",
+    );
+    const IGNORED: Self = Self::own(
+        "<!doctype html><title>postkey</title><h1>Not this page</h1><p>This address does not belong to the authorization \
+         that postkey waits for. Open the address that the terminal shows.",
+    );
+    const SOMEBODY_ELSE: Self = Self::own(
+        "<!doctype html><title>postkey</title><h1>Somebody else</h1><p>Another account is signed in in this browser. Sign out \
+         of it at the provider; then open the new address that the terminal shows.",
+    );
+
+    const fn own(html: &'static str) -> Self {
+        Self { html: Cow::Borrowed(html.as_bytes()), policy: "default-src 'none'; frame-ancestors 'none'" }
+    }
+
+    /// A page of somebody else's making, which is sent as it is; its styles and images have to be within it.
+    pub fn foreign(html: Vec<u8>) -> Self {
+        let policy = "default-src 'none'; style-src 'unsafe-inline'; img-src data:; frame-ancestors 'none'";
+        Self { html: Cow::Owned(html), policy }
+    }
+
+    fn response(self, status: StatusCode) -> Response {
+        (status, HEADERS, [(header::CONTENT_SECURITY_POLICY, self.policy)], Html(self.html)).into_response()
+    }
 }
 
-const HEADERS: [(header::HeaderName, &str); 3] = [
-    (header::CONTENT_SECURITY_POLICY, "default-src 'none'; frame-ancestors 'none'"),
-    (header::REFERRER_POLICY, "no-referrer"),
-    (header::CACHE_CONTROL, "no-store"),
-];
+#[cfg(test)]
+mod tests {
+    use super::*;
 
-const AUTHORIZED: &str = "<!doctype html><title>postkey</title><h1>Done</h1><p>postkey is authorized. You can close this page; the terminal shows what to type into your mail program.";
-const FAILED: &str =
-    "<!doctype html><title>postkey</title><h1>Not authorized</h1><p>It did not work; the terminal says why.";
-const IGNORED: &str = "<!doctype html><title>postkey</title><h1>Not this page</h1><p>This address does not belong to the authorization that postkey waits for. Open the address that the terminal shows.";
+    #[test]
+    fn only_names_that_lead_here_are_answered() {
+        let site = Site {
+            host: "mail.example.test".into(),
+            path: "/callback".into(),
+            arrivals: mpsc::channel(1).0,
+            shown: Arc::default(),
+            last: Page::AUTHORIZED,
+        };
+        let is_meant = |host: &str| site.is_meant(&HeaderMap::from_iter([(header::HOST, host.parse().unwrap())]));
+        for name in ["localhost", "127.0.0.1:8090", "[::1]", "[::1]:8090", "mail.example.test", "Mail.example.test:443"]
+        {
+            assert!(is_meant(name), "{name}");
+        }
+        for name in ["", "evil.test", "evil.test:8090", "localhost.evil.test", "[::2]", "mail.example.test.evil.test"] {
+            assert!(!is_meant(name), "{name}");
+        }
+        assert_eq!(site.below(AUTHORIZED), "/callback/authorized");
+    }
+}

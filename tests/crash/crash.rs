@@ -3,7 +3,8 @@
 //!
 //!     crash POSTKEY [--soak] [TEXT]
 //!
-//! Without `--soak` it is a sample, in a minute. TEXT chooses what holds it in its title: a story of the kills, `order` or `disks`. Everything is on loopback and in
+//! Without `--soak` it is a sample, in a minute. TEXT chooses what holds it in its title: a story of the kills, `order`, `disks` or
+//! `power`. Everything is on loopback and in
 //! temporary folders. The exit code is 1 if anything was lost.
 
 #[path = "../support/mod.rs"]
@@ -12,6 +13,8 @@ mod support;
 mod disk;
 mod kill;
 mod order;
+mod power;
+mod replay;
 mod story;
 mod trace;
 mod world;
@@ -25,6 +28,9 @@ use world::World;
 /// How many points of each story are struck, in a sample and in a whole run.
 const SAMPLE: usize = 6;
 const WHOLE: usize = 48;
+
+/// How often something by chance is left behind each cut of the power, in a whole run.
+const CUTS: u64 = 12;
 
 /// Worlds side by side.
 const WORLDS: usize = 2;
@@ -60,6 +66,9 @@ async fn run(binary: &Path, most: usize, only: Option<&str>) -> Result<bool, Str
     }
     if "disks".contains(only) {
         is_well &= disk::run(&worlds, most * 2).await?;
+    }
+    if "power".contains(only) {
+        is_well &= power::run(&worlds[0], (most == WHOLE).then_some(CUTS)).await?;
     }
     Ok(is_well)
 }

@@ -1,4 +1,4 @@
-//! A disk that is full or fails, at each call by which the vault writes.
+//! A disk that is full or fails, at each call by which the vault writes or reads.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::path::Path;
@@ -25,6 +25,9 @@ const WRITES: [&str; 10] = [
     "renameat2",
 ];
 
+/// The calls that can fail where a disk cannot be read.
+const READS: [&str; 4] = ["openat", "read", "pread64", "getdents64"];
+
 /// By when a disk that works again has to be in use again.
 const HEALED: Duration = Duration::from_secs(10);
 
@@ -45,6 +48,8 @@ struct Fault {
     error: &'static str,
     /// Once, or from there on.
     on: bool,
+    /// Whether it is a call that only reads.
+    reads: bool,
     paths: Vec<String>,
 }
 
@@ -97,17 +102,20 @@ async fn survey(world: &World, when: When, most: usize) -> Result<(usize, Vec<Fa
     let calls: Vec<Call> = trace.calls().await.into_iter().filter(touches).collect();
     let paths: BTreeSet<String> = calls.iter().flat_map(|call| call.files(&state)).collect();
     let paths: Vec<String> = paths.into_iter().collect();
-    let points: Vec<Point> = trace::points(&calls)
-        .into_iter()
-        .filter(|(_, call)| call.is(&WRITES) && (call.name != "openat" || call.text.contains("O_CREAT")))
-        .map(|(point, _)| point)
-        .collect();
-    let possible = points.len();
-    let ways = points.into_iter().flat_map(|point| {
-        let way = |(error, on)| Fault { when, point: point.clone(), error, on, paths: paths.clone() };
-        [("ENOSPC", false), ("ENOSPC", true), ("EIO", false), ("EIO", true)].map(way)
-    });
-    Ok((possible, spread(ways.collect(), most)))
+    let (mut writes, mut reads) = (Vec::new(), Vec::new());
+    for (point, call) in trace::points(&calls) {
+        let way = |(error, on), reads| Fault { when, point: point.clone(), error, on, reads, paths: paths.clone() };
+        let creates = call.text.contains("O_CREAT");
+        if call.is(&WRITES) && (call.name != "openat" || creates) {
+            writes.extend(
+                [("ENOSPC", false), ("ENOSPC", true), ("EIO", false), ("EIO", true)].map(|how| way(how, false)),
+            );
+        } else if call.is(&READS) {
+            reads.extend([("EIO", false), ("EIO", true)].map(|how| way(how, true)));
+        }
+    }
+    let possible = writes.len() / 4 + reads.len() / 2;
+    Ok((possible, spread(writes, most).into_iter().chain(spread(reads, most)).collect()))
 }
 
 async fn begin(world: &World, when: When) -> Result<(), String> {
@@ -126,12 +134,15 @@ async fn work(world: &World, faults: &Mutex<VecDeque<Fault>>, failed: &Mutex<Vec
 
 /// The login works while the disk does not; later nothing is missing, even after a kill.
 async fn strike(world: &World, fault: &Fault) -> Result<(), String> {
-    let Fault { when, point, error, on, paths } = fault;
+    let Fault { when, point, error, on, reads, paths } = fault;
     let trace = Trace::fail(&world.path("trace"), point, *on, error, paths);
     begin(world, *when).await?;
     let before = sizes(&world.state_dir());
     if *when == When::Start {
         let daemon = world.start(Some(&trace)).await?;
+        if daemon.port == 0 && *reads {
+            return check_refusal(world, &before).await;
+        }
         daemon.log_in(ANN, &world.main).await.map_err(|reply| format!("on a failing disk: {reply}"))?;
         daemon.kill().await?;
     } else {
@@ -146,6 +157,16 @@ async fn strike(world: &World, fault: &Fault) -> Result<(), String> {
         daemon.kill().await?;
     }
     check_sizes(&before, &sizes(&world.state_dir()))?;
+    check_restart(world).await
+}
+
+/// A daemon that cannot read its vault may refuse to start, if it says why and leaves everything as it was.
+async fn check_refusal(world: &World, before: &BTreeMap<String, u64>) -> Result<(), String> {
+    let log = world.log();
+    if !log.contains("cannot be read or written: ") || !log.contains(&world.state_dir().display().to_string()) {
+        return Err("it does not start, and does not say which file it cannot read".to_owned());
+    }
+    check_sizes(before, &sizes(&world.state_dir()))?;
     check_restart(world).await
 }
 

@@ -15,8 +15,8 @@ use crate::world::PATIENCE;
 /// The system calls at which something can be gained or lost: files, sockets, the control socket, standard output.
 /// A question mark lets a machine do without a call that it does not have.
 const CALLS: &str = "?openat,?mkdir,?flock,?write,?writev,?pwrite64,?fsync,?fdatasync,?sync_file_range,?ftruncate,?fallocate,\
-                     ?rename,?renameat,?renameat2,?link,?linkat,?unlink,?unlinkat,?chmod,?fchmod,?bind,?listen,?connect,?accept4,\
-                     ?sendto,?sendmsg,?read,?pread64,?recvfrom,?recvmsg,?shutdown";
+                     ?rename,?renameat,?renameat2,?link,?linkat,?unlink,?unlinkat,?rmdir,?chmod,?fchmod,?bind,?listen,?connect,?accept4,\
+                     ?sendto,?sendmsg,?read,?pread64,?getdents64,?recvfrom,?recvmsg,?shutdown";
 
 /// A place to strike: the call by its name, and its number among those of its name in the thread that first gets so far.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -37,12 +37,19 @@ pub struct Trace {
     inject: Option<String>,
     /// The only files whose calls are seen; all, if none.
     paths: Vec<String>,
+    /// How many bytes are kept of each string.
+    kept: usize,
 }
 
 impl Trace {
     /// Only watches.
     pub fn watch(log: &Path) -> Self {
-        Self { log: log.to_owned(), inject: None, paths: Vec::new() }
+        Self { log: log.to_owned(), inject: None, paths: Vec::new(), kept: 64 }
+    }
+
+    /// Watches, and keeps all that is written.
+    pub fn record(log: &Path) -> Self {
+        Self { kept: 16 << 20, ..Self::watch(log) }
     }
 
     /// Kills the program as it begins the call, which is not carried out any more.
@@ -81,7 +88,8 @@ impl Trace {
     fn strace(&self) -> Command {
         let _none_yet = std::fs::remove_file(&self.log);
         let mut command = Command::new("strace");
-        command.args(["-f", "-yy", "-s", "64", "-e", &format!("trace={CALLS}"), "-o"]).arg(&self.log);
+        let kept = self.kept.to_string();
+        command.args(["-f", "-yy", "-x", "-s", &kept, "-e", &format!("trace={CALLS}"), "-o"]).arg(&self.log);
         if let Some(inject) = &self.inject {
             command.args(["-e", inject]);
         }
@@ -150,10 +158,90 @@ impl Call {
         below.map(|rest| rest.chars().take_while(|c| !">\"".contains(*c)).collect()).collect()
     }
 
+    /// The file of its first argument, a descriptor; none if it has been removed.
+    pub fn descriptor(&self) -> Option<PathBuf> {
+        let first = self.arguments().into_iter().next()?;
+        if first.ends_with("(deleted)") { None } else { at(first) }
+    }
+
+    /// The paths that it names. One that is relative begins at the descriptor before it.
+    pub fn paths(&self) -> Vec<PathBuf> {
+        let arguments = self.arguments();
+        let path = |(number, argument): (usize, &&str)| {
+            let path = PathBuf::from(String::from_utf8(string(argument)?).ok()?);
+            let folder = number.checked_sub(1).and_then(|before| at(arguments.get(before)?));
+            Some(if path.is_relative() { folder?.join(path) } else { path })
+        };
+        arguments.iter().enumerate().filter_map(path).collect()
+    }
+
+    /// The bytes of its strings.
+    pub fn strings(&self) -> Vec<Vec<u8>> {
+        self.arguments().into_iter().filter_map(string).collect()
+    }
+
+    /// An argument that is a number.
+    pub fn number(&self, place: usize) -> Option<usize> {
+        self.arguments().get(place)?.parse().ok()
+    }
+
+    /// Its arguments as strace writes them.
+    fn arguments(&self) -> Vec<&str> {
+        let Some((_, rest)) = self.text.split_once('(') else { return Vec::new() };
+        let (mut arguments, mut begin, mut quoted, mut escaped) = (Vec::new(), 0, false, false);
+        for (place, c) in rest.char_indices() {
+            match c {
+                _ if escaped => escaped = false,
+                '\\' => escaped = quoted,
+                '"' => quoted = !quoted,
+                ',' | ')' if !quoted => {
+                    arguments.push(rest[begin..place].trim());
+                    begin = place + 1;
+                }
+                _ => {}
+            }
+            let is_end = c == ')' && rest[place..].starts_with(") ") || rest[place..].starts_with(" <unfinished");
+            if is_end && !quoted {
+                arguments.push(rest[begin.min(place)..place].trim());
+                break;
+            }
+        }
+        arguments
+    }
+
     /// Whether it is one of these.
     pub fn is(&self, names: &[&str]) -> bool {
         names.contains(&&*self.name)
     }
+}
+
+/// What a descriptor is open on.
+fn at(argument: &str) -> Option<PathBuf> {
+    let (_, path) = argument.split_once('<')?;
+    path.strip_suffix('>').map(PathBuf::from)
+}
+
+/// The bytes of a string as strace writes them with `-x`: each in hexadecimal, or, where all can be shown, as in C.
+fn string(argument: &str) -> Option<Vec<u8>> {
+    let mut rest = argument.strip_prefix('"')?.strip_suffix('"')?;
+    let mut bytes = Vec::new();
+    while let Some(c) = rest.chars().next() {
+        let (byte, size) = match rest.strip_prefix('\\') {
+            None => (c as u8, 1),
+            Some(escape) => match escape.chars().next()? {
+                'x' => (u8::from_str_radix(escape.get(1..3)?, 16).ok()?, 4),
+                'n' => (b'\n', 2),
+                'r' => (b'\r', 2),
+                't' => (b'\t', 2),
+                'v' => (0x0b, 2),
+                'f' => (0x0c, 2),
+                other => (other as u8, 2),
+            },
+        };
+        bytes.push(byte);
+        rest = rest.get(size..)?;
+    }
+    Some(bytes)
 }
 
 /// Reads strace's log. A call that was interrupted by another thread's is on two lines.

@@ -167,6 +167,11 @@ impl World {
         daemon.log_in(BEN, &self.ben).await.map_err(|reply| format!("Ben was harmed: {reply}\n{}", self.log()))
     }
 
+    /// Ben's app password.
+    pub fn ben(&self) -> &str {
+        &self.ben
+    }
+
     /// Sets an account up as a person does, who says yes to everything.
     pub async fn authorize(&self, address: &str, trace: Option<&Trace>) -> Result<Told, String> {
         let mut child = self.spawn(&["--authorize", address, "--no-browser"], trace)?;

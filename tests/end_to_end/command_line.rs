@@ -8,19 +8,19 @@ use crate::support::house::{ANN, BEN, House, Way, accepted};
 use crate::support::process::{Ended, Process};
 use crate::support::{Options, TokenEndpoint};
 
-async fn house() -> House {
+pub async fn house() -> House {
     House::empty(Security::Tls, Options::default(), |config| config).await
 }
 
 /// Begins to authorize Ann's account; the process, and the address that the person is to open.
-fn begin(house: &House, arguments: &[&str]) -> (Process, String) {
+pub fn begin(house: &House, arguments: &[&str]) -> (Process, String) {
     let mut process = house.begin(&[arguments, &["--no-browser"]].concat());
     let url = process.hear("/authorize?").trim().to_owned();
     (process, url)
 }
 
 /// Goes where the browser is sent, and on from there: the status at first, and the page at last.
-async fn visit(house: &House, target: Url) -> (u16, String) {
+pub async fn visit(house: &House, target: Url) -> (u16, String) {
     let response = house.provider.http_client().get(target.clone()).send().await.expect("an answer");
     let status = response.status().as_u16();
     match response.headers().get("location") {
@@ -35,7 +35,7 @@ async fn visit(house: &House, target: Url) -> (u16, String) {
 }
 
 /// Authorizes Ann's account by the browser.
-async fn authorize(house: &House, arguments: &[&str]) -> Ended {
+pub async fn authorize(house: &House, arguments: &[&str]) -> Ended {
     let (process, url) = begin(house, arguments);
     let (status, page) = visit(house, house.provider.person().consent(&url, ANN).await).await;
     assert_eq!((status, page.contains("Done")), (303, true), "{page}");
@@ -43,7 +43,7 @@ async fn authorize(house: &House, arguments: &[&str]) -> Ended {
 }
 
 /// The generated app password in what a command has said.
-fn password(ended: &Ended) -> String {
+pub fn password(ended: &Ended) -> String {
     let is_it = |word: &&str| word.len() == 30 && word.split('-').count() == 5;
     ended
         .out
@@ -59,12 +59,12 @@ fn slots(house: &House) -> Vec<String> {
     ended.out.lines().map(|line| line.split_whitespace().next().unwrap().to_owned()).collect()
 }
 
-fn expect(ended: &Ended, code: i32, words: &str) {
+pub fn expect(ended: &Ended, code: i32, words: &str) {
     assert_eq!(ended.code, Some(code), "{}{}", ended.out, ended.err);
     assert!(ended.err.contains(words) && !ended.err.contains("panicked"), "{words:?} is not in {:?}", ended.err);
 }
 
-async fn log_in_everywhere(house: &House, password: &str) {
+pub async fn log_in_everywhere(house: &House, password: &str) {
     for protocol in Protocol::ALL {
         let mut program = house.program(protocol, Security::Clear).await;
         let reply = program.log_in(Way::Own, ANN, password).await;
@@ -152,7 +152,7 @@ async fn the_tokens_of_somebody_else_who_is_signed_in_replace_nothing() {
     let mut house = house().await;
     let _daemon = house.serve().await;
     let main = password(&authorize(&house, &["authorize", ANN]).await);
-    let (mut process, url) = begin(&house, &["authorize", ANN]);
+    let (mut process, url) = begin(&house, &["authorize", ANN, "--timeout", "2s"]);
     process.say(house.provider.person().consent(&url, BEN).await.as_str());
     expect(&process.end(), 77, "ben@example.test has signed in");
     log_in_everywhere(&house, &main).await;

@@ -5,12 +5,17 @@
 #[path = "../support/mod.rs"]
 mod support;
 
+mod alive;
 mod command_line;
 mod deadline;
 mod defects;
+mod forgetting;
 mod goodbye;
 mod grants;
+mod identity;
+mod introduction;
 mod login;
+mod people;
 mod pipelining;
 mod refusals;
 mod relay;

@@ -24,13 +24,13 @@ async fn expires(house: &House) -> u64 {
 }
 
 #[tokio::test]
-async fn fifty_logins_at_once_share_one_refresh() {
+async fn two_hundred_logins_at_once_share_one_refresh() {
     let house = Arc::new(House::open().await);
     let delay = TokenEndpoint::Delay(Duration::from_millis(200));
     house.provider.change(|settings| settings.token_endpoint = delay);
     house.pass(LIFE);
     let mut logins = JoinSet::new();
-    for number in 0..50 {
+    for number in 0..200 {
         let (house, protocol) = (Arc::clone(&house), Protocol::ALL[number % 3]);
         logins.spawn(async move { house.logged_in(protocol).await.prove().await });
     }
@@ -105,6 +105,10 @@ async fn a_token_that_stays_refused_is_no_reason_to_loop() {
                 (house.provider.attempts(protocol).len(), house.provider.requests().len()),
                 (attempts, requests)
             );
+        }
+        for attempts in 5..100 {
+            house.try_login(protocol).await;
+            assert_eq!((house.provider.attempts(protocol).len(), house.provider.requests().len()), (attempts, 1));
         }
         skip(Duration::from_secs(61)).await;
         house.try_login(protocol).await;

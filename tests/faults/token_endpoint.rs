@@ -4,13 +4,14 @@
 use std::pin::pin;
 use std::time::Duration;
 
-use postkey::protocol::Protocol;
+use postkey::protocol::{Protocol, Security};
+use postkey::vault::password::Password;
 use tokio::time::{Instant, timeout};
 
 use super::certificates::Flaw;
 use super::front::{Answer, Front};
 use super::watch::{ACT, Belongings, TRY_LATER, answered, begin_login, begin_logins, timed};
-use crate::support::house::{ANN, House, LIFE, accepted, skip};
+use crate::support::house::{ANN, House, LIFE, Way, accepted, skip};
 
 use Answer::{Bytes, Drip, Flood, HangUp, Lose, LoseOnce, Pass, Reset, Stall};
 
@@ -131,11 +132,58 @@ async fn whatever_passes_is_waited_out() {
     assert!(front.flooded() < SWALLOWED, "{} bytes were taken", front.flooded());
 }
 
+/// What the process has in memory now, and has had at most since it was last asked, in KiB (proc(5)).
+fn memory(process: u32) -> [i64; 2] {
+    let status = std::fs::read_to_string(format!("/proc/{process}/status")).unwrap();
+    let figure = |name: &str| {
+        let line = status.lines().find_map(|line| line.strip_prefix(name)).unwrap();
+        line.trim_end_matches("kB").trim().parse().unwrap()
+    };
+    std::fs::write(format!("/proc/{process}/clear_refs"), "5").unwrap();
+    ["VmRSS:", "VmHWM:"].map(figure)
+}
+
+/// The program itself, and an account for each answer: a failure stands for a while, and here no time is skipped.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_answer_without_end_takes_no_memory() {
+    let mut front = Front::new().await;
+    let mut house = front.house().await;
+    house.stop().await;
+    let daemon = house.serve().await;
+    let cases = [
+        ("500", Bytes(http("500 Internal Server Error", "", ""))),
+        ("a gigabyte", Flood(head("Content-Length: 1073741824\r\n"))),
+        ("no end", Flood(head(""))),
+        ("a head without end", Flood(b"HTTP/1.1 200 OK\r\nX: ".to_vec())),
+        ("a gzip bomb", gzip_bomb()),
+        ("a gzip bomb without end", Flood(head("Content-Encoding: gzip\r\n"))),
+    ];
+    let user = |number: usize| format!("user{number}@example.test");
+    let password = Password::generate();
+    for number in 0..cases.len() {
+        house.authorize(&user(number), Some(("main", &password))).await;
+    }
+    house.provider.revoke_access_tokens();
+    house.password = String::from_utf8(password.expose()).unwrap();
+    let mut before = memory(daemon.id())[0];
+    for (number, (what, answer)) in cases.into_iter().enumerate() {
+        front.set(answer);
+        let mut program = house.program(Protocol::Pop3, Security::Clear).await;
+        let reply = program.log_in(Way::Own, &user(number), &house.password).await;
+        assert!(reply.starts_with(TRY_LATER[Protocol::Pop3 as usize]), "{what}: {reply}");
+        let [after, peak] = memory(daemon.id());
+        println!("{what}: {before} KiB before, {peak} at most, {after} after");
+        // The first failure of all brings code in that was not needed before.
+        assert!(number == 0 || peak - before <= 1024, "{what}: {before} KiB before, {peak} at most");
+        before = after;
+    }
+}
+
 #[tokio::test]
 async fn what_does_not_pass_is_told_and_asked_once() {
     for (error, status) in [("invalid_grant", "400 Bad Request"), ("invalid_client", "401 Unauthorized")] {
         let mut front = Front::new().await;
-        let house = front.house().await;
+        let mut house = front.house().await;
         house.pass(LIFE);
         front.set(json(status, &format!("{{\"error\":\"{error}\"}}")));
         for _ in 0..3 {
@@ -149,6 +197,10 @@ async fn what_does_not_pass_is_told_and_asked_once() {
             assert!(house.try_login(Protocol::Pop3).await.contains("postkey authorize"));
             assert_eq!(front.requests(), 1, "an ended authorization is not asked for again");
             house.authorize(ANN, None).await;
+        } else {
+            answered(&mut begin_logins(&house).await, ACT, error).await;
+            assert_eq!(front.requests(), 1, "a setting does not mend itself");
+            house.reload().await;
         }
         house.logged_in(Protocol::Imap).await.prove().await;
     }

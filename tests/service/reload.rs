@@ -14,7 +14,7 @@ use crate::manager::Service;
 use crate::support::house::{ANN, Program, accepted};
 use crate::support::tls;
 
-const SESSIONS: usize = 500;
+const SESSIONS: usize = 1000;
 const RELOADS: usize = 100;
 
 /// A configuration whose last listener is at a port of its own, and one without it.
@@ -35,7 +35,7 @@ async fn refusal(service: &Service) -> postkey::exit::Failed {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_hundred_reloads_drop_none_of_500_sessions_and_refuse_nobody() {
+async fn a_hundred_reloads_drop_none_of_1000_sessions_and_refuse_nobody() {
     raise_limit();
     let mut service = Service::with(|config| config).await;
     let mut sessions = Vec::new();
@@ -74,7 +74,7 @@ async fn visit(port: u16, stop: Arc<AtomicBool>, greeted: Arc<AtomicUsize>) {
 }
 
 /// Both ends of all sessions are in this process.
-fn raise_limit() {
+pub fn raise_limit() {
     use rustix::process::{Resource, getrlimit, setrlimit};
     let mut limit = getrlimit(Resource::Nofile);
     limit.current = limit.maximum;

@@ -7,6 +7,7 @@ use rustix::process::Signal;
 use tokio::net::TcpStream;
 
 use crate::manager::Service;
+use crate::reload::raise_limit;
 use crate::support::TokenEndpoint;
 use crate::support::house::{ANN, BEN, stuffed, until};
 
@@ -62,6 +63,44 @@ async fn a_mail_that_is_being_sent_arrives() {
     let provider = &service.house.provider;
     assert_eq!(provider.mailbox(BEN).len(), 1);
     assert_eq!(service.process.end().code, Some(0));
+}
+
+/// A thousand sessions, fifty of which are in the midst of a mail.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_stop_among_a_thousand_sessions_loses_none_of_fifty_mails() {
+    raise_limit();
+    let service = Service::with(|config| config).await;
+    let port = service.house.port(Protocol::Imap, Security::Clear);
+    let (mut idle, mut senders) = (Vec::new(), Vec::new());
+    for _ in 0..950 {
+        idle.push(service.house.logged_in(Protocol::Imap).await);
+    }
+    for _ in 0..50 {
+        let mut sender = service.house.logged_in(Protocol::Smtp).await;
+        for (command, reply) in [("MAIL FROM:<>", "250"), (&*format!("RCPT TO:<{BEN}>"), "250"), ("DATA", "354")] {
+            sender.client.say(command).await;
+            sender.client.expect(reply).await;
+        }
+        sender.client.send(b"Subject: one of fifty\r\n").await;
+        senders.push(sender);
+    }
+    let begun = Instant::now();
+    service.process.signal(Signal::TERM);
+    closed(port).await;
+    let closed_after = begun.elapsed();
+    for session in &mut idle {
+        session.client.expect("* BYE").await;
+    }
+    for sender in &mut senders {
+        sender.client.send(&stuffed(b"\r\nwhole\r\n")).await;
+        sender.client.expect("250").await;
+        sender.client.expect("421").await;
+    }
+    assert_eq!(service.house.provider.mailbox(BEN).len(), 50);
+    let ended = service.process.end();
+    assert_eq!(ended.code, Some(0), "{}", ended.err);
+    println!("no client is accepted after {closed_after:?}, the end after {:?}", begun.elapsed());
+    assert!(begun.elapsed() < Duration::from_secs(30), "{:?}", begun.elapsed());
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::time::{SystemTime, UNIX_EPOCH};
 
 use axum::Router;
 use axum::extract::{RawQuery, State};
@@ -11,7 +12,7 @@ use axum::http::{HeaderMap, StatusCode};
 use axum::response::{Html, IntoResponse, Response};
 use axum::routing::{get, post};
 use base64::Engine;
-use base64::prelude::{BASE64_STANDARD, BASE64_URL_SAFE_NO_PAD};
+use base64::prelude::BASE64_STANDARD;
 use serde_json::{Value, json};
 use tokio::io;
 use tokio::net::{TcpListener, TcpStream};
@@ -20,7 +21,8 @@ use tokio_rustls::server::TlsStream;
 use url::{Url, form_urlencoded};
 
 use super::grants::{Request, Tokens};
-use super::settings::{Settings, TokenEndpoint};
+use super::introduction;
+use super::settings::{IdToken, Settings, TokenEndpoint};
 use super::{Service, assertions, device, lock};
 
 type Fields = HashMap<String, String>;
@@ -37,6 +39,11 @@ pub async fn serve(service: Arc<Service>, listener: TcpListener) {
         .route("/token", post(token))
         .route("/device_authorization", post(device::begin))
         .route("/device", get(device::form).post(device::decide))
+        .route("/revoke", post(revoke))
+        .route("/.well-known/{place}", get(introduction::metadata))
+        .route("/keys", get(introduction::keys))
+        .route("/userinfo", get(introduction::userinfo))
+        .route("/register", post(introduction::register))
         .with_state(service.clone());
     let served = match service.options.https {
         true => axum::serve(TlsListener { tcp: listener, acceptor: service.tls.clone() }, routes).await,
@@ -48,7 +55,7 @@ pub async fn serve(service: Arc<Service>, listener: TcpListener) {
 /// RFC 6749 section 4.1.1. What is wrong with client or redirect is told to the person, all else to the client.
 async fn authorize(State(service): Shared, RawQuery(query): RawQuery) -> Response {
     let fields = fields(query.as_deref().unwrap_or_default());
-    if field(&fields, "client_id") != service.options.client_id {
+    if !is_known(&service, field(&fields, "client_id")) {
         return page(StatusCode::BAD_REQUEST, "<p>Unknown client.</p>");
     }
     let redirect_uri = field(&fields, "redirect_uri");
@@ -60,6 +67,8 @@ async fn authorize(State(service): Shared, RawQuery(query): RawQuery) -> Respons
         scope: field(&fields, "scope").to_owned(),
         state: field(&fields, "state").to_owned(),
         code_challenge: field(&fields, "code_challenge").to_owned(),
+        nonce: field(&fields, "nonce").to_owned(),
+        client_id: field(&fields, "client_id").to_owned(),
     };
     match fault(&fields) {
         Some((error, why)) => send_back(&service, &request, &[("error", error), ("error_description", why)]),
@@ -128,6 +137,10 @@ fn send_back(service: &Service, request: &Request, answer: &[(&str, &str)]) -> R
 /// `http://127.0.0.1/` and its siblings on any port (RFC 8252 section 7.3).
 fn is_registered(redirect_uri: &str) -> bool {
     let Ok(uri) = Url::parse(redirect_uri) else { return false };
+    // A tunnel's other end, which leads back here.
+    if redirect_uri == "https://tunnel.example.test/callback" {
+        return true;
+    }
     let loopback = matches!(uri.host_str(), Some("127.0.0.1" | "[::1]" | "localhost"));
     loopback && uri.scheme() == "http" && uri.path() == "/" && uri.query().is_none() && uri.fragment().is_none()
 }
@@ -144,6 +157,7 @@ async fn token(State(service): Shared, headers: HeaderMap, body: String) -> Resp
         TokenEndpoint::Status(status) => {
             return StatusCode::from_u16(status).expect("a test knows its statuses").into_response();
         }
+        TokenEndpoint::Refuse(body) => return no_store(StatusCode::BAD_REQUEST, body),
         TokenEndpoint::InvalidGrant => return refusal("invalid_grant", "a test wants it so"),
         TokenEndpoint::Html => return page(StatusCode::OK, "<p>Welcome to our hotel!</p>"),
         TokenEndpoint::LoseAnswer => {
@@ -187,7 +201,7 @@ fn exchange(service: &Service, settings: &Settings, headers: &HeaderMap, fields:
         _ => return refusal("unsupported_grant_type", "there is no such grant here"),
     };
     match tokens {
-        Ok(tokens) => no_store(StatusCode::OK, token_response(service, settings, tokens)),
+        Ok(tokens) => no_store(StatusCode::OK, token_response(service, settings, tokens, field(fields, "client_id"))),
         Err(why) => refusal("invalid_grant", why),
     }
 }
@@ -223,7 +237,11 @@ pub(super) fn is_our_client(service: &Service, headers: &HeaderMap, fields: &Fie
     let options = &service.options;
     let in_body = (fields.get("client_id").cloned(), fields.get("client_secret").cloned());
     let (id, secret) = basic(headers).map_or(in_body, |(id, secret)| (Some(id), Some(secret)));
-    id.as_ref() == Some(&options.client_id) && secret == options.client_secret && asserts(service, fields)
+    let registered = lock(&service.registered);
+    match registered.iter().find(|one| Some(&one.client_id) == id.as_ref()) {
+        Some(own) => secret == own.client_secret,
+        None => id.as_ref() == Some(&options.client_id) && secret == options.client_secret && asserts(service, fields),
+    }
 }
 
 fn asserts(service: &Service, fields: &Fields) -> bool {
@@ -243,6 +261,25 @@ fn asserts(service: &Service, fields: &Fields) -> bool {
     options.signs && is_new && is_own
 }
 
+/// RFC 7009 section 2: a yes has no body, and no kind of one.
+async fn revoke(State(service): Shared, headers: HeaderMap, body: String) -> Response {
+    let fields = fields(&body);
+    lock(&service.log).revocations.push(field(&fields, "token_type_hint").to_owned());
+    if !is_our_client(&service, &headers, &fields) {
+        return refusal("invalid_client", "unknown client, or not its secret");
+    }
+    let status = StatusCode::from_u16(service.settings().revocation_status).expect("a test knows its statuses");
+    if status == StatusCode::OK {
+        lock(&service.grants).revoke(field(&fields, "token"));
+    }
+    status.into_response()
+}
+
+/// Whether this client is known: the one that was always there, or one that has registered itself.
+fn is_known(service: &Service, client_id: &str) -> bool {
+    client_id == service.options.client_id || lock(&service.registered).iter().any(|one| one.client_id == client_id)
+}
+
 /// User name and password of an `Authorization: Basic` header, both form-urlencoded.
 fn basic(headers: &HeaderMap) -> Option<(String, String)> {
     let encoded = headers.get(AUTHORIZATION)?.to_str().ok()?.strip_prefix("Basic ")?;
@@ -253,7 +290,7 @@ fn basic(headers: &HeaderMap) -> Option<(String, String)> {
 }
 
 /// RFC 6749 section 5.1.
-fn token_response(service: &Service, settings: &Settings, tokens: Tokens) -> Value {
+fn token_response(service: &Service, settings: &Settings, tokens: Tokens, client_id: &str) -> Value {
     let seconds = settings.token_life.as_secs();
     let mut response = json!({
         "access_token": tokens.access_token,
@@ -261,20 +298,28 @@ fn token_response(service: &Service, settings: &Settings, tokens: Tokens) -> Val
         "expires_in": if settings.expires_in_as_text { json!(seconds.to_string()) } else { json!(seconds) },
         "scope": tokens.scope,
     });
-    if let Some(refresh_token) = tokens.refresh_token {
+    if let Some(refresh_token) = &tokens.refresh_token {
         response["refresh_token"] = json!(refresh_token);
     }
-    if tokens.scope.split(' ').any(|scope| scope == "openid") {
-        response["id_token"] = json!(id_token(service, &tokens.address));
+    let is_wanted = tokens.scope.split(' ').any(|scope| scope == "openid");
+    if is_wanted && settings.id_token != IdToken::None {
+        response["id_token"] = json!(id_token(service, settings.id_token, &tokens, client_id));
     }
     response
 }
 
-/// Who consented (OpenID Connect Core section 2), without a signature: it arrives over the client's own connection.
-fn id_token(service: &Service, address: &str) -> String {
-    let claims = json!({"iss": service.issuer, "aud": service.options.client_id, "sub": address, "email": address});
-    let part = |value: Value| BASE64_URL_SAFE_NO_PAD.encode(value.to_string());
-    format!("{}.{}.", part(json!({"alg": "none"})), part(claims))
+/// Who consented (OpenID Connect Core section 2).
+fn id_token(service: &Service, how: IdToken, tokens: &Tokens, client_id: &str) -> String {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).expect("a clock after 1970").as_secs();
+    let (iss, address) = (&service.issuer, &tokens.address);
+    let aud = if how == IdToken::OtherAudience { "another client" } else { client_id };
+    let mut claims = json!({"iss": iss, "aud": aud, "sub": address, "email": address, "iat": now, "exp": now + 3600});
+    match how {
+        IdToken::OtherNonce => claims["nonce"] = json!("of another request"),
+        _ if !tokens.nonce.is_empty() => claims["nonce"] = json!(tokens.nonce),
+        _ => {}
+    }
+    service.keys.sign(&claims, how)
 }
 
 /// RFC 6749 section 5.2.

@@ -17,6 +17,10 @@ pub struct Request {
     pub scope: String,
     pub state: String,
     pub code_challenge: String,
+    /// What the id_token repeats; empty if nothing.
+    pub nonce: String,
+    /// Which client asks.
+    pub client_id: String,
 }
 
 /// What the token endpoint hands out.
@@ -26,6 +30,8 @@ pub struct Tokens {
     pub refresh_token: Option<String>,
     pub address: String,
     pub scope: String,
+    /// Of the authorization request, where these are the first tokens.
+    pub nonce: String,
 }
 
 /// An authorization code, and the grant that it was exchanged for.
@@ -114,7 +120,8 @@ impl Grants {
             return Err("code_verifier does not fit");
         }
         let (address, scope) = (known.address.clone(), known.request.scope.clone());
-        let tokens = self.grant(&address, &scope, settings);
+        let nonce = known.request.nonce.clone();
+        let tokens = Tokens { nonce, ..self.grant(&address, &scope, settings) };
         if let Some(known) = self.codes.get_mut(code) {
             known.grant = Some(self.grants.len() - 1);
         }
@@ -188,6 +195,14 @@ impl Grants {
         self.access.clear();
     }
 
+    /// Ends the grant whose refresh token this is, or the access token; an unknown token is none any more.
+    pub fn revoke(&mut self, token: &str) {
+        match self.grants.iter().position(|grant| grant.refresh_token == token) {
+            Some(place) => self.kill(place),
+            None => drop(self.access.remove(token)),
+        }
+    }
+
     /// Ends all grants of a person.
     pub fn end(&mut self, address: &str) {
         for place in 0..self.grants.len() {
@@ -202,6 +217,12 @@ impl Grants {
         self.grants.iter().filter(|grant| grant.address == address).map(|grant| grant.spent.len()).sum()
     }
 
+    /// The refresh token that is good for this person's latest consent.
+    pub fn refresh_token(&self, address: &str) -> Option<String> {
+        let grant = self.grants.iter().rfind(|grant| grant.address == address && grant.alive);
+        grant.map(|grant| grant.refresh_token.clone())
+    }
+
     /// Whether a consent of this person has been ended, by a spent refresh token for one.
     pub fn has_ended(&self, address: &str) -> bool {
         self.grants.iter().any(|grant| grant.address == address && !grant.alive)
@@ -210,10 +231,16 @@ impl Grants {
     /// A new access token, and no refresh token.
     fn issue(&mut self, place: usize, settings: &Settings) -> Tokens {
         let access_token = self.secret(settings.token_length / 4 * 3);
-        let access = Access { grant: place, expires: Instant::now() + settings.token_life };
+        let access = Access { grant: place, expires: Instant::now() + settings.token_life + settings.grace };
         self.access.insert(access_token.clone(), access);
         let Grant { address, scope, .. } = &self.grants[place];
-        Tokens { access_token, refresh_token: None, address: address.clone(), scope: scope.clone() }
+        Tokens {
+            access_token,
+            refresh_token: None,
+            address: address.clone(),
+            scope: scope.clone(),
+            nonce: String::new(),
+        }
     }
 
     /// `bytes` of randomness, written down.

@@ -111,10 +111,22 @@ impl House {
         self.daemon = Some(daemon);
     }
 
+    /// Stops postkey as a service manager does.
+    pub async fn stop(&mut self) {
+        let mut daemon = self.daemon.take().expect("postkey runs in this process");
+        daemon.stop().await;
+    }
+
     /// Ends postkey and starts it anew.
     pub async fn restart(&mut self) {
         self.daemon = None;
         self.start().await;
+    }
+
+    /// Has postkey read its configuration anew, changed or not.
+    pub async fn reload(&mut self) {
+        let daemon = self.daemon.as_mut().expect("a postkey that runs");
+        daemon.reload(self.config.clone()).await.unwrap_or_else(|failed| panic!("{}", failed.message));
     }
 
     /// Asks postkey, which runs as a process of its own, for its ports.
@@ -160,7 +172,8 @@ impl House {
         self.time.fetch_add(seconds, Ordering::SeqCst);
     }
 
-    fn now(&self) -> Moment {
+    /// The time now, for postkey.
+    pub fn now(&self) -> Moment {
         Moment(self.time.load(Ordering::SeqCst))
     }
 
@@ -175,7 +188,7 @@ impl House {
         };
         let (address, provider) = (address.to_owned(), "own".to_owned());
         let (flow, secrets) = (Flow::AuthorizationCode, Secrets::default());
-        Authorization { address, provider, flow, client_id: None, secrets, tokens }
+        Authorization { address, provider, flow, client_id: None, secrets, discovered: None, tokens }
     }
 
     /// Has the running postkey take a new grant, with which it logs in to each of the provider's servers at once.
@@ -379,6 +392,18 @@ pub async fn until(what: &str, is_so: impl AsyncFn() -> bool) {
         assert!(tokio::time::Instant::now() < deadline, "{what} did not happen");
         breath().await;
     }
+}
+
+/// Waits until it is so, and lets so much time pass for all timers between two looks.
+pub async fn until_skipping(what: &str, step: Duration, is_so: impl AsyncFn() -> bool) {
+    for _ in 0..1000 {
+        skip(step).await;
+        breath().await;
+        if is_so().await {
+            return;
+        }
+    }
+    panic!("{what} did not happen");
 }
 
 async fn breath() {

@@ -14,6 +14,7 @@ mod grants;
 pub mod house;
 mod imap;
 mod imap_fetch;
+mod introduction;
 mod mailbox;
 mod person;
 mod pop3;
@@ -37,7 +38,7 @@ use tokio_rustls::TlsAcceptor;
 pub use grants::Grants;
 use mailbox::Mailboxes;
 pub use person::Person;
-pub use settings::{Attempt, Log, MailServer, Settings, TokenEndpoint};
+pub use settings::{Attempt, IdToken, Log, MailServer, Publishes, Settings, TokenEndpoint};
 
 /// What a provider is from its first moment to its last.
 #[derive(Clone, Debug)]
@@ -83,6 +84,9 @@ struct Service {
     grants: Mutex<Grants>,
     mailboxes: Mailboxes,
     tls: TlsAcceptor,
+    keys: introduction::Keys,
+    /// Clients that have registered themselves, with the secret that they got, and the redirect URI that they have named.
+    registered: Mutex<Vec<introduction::Registered>>,
 }
 
 impl Service {
@@ -114,6 +118,8 @@ impl Provider {
             grants: Mutex::default(),
             mailboxes: Mailboxes::new(&options.addresses),
             tls: identity.acceptor.clone(),
+            keys: introduction::Keys::new(),
+            registered: Mutex::default(),
             options,
         });
         let mut tasks = JoinSet::new();
@@ -139,7 +145,8 @@ impl Provider {
         let ca_file = self.ca_file();
         let mut toml = format!(
             "[provider.{name}]\ndomains = {domains:?}\nauthorization_endpoint = \"{issuer}/authorize\"\n\
-             token_endpoint = \"{issuer}/token\"\nissuer = \"{issuer}\"\nscope = [\"mail\", \"openid\", \"email\"]\n\
+             token_endpoint = \"{issuer}/token\"\nrevocation_endpoint = \"{issuer}/revoke\"\n\
+             issuer = \"{issuer}\"\nscope = [\"mail\", \"openid\", \"email\"]\n\
              client_id = \"{client_id}\"\nredirect_uri = \"http://127.0.0.1/\"\n\
              mechanisms = [\"XOAUTH2\", \"OAUTHBEARER\"]\nca_file = {ca_file:?}\n"
         );
@@ -237,9 +244,24 @@ impl Provider {
         *lock(&self.service.grants) = memory;
     }
 
+    /// The clients that have registered themselves, by their ids.
+    pub fn registered(&self) -> Vec<String> {
+        lock(&self.service.registered).iter().map(|one| one.client_id.clone()).collect()
+    }
+
+    /// Forgets all clients that have registered themselves.
+    pub fn forget_registered(&self) {
+        lock(&self.service.registered).clear();
+    }
+
     /// The grant types asked of the token endpoint, in order.
     pub fn requests(&self) -> Vec<String> {
         lock(&self.service.log).requests.clone()
+    }
+
+    /// What each revocation request was about.
+    pub fn revocations(&self) -> Vec<String> {
+        lock(&self.service.log).revocations.clone()
     }
 
     /// How often the token endpoint was asked for this grant type.

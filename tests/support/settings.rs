@@ -11,8 +11,10 @@ use super::assertions::Assertion;
 /// How the servers behave.
 #[derive(Clone, Debug)]
 pub struct Settings {
-    /// How long an access token issued from now on is good, and what `expires_in` says of it.
+    /// How long an access token issued from now on is good, as `expires_in` says it.
     pub token_life: Duration,
+    /// How much longer it is really good.
+    pub grace: Duration,
     /// How long an access token issued from now on is, in characters; a multiple of 4.
     pub token_length: usize,
     /// Whether `expires_in` is a string, as some servers in the field have it.
@@ -25,6 +27,12 @@ pub struct Settings {
     pub token_errors: VecDeque<&'static str>,
     /// What differs in the answer of the device authorization endpoint from RFC 8628.
     pub device_answer: Value,
+    /// The status with which the revocation endpoint answers; what is not 200 revokes nothing.
+    pub revocation_status: u16,
+    /// What it publishes of itself.
+    pub publishes: Publishes,
+    /// How id_tokens are, where they are not as they should be.
+    pub id_token: IdToken,
     /// The IMAP server.
     pub imap: MailServer,
     /// The POP3 server.
@@ -58,17 +66,58 @@ impl Default for Settings {
     fn default() -> Self {
         Self {
             token_life: Duration::from_secs(3600),
+            grace: Duration::ZERO,
             token_length: 200,
             expires_in_as_text: false,
             rotate: true,
             token_endpoint: TokenEndpoint::Normal,
             token_errors: VecDeque::new(),
             device_answer: Value::Null,
+            revocation_status: 200,
+            publishes: Publishes::default(),
+            id_token: IdToken::default(),
             imap: MailServer::default(),
             pop3: MailServer::default(),
             smtp: MailServer::default(),
         }
     }
+}
+
+/// What the authorization server publishes of itself.
+#[derive(Clone, Debug, Default)]
+pub struct Publishes {
+    /// Whether its metadata are in the place of RFC 8414, and in that of OpenID Connect.
+    pub metadata: (bool, bool),
+    /// Members of the metadata that are other than they should be; null is left out.
+    pub instead: Vec<(&'static str, serde_json::Value)>,
+    /// How many blanks stand before the metadata.
+    pub blanks: usize,
+    /// Where the metadata's place sends those who ask.
+    pub elsewhere: Option<String>,
+    /// Whether its keys can be fetched.
+    pub keys: bool,
+    /// Whether userinfo tells whose a token is.
+    pub userinfo: bool,
+    /// Whether a client may register itself, and whether it gets a secret.
+    pub registers: Option<bool>,
+}
+
+/// How id_tokens are.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum IdToken {
+    /// Signed, and as they should be.
+    #[default]
+    Good,
+    /// There are none.
+    None,
+    /// They are signed by a key that nobody knows, under the name of the known one.
+    Forged,
+    /// They are not signed, and say so.
+    Unsigned,
+    /// They answer another request.
+    OtherNonce,
+    /// They are for another client.
+    OtherAudience,
 }
 
 /// What the token endpoint does with a request.
@@ -80,6 +129,8 @@ pub enum TokenEndpoint {
     Delay(Duration),
     /// Answers with this status and an empty body.
     Status(u16),
+    /// Answers with status 400 and this body, and the grant stays as it was.
+    Refuse(serde_json::Value),
     /// Answers `invalid_grant`, and the grant stays as it was.
     InvalidGrant,
     /// Answers with a page and status 200, as a captive portal does.
@@ -140,6 +191,8 @@ pub struct Log {
     pub requests: Vec<String>,
     /// Every assertion that was found good.
     pub assertions: Vec<Assertion>,
+    /// What every revocation request said it was about (`token_type_hint`).
+    pub revocations: Vec<String>,
     /// The protocol of every connection to a mail server.
     pub connections: Vec<Protocol>,
     /// Every SASL response to a mail server.

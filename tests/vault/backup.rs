@@ -5,9 +5,9 @@ use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
-use postkey::vault::{Restored, Vault};
+use postkey::vault::Restored;
 
-use crate::{ADDRESSES, ANN, BEN, EVE, NEWEST, assert_newest, folder, refresh_token, tokens, vault_of_three};
+use crate::{ADDRESSES, ANN, BEN, EVE, NEWEST, assert_newest, folder, refresh_token, reopen, tokens, vault_of_three};
 
 fn postkey(folder: &Path, arguments: &[&str]) -> Output {
     let mut command = Command::new(env!("CARGO_BIN_EXE_postkey"));
@@ -40,7 +40,7 @@ fn a_backup_brings_everything_back_on_another_machine() {
     let state = configure(there.path());
     let output = postkey(there.path(), &["restore", file.to_str().unwrap()]);
     assert!(output.status.success() && said(&output).contains("eve@example.test: restored"), "{}", said(&output));
-    assert_newest(&Vault::open(&state).unwrap(), &password, "restored");
+    assert_newest(&reopen(&state), &password, "restored");
     let again = said(&postkey(there.path(), &["restore", file.to_str().unwrap()]));
     assert!(again.contains("eve@example.test: is as in the backup"), "{again}");
 }
@@ -51,14 +51,14 @@ fn something_newer_is_replaced_only_by_force() {
     let state = configure(dir.path());
     let password = vault_of_three(&state);
     assert!(postkey(dir.path(), &["backup", "file"]).status.success());
-    let vault = Vault::open(&state).unwrap();
+    let vault = reopen(&state);
     vault.keep(ANN, NEWEST, &tokens(ANN, 5)).unwrap();
     vault.forget(BEN).unwrap();
     drop(vault);
     let output = said(&postkey(dir.path(), &["restore", "file"]));
     assert!(output.contains("ann@example.test: left alone, it is newer"), "{output}");
     assert!(output.contains("ben@example.test: restored") && output.contains("eve@example.test: is as in"), "{output}");
-    let vault = Vault::open(&state).unwrap();
+    let vault = reopen(&state);
     let expected = [(ANN, 5), (BEN, NEWEST), (EVE, NEWEST)];
     for (address, generation) in expected {
         assert_eq!(refresh_token(&vault, address, &password), Some(format!("refresh-{address}-{generation}")));
@@ -66,7 +66,7 @@ fn something_newer_is_replaced_only_by_force() {
     drop(vault);
     let output = said(&postkey(dir.path(), &["restore", "file", "--force"]));
     assert!(output.contains("ann@example.test: restored"), "{output}");
-    assert_newest(&Vault::open(&state).unwrap(), &password, "by force");
+    assert_newest(&reopen(&state), &password, "by force");
 }
 
 #[test]
@@ -76,7 +76,7 @@ fn a_damaged_or_foreign_file_changes_nothing() {
     vault_of_three(&state);
     assert!(postkey(dir.path(), &["backup", "file"]).status.success());
     let whole = fs::read(dir.path().join("file")).unwrap();
-    Vault::open(&state).unwrap().forget(ANN).unwrap();
+    reopen(&state).forget(ANN).unwrap();
     let newer = String::from_utf8(whole.clone()).unwrap().replace("postkey-backup 1", "postkey-backup 2");
     let mut flipped = whole.clone();
     flipped[whole.len() / 2] ^= 1;
@@ -87,7 +87,7 @@ fn a_damaged_or_foreign_file_changes_nothing() {
         assert!(said(&output).contains("nothing was changed"));
     }
     assert_eq!(postkey(dir.path(), &["restore", "missing"]).status.code(), Some(74));
-    assert!(Vault::open(&state).unwrap().account(ANN).is_none());
+    assert!(reopen(&state).account(ANN).is_none());
 }
 
 #[test]
@@ -95,7 +95,7 @@ fn an_account_is_restored_under_its_own_address_only() {
     let dir = folder();
     let state = dir.path().join("state");
     vault_of_three(&state);
-    let vault = Vault::open(&state).unwrap();
+    let vault = reopen(&state);
     let ann = vault.export(ANN).unwrap();
     assert!(vault.restore(BEN, &ann, true).is_err());
     assert_eq!(vault.restore(ANN, &ann, false).unwrap(), Restored::Same);

@@ -9,7 +9,7 @@ use postkey::vault::backup::Backup;
 use postkey::vault::password::Password;
 use postkey::vault::{Ended, Vault};
 
-use crate::{ANN, BEN, EVE, NOW, authorization, folder, refresh_token, tokens};
+use crate::{ANN, BEN, EVE, NOW, authorization, folder, refresh_token, reopen, tokens};
 
 /// Opens every account in format 1's files; the first one has the form of a generated password, the other was chosen.
 const PASSWORDS: [&[u8]; 2] = [b"abcde-fghjk-mnpqr-stvwx-yz2345", b"correct horse battery staple"];
@@ -43,7 +43,7 @@ fn a_vault_of_format_1_is_read() {
         fs::copy(format_1().join(address), copies.join(address)).unwrap();
         fs::set_permissions(copies.join(address), Permissions::from_mode(0o600)).unwrap();
     }
-    let vault = Vault::open(&state).unwrap();
+    let vault = reopen(&state);
     check(&vault);
     let again = vault.authorize(&authorization(EVE, 1), None, NOW).unwrap();
     assert_eq!(again, 2, "what was forgotten counts on");

@@ -4,7 +4,7 @@ use postkey::vault::Vault;
 
 use crate::tmpfs::Tmpfs;
 use crate::{
-    ADDRESSES, ANN, BEN, EVE, NEWEST, NOW, assert_newest, authorization, refresh_token, tokens, vault_of_three,
+    ADDRESSES, ANN, BEN, EVE, NEWEST, NOW, assert_newest, authorization, refresh_token, reopen, tokens, vault_of_three,
 };
 
 #[test]
@@ -12,7 +12,7 @@ fn changes_stay_in_memory_until_there_is_room_again() {
     let Some(disk) = Tmpfs::mount() else { return };
     let state = disk.path().join("state");
     let password = vault_of_three(&state);
-    let vault = Vault::open(&state).unwrap();
+    let vault = reopen(&state);
     let copy = || std::fs::read(state.join("copies").join(ANN)).unwrap();
     let before = copy();
     disk.fill();
@@ -39,7 +39,7 @@ fn changes_stay_in_memory_until_there_is_room_again() {
             "copies" => std::fs::remove_dir_all(alone.join("sled")).unwrap(),
             _ => {}
         }
-        let vault = Vault::open(&alone).unwrap();
+        let vault = reopen(&alone);
         let newest = [7, 5, NEWEST];
         for (address, generation) in ADDRESSES.into_iter().zip(newest) {
             let expected = Some(format!("refresh-{address}-{generation}"));
@@ -56,7 +56,7 @@ fn it_starts_on_a_full_disk_and_heals() {
     let state = disk.path().join("state");
     let password = vault_of_three(&state);
     disk.fill();
-    let vault = Vault::open(&state).unwrap();
+    let vault = reopen(&state);
     assert_newest(&vault, &password, "on a full disk");
     assert!(vault.trouble().is_some());
     assert_eq!(vault.keep(EVE, NEWEST, &tokens(EVE, 5)).unwrap(), 5);
@@ -66,7 +66,7 @@ fn it_starts_on_a_full_disk_and_heals() {
     vault.heal();
     assert!(vault.trouble().is_none());
     drop(vault);
-    let vault = Vault::open(&state).unwrap();
+    let vault = reopen(&state);
     for (address, generation) in [(ANN, NEWEST), (BEN, 5), (EVE, 5)] {
         assert_eq!(refresh_token(&vault, address, &password), Some(format!("refresh-{address}-{generation}")));
     }

@@ -7,7 +7,7 @@ use std::process::Command;
 
 use postkey::vault::{StoreError, Vault, VaultError};
 
-use crate::{ANN, files, folder, vault_of_three};
+use crate::{ANN, files, folder, reopen, vault_of_three};
 
 /// The vault does not open, and says which file is to blame.
 fn assert_exposed(state: &Path, blamed: &Path) {
@@ -31,7 +31,7 @@ fn links_are_refused_and_not_followed() {
         fs::remove_file(&path).unwrap();
         fs::rename(&target, &path).unwrap();
     }
-    Vault::open(&state).unwrap();
+    reopen(&state);
     let link = dir.path().join("link");
     symlink(&state, &link).unwrap();
     assert_exposed(&link, &link);
@@ -44,7 +44,7 @@ fn a_link_in_the_place_of_a_draft_is_not_written_through() {
     vault_of_three(&state);
     fs::write(&target, "precious").unwrap();
     symlink(&target, state.join("copies/%draft")).unwrap();
-    let vault = Vault::open(&state).unwrap();
+    let vault = reopen(&state);
     vault.forget(ANN).unwrap();
     assert!(vault.trouble().is_none());
     assert_eq!(fs::read(&target).unwrap(), b"precious");
@@ -71,7 +71,7 @@ fn what_others_can_read_or_own_is_refused() {
         assert_exposed(&state, &state.join(name));
         chown(&path, Some(0), None).unwrap();
     }
-    Vault::open(&state).unwrap();
+    reopen(&state);
 }
 
 #[test]
@@ -97,7 +97,7 @@ fn a_second_process_waits_and_is_told() {
         let mut command = Command::new(env!("CARGO_BIN_EXE_postkey"));
         command.arg("--config").arg(dir.path().join("postkey.toml")).args(["status", "--json"]).output().unwrap()
     };
-    let vault = Vault::open(&state).unwrap();
+    let vault = reopen(&state);
     let refused = status();
     assert_eq!(refused.status.code(), Some(74));
     assert!(String::from_utf8_lossy(&refused.stderr).contains("in use by another postkey"));

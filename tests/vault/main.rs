@@ -15,7 +15,7 @@ use postkey::config::flow::Flow;
 use postkey::secret::{Secret, Token};
 use postkey::token::{Life, TokenSet};
 use postkey::vault::password::Password;
-use postkey::vault::{Authorization, Secrets, Vault};
+use postkey::vault::{Authorization, Secrets, StoreError, Vault, VaultError};
 use tempfile::TempDir;
 
 pub const ANN: &str = "ann@example.test";
@@ -44,6 +44,7 @@ pub fn authorization(address: &str, generation: u64) -> Authorization {
         flow: Flow::AuthorizationCode,
         client_id: Some("a-client".into()),
         secrets: Secrets { client_secret: Some(Secret::new(b"client-secret".to_vec())), password: None },
+        discovered: None,
         tokens: tokens(address, generation),
     }
 }
@@ -66,6 +67,17 @@ pub fn vault_of_three(state: &Path) -> Password {
     }
     vault.settle(ANN, NEWEST).unwrap();
     password
+}
+
+/// Opens a vault that was open just now. A process that another test begins meanwhile holds a copy of its lock for a moment,
+/// until it is another program.
+pub fn reopen(state: &Path) -> Vault {
+    loop {
+        match Vault::open(state) {
+            Err(VaultError::Store(StoreError::InUse(_))) => std::thread::yield_now(),
+            opened => return opened.unwrap_or_else(|error| panic!("{}: {error}", state.display())),
+        }
+    }
 }
 
 /// The refresh token that the password takes out, if any.

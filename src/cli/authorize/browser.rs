@@ -5,47 +5,91 @@ use tokio::time::{Instant, timeout_at};
 
 use super::super::AuthorizeOptions;
 use super::super::terminal::{Input, complain, say};
-use super::plan::Plan;
+use super::plan::{Plan, Redirect};
 use super::{no_tokens, nobody_came};
 use crate::clock::Clock;
 use crate::exit::{Exit, Failed};
-use crate::oauth::authorization_code::{Pending, RedirectError};
+use crate::oauth::authorization_code::{Asking, Granted, Pending, RedirectError};
 use crate::secret::Secret;
 use crate::token::TokenSet;
 use crate::web::redirect::{Arrival, Outcome, RedirectListener};
 
+/// Why a sign-in has brought no tokens.
+enum Refused {
+    /// Somebody else has signed in, whose address this is; another try may do better.
+    SomebodyElse(String),
+    /// Another try would not help.
+    Failed(Failed),
+}
+
 impl Plan {
-    /// Sends the person to the provider and waits for the answer, by the browser or pasted.
+    /// Sends the person to the provider and waits for the answer, by the browser or pasted. Where somebody else has signed
+    /// in, the person may try again.
     pub async fn ask_in_browser(&self, options: &AuthorizeOptions, input: Input) -> Result<TokenSet, Failed> {
         let deadline = Instant::now() + options.timeout;
-        let listener = RedirectListener::bind(&self.redirect_uri).await.map_err(|error| {
-            Failed::new(Exit::Os, format!("cannot wait for the browser at {}: {error}", self.redirect_uri))
+        let Redirect { uri, listen, page } = &self.redirect;
+        let listener = RedirectListener::bind(uri, *listen, page.clone()).await.map_err(|error| {
+            let place = listen.map_or_else(|| uri.to_string(), |listen| listen.to_string());
+            Failed::new(Exit::Os, format!("cannot wait for the browser at {place}: {error}"))
         })?;
-        let redirect_uri = listener.as_ref().map_or(&self.redirect_uri, |listener| &listener.uri).clone();
-        let client_id = &self.registration.client_id;
-        let pending = Pending::begin(&self.reach.provider, client_id, redirect_uri, &self.signs_in);
-        let pending = pending.map_err(|failure| no_tokens(&failure))?;
-        self.introduce(&pending, options, listener.is_some());
         let mut ways = Ways { listener, input: Some(input) };
-        let answer = timeout_at(deadline, ways.answer(&pending)).await;
-        let (code, arrival) = answer.map_err(|_| nobody_came(options))?;
-        let tokens = match code {
-            Ok(code) => self.exchange(pending, code).await,
-            Err(denied) => Err(Failed::new(Exit::NoPermission, denied)),
-        };
-        ways.finish(arrival, if tokens.is_ok() { Outcome::Authorized } else { Outcome::Failed }).await;
-        tokens
+        self.show_note();
+        loop {
+            let pending = self.begin(&ways)?;
+            self.introduce(&pending, options, ways.listener.is_some());
+            let answer = timeout_at(deadline, ways.answer(&pending)).await;
+            let (code, arrival) = answer.map_err(|_| nobody_came(options))?;
+            let tokens = match code {
+                Ok(code) => self.exchange(pending, code).await,
+                Err(denied) => Err(Refused::Failed(Failed::new(Exit::NoPermission, denied))),
+            };
+            match tokens {
+                Ok(tokens) => {
+                    ways.finish(arrival, Outcome::Authorized).await;
+                    return Ok(tokens);
+                }
+                Err(Refused::SomebodyElse(other)) => {
+                    complain(self.somebody_else(&other));
+                    arrival.into_iter().for_each(|arrival| arrival.reply(Outcome::SomebodyElse));
+                }
+                Err(Refused::Failed(failed)) => {
+                    ways.finish(arrival, Outcome::Failed).await;
+                    return Err(failed);
+                }
+            }
+        }
     }
 
-    async fn exchange(&self, pending: Pending, code: AuthorizationCode) -> Result<TokenSet, Failed> {
-        let exchanged = pending.exchange(&self.reach.http, &self.registration, code, &Clock::System).await;
-        let (tokens, identity) = exchanged.map_err(|failure| no_tokens(&failure))?;
-        self.check_identity(&identity)?;
-        Ok(tokens)
+    /// A new authorization request.
+    fn begin(&self, ways: &Ways) -> Result<Pending, Failed> {
+        let missing =
+            || Failed::new(Exit::Config, "the authorization server's metadata name no authorization endpoint");
+        let provider = &self.reach.provider;
+        Ok(Pending::begin(&Asking {
+            endpoint: self.server.endpoints.authorization.as_ref().ok_or_else(missing)?,
+            issuer: provider.issuer.as_deref(),
+            names_itself: self.server.names_itself,
+            client_id: &self.registration.client_id,
+            redirect_uri: ways.listener.as_ref().map_or(&self.redirect.uri, |listener| &listener.uri),
+            scope: &provider.scope,
+            parameters: &self.parameters,
+            login_hint: &self.signs_in,
+        }))
+    }
+
+    async fn exchange(&self, pending: Pending, code: AuthorizationCode) -> Result<TokenSet, Refused> {
+        let granted = pending.exchange(&self.reach.http, &self.registration, code, &Clock::System).await;
+        let Granted { tokens, id_token, nonce } = granted.map_err(|failure| Refused::Failed(no_tokens(&failure)))?;
+        match self.whose(&tokens, id_token.as_deref(), nonce.as_deref()).await.map_err(Refused::Failed)? {
+            None => Ok(tokens),
+            Some(other) => {
+                self.give_back(&other, &tokens).await;
+                Err(Refused::SomebodyElse(other))
+            }
+        }
     }
 
     fn introduce(&self, pending: &Pending, options: &AuthorizeOptions, is_waiting: bool) {
-        self.show_note();
         say(format_args!("To let postkey into {}, sign in on this page:\n\n  {}\n", self.address, pending.url));
         let waited = humantime::format_duration(options.timeout);
         match is_waiting {

@@ -12,6 +12,7 @@ use super::plan::Plan;
 use super::{no_tokens, nobody_came};
 use crate::clock::Clock;
 use crate::exit::{Exit, Failed};
+use crate::oauth::authorization_code::Granted;
 use crate::oauth::device_code::Pending;
 use crate::token::TokenSet;
 use crate::wire::printable;
@@ -20,7 +21,7 @@ impl Plan {
     /// Shows a code, and where to type it in; waits until the person has done so.
     pub async fn ask_with_code(&self, options: &AuthorizeOptions) -> Result<TokenSet, Failed> {
         let provider = &self.reach.provider;
-        let endpoint = provider.device_endpoint().ok_or_else(|| {
+        let endpoint = self.server.endpoints.device().ok_or_else(|| {
             let why = format!("the provider {} has no device_authorization_endpoint", provider.name);
             Failed::new(Exit::Config, why)
         })?;
@@ -30,9 +31,14 @@ impl Plan {
         self.show_code(&pending, options);
         let tokens = timeout(options.timeout, pending.tokens(http, registration, &clock)).await;
         let tokens = tokens.map_err(|_| nobody_came(options))?;
-        let (tokens, identity) = tokens.map_err(|failure| no_tokens(&failure))?;
-        self.check_identity(&identity)?;
-        Ok(tokens)
+        let Granted { tokens, id_token, .. } = tokens.map_err(|failure| no_tokens(&failure))?;
+        match self.whose(&tokens, id_token.as_deref(), None).await? {
+            None => Ok(tokens),
+            Some(other) => {
+                self.give_back(&other, &tokens).await;
+                Err(Failed::new(Exit::NoPermission, self.somebody_else(&other)))
+            }
+        }
     }
 
     fn show_code(&self, pending: &Pending, options: &AuthorizeOptions) {

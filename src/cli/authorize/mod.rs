@@ -2,7 +2,10 @@
 
 mod browser;
 mod device;
+mod identity;
 mod plan;
+mod provider;
+mod server;
 mod settings;
 mod unattended;
 
@@ -23,10 +26,10 @@ use settings::show_settings;
 /// Sets an account up, or renews its authorization: gets the first tokens, stores them, logs in with them, and says what to
 /// type into a mail program.
 pub async fn run(config: &Config, address: &str, options: AuthorizeOptions) -> Result<(), Failed> {
-    let plan = Plan::new(config, address, &options).await?;
     // The vault is not held while a person is waited for: a daemon may want to start.
     let status = Hand::reach(config).await?.status().await?;
     let mut input = Input::new();
+    let plan = Plan::new(config, address, &options, &status, &mut input).await?;
     let first = plan.first_password(&status, &options, &mut input).await?;
     let (tokens, password) = first_tokens(&plan, &options, input).await?;
     say("\nAuthorized. Logging in with the new token:");
@@ -65,7 +68,7 @@ fn nobody_came(options: &AuthorizeOptions) -> Failed {
 fn no_tokens(failure: &Failure) -> Failed {
     let exit = match failure {
         Failure::Temporary(..) => Exit::Temporary,
-        Failure::Ended(_) => Exit::NoPermission,
+        Failure::Ended(_) | Failure::Forbidden(_) => Exit::NoPermission,
         Failure::Misconfigured(_) => Exit::Config,
     };
     Failed::new(exit, format!("no tokens came: {failure}"))

@@ -6,6 +6,7 @@ use super::plan::Plan;
 use crate::clock::Clock;
 use crate::config::flow::Flow;
 use crate::exit::{Exit, Failed};
+use crate::oauth::authorization_code::Granted;
 use crate::oauth::refresh::refresh;
 use crate::secret::{Secret, Token};
 use crate::token::TokenSet;
@@ -41,8 +42,10 @@ impl Plan {
         let token = token.ok_or_else(|| Failed::new(Exit::Data, "this is no refresh token"))?;
         let scope = &self.reach.provider.scope;
         let tokens = refresh(&self.reach.http, &self.registration, scope, &token, &Clock::System).await;
-        let (tokens, identity) = tokens.map_err(|failure| no_tokens(&failure))?;
-        self.check_identity(&identity)?;
-        Ok(tokens)
+        let Granted { tokens, id_token, .. } = tokens.map_err(|failure| no_tokens(&failure))?;
+        match self.whose(&tokens, id_token.as_deref(), None).await? {
+            None => Ok(tokens),
+            Some(other) => Err(Failed::new(Exit::NoPermission, self.somebody_else(&other))),
+        }
     }
 }

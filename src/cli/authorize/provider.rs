@@ -1,0 +1,185 @@
+//! Whose account an address is: by its domain, by where its mail goes, or by what a person says.
+
+use std::io::IsTerminal as _;
+
+use super::super::terminal::{Input, complain, say};
+use crate::config::Config;
+use crate::exit::{Exit, Failed};
+use crate::net::mx::MailExchangers;
+
+/// The name of the provider of an address, in lower case; `named` comes from the command line. Says how it was found.
+pub async fn find(config: &Config, address: &str, named: Option<&str>, input: &mut Input) -> Result<String, Failed> {
+    if let Some(name) = named {
+        return match config.providers.contains_key(name) {
+            true => Ok(name.to_owned()),
+            false => Err(unknown(&format!("there is no provider {name}; the configuration knows"), config)),
+        };
+    }
+    match by_address(config, address, &MailExchangers::system()).await {
+        Some((name, how)) => {
+            say(format_args!("The provider of {address} is {name}: {how}.\n"));
+            Ok(name)
+        }
+        None if std::io::stdin().is_terminal() => choose(config, address, input).await,
+        None => {
+            let what = "neither the domain nor its mail exchangers tell the provider of";
+            Err(unknown(
+                &format!(
+                    "{what} {address}; describe your own in the configuration, or name it with --provider, one of"
+                ),
+                config,
+            ))
+        }
+    }
+}
+
+fn unknown(what: &str, config: &Config) -> Failed {
+    let known: Vec<&str> = config.providers.keys().map(String::as_str).collect();
+    Failed::new(Exit::Usage, format!("{what} {}", known.join(", ")))
+}
+
+/// The provider that the address itself leads to, and how it was found.
+async fn by_address(config: &Config, address: &str, exchangers: &MailExchangers) -> Option<(String, String)> {
+    let (_, domain) = address.rsplit_once('@')?;
+    if let Some(provider) = config.provider_for(address) {
+        let is_configured = config.accounts.get(address).is_some_and(|account| account.provider.is_some());
+        let how =
+            if is_configured { "the configuration says so".to_owned() } else { format!("{domain} belongs to it") };
+        return Some((provider.name.clone(), how));
+    }
+    let hosts = exchangers.of(domain).await;
+    let found = hosts.iter().find_map(|host| {
+        let provider = config.providers.values().find(|provider| provider.has_exchanger(host))?;
+        Some((provider.name.clone(), format!("mail for {domain} goes to {host}")))
+    });
+    found
+}
+
+/// Has a person choose from a list.
+async fn choose(config: &Config, address: &str, input: &mut Input) -> Result<String, Failed> {
+    say(format_args!("Nothing tells the provider of {address}. Which one is it?\n"));
+    for (number, name) in (1..).zip(config.providers.keys()) {
+        say(format_args!("  {number:2}  {name}"));
+    }
+    say("\nIf it is none of them, describe it in the configuration. Its number or name:");
+    while let Some(line) = input.line().await {
+        match chosen(config, &String::from_utf8_lossy(line.expose())) {
+            Some(name) => return Ok(name),
+            None => complain(format_args!("a number from 1 to {}, or a name, please", config.providers.len())),
+        }
+    }
+    Err(unknown("no provider was chosen; there are", config))
+}
+
+fn chosen(config: &Config, answer: &str) -> Option<String> {
+    let answer = answer.trim();
+    let mut names = config.providers.keys();
+    match answer.parse::<usize>() {
+        Ok(number) => names.nth(number.checked_sub(1)?).cloned(),
+        Err(_) => names.find(|name| name.eq_ignore_ascii_case(answer)).cloned(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use simple_dns::rdata::{MX, RData};
+    use simple_dns::{CLASS, Name, Packet, Question, ResourceRecord};
+    use tokio::net::UdpSocket;
+
+    use super::*;
+    use crate::config::environment::Environment;
+
+    fn config(text: &str) -> Config {
+        let environment = Environment { home: Some("/".into()), ..Environment::default() };
+        Config::parse(text, Path::new("postkey.toml"), &environment).unwrap()
+    }
+
+    /// What the address of somebody leads to whose domain's mail goes to this host, by a real name server on loopback.
+    async fn found(config: &Config, address: &str, host: &'static str) -> Option<(String, String)> {
+        let server = UdpSocket::bind("127.0.0.1:0").await.unwrap();
+        let exchangers = MailExchangers::at(vec![server.local_addr().unwrap()]);
+        let serve = async move {
+            let mut buffer = [0; 512];
+            loop {
+                let (length, peer) = server.recv_from(&mut buffer).await.unwrap();
+                let question = Packet::parse(&buffer[..length]).unwrap();
+                let mut reply = Packet::new_reply(question.id());
+                let mx = RData::MX(MX { preference: 1, exchange: Name::new_unchecked(host) });
+                let name = question.questions[0].qname.clone();
+                reply.answers.push(ResourceRecord::new(name, CLASS::IN, 60, mx).into_owned());
+                reply.questions = question.questions.into_iter().map(Question::into_owned).collect();
+                server.send_to(&reply.build_bytes_vec().unwrap(), peer).await.unwrap();
+            }
+        };
+        tokio::select! {
+            found = by_address(config, address, &exchangers) => found,
+            () = serve => None,
+        }
+    }
+
+    #[tokio::test]
+    async fn the_domain_goes_first_and_then_the_mail_exchanger() {
+        let config = config("[account.\"ann@own.test\"]\nprovider = \"microsoft\"\n");
+        for (address, host, expected) in [
+            ("ann@gmail.com", "mx.yandex.net", Some(("google", "gmail.com belongs to it"))),
+            ("ann@own.test", "mx.yandex.net", Some(("microsoft", "the configuration says so"))),
+            (
+                "ann@a.test",
+                "alt4.aspmx.l.google.com",
+                Some(("google", "mail for a.test goes to alt4.aspmx.l.google.com")),
+            ),
+            ("ann@a.test", "SMTP.google.com", Some(("google", "mail for a.test goes to smtp.google.com"))),
+            (
+                "ann@a.test",
+                "a-test.mail.protection.outlook.com",
+                Some(("microsoft", "mail for a.test goes to a-test.mail.protection.outlook.com")),
+            ),
+            (
+                "ann@a.test",
+                "a-test.a-v1.mx.microsoft",
+                Some(("microsoft", "mail for a.test goes to a-test.a-v1.mx.microsoft")),
+            ),
+            (
+                "ann@a.test",
+                "a-test.olc.protection.outlook.com",
+                Some(("outlook", "mail for a.test goes to a-test.olc.protection.outlook.com")),
+            ),
+            (
+                "ann@a.test",
+                "in1-smtp.messagingengine.com",
+                Some(("fastmail", "mail for a.test goes to in1-smtp.messagingengine.com")),
+            ),
+            (
+                "ann@comcast.net",
+                "mx-aol.mail.gm0.yahoodns.net",
+                Some(("aol", "mail for comcast.net goes to mx-aol.mail.gm0.yahoodns.net")),
+            ),
+            (
+                "ann@comcast.net",
+                "mx1.mxge.comcast.net",
+                Some(("comcast", "mail for comcast.net goes to mx1.mxge.comcast.net")),
+            ),
+            ("ann@a.test", "mx.a.test", None),
+            ("ann@a.test", "evilsmtp.google.com", None),
+            ("ann@a.test", "smtp.google.com.evil.test", None),
+        ] {
+            let expected = expected.map(|(name, how)| (name.to_owned(), how.to_owned()));
+            assert_eq!(found(&config, address, host).await, expected, "{address} {host}");
+        }
+    }
+
+    #[test]
+    fn a_person_chooses_by_number_or_name() {
+        let config = config("");
+        let first = config.providers.keys().next().unwrap();
+        assert_eq!(chosen(&config, " 1 ").as_ref(), Some(first));
+        assert_eq!(chosen(&config, "Google"), Some("google".to_owned()));
+        let last = config.providers.len();
+        assert_eq!(chosen(&config, &last.to_string()).as_ref(), config.providers.keys().last());
+        for nothing in ["0", "", "-1", "x", &(last + 1).to_string()] {
+            assert_eq!(chosen(&config, nothing), None, "{nothing:?}");
+        }
+    }
+}

@@ -1,0 +1,192 @@
+//! Which hosts take a domain's mail (RFC 1035 section 3.3.9, RFC 5321 section 5.1), asked of the system's name servers.
+//!
+//! The system's own functions know no MX records. Only a person who is there to correct it asks here, so one question over
+//! UDP will do: no cache, and no TCP for answers that do not fit.
+
+use std::io;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::time::Duration;
+
+use simple_dns::rdata::RData;
+use simple_dns::{CLASS, Name, Packet, PacketFlag, QCLASS, Question, TYPE};
+use tokio::net::UdpSocket;
+use tokio::time::timeout;
+
+/// How long one server may take. Each is asked twice, for UDP can lose either way.
+const PATIENCE: Duration = Duration::from_secs(2);
+const TRIES: usize = 2;
+
+/// The servers that are asked; those of the C library (`MAXNS`).
+const SERVERS: usize = 3;
+
+/// The largest answer that every way carries (RFC 1035 section 4.2.1) is 512 bytes; some servers send more.
+const MOST: usize = 4096;
+
+/// Names that are nobody's, or this machine's (RFC 6761 section 6): no server outside is asked for them.
+const RESERVED: [&str; 4] = ["test", "invalid", "localhost", "example"];
+
+/// The name servers to ask.
+pub struct MailExchangers {
+    servers: Vec<SocketAddr>,
+}
+
+impl MailExchangers {
+    /// The system's name servers; without a configuration, one on this machine (resolv.conf(5)).
+    pub fn system() -> Self {
+        let text = std::fs::read("/etc/resolv.conf").unwrap_or_default();
+        let servers = resolv_conf::Config::parse(text).map(|config| config.nameservers).unwrap_or_default();
+        let servers: Vec<IpAddr> = servers.iter().take(SERVERS).map(IpAddr::from).collect();
+        let or_local = if servers.is_empty() { vec![Ipv4Addr::LOCALHOST.into()] } else { servers };
+        Self { servers: or_local.into_iter().map(|address| SocketAddr::new(address, 53)).collect() }
+    }
+
+    /// These servers.
+    pub fn at(servers: Vec<SocketAddr>) -> Self {
+        Self { servers }
+    }
+
+    /// The mail exchangers of a domain, the preferred one first, lower case; empty where nobody knows any.
+    pub async fn of(&self, domain: &str) -> Vec<String> {
+        if RESERVED.contains(&domain.rsplit('.').next().unwrap_or_default()) && !self.are_local() {
+            return Vec::new();
+        }
+        for server in (0..TRIES).flat_map(|_| &self.servers) {
+            if let Ok(Ok(hosts)) = timeout(PATIENCE, ask(*server, domain)).await {
+                return hosts;
+            }
+        }
+        Vec::new()
+    }
+
+    fn are_local(&self) -> bool {
+        self.servers.iter().all(|server| server.ip().is_loopback())
+    }
+}
+
+async fn ask(server: SocketAddr, domain: &str) -> io::Result<Vec<String>> {
+    let any: IpAddr =
+        if server.is_ipv4() { Ipv4Addr::UNSPECIFIED.into() } else { std::net::Ipv6Addr::UNSPECIFIED.into() };
+    // The system takes a port by chance, and with the number below a forger has to guess both.
+    let socket = UdpSocket::bind((any, 0)).await?;
+    socket.connect(server).await?;
+    let number = number()?;
+    let question = question(number, domain).ok_or(io::ErrorKind::InvalidInput)?;
+    socket.send(&question).await?;
+    let mut buffer = [0; MOST];
+    loop {
+        let length = socket.recv(&mut buffer).await?;
+        if let Some(hosts) = buffer.get(..length).and_then(|answer| read(answer, number, domain)) {
+            return Ok(hosts);
+        }
+    }
+}
+
+fn number() -> io::Result<u16> {
+    let mut bytes = [0; 2];
+    getrandom::fill(&mut bytes).map_err(io::Error::other)?;
+    Ok(u16::from_ne_bytes(bytes))
+}
+
+fn question(number: u16, domain: &str) -> Option<Vec<u8>> {
+    let mut packet = Packet::new_query(number);
+    packet.set_flags(PacketFlag::RECURSION_DESIRED);
+    packet.questions.push(Question::new(Name::new(domain).ok()?, TYPE::MX.into(), QCLASS::CLASS(CLASS::IN), false));
+    packet.build_bytes_vec().ok()
+}
+
+/// Reads an answer; None if it is not the one to this question.
+fn read(answer: &[u8], number: u16, domain: &str) -> Option<Vec<String>> {
+    let packet = Packet::parse(answer).ok()?;
+    let is_answer = packet.id() == number && packet.has_flags(PacketFlag::RESPONSE);
+    let is_ours = packet.questions.iter().all(|question| question.qname.to_string().eq_ignore_ascii_case(domain));
+    if !is_answer || !is_ours {
+        return None;
+    }
+    let mut found: Vec<(u16, String)> = Vec::new();
+    for record in packet.answers {
+        if let RData::MX(mx) = record.rdata {
+            found.push((mx.preference, mx.exchange.to_string().to_lowercase()));
+        }
+    }
+    found.sort();
+    // An empty name stands for "takes no mail" (RFC 7505).
+    Some(found.into_iter().map(|(_, host)| host).filter(|host| !host.is_empty()).collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use simple_dns::ResourceRecord;
+    use simple_dns::rdata::MX;
+
+    use super::*;
+
+    /// A name server that answers one question by this function, and another before it that never answers.
+    async fn ask_server(answer: impl Fn(Packet<'_>) -> Vec<Vec<u8>> + Send + 'static) -> Vec<String> {
+        let silent = UdpSocket::bind("127.0.0.1:0").await.unwrap();
+        let server = UdpSocket::bind("127.0.0.1:0").await.unwrap();
+        let exchangers = MailExchangers::at(vec![silent.local_addr().unwrap(), server.local_addr().unwrap()]);
+        let served = tokio::spawn(async move {
+            let mut buffer = [0; MOST];
+            let (length, peer) = server.recv_from(&mut buffer).await.unwrap();
+            for packet in answer(Packet::parse(&buffer[..length]).unwrap()) {
+                server.send_to(&packet, peer).await.unwrap();
+            }
+        });
+        let hosts = exchangers.of("Mail.Test").await;
+        served.await.unwrap();
+        hosts
+    }
+
+    fn reply(question: Packet<'_>, hosts: &[(u16, &'static str)]) -> Packet<'static> {
+        let mut reply = Packet::new_reply(question.id());
+        reply.questions = question.questions.into_iter().map(Question::into_owned).collect();
+        let mx = |(preference, host): &(u16, &'static str)| MX {
+            preference: *preference,
+            exchange: Name::new_unchecked(host),
+        };
+        let record = |mx| ResourceRecord::new(Name::new_unchecked("Mail.Test"), CLASS::IN, 60, RData::MX(mx));
+        reply.answers = hosts.iter().map(mx).map(record).collect();
+        reply
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_silent_server_is_passed_over_and_the_preferred_exchanger_comes_first() {
+        let hosts = ask_server(|question| {
+            assert_eq!(question.questions[0].qname.to_string(), "Mail.Test");
+            assert_eq!(question.questions[0].qtype, TYPE::MX.into());
+            vec![reply(question, &[(20, "b.example.test"), (10, "A.example.test")]).build_bytes_vec().unwrap()]
+        });
+        assert_eq!(hosts.await, ["a.example.test", "b.example.test"]);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn answers_to_other_questions_are_not_taken() {
+        let hosts = ask_server(|question| {
+            let forged = |change: fn(&mut Packet<'static>)| {
+                let mut packet = reply(question.clone(), &[(1, "evil.test")]);
+                change(&mut packet);
+                packet.build_bytes_vec().unwrap()
+            };
+            vec![
+                b"junk".to_vec(),
+                forged(|packet| packet.set_id(packet.id().wrapping_add(1))),
+                forged(|packet| packet.remove_flags(PacketFlag::RESPONSE)),
+                forged(|packet| packet.questions[0].qname = Name::new_unchecked("other.test")),
+                reply(question.clone(), &[(1, "mx.example.test")]).build_bytes_vec().unwrap(),
+            ]
+        });
+        assert_eq!(hosts.await, ["mx.example.test"]);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn no_mail_no_name_and_no_answer_are_nothing() {
+        let none = ask_server(|question| vec![reply(question, &[(0, "")]).build_bytes_vec().unwrap()]);
+        assert_eq!(none.await, [""; 0]);
+        let unknown = ask_server(|question| vec![reply(question, &[]).build_bytes_vec().unwrap()]);
+        assert_eq!(unknown.await, [""; 0]);
+        assert_eq!(ask_server(|_| Vec::new()).await, [""; 0]);
+        let outside = MailExchangers::at(vec!["192.0.2.1:53".parse().unwrap()]);
+        assert_eq!(outside.of("example.test").await, [""; 0], "nobody outside is asked for a reserved name");
+        assert_eq!(outside.of(&"x".repeat(300)).await, [""; 0]);
+    }
+}

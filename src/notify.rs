@@ -1,0 +1,243 @@
+//! Telling a person: the command that the configuration names is run, with what there is to tell in its environment.
+
+use std::io;
+use std::os::fd::OwnedFd;
+use std::process::{ExitStatus, Stdio};
+use std::time::Duration;
+
+use rustix::process::{Pid, Signal, kill_process_group};
+use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _, BufReader};
+use tokio::net::unix::pipe;
+use tokio::process::{Child, Command};
+use tokio::sync::{Mutex, mpsc};
+use tokio::time::timeout;
+use tracing::{debug, info, warn};
+use url::Url;
+
+use crate::wire::printable;
+
+/// How long a run may take: to send a mail, or to ask a server on the other side of the world. Then it is killed.
+const RUN: Duration = Duration::from_secs(30);
+
+/// Notices that wait for their turn. More than there are accounts; what comes on top is in the log only.
+const WAITING: usize = 1000;
+
+/// The most of its output that is read, in bytes.
+const OUTPUT: u64 = 16 * 1024;
+
+/// What it gets of our environment. Not the rest, where the service manager's sockets and somebody's secrets may be.
+const PASSED_ON: [&str; 13] = [
+    "DBUS_SESSION_BUS_ADDRESS",
+    "DISPLAY",
+    "HOME",
+    "LANG",
+    "LC_ALL",
+    "LOGNAME",
+    "PATH",
+    "TMPDIR",
+    "TZ",
+    "USER",
+    "WAYLAND_DISPLAY",
+    "XAUTHORITY",
+    "XDG_RUNTIME_DIR",
+];
+
+/// What has happened.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Event {
+    /// Nothing goes on for this account until a person acts.
+    PersonNeeded,
+    /// What needed a person does not any more.
+    Settled,
+    /// Something ends soon that a person can renew.
+    EndsSoon,
+}
+
+impl Event {
+    /// The value of `POSTKEY_EVENT`.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::PersonNeeded => "person-needed",
+            Self::Settled => "settled",
+            Self::EndsSoon => "ends-soon",
+        }
+    }
+}
+
+/// Something to tell a person.
+#[derive(Clone, Debug)]
+pub struct Notice {
+    /// What has happened.
+    pub event: Event,
+    /// The account's address; empty where it is about all accounts of a provider.
+    pub account: String,
+    /// What has happened and what to do, in one line.
+    pub reason: String,
+    /// The page to visit, where there is one.
+    pub url: Option<Url>,
+}
+
+/// Runs the command for one notice at a time. Nobody waits for it.
+pub struct Notifier {
+    queue: mpsc::Sender<(Vec<String>, Notice)>,
+    waiting: Mutex<mpsc::Receiver<(Vec<String>, Notice)>>,
+}
+
+impl Default for Notifier {
+    fn default() -> Self {
+        let (queue, waiting) = mpsc::channel(WAITING);
+        Self { queue, waiting: Mutex::new(waiting) }
+    }
+}
+
+impl Notifier {
+    /// Has `command`, a program and its arguments, run with this notice; no command is nobody to tell.
+    pub fn tell(&self, command: &[String], notice: Notice) {
+        info!(account = notice.account, event = notice.event.name(), reason = notice.reason, "a person is told");
+        if !command.is_empty() && self.queue.try_send((command.to_vec(), notice)).is_err() {
+            warn!("too many notices wait for notify_command; this one is in the log only");
+        }
+    }
+
+    /// Runs what is to be run. Never ends.
+    pub async fn serve(&self) {
+        let mut waiting = self.waiting.lock().await;
+        while let Some((command, notice)) = waiting.recv().await {
+            match run(&command, &notice).await {
+                Ok(Some(status)) if status.success() => debug!("notify_command has run"),
+                Ok(Some(status)) => warn!(%status, "notify_command has failed"),
+                Ok(None) => warn!("notify_command was killed, for it took longer than {} s", RUN.as_secs()),
+                Err(error) => warn!(%error, "notify_command cannot be run"),
+            }
+        }
+    }
+}
+
+/// Runs it to its end, or to the end of its time: None. What it prints goes to the log.
+async fn run(command: &[String], notice: &Notice) -> io::Result<Option<ExitStatus>> {
+    let (mut child, output) = start(command, notice)?;
+    let group = child.id().and_then(|id| Pid::from_raw(i32::try_from(id).ok()?));
+    let (ended, ()) = match timeout(RUN, async { tokio::join!(child.wait(), log(output)) }).await {
+        Ok(ended) => ended,
+        Err(_) => {
+            // All that it has started, too; none of it may be left.
+            let _gone = group.map(|group| kill_process_group(group, Signal::KILL));
+            child.wait().await?;
+            return Ok(None);
+        }
+    };
+    ended.map(Some)
+}
+
+/// Starts it in a process group of its own; what it prints comes out of the pipe.
+fn start(command: &[String], notice: &Notice) -> io::Result<(Child, pipe::Receiver)> {
+    let (program, arguments) = command.split_first().ok_or(io::ErrorKind::InvalidInput)?;
+    let (reader, writer) = io::pipe()?;
+    let passed_on = PASSED_ON.iter().filter_map(|name| Some((name, std::env::var_os(name)?)));
+    let child = Command::new(program)
+        .args(arguments)
+        .env_clear()
+        .envs(passed_on)
+        .env("POSTKEY_EVENT", notice.event.name())
+        .env("POSTKEY_ACCOUNT", &notice.account)
+        .env("POSTKEY_REASON", &notice.reason)
+        .env("POSTKEY_URL", notice.url.as_ref().map_or("", Url::as_str))
+        .current_dir("/")
+        .stdin(Stdio::null())
+        .stdout(writer.try_clone()?)
+        .stderr(writer)
+        .process_group(0)
+        .kill_on_drop(true)
+        .spawn()?;
+    Ok((child, pipe::Receiver::from_owned_fd(OwnedFd::from(reader))?))
+}
+
+async fn log(output: pipe::Receiver) {
+    let mut lines = BufReader::new(output.take(OUTPUT)).split(b'\n');
+    while let Ok(Some(line)) = lines.next_segment().await {
+        info!(said = printable(&String::from_utf8_lossy(&line)), "notify_command");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use tempfile::TempDir;
+    use tokio::time::Instant;
+
+    fn notice(event: Event) -> Notice {
+        let url = Url::parse("https://auth.example.test/?a=1").ok();
+        Notice { event, account: "ann@example.test".into(), reason: "it's $(over); sign in".into(), url }
+    }
+
+    fn shell(script: &str) -> Vec<String> {
+        ["/bin/sh", "-c", script].map(str::to_owned).to_vec()
+    }
+
+    #[tokio::test]
+    async fn the_environment_tells_it_and_says_nothing_else() {
+        let folder = TempDir::new().unwrap();
+        let file = folder.path().join("environment");
+        let command = shell(&format!("env >{}", file.display()));
+        assert!(run(&command, &notice(Event::PersonNeeded)).await.unwrap().unwrap().success());
+        let told = std::fs::read_to_string(file).unwrap();
+        for line in [
+            "POSTKEY_EVENT=person-needed",
+            "POSTKEY_ACCOUNT=ann@example.test",
+            "POSTKEY_REASON=it's $(over); sign in",
+            "POSTKEY_URL=https://auth.example.test/?a=1",
+        ] {
+            assert!(told.lines().any(|one| one == line), "{line} is not in\n{told}");
+        }
+        // The shell adds two or three of its own; cargo's are not passed on.
+        assert!(!told.contains("CARGO"), "{told}");
+    }
+
+    #[tokio::test]
+    async fn one_runs_at_a_time_in_order_and_failures_do_not_stop_the_next() {
+        let folder = TempDir::new().unwrap();
+        let file = folder.path().join("events");
+        let (notifier, done) = (Notifier::default(), file.display());
+        let script = format!("mkdir {0}.lock && echo $POSTKEY_EVENT >>{0} && rmdir {0}.lock; exit 3", done);
+        notifier.tell(&["/nowhere/at/all".to_owned()], notice(Event::Settled));
+        for event in [Event::PersonNeeded, Event::Settled, Event::EndsSoon] {
+            notifier.tell(&shell(&script), notice(event));
+        }
+        notifier.tell(&[], notice(Event::Settled));
+        let told = || std::fs::read_to_string(&file).unwrap_or_default();
+        let all = async {
+            while told().lines().count() < 3 {
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+        };
+        tokio::select! {
+            () = notifier.serve() => panic!("it never ends"),
+            () = all => {}
+        }
+        assert_eq!(told(), "person-needed\nsettled\nends-soon\n");
+    }
+
+    #[tokio::test]
+    async fn who_takes_too_long_is_killed_with_all_that_was_started() {
+        let folder = TempDir::new().unwrap();
+        let file = folder.path().join("pid");
+        let begun = Instant::now();
+        let command = shell(&format!("sleep 1000 & echo $! >{}; wait", file.display()));
+        let notice = notice(Event::EndsSoon);
+        let running = run(&command, &notice);
+        let time = async {
+            while std::fs::read_to_string(&file).unwrap_or_default().is_empty() {
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+            tokio::time::pause();
+            tokio::time::advance(RUN).await;
+            tokio::time::resume();
+        };
+        let (ended, ()) = tokio::join!(running, time);
+        assert!(ended.unwrap().is_none() && begun.elapsed() >= RUN);
+        let child = std::fs::read_to_string(file).unwrap();
+        let state = std::fs::read_to_string(format!("/proc/{}/stat", child.trim())).unwrap_or_default();
+        // Killed; whoever inherits it may not have looked after it yet.
+        assert!(state.is_empty() || state.contains(") Z "), "{state}");
+    }
+}

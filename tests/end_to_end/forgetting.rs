@@ -1,0 +1,101 @@
+//! What nobody needs any more is revoked at the provider (RFC 7009), and where that fails it is told, and forgotten all the same.
+
+use postkey::protocol::{Protocol, Security};
+
+use crate::support::Options;
+use crate::support::house::{ANN, BEN, House, until};
+use crate::support::process::Ended;
+
+/// Runs `forget` for Ann; `input` is what it reads.
+fn forget(house: &House, options: &[&str], input: &str) -> Ended {
+    house.run(&[&["forget", ANN], options].concat(), input)
+}
+
+/// The account is gone, and this is told of the authorization.
+fn expect(house: &House, ended: &Ended, told: &str, is_revoked: bool) {
+    let said = format!("{}{}", ended.out, ended.err);
+    assert_eq!(ended.code, Some(0), "{said}");
+    assert!(said.contains("is forgotten here") && said.contains(told), "{said}");
+    let revocations = house.provider.revocations();
+    let all = ["refresh_token", "access_token"];
+    assert_eq!(revocations, if is_revoked { &all[..] } else { &[] });
+    assert_eq!(house.provider.memory().has_ended(ANN), is_revoked);
+    assert!(house.run(&["status"], "").out.contains("no account"));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
+async fn an_open_account_is_withdrawn_and_a_sealed_one_with_an_app_password() {
+    let mut house = House::furnished(Security::Tls, |config| config).await;
+    let password = format!("{}\n", house.password);
+    let _daemon = house.serve().await;
+    house.logged_in(Protocol::Pop3).await.prove().await;
+    expect(&house, &forget(&house, &[], ""), "is withdrawn", true);
+
+    for daemon in [true, false] {
+        let mut house = House::furnished(Security::Tls, |config| config).await;
+        let password = password.replace(password.trim(), &house.password);
+        let _daemon = if daemon { Some(house.serve().await) } else { None };
+        let wrong = forget(&house, &["--revoke"], "wrong-password\n");
+        assert_eq!(wrong.code, Some(77), "{}", wrong.err);
+        assert!(house.run(&["status"], "").out.contains(ANN), "nothing was changed");
+        expect(&house, &forget(&house, &["--revoke"], &password), "is withdrawn", true);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
+async fn what_cannot_be_withdrawn_is_told() {
+    let mut house = House::furnished(Security::Tls, |config| config).await;
+    let _daemon = house.serve().await;
+    expect(&house, &forget(&house, &[], ""), "its tokens were sealed", false);
+
+    let without = |config: String| {
+        let lines = config.lines().filter(|line| !line.starts_with("revocation_endpoint"));
+        lines.collect::<Vec<_>>().join("\n")
+    };
+    let mut house = House::furnished(Security::Tls, without).await;
+    let _daemon = house.serve().await;
+    house.logged_in(Protocol::Pop3).await.prove().await;
+    expect(&house, &forget(&house, &[], ""), "no way for a program", false);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
+async fn a_provider_that_fails_does_not_keep_the_account_here() {
+    for status in [503, 400, 302] {
+        let mut house = House::furnished(Security::Tls, |config| config).await;
+        let _daemon = house.serve().await;
+        house.logged_in(Protocol::Pop3).await.prove().await;
+        house.provider.change(|settings| settings.revocation_status = status);
+        let ended = forget(&house, &[], "");
+        assert_eq!(ended.code, Some(0), "{}", ended.err);
+        assert!(ended.err.contains("still stands") && ended.err.contains(&status.to_string()), "{}", ended.err);
+        assert_eq!(house.provider.revocations(), ["refresh_token"]);
+        assert!(house.run(&["status"], "").out.contains("no account"));
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
+async fn the_tokens_of_somebody_else_are_given_back() {
+    let mut house = House::empty(Security::Tls, Options::default(), |config| config).await;
+    let _daemon = house.serve().await;
+    let mut process = house.begin(&["authorize", ANN, "--no-browser"]);
+    let url = process.hear("/authorize?").trim().to_owned();
+    process.say(house.provider.person().consent(&url, BEN).await.as_str());
+    until("the revocation", async || house.provider.revocations().len() == 2).await;
+    assert!(house.provider.memory().has_ended(BEN));
+    assert!(process.terminate().err.contains("ben@example.test has signed in"));
+}
+
+/// Some providers end all authorizations of a person with one.
+#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
+async fn the_tokens_of_somebody_who_has_an_account_here_are_left_alone() {
+    let mut house = House::furnished(Security::Tls, |config| config).await;
+    let _daemon = house.serve().await;
+    let mut process = house.begin(&["authorize", BEN, "--no-browser"]);
+    let url = process.hear("/authorize?").trim().to_owned();
+    process.say(house.provider.person().consent(&url, ANN).await.as_str());
+    // It asks once more.
+    process.hear("/authorize?");
+    assert_eq!(house.provider.revocations(), [""; 0]);
+    drop(process.terminate());
+    house.logged_in(Protocol::Pop3).await.prove().await;
+}
