@@ -223,10 +223,13 @@ impl Broker {
         })
         .await?;
         info!(account = authorization.address, "authorized");
+        // Sessions go on, with whatever token they began.
+        let before = lock(&self.open).accounts.get(&authorization.address).cloned();
+        let sessions = before.map(|account| Arc::clone(&account.tokens.sessions)).unwrap_or_default();
         // Its provider and its registration may be others now.
         self.forget(&authorization.address);
         let held = Held { tokens: authorization.tokens, generation, secrets: authorization.secrets };
-        let account = Arc::new(self.account(&authorization.address, Tokens::new(held))?);
+        let account = Arc::new(self.account(&authorization.address, Tokens::new(held, sessions))?);
         lock(&self.open).accounts.insert(authorization.address, Arc::clone(&account));
         self.attention.notify_one();
         Ok(account)
@@ -325,7 +328,7 @@ impl Broker {
     /// The account that was opened: the one that is open already, unless the vault holds newer tokens.
     fn admit(&self, address: &str, unlocked: Unlocked) -> Result<Arc<Account>, Refusal> {
         let held = Held { tokens: unlocked.tokens, generation: unlocked.generation, secrets: unlocked.secrets };
-        let tokens = Tokens::new(held);
+        let tokens = Tokens::new(held, Arc::default());
         // Before the lock is held, for the first use of a provider takes a while.
         self.account(address, Arc::clone(&tokens))?;
         let mut open = lock(&self.open);

@@ -236,8 +236,13 @@ mod tests {
         let (ended, ()) = tokio::join!(running, time);
         assert!(ended.unwrap().is_none() && begun.elapsed() >= RUN);
         let child = std::fs::read_to_string(file).unwrap();
-        let state = std::fs::read_to_string(format!("/proc/{}/stat", child.trim())).unwrap_or_default();
-        // Killed; whoever inherits it may not have looked after it yet.
-        assert!(state.is_empty() || state.contains(") Z "), "{state}");
+        let file = format!("/proc/{}/stat", child.trim());
+        // Killed, which takes a moment; and whoever inherits it may not look after it at once.
+        let is_dead = || std::fs::read_to_string(&file).map_or(true, |state| state.contains(") Z "));
+        let deadline = Instant::now() + Duration::from_secs(10);
+        while !is_dead() {
+            assert!(Instant::now() < deadline, "it lives on");
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
     }
 }

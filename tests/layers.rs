@@ -61,6 +61,7 @@ const WORDS: &[(&str, &[&str])] = &[
             "oauth/jwt_bearer.rs",
             "oauth/password.rs",
             "oauth/refresh.rs",
+            "oauth/revocation.rs",
             "oauth/registration.rs",
             // seals and opens
             "vault",

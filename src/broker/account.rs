@@ -46,7 +46,7 @@ pub(super) struct Tokens {
     /// How the last refreshes ended, for people.
     pub(super) health: Mutex<Health>,
     /// Shared by the sessions that are open.
-    sessions: Arc<()>,
+    pub(super) sessions: Arc<()>,
 }
 
 /// How the last refreshes of an account ended, for people.
@@ -81,12 +81,13 @@ pub struct Held {
 }
 
 impl Tokens {
-    pub(super) fn new(held: Held) -> Arc<Self> {
+    /// `sessions` are those that are open.
+    pub(super) fn new(held: Held, sessions: Arc<()>) -> Arc<Self> {
         Arc::new(Self {
             held: Mutex::new(Arc::new(held)),
             refreshing: tokio::sync::Mutex::default(),
             health: Mutex::default(),
-            sessions: Arc::default(),
+            sessions,
         })
     }
 }

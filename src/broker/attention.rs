@@ -3,7 +3,7 @@
 //! Not every place where something goes wrong tells somebody. One task compares how the accounts are with what it has told,
 //! which a file remembers across restarts, and tells the difference.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -44,7 +44,7 @@ struct Ending {
     end: Moment,
     /// How many days before its end it may be told: not in the first days of something that lives for a month.
     most_days: u64,
-    /// What it is and what to do, after "ends on" and the day.
+    /// What to do.
     advice: String,
 }
 
@@ -89,11 +89,28 @@ impl Broker {
 
     /// What ends some day.
     fn endings(&self) -> Vec<Ending> {
-        self.situations().iter().filter_map(Ending::of_idleness).collect()
+        let (situations, config) = (self.situations(), self.config());
+        let providers: BTreeSet<&String> = situations.iter().map(|situation| &situation.provider).collect();
+        let providers = providers.into_iter().filter_map(|name| config.providers.get(name));
+        let for_all = providers.filter_map(|one| Some(Ending::of_client(&one.name, "", one.client_expires?)));
+        let accounts = situations.iter().filter_map(|situation| config.accounts.get_key_value(&situation.address));
+        let own = accounts.filter_map(|(address, one)| Some(Ending::of_client(address, address, one.client_expires?)));
+        situations.iter().filter_map(Ending::of_idleness).chain(for_all).chain(own).collect()
     }
 }
 
 impl Ending {
+    /// A client's secret or certificate.
+    fn of_client(owner: &str, account: &str, end: Moment) -> Self {
+        Self {
+            what: format!("client secret or certificate of {owner}"),
+            account: account.to_owned(),
+            end,
+            most_days: u64::MAX,
+            advice: "make a new one at the provider, put it in its place, and correct client_expires".to_owned(),
+        }
+    }
+
     /// A refresh token that nobody uses. One that is in use is refreshed long before.
     fn of_idleness(situation: &Situation) -> Option<Self> {
         let Situation { address, provider, condition, .. } = situation;
@@ -103,9 +120,7 @@ impl Ending {
             account: address.clone(),
             end,
             most_days: end.since(condition.refreshed) / DAY / 3,
-            advice: format!(
-                "unless it is used before, for {provider} lets it lie idle no longer: log in once with a mail program"
-            ),
+            advice: format!("{provider} lets it lie idle no longer; log in once with a mail program before"),
         })
     }
 }
@@ -154,7 +169,7 @@ impl Told {
                 Some(days) if told.is_some_and(|told| told <= days) => {}
                 Some(days) => {
                     self.ends.insert(what.clone(), (*end, days));
-                    let reason = format!("the {what} ends on {end} {advice}");
+                    let reason = format!("the {what} ends on {end}: {advice}");
                     notices.push(Notice { event: Event::EndsSoon, account: account.clone(), reason, url: None });
                 }
             }

@@ -54,7 +54,7 @@ enum Command {
         #[arg(id = "authorize", value_name = "ADDRESS")]
         address: String,
         #[command(flatten)]
-        options: AuthorizeOptions,
+        options: Box<AuthorizeOptions>,
     },
     /// App passwords: one for each mail program or device
     #[command(subcommand)]
@@ -87,7 +87,7 @@ enum Command {
         #[arg(long)]
         json: bool,
         /// For monitoring: one line, and the exit code 0 if all is well, 69 if no daemon runs, 74 if the vault
-        /// is damaged or cannot be written, 77 if a person has to authorize an account anew
+        /// is damaged, has perhaps older records than it had, or cannot be written, 77 if a person has to authorize an account anew
         #[arg(long, conflicts_with = "json")]
         exit_code: bool,
     },
@@ -238,13 +238,13 @@ async fn dispatch(arguments: Arguments, sockets: Sockets) -> Result<(), Failed> 
     let Arguments { config: file, authorize, options, command } = arguments;
     let config = || load(file.as_deref());
     let command = match (authorize, command) {
-        (Some(address), None) => Some(Command::Authorize { address, options }),
+        (Some(address), None) => Some(Command::Authorize { address, options: Box::new(options) }),
         (Some(_), Some(_)) => return Err(Failed::new(Exit::Usage, "--authorize is a command of its own")),
         (None, command) => command,
     };
     match command {
         None => serve::run(config()?, file.as_deref(), sockets).await,
-        Some(Command::Authorize { address, options }) => authorize::run(&config()?, &address, options).await,
+        Some(Command::Authorize { address, options }) => authorize::run(&config()?, &address, *options).await,
         Some(Command::Password(command)) => password::run(&config()?, command).await,
         Some(Command::Forget { address, revoke }) => forget::run(&config()?, &address, revoke).await,
         Some(Command::Status { exit_code: true, .. }) => status::judge(&config()?).await,

@@ -101,6 +101,7 @@ fn account(value: &Value<'_>, providers: &Providers) -> Option<Account> {
         legacy,
         flow: flow(&mut section, legacy),
         client: Client::read(&mut section, None),
+        client_expires: providers::day(&mut section, "client_expires"),
     };
     section.finish();
     Some(account)

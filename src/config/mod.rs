@@ -23,6 +23,7 @@ use std::io;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
+use crate::clock::Moment;
 use crate::protocol::{Protocol, Security};
 use client::Client;
 use environment::Environment;
@@ -170,4 +171,6 @@ pub struct Account {
     pub legacy: bool,
     /// The client registration to use for this account alone.
     pub client: Option<Client>,
+    /// When that client's secret or certificate ends, where that is known.
+    pub client_expires: Option<Moment>,
 }

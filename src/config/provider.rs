@@ -11,6 +11,7 @@ use url::Url;
 use super::assertion::Bearer;
 use super::client::Client;
 use super::flow::Flow;
+use crate::clock::Moment;
 use crate::protocol::{Mechanism, Protocol, Security};
 
 /// All that is known of a provider.
@@ -42,6 +43,8 @@ pub struct Provider {
     pub resource: Option<String>,
     /// Whether the password grant may be used.
     pub legacy: bool,
+    /// When the client's secret or certificate ends, where that is known.
+    pub client_expires: Option<Moment>,
     /// Where the browser returns to; without a port any free one is used (RFC 8252 section 7.3).
     pub redirect_uri: Url,
     /// Where to wait for the browser, if not at the redirect URI itself: that may lead to a tunnel, or into a container.

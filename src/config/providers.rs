@@ -15,6 +15,7 @@ use super::flow::Flow;
 use super::provider::Provider;
 use super::reader::{Disk, Report, Section};
 use super::{endpoints, hosts, servers};
+use crate::clock::Moment;
 use crate::protocol::Mechanism;
 
 /// The table that is compiled in.
@@ -105,6 +106,7 @@ fn provider(name: &str, mut section: Section<'_>, bases: &Providers, others: &Pr
             .or_else(|| Some(base?.mechanisms.clone()))
             .unwrap_or_else(|| vec![Mechanism::OAuthBearer, Mechanism::XOAuth2]),
         ca_file: section.file("ca_file").or_else(|| base?.ca_file.clone()),
+        client_expires: day(&mut section, "client_expires").or_else(|| base?.client_expires),
         refresh_token_life: days(&mut section, "refresh_token_life").or_else(|| base?.refresh_token_life),
         session_ends_with_token: flag(&mut section, "session_ends_with_token")
             .or_else(|| Some(base?.session_ends_with_token))
@@ -130,6 +132,16 @@ fn socket(text: &str) -> Result<SocketAddr, String> {
 
 fn flag(section: &mut Section<'_>, key: &'static str) -> Option<bool> {
     section.get(key)?.flag()
+}
+
+/// The beginning of a day, in UTC.
+pub fn day(section: &mut Section<'_>, key: &'static str) -> Option<Moment> {
+    section.get(key)?.parse(|text| {
+        let refusal = "must be a day such as \"2027-01-31\"".to_owned();
+        let time = humantime::parse_rfc3339(&format!("{text}T00:00:00Z")).map_err(|_| refusal.clone())?;
+        let since = time.duration_since(std::time::UNIX_EPOCH).map_err(|_| refusal)?;
+        Ok(Moment(since.as_secs()))
+    })
 }
 
 fn days(section: &mut Section<'_>, key: &'static str) -> Option<Duration> {

@@ -2,15 +2,15 @@
 
 use std::time::Duration;
 
-use oauth2::RequestTokenError;
 use serde::Deserialize;
 use tokio::time::{Instant, sleep};
 use url::Url;
 use zeroize::Zeroizing;
 
 use super::authorization_code::Granted;
-use super::response::{ErrorBody, TokenBody, seconds};
-use super::{Failure, Http, HttpError, Registration, classify, extension, failure};
+use super::extension::{self, Denied};
+use super::response::seconds;
+use super::{Failure, Http, Registration, classify};
 use crate::clock::Clock;
 
 const GRANT_TYPE: &str = "urn:ietf:params:oauth:grant-type:device_code";
@@ -74,7 +74,7 @@ impl Pending {
         clock: &Clock,
     ) -> Result<Self, Failure> {
         let form = [("scope", &*scope.join(" "))];
-        extension::post(http, endpoint, registration, &form, clock.now()).await?.map_err(failure)
+        Ok(extension::post(http, endpoint, registration, &form, clock.now()).await?)
     }
 
     /// How long the code is good.
@@ -92,10 +92,7 @@ impl Pending {
                 return Err(expired());
             }
             let form = [("grant_type", GRANT_TYPE), ("device_code", self.device_code.as_str())];
-            let endpoint = &registration.token_endpoint;
-            let answer: Result<TokenBody, _> =
-                extension::post(http, endpoint, registration, &form, clock.now()).await?;
-            match answer.map_err(step) {
+            match extension::ask(http, registration, &form, clock.now()).await.map_err(step) {
                 Ok(body) => {
                     let id_token = body.id_token().map(str::to_owned);
                     return Ok(Granted { tokens: body.into_token_set(clock.now(), None)?, id_token, nonce: None });
@@ -128,8 +125,12 @@ impl Rhythm {
 }
 
 /// Section 3.5, and what servers make of it.
-fn step(error: RequestTokenError<HttpError, ErrorBody>) -> Step {
-    let RequestTokenError::ServerResponse(body) = error else { return Step::Again };
+fn step(denied: Denied) -> Step {
+    let body = match denied {
+        Denied::Said(body) => body,
+        Denied::Unsaid(Failure::Temporary(..)) => return Step::Again,
+        Denied::Unsaid(failure) => return Step::End(failure),
+    };
     match body.error.as_str() {
         "authorization_pending" => Step::Wait,
         "slow_down" => Step::Slower,
@@ -149,10 +150,11 @@ fn expired() -> Failure {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::oauth::Trouble;
 
     fn said(error: &str) -> Step {
         let body = serde_json::json!({ "error": error, "error_description": "x" });
-        step(RequestTokenError::ServerResponse(serde_json::from_value(body).unwrap()))
+        step(Denied::Said(serde_json::from_value(body).unwrap()))
     }
 
     #[test]
@@ -160,8 +162,9 @@ mod tests {
         assert_eq!(said("authorization_pending"), Step::Wait);
         assert_eq!(said("slow_down"), Step::Slower);
         assert_eq!(said("temporarily_unavailable"), Step::Again);
-        assert_eq!(step(RequestTokenError::Request(HttpError::Status(503, None))), Step::Again);
-        assert_eq!(step(RequestTokenError::Request(HttpError::Network("no route".into()))), Step::Again);
+        let failed = |failure| step(Denied::Unsaid(failure));
+        assert_eq!(failed(Failure::Temporary(Trouble::Unreachable, "no route".into())), Step::Again);
+        assert!(matches!(failed(Failure::Misconfigured("no key".into())), Step::End(_)));
         for no in ["access_denied", "authorization_declined"] {
             assert_eq!(said(no), Step::End(Failure::Ended("the person has said no".into())));
         }

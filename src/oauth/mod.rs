@@ -106,7 +106,7 @@ fn trouble(error: &HttpError) -> Trouble {
 fn classify(body: &ErrorBody) -> Failure {
     let Meaning { class, sentence } = body.meaning();
     debug!(correlation_id = body.correlation_id(), "the authorization server refuses");
-    let text = format!("{sentence} (the authorization server says {})", body.words());
+    let text = format!("{sentence}; the authorization server says {}", body.words());
     match class {
         Class::Passes => Failure::Temporary(Trouble::Faulty, text),
         Class::BackOff(time) => Failure::Temporary(Trouble::Lasting(time), text),
@@ -133,7 +133,7 @@ mod tests {
         assert!(matches!(of("admin_policy_enforced"), Failure::Forbidden(_)));
         assert!(matches!(of("invalid_client"), Failure::Misconfigured(_)));
         let told =
-            "the authorization is not valid any more: sign in again (the authorization server says invalid_grant: x)";
+            "the authorization is not valid any more: sign in again; the authorization server says invalid_grant (x)";
         assert_eq!(of("invalid_grant"), Failure::Ended(told.to_owned()));
     }
 

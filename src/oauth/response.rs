@@ -157,10 +157,13 @@ impl ErrorBody {
     /// Code, description and sub-error on one printable line. Only the first line of the description: the rest is trace ids.
     pub fn words(&self) -> String {
         let description = self.error_description.as_deref().and_then(|text| text.lines().next());
-        let parts = [Some(self.error.as_str()), description, self.subtype()].into_iter().flatten();
+        let parts = [description, self.subtype()].into_iter().flatten();
         let parts: Vec<&str> =
             parts.map(|part| part.trim().trim_end_matches('.')).filter(|part| !part.is_empty()).collect();
-        printable(&parts.join(": "))
+        match parts.as_slice() {
+            [] => printable(&self.error),
+            parts => printable(&format!("{} ({})", self.error, parts.join(", "))),
+        }
     }
 
     /// By which the provider's support finds what happened.
@@ -215,8 +218,11 @@ mod tests {
     fn an_error_is_told_on_one_line() {
         let words = |body: &str| serde_json::from_str::<ErrorBody>(body).unwrap().words();
         let long = r#"{"error":"invalid_grant","error_description":"AADSTS70008: expired.\r\nTrace ID: 1","suberror":"bad_token"}"#;
-        assert_eq!(words(long), "invalid_grant: AADSTS70008: expired: bad_token");
-        assert_eq!(words(r#"{"error":"invalid_grant","error_subtype":"invalid_rapt"}"#), "invalid_grant: invalid_rapt");
+        assert_eq!(words(long), "invalid_grant (AADSTS70008: expired, bad_token)");
+        assert_eq!(
+            words(r#"{"error":"invalid_grant","error_subtype":"invalid_rapt"}"#),
+            "invalid_grant (invalid_rapt)"
+        );
         assert_eq!(words(r#"{"error":"invalid_grant"}"#), "invalid_grant");
     }
 

@@ -30,7 +30,7 @@ const SAMPLE: usize = 6;
 const WHOLE: usize = 48;
 
 /// How often something by chance is left behind each cut of the power, in a whole run.
-const CUTS: u64 = 12;
+const CUTS: u64 = 5;
 
 /// Worlds side by side.
 const WORLDS: usize = 2;

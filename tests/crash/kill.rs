@@ -107,7 +107,10 @@ async fn strike(world: &World, story: Story, point: &Point) -> Result<(bool, Out
 }
 
 fn report(tallies: &BTreeMap<usize, Tally>) -> bool {
-    println!("  {:44} possible  struck  missed  kept  unread  unwritten  FAILED", "story: who was killed");
+    let title = "story: who was killed";
+    println!(
+        "| {title:44} | possible | struck | missed | kept | unread | unwritten | FAILED |\n|---|---|---|---|---|---|---|---|"
+    );
     let mut sum = [0; 7];
     for (number, tally) in tallies {
         let Tally { possible, struck, missed, kept, not_read, not_written, failed } = tally;
@@ -123,5 +126,7 @@ fn report(tallies: &BTreeMap<usize, Tally>) -> bool {
 }
 
 fn print_row(title: &str, [possible, struck, missed, kept, not_read, not_written, failed]: [usize; 7]) {
-    println!("  {title:44} {possible:8} {struck:7} {missed:7} {kept:5} {not_read:7} {not_written:10} {failed:7}");
+    println!(
+        "| {title:44} | {possible:8} | {struck:6} | {missed:6} | {kept:4} | {not_read:6} | {not_written:9} | {failed:6} |"
+    );
 }

@@ -146,7 +146,9 @@ impl Disk {
     fn open(&mut self, path: &Path, call: &Call, line: usize) -> Result<bool, String> {
         match self.find(path) {
             Some(node) => {
-                self.nodes.get_mut(node).map(|node| node.position = 0);
+                if let Some(node) = self.nodes.get_mut(node) {
+                    node.position = 0;
+                }
                 if call.text.contains("O_TRUNC") {
                     self.change(node, line, What::Length(0));
                 }

@@ -60,7 +60,8 @@ async fn a_panic_ends_its_session_and_no_other() {
         lives.prove().await;
         house.logged_in(protocol).await.prove().await;
         drop(lives);
-        let (open, ended) = (format!("postkey_sessions{{protocol=\"{protocol}\"}} 0"), protocol as usize * 2 + 2);
+        let (open, ended) =
+            (format!("postkey_sessions{{protocol=\"{}\"}} 0", protocol.name()), protocol as usize * 2 + 2);
         let ended = format!("postkey_defects_total {ended}");
         until("none is counted as open, and each defect", async || {
             let Reply::Metrics(text) = house.command(&Request::Metrics).await else { panic!("no metrics") };

@@ -117,3 +117,23 @@ async fn the_age_of_a_sealed_refresh_token() {
     house.logged_in(Protocol::Pop3).await.prove().await;
     settle(&house, 3).await;
 }
+
+#[tokio::test]
+async fn the_end_of_a_client_secret() {
+    // The houses' clock begins on 2027-01-15.
+    let mut house = house_with("client_expires = \"2027-02-20\"").await;
+    settle(&house, 0).await;
+    house.pass(5 * DAY);
+    house.restart().await;
+    settle(&house, 0).await;
+    for (days, times) in [(5, 1), (16, 2), (10, 3), (1, 3)] {
+        house.pass(days * DAY);
+        house.restart().await;
+        let line = until_told(&house, times).await;
+        assert!(
+            line.starts_with("ends-soon  as argued: the client secret or certificate of own ends on 2027-02-20"),
+            "{line}"
+        );
+        settle(&house, times).await;
+    }
+}

@@ -72,7 +72,7 @@ async fn an_account_that_may_have_older_tokens_is_named() {
         let said = postkey(&house, &["status"]);
         assert!(said.contains("may be older; if logins fail, run `postkey authorize ann@example.test`"), "{said}");
         assert!(
-            postkey(&house, &["status", "--check"])
+            postkey(&house, &["status", "--exit-code"])
                 .contains("Perhaps with older tokens than it had: ann@example.test.")
         );
     }

@@ -9,6 +9,7 @@ use tokio::time::{Instant, MissedTickBehavior, interval, sleep};
 
 use crate::Stage;
 use crate::client::{Client, Way};
+use crate::flood::flood;
 use crate::postkey;
 use crate::process::Process;
 use crate::protocol::Protocol;
@@ -24,6 +25,39 @@ const THREADS: f64 = 8.0;
 /// sled starts as many by itself as it likes to write with, however many sessions there are.
 const SLEDS: f64 = 8.0;
 
+/// In a whole run, the second half of the time is spent beside a flood: on a machine that is busy the system drops packets,
+/// and keepalive has to bear that.
+pub async fn idle_and_flood(stage: &Stage<'_>, report: &mut Report) -> io::Result<()> {
+    let (dropped, given_up) = (dropped()?, given_up()?);
+    let mut beside = Report::default();
+    let flooded = async {
+        sleep(stage.load.idle_for / 2).await;
+        flood(stage, &mut beside).await
+    };
+    let (idled, flooded) = tokio::join!(idle(stage, report), flooded);
+    report.take(beside);
+    report.note("idle: packets that the system dropped meanwhile", (self::dropped()? - dropped) as f64, "packets");
+    report.note("idle: connections that a timer gave up", (self::given_up()? - given_up) as f64, "ends");
+    idled.and(flooded)
+}
+
+/// Packets that this machine has dropped because too many were on their way within it: the second column of
+/// `/proc/net/softnet_stat`, a line for each core.
+fn dropped() -> io::Result<u64> {
+    let table = std::fs::read_to_string("/proc/net/softnet_stat")?;
+    let column = table.lines().filter_map(|line| line.split_whitespace().nth(1));
+    Ok(column.filter_map(|number| u64::from_str_radix(number, 16).ok()).sum())
+}
+
+/// Ends of connections of this machine that a timer has given up, `TCPAbortOnTimeout` in `/proc/net/netstat`.
+fn given_up() -> io::Result<u64> {
+    let table = std::fs::read_to_string("/proc/net/netstat")?;
+    let mut lines = table.lines().filter(|line| line.starts_with("TcpExt:")).map(str::split_whitespace);
+    let (names, values) = (lines.next().into_iter().flatten(), lines.next().into_iter().flatten());
+    let found = names.zip(values).find(|(name, _)| *name == "TCPAbortOnTimeout");
+    found.and_then(|(_, value)| value.parse().ok()).ok_or_else(|| io::Error::other("no TCPAbortOnTimeout"))
+}
+
 /// All hold still while some of them, in turn, do a NOOP; in the end everybody does.
 pub async fn idle(stage: &Stage<'_>, report: &mut Report) -> io::Result<()> {
     let postkey = postkey::start(stage.dir, stage.provider, stage.program).await?;
@@ -35,12 +69,16 @@ pub async fn idle(stage: &Stage<'_>, report: &mut Report) -> io::Result<()> {
     let mut clients = open(&postkey.way, count).await?;
     let mut times = Vec::new();
     let (mut lost, end) = (0, Instant::now() + stage.load.idle_for);
+    // Beside a flood the times are those of a machine that has no time.
+    let quiet = if stage.load.beside { end - stage.load.idle_for / 2 } else { end };
     let mut tick = interval(Duration::from_millis(100));
     for turn in (0..count).cycle().step_by(97) {
         tick.tick().await;
         let start = Instant::now();
         lost += usize::from(clients[turn].noop().await.is_err());
-        times.push(start.elapsed().as_secs_f64() * 1e3);
+        if start < quiet {
+            times.push(start.elapsed().as_secs_f64() * 1e3);
+        }
         if Instant::now() > end {
             break;
         }

@@ -65,6 +65,8 @@ pub struct Load {
     pub idle: usize,
     /// For how long.
     pub idle_for: Duration,
+    /// Whether the flood comes in the second half of that time, and not by itself.
+    pub beside: bool,
     /// For how long 200 clients a second come and go.
     pub churn_for: Duration,
     /// What each client that does not read is sent, octets.
@@ -80,6 +82,7 @@ impl Load {
     const SHORT: Self = Self {
         idle: 1000,
         idle_for: Duration::from_secs(4),
+        beside: false,
         churn_for: Duration::from_secs(5),
         flood: 12 << 20,
         relay: 64 << 20,
@@ -89,6 +92,7 @@ impl Load {
     const SOAK: Self = Self {
         idle: 10_000,
         idle_for: Duration::from_secs(600),
+        beside: true,
         churn_for: Duration::from_secs(120),
         flood: 1 << 30,
         relay: 1 << 30,
@@ -129,14 +133,16 @@ async fn run(program: &Path, load: &Load, only: &[String]) -> io::Result<bool> {
     pki::write(dir.path())?;
     let provider = upstream::Provider::start(dir.path())?;
     let stage = Stage { dir: dir.path(), provider: &provider, program, load };
-    let mut report = Report::default();
+    let mut report = Report::begin();
     for part in ["idle", "churn", "flood", "relay", "silent", "slow", "descriptors", "exhausted", "memory"] {
         if !only.is_empty() && !only.iter().any(|name| name == part) {
             continue;
         }
         let outcome = match part {
+            "idle" if load.beside => idle::idle_and_flood(&stage, &mut report).await,
             "idle" => idle::idle(&stage, &mut report).await,
             "churn" => idle::churn(&stage, &mut report).await,
+            "flood" if load.beside && only.is_empty() => Ok(()),
             "flood" => flood::flood(&stage, &mut report).await,
             "relay" => relay::relay(&stage, &mut report).await,
             "silent" => deadline::silent(&stage, &mut report).await,

@@ -1,4 +1,4 @@
-//! The figures, each beside the one that it has to keep.
+//! The figures, each beside the one that it has to keep: the rows of a Markdown table.
 
 use std::io;
 
@@ -9,6 +9,12 @@ pub struct Report {
 }
 
 impl Report {
+    /// Begins the table.
+    pub fn begin() -> Self {
+        println!("|       | {:58} | {:>10} | has to be |\n|---|---|---|---|", "part: figure", "is");
+        Self::default()
+    }
+
     /// A figure that may not be above `most`.
     pub fn at_most(&mut self, what: &str, figure: f64, most: f64, unit: &str) {
         self.line(what, figure, figure <= most, &format!("at most {most} {unit}"));
@@ -32,7 +38,12 @@ impl Report {
     /// A part that did not come to its end.
     pub fn broken(&mut self, part: &str, error: &io::Error) {
         self.wrong += 1;
-        println!("WRONG  {part}: {error}");
+        println!("| WRONG | {part:58} | {error} | |");
+    }
+
+    /// What was wrong there was wrong here, too.
+    pub fn take(&mut self, other: Self) {
+        self.wrong += other.wrong;
     }
 
     /// Whether nothing was wrong.
@@ -42,6 +53,6 @@ impl Report {
 
     fn line(&mut self, what: &str, figure: f64, right: bool, bound: &str) {
         self.wrong += usize::from(!right);
-        println!("{}  {what:58} {figure:>10.1}  {bound}", if right { "   ok" } else { "WRONG" });
+        println!("| {} | {what:58} | {figure:>10.1} | {bound} |", if right { "   ok" } else { "WRONG" });
     }
 }

@@ -7,6 +7,7 @@
 // The https port is what the world sees. The clear port serves introspection (RFC 7662) and the driver's own routes:
 //
 //   GET  /admin/counts                 answered token requests by grant type; "refused" counts the others
+//   GET  /admin/authorized             the addresses of which a refresh token is alive
 //   GET  /admin/secrets                every token, code verifier and code that was issued or presented so far
 //   POST /admin/settings               {"accessTokenSeconds": 3600, "unavailable": false}: the life of access tokens issued
 //                                      from now on, and whether the token endpoint answers 503
@@ -136,6 +137,8 @@ addGrants(provider, settings.grants);
 
 const routes = {
   'GET /admin/counts': () => counts,
+  'GET /admin/authorized': () =>
+    [...store].filter(([key, token]) => key.startsWith('RefreshToken:') && !token.consumed).map(([, token]) => token.accountId),
   'GET /admin/secrets': () => [...secrets],
   'POST /admin/settings': (body) => Object.assign(behaviour, JSON.parse(body)),
   'POST /admin/revoke-access-tokens': () => {

@@ -83,6 +83,10 @@ class AuthorizationServer:
         """Answered token requests by grant type, and "refused"."""
         return self._admin("GET", "counts")
 
+    def authorized(self):
+        """The addresses of which a refresh token is alive."""
+        return set(self._admin("GET", "authorized"))
+
     def secrets(self):
         """Every token, code and code verifier that the token endpoint has seen, and the client secrets."""
         return self._admin("GET", "secrets") + [self.client_secret, self.password]

@@ -261,6 +261,21 @@ def a_live_session_outlives_its_token(world):
     imap.logout()
 
 
+def an_open_session_has_its_token_refreshed_ahead(world):
+    world.server.set_access_token_seconds(60)
+    try:
+        world.server.revoke_access_tokens()
+        imap = login(world, world.accounts[ANN])
+        before = world.server.counts()["refresh_token"]
+        # Due after 24 seconds, and stale after 30; it is looked every 20.
+        wait_until(lambda: world.server.counts()["refresh_token"] > before, "a refresh for which nobody waits", 50)
+        login(world, world.accounts[ANN]).logout()
+        expect(world.server.counts()["refresh_token"] == before + 1, "the next login finds a fresh token")
+        imap.logout()
+    finally:
+        world.server.set_access_token_seconds(3600)
+
+
 def each_client_can_have_a_password_of_its_own(world):
     first = world.accounts[BOB]
     generated = world.postkey.add_password(first, "printer")
@@ -284,7 +299,10 @@ def the_test_command_logs_in(world):
 
 def a_forgotten_account_is_gone(world):
     account = world.accounts.pop(BOB)
-    world.postkey.command("forget", BOB)
+    expect(BOB in world.server.authorized(), "the authorization server knows it")
+    printed = world.postkey.command("forget", BOB, "--revoke", line=account.password)
+    expect("is withdrawn" in printed, f"the authorization is revoked: {printed}")
+    expect(BOB not in world.server.authorized(), "the authorization server has revoked it")
     must_be_refused(world, account)
     expect(BOB not in [entry["address"] for entry in world.postkey.status()["accounts"]], "status does not know it")
 
@@ -293,6 +311,6 @@ TOKENS = [
     a_revoked_access_token_is_replaced_unnoticed, fifty_logins_with_a_revoked_token_cost_one_refresh,
     fifty_logins_with_an_expired_token_cost_one_refresh, many_rotations_in_a_row_keep_the_grant_alive,
     a_wrong_password_reaches_no_server, an_outage_is_temporary_and_does_no_harm, postfix_keeps_its_queue_through_an_outage,
-    a_live_session_outlives_its_token, a_restart_keeps_everything, a_kill_after_a_refresh_keeps_everything,
+    a_live_session_outlives_its_token, an_open_session_has_its_token_refreshed_ahead, a_restart_keeps_everything, a_kill_after_a_refresh_keeps_everything,
     each_client_can_have_a_password_of_its_own, the_test_command_logs_in, a_forgotten_account_is_gone,
 ]

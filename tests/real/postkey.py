@@ -33,6 +33,7 @@ PROVIDER = """
 domains = ["{domain}"]
 authorization_endpoint = "{issuer}/auth"
 token_endpoint = "{issuer}/token"
+revocation_endpoint = "{issuer}/token/revocation"
 issuer = "{issuer}"
 scope = {scope}
 client_id = "native"

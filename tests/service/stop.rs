@@ -88,13 +88,16 @@ async fn a_stop_among_a_thousand_sessions_loses_none_of_fifty_mails() {
     service.process.signal(Signal::TERM);
     closed(port).await;
     let closed_after = begun.elapsed();
-    for session in &mut idle {
-        session.client.expect("* BYE").await;
-    }
+    // They have half a minute, and no longer.
     for sender in &mut senders {
         sender.client.send(&stuffed(b"\r\nwhole\r\n")).await;
         sender.client.expect("250").await;
+    }
+    for sender in &mut senders {
         sender.client.expect("421").await;
+    }
+    for session in &mut idle {
+        session.client.expect("* BYE").await;
     }
     assert_eq!(service.house.provider.mailbox(BEN).len(), 50);
     let ended = service.process.end();
