@@ -118,7 +118,7 @@ mod tests {
             assert!(matches!(read(bad), Err(Failure::Misconfigured(_))), "{}", String::from_utf8_lossy(bad));
         }
         let refused = refusal(400, br#"{"error":"invalid_redirect_uri","error_description":"not\nloopback"}"#);
-        let words = "the authorization server does not register postkey: invalid_redirect_uri: not";
+        let words = "the authorization server does not register postkey: invalid_redirect_uri (not)";
         assert_eq!(refused, Failure::Misconfigured(words.into()));
     }
 }
