@@ -41,7 +41,7 @@ struct Arguments {
     #[arg(long, value_name = "ADDRESS")]
     authorize: Option<String>,
     #[command(flatten)]
-    options: AuthorizeOptions,
+    options: Box<AuthorizeOptions>,
     #[command(subcommand)]
     command: Option<Command>,
 }
@@ -238,7 +238,7 @@ async fn dispatch(arguments: Arguments, sockets: Sockets) -> Result<(), Failed> 
     let Arguments { config: file, authorize, options, command } = arguments;
     let config = || load(file.as_deref());
     let command = match (authorize, command) {
-        (Some(address), None) => Some(Command::Authorize { address, options: Box::new(options) }),
+        (Some(address), None) => Some(Command::Authorize { address, options }),
         (Some(_), Some(_)) => return Err(Failed::new(Exit::Usage, "--authorize is a command of its own")),
         (None, command) => command,
     };

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::Path;
+use std::sync::LazyLock;
 use std::time::Duration;
 
 use toml::de::DeTable;
@@ -50,11 +51,14 @@ pub fn read(top: &mut Section<'_>) -> Providers {
     all
 }
 
-/// The compiled-in table; a test looks at its mistakes.
+/// The compiled-in table, read once; a test looks at its mistakes.
 fn compiled_in() -> Providers {
-    let (document, _) = DeTable::parse_recoverable(TABLE);
-    let report = Report::new(Path::new("providers.toml"), TABLE, Disk::NONE);
-    read_table(&Section::top(&report, document.get_ref()), &Providers::new())
+    static READ: LazyLock<Providers> = LazyLock::new(|| {
+        let (document, _) = DeTable::parse_recoverable(TABLE);
+        let report = Report::new(Path::new("providers.toml"), TABLE, Disk::NONE);
+        read_table(&Section::top(&report, document.get_ref()), &Providers::new())
+    });
+    READ.clone()
 }
 
 /// Reads a table of providers. What it leaves out of one is taken from the one of the same name in `bases`.
@@ -151,6 +155,7 @@ fn days(section: &mut Section<'_>, key: &'static str) -> Option<Duration> {
 
 /// Where the browser returns to if nothing else is said: this machine, at any free port.
 fn on_loopback() -> Url {
+    #[expect(clippy::expect_used, reason = "nothing from outside is in it")]
     Url::parse("http://127.0.0.1/").expect("this constant is a URL")
 }
 

@@ -16,7 +16,10 @@ mod keys;
 mod password;
 pub mod refresh;
 mod registration;
+#[cfg(not(fuzzing))]
 mod response;
+#[cfg(fuzzing)]
+pub mod response;
 pub mod revocation;
 pub mod self_registration;
 mod source;

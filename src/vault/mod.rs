@@ -12,6 +12,8 @@ pub mod backup;
 mod copies;
 mod error;
 mod files;
+#[cfg(fuzzing)]
+pub mod fuzzing;
 pub mod password;
 mod record;
 mod records;

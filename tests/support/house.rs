@@ -227,6 +227,22 @@ impl House {
         Program::connect(self.port(protocol, security), protocol, security, &self.identity).await
     }
 
+    /// A connection on which nothing has been said but the greeting; with STARTTLS nothing since the handshake.
+    pub async fn greeted(&self, protocol: Protocol, security: Security) -> Client {
+        let mut client = Client::clear(self.port(protocol, security)).await;
+        if security == Security::StartTls {
+            client.expect(["* OK", "+OK", "220"][protocol as usize]).await;
+            client.say(["a STARTTLS", "STLS", "STARTTLS"][protocol as usize]).await;
+            client.expect(["a OK", "+OK", "220"][protocol as usize]).await;
+            return client.protect(&self.identity).await;
+        }
+        if security == Security::Tls {
+            client = client.protect(&self.identity).await;
+        }
+        client.expect(["* OK", "+OK", "220"][protocol as usize]).await;
+        client
+    }
+
     /// A mail program in clear that has logged in with Ann's app password.
     pub async fn logged_in(&self, protocol: Protocol) -> Program {
         let mut program = self.program(protocol, Security::Clear).await;
