@@ -15,6 +15,7 @@ from pathlib import Path
 
 import accounts
 import direct
+import grants
 import leaks
 import life
 import proxies
@@ -133,6 +134,9 @@ def run_all(world, report, watch):
         report.test(name_of(test), test, world)
     report.section("Proxies")
     for test in proxies.TESTS:
+        report.test(name_of(test), test, world)
+    report.section("Grants")
+    for test in grants.TESTS:
         report.test(name_of(test), test, world)
     report.section("Shared mailboxes and whole domains")
     for test in accounts.TESTS:
