@@ -1,5 +1,6 @@
 //! The daemon: opens the vault, binds the listeners, serves until it is told to stop.
 
+mod first_logins;
 mod monitoring;
 mod ports;
 mod room;
@@ -24,6 +25,7 @@ use crate::net::systemd::Sockets;
 use crate::session::{self, Door};
 use crate::stop::Stopping;
 use crate::vault::Vault;
+use first_logins::FirstLogins;
 use monitoring::Monitoring;
 use ports::{Message, Ports};
 use room::most_sessions;
@@ -31,12 +33,16 @@ use room::most_sessions;
 /// How long a stop takes at most: longer than a refresh can take, and than sessions are given.
 pub const STOP: Duration = Duration::from_secs(40);
 
+/// How often the vault is looked at that is to prove that it works. It writes for milliseconds.
+const LOOK: Duration = Duration::from_millis(20);
+
 /// A running daemon. It ends when it is dropped.
 pub struct Daemon {
     control: Arc<Control>,
     orders: mpsc::Receiver<Order>,
     ports: Ports,
     monitoring: Monitoring,
+    first_logins: FirstLogins,
     tasks: JoinSet<()>,
     stopping: Stopping,
 }
@@ -71,12 +77,16 @@ impl Daemon {
         let places = ports.prepare(&config.listeners, &broker, &stopping.listener())?;
         let mut monitoring = Monitoring::default();
         let watched = monitoring.prepare(config.metrics)?;
+        let mut first_logins = FirstLogins::default();
+        let sites = first_logins.prepare(&config)?;
         let socket = bind_control(&config.control_socket)?;
         monitoring.put(watched, &broker);
+        first_logins.put(sites, &broker);
         let mut tasks = JoinSet::new();
-        let [owner, teller] = [(); 2].map(|()| Arc::clone(&broker));
+        let [owner, teller, waiter] = [(); 3].map(|()| Arc::clone(&broker));
         tasks.spawn(async move { owner.keep_stable().await });
         tasks.spawn(async move { teller.serve_notices().await });
+        tasks.spawn(async move { waiter.expire_first_logins().await });
         tasks.spawn(Arc::clone(&broker).keep_alive());
         tasks.spawn(Arc::clone(&broker).keep_told());
         let (control, orders) = Control::of_daemon(broker);
@@ -84,7 +94,7 @@ impl Daemon {
         ports.put(places).await;
         control.set_listeners(ports.listening());
         tasks.spawn(accept_commands(socket, Arc::clone(&control)));
-        Ok(Self { control, orders, ports, monitoring, tasks, stopping })
+        Ok(Self { control, orders, ports, monitoring, first_logins, tasks, stopping })
     }
 
     /// The ports that are open.
@@ -110,8 +120,10 @@ impl Daemon {
         }
         let places = self.ports.prepare(&config.listeners, broker, &self.stopping.listener())?;
         let watched = self.monitoring.prepare(config.metrics)?;
+        let sites = self.first_logins.prepare(&config)?;
         broker.reconfigure(config).await?;
         self.monitoring.put(watched, broker);
+        self.first_logins.put(sites, broker);
         self.ports.put(places).await;
         self.control.set_listeners(self.ports.listening());
         Ok(())
@@ -143,17 +155,26 @@ impl Daemon {
     }
 
     /// Waits until the vault and every accept loop have shown that they work.
-    pub async fn prove(&self) {
-        let vault = Arc::clone(self.control.broker.vault());
-        // Waits for a free thread, and for whoever writes.
-        let _ended = tokio::task::spawn_blocking(move || vault.accounts().len()).await;
-        self.ports.ping().await;
+    pub fn prove(&self) -> impl Future<Output = ()> + Send + use<> {
+        let (vault, pings) = (Arc::clone(self.control.broker.vault()), self.ports.pings());
+        async move {
+            while !is_free(&vault).await {
+                tokio::time::sleep(LOOK).await;
+            }
+            pings.await;
+        }
     }
 
     /// How things are, in a line.
     pub fn summary(&self) -> String {
         self.control.status().summary()
     }
+}
+
+/// Waits for a free thread, though on it for nobody: where the disk hangs, one thread that waits for it is enough.
+async fn is_free(vault: &Arc<Vault>) -> bool {
+    let vault = Arc::clone(vault);
+    tokio::task::spawn_blocking(move || vault.is_free()).await.unwrap_or_default()
 }
 
 fn bind_control(path: &Path) -> Result<UnixListener, Failed> {
@@ -180,6 +201,10 @@ async fn accept_clients(
             arrival = listener.accept() => arrival,
         };
         let span = info_span!("session", protocol = door.protocol.name(), security = door.security.name(), %peer);
+        if !door.is_open_to(peer.ip()) {
+            warn!(parent: &span, "turned away: this listener's allow_addresses does not name the client's address");
+            continue;
+        }
         let permit = Arc::clone(&sessions).try_acquire_owned().ok().filter(|_| !is_surplus);
         let Some(permit) = permit else {
             warn!(parent: &span, "turned away: descriptors or memory do not suffice for another session");

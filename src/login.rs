@@ -42,7 +42,8 @@ pub async fn log_in(
         if ready.capabilities != heard {
             broker.learn(account, protocol, &ready.capabilities).await;
         }
-        let answer = server.timed(Step::Auth, ready.authenticate(account.bearer(&held), server.deadline)).await;
+        let answer =
+            server.timed(Step::Auth, ready.authenticate(account.bearer(&held, protocol), server.deadline)).await;
         if !matches!(answer, Ok(Answer::Accepted(..))) {
             // The server may not be any more as it was heard to be.
             account.unlearn(protocol);
@@ -53,7 +54,12 @@ pub async fn log_in(
                 return Ok((connection, acceptance));
             }
             Ok(Answer::Rejected(rejection)) if rejection.verdict == Verdict::Token && refused.is_none() => {
-                debug!(account = account.address, said = rejection.said, "the token was refused; trying a new one");
+                debug!(
+                    account = account.address,
+                    delegate = account.delegate(),
+                    said = rejection.said,
+                    "the token was refused; trying a new one"
+                );
                 refused = Some(held.generation);
             }
             Ok(Answer::Rejected(rejection)) => return Err(server.rejected(&rejection)),
@@ -127,7 +133,8 @@ impl<'a> Target<'a> {
 
     async fn try_reach(&self, known: &Capabilities) -> Result<Ready, Trouble> {
         let Server { host, port, security } = self.server;
-        let transport = self.timed(Step::Connect, Transport::dial(&self.reach.resolver, host, *port)).await?;
+        let dial = Transport::dial(&self.reach.resolver, self.reach.proxy.as_ref(), host, *port);
+        let transport = self.timed(Step::Connect, dial).await?;
         let mut connection = Connection::new(transport);
         if *security == Security::Tls {
             connection = self.timed(Step::Tls, connection.connect_tls(Arc::clone(&self.reach.tls), host)).await?;

@@ -28,7 +28,7 @@ enum Read {
 }
 
 fn ours(line: &[u8]) -> Read {
-    let offer = Offer { host: "mail.test".into(), known: Capabilities::default(), tls: Tls::Active };
+    let offer = Offer { host: "mail.test".into(), known: Capabilities::default(), tls: Tls::Active, asks_login: true };
     let (mut dialogue, mut framer, mut out) = (Imap::new(offer), Framer::default(), Vec::new());
     framer.push(line);
     let is_login = |line: &[u8]| line.to_ascii_uppercase().windows(6).any(|word| word == b"LOGIN ");

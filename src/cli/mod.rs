@@ -7,6 +7,7 @@ mod completions;
 mod forget;
 mod hand;
 mod order;
+mod owner;
 mod password;
 mod serve;
 mod status;
@@ -24,8 +25,10 @@ use clap_complete::Shell;
 
 use crate::config::Config;
 use crate::config::flow::Flow;
+use crate::confine::{self, Confined};
 use crate::exit::{Exit, Failed};
 use crate::net::systemd::Sockets;
+use crate::vault::Vault;
 
 /// Gives any mail program OAuth 2.0: listens on localhost for IMAP, POP3 and SMTP, takes a user name and an app password,
 /// and logs in to the provider with a fresh access token.
@@ -125,6 +128,12 @@ enum PasswordCommand {
         /// Ask for a password of your own choice; otherwise one is generated
         #[arg(long)]
         choose: bool,
+        /// Only for this protocol: imap, pop3 or smtp; can be given several times
+        #[arg(long, value_name = "PROTOCOL", value_parser = ["imap", "pop3", "smtp"])]
+        protocol: Vec<String>,
+        /// Only for this user of this machine, a number or a name; can be given several times
+        #[arg(long, value_name = "USER", value_parser = password::user)]
+        uid: Vec<u32>,
     },
     /// Show the names of an account's app passwords
     List {
@@ -206,6 +215,7 @@ pub fn command() -> clap::Command {
 pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
     // Everything that is made from here on is for this user alone.
     rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o077));
+    confine::memory();
     let arguments = match Arguments::try_parse_from(arguments) {
         Ok(arguments) => arguments,
         Err(error) => {
@@ -215,18 +225,54 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
             return code;
         }
     };
-    let sockets = match Sockets::of_process() {
-        Ok(sockets) => sockets,
-        Err(why) => return fail(&Failed::new(Exit::Config, why)),
+    prepare(arguments).and_then(carry_out).map_or_else(|failed| fail(&failed), |()| ExitCode::SUCCESS)
+}
+
+/// What is known before there are threads.
+struct Plan {
+    command: Option<Command>,
+    file: Option<PathBuf>,
+    /// Or its mistakes: not every command wants it.
+    config: Result<Config, Failed>,
+    /// For the daemon, what it has given up.
+    confined: Option<Confined>,
+    sockets: Sockets,
+}
+
+/// Reads the environment and the configuration, and takes the rights that the command should have.
+fn prepare(arguments: Arguments) -> Result<Plan, Failed> {
+    let sockets = Sockets::of_process().map_err(|why| Failed::new(Exit::Config, why))?;
+    let Arguments { config: file, authorize, options, command } = arguments;
+    let command = match (authorize, command) {
+        (Some(address), None) => Some(Command::Authorize { address, options }),
+        (Some(_), Some(_)) => return Err(Failed::new(Exit::Usage, "--authorize is a command of its own")),
+        (None, command) => command,
     };
-    let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
-        Ok(runtime) => runtime,
-        Err(error) => return fail(&Failed::new(Exit::Os, format!("threads cannot be started: {error}"))),
+    let config = load(file.as_deref());
+    if let (Ok(config), true) = (&config, command.as_ref().is_some_and(Command::may_open_vault)) {
+        owner::step_back(config)?;
+    }
+    let confined = match (&command, &config) {
+        (None, Ok(config)) => Some(confine_daemon(config)?),
+        _ => None,
     };
-    let result = runtime.block_on(dispatch(arguments, sockets));
+    Ok(Plan { command, file, config, confined, sockets })
+}
+
+/// Gives up what the daemon does not need.
+fn confine_daemon(config: &Config) -> Result<Confined, Failed> {
+    // The folder has to be there to be the one that is written to.
+    Vault::make_folder(&config.state_dir)?;
+    Ok(confine::daemon(config))
+}
+
+fn carry_out(plan: Plan) -> Result<(), Failed> {
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
+    let runtime = runtime.map_err(|error| Failed::new(Exit::Os, format!("threads cannot be started: {error}")))?;
+    let result = runtime.block_on(dispatch(plan));
     // A thread may still wait for a line from the terminal.
     runtime.shutdown_background();
-    result.map_or_else(|failed| fail(&failed), |()| ExitCode::SUCCESS)
+    result
 }
 
 fn fail(failed: &Failed) -> ExitCode {
@@ -234,29 +280,30 @@ fn fail(failed: &Failed) -> ExitCode {
     ExitCode::from(failed.exit as u8)
 }
 
-async fn dispatch(arguments: Arguments, sockets: Sockets) -> Result<(), Failed> {
-    let Arguments { config: file, authorize, options, command } = arguments;
-    let config = || load(file.as_deref());
-    let command = match (authorize, command) {
-        (Some(address), None) => Some(Command::Authorize { address, options }),
-        (Some(_), Some(_)) => return Err(Failed::new(Exit::Usage, "--authorize is a command of its own")),
-        (None, command) => command,
-    };
+async fn dispatch(plan: Plan) -> Result<(), Failed> {
+    let Plan { command, file, config, confined, sockets } = plan;
     match command {
-        None => serve::run(config()?, file.as_deref(), sockets).await,
-        Some(Command::Authorize { address, options }) => authorize::run(&config()?, &address, *options).await,
-        Some(Command::Password(command)) => password::run(&config()?, command).await,
-        Some(Command::Forget { address, revoke }) => forget::run(&config()?, &address, revoke).await,
-        Some(Command::Status { exit_code: true, .. }) => status::judge(&config()?).await,
-        Some(Command::Status { json, .. }) => status::run(&config()?, json).await,
-        Some(Command::Reload) => order::reload(&config()?).await,
-        Some(Command::Log { filter }) => order::log(&config()?, filter).await,
-        Some(Command::Metrics) => order::metrics(&config()?).await,
-        Some(Command::Backup { file }) => backup::backup(&config()?, &file).await,
-        Some(Command::Restore { file, force }) => backup::restore(&config()?, &file, force).await,
-        Some(Command::Check) => check::run(&config()?),
-        Some(Command::Test { address }) => test::run(&config()?, &address).await,
+        None => serve::run(config?, confined.as_ref(), file.as_deref(), sockets).await,
+        Some(Command::Authorize { address, options }) => authorize::run(&config?, &address, *options).await,
+        Some(Command::Password(command)) => password::run(&config?, command).await,
+        Some(Command::Forget { address, revoke }) => forget::run(&config?, &address, revoke).await,
+        Some(Command::Status { exit_code: true, .. }) => status::judge(&config?).await,
+        Some(Command::Status { json, .. }) => status::run(&config?, json).await,
+        Some(Command::Reload) => order::reload(&config?).await,
+        Some(Command::Log { filter }) => order::log(&config?, filter).await,
+        Some(Command::Metrics) => order::metrics(&config?).await,
+        Some(Command::Backup { file }) => backup::backup(&config?, &file).await,
+        Some(Command::Restore { file, force }) => backup::restore(&config?, &file, force).await,
+        Some(Command::Check) => check::run(&config?),
+        Some(Command::Test { address }) => test::run(&config?, &address).await,
         Some(Command::Completions { shell }) => completions::run(shell),
+    }
+}
+
+impl Command {
+    /// Whether it opens the vault itself where no daemon runs.
+    const fn may_open_vault(&self) -> bool {
+        !matches!(self, Self::Check | Self::Reload | Self::Log { .. } | Self::Metrics | Self::Completions { .. })
     }
 }
 

@@ -9,6 +9,7 @@ use tracing::{error, info, warn};
 
 use crate::clock::Clock;
 use crate::config::Config;
+use crate::confine::Confined;
 use crate::control::{Order, Request};
 use crate::daemon::{Daemon, Event, STOP};
 use crate::exit::{Exit, Failed};
@@ -19,8 +20,14 @@ use crate::net::systemd::{self, Sockets};
 const HEARTBEAT: Duration = Duration::from_secs(15);
 
 /// Serves until it is told to stop. `file` is the configuration file that was named.
-pub async fn run(config: Config, file: Option<&Path>, sockets: Sockets) -> Result<(), Failed> {
+pub async fn run(
+    config: Config,
+    confined: Option<&Confined>,
+    file: Option<&Path>,
+    sockets: Sockets,
+) -> Result<(), Failed> {
     let log = Log::start(&config)?;
+    confined.inspect(|confined| confined.tell());
     log_panics();
     log_warnings(&config);
     let mut signals =
@@ -39,7 +46,7 @@ pub async fn run(config: Config, file: Option<&Path>, sockets: Sockets) -> Resul
                 Wish::Reload => drop(program.reload().await),
                 Wish::End => break,
             },
-            _ = heartbeat.tick() => program.beat(heartbeat.period()).await,
+            _ = heartbeat.tick() => program.beat(heartbeat.period()),
         }
     }
     systemd::stopping(STOP + Duration::from_secs(5));
@@ -91,13 +98,17 @@ impl Program<'_> {
     }
 
     /// Tells the service manager how things are, unless something that has to work does not: then its watchdog will act.
-    async fn beat(&self, period: Duration) {
-        match timeout(period, self.daemon.prove()).await {
-            Ok(()) => systemd::alive(&self.daemon.summary()),
-            Err(_) => {
-                error!("the vault or a listener does not answer; the service manager is not told that all is well")
+    /// Signals and commands are not held up by that.
+    fn beat(&self, period: Duration) {
+        let (proof, summary) = (self.daemon.prove(), self.daemon.summary());
+        tokio::spawn(async move {
+            match timeout(period, proof).await {
+                Ok(()) => systemd::alive(&summary),
+                Err(_) => {
+                    error!("the vault or a listener does not answer; the service manager is not told that all is well");
+                }
             }
-        }
+        });
     }
 }
 

@@ -13,9 +13,9 @@ use super::assertion::Bearer;
 use super::client::Client;
 use super::file::{flow, legacy};
 use super::flow::Flow;
-use super::provider::Provider;
+use super::provider::{Provider, Proxy};
 use super::reader::{Disk, Report, Section};
-use super::{endpoints, hosts, servers};
+use super::{endpoints, hosts, proxy, servers};
 use crate::clock::Moment;
 use crate::protocol::Mechanism;
 
@@ -38,11 +38,19 @@ const OWN_PARAMETERS: [&str; 9] = [
 /// The providers by name.
 pub type Providers = BTreeMap<String, Provider>;
 
+/// Whose domain this is, in lower case.
+pub fn of_domain<'a>(providers: &'a Providers, domain: &str) -> Option<&'a Provider> {
+    let exact = providers.values().find(|provider| provider.has_domain(domain));
+    exact.or_else(|| providers.values().find(|provider| provider.has_family_of(domain)))
+}
+
 /// Reads the file's providers into the compiled-in ones.
 pub fn read(top: &mut Section<'_>) -> Providers {
+    let proxy = proxy::read(top).flatten();
     let mut all = compiled_in();
+    all.values_mut().for_each(|provider| provider.proxy.clone_from(&proxy));
     if let Some(table) = top.get("provider").and_then(|value| value.section()) {
-        let own = read_table(&table, &all);
+        let own = read_table(&table, &all, proxy.as_ref());
         // A domain that the file gives to one provider is taken from the others.
         let is_free = |domain: &String| !own.values().any(|provider| provider.domains.contains(domain));
         all.values_mut().for_each(|provider| provider.domains.retain(is_free));
@@ -56,17 +64,20 @@ fn compiled_in() -> Providers {
     static READ: LazyLock<Providers> = LazyLock::new(|| {
         let (document, _) = DeTable::parse_recoverable(TABLE);
         let report = Report::new(Path::new("providers.toml"), TABLE, Disk::NONE);
-        read_table(&Section::top(&report, document.get_ref()), &Providers::new())
+        read_table(&Section::top(&report, document.get_ref()), &Providers::new(), None)
     });
     READ.clone()
 }
 
-/// Reads a table of providers. What it leaves out of one is taken from the one of the same name in `bases`.
-pub fn read_table(table: &Section<'_>, bases: &Providers) -> Providers {
+/// Reads a table of providers. What it leaves out of one is taken from the one of the same name in `bases`; `proxy` is that of
+/// all providers that say nothing else.
+pub fn read_table(table: &Section<'_>, bases: &Providers, proxy: Option<&Proxy>) -> Providers {
     let mut read = Providers::new();
     for (name, value) in table.named() {
-        let Some(section) = value.section() else { continue };
-        let provider = provider(name, section, bases, &read);
+        let Some(mut section) = value.section() else { continue };
+        let own_proxy = proxy::read(&mut section);
+        let mut provider = provider(name, section, bases, &read);
+        provider.proxy = own_proxy.unwrap_or_else(|| proxy.cloned());
         read.insert(name.to_owned(), provider);
     }
     read
@@ -109,6 +120,7 @@ fn provider(name: &str, mut section: Section<'_>, bases: &Providers, others: &Pr
         mechanisms: mechanisms(&mut section)
             .or_else(|| Some(base?.mechanisms.clone()))
             .unwrap_or_else(|| vec![Mechanism::OAuthBearer, Mechanism::XOAuth2]),
+        proxy: None,
         ca_file: section.file("ca_file").or_else(|| base?.ca_file.clone()),
         client_expires: day(&mut section, "client_expires").or_else(|| base?.client_expires),
         refresh_token_life: days(&mut section, "refresh_token_life").or_else(|| base?.refresh_token_life),
@@ -198,7 +210,8 @@ pub fn host_name(text: &str) -> Option<String> {
     }
 }
 
-fn scope(section: &mut Section<'_>) -> Option<Vec<String>> {
+/// The scopes, where there are any.
+pub fn scope(section: &mut Section<'_>) -> Option<Vec<String>> {
     // RFC 6749 section 3.3 separates scopes by spaces.
     let one = |text: &str| match text.contains(char::is_whitespace) {
         true => Err("is several scopes in one text; write a list, [\"one\", \"two\"]".to_owned()),

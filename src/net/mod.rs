@@ -4,6 +4,8 @@ pub mod connection;
 pub mod dial;
 pub mod listen;
 pub mod mx;
+pub mod peer;
+mod proxy;
 pub mod systemd;
 pub mod tls;
 pub mod transport;

@@ -7,14 +7,19 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use socket2::{SockRef, TcpKeepalive};
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::io::{AsyncRead, AsyncWrite, Interest, ReadBuf};
 use tokio::net::TcpStream;
+use tokio::time::sleep;
 use tokio_rustls::rustls::pki_types::ServerName;
 use tokio_rustls::rustls::{ClientConfig, ServerConfig};
 use tokio_rustls::{TlsAcceptor, TlsConnector, TlsStream};
 
-use super::dial;
+use super::{dial, proxy};
+use crate::proxy::Proxy;
 use crate::resolver::Resolver;
+
+/// How often to look whether a peer has gone from which something has arrived.
+const LOOK: Duration = Duration::from_millis(100);
 
 /// A TCP connection, in clear or under TLS.
 pub enum Transport {
@@ -40,9 +45,12 @@ impl Transport {
         Ok(Self::Clear(socket))
     }
 
-    /// Connects to a server, at whichever of its addresses answers first.
-    pub async fn dial(resolver: &Resolver, host: &str, port: u16) -> io::Result<Self> {
-        Self::new(dial::connect(resolver.lookup(host).await?, port).await?)
+    /// Connects to a server, at whichever of its addresses answers first; or through a proxy, which looks the server up.
+    pub async fn dial(resolver: &Resolver, proxy: Option<&Proxy>, host: &str, port: u16) -> io::Result<Self> {
+        Self::new(match proxy {
+            Some(proxy) => proxy::connect(resolver, proxy, host, port).await?,
+            None => dial::connect(resolver.lookup(host).await?, port).await?,
+        })
     }
 
     /// Does the handshake as a client, and verifies that the server is `host`.
@@ -56,6 +64,17 @@ impl Transport {
     pub async fn accept_tls(self, config: Arc<ServerConfig>) -> io::Result<Self> {
         let stream = TlsAcceptor::from(config).accept(self.clear()?).await?;
         Ok(Self::Tls(Box::new(stream.into())))
+    }
+
+    /// Waits until the peer has ended its side. What has arrived stays where it is, so this has to look now and then.
+    pub async fn gone(&self) {
+        let socket = match self {
+            Self::Clear(socket) => socket,
+            Self::Tls(stream) => stream.get_ref().0,
+        };
+        while !socket.ready(Interest::READABLE).await.is_ok_and(|ready| ready.is_read_closed()) {
+            sleep(LOOK).await;
+        }
     }
 
     fn clear(self) -> io::Result<TcpStream> {

@@ -10,6 +10,7 @@ mod certificates;
 mod clock;
 mod front;
 mod mail_servers;
+mod proxies;
 mod relays;
 mod server;
 mod token_endpoint;

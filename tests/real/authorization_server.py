@@ -14,6 +14,9 @@ DEVICE_CODE = "urn:ietf:params:oauth:grant-type:device_code"
 JWT_BEARER = "urn:ietf:params:oauth:grant-type:jwt-bearer"
 ASSERTING = "service@example.test"  # who speaks for the owners of mailboxes
 
+# The mailbox that somebody may open besides their own.
+SHARED = {"ann@example.test": "office@example.test"}
+
 
 class AuthorizationServer:
     """oidc-provider with a native client, one with a secret, two let into a mailbox, and Dovecot. More may register."""
@@ -37,6 +40,7 @@ class AuthorizationServer:
                 "password": self.password,
                 "mailboxes": {"service-secret": "secret@example.test", "service-key": "key@example.test"},
             },
+            "shared": SHARED,
         })
         self._run = run
         self.start()

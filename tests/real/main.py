@@ -13,10 +13,12 @@ import time
 import traceback
 from pathlib import Path
 
+import accounts
 import direct
 import grants
 import leaks
 import life
+import proxies
 from authorization_server import AuthorizationServer
 from clients import CLIENTS, RECIPIENT, Case
 from dovecot import Dovecot
@@ -132,6 +134,12 @@ def run_all(world, report, watch):
         report.test(name_of(test), test, world)
     report.section("Grants")
     for test in grants.TESTS:
+        report.test(name_of(test), test, world)
+    report.section("Proxies")
+    for test in proxies.TESTS:
+        report.test(name_of(test), test, world)
+    report.section("Shared mailboxes and whole domains")
+    for test in accounts.TESTS:
         report.test(name_of(test), test, world)
     report.section("Secrets")
     world.postkey.stop()

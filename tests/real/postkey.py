@@ -6,6 +6,7 @@ import pty
 import re
 import subprocess
 import threading
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 from authorization_server import ASSERTING, SCOPE
@@ -47,7 +48,7 @@ assertion = {{ issuer = "{asserting}", key = {{ command = {from_pkcs12} }} }}
 """
 
 # The accounts that no browser is opened for; grants.py tells their stories.
-ACCOUNTS = """
+GRANTS = """
 [account."device@example.test"]
 flow = "device-code"
 
@@ -94,6 +95,15 @@ PROVIDERS = [
     {"name": "starttls", "domain": "starttls.test", "security": "starttls", "mechanisms": ["XOAUTH2"]},
     {"name": "discovered", "domain": "discovered.test", "security": "tls", "mechanisms": ["OAUTHBEARER"], "head": DISCOVERED},
 ]
+
+# A mailbox that Ann may open, and a domain whose addresses nobody has to set up beforehand.
+ACCOUNTS = """
+[account."office@example.test"]
+delegate = "ann@example.test"
+
+[account."*@whole.test"]
+provider = "test"
+"""
 
 # The one line with a password, which is meant to be seen.
 SHOWN_PASSWORD = re.compile(r"^\s+password\s+([0-9a-z-]{20,})\b.*$", re.MULTILINE)
@@ -158,6 +168,18 @@ class Postkey:
         self._run.stop(self.process)
         if self.process.child.returncode != 0:
             raise Failure(f"postkey ended with {self.process.child.returncode}")
+
+    @contextmanager
+    def configured(self, head):
+        """The daemon goes by its configuration with these lines at the top of it meanwhile."""
+        text = self._configuration.read_text()
+        self._configuration.write_text(head + text)
+        self.command("reload")
+        try:
+            yield
+        finally:
+            self._configuration.write_text(text)
+            self.command("reload")
 
     def kill(self):
         """Ends the daemon as a power cut would."""
@@ -307,13 +329,13 @@ def configuration(world, folder):
                  + ("" if security == "none" else CERTIFICATE.format(certificate=world.run.certificate, key=world.run.key))
                  for protocol in ("imap", "pop3", "smtp") for security in SECURITIES]
     return HEAD.format(folder=folder) + "".join(listeners) + "".join(provider(world, **each) for each in PROVIDERS) \
-        + accounts(world)
+        + accounts(world) + ACCOUNTS
 
 
 def accounts(world):
     """The accounts' part of the configuration."""
     secret = write_private(world.run.folder / "service-secret", world.server.client_secret + "\n")
-    return ACCOUNTS.format(secret=secret, key=world.server.key, certificate=world.server.signing_certificate)
+    return GRANTS.format(secret=secret, key=world.server.key, certificate=world.server.signing_certificate)
 
 
 def from_pkcs12(file):

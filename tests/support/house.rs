@@ -27,6 +27,8 @@ use super::{Options, Provider, tls};
 pub const ANN: &str = "ann@example.test";
 /// A mailbox at the provider without an account.
 pub const BEN: &str = "ben@example.test";
+/// Another one.
+pub const OFFICE: &str = "office@example.test";
 
 /// How a listener or a server can be protected.
 pub const SECURITIES: [Security; 3] = [Security::Clear, Security::StartTls, Security::Tls];
@@ -69,7 +71,12 @@ impl House {
 
     /// The same, and its postkey does not run yet.
     pub async fn furnished(upstream: Security, edit: impl FnOnce(String) -> String) -> Self {
-        let mut house = Self::empty(upstream, Options::default(), edit).await;
+        Self::furnished_with(upstream, Options::default(), edit).await
+    }
+
+    /// The same with such a provider.
+    pub async fn furnished_with(upstream: Security, options: Options, edit: impl FnOnce(String) -> String) -> Self {
+        let mut house = Self::empty(upstream, options, edit).await;
         let password = Password::generate();
         house.password = String::from_utf8(password.expose()).unwrap();
         // Into the vault itself: a running postkey would log in with it, and tests count logins.
@@ -141,11 +148,24 @@ impl House {
         Process::start(self.folder.path(), &[&["--config", file], arguments].concat())
     }
 
+    /// The same as another user, which only root can do.
+    pub fn begin_as(&self, user: u32, arguments: &[&str]) -> Process {
+        let file = self.file.to_str().unwrap();
+        Process::start_as(user, self.folder.path(), &[&["--config", file], arguments].concat())
+    }
+
     /// Runs a command to its end; `input` is what it reads.
     pub fn run(&self, arguments: &[&str], input: &str) -> Ended {
         let mut process = self.begin(arguments);
         process.say(input);
         process.end()
+    }
+
+    /// The same beside a postkey in this process, which has to go on meanwhile.
+    pub async fn run_beside(&self, arguments: &[&str], input: &str) -> Ended {
+        let mut process = self.begin(arguments);
+        process.say(input);
+        tokio::task::spawn_blocking(|| process.end()).await.unwrap()
     }
 
     /// Runs the daemon as a process of its own, and waits until it serves.

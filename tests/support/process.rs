@@ -1,6 +1,7 @@
 //! The program itself, as a person or a service manager runs it.
 
 use std::io::{BufRead, BufReader, Read, Write};
+use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::path::Path;
 use std::process::{Child, ChildStdin, Command, Stdio};
 use std::sync::mpsc::{Receiver, Sender, channel};
@@ -21,6 +22,8 @@ pub struct Ended {
     pub code: Option<i32>,
     pub out: String,
     pub err: String,
+    /// Whether the kernel wrote its memory down.
+    pub core_dumped: bool,
 }
 
 /// The program, which Cargo builds for tests, though not for examples.
@@ -40,12 +43,25 @@ impl Process {
         Self::start_by("umask 000", home, arguments, environment)
     }
 
+    /// The same as this user, with a copy of the program that the user can reach.
+    pub fn start_as(user: u32, home: &Path, arguments: &[&str]) -> Self {
+        let copy = home.join("postkey");
+        std::fs::copy(program(), &copy).expect("a copy of the program");
+        let mut command = Command::new(copy);
+        command.args(arguments).env_clear().env("HOME", home).current_dir(home).uid(user).gid(user);
+        Self::spawn(command)
+    }
+
     /// The same by a service manager, which does something in the shell first.
     pub fn start_by(preparation: &str, home: &Path, arguments: &[&str], environment: &[(&str, &str)]) -> Self {
         // Not sh: Debian's knows no descriptor beyond 9.
         let mut command = Command::new("/bin/bash");
         command.args(["-c", &format!("{preparation}; exec \"$0\" \"$@\""), program()]).args(arguments);
         command.env_clear().envs(environment.iter().copied()).env("HOME", home).current_dir(home);
+        Self::spawn(command)
+    }
+
+    fn spawn(mut command: Command) -> Self {
         command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
         let mut child = command.spawn().expect("a process");
         let (out, err) = (Lines::of(child.stdout.take().unwrap()), Lines::of(child.stderr.take().unwrap()));
@@ -88,7 +104,8 @@ impl Process {
     pub fn end(mut self) -> Ended {
         self.input = None;
         let (out, err) = (self.out.rest(), self.err.rest());
-        Ended { code: self.child.wait().expect("our own child").code(), out, err }
+        let status = self.child.wait().expect("our own child");
+        Ended { code: status.code(), out, err, core_dumped: status.core_dumped() }
     }
 }
 

@@ -44,6 +44,12 @@ fn hear(protocol: Protocol, choice: u8, bytes: &[u8], sizes: Option<Sizes<'_>>) 
                 }
                 dialogue.refuse(&Refusal::credentials(), &mut out);
             }
+            Event::Mail => {
+                dialogue.accept(&Acceptance::default(), &mut out);
+                check_replay(&dialogue.replay());
+                rest = Some(wire.into_rest());
+                break;
+            }
         }
     }
     Heard { out, logins, rest }
@@ -53,7 +59,7 @@ fn hear(protocol: Protocol, choice: u8, bytes: &[u8], sizes: Option<Sizes<'_>>) 
 pub fn offer(choice: u8) -> Offer {
     let tls = [Tls::Absent, Tls::Offered, Tls::Active][usize::from(choice) % 3];
     let known = if choice < 128 { vec![] } else { vec!["IDLE".into(), "SIZE 1000".into(), "UNAUTHENTICATE".into()] };
-    Offer { host: "mail.test".into(), known: Capabilities(known), tls }
+    Offer { host: "mail.test".into(), known: Capabilities(known), tls, asks_login: choice & 0x40 == 0 }
 }
 
 /// Nothing in a user name can end a field or a line (RFC 4616, and the fields of XOAUTH2).
@@ -61,6 +67,12 @@ pub fn check_credentials(credentials: &Credentials) {
     let (user, password) = (&credentials.user, credentials.password.expose());
     assert!((1..=255).contains(&user.len()) && !user.chars().any(char::is_control), "user name {user:?}");
     assert!((1..=1024).contains(&password.len()) && !password.contains(&0), "password");
+}
+
+/// A mail begins with one command, whatever came before it.
+pub fn check_replay(replay: &[u8]) {
+    let line = replay.strip_suffix(b"\r\n").expect("a whole line");
+    assert!(line.to_ascii_uppercase().starts_with(b"MAIL") && !line.contains(&b'\n'), "{}", replay.escape_ascii());
 }
 
 /// Whatever a client sends, it hears short lines of printable ASCII, and not much for each of its own.

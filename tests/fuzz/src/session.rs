@@ -99,7 +99,7 @@ impl<'a> Session<'a> {
         let mut dialogue = downstream::new(self.protocol, offer(self.choice));
         dialogue.greet(&mut self.told.client);
         for _ in 0..TRIES {
-            let credentials = loop {
+            let is_right = loop {
                 match client.converse(&mut *dialogue, &mut self.told.client) {
                     None => return End::Left,
                     Some(Event::HangUp) => return End::HungUp,
@@ -108,11 +108,13 @@ impl<'a> Session<'a> {
                         client = Wire::new(protected, self.sizes);
                         dialogue.tls_started();
                     }
-                    Some(Event::Login(credentials)) => break credentials,
+                    Some(Event::Mail) => break true,
+                    Some(Event::Login(credentials)) => {
+                        check_credentials(&credentials);
+                        break credentials.user == USER && credentials.password.expose() == PASSWORD;
+                    }
                 }
             };
-            check_credentials(&credentials);
-            let is_right = credentials.user == USER && credentials.password.expose() == PASSWORD;
             match if is_right { self.log_in(&*dialogue) } else { Err(Refusal::credentials()) } {
                 Ok((server, acceptance)) => {
                     dialogue.accept(&acceptance, &mut self.told.client);
