@@ -109,7 +109,7 @@ impl Account {
             (self.client, self.client_expires) = (members.client.clone(), members.client_expires);
         }
         self.flow = self.flow.or(members.flow);
-        self.legacy |= members.legacy;
+        self.legacy = self.legacy || members.legacy;
         self.provider = self.provider.or_else(|| members.provider.clone());
         self.scope = self.scope.or_else(|| members.scope.clone());
         self.users = self.users.or(&members.users);
@@ -245,11 +245,11 @@ impl<'a> Entries<'a> {
 fn common(section: &mut Section<'_>, providers: &Providers) -> Account {
     let legacy = legacy(section).unwrap_or_default();
     Account {
+        legacy,
         provider: section.get("provider").and_then(|value| provider_name(&value, providers)),
         user: section.get("user").map(|value| users(&value)).unwrap_or_default(),
         scope: providers::scope(section),
         authorization_parameters: providers::parameters(section).unwrap_or_default(),
-        legacy,
         flow: flow(section, legacy),
         client: Client::read(section, None),
         client_expires: providers::day(section, "client_expires"),

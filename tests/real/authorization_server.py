@@ -34,13 +34,13 @@ class AuthorizationServer:
             "certificate": str(run.certificate),
             "key": str(run.key),
             "clients": self._clients(),
-            "shared": SHARED,
             "grants": {
                 "issuer": ASSERTING,
                 "certificate": str(self.signing_certificate),
                 "password": self.password,
                 "mailboxes": {"service-secret": "secret@example.test", "service-key": "key@example.test"},
             },
+            "shared": SHARED,
         })
         self._run = run
         self.start()

@@ -132,11 +132,11 @@ def run_all(world, report, watch):
     report.section("Tokens and outages")
     for test in life.TOKENS:
         report.test(name_of(test), test, world)
-    report.section("Proxies")
-    for test in proxies.TESTS:
-        report.test(name_of(test), test, world)
     report.section("Grants")
     for test in grants.TESTS:
+        report.test(name_of(test), test, world)
+    report.section("Proxies")
+    for test in proxies.TESTS:
         report.test(name_of(test), test, world)
     report.section("Shared mailboxes and whole domains")
     for test in accounts.TESTS:

@@ -48,7 +48,7 @@ assertion = {{ issuer = "{asserting}", key = {{ command = {from_pkcs12} }} }}
 """
 
 # The accounts that no browser is opened for; grants.py tells their stories.
-ACCOUNTS = """
+GRANTS = """
 [account."device@example.test"]
 flow = "device-code"
 
@@ -327,13 +327,13 @@ def configuration(world, folder):
                  + ("" if security == "none" else CERTIFICATE.format(certificate=world.run.certificate, key=world.run.key))
                  for protocol in ("imap", "pop3", "smtp") for security in SECURITIES]
     return HEAD.format(folder=folder) + "".join(listeners) + "".join(provider(world, **each) for each in PROVIDERS) \
-        + accounts(world)
+        + accounts(world) + ACCOUNTS
 
 
 def accounts(world):
     """The accounts' part of the configuration."""
     secret = write_private(world.run.folder / "service-secret", world.server.client_secret + "\n")
-    return ACCOUNTS.format(secret=secret, key=world.server.key, certificate=world.server.signing_certificate)
+    return GRANTS.format(secret=secret, key=world.server.key, certificate=world.server.signing_certificate)
 
 
 def from_pkcs12(file):

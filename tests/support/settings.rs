@@ -193,10 +193,10 @@ impl Default for MailServer {
 pub struct Log {
     /// The grant type of every token request, whatever became of it.
     pub requests: Vec<String>,
-    /// The scope that every token request asks for.
-    pub scopes: Vec<String>,
     /// Every assertion that was found good.
     pub assertions: Vec<Assertion>,
+    /// The scope that every token request asks for.
+    pub scopes: Vec<String>,
     /// What every revocation request said it was about (`token_type_hint`).
     pub revocations: Vec<String>,
     /// The protocol of every connection to a mail server.
