@@ -223,7 +223,7 @@ fn smtp_reply(line: &[u8]) -> String {
     let (Some(code), b"" | [b' ' | b'-', ..]) = (code, rest) else { return UNKNOWN.to_owned() };
     let enhanced: Vec<_> = word(rest.get(1..).unwrap_or_default()).split(|byte| *byte == b'.').map(number).collect();
     match *enhanced {
-        [Some(class @ (2 | 4 | 5)), Some(subject @ 0..=7), Some(detail)] => {
+        [Some(class @ (2 | 4 | 5)), Some(subject @ 0..=7), Some(detail)] if class == code / 100 => {
             format!("{code} {class}.{subject}.{detail}")
         }
         _ => code.to_string(),
@@ -304,6 +304,8 @@ mod tests {
         (Smtp, Reply, b"535 5.7.hunter2 no", "535"),
         (Smtp, Reply, b"535 5.7.+1", "535"),
         (Smtp, Reply, b"535 9.7.1 no", "535"),
+        (Smtp, Reply, b"535 2.7.1 no", "535"),
+        (Smtp, Reply, b"334 4.1.2", "334"),
         (Smtp, Reply, b"535 5.7.1.hunter2", "535"),
         (Smtp, Reply, b"535", "535"),
         (Smtp, Reply, b"5357hunter2", "?"),
