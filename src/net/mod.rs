@@ -8,5 +8,6 @@ pub mod peer;
 mod proxy;
 pub mod systemd;
 pub mod tls;
+pub mod trace;
 pub mod transport;
 pub mod unix;
