@@ -1,14 +1,17 @@
 //! What other processes and the kernel get of postkey's memory, and what postkey can do beyond its own folders.
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::io::{Read, Seek, SeekFrom};
 use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::Path;
 use std::process::Command;
 
+use aho_corasick::AhoCorasick;
 use postkey::protocol::{Protocol, Security};
 use rustix::process::Signal;
 
+use crate::support::canaries::forms;
 use crate::support::house::{ANN, House, Way, accepted, until};
 use crate::support::process::Process;
 
@@ -123,6 +126,44 @@ async fn a_password_does_not_stay_in_memory() {
         let encoded = base64::Engine::encode(&base64::prelude::BASE64_STANDARD, form);
         assert_eq!(holds(&memory, encoded.as_bytes()), 0, "{what} in base64");
     }
+}
+
+/// How often each of these is in its memory, as it is and in base64 from each of three beginnings.
+fn copies(id: u32, secrets: &[String]) -> Vec<usize> {
+    let memory = memory(id);
+    let mut counts = vec![0; secrets.len()];
+    let forms = secrets.iter().map(|secret| forms(secret).into_iter().collect::<BTreeSet<_>>());
+    let (owners, forms): (Vec<_>, Vec<_>) =
+        forms.enumerate().flat_map(|(owner, forms)| forms.into_iter().map(move |form| (owner, form))).unzip();
+    for found in AhoCorasick::new(&forms).unwrap().find_iter(&memory) {
+        counts[owners[found.pattern().as_usize()]] += 1;
+    }
+    counts
+}
+
+/// After logins and refreshes, even root finds each token that is in use once, and none that was.
+#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
+async fn a_token_does_not_stay_in_memory_beyond_its_use() {
+    if !rustix::process::geteuid().is_root() {
+        eprintln!("skipped: only root can read another process's memory");
+        return;
+    }
+    let mut house = House::furnished(Security::Tls, |config| config).await;
+    let daemon = house.serve().await;
+    let mut programs = Vec::new();
+    for protocol in Protocol::ALL {
+        programs.push(house.logged_in(protocol).await);
+    }
+    house.provider.revoke_access_tokens();
+    for protocol in Protocol::ALL {
+        programs.push(house.logged_in(protocol).await);
+    }
+    let in_use = house.provider.memory().refresh_token(ANN).unwrap();
+    let secrets = house.provider.secrets();
+    let current = secrets.iter().position(|secret| *secret == in_use).unwrap();
+    assert_eq!((current, secrets.len()), (4, 6), "pairs of a refresh token and the access token that came with it");
+    // Of the pair in use one each, for the next login and the next refresh; of those before nothing.
+    until("the end of all copies", async || copies(daemon.id(), &secrets) == [0, 0, 0, 0, 1, 1]).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 1)]

@@ -6,6 +6,7 @@
 #![allow(dead_code, unused_imports, reason = "every test uses another part of it")]
 
 mod authorization_server;
+pub mod canaries;
 pub mod client;
 mod connection;
 mod grants;
