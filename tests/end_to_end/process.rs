@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::io::{Read, Seek, SeekFrom};
 use std::os::unix::fs::{PermissionsExt, symlink};
+use std::os::unix::process::ExitStatusExt;
 use std::path::Path;
 use std::process::Command;
 
@@ -12,7 +13,7 @@ use postkey::protocol::{Protocol, Security};
 use rustix::process::Signal;
 
 use crate::support::canaries::forms;
-use crate::support::house::{ANN, House, Way, accepted, until};
+use crate::support::house::{ANN, House, SECURITIES, Way, accepted, until};
 use crate::support::process::Process;
 
 /// Root may read everybody's memory, unless it has given up all that is special about it.
@@ -191,6 +192,38 @@ async fn it_gains_no_privilege_and_writes_nowhere_else() {
     let mut program = house.program(Protocol::Imap, Security::Tls).await;
     assert!(accepted(Protocol::Imap, &program.log_in(Way::Own, ANN, CHOSEN).await));
     daemon.terminate();
+}
+
+/// The unit's filter says no to other system calls; here it ends who tries one.
+#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
+async fn it_needs_no_system_call_that_the_unit_forbids() {
+    let filtered = concat!("exec /usr/bin/python3 ", env!("CARGO_MANIFEST_DIR"), "/tests/support/filtered.py");
+    let run = format!("{filtered} \"$0\" \"$@\"");
+    let mut house = House::furnished(Security::StartTls, |config| format!("log_file = \"state/log\"\n{config}")).await;
+    let (file, folder) = (house.file.to_str().unwrap().to_owned(), house.folder.path().to_owned());
+    let forbidden =
+        Command::new("/bin/bash").args(["-c", &format!("{filtered} /usr/bin/unshare --mount true")]).status();
+    assert_eq!(forbidden.unwrap().signal(), Some(Signal::SYS.as_raw()), "the filter is there");
+    let daemon = Process::start_by(&run, &folder, &["--config", &file], &[]);
+    until("the daemon", async || house.config.control_socket.exists()).await;
+    house.look().await;
+    let input = format!("{}\n{CHOSEN}", house.password);
+    assert_eq!(house.run(&["password", "add", ANN, "chosen", "--choose"], &input).code, Some(0));
+    for security in SECURITIES {
+        for (protocol, password) in Protocol::ALL.into_iter().zip([CHOSEN, &house.password, CHOSEN]) {
+            let mut program = house.program(protocol, security).await;
+            let reply = program.log_in(Way::Own, ANN, password).await;
+            assert!(accepted(protocol, &reply), "{reply}");
+            program.prove().await;
+        }
+        if security == Security::Clear {
+            house.provider.revoke_access_tokens();
+        }
+        assert_eq!(house.run(&["reload"], "").code, Some(0));
+    }
+    assert!(house.provider.token_requests("refresh_token") > 0);
+    let ended = daemon.terminate();
+    assert_eq!(ended.code, Some(0), "{}", ended.err);
 }
 
 /// What stands in the place of the log, the control socket or the state folder is left alone, and named.

@@ -8,7 +8,7 @@ use base64::prelude::BASE64_STANDARD_NO_PAD;
 use postkey::protocol::{Protocol, Security};
 
 use crate::support::canaries::{assert_none, forms, hear, listen};
-use crate::support::house::{ANN, House, Way, accepted};
+use crate::support::house::{ANN, House, Way, accepted, until};
 use crate::support::process::Process;
 use crate::support::{Options, TokenEndpoint};
 
@@ -137,22 +137,25 @@ async fn nothing_shows_a_secret_even_when_everything_is_logged() {
     }
 }
 
-/// The processes are started with umask 000.
+/// Whatever the umask is.
 #[tokio::test(flavor = "multi_thread", worker_threads = 1)]
 async fn what_postkey_keeps_is_for_its_user_alone() {
-    let mut house = House::empty(Security::Tls, Options::default(), |config| config).await;
-    let daemon = house.serve().await;
-    authorize(&house, CHOSEN, &mut Vec::new()).await;
-    let folder = &house.config.state_dir;
-    assert_eq!(std::fs::metadata(folder).unwrap().permissions().mode() & 0o777, 0o700);
-    let files = files(folder);
-    assert!(files.iter().any(|(path, ..)| path.ends_with("control")) && files.len() > 2);
-    for (path, mode, _) in files {
-        assert_eq!(mode, 0o600, "{path}");
-    }
-    daemon.terminate();
+    for umask in ["umask 000", "umask 022"] {
+        let house = House::empty(Security::Tls, Options::default(), |config| config).await;
+        let (file, folder) = (house.file.to_str().unwrap(), &house.config.state_dir);
+        let daemon = Process::start_by(umask, house.folder.path(), &["--config", file], &[]);
+        until("the daemon", async || house.config.control_socket.exists()).await;
+        authorize(&house, CHOSEN, &mut Vec::new()).await;
+        assert_eq!(std::fs::metadata(folder).unwrap().permissions().mode() & 0o777, 0o700, "{umask}");
+        let files = files(folder);
+        assert!(files.iter().any(|(path, ..)| path.ends_with("control")) && files.len() > 2);
+        for (path, mode, _) in files {
+            assert_eq!(mode, 0o600, "{umask}: {path}");
+        }
+        daemon.terminate();
 
-    std::fs::set_permissions(folder, std::fs::Permissions::from_mode(0o755)).unwrap();
-    let refused = house.run(&["status"], "");
-    assert!(refused.code == Some(74) && refused.err.contains("chmod go= "), "{}", refused.err);
+        std::fs::set_permissions(folder, std::fs::Permissions::from_mode(0o755)).unwrap();
+        let refused = house.run(&["status"], "");
+        assert!(refused.code == Some(74) && refused.err.contains("chmod go= "), "{}", refused.err);
+    }
 }
