@@ -13,6 +13,7 @@ mod defects;
 mod first_login;
 mod forgetting;
 mod goodbye;
+mod grants;
 mod guessing;
 mod identity;
 mod introduction;

@@ -47,6 +47,15 @@ fn a_test_that_hears_a_secret_fails() {
     assert_none(since, &[CHOSEN.to_owned()]);
 }
 
+/// And that each house is searched: an address, which may be shown, in the place of a password.
+#[tokio::test]
+#[should_panic(expected = "a secret was shown")]
+async fn what_is_said_in_a_house_is_searched_at_its_end() {
+    let mut house = House::open().await;
+    house.logged_in(Protocol::Imap).await;
+    house.password = ANN.to_owned();
+}
+
 /// Every file in a folder and those in it, with what it holds.
 fn files(folder: &Path) -> Vec<(String, u32, Vec<u8>)> {
     let mut found = Vec::new();

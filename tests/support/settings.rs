@@ -1,8 +1,12 @@
 //! What can be changed while a provider runs, and what it writes down.
 
+use std::collections::VecDeque;
 use std::time::Duration;
 
 use postkey::protocol::{Mechanism, Protocol};
+use serde_json::Value;
+
+use super::assertions::Assertion;
 
 /// How the servers behave.
 #[derive(Clone, Debug)]
@@ -19,6 +23,10 @@ pub struct Settings {
     pub rotate: bool,
     /// What the token endpoint does with a request.
     pub token_endpoint: TokenEndpoint,
+    /// The error codes of the next answers of the token endpoint, or statuses in digits.
+    pub token_errors: VecDeque<&'static str>,
+    /// What differs in the answer of the device authorization endpoint from RFC 8628.
+    pub device_answer: Value,
     /// The status with which the revocation endpoint answers; what is not 200 revokes nothing.
     pub revocation_status: u16,
     /// What it publishes of itself.
@@ -70,6 +78,8 @@ impl Default for Settings {
             expires_in_as_text: false,
             rotate: true,
             token_endpoint: TokenEndpoint::Normal,
+            token_errors: VecDeque::new(),
+            device_answer: Value::Null,
             revocation_status: 200,
             publishes: Publishes::default(),
             names_itself: true,
@@ -189,6 +199,8 @@ impl Default for MailServer {
 pub struct Log {
     /// The grant type of every token request, whatever became of it.
     pub requests: Vec<String>,
+    /// Every assertion that was found good.
+    pub assertions: Vec<Assertion>,
     /// The scope that every token request asks for.
     pub scopes: Vec<String>,
     /// What every revocation request said it was about (`token_type_hint`).
