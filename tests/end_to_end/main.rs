@@ -28,5 +28,6 @@ mod refusals;
 mod relay;
 mod secrets;
 mod tokens;
+mod trace;
 mod users;
 mod vault;
