@@ -28,6 +28,8 @@ pub struct Provider {
     /// What `iss` in the authorization response has to be (RFC 9207), where it is known; and where its metadata are
     /// (RFC 8414).
     pub issuer: Option<String>,
+    /// Whether it is known to name itself when the browser returns (RFC 9207 section 3), whatever its metadata say.
+    pub names_itself: bool,
     /// Its authorization server's endpoints, as far as they are configured. Where the two that every grant needs are
     /// missing there is an issuer, whose metadata tell them.
     pub endpoints: Endpoints,

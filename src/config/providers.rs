@@ -101,6 +101,9 @@ fn provider(name: &str, mut section: Section<'_>, bases: &Providers, others: &Pr
         mx: mx(&mut section).or_else(|| Some(base?.mx.clone())).unwrap_or_default(),
         flow,
         issuer,
+        names_itself: flag(&mut section, "authorization_response_iss_parameter_supported")
+            .or_else(|| Some(base?.names_itself))
+            .unwrap_or_default(),
         endpoints,
         scope: scope(&mut section).or_else(|| Some(base?.scope.clone())).unwrap_or_default(),
         authorization_parameters: parameters(&mut section)

@@ -468,6 +468,15 @@ fn ports_may_repeat_where_they_are_free_ones_or_of_other_addresses() {
 }
 
 #[test]
+fn who_is_known_to_name_itself_is_held_to_it() {
+    let names_itself = |text: &str, provider: &str| good(text).providers[provider].names_itself;
+    assert!(names_itself("", "google") && names_itself("", "fastmail") && !names_itself("", "microsoft"));
+    let key = "authorization_response_iss_parameter_supported";
+    assert!(!names_itself(&format!("[provider.google]\n{key} = false"), "google"));
+    assert!(names_itself(&provider(&format!("{key} = true")), "x"));
+}
+
+#[test]
 fn relative_paths_begin_at_the_folder_of_the_file() {
     let config = good(
         "state_dir = \"state\"\n[provider.google]\nclient_id = \"x\"\nclient_secret = { file = \"s\" }\nca_file = \"ca\"",

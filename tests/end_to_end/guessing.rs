@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use postkey::protocol::{Protocol, Security};
+use postkey::vault::password::Password;
 
 use crate::support::client::Client;
 use crate::support::house::{ANN, House, Way, accepted, until};
@@ -113,4 +114,30 @@ async fn an_old_password_that_is_tried_again_and_again_counts_once() {
     }
     println!("at first {first:?}, again {:?}", begun.elapsed());
     assert!(begun.elapsed() < first, "nobody waits for a turn");
+}
+
+/// What somebody sees who asks over the wire whether there is an account: nothing below the 200 ms that every no takes.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "a measurement"]
+async fn the_time_of_an_unknown_account_and_of_a_wrong_password_on_the_wire() {
+    let mut house = House::furnished(Security::Tls, |config| config).await;
+    let _daemon = house.serve().await;
+    let wrong = String::from_utf8(Password::generate().expose()).unwrap();
+    let mut times = [Vec::new(), Vec::new()];
+    // One of each in turn, so that what the machine does besides meets both.
+    for sample in 0..60 {
+        let user = [ANN, "eve@example.test"][sample % 2];
+        let mut program = house.program(Protocol::Imap, Security::Clear).await;
+        let begun = Instant::now();
+        let reply = program.log_in(Way::Own, user, &wrong).await;
+        times[sample % 2].push(begun.elapsed().as_secs_f64() * 1000.0);
+        assert!(!accepted(Protocol::Imap, &reply));
+    }
+    let [known, unknown] = times.map(|times| {
+        let count = times.len() as f64;
+        let mean = times.iter().sum::<f64>() / count;
+        (mean, times.iter().map(|time| (time - mean).powi(2)).sum::<f64>() / (count - 1.0) / count)
+    });
+    let t = (known.0 - unknown.0) / (known.1 + unknown.1).sqrt();
+    println!("wrong password {:.2} ms, unknown account {:.2} ms, t = {t:.2}", known.0, unknown.0);
 }

@@ -1,15 +1,19 @@
 //! What other processes and the kernel get of postkey's memory, and what postkey can do beyond its own folders.
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::io::{Read, Seek, SeekFrom};
 use std::os::unix::fs::{PermissionsExt, symlink};
+use std::os::unix::process::ExitStatusExt;
 use std::path::Path;
 use std::process::Command;
 
+use aho_corasick::AhoCorasick;
 use postkey::protocol::{Protocol, Security};
 use rustix::process::Signal;
 
-use crate::support::house::{ANN, House, Way, accepted, until};
+use crate::support::canaries::forms;
+use crate::support::house::{ANN, House, SECURITIES, Way, accepted, until};
 use crate::support::process::Process;
 
 /// Root may read everybody's memory, unless it has given up all that is special about it.
@@ -125,6 +129,44 @@ async fn a_password_does_not_stay_in_memory() {
     }
 }
 
+/// How often each of these is in its memory, as it is and in base64 from each of three beginnings.
+fn copies(id: u32, secrets: &[String]) -> Vec<usize> {
+    let memory = memory(id);
+    let mut counts = vec![0; secrets.len()];
+    let forms = secrets.iter().map(|secret| forms(secret).into_iter().collect::<BTreeSet<_>>());
+    let (owners, forms): (Vec<_>, Vec<_>) =
+        forms.enumerate().flat_map(|(owner, forms)| forms.into_iter().map(move |form| (owner, form))).unzip();
+    for found in AhoCorasick::new(&forms).unwrap().find_iter(&memory) {
+        counts[owners[found.pattern().as_usize()]] += 1;
+    }
+    counts
+}
+
+/// After logins and refreshes, even root finds each token that is in use once, and none that was.
+#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
+async fn a_token_does_not_stay_in_memory_beyond_its_use() {
+    if !rustix::process::geteuid().is_root() {
+        eprintln!("skipped: only root can read another process's memory");
+        return;
+    }
+    let mut house = House::furnished(Security::Tls, |config| config).await;
+    let daemon = house.serve().await;
+    let mut programs = Vec::new();
+    for protocol in Protocol::ALL {
+        programs.push(house.logged_in(protocol).await);
+    }
+    house.provider.revoke_access_tokens();
+    for protocol in Protocol::ALL {
+        programs.push(house.logged_in(protocol).await);
+    }
+    let in_use = house.provider.memory().refresh_token(ANN).unwrap();
+    let secrets = house.provider.secrets();
+    let current = secrets.iter().position(|secret| *secret == in_use).unwrap();
+    assert_eq!((current, secrets.len()), (4, 6), "pairs of a refresh token and the access token that came with it");
+    // Of the pair in use one each, for the next login and the next refresh; of those before nothing.
+    until("the end of all copies", async || copies(daemon.id(), &secrets) == [0, 0, 0, 0, 1, 1]).await;
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 1)]
 async fn it_gains_no_privilege_and_writes_nowhere_else() {
     let (house, daemon) = house(|config| format!("log_file = \"state/log\"\n{config}")).await;
@@ -150,6 +192,38 @@ async fn it_gains_no_privilege_and_writes_nowhere_else() {
     let mut program = house.program(Protocol::Imap, Security::Tls).await;
     assert!(accepted(Protocol::Imap, &program.log_in(Way::Own, ANN, CHOSEN).await));
     daemon.terminate();
+}
+
+/// The unit's filter says no to other system calls; here it ends who tries one.
+#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
+async fn it_needs_no_system_call_that_the_unit_forbids() {
+    let filtered = concat!("exec /usr/bin/python3 ", env!("CARGO_MANIFEST_DIR"), "/tests/support/filtered.py");
+    let run = format!("{filtered} \"$0\" \"$@\"");
+    let mut house = House::furnished(Security::StartTls, |config| format!("log_file = \"state/log\"\n{config}")).await;
+    let (file, folder) = (house.file.to_str().unwrap().to_owned(), house.folder.path().to_owned());
+    let forbidden =
+        Command::new("/bin/bash").args(["-c", &format!("{filtered} /usr/bin/unshare --mount true")]).status();
+    assert_eq!(forbidden.unwrap().signal(), Some(Signal::SYS.as_raw()), "the filter is there");
+    let daemon = Process::start_by(&run, &folder, &["--config", &file], &[]);
+    until("the daemon", async || house.config.control_socket.exists()).await;
+    house.look().await;
+    let input = format!("{}\n{CHOSEN}", house.password);
+    assert_eq!(house.run(&["password", "add", ANN, "chosen", "--choose"], &input).code, Some(0));
+    for security in SECURITIES {
+        for (protocol, password) in Protocol::ALL.into_iter().zip([CHOSEN, &house.password, CHOSEN]) {
+            let mut program = house.program(protocol, security).await;
+            let reply = program.log_in(Way::Own, ANN, password).await;
+            assert!(accepted(protocol, &reply), "{reply}");
+            program.prove().await;
+        }
+        if security == Security::Clear {
+            house.provider.revoke_access_tokens();
+        }
+        assert_eq!(house.run(&["reload"], "").code, Some(0));
+    }
+    assert!(house.provider.token_requests("refresh_token") > 0);
+    let ended = daemon.terminate();
+    assert_eq!(ended.code, Some(0), "{}", ended.err);
 }
 
 /// What stands in the place of the log, the control socket or the state folder is left alone, and named.

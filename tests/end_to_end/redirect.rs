@@ -1,14 +1,17 @@
 //! The redirect listener against web pages, other programs and the curious: nothing that they send ends, changes or learns
 //! anything, and the right answer still counts.
 
+use std::time::Duration;
+
 use postkey::protocol::Security;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use url::Url;
 
-use crate::support::Options;
-use crate::support::house::{ANN, House, PATIENCE};
+use crate::introduction;
+use crate::support::house::{ANN, BEN, House, PATIENCE, until};
 use crate::support::process::Process;
+use crate::support::{Options, TokenEndpoint};
 
 /// Sends bytes, and hears all until the connection ends.
 async fn send(port: u16, bytes: &[u8]) -> String {
@@ -25,10 +28,27 @@ fn status(heard: &str) -> &str {
 
 async fn begin() -> (House, Process, Url) {
     let house = House::empty(Security::Tls, Options::default(), |config| config).await;
+    let (process, target) = consent(&house).await;
+    (house, process, target)
+}
+
+/// Begins to authorize Ann's account, and has her consent; where her browser is sent then.
+async fn consent(house: &House) -> (Process, Url) {
     let mut process = house.begin(&["authorize", ANN, "--no-browser"]);
     let url = process.hear("/authorize?").trim().to_owned();
     let target = house.provider.person().consent(&url, ANN).await;
-    (house, process, target)
+    (process, target)
+}
+
+fn parameter(target: &Url, name: &str) -> String {
+    target.query_pairs().find(|(key, _)| key == name).expect("it is there").1.into_owned()
+}
+
+/// The status with which a query is answered in the place of the right one.
+async fn answer_to(target: &Url, query: &str) -> String {
+    let port = target.port().unwrap();
+    let request = format!("GET /?{query} HTTP/1.1\r\nHost: 127.0.0.1:{port}\r\nConnection: close\r\n\r\n");
+    status(&send(port, request.as_bytes()).await).to_owned()
 }
 
 /// The right answer still works, and its code is used once.
@@ -127,4 +147,83 @@ async fn nothing_that_is_brought_is_followed_or_echoed() {
     let mut more = target.clone();
     more.query_pairs_mut().append_pair("redirect_uri", "https://evil.test/").append_pair("next", "//evil.test");
     finish(house, process, more).await;
+}
+
+/// RFC 9207 section 2.4: where the authorization server has promised its name, in its metadata or by the configuration's word.
+#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
+async fn an_answer_without_the_promised_name_is_not_taken() {
+    let promise = |config: String| {
+        config.replacen("\nissuer =", "\nauthorization_response_iss_parameter_supported = true\nissuer =", 1)
+    };
+    for house in [
+        House::empty(Security::Tls, Options::default(), promise).await,
+        introduction::house(introduction::open()).await,
+    ] {
+        house.provider.change(|settings| settings.names_itself = false);
+        let (process, nameless) = consent(&house).await;
+        assert_eq!(answer_to(&nameless, nameless.query().unwrap()).await, "400");
+        assert_eq!(house.provider.requests(), [""; 0]);
+        let mut named = nameless.clone();
+        named.query_pairs_mut().append_pair("iss", house.provider.issuer());
+        finish(house, process, named).await;
+    }
+}
+
+/// Another authorization of the same person at the same server, one that is over, and an attacker's own.
+#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
+async fn a_code_of_another_authorization_is_not_redeemed() {
+    let (house, process, target) = begin().await;
+    let (other, of_other) = consent(&house).await;
+    let mut attack = house.begin(&["authorize", BEN, "--no-browser"]);
+    let attackers = house.provider.person().consent(attack.hear("/authorize?").trim(), BEN).await;
+    let code = |of: &Url| parameter(of, "code");
+    let iss = house.provider.issuer();
+    for query in [
+        of_other.query().unwrap().to_owned(),
+        attackers.query().unwrap().to_owned(),
+        format!("code={}&state={}&iss={iss}", code(&target), parameter(&of_other, "state")),
+        format!("code={}&iss={iss}", code(&attackers)),
+        format!("code={}&state=&iss={iss}", code(&attackers)),
+    ] {
+        assert_eq!(answer_to(&target, &query).await, "400", "{query}");
+    }
+    assert_eq!(house.provider.requests(), [""; 0], "no foreign code was sent");
+    answer_to(&of_other, of_other.query().unwrap()).await;
+    until("the other authorization", async || house.provider.token_requests("authorization_code") == 1).await;
+    let used = format!("code={}&state={}&iss={iss}", code(&target), parameter(&of_other, "state"));
+    assert_eq!(answer_to(&target, &used).await, "400", "a state that was good once");
+    assert_eq!(answer_to(&target, target.query().unwrap()).await, "303");
+    until("the right one", async || house.provider.token_requests("authorization_code") == 2).await;
+    drop((process, other, attack));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
+async fn a_code_that_comes_twice_is_redeemed_once() {
+    let (house, process, target) = begin().await;
+    house.provider.change(|settings| settings.token_endpoint = TokenEndpoint::Delay(Duration::from_secs(1)));
+    let [first, again] = [(); 2].map(|()| target.clone());
+    let first = tokio::spawn(async move { answer_to(&first, first.query().unwrap()).await });
+    until("the exchange", async || house.provider.token_requests("authorization_code") == 1).await;
+    let again = tokio::spawn(async move { answer_to(&again, again.query().unwrap()).await });
+    let ended = tokio::task::spawn_blocking(|| process.end()).await.unwrap();
+    assert_eq!(ended.code, Some(0), "{}", ended.err);
+    assert_eq!(first.await.unwrap(), "303");
+    assert_ne!(again.await.unwrap(), "200");
+    assert_eq!(house.provider.token_requests("authorization_code"), 1);
+}
+
+/// RFC 9700 section 4.8: a server that takes a code whatever its verifier is. What the id_token answers tells it then.
+#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
+async fn a_foreign_code_is_found_out_though_the_server_ignores_its_challenge() {
+    for (checks, words) in [(true, "invalid_grant"), (false, "another request")] {
+        let (house, mut process, target) = begin().await;
+        house.provider.change(|settings| settings.checks_codes = checks);
+        let (other, of_other) = consent(&house).await;
+        // Without a state, as some providers show it, to be pasted.
+        process.say(&parameter(&of_other, "code"));
+        let ended = process.end();
+        assert!(ended.code == Some(77) && ended.err.contains(words), "{:?} {}", ended.code, ended.err);
+        assert!(house.run(&["status"], "").out.contains("no account"));
+        drop((other, target));
+    }
 }

@@ -4,37 +4,16 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
 use base64::Engine;
-use base64::prelude::{BASE64_STANDARD_NO_PAD, BASE64_URL_SAFE_NO_PAD};
+use base64::prelude::BASE64_STANDARD_NO_PAD;
 use postkey::protocol::{Protocol, Security};
 
-use crate::support::house::{ANN, House, Way, accepted};
+use crate::support::canaries::{assert_none, forms, hear, listen};
+use crate::support::house::{ANN, House, Way, accepted, until};
 use crate::support::process::Process;
 use crate::support::{Options, TokenEndpoint};
 
 const CHOSEN: &str = "Correct: horse & battery";
 const WRONG: &str = "Wrong: horse & battery";
-
-/// The forms in which a secret may slip out; base64 also from within a longer text, at each of its three alignments.
-pub fn forms(secret: &str) -> Vec<Vec<u8>> {
-    let bytes = secret.as_bytes();
-    let hex: String = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
-    let numbers: Vec<String> = bytes.iter().map(u8::to_string).collect();
-    let percent: String = url::form_urlencoded::byte_serialize(bytes).collect();
-    let mut forms =
-        vec![secret.to_owned(), hex.to_uppercase(), hex, numbers.join(", "), percent.replace('+', "%20"), percent];
-    for before in 0..3 {
-        let padded = [vec![0; before], bytes.to_vec()].concat();
-        // Characters that hold bits of the neighbours on either side are no part of the secret.
-        let (first, end) = ((before * 8).div_ceil(6), padded.len() * 8 / 6);
-        for encoded in [BASE64_STANDARD_NO_PAD.encode(&padded), BASE64_URL_SAFE_NO_PAD.encode(&padded)] {
-            forms.push(encoded[first..end].to_owned());
-        }
-    }
-    // As a log of the wire may have it, and as a stack may.
-    forms.push(bytes.iter().map(|byte| format!("%{byte:02X}")).collect());
-    forms.push(secret.chars().rev().collect());
-    forms.into_iter().map(String::into_bytes).collect()
-}
 
 fn holds(text: &[u8], secret: &str) -> bool {
     forms(secret).iter().any(|form| text.windows(form.len()).any(|window| window == form))
@@ -56,6 +35,25 @@ fn the_search_finds_what_it_looks_for() {
     ] {
         assert!(holds(text.as_bytes(), CHOSEN) && !holds(text.as_bytes(), WRONG), "{text}");
     }
+}
+
+/// That the search at the end of each test finds something, too.
+#[test]
+#[should_panic(expected = "a secret was shown: the password is Q29ycmVjdDogaG9yc2UgJiBiYXR0ZXJ5")]
+fn a_test_that_hears_a_secret_fails() {
+    let since = listen();
+    assert_none(since, &[CHOSEN.to_owned()]);
+    hear(format!("nothing\nthe password is {}\n", BASE64_STANDARD_NO_PAD.encode(CHOSEN)).as_bytes());
+    assert_none(since, &[CHOSEN.to_owned()]);
+}
+
+/// And that each house is searched: an address, which may be shown, in the place of a password.
+#[tokio::test]
+#[should_panic(expected = "a secret was shown")]
+async fn what_is_said_in_a_house_is_searched_at_its_end() {
+    let mut house = House::open().await;
+    house.logged_in(Protocol::Imap).await;
+    house.password = ANN.to_owned();
 }
 
 /// Every file in a folder and those in it, with what it holds.
@@ -148,22 +146,25 @@ async fn nothing_shows_a_secret_even_when_everything_is_logged() {
     }
 }
 
-/// The processes are started with umask 000.
+/// Whatever the umask is.
 #[tokio::test(flavor = "multi_thread", worker_threads = 1)]
 async fn what_postkey_keeps_is_for_its_user_alone() {
-    let mut house = House::empty(Security::Tls, Options::default(), |config| config).await;
-    let daemon = house.serve().await;
-    authorize(&house, CHOSEN, &mut Vec::new()).await;
-    let folder = &house.config.state_dir;
-    assert_eq!(std::fs::metadata(folder).unwrap().permissions().mode() & 0o777, 0o700);
-    let files = files(folder);
-    assert!(files.iter().any(|(path, ..)| path.ends_with("control")) && files.len() > 2);
-    for (path, mode, _) in files {
-        assert_eq!(mode, 0o600, "{path}");
-    }
-    daemon.terminate();
+    for umask in ["umask 000", "umask 022"] {
+        let house = House::empty(Security::Tls, Options::default(), |config| config).await;
+        let (file, folder) = (house.file.to_str().unwrap(), &house.config.state_dir);
+        let daemon = Process::start_by(umask, house.folder.path(), &["--config", file], &[]);
+        until("the daemon", async || house.config.control_socket.exists()).await;
+        authorize(&house, CHOSEN, &mut Vec::new()).await;
+        assert_eq!(std::fs::metadata(folder).unwrap().permissions().mode() & 0o777, 0o700, "{umask}");
+        let files = files(folder);
+        assert!(files.iter().any(|(path, ..)| path.ends_with("control")) && files.len() > 2);
+        for (path, mode, _) in files {
+            assert_eq!(mode, 0o600, "{umask}: {path}");
+        }
+        daemon.terminate();
 
-    std::fs::set_permissions(folder, std::fs::Permissions::from_mode(0o755)).unwrap();
-    let refused = house.run(&["status"], "");
-    assert!(refused.code == Some(74) && refused.err.contains("chmod go= "), "{}", refused.err);
+        std::fs::set_permissions(folder, std::fs::Permissions::from_mode(0o755)).unwrap();
+        let refused = house.run(&["status"], "");
+        assert!(refused.code == Some(74) && refused.err.contains("chmod go= "), "{}", refused.err);
+    }
 }

@@ -2,7 +2,7 @@
 
 use postkey::protocol::{Protocol, Security};
 
-use super::secrets::forms;
+use crate::support::canaries::forms;
 use crate::support::house::{ANN, House, Way, accepted};
 use crate::support::process::Ended;
 

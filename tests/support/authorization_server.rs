@@ -129,8 +129,8 @@ fn send_back(service: &Service, request: &Request, answer: &[(&str, &str)]) -> R
     let Ok(mut target) = Url::parse(&request.redirect_uri) else {
         return page(StatusCode::BAD_REQUEST, "<p>This redirect URI is none.</p>");
     };
-    let common = [("state", request.state.as_str()), ("iss", service.issuer.as_str())];
-    target.query_pairs_mut().extend_pairs(answer).extend_pairs(common);
+    let name = service.settings().names_itself.then_some(("iss", service.issuer.as_str()));
+    target.query_pairs_mut().extend_pairs(answer).append_pair("state", &request.state).extend_pairs(name);
     (StatusCode::SEE_OTHER, [(LOCATION, String::from(target))]).into_response()
 }
 

@@ -21,7 +21,7 @@ use tempfile::TempDir;
 
 use super::client::Client;
 use super::process::{Ended, Process};
-use super::{Options, Provider, tls};
+use super::{Options, Provider, canaries, tls};
 
 /// The account that a house has.
 pub const ANN: &str = "ann@example.test";
@@ -54,6 +54,19 @@ pub struct House {
     /// The ports of the postkey that runs, in this process or as one of its own.
     listening: Vec<Listening>,
     time: Arc<AtomicU64>,
+    /// From where on [`canaries`] has heard this house.
+    since: usize,
+}
+
+/// Whatever a test is about, no secret may be heard.
+impl Drop for House {
+    fn drop(&mut self) {
+        if canaries::LISTENS && !std::thread::panicking() {
+            let passwords = [self.password.clone(), self.password.replace('-', "")];
+            let secrets = self.provider.secrets().into_iter().chain(passwords).filter(|secret| !secret.is_empty());
+            canaries::assert_none(self.since, &secrets.collect::<Vec<_>>());
+        }
+    }
 }
 
 impl House {
@@ -88,13 +101,18 @@ impl House {
 
     /// One without an account, whose postkey does not run yet.
     pub async fn empty(upstream: Security, options: Options, edit: impl FnOnce(String) -> String) -> Self {
+        let since = if canaries::LISTENS { canaries::listen() } else { 0 };
         let provider = Provider::start(options).await;
         let (identity, folder) = (tls::identity(), TempDir::new().expect("a folder for temporary files"));
         std::fs::write(folder.path().join("cert.pem"), &identity.certificate_pem).unwrap();
         std::fs::write(folder.path().join("key.pem"), &identity.key_pem).unwrap();
         let file = folder.path().join("postkey.toml");
         let config = format!("state_dir = \"state\"\n{}\n{}", listeners(), provider.config_toml("own", upstream));
-        std::fs::write(&file, edit(config)).unwrap();
+        let mut config = edit(config);
+        if canaries::LISTENS && !config.contains("log = ") {
+            config = format!("log = \"trace\"\n{config}");
+        }
+        std::fs::write(&file, config).unwrap();
         let config = Config::load(Some(&file)).expect("a configuration without mistakes");
         let time = Arc::new(AtomicU64::new(BEGINNING));
         Self {
@@ -107,6 +125,7 @@ impl House {
             daemon: None,
             listening: Vec::new(),
             time,
+            since,
         }
     }
 

@@ -7,6 +7,7 @@
 
 pub mod assertions;
 mod authorization_server;
+pub mod canaries;
 pub mod client;
 mod connection;
 mod device;

@@ -5,9 +5,13 @@ use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::path::Path;
 use std::process::{Child, ChildStdin, Command, Stdio};
 use std::sync::mpsc::{Receiver, Sender, channel};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
+use super::canaries;
 use super::house::PATIENCE;
+
+/// How long the lines of a dead process are waited for, where a child of its own has them open.
+const AFTERWARDS: Duration = Duration::from_secs(1);
 
 /// A process of ours. Its methods block; it is killed when it is dropped.
 pub struct Process {
@@ -113,6 +117,11 @@ impl Drop for Process {
     fn drop(&mut self) {
         let _ended = self.child.kill();
         let _reaped = self.child.wait();
+        // What it has said to the end is heard before its house is gone.
+        for lines in [&mut self.out, &mut self.err] {
+            let deadline = Instant::now() + AFTERWARDS;
+            while lines.next(deadline).is_some() {}
+        }
     }
 }
 
@@ -159,7 +168,11 @@ fn read(source: impl Read, sender: &Sender<String>) {
     loop {
         let mut line = Vec::new();
         match source.read_until(b'\n', &mut line) {
-            Ok(1..) if sender.send(String::from_utf8_lossy(&line).into_owned()).is_ok() => {}
+            Ok(1..) => {
+                canaries::hear(&line);
+                // There may be nobody any more who reads them.
+                let _gone = sender.send(String::from_utf8_lossy(&line).into_owned());
+            }
             _ => return,
         }
     }

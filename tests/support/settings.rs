@@ -31,6 +31,10 @@ pub struct Settings {
     pub revocation_status: u16,
     /// What it publishes of itself.
     pub publishes: Publishes,
+    /// Whether it names itself when the browser returns (RFC 9207).
+    pub names_itself: bool,
+    /// Whether a code is good only with the verifier and the redirect URI of its request (RFC 7636 section 4.6).
+    pub checks_codes: bool,
     /// How id_tokens are, where they are not as they should be.
     pub id_token: IdToken,
     /// The IMAP server.
@@ -78,6 +82,8 @@ impl Default for Settings {
             device_answer: Value::Null,
             revocation_status: 200,
             publishes: Publishes::default(),
+            names_itself: true,
+            checks_codes: true,
             id_token: IdToken::default(),
             imap: MailServer::default(),
             pop3: MailServer::default(),

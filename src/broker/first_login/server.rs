@@ -63,13 +63,18 @@ impl Server {
         &self.reach.provider.name
     }
 
+    /// Whether it has promised to name itself when the browser returns.
+    fn names_itself(&self) -> bool {
+        self.reach.provider.names_itself || self.metadata.as_ref().is_some_and(|metadata| metadata.names_itself)
+    }
+
     /// Begins to ask for consent as this very address.
     pub fn ask(self, address: &str, redirect_uri: &url::Url) -> Result<Asked, Failed> {
         let endpoint = self.endpoints.authorization.as_ref();
         let pending = Pending::begin(&Asking {
             endpoint: endpoint.ok_or_else(|| misconfigured("there is no authorization_endpoint"))?,
             issuer: self.reach.provider.issuer.as_deref(),
-            names_itself: self.metadata.as_ref().is_some_and(|metadata| metadata.names_itself),
+            names_itself: self.names_itself(),
             client_id: &self.registration.client_id,
             redirect_uri,
             scope: &self.scope,

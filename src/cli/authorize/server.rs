@@ -55,7 +55,7 @@ impl Server {
             is_registered: registered == Some(true),
         });
         let is_own_client = wanted.options.client_id.is_some() || registered.is_some();
-        let names_itself = metadata.is_some_and(|found| found.names_itself);
+        let names_itself = provider.names_itself || metadata.is_some_and(|found| found.names_itself);
         Ok(Self { endpoints, names_itself, client, is_own_client, discovered })
     }
 }
