@@ -17,6 +17,7 @@ use tracing::warn;
 use zeroize::Zeroizing;
 
 use crate::broker::{Account, Broker};
+use crate::examination::examine;
 use crate::exit::{Exit, Failed};
 use crate::login::log_in;
 use crate::secret::Secret;
@@ -99,6 +100,15 @@ impl Control {
                 let restored = off_thread(move || vault.restore(&of, record.as_bytes(), force)).await;
                 self.broker.forget(&address);
                 restored.map(Reply::Restored)
+            }
+            Request::Examine { address, password } => {
+                let opened = match password {
+                    Some(Carried(password)) => {
+                        Some(self.broker.unlock(&Credentials { user: address.clone(), password }).await)
+                    }
+                    None => None,
+                };
+                Ok(Reply::Examined(examine(&self.broker, &address, opened).await))
             }
             Request::Test { address, password } => self.test(&address, password.0).await,
             Request::Metrics => Ok(Reply::Metrics(self.broker.metrics_text())),

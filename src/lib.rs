@@ -9,6 +9,7 @@ pub mod config;
 pub mod control;
 pub mod daemon;
 pub mod downstream;
+pub mod examination;
 pub mod exit;
 pub mod log;
 pub mod login;

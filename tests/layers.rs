@@ -10,6 +10,7 @@ const LAYERS: &[&[&str]] = &[
     &["downstream", "log", "net", "notify", "oauth", "upstream", "vault"],
     &["broker", "relay"],
     &["login"],
+    &["examination"],
     &["control", "session", "web"],
     &["daemon"],
     &["cli"],
@@ -52,6 +53,8 @@ const WORDS: &[(&str, &[&str])] = &[
             // carries them over a socket that is for its owner alone
             "control.rs",
             "control/message.rs",
+            // reads what an access token says of itself
+            "oauth/access_token.rs",
             // sends them to the authorization server
             "oauth/http.rs",
             "oauth/refresh.rs",

@@ -4,6 +4,7 @@ mod authorize;
 mod backup;
 mod check;
 mod completions;
+mod doctor;
 mod forget;
 mod hand;
 mod order;
@@ -106,6 +107,14 @@ enum Command {
     Test {
         /// The account's address
         address: String,
+    },
+    /// Find out why an account does not work, and say what to do. The report holds no secret and can be shown to others
+    Doctor {
+        /// The account's address
+        address: String,
+        /// As JSON
+        #[arg(long)]
+        json: bool,
     },
     /// Print the script that completes command lines, for a shell to run
     Completions {
@@ -253,6 +262,7 @@ async fn dispatch(arguments: Arguments, sockets: Sockets) -> Result<(), Failed> 
         Some(Command::Restore { file, force }) => backup::restore(&config()?, &file, force).await,
         Some(Command::Check) => check::run(&config()?),
         Some(Command::Test { address }) => test::run(&config()?, &address).await,
+        Some(Command::Doctor { address, json }) => doctor::run(&config()?, &address, json).await,
         Some(Command::Completions { shell }) => completions::run(shell),
     }
 }

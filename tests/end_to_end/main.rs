@@ -9,6 +9,7 @@ mod alive;
 mod command_line;
 mod deadline;
 mod defects;
+mod doctor;
 mod forgetting;
 mod goodbye;
 mod identity;

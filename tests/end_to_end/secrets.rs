@@ -15,7 +15,7 @@ const CHOSEN: &str = "Correct: horse & battery";
 const WRONG: &str = "Wrong: horse & battery";
 
 /// The forms in which a secret may slip out; base64 also from within a longer text, at each of its three alignments.
-fn forms(secret: &str) -> Vec<Vec<u8>> {
+pub fn forms(secret: &str) -> Vec<Vec<u8>> {
     let bytes = secret.as_bytes();
     let hex: String = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
     let numbers: Vec<String> = bytes.iter().map(u8::to_string).collect();
@@ -33,7 +33,7 @@ fn forms(secret: &str) -> Vec<Vec<u8>> {
     forms.into_iter().map(String::into_bytes).collect()
 }
 
-fn holds(text: &[u8], secret: &str) -> bool {
+pub fn holds(text: &[u8], secret: &str) -> bool {
     forms(secret).iter().any(|form| text.windows(form.len()).any(|window| window == form))
 }
 

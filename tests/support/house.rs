@@ -69,7 +69,12 @@ impl House {
 
     /// The same, and its postkey does not run yet.
     pub async fn furnished(upstream: Security, edit: impl FnOnce(String) -> String) -> Self {
-        let mut house = Self::empty(upstream, Options::default(), edit).await;
+        Self::furnished_with(upstream, Options::default(), edit).await
+    }
+
+    /// The same with another provider.
+    pub async fn furnished_with(upstream: Security, options: Options, edit: impl FnOnce(String) -> String) -> Self {
+        let mut house = Self::empty(upstream, options, edit).await;
         let password = Password::generate();
         house.password = String::from_utf8(password.expose()).unwrap();
         // Into the vault itself: a running postkey would log in with it, and tests count logins.

@@ -19,6 +19,12 @@ pub struct Settings {
     pub rotate: bool,
     /// What the token endpoint does with a request.
     pub token_endpoint: TokenEndpoint,
+    /// What token responses name as the scope, if not that of the grant.
+    pub granted_scope: Option<String>,
+    /// The claims of access tokens issued from now on, which are JWTs then.
+    pub access_claims: Option<serde_json::Value>,
+    /// How many seconds the authorization server's clock is ahead of ours.
+    pub clock_ahead: i64,
     /// The status with which the revocation endpoint answers; what is not 200 revokes nothing.
     pub revocation_status: u16,
     /// What it publishes of itself.
@@ -63,6 +69,9 @@ impl Default for Settings {
             expires_in_as_text: false,
             rotate: true,
             token_endpoint: TokenEndpoint::Normal,
+            granted_scope: None,
+            access_claims: None,
+            clock_ahead: 0,
             revocation_status: 200,
             publishes: Publishes::default(),
             id_token: IdToken::default(),

@@ -1,0 +1,47 @@
+//! `postkey doctor` names what is wrong with a certificate, of a mail server and of the token endpoint.
+
+use postkey::protocol::Security;
+
+use crate::certificates::Flaw;
+use crate::front::Front;
+use crate::server::{Fault, Servers, Stage};
+use crate::support::house::{ANN, House};
+
+const FLAWS: [(Flaw, &str); 4] = [
+    (Flaw::Expired, "has expired, on 2020-01-01"),
+    (Flaw::NotYet, "not valid before 4000-01-01"),
+    (Flaw::WrongName, "for another name (DnsName(\"elsewhere.test\"))"),
+    (Flaw::UnknownAuthority, "signed by nobody whom this machine trusts"),
+];
+
+/// The likely cause, by a process of its own, whose clock is right.
+fn expect(house: &House, subject: &str, words: &str) {
+    let ended = house.run(&["doctor", ANN], &house.password);
+    let cause = ended.out.lines().last().unwrap_or_default();
+    assert!(cause.starts_with(&format!("The likely cause is the {subject}: ")), "{}{}", ended.out, ended.err);
+    assert!(ended.code == Some(69) && cause.contains(words), "{:?} {}", ended.code, ended.out);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
+async fn the_flaw_of_a_mail_servers_certificate_is_named() {
+    for security in [Security::Tls, Security::StartTls] {
+        let servers = Servers::start(security).await;
+        let mut house = servers.house().await;
+        house.stop().await;
+        let stage = if security == Security::Tls { Stage::Handshake } else { Stage::StartTls };
+        for (flaw, words) in FLAWS {
+            servers.go_wrong(Some((stage, Fault::Certificate(flaw))));
+            expect(&house, "IMAP server", words);
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
+async fn the_flaw_of_the_token_endpoints_certificate_is_named() {
+    for (flaw, words) in FLAWS {
+        let mut front = Front::with_tls(Some(flaw)).await;
+        let mut house = front.house().await;
+        house.stop().await;
+        expect(&house, "token endpoint", words);
+    }
+}
