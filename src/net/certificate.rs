@@ -61,7 +61,8 @@ impl Flaw {
             CertificateError::ExpiredContext { not_after, .. } => Self::Expired(Moment(not_after.as_secs())),
             CertificateError::NotValidYetContext { not_before, .. } => Self::NotYet(Moment(not_before.as_secs())),
             CertificateError::NotValidForNameContext { presented, .. } => Self::OtherName(presented.clone()),
-            CertificateError::UnknownIssuer => Self::UnknownAuthority,
+            // An authority of the same name with another key has not signed it either.
+            CertificateError::UnknownIssuer | CertificateError::BadSignature => Self::UnknownAuthority,
             other => Self::Other(other.to_string()),
         }
     }
