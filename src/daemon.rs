@@ -31,6 +31,9 @@ use room::most_sessions;
 /// How long a stop takes at most: longer than a refresh can take, and than sessions are given.
 pub const STOP: Duration = Duration::from_secs(40);
 
+/// How often the vault is looked at that is to prove that it works. It writes for milliseconds.
+const LOOK: Duration = Duration::from_millis(20);
+
 /// A running daemon. It ends when it is dropped.
 pub struct Daemon {
     control: Arc<Control>,
@@ -143,17 +146,26 @@ impl Daemon {
     }
 
     /// Waits until the vault and every accept loop have shown that they work.
-    pub async fn prove(&self) {
-        let vault = Arc::clone(self.control.broker.vault());
-        // Waits for a free thread, and for whoever writes.
-        let _ended = tokio::task::spawn_blocking(move || vault.accounts().len()).await;
-        self.ports.ping().await;
+    pub fn prove(&self) -> impl Future<Output = ()> + Send + use<> {
+        let (vault, pings) = (Arc::clone(self.control.broker.vault()), self.ports.pings());
+        async move {
+            while !is_free(&vault).await {
+                tokio::time::sleep(LOOK).await;
+            }
+            pings.await;
+        }
     }
 
     /// How things are, in a line.
     pub fn summary(&self) -> String {
         self.control.status().summary()
     }
+}
+
+/// Waits for a free thread, though on it for nobody: where the disk hangs, one thread that waits for it is enough.
+async fn is_free(vault: &Arc<Vault>) -> bool {
+    let vault = Arc::clone(vault);
+    tokio::task::spawn_blocking(move || vault.is_free()).await.unwrap_or_default()
 }
 
 fn bind_control(path: &Path) -> Result<UnixListener, Failed> {
@@ -180,6 +192,10 @@ async fn accept_clients(
             arrival = listener.accept() => arrival,
         };
         let span = info_span!("session", protocol = door.protocol.name(), security = door.security.name(), %peer);
+        if !door.is_open_to(peer.ip()) {
+            warn!(parent: &span, "turned away: this listener's allow_addresses does not name the client's address");
+            continue;
+        }
         let permit = Arc::clone(&sessions).try_acquire_owned().ok().filter(|_| !is_surplus);
         let Some(permit) = permit else {
             warn!(parent: &span, "turned away: descriptors or memory do not suffice for another session");

@@ -1,6 +1,17 @@
 //! postkey gives any mail program OAuth 2.0.
 
 #![forbid(unsafe_code)]
+// What comes from outside must not be able to end a session, let alone the daemon.
+#![deny(
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    clippy::panic,
+    clippy::string_slice,
+    clippy::todo,
+    clippy::unimplemented,
+    clippy::unreachable,
+    clippy::unwrap_used
+)]
 
 pub mod broker;
 pub mod cli;
@@ -18,6 +29,7 @@ pub mod net;
 pub mod notify;
 pub mod oauth;
 pub mod protocol;
+pub mod proxy;
 pub mod relay;
 pub mod resolver;
 pub mod secret;

@@ -6,6 +6,7 @@ use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 
+use tracing::warn;
 use tracing_subscriber::fmt::MakeWriter;
 use tracing_subscriber::layer::SubscriberExt as _;
 use tracing_subscriber::util::SubscriberInitExt as _;
@@ -20,6 +21,28 @@ type Output = Box<dyn Layer<Registry> + Send + Sync>;
 pub struct Log {
     filter: reload::Handle<EnvFilter, tracing_subscriber::layer::Layered<Output, Registry>>,
     target: Target,
+    form: Form,
+}
+
+/// What a line of the log is.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Form {
+    /// An entry in the journal, with fields.
+    Journal,
+    /// Text.
+    Plain,
+    /// A JSON object.
+    Json,
+}
+
+impl Form {
+    fn of(config: &Config) -> Self {
+        match (config.log_format, &config.log_file) {
+            (Some(LogFormat::Json), _) => Self::Json,
+            (None, None) if goes_to_journal() => Self::Journal,
+            _ => Self::Plain,
+        }
+    }
 }
 
 impl Log {
@@ -29,13 +52,13 @@ impl Log {
     ///
     /// The file cannot be written.
     pub fn start(config: &Config) -> Result<Self, Failed> {
-        let Change { file, filter } = Self::prepare(config)?;
+        let Change { file, filter, form } = Self::prepare(config)?;
         let target = Target::default();
         target.turn(file);
-        let output = output(config, &target);
+        let output = output(form, &target);
         let (filter, handle) = reload::Layer::new(filter);
         tracing_subscriber::registry().with(output).with(filter).init();
-        Ok(Self { filter: handle, target })
+        Ok(Self { filter: handle, target, form })
     }
 
     /// Logs by another filter.
@@ -45,14 +68,21 @@ impl Log {
 
     /// Opens the file anew in any case, for it may have been moved away to be kept. Nothing has changed if this fails.
     pub fn prepare(config: &Config) -> Result<Change, Failed> {
-        Ok(Change { file: config.log_file.as_deref().map(open).transpose()?, filter: filter(&config.log)? })
+        let file = config.log_file.as_deref().map(open).transpose()?;
+        Ok(Change { file, filter: filter(&config.log)?, form: Form::of(config) })
     }
 
     /// Goes by a new configuration.
-    pub fn put(&self, Change { file, filter }: Change) {
+    pub fn put(&self, Change { file, filter, form }: Change) {
         self.target.turn(file);
         // Fails only where there is no log any more.
         let _gone = self.filter.reload(filter);
+        // What is known of the sessions that go on is kept in the old form.
+        if form != self.form {
+            warn!(
+                "the log's new format, or its way from or to the journal, takes a restart; until then it is as it was"
+            );
+        }
     }
 }
 
@@ -60,6 +90,7 @@ impl Log {
 pub struct Change {
     file: Option<File>,
     filter: EnvFilter,
+    form: Form,
 }
 
 /// A bare level is for postkey alone: libraries say little that helps at their lower levels.
@@ -70,14 +101,16 @@ fn filter(log: &str) -> Result<EnvFilter, Failed> {
         .map_err(|error| Failed::new(Exit::Usage, format!("the log filter \"{log}\" is not understood: {error}")))
 }
 
-fn output(config: &Config, target: &Target) -> Output {
-    let chosen = config.log_format.is_some() || config.log_file.is_some();
-    // Without prefixes: an administrator looks for ACCOUNT=, and MESSAGE_ID= has a meaning of its own.
-    let journal = (!chosen && goes_to_journal()).then(|| tracing_journald::layer().ok()).flatten();
-    match (journal, config.log_format) {
-        (Some(journal), _) => journal.with_field_prefix(None).with_syslog_identifier("postkey".to_owned()).boxed(),
-        (None, Some(LogFormat::Json)) => tracing_subscriber::fmt::layer().json().with_writer(target.clone()).boxed(),
-        (None, _) => tracing_subscriber::fmt::layer().with_ansi(false).with_writer(target.clone()).boxed(),
+fn output(form: Form, target: &Target) -> Output {
+    let plain = || tracing_subscriber::fmt::layer().with_ansi(false).with_writer(target.clone()).boxed();
+    match form {
+        Form::Json => tracing_subscriber::fmt::layer().json().with_writer(target.clone()).boxed(),
+        Form::Plain => plain(),
+        // Without prefixes: an administrator looks for ACCOUNT=, and MESSAGE_ID= has a meaning of its own.
+        Form::Journal => tracing_journald::layer().map_or_else(
+            |_| plain(),
+            |journal| journal.with_field_prefix(None).with_syslog_identifier("postkey".to_owned()).boxed(),
+        ),
     }
 }
 

@@ -132,7 +132,8 @@ impl<'a> Target<'a> {
 
     async fn try_reach(&self, known: &Capabilities) -> Result<Ready, Trouble> {
         let Server { host, port, security } = self.server;
-        let transport = self.timed(Step::Connect, Transport::dial(&self.reach.resolver, host, *port)).await?;
+        let dial = Transport::dial(&self.reach.resolver, self.reach.proxy.as_ref(), host, *port);
+        let transport = self.timed(Step::Connect, dial).await?;
         let mut connection = Connection::new(transport);
         if *security == Security::Tls {
             connection = self.timed(Step::Tls, connection.connect_tls(Arc::clone(&self.reach.tls), host)).await?;

@@ -3,6 +3,8 @@
 //! Their bytes leave only through [`Secret::expose`] and [`Token::expose`], so every place where a secret goes
 //! somewhere is found by searching for that word.
 
+use std::io::{self, Read};
+
 use subtle::ConstantTimeEq;
 use zeroize::Zeroizing;
 
@@ -16,9 +18,26 @@ impl Secret {
         Self(Zeroizing::new(bytes))
     }
 
+    /// Reads it to its end; a line end behind it does not belong to it.
+    pub fn read(mut from: impl Read) -> io::Result<Self> {
+        let mut bytes = Zeroizing::new(Vec::new());
+        from.read_to_end(&mut bytes)?;
+        Ok(Self::new(bytes.trim_ascii_end().to_vec()))
+    }
+
     /// The bytes, for the one who needs them.
     pub fn expose(&self) -> &[u8] {
         &self.0
+    }
+
+    /// How many bytes there are.
+    pub fn len(&self) -> usize {
+        self.0.len()
+    }
+
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
     }
 
     /// Whether both hold the same bytes, in a time that tells nothing but their lengths.

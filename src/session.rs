@@ -1,9 +1,11 @@
 //! One client's connection, from its greeting to its end.
 
 use std::io;
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use ipnet::IpNet;
 use tokio::net::TcpStream;
 use tokio::time::{Instant, timeout};
 use tokio_rustls::rustls::ServerConfig;
@@ -51,6 +53,10 @@ pub struct Door {
     pub provider: Option<String>,
     /// See `provider`.
     pub account: Option<String>,
+    /// From where clients may come, where that is not from everywhere.
+    pub allow_addresses: Option<Vec<IpNet>>,
+    /// The login for clients that send mail without one, where they may.
+    pub own: Option<Credentials>,
     /// Our name in greetings.
     pub host: String,
     /// Owns the accounts.
@@ -159,6 +165,12 @@ impl Door {
         Capabilities(common)
     }
 
+    /// Whether a client from there may come.
+    pub fn is_open_to(&self, address: IpAddr) -> bool {
+        let address = address.to_canonical();
+        self.allow_addresses.as_ref().is_none_or(|networks| networks.iter().any(|network| network.contains(&address)))
+    }
+
     /// How a session ends when postkey stops.
     fn ending(&self) -> Ending {
         let limit = if self.protocol == Protocol::Smtp { SENDING } else { READING };
@@ -200,7 +212,7 @@ impl Client {
             (Security::StartTls, _) => Tls::Offered,
             _ => Tls::Absent,
         };
-        let offer = Offer { host: door.host.clone(), known: door.known(), tls };
+        let offer = Offer { host: door.host.clone(), known: door.known(), tls, asks_login: door.own.is_none() };
         Ok(Self { connection, dialogue: downstream::new(door.protocol, offer), left: LOGIN })
     }
 
@@ -223,11 +235,12 @@ impl Client {
             self.left = self.left.saturating_sub(begun.elapsed());
             match (event?, &door.tls) {
                 (Event::Login(credentials), _) => return Ok(Some((self, credentials))),
+                (Event::Mail, _) if let Some(own) = &door.own => return Ok(Some((self, own.clone()))),
                 (Event::StartTls, Some(config)) => {
                     self.connection = timeout(self.left, self.connection.accept_tls(Arc::clone(config))).await??;
                     self.dialogue.tls_started();
                 }
-                (Event::StartTls, None) | (Event::HangUp, _) => {
+                (Event::StartTls, None) | (Event::Mail | Event::HangUp, _) => {
                     self.connection.close().await?;
                     return Ok(None);
                 }
@@ -239,9 +252,11 @@ impl Client {
     async fn accept(mut self, account: &Account, server: Connection, acceptance: &Acceptance) -> io::Result<LoggedIn> {
         self.dialogue.accept(acceptance, &mut self.connection.out);
         self.connection.flush().await?;
-        let [client, server] = [self.connection, server].map(|connection| {
+        let said = self.dialogue.replay();
+        let [client, server] = [(self.connection, said), (server, Vec::new())].map(|(connection, mut said)| {
             let (transport, rest) = connection.into_parts();
-            Side { transport, rest }
+            said.extend(rest);
+            Side { transport, rest: said }
         });
         Ok(LoggedIn { account: account.address.clone(), presence: account.presence(), client, server })
     }

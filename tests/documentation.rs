@@ -83,23 +83,10 @@ fn is_command(line: &str) -> bool {
         ["journalctl", fields @ ..] => fields.iter().all(|field| is_logged(field)),
         ["install", "-D", "--mode=644", files @ ..] => installs_files(files),
         ["curl", url] => is_monitoring(url),
-        ["curl", "--json", ..] => is_registration(line),
         [built, ..] if built.starts_with("target/release/examples/") => is_example(built),
         [script, ..] => Path::new(script).is_file(),
         [] => true,
     }
-}
-
-/// A dynamic registration of a public client (RFC 7591), for the provider's own scopes and redirect URI.
-fn is_registration(line: &str) -> bool {
-    let body = line.split('\'').nth(1).unwrap_or_default();
-    let body: serde_json::Value = serde_json::from_str(body).unwrap_or_default();
-    let config =
-        Config::parse("", Path::new("none"), &Environment { home: Some("/".into()), ..Default::default() }).unwrap();
-    let provider = &config.providers["fastmail"];
-    body["scope"] == provider.scope.join(" ")
-        && body["redirect_uris"][0] == provider.redirect_uri.as_str()
-        && body["token_endpoint_auth_method"] == "none"
 }
 
 /// What the port for monitoring serves.

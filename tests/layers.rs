@@ -7,6 +7,7 @@ use std::path::Path;
 const LAYERS: &[&[&str]] = &[
     &["clock", "exit", "protocol", "resolver", "secret", "stop"],
     &["config", "metrics", "token", "wire"],
+    &["proxy"],
     &["downstream", "log", "net", "notify", "oauth", "upstream", "vault"],
     &["broker", "relay"],
     &["login"],
@@ -55,7 +56,9 @@ const WORDS: &[(&str, &[&str])] = &[
             "control/message.rs",
             // reads what an access token says of itself
             "oauth/access_token.rs",
-            // sends them to the authorization server
+            // logs in to a proxy
+            "net/proxy.rs",
+            // sends them to the authorization server, or to a proxy
             "oauth/http.rs",
             "oauth/refresh.rs",
             "oauth/revocation.rs",
@@ -87,6 +90,7 @@ const SECRET_TYPES: &[(&str, &[&str])] = &[
     ("vault/seal.rs", &["AccountKey", "Derived"]),
     ("vault/account.rs", &["Unlocked"]),
     ("vault/mod.rs", &["Authorization", "Secrets"]),
+    ("proxy.rs", &["Proxy"]),
     ("broker/account.rs", &["Held", "Account"]),
     ("config/secret_source.rs", &["SecretSource"]),
     ("oauth/grant.rs", &["Ask"]),

@@ -11,6 +11,7 @@
 //! = accept "IDLE"                          an act of the session
 //! S: a OK [CAPABILITY IDLE] Logged in.     a line that the dialogue sends, exactly
 //! = rest "b NOOP\r\n"                      what the framer holds then
+//! = replay "MAIL FROM:<>\r\n"              what is handed to the provider ahead of that
 //! ```
 //!
 //! The side towards a provider has the header `upstream imap security=tls` (or `starttls`) and these words:
@@ -80,7 +81,7 @@ fn subject(role: &str, protocol: Protocol, options: &Options, out: &mut Vec<u8>)
     }
 }
 
-/// Our side towards the client. Options: `tls=absent|offered|active`, `known="..;.."`.
+/// Our side towards the client. Options: `tls=absent|offered|active`, `known="..;.."`, `login=none`.
 struct ClientSide(Box<dyn Downstream>);
 
 impl ClientSide {
@@ -91,7 +92,8 @@ impl ClientSide {
             _ => Tls::Absent,
         };
         let known = capabilities(options.get("known").map_or("", String::as_str));
-        let mut dialogue = downstream::new(protocol, Offer { host: "mail.test".into(), known, tls });
+        let asks_login = options.get("login").is_none_or(|login| login != "none");
+        let mut dialogue = downstream::new(protocol, Offer { host: "mail.test".into(), known, tls, asks_login });
         dialogue.greet(out);
         Self(dialogue)
     }
@@ -105,12 +107,13 @@ impl Subject for ClientSide {
     fn feed(&mut self, frame: Frame<'_>, out: &mut Vec<u8>) -> Option<Vec<String>> {
         let mut words = match self.0.feed(frame, out)? {
             downstream::Event::StartTls => vec!["starttls".into()],
+            downstream::Event::Mail => vec!["mail".into()],
             downstream::Event::HangUp => vec!["hang".into(), "up".into()],
             downstream::Event::Login(it) => {
                 vec!["login".into(), latin1(it.user.as_bytes()), latin1(it.password.expose())]
             }
         };
-        if let (Some(name), Some("login")) = (self.0.client_name(), words.first().map(String::as_str)) {
+        if let (Some(name), Some("login" | "mail")) = (self.0.client_name(), words.first().map(String::as_str)) {
             words.extend(["from".into(), name.into()]);
         }
         Some(words)
@@ -124,6 +127,7 @@ impl Subject for ClientSide {
             ["refuse", reason, text] => self.0.refuse(&Refusal::new(self::reason(reason), *text), out),
             ["dismiss", why] => self.0.dismiss(why, out),
             ["tls", "started"] => self.0.tls_started(),
+            ["replay", text] => assert_eq!(latin1(&self.0.replay()), *text),
             _ => return Act::Unknown,
         }
         Act::Done

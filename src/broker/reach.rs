@@ -8,6 +8,7 @@ use crate::config::Config;
 use crate::config::provider::Provider;
 use crate::net::tls;
 use crate::oauth::Http;
+use crate::proxy::Proxy;
 use crate::resolver::Resolver;
 
 /// A provider with its TLS configuration (which remembers TLS sessions, so that later logins resume one) and HTTP client.
@@ -16,7 +17,9 @@ pub struct Reach {
     pub provider: Provider,
     /// For its mail servers.
     pub tls: Arc<ClientConfig>,
-    /// For the names of all its servers.
+    /// What is between us and its servers.
+    pub proxy: Option<Proxy>,
+    /// For the names of all its servers, or of the proxy.
     pub resolver: Resolver,
     /// For its token endpoint.
     pub http: Http,
@@ -31,8 +34,10 @@ impl Reach {
             )
         })?;
         let tls = tls::client_config(provider.ca_file.as_deref()).map_err(|error| error.to_string())?;
+        let proxy = provider.proxy.as_ref().map(Proxy::new).transpose()?;
         let resolver = Resolver::system();
-        let http = Http::new(ClientConfig::clone(&tls), resolver.clone()).map_err(|error| error.to_string())?;
-        Ok(Self { provider, tls, resolver, http })
+        let http = Http::new(ClientConfig::clone(&tls), resolver.clone(), proxy.as_ref());
+        let http = http.map_err(|error| error.to_string())?;
+        Ok(Self { provider, tls, proxy, resolver, http })
     }
 }

@@ -8,6 +8,7 @@ mod doctor;
 mod forget;
 mod hand;
 mod order;
+mod owner;
 mod password;
 mod serve;
 mod status;
@@ -42,7 +43,7 @@ struct Arguments {
     #[arg(long, value_name = "ADDRESS")]
     authorize: Option<String>,
     #[command(flatten)]
-    options: AuthorizeOptions,
+    options: Box<AuthorizeOptions>,
     #[command(subcommand)]
     command: Option<Command>,
 }
@@ -55,7 +56,7 @@ enum Command {
         #[arg(id = "authorize", value_name = "ADDRESS")]
         address: String,
         #[command(flatten)]
-        options: AuthorizeOptions,
+        options: Box<AuthorizeOptions>,
     },
     /// App passwords: one for each mail program or device
     #[command(subcommand)]
@@ -221,18 +222,41 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
             return code;
         }
     };
-    let sockets = match Sockets::of_process() {
-        Ok(sockets) => sockets,
-        Err(why) => return fail(&Failed::new(Exit::Config, why)),
+    prepare(arguments).and_then(carry_out).map_or_else(|failed| fail(&failed), |()| ExitCode::SUCCESS)
+}
+
+/// What is known before there are threads.
+struct Plan {
+    command: Option<Command>,
+    file: Option<PathBuf>,
+    /// Or its mistakes: not every command wants it.
+    config: Result<Config, Failed>,
+    sockets: Sockets,
+}
+
+/// Reads the environment and the configuration, and takes the rights that the command should have.
+fn prepare(arguments: Arguments) -> Result<Plan, Failed> {
+    let sockets = Sockets::of_process().map_err(|why| Failed::new(Exit::Config, why))?;
+    let Arguments { config: file, authorize, options, command } = arguments;
+    let command = match (authorize, command) {
+        (Some(address), None) => Some(Command::Authorize { address, options }),
+        (Some(_), Some(_)) => return Err(Failed::new(Exit::Usage, "--authorize is a command of its own")),
+        (None, command) => command,
     };
-    let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
-        Ok(runtime) => runtime,
-        Err(error) => return fail(&Failed::new(Exit::Os, format!("threads cannot be started: {error}"))),
-    };
-    let result = runtime.block_on(dispatch(arguments, sockets));
+    let config = load(file.as_deref());
+    if let (Ok(config), true) = (&config, command.as_ref().is_some_and(Command::may_open_vault)) {
+        owner::step_back(config)?;
+    }
+    Ok(Plan { command, file, config, sockets })
+}
+
+fn carry_out(plan: Plan) -> Result<(), Failed> {
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
+    let runtime = runtime.map_err(|error| Failed::new(Exit::Os, format!("threads cannot be started: {error}")))?;
+    let result = runtime.block_on(dispatch(plan));
     // A thread may still wait for a line from the terminal.
     runtime.shutdown_background();
-    result.map_or_else(|failed| fail(&failed), |()| ExitCode::SUCCESS)
+    result
 }
 
 fn fail(failed: &Failed) -> ExitCode {
@@ -240,30 +264,31 @@ fn fail(failed: &Failed) -> ExitCode {
     ExitCode::from(failed.exit as u8)
 }
 
-async fn dispatch(arguments: Arguments, sockets: Sockets) -> Result<(), Failed> {
-    let Arguments { config: file, authorize, options, command } = arguments;
-    let config = || load(file.as_deref());
-    let command = match (authorize, command) {
-        (Some(address), None) => Some(Command::Authorize { address, options }),
-        (Some(_), Some(_)) => return Err(Failed::new(Exit::Usage, "--authorize is a command of its own")),
-        (None, command) => command,
-    };
+async fn dispatch(plan: Plan) -> Result<(), Failed> {
+    let Plan { command, file, config, sockets } = plan;
     match command {
-        None => serve::run(config()?, file.as_deref(), sockets).await,
-        Some(Command::Authorize { address, options }) => authorize::run(&config()?, &address, options).await,
-        Some(Command::Password(command)) => password::run(&config()?, command).await,
-        Some(Command::Forget { address, revoke }) => forget::run(&config()?, &address, revoke).await,
-        Some(Command::Status { exit_code: true, .. }) => status::judge(&config()?).await,
-        Some(Command::Status { json, .. }) => status::run(&config()?, json).await,
-        Some(Command::Reload) => order::reload(&config()?).await,
-        Some(Command::Log { filter }) => order::log(&config()?, filter).await,
-        Some(Command::Metrics) => order::metrics(&config()?).await,
-        Some(Command::Backup { file }) => backup::backup(&config()?, &file).await,
-        Some(Command::Restore { file, force }) => backup::restore(&config()?, &file, force).await,
-        Some(Command::Check) => check::run(&config()?),
-        Some(Command::Test { address }) => test::run(&config()?, &address).await,
-        Some(Command::Doctor { address, json }) => doctor::run(&config()?, &address, json).await,
+        None => serve::run(config?, file.as_deref(), sockets).await,
+        Some(Command::Authorize { address, options }) => authorize::run(&config?, &address, *options).await,
+        Some(Command::Password(command)) => password::run(&config?, command).await,
+        Some(Command::Forget { address, revoke }) => forget::run(&config?, &address, revoke).await,
+        Some(Command::Status { exit_code: true, .. }) => status::judge(&config?).await,
+        Some(Command::Status { json, .. }) => status::run(&config?, json).await,
+        Some(Command::Reload) => order::reload(&config?).await,
+        Some(Command::Log { filter }) => order::log(&config?, filter).await,
+        Some(Command::Metrics) => order::metrics(&config?).await,
+        Some(Command::Backup { file }) => backup::backup(&config?, &file).await,
+        Some(Command::Restore { file, force }) => backup::restore(&config?, &file, force).await,
+        Some(Command::Check) => check::run(&config?),
+        Some(Command::Test { address }) => test::run(&config?, &address).await,
+        Some(Command::Doctor { address, json }) => doctor::run(&config?, &address, json).await,
         Some(Command::Completions { shell }) => completions::run(shell),
+    }
+}
+
+impl Command {
+    /// Whether it opens the vault itself where no daemon runs.
+    const fn may_open_vault(&self) -> bool {
+        !matches!(self, Self::Check | Self::Reload | Self::Log { .. } | Self::Metrics | Self::Completions { .. })
     }
 }
 

@@ -39,7 +39,7 @@ pub async fn run(config: Config, file: Option<&Path>, sockets: Sockets) -> Resul
                 Wish::Reload => drop(program.reload().await),
                 Wish::End => break,
             },
-            _ = heartbeat.tick() => program.beat(heartbeat.period()).await,
+            _ = heartbeat.tick() => program.beat(heartbeat.period()),
         }
     }
     systemd::stopping(STOP + Duration::from_secs(5));
@@ -91,13 +91,17 @@ impl Program<'_> {
     }
 
     /// Tells the service manager how things are, unless something that has to work does not: then its watchdog will act.
-    async fn beat(&self, period: Duration) {
-        match timeout(period, self.daemon.prove()).await {
-            Ok(()) => systemd::alive(&self.daemon.summary()),
-            Err(_) => {
-                error!("the vault or a listener does not answer; the service manager is not told that all is well")
+    /// Signals and commands are not held up by that.
+    fn beat(&self, period: Duration) {
+        let (proof, summary) = (self.daemon.prove(), self.daemon.summary());
+        tokio::spawn(async move {
+            match timeout(period, proof).await {
+                Ok(()) => systemd::alive(&summary),
+                Err(_) => {
+                    error!("the vault or a listener does not answer; the service manager is not told that all is well");
+                }
             }
-        }
+        });
     }
 }
 

@@ -2,6 +2,7 @@
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
+use super::clients::{allowed, machine};
 use super::file::{address, provider_name};
 use super::reader::{Section, Value};
 use super::{Certificate, Config, Listener};
@@ -27,7 +28,16 @@ const fn local_port(protocol: Protocol) -> u16 {
 fn on_loopback(protocol: Protocol) -> Listener {
     let port = local_port(protocol);
     let addresses = vec![(Ipv4Addr::LOCALHOST, port).into(), (Ipv6Addr::LOCALHOST, port).into()];
-    Listener { protocol, addresses, security: Security::Clear, certificate: None, provider: None, account: None }
+    Listener {
+        protocol,
+        addresses,
+        security: Security::Clear,
+        certificate: None,
+        provider: None,
+        account: None,
+        allow_addresses: None,
+        machine: None,
+    }
 }
 
 /// An address that a listener of this file uses, and where that is written.
@@ -45,17 +55,21 @@ fn listener(mut section: Section<'_>, config: &Config, taken: &mut Vec<Taken>) -
     };
     let certificate = certificate(&mut section, security);
     let allow_remote = section.get("allow_remote").and_then(|value| value.flag());
+    let machine = machine(&mut section, protocol);
+    let shows_passwords = security == Some(Security::Clear) && section.get("password").is_none();
     let values = section.get("address").map(|value| value.list()).unwrap_or_default();
     let mut addresses = Vec::new();
     for value in &values {
         let Some(address) = value.parse(|text| socket_address(text, protocol)) else { continue };
-        judge_exposure(value, address, security, allow_remote);
+        judge_exposure(value, address, shows_passwords, allow_remote);
         judge_clash(value, address, taken);
         addresses.push(address);
     }
     let (provider, account) = pin(&mut section, config);
+    let allow_addresses = allowed(&mut section);
     section.finish();
-    Some(Listener { protocol: protocol?, addresses, security: security?, certificate, provider, account })
+    let (protocol, security) = (protocol?, security?);
+    Some(Listener { protocol, addresses, security, certificate, provider, account, allow_addresses, machine })
 }
 
 fn socket_address(text: &str, protocol: Option<Protocol>) -> Result<SocketAddr, String> {
@@ -73,9 +87,9 @@ fn socket_address(text: &str, protocol: Option<Protocol>) -> Result<SocketAddr, 
 }
 
 /// Refuses addresses that other machines can reach, unless they are protected and meant.
-fn judge_exposure(value: &Value<'_>, address: SocketAddr, security: Option<Security>, allow_remote: Option<bool>) {
+fn judge_exposure(value: &Value<'_>, address: SocketAddr, shows_passwords: bool, allow_remote: Option<bool>) {
     let reachable = !address.ip().to_canonical().is_loopback();
-    let missing = match (security == Some(Security::Clear), allow_remote == Some(true)) {
+    let missing = match (shows_passwords, allow_remote == Some(true)) {
         (true, true) => "security = \"tls\" or \"starttls\", for passwords would cross the network in the clear",
         (true, false) => "security = \"tls\" or \"starttls\", and allow_remote = true",
         (false, false) => "allow_remote = true",

@@ -1,6 +1,7 @@
 //! The configuration: from the file's shape to something that can be relied on.
 
 pub mod client;
+mod clients;
 pub mod endpoints;
 pub mod environment;
 mod file;
@@ -10,6 +11,7 @@ mod listeners;
 pub mod mistake;
 pub mod provider;
 mod providers;
+mod proxy;
 mod reader;
 pub mod secret_source;
 mod servers;
@@ -27,6 +29,7 @@ use crate::protocol::{Protocol, Security};
 use client::Client;
 use environment::Environment;
 use flow::Flow;
+use ipnet::IpNet;
 use mistake::Mistake;
 use provider::Provider;
 use reader::Disk;
@@ -142,6 +145,20 @@ pub struct Listener {
     pub provider: Option<String>,
     /// The one account that this listener serves, where it serves only one.
     pub account: Option<String>,
+    /// From where clients may come, where that is not from everywhere.
+    pub allow_addresses: Option<Vec<IpNet>>,
+    /// Where the account's app password is found, where clients send mail without a login. Then `account` and
+    /// `allow_addresses` are there, and the protocol is SMTP.
+    pub machine: Option<Machine>,
+}
+
+/// Where an app password is found without a person.
+#[derive(Clone, Debug)]
+pub enum Machine {
+    /// In this file, which is closed to all others.
+    File(PathBuf),
+    /// In the systemd credential of this name.
+    Credential(String),
 }
 
 /// Where a listener's certificate is.

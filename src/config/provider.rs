@@ -44,6 +44,8 @@ pub struct Provider {
     pub redirect_listen: Option<SocketAddr>,
     /// The mechanisms to use, the best first.
     pub mechanisms: Vec<Mechanism>,
+    /// What to connect through, to its mail servers and for token requests alike.
+    pub proxy: Option<Proxy>,
     /// The certificate authorities to trust instead of the system's.
     pub ca_file: Option<PathBuf>,
     /// The time after which a refresh token that nobody uses is not good any more, where the provider has such a time.
@@ -120,6 +122,28 @@ impl Endpoints {
             jwks: first(&self.jwks, &other.jwks),
         }
     }
+}
+
+/// What stands between us and a provider's servers.
+#[derive(Clone, Debug)]
+pub struct Proxy {
+    /// What it speaks.
+    pub kind: ProxyKind,
+    /// Its name or address.
+    pub host: String,
+    /// Its port.
+    pub port: u16,
+    /// Who we are to it, where it wants to know: a user name, and the file that holds the password.
+    pub login: Option<(String, PathBuf)>,
+}
+
+/// What a proxy speaks. Both are given the names of servers and look them up themselves.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ProxyKind {
+    /// HTTP with the method CONNECT (RFC 9110 section 9.3.6).
+    Http,
+    /// SOCKS version 5 (RFC 1928).
+    Socks5,
 }
 
 /// A mail server of a provider.

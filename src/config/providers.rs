@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::Path;
+use std::sync::LazyLock;
 use std::time::Duration;
 
 use toml::de::DeTable;
@@ -11,9 +12,9 @@ use url::{Host, Url};
 use super::client::Client;
 use super::file::flow;
 use super::flow::Flow;
-use super::provider::Provider;
+use super::provider::{Provider, Proxy};
 use super::reader::{Disk, Report, Section};
-use super::{endpoints, hosts, servers};
+use super::{endpoints, hosts, proxy, servers};
 use crate::clock::Moment;
 use crate::protocol::Mechanism;
 
@@ -38,9 +39,11 @@ pub type Providers = BTreeMap<String, Provider>;
 
 /// Reads the file's providers into the compiled-in ones.
 pub fn read(top: &mut Section<'_>) -> Providers {
+    let proxy = proxy::read(top).flatten();
     let mut all = compiled_in();
+    all.values_mut().for_each(|provider| provider.proxy.clone_from(&proxy));
     if let Some(table) = top.get("provider").and_then(|value| value.section()) {
-        let own = read_table(&table, &all);
+        let own = read_table(&table, &all, proxy.as_ref());
         // A domain that the file gives to one provider is taken from the others.
         let is_free = |domain: &String| !own.values().any(|provider| provider.domains.contains(domain));
         all.values_mut().for_each(|provider| provider.domains.retain(is_free));
@@ -49,19 +52,25 @@ pub fn read(top: &mut Section<'_>) -> Providers {
     all
 }
 
-/// The compiled-in table; a test looks at its mistakes.
+/// The compiled-in table, read once; a test looks at its mistakes.
 fn compiled_in() -> Providers {
-    let (document, _) = DeTable::parse_recoverable(TABLE);
-    let report = Report::new(Path::new("providers.toml"), TABLE, Disk::NONE);
-    read_table(&Section::top(&report, document.get_ref()), &Providers::new())
+    static READ: LazyLock<Providers> = LazyLock::new(|| {
+        let (document, _) = DeTable::parse_recoverable(TABLE);
+        let report = Report::new(Path::new("providers.toml"), TABLE, Disk::NONE);
+        read_table(&Section::top(&report, document.get_ref()), &Providers::new(), None)
+    });
+    READ.clone()
 }
 
-/// Reads a table of providers. What it leaves out of one is taken from the one of the same name in `bases`.
-pub fn read_table(table: &Section<'_>, bases: &Providers) -> Providers {
+/// Reads a table of providers. What it leaves out of one is taken from the one of the same name in `bases`; `proxy` is that of
+/// all providers that say nothing else.
+pub fn read_table(table: &Section<'_>, bases: &Providers, proxy: Option<&Proxy>) -> Providers {
     let mut read = Providers::new();
     for (name, value) in table.named() {
-        let Some(section) = value.section() else { continue };
-        let provider = provider(name, section, bases, &read);
+        let Some(mut section) = value.section() else { continue };
+        let own_proxy = proxy::read(&mut section);
+        let mut provider = provider(name, section, bases, &read);
+        provider.proxy = own_proxy.unwrap_or_else(|| proxy.cloned());
         read.insert(name.to_owned(), provider);
     }
     read
@@ -99,6 +108,7 @@ fn provider(name: &str, mut section: Section<'_>, bases: &Providers, others: &Pr
         mechanisms: mechanisms(&mut section)
             .or_else(|| Some(base?.mechanisms.clone()))
             .unwrap_or_else(|| vec![Mechanism::OAuthBearer, Mechanism::XOAuth2]),
+        proxy: None,
         ca_file: section.file("ca_file").or_else(|| base?.ca_file.clone()),
         client_expires: day(&mut section, "client_expires").or_else(|| base?.client_expires),
         refresh_token_life: days(&mut section, "refresh_token_life").or_else(|| base?.refresh_token_life),
@@ -144,6 +154,7 @@ fn days(section: &mut Section<'_>, key: &'static str) -> Option<Duration> {
 
 /// Where the browser returns to if nothing else is said: this machine, at any free port.
 fn on_loopback() -> Url {
+    #[expect(clippy::expect_used, reason = "nothing from outside is in it")]
     Url::parse("http://127.0.0.1/").expect("this constant is a URL")
 }
 

@@ -5,9 +5,9 @@ use std::path::Path;
 
 use super::environment::Environment;
 use super::mistake::Mistake;
-use super::provider::Endpoints;
+use super::provider::{Endpoints, ProxyKind};
 use super::reader::{Disk, Report, Section};
-use super::{Config, providers};
+use super::{Config, Machine, providers};
 use crate::protocol::{Mechanism, Protocol, Security};
 
 const DEFAULT: &str = include_str!("../../config/postkey.toml");
@@ -49,7 +49,7 @@ fn the_compiled_in_providers_have_no_mistake() {
     let (document, errors) = toml::de::DeTable::parse_recoverable(providers::TABLE);
     let report = Report::new(Path::new("providers.toml"), providers::TABLE, Disk::NONE);
     report.syntax(&errors);
-    let read = providers::read_table(&Section::top(&report, document.get_ref()), &providers::Providers::new());
+    let read = providers::read_table(&Section::top(&report, document.get_ref()), &providers::Providers::new(), None);
     assert_eq!(report.into_result(), Ok(vec![]));
     assert!(read.len() >= 12, "only {:?}", read.keys());
     for provider in read.values() {
@@ -85,7 +85,7 @@ fn the_default_file_has_no_mistake_with_its_examples_either() {
         _ => line,
     });
     let config = good(&uncommented.collect::<Vec<_>>().join("\n"));
-    assert_eq!(config.listeners.len(), 4);
+    assert_eq!(config.listeners.len(), 5);
     assert_eq!(config.accounts.len(), 1);
     assert!(config.providers.contains_key("example"));
     assert_eq!(config.state_dir, Path::new("/var/lib/postkey"));
@@ -494,6 +494,105 @@ fn a_file_that_was_named_has_to_be_there_and_be_text() {
     assert_eq!(load(), told("there is no such file; correct the path, or leave it out to use the defaults"));
     std::fs::write(&file, b"log = \"\xff\"").unwrap();
     assert_eq!(load(), told("is no text in UTF-8; save it as UTF-8"));
+}
+
+/// A listener without a login, line by line; line 5 has the password.
+fn without_login(lines: &str) -> String {
+    format!("[[listener]]\nprotocol = \"smtp\"\naddress = \"127.0.0.1:25\"\n{lines}\n")
+}
+
+const PRINTER: &str = "password = { file = \"printer.password\" }";
+const ANN: &str = "account = \"ann@gmail.com\"";
+const ADDRESSES: &str = "allow_addresses = [\"192.0.2.7\", \"2001:db8::/64\"]";
+
+#[test]
+fn clients_without_a_login_are_named_and_send_as_one_account() {
+    let lan = "address = \"192.0.2.1:25\"\nallow_remote = true";
+    let text = without_login(&[PRINTER, ANN, ADDRESSES].join("\n"));
+    let config = good(&text.replace("address = \"127.0.0.1:25\"", lan));
+    let listener = &config.listeners[0];
+    assert!(matches!(&listener.machine, Some(Machine::File(path)) if path.ends_with("printer.password")));
+    let allowed = listener.allow_addresses.as_ref().unwrap();
+    assert_eq!(allowed.iter().map(ToString::to_string).collect::<Vec<_>>(), ["192.0.2.7/32", "2001:db8::/64"]);
+    let credential = text.replace("file = \"printer.password\"", "credential = \"printer\"");
+    assert!(matches!(&good(&credential).listeners[0].machine, Some(Machine::Credential(name)) if name == "printer"));
+    // A password of theirs would cross the network, where they have one.
+    let text = without_login(ADDRESSES).replace("address = \"127.0.0.1:25\"", lan);
+    assert!(bad(&text)[0].contains("passwords would cross the network"));
+}
+
+#[test]
+fn clients_without_a_login_are_refused_otherwise() {
+    for (lines, mistake) in [
+        ([PRINTER, ANN, ""], "without a login, clients are known by their addresses only; add allow_addresses"),
+        ([PRINTER, ADDRESSES, ""], "clients without a login need one account that they send as; add account"),
+        (
+            ["password = \"secret\"", ANN, ADDRESSES],
+            "must be in a file or in a credential of systemd; write { file = \"printer.password\" }",
+        ),
+    ] {
+        assert_eq!(bad(&without_login(&lines.join("\n"))), [format!("4:12: listener.password: {mistake}")]);
+    }
+    let imap = without_login(&[PRINTER, ANN, ADDRESSES].join("\n")).replace("smtp", "imap");
+    assert!(bad(&imap)[0].contains("lets clients in without a login, which is for sending mail only"));
+    let climbing = "password = { credential = \"../printer\" }";
+    assert!(
+        bad(&without_login(&[climbing, ANN, ADDRESSES].join("\n")))[0]
+            .contains("is the name of a credential, and no path")
+    );
+}
+
+#[test]
+fn who_may_come_is_named_by_addresses_and_networks() {
+    for (address, mistake) in [
+        ("0.0.0.0/0", "is everybody; name the clients, or leave allow_addresses out where all may come"),
+        ("192.0.2.7/24", "is one address of a network; write \"192.0.2.0/24\" for all of it"),
+        ("printer", "must be an IP address or a network; write it like \"192.0.2.7\" or \"192.0.2.0/24\""),
+        ("192.0.2.7:25", "must be an IP address or a network; write it like \"192.0.2.7\" or \"192.0.2.0/24\""),
+    ] {
+        let text = listener(&format!("address = \"127.0.0.1:1\"\nallow_addresses = [{address:?}]"));
+        assert_eq!(bad(&text), [format!("4:20: listener.allow_addresses: {mistake}")]);
+    }
+    let nobody = listener("address = \"127.0.0.1:1\"\nallow_addresses = []");
+    assert!(bad(&nobody)[0].contains("is empty"));
+}
+
+#[test]
+fn a_proxy_is_for_all_providers_unless_one_says_otherwise() {
+    let login = "proxy_user = \"office\"\nproxy_password = { file = \"proxy.password\" }";
+    let config = good(&format!(
+        "proxy = \"socks5://[::1]\"\n{login}\n[provider.google]\nproxy = \"none\"\n\
+         [provider.fastmail]\nproxy = \"http://proxy.example.test:3128/\"\n{}",
+        provider("")
+    ));
+    let proxy = |name: &str| config.providers[name].proxy.as_ref();
+    assert!(proxy("google").is_none());
+    let own = proxy("fastmail").unwrap();
+    assert_eq!((own.kind, &*own.host, own.port), (ProxyKind::Http, "proxy.example.test", 3128));
+    assert!(own.login.is_none(), "a login is not for another proxy");
+    for name in ["microsoft", "x"] {
+        let common = proxy(name).unwrap();
+        assert_eq!((common.kind, &*common.host, common.port), (ProxyKind::Socks5, "::1", 1080));
+        assert!(common.login.as_ref().is_some_and(|(user, file)| user == "office" && file.ends_with("proxy.password")));
+    }
+    assert!(good("").providers["google"].proxy.is_none());
+}
+
+#[test]
+fn a_proxy_that_cannot_be_used_is_a_mistake() {
+    let form = "must be \"none\", or a proxy such as \"http://proxy.example.test:3128\" or \"socks5://127.0.0.1:1080\"";
+    for proxy in ["https://p.test:1", "p.test:3128", "socks4://p.test:1", "http://p.test/path", "socks5:///", "http://"]
+    {
+        assert_eq!(bad(&format!("proxy = {proxy:?}")), [format!("1:9: proxy: {form}")]);
+    }
+    assert!(bad("proxy = \"http://office:secret@p.test:1\"")[0].contains("has a login in it"));
+    for (text, mistake) in [
+        ("proxy_user = \"a\"", "1:14: proxy_user: belongs to a proxy, and there is none; add proxy, or remove this"),
+        ("proxy = \"http://p.test\"\nproxy_user = \"a\"", "1:1: proxy_password is missing; add it here"),
+        ("proxy = \"http://p.test\"\nproxy_password = { file = \"f\" }", "1:1: proxy_user is missing; add it here"),
+    ] {
+        assert_eq!(bad(text), [mistake]);
+    }
 }
 
 #[test]

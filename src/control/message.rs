@@ -287,6 +287,12 @@ impl Authorized {
         }
     }
 
+    /// Whether it can be unpacked.
+    #[cfg(fuzzing)]
+    pub fn is_usable(self) -> bool {
+        self.open().is_some()
+    }
+
     /// Unpacks it. None if the tokens are none.
     pub(super) fn open(self) -> Option<(Authorization, Option<(String, Password)>)> {
         let token = |carried: &Carried| Token::parse(std::str::from_utf8(carried.0.expose()).ok()?);

@@ -17,6 +17,7 @@ use crate::net::systemd::Sockets;
 use crate::net::{listen, tls};
 use crate::session::Door;
 use crate::stop::Stop;
+use crate::vault::machine::credentials;
 
 /// What an accept loop is told.
 pub enum Message {
@@ -125,10 +126,13 @@ impl Ports {
         std::future::pending().await
     }
 
-    /// Waits until every accept loop has shown that it is alive.
-    pub async fn ping(&self) {
-        for port in &self.open {
-            port.ping().await;
+    /// Waits until every accept loop that there is now has shown that it is alive.
+    pub fn pings(&self) -> impl Future<Output = ()> + Send + use<> {
+        let loops: Vec<_> = self.open.iter().map(|port| port.messages.clone()).collect();
+        async move {
+            for messages in loops {
+                ping(&messages).await;
+            }
         }
     }
 
@@ -187,20 +191,22 @@ impl Port {
         self.listening = Listening::new(door.protocol, self.listening.address, door.security);
         // A loop that has ended is noticed by `Ports::ended`.
         let _ended = self.messages.send(Message::Door(door)).await;
-        self.ping().await;
+        ping(&self.messages).await;
         self
     }
+}
 
-    async fn ping(&self) {
-        let (pong, heard) = oneshot::channel();
-        if self.messages.send(Message::Ping(pong)).await.is_ok() {
-            let _ended = heard.await;
-        }
+/// Waits until an accept loop has heard all that it was told so far.
+async fn ping(messages: &mpsc::Sender<Message>) {
+    let (pong, heard) = oneshot::channel();
+    if messages.send(Message::Ping(pong)).await.is_ok() {
+        let _ended = heard.await;
     }
 }
 
 /// What the sessions of a listener share.
 fn door(listener: &Listener, broker: &Arc<Broker>, stop: &Stop) -> Result<Arc<Door>, Failed> {
+    let own = listener.machine.as_ref().map(|from| credentials(listener.account.as_deref().unwrap_or_default(), from));
     let tls = listener.certificate.as_ref().map(|files| tls::server_config(&files.chain, &files.key));
     Ok(Arc::new(Door {
         protocol: listener.protocol,
@@ -208,6 +214,8 @@ fn door(listener: &Listener, broker: &Arc<Broker>, stop: &Stop) -> Result<Arc<Do
         tls: tls.transpose().map_err(|error| Failed::new(Exit::Config, error))?,
         provider: listener.provider.clone(),
         account: listener.account.clone(),
+        allow_addresses: listener.allow_addresses.clone(),
+        own: own.transpose().map_err(|error| Failed::new(Exit::Config, error))?,
         host: "localhost".to_owned(),
         broker: Arc::clone(broker),
         stop: stop.clone(),

@@ -15,6 +15,8 @@ pub enum Event {
     StartTls,
     /// The client wants to log in, and waits for `accept` or `refuse`.
     Login(Credentials),
+    /// The client begins a mail without a login, for this listener asks for none; waits as after a login.
+    Mail,
     /// The dialogue is over: the client has said goodbye, or has been sent away.
     HangUp,
 }
@@ -39,6 +41,8 @@ pub struct Offer {
     pub known: Capabilities,
     /// The state of TLS.
     pub tls: Tls,
+    /// Whether the listener asks clients to log in. Only SMTP can do without.
+    pub asks_login: bool,
 }
 
 /// The dialogue with a client, in whatever protocol.
@@ -53,6 +57,10 @@ pub trait Downstream: Dialogue<Event = Event> {
     fn refuse(&mut self, refusal: &Refusal, out: &mut Vec<u8>);
     /// Ends the dialogue from our side: `why` is for a person.
     fn dismiss(&mut self, why: &str, out: &mut Vec<u8>);
+    /// What the client has said already that is for the provider, once the dialogue has ended with a yes.
+    fn replay(&mut self) -> Vec<u8> {
+        Vec::new()
+    }
     /// The name that the client gave itself (SMTP's EHLO), if it did.
     fn client_name(&self) -> Option<&str> {
         None
@@ -116,7 +124,7 @@ mod tests {
 
     /// Pieces of which both sense and nonsense can be made in all three protocols.
     fn pieces() -> impl Strategy<Value = Vec<Vec<u8>>> {
-        const WORDS: [&str; 20] = [
+        const WORDS: [&str; 21] = [
             "\r\n",
             "\n",
             " ",
@@ -129,6 +137,7 @@ mod tests {
             "USER ",
             "PASS ",
             "EHLO ",
+            "MAIL ",
             "{3}\r\n",
             "{3+}\r\n",
             "{2000+}\r\n",
@@ -143,14 +152,14 @@ mod tests {
     }
 
     /// What a client hears that sends these bytes, and is refused whenever it logs in.
-    fn hear(protocol: Protocol, tls: Tls, bytes: &[u8]) -> Vec<u8> {
-        let offer = Offer { host: "mail.test".into(), known: Capabilities::default(), tls };
+    fn hear(protocol: Protocol, tls: Tls, asks_login: bool, bytes: &[u8]) -> Vec<u8> {
+        let offer = Offer { host: "mail.test".into(), known: Capabilities::default(), tls, asks_login };
         let (mut dialogue, mut framer, mut out) = (new(protocol, offer), Framer::default(), Vec::new());
         dialogue.greet(&mut out);
         framer.push(bytes);
         while let Some(frame) = framer.next(dialogue.want()) {
             match dialogue.feed(frame, &mut out) {
-                Some(Event::Login(_)) => dialogue.refuse(&Refusal::credentials(), &mut out),
+                Some(Event::Login(_) | Event::Mail) => dialogue.refuse(&Refusal::credentials(), &mut out),
                 Some(Event::StartTls) => dialogue.tls_started(),
                 Some(Event::HangUp) => assert_eq!(dialogue.want(), crate::wire::Want::Nothing),
                 None => {}
@@ -164,9 +173,10 @@ mod tests {
         fn whatever_comes_the_answer_is_short_lines_of_ascii(
             protocol in proptest::sample::select(Protocol::ALL.as_slice()),
             tls in proptest::sample::select([Tls::Absent, Tls::Offered].as_slice()),
+            asks_login in any::<bool>(),
             pieces in pieces(),
         ) {
-            let heard = String::from_utf8(hear(protocol, tls, &pieces.concat())).unwrap();
+            let heard = String::from_utf8(hear(protocol, tls, asks_login, &pieces.concat())).unwrap();
             for line in heard.split_inclusive('\n') {
                 let text = line.strip_suffix("\r\n").unwrap();
                 prop_assert!(text.len() <= 510 && text.bytes().all(|byte| matches!(byte, b' '..=b'~')), "{line:?}");

@@ -33,6 +33,8 @@ pub struct Smtp {
     state: State,
     manners: Manners,
     client_name: Option<String>,
+    /// The command that began a mail where no login is asked for: the provider has not seen it yet.
+    mail: Vec<u8>,
 }
 
 /// What is being waited for.
@@ -83,14 +85,22 @@ impl Downstream for Smtp {
         *self = Self::new(Offer { tls: Tls::Active, ..self.offer.clone() });
     }
 
+    /// A mail that was begun is answered by the provider.
     fn accept(&mut self, _: &Acceptance, out: &mut Vec<u8>) {
         self.state = State::Over;
-        reply(out, "235 2.7.0 Authentication successful.");
+        if self.offer.asks_login {
+            reply(out, "235 2.7.0 Authentication successful.");
+        }
     }
 
     fn refuse(&mut self, refusal: &Refusal, out: &mut Vec<u8>) {
         self.state = State::Ready;
-        refuse(refusal, out);
+        let status = if self.offer.asks_login { status } else { mail_status };
+        refuse(status(refusal.reason), &refusal.text, out);
+    }
+
+    fn replay(&mut self) -> Vec<u8> {
+        std::mem::take(&mut self.mail)
     }
 
     fn dismiss(&mut self, why: &str, out: &mut Vec<u8>) {
@@ -106,7 +116,7 @@ impl Downstream for Smtp {
 impl Smtp {
     /// A dialogue that has said nothing yet.
     pub fn new(offer: Offer) -> Self {
-        Self { offer, state: State::Ready, manners: Manners::default(), client_name: None }
+        Self { offer, state: State::Ready, manners: Manners::default(), client_name: None, mail: Vec::new() }
     }
 
     fn command(&mut self, line: &[u8], out: &mut Vec<u8>) -> Option<Event> {
@@ -119,7 +129,8 @@ impl Smtp {
             }
             ("NOOP", _) => ok("250 2.0.0 Nothing done.", out),
             ("RSET", _) => ok("250 2.0.0 Nothing to reset.", out),
-            ("HELP", _) => ok("214 2.0.0 Log in with AUTH PLAIN or AUTH LOGIN.", out),
+            ("HELP", _) if self.offer.asks_login => ok("214 2.0.0 Log in with AUTH PLAIN or AUTH LOGIN.", out),
+            ("HELP", _) => ok("214 2.0.0 Send mail; no login is needed.", out),
             ("VRFY", _) => ok("252 2.1.5 Send mail and see.", out),
             ("EXPN", _) => ok("502 5.5.1 EXPN is not supported.", out),
             ("QUIT", _) => {
@@ -134,22 +145,34 @@ impl Smtp {
             ("STARTTLS", Tls::Offered) => self.mistake("501 5.5.4 STARTTLS takes no argument.", out),
             ("STARTTLS", _) => self.mistake("502 5.5.1 STARTTLS is not offered here.", out),
             ("AUTH", Tls::Offered) => self.mistake("538 5.7.11 Must issue a STARTTLS command first.", out),
-            ("AUTH", _) => self.step(Exchange::begin(argument), out),
+            ("AUTH", _) if self.offer.asks_login => self.step(Exchange::begin(argument), out),
+            // Some programs take 503 for a yes, which it is here.
+            ("AUTH", _) => self.mistake("503 5.5.1 No login is needed here; go on with MAIL.", out),
             ("MAIL" | "RCPT" | "DATA" | "BDAT", Tls::Offered) => {
                 self.mistake("530 5.7.0 Must issue a STARTTLS command first.", out)
             }
+            ("MAIL", _) if !self.offer.asks_login => self.begin_mail(line),
+            ("RCPT" | "DATA" | "BDAT", _) if !self.offer.asks_login => self.mistake("503 5.5.1 MAIL comes first.", out),
             ("MAIL" | "RCPT" | "DATA" | "BDAT", _) => self.mistake("530 5.7.0 Authentication required.", out),
             ("LHLO" | "XCLIENT" | "XFORWARD", _) => self.mistake("502 5.5.1 Command not supported.", out),
             _ => self.mistake("500 5.5.2 Unknown command.", out),
         }
     }
 
+    /// Waits until the session has logged in; the command is the provider's then.
+    fn begin_mail(&mut self, line: &[u8]) -> Option<Event> {
+        self.mail = [line, b"\r\n"].concat();
+        self.state = State::Decision;
+        Some(Event::Mail)
+    }
+
     /// The second form of AUTH is for programs from before RFC 2554, which look for nothing else.
     fn ehlo(&mut self, argument: &[u8], out: &mut Vec<u8>) -> Option<Event> {
         self.client_name = name(argument);
-        let login: &[&str] = match self.offer.tls {
-            Tls::Offered => &["STARTTLS"],
-            Tls::Absent | Tls::Active => &["AUTH PLAIN LOGIN", "AUTH=PLAIN LOGIN"],
+        let login: &[&str] = match (self.offer.tls, self.offer.asks_login) {
+            (Tls::Offered, _) => &["STARTTLS"],
+            (Tls::Absent | Tls::Active, true) => &["AUTH PLAIN LOGIN", "AUTH=PLAIN LOGIN"],
+            (Tls::Absent | Tls::Active, false) => &[],
         };
         let mut lines = vec![self.offer.host.as_str()];
         lines.extend(shown(&self.offer.known, HIDDEN));
@@ -190,7 +213,8 @@ impl Smtp {
             Failure::Mechanism => self.mistake("504 5.5.4 Unsupported mechanism.", out),
             Failure::Authorization => self.mistake("535 5.7.8 Only your own account can be used.", out),
             Failure::Credentials => {
-                refuse(&Refusal::credentials(), out);
+                let refusal = Refusal::credentials();
+                refuse(status(refusal.reason), &refusal.text, out);
                 None
             }
         }
@@ -217,8 +241,18 @@ fn ok(line: &str, out: &mut Vec<u8>) -> Option<Event> {
     None
 }
 
-fn refuse(refusal: &Refusal, out: &mut Vec<u8>) {
-    reply(out, &format!("{} {}", status(refusal.reason), printable(&refusal.text)));
+fn refuse(status: &str, text: &str, out: &mut Vec<u8>) {
+    reply(out, &format!("{status} {}", printable(text)));
+}
+
+/// The same for a mail whose login is the listener's affair. What a person can put right passes in the end, and until then
+/// senders that have a queue keep the mail in it.
+const fn mail_status(reason: Reason) -> &'static str {
+    match reason {
+        Reason::Forbidden => "550 5.7.1",
+        Reason::Credentials | Reason::TokenRefused | Reason::AuthorizationEnded => "451 4.7.0",
+        Reason::Unavailable | Reason::Limit => "451 4.3.0",
+    }
 }
 
 /// RFC 4954 section 6. 535 for everything that does not pass by itself: clients know it, and 525 they do not.

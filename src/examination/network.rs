@@ -62,9 +62,9 @@ pub async fn endpoint(reach: &Reach, name: &str, url: &Url, now: Moment) -> Find
     let host = host.trim_matches(['[', ']']);
     let security = if url.scheme() == "http" { Security::Clear } else { Security::Tls };
     let reached = async {
-        let (transport, addresses) = connect(reach, host, port).await?;
+        let (transport, way) = connect(reach, host, port, security).await?;
         let connection = protect(Connection::new(transport), reach, host, security).await?;
-        Ok((connection, addresses))
+        Ok((connection, way))
     };
     finding(reach, name, (host, port), reached.await, now)
 }
@@ -73,10 +73,10 @@ pub async fn endpoint(reach: &Reach, name: &str, url: &Url, now: Moment) -> Find
 pub async fn server(reach: &Reach, protocol: Protocol, server: &Server, now: Moment) -> Finding {
     let place = (server.host.as_str(), server.port);
     let reached = async {
-        let (transport, addresses) = connect(reach, place.0, place.1).await?;
+        let (transport, way) = connect(reach, place.0, place.1, server.security).await?;
         let connection = protect(Connection::new(transport), reach, place.0, server.security).await?;
         let talk = timeout(LIMIT, talk(connection, reach, protocol, server)).await;
-        Ok((talk.unwrap_or_else(|_| Err(format!("it says nothing for {} s", LIMIT.as_secs())))?, addresses))
+        Ok((talk.unwrap_or_else(|_| Err(format!("it says nothing for {} s", LIMIT.as_secs())))?, way))
     };
     finding(reach, &format!("{protocol} server"), place, reached.await, now)
 }
@@ -85,30 +85,38 @@ fn finding(
     reach: &Reach,
     name: &str,
     (host, port): (&str, u16),
-    reached: Result<(Connection, Vec<IpAddr>), Stopped>,
+    reached: Result<(Connection, String), Stopped>,
     now: Moment,
 ) -> Finding {
     match reached {
-        Ok((connection, addresses)) => {
-            let addresses: Vec<String> = addresses.iter().map(IpAddr::to_string).collect();
+        Ok((connection, way)) => {
             let certificate = told(reach, connection, host, now);
-            Finding::ok(name, format!("{host} ({}) answers on port {port}{certificate}", addresses.join(", ")))
+            Finding::ok(name, format!("{host} ({way}) answers on port {port}{certificate}"))
         }
         Err(stopped) => Finding::problem(name, Exit::Unavailable, format!("{host}, port {port}: {stopped}")),
     }
 }
 
-async fn connect(reach: &Reach, host: &str, port: u16) -> Result<(Transport, Vec<IpAddr>), Stopped> {
+/// A connection, and which way it takes. Like requests to endpoints, it goes through no proxy where it is in clear and so
+/// stays on this machine.
+async fn connect(reach: &Reach, host: &str, port: u16, security: Security) -> Result<(Transport, String), Stopped> {
+    if let Some(proxy) = reach.proxy.as_ref().filter(|_| security != Security::Clear) {
+        let transport = in_time(Transport::dial(&reach.resolver, Some(proxy), host, port)).await;
+        let transport =
+            transport.map_err(|why| format!("{why}: check proxy in the configuration, and the proxy itself"));
+        return Ok((transport?, format!("through the proxy {}", proxy.address())));
+    }
     let addresses = in_time(reach.resolver.lookup(host)).await.map_err(|why| {
         format!("{why}: check the host in the configuration, and this machine's network and name servers")
     })?;
-    let socket = in_time(dial::connect(addresses.clone(), port)).await;
+    let way: Vec<String> = addresses.iter().map(IpAddr::to_string).collect();
+    let socket = in_time(dial::connect(addresses, port)).await;
     let transport = socket.and_then(Transport::new).map_err(|why| {
         format!(
             "it cannot be reached ({why}): check the port in the configuration, and whether a firewall is in the way"
         )
     })?;
-    Ok((transport, addresses))
+    Ok((transport, way.join(", ")))
 }
 
 /// Does the handshake where it comes first.

@@ -13,7 +13,8 @@ use tokio_rustls::rustls::pki_types::{CertificateDer, ServerName};
 use tokio_rustls::rustls::{ClientConfig, ServerConfig};
 use tokio_rustls::{TlsAcceptor, TlsConnector, TlsStream};
 
-use super::dial;
+use super::{dial, proxy};
+use crate::proxy::Proxy;
 use crate::resolver::Resolver;
 
 /// A TCP connection, in clear or under TLS.
@@ -40,9 +41,12 @@ impl Transport {
         Ok(Self::Clear(socket))
     }
 
-    /// Connects to a server, at whichever of its addresses answers first.
-    pub async fn dial(resolver: &Resolver, host: &str, port: u16) -> io::Result<Self> {
-        Self::new(dial::connect(resolver.lookup(host).await?, port).await?)
+    /// Connects to a server, at whichever of its addresses answers first; or through a proxy, which looks the server up.
+    pub async fn dial(resolver: &Resolver, proxy: Option<&Proxy>, host: &str, port: u16) -> io::Result<Self> {
+        Self::new(match proxy {
+            Some(proxy) => proxy::connect(resolver, proxy, host, port).await?,
+            None => dial::connect(resolver.lookup(host).await?, port).await?,
+        })
     }
 
     /// Does the handshake as a client, and verifies that the server is `host`.

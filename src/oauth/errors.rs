@@ -251,7 +251,7 @@ fn find<K>(rows: &[Row<K>], is_it: impl Fn(&K) -> bool) -> Option<Meaning> {
 /// The numbers that a description names, as in `AADSTS70008: The provided ...`.
 fn numbers_in(description: &str) -> impl Iterator<Item = u32> {
     description.split("AADSTS").skip(1).filter_map(|rest| {
-        let digits = rest.find(|c: char| !c.is_ascii_digit()).map_or(rest, |end| &rest[..end]);
+        let digits = rest.find(|c: char| !c.is_ascii_digit()).map_or(Some(rest), |end| rest.get(..end))?;
         digits.parse().ok()
     })
 }

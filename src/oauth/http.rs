@@ -12,6 +12,8 @@ use tokio_rustls::rustls::ClientConfig;
 use url::Url;
 
 use crate::clock::Moment;
+use crate::config::provider::ProxyKind;
+use crate::proxy::Proxy;
 use crate::resolver::Resolver;
 use crate::secret::Token;
 
@@ -72,12 +74,16 @@ pub struct Http(reqwest::Client);
 
 impl Http {
     /// Trusts what this TLS configuration trusts. Follows no redirect: a token request is for one server only. Where IPv6 is
-    /// dead, IPv4 gets its turn after 300 ms (hyper-util's Happy Eyeballs).
-    pub fn new(tls: ClientConfig, resolver: Resolver) -> Result<Self, HttpSetupError> {
-        let client = reqwest::Client::builder()
+    /// dead, IPv4 gets its turn after 300 ms (hyper-util's Happy Eyeballs). The proxy is that of the configuration, whatever
+    /// the environment says, and only for https: http does not leave this machine.
+    pub fn new(tls: ClientConfig, resolver: Resolver, proxy: Option<&Proxy>) -> Result<Self, HttpSetupError> {
+        let mut client = reqwest::Client::builder().no_proxy();
+        if let Some(proxy) = proxy {
+            client = client.proxy(settings(proxy).map_err(HttpSetupError)?);
+        }
+        let client = client
             .tls_backend_preconfigured(tls)
             .redirect(Policy::none())
-            .no_proxy()
             .dns_resolver(Names(resolver))
             .connect_timeout(CONNECT)
             .timeout(ANSWER)
@@ -143,6 +149,19 @@ impl<'c> AsyncHttpClient<'c> for Http {
     fn call(&'c self, request: HttpRequest) -> Self::Future {
         Box::pin(self.send(request))
     }
+}
+
+/// A proxy as reqwest wants it. To socks5h, unlike socks5, the server's name is sent.
+fn settings(proxy: &Proxy) -> reqwest::Result<reqwest::Proxy> {
+    let scheme = match proxy.place.kind {
+        ProxyKind::Http => "http",
+        ProxyKind::Socks5 => "socks5h",
+    };
+    let settings = reqwest::Proxy::https(format!("{scheme}://{}", proxy.address()))?;
+    Ok(match proxy.login() {
+        Some((user, password)) => settings.basic_auth(user, &String::from_utf8_lossy(password.expose())),
+        None => settings,
+    })
 }
 
 /// The innermost cause: the outer ones only say that a request failed. Never the URL, which may carry a secret.
@@ -216,7 +235,7 @@ mod tests {
         assert!(!filling.iter().all(|one| one.is_finished()), "there is no black hole");
         let (resolver, begun) =
             (Resolver::new(|_| Ok(vec!["::1".parse().unwrap(), "127.0.0.1".parse().unwrap()])), Instant::now());
-        let http = Http::new(no_tls(), resolver).unwrap();
+        let http = Http::new(no_tls(), resolver, None).unwrap();
         let request = oauth2::http::Request::post(format!("http://server.test:{port}/token")).body(Vec::new()).unwrap();
         let request = tokio::spawn(async move { http.send(request).await.map(drop) });
         alive.accept().await.unwrap();

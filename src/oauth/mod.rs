@@ -12,7 +12,10 @@ pub mod identity;
 mod keys;
 mod refresh;
 mod registration;
+#[cfg(not(fuzzing))]
 mod response;
+#[cfg(fuzzing)]
+pub mod response;
 pub mod revocation;
 pub mod self_registration;
 mod source;

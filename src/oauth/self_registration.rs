@@ -14,6 +14,10 @@ use crate::wire::printable;
 /// Tells the software itself, whatever its version, from others of the name (RFC 7591 section 2).
 const SOFTWARE_ID: &str = "3f0f7c3e-6f2e-4f5c-9d52-0b7c7a3d5e91";
 
+/// Code and verifier of a token request that only asks whether the client is known: valid in form (RFC 7636 section 4.1), and
+/// telling in the server's log.
+const QUESTION: &str = "postkey-asks-whether-this-client-is-still-known";
+
 /// What the server has given.
 pub struct Registered {
     /// RFC 6749 section 2.2.
@@ -93,8 +97,8 @@ fn refusal(status: u16, body: &[u8]) -> Failure {
 pub async fn is_known(http: &Http, token_endpoint: &Url, client_id: &str, redirect_uri: &Url) -> bool {
     let form = form_urlencoded::Serializer::new(String::new())
         .append_pair("grant_type", "authorization_code")
-        .append_pair("code", "none")
-        .append_pair("code_verifier", &"0".repeat(43))
+        .append_pair("code", QUESTION)
+        .append_pair("code_verifier", QUESTION)
         .append_pair("redirect_uri", redirect_uri.as_str())
         .append_pair("client_id", client_id)
         .finish();

@@ -12,6 +12,9 @@ pub mod backup;
 mod copies;
 mod error;
 mod files;
+#[cfg(fuzzing)]
+pub mod fuzzing;
+pub mod machine;
 pub mod password;
 mod record;
 mod records;
@@ -20,7 +23,7 @@ mod store;
 
 use std::collections::BTreeMap;
 use std::path::Path;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, TryLockError};
 use std::time::Duration;
 
 use tokio::sync::Notify;
@@ -151,6 +154,11 @@ impl Vault {
     /// The addresses whose records are damaged.
     pub fn damaged(&self) -> Vec<String> {
         lock(&self.view).damaged.clone()
+    }
+
+    /// Whether nobody is reading or writing its files at this moment, which takes milliseconds unless the disk hangs.
+    pub fn is_free(&self) -> bool {
+        !matches!(self.records.try_lock(), Err(TryLockError::WouldBlock))
     }
 
     /// Since when and why the newest records are not on stable storage, if so.

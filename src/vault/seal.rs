@@ -71,6 +71,10 @@ pub fn key_pair() -> (AccountKey, Vec<u8>) {
 /// If the system has none to give, which Linux does not let happen after boot.
 pub fn random<const N: usize>() -> [u8; N] {
     let mut bytes = [0; N];
+    #[expect(
+        clippy::expect_used,
+        reason = "without random bytes nothing here is safe, and nobody outside can take them away"
+    )]
     getrandom::fill(&mut bytes).expect("the kernel gives random bytes");
     bytes
 }

@@ -48,6 +48,7 @@ pub trait Dialogue: Send {
 }
 
 /// What the client sends to log in (RFC 4616).
+#[derive(Clone)]
 pub struct Credentials {
     /// The login name, as typed: valid UTF-8 of at most 255 bytes without control characters.
     pub user: String,

@@ -126,7 +126,7 @@ async fn the_end_of_a_client_secret() {
     house.pass(5 * DAY);
     house.restart().await;
     settle(&house, 0).await;
-    for (days, times) in [(5, 1), (16, 2), (10, 3), (1, 3)] {
+    for (days, times) in [(5, 1), (19, 2), (6, 3), (1, 3)] {
         house.pass(days * DAY);
         house.restart().await;
         let line = until_told(&house, times).await;

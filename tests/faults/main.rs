@@ -11,6 +11,7 @@ mod clock;
 mod doctor;
 mod front;
 mod mail_servers;
+mod proxies;
 mod relays;
 mod server;
 mod token_endpoint;

@@ -6,6 +6,7 @@
 // The https port is what the world sees. The clear port serves introspection (RFC 7662) and the driver's own routes:
 //
 //   GET  /admin/counts                 answered token requests by grant type; "refused" counts the others
+//   GET  /admin/registered             the ids of clients that have registered themselves (RFC 7591)
 //   GET  /admin/authorized             the addresses of which a refresh token is alive
 //   GET  /admin/secrets                every token, code verifier and code that was issued or presented so far
 //   POST /admin/settings               {"accessTokenSeconds": 3600, "unavailable": false}: the life of access tokens issued
@@ -73,7 +74,7 @@ const provider = new Provider(`https://127.0.0.1:${settings.httpsPort}`, {
   clients: settings.clients,
   conformIdTokenClaims: false, // the id_token itself carries the address
   cookies: { keys: [randomBytes(32).toString('hex')] },
-  features: { introspection: { enabled: true }, revocation: { enabled: true } },
+  features: { introspection: { enabled: true }, registration: { enabled: true }, revocation: { enabled: true } },
   findAccount: async (_ctx, id) => ({
     accountId: id,
     claims: async () => ({ sub: id, email: id, email_verified: true }),
@@ -126,6 +127,8 @@ provider.use(nameTheInactive);
 
 const routes = {
   'GET /admin/counts': () => counts,
+  'GET /admin/registered': () =>
+    [...store.keys()].filter((key) => key.startsWith('Client:')).map((key) => key.slice('Client:'.length)),
   'GET /admin/authorized': () =>
     [...store].filter(([key, token]) => key.startsWith('RefreshToken:') && !token.consumed).map(([, token]) => token.accountId),
   'GET /admin/secrets': () => [...secrets],

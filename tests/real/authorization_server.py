@@ -12,7 +12,7 @@ SCOPE = "openid email offline_access"
 
 
 class AuthorizationServer:
-    """oidc-provider with three clients: a native one, one with a secret, and Dovecot, which introspects."""
+    """oidc-provider with three clients: a native one, one with a secret, and Dovecot, which introspects. More may register."""
 
     def __init__(self, run):
         self.https_port, self.http_port = free_port(), free_port()
@@ -59,9 +59,13 @@ class AuthorizationServer:
         """Answered token requests by grant type, and "refused"."""
         return self._admin("GET", "counts")
 
+    def registered(self):
+        """The ids of the clients that have registered themselves."""
+        return self._admin("GET", "registered")
+
     def authorized(self):
-        """The addresses of which a refresh token is alive."""
-        return set(self._admin("GET", "authorized"))
+        """The address of each refresh token that is alive."""
+        return self._admin("GET", "authorized")
 
     def secrets(self):
         """Every token, code and code verifier that the token endpoint has seen, and the client secrets."""

@@ -16,6 +16,7 @@ from pathlib import Path
 import direct
 import leaks
 import life
+import proxies
 from authorization_server import AuthorizationServer
 from clients import CLIENTS, RECIPIENT, Case
 from dovecot import Dovecot
@@ -128,6 +129,9 @@ def run_all(world, report, watch):
     client_tests(world, report)
     report.section("Tokens and outages")
     for test in life.TOKENS:
+        report.test(name_of(test), test, world)
+    report.section("Proxies")
+    for test in proxies.TESTS:
         report.test(name_of(test), test, world)
     report.section("Secrets")
     world.postkey.stop()

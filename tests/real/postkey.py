@@ -2,9 +2,11 @@
 
 import json
 import os
+import pty
 import re
 import subprocess
 import threading
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 from authorization_server import SCOPE
@@ -50,10 +52,22 @@ port = {port}
 security = "{security}"
 """
 
-# Between them the two providers cover TLS and STARTTLS, and both mechanisms.
+# One of which nothing is known but the issuer: postkey finds out the endpoints, and registers itself.
+DISCOVERED = """
+[provider.{name}]
+domains = ["{domain}"]
+issuer = "{issuer}"
+scope = {scope}
+authorization_parameters = {{ prompt = "consent" }}
+mechanisms = {mechanisms}
+ca_file = "{ca}"
+"""
+
+# Between them the first two cover TLS and STARTTLS, and both mechanisms.
 PROVIDERS = [
     {"name": "test", "domain": "example.test", "security": "tls", "mechanisms": ["OAUTHBEARER", "XOAUTH2"]},
     {"name": "starttls", "domain": "starttls.test", "security": "starttls", "mechanisms": ["XOAUTH2"]},
+    {"name": "discovered", "domain": "discovered.test", "security": "tls", "mechanisms": ["OAUTHBEARER"], "head": DISCOVERED},
 ]
 
 # The one line with a password, which is meant to be seen.
@@ -120,6 +134,18 @@ class Postkey:
         if self.process.child.returncode != 0:
             raise Failure(f"postkey ended with {self.process.child.returncode}")
 
+    @contextmanager
+    def configured(self, head):
+        """The daemon goes by its configuration with these lines at the top of it meanwhile."""
+        text = self._configuration.read_text()
+        self._configuration.write_text(head + text)
+        self.command("reload")
+        try:
+            yield
+        finally:
+            self._configuration.write_text(text)
+            self.command("reload")
+
     def kill(self):
         """Ends the daemon as a power cut would."""
         self.process.child.kill()
@@ -154,6 +180,7 @@ class Postkey:
     def authorize(self, address, person, *options, paste=False, line=None):
         """Authorizes an account, with the browser on this machine or, with `paste`, on another one.
 
+        `person` may be several, who try one after the other.
         `line` is a password of the user's own choice. Returns the account with it or with the generated one that the
         command has shown; None if it has shown none, because the account has one.
         """
@@ -173,6 +200,25 @@ class Postkey:
             if not re.search(rf"^\s*{protocol}\s.*\bok$", output, re.MULTILINE):
                 raise Failure(f"authorize {address} does not say that {protocol} works:\n{output}")
         return self._note(address, output, line)
+
+    def choose_provider(self, address, answer):
+        """Answers the question for an address's provider, on a terminal. Returns what is printed up to the authorization URL."""
+        terminal, end = pty.openpty()
+        command = [self._binary, "--config", self._configuration, "authorize", address, "--no-browser", "--timeout", "20s"]
+        child = subprocess.Popen(command, env=self._env, stdin=end, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+        try:
+            os.write(terminal, f"{answer}\n".encode())
+            output = ""
+            for line in child.stdout:
+                output += line
+                if "https://" in line:
+                    break
+            return output
+        finally:
+            child.kill()
+            child.wait()
+            os.close(terminal)
+            os.close(end)
 
     def _note(self, address, output, chosen):
         """Remembers what a command has printed, but for the line that shows a password; returns the account with it."""
@@ -198,18 +244,20 @@ class Postkey:
         if line is not None:
             child.stdin.write(f"{line}\n")
             child.stdin.flush()
-        output, url = "", None
-        while url is None:
-            printed = child.stdout.readline()
-            output += printed
-            if not printed:
-                raise Failure(f"authorize ended without an authorization URL:\n{output}")
-            url = re.fullmatch(r"\s+(https://\S+)\n", printed)
-        if paste:
-            child.stdin.write(person.authorize(url[1]) + "\n")
-            child.stdin.flush()
-        else:
-            person.authorize_and_return(url[1])
+        output = ""
+        for one in person if isinstance(person, list) else [person]:
+            url = None
+            while url is None:
+                printed = child.stdout.readline()
+                output += printed
+                if not printed:
+                    raise Failure(f"authorize ended without an authorization URL:\n{output}")
+                url = re.fullmatch(r"\s+(https://\S+)\n", printed)
+            if paste:
+                child.stdin.write(one.authorize(url[1]) + "\n")
+                child.stdin.flush()
+            else:
+                one.authorize_and_return(url[1])
         output += child.stdout.read()
         if child.wait(30) != 0:
             raise Failure(f"authorize failed with {child.returncode}:\n{output}")
@@ -217,16 +265,16 @@ class Postkey:
 
 
 def configuration(world, folder):
-    """The text of postkey.toml: every protocol with every security, both providers."""
+    """The text of postkey.toml: every protocol with every security, all providers."""
     listeners = [LISTENER.format(protocol=protocol, security=security)
                  + ("" if security == "none" else CERTIFICATE.format(certificate=world.run.certificate, key=world.run.key))
                  for protocol in ("imap", "pop3", "smtp") for security in SECURITIES]
     return HEAD.format(folder=folder) + "".join(listeners) + "".join(provider(world, **each) for each in PROVIDERS)
 
 
-def provider(world, name, domain, security, mechanisms):
+def provider(world, name, domain, security, mechanisms, head=PROVIDER):
     """One provider's part of the configuration."""
-    head = PROVIDER.format(name=name, domain=domain, issuer=world.server.issuer, ca=world.run.ca,
+    head = head.format(name=name, domain=domain, issuer=world.server.issuer, ca=world.run.ca,
                            scope=json.dumps(SCOPE.split()), mechanisms=json.dumps(mechanisms))
     return head + "".join(SERVER.format(name=name, protocol=protocol, port=world.ports[protocol, security], security=security)
                           for protocol in ("imap", "pop3", "smtp"))

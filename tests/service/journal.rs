@@ -68,3 +68,15 @@ async fn a_file_of_json_is_opened_anew_by_a_reload() {
         assert!(line["level"].is_string() && line["fields"]["message"].is_string(), "{line}");
     }
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_format_that_takes_a_restart_is_named_at_the_reload() {
+    let mut service = Service::with(|config| config).await;
+    service.reload(|config| format!("log_format = \"json\"\n{config}")).await;
+    let line = service.process.hear_complaint("takes a restart");
+    assert!(line.contains("WARN") && !line.starts_with('{'), "{line}");
+    service.process.hear_complaint("has been read anew");
+    service.reload(|config| config.replacen("json", "plain", 1)).await;
+    let (_, ended) = service.terminate();
+    assert_eq!(ended.err.matches("takes a restart").count(), 1, "plain is what it was: {}", ended.err);
+}

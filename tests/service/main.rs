@@ -12,3 +12,4 @@ mod notify;
 mod reload;
 mod stop;
 mod units;
+mod watchdog;

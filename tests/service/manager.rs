@@ -3,7 +3,7 @@
 use std::os::fd::AsRawFd;
 use std::os::unix::net::UnixDatagram;
 use std::sync::mpsc::{Receiver, Sender, channel};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use postkey::control::Request;
 use postkey::protocol::Security;
@@ -70,6 +70,14 @@ impl Service {
             if message.contains(part) {
                 return message;
             }
+        }
+    }
+
+    /// Waits until it has told nothing for so long.
+    pub fn hear_silence(&mut self, time: Duration) {
+        let deadline = Instant::now() + PATIENCE;
+        while self.told.recv_timeout(time).is_ok() {
+            assert!(Instant::now() < deadline, "it goes on telling");
         }
     }
 

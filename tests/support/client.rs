@@ -143,6 +143,18 @@ impl Client {
         self.0.shutdown().await.expect("a connection that is alive");
     }
 
+    /// Reads up to the end, be it an abrupt one, and sends these bytes meanwhile as far as somebody takes them.
+    pub async fn talk(mut self, pieces: &[&[u8]]) -> Vec<u8> {
+        for piece in pieces {
+            if self.0.write_all(piece).await.is_err() || self.0.flush().await.is_err() {
+                break;
+            }
+        }
+        let mut bytes = Vec::new();
+        let _abrupt = in_time(self.0.read_to_end(&mut bytes)).await;
+        bytes
+    }
+
     /// Whether nothing comes any more; an abrupt end is an end as well.
     pub async fn is_closed(&mut self) -> bool {
         in_time(self.0.read(&mut [0])).await.map_or(true, |size| size == 0)

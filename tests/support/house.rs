@@ -72,7 +72,7 @@ impl House {
         Self::furnished_with(upstream, Options::default(), edit).await
     }
 
-    /// The same with another provider.
+    /// The same with such a provider.
     pub async fn furnished_with(upstream: Security, options: Options, edit: impl FnOnce(String) -> String) -> Self {
         let mut house = Self::empty(upstream, options, edit).await;
         let password = Password::generate();
@@ -144,6 +144,12 @@ impl House {
     pub fn begin(&self, arguments: &[&str]) -> Process {
         let file = self.file.to_str().unwrap();
         Process::start(self.folder.path(), &[&["--config", file], arguments].concat())
+    }
+
+    /// The same as another user, which only root can do.
+    pub fn begin_as(&self, user: u32, arguments: &[&str]) -> Process {
+        let file = self.file.to_str().unwrap();
+        Process::start_as(user, self.folder.path(), &[&["--config", file], arguments].concat())
     }
 
     /// Runs a command to its end; `input` is what it reads.
@@ -230,6 +236,22 @@ impl House {
     /// A mail program that is connected: under TLS where the listener has it, greeted, and in SMTP after EHLO.
     pub async fn program(&self, protocol: Protocol, security: Security) -> Program {
         Program::connect(self.port(protocol, security), protocol, security, &self.identity).await
+    }
+
+    /// A connection on which nothing has been said but the greeting; with STARTTLS nothing since the handshake.
+    pub async fn greeted(&self, protocol: Protocol, security: Security) -> Client {
+        let mut client = Client::clear(self.port(protocol, security)).await;
+        if security == Security::StartTls {
+            client.expect(["* OK", "+OK", "220"][protocol as usize]).await;
+            client.say(["a STARTTLS", "STLS", "STARTTLS"][protocol as usize]).await;
+            client.expect(["a OK", "+OK", "220"][protocol as usize]).await;
+            return client.protect(&self.identity).await;
+        }
+        if security == Security::Tls {
+            client = client.protect(&self.identity).await;
+        }
+        client.expect(["* OK", "+OK", "220"][protocol as usize]).await;
+        client
     }
 
     /// A mail program in clear that has logged in with Ann's app password.

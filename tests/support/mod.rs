@@ -17,6 +17,7 @@ mod mailbox;
 mod person;
 mod pop3;
 pub mod process;
+pub mod proxy;
 mod sasl;
 mod settings;
 mod smtp;

@@ -1,6 +1,7 @@
 //! The program itself, as a person or a service manager runs it.
 
 use std::io::{BufRead, BufReader, Read, Write};
+use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::{Child, ChildStdin, Command, Stdio};
 use std::sync::mpsc::{Receiver, Sender, channel};
@@ -40,12 +41,25 @@ impl Process {
         Self::start_by("umask 000", home, arguments, environment)
     }
 
+    /// The same as this user, with a copy of the program that the user can reach.
+    pub fn start_as(user: u32, home: &Path, arguments: &[&str]) -> Self {
+        let copy = home.join("postkey");
+        std::fs::copy(program(), &copy).expect("a copy of the program");
+        let mut command = Command::new(copy);
+        command.args(arguments).env_clear().env("HOME", home).current_dir(home).uid(user).gid(user);
+        Self::spawn(command)
+    }
+
     /// The same by a service manager, which does something in the shell first.
     pub fn start_by(preparation: &str, home: &Path, arguments: &[&str], environment: &[(&str, &str)]) -> Self {
         // Not sh: Debian's knows no descriptor beyond 9.
         let mut command = Command::new("/bin/bash");
         command.args(["-c", &format!("{preparation}; exec \"$0\" \"$@\""), program()]).args(arguments);
         command.env_clear().envs(environment.iter().copied()).env("HOME", home).current_dir(home);
+        Self::spawn(command)
+    }
+
+    fn spawn(mut command: Command) -> Self {
         command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
         let mut child = command.spawn().expect("a process");
         let (out, err) = (Lines::of(child.stdout.take().unwrap()), Lines::of(child.stderr.take().unwrap()));

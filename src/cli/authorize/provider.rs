@@ -48,11 +48,10 @@ async fn by_address(config: &Config, address: &str, exchangers: &MailExchangers)
         return Some((provider.name.clone(), how));
     }
     let hosts = exchangers.of(domain).await;
-    let found = hosts.iter().find_map(|host| {
+    hosts.iter().find_map(|host| {
         let provider = config.providers.values().find(|provider| provider.has_exchanger(host))?;
         Some((provider.name.clone(), format!("mail for {domain} goes to {host}")))
-    });
-    found
+    })
 }
 
 /// Has a person choose from a list.

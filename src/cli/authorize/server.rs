@@ -60,23 +60,21 @@ impl Server {
     }
 }
 
-/// The metadata, where something has to be found there. Those that are only useful may be missing.
+/// The metadata, where something has to be found there. Where they only say how id_tokens are signed, they may be missing.
 async fn metadata(reach: &Reach, flow: Flow, has_client: bool) -> Result<Option<Metadata>, Failed> {
     let (provider, known) = (&reach.provider, &reach.provider.endpoints);
     let Some(issuer) = &provider.issuer else { return Ok(None) };
     let is_usable = known.token.is_some()
         && (known.authorization.is_some() || flow != Flow::AuthorizationCode)
-        && (known.device_authorization.is_some() || flow != Flow::DeviceCode)
-        && (has_client || known.registration.is_some());
+        && (known.device_authorization.is_some() || flow != Flow::DeviceCode);
+    let may_sign_in = has_client || known.registration.is_some();
     let tells_who = known.jwks.is_some() || !provider.scope.iter().any(|scope| scope == "openid");
-    if is_usable && tells_who {
+    if is_usable && (tells_who || !may_sign_in) {
         return Ok(None);
     }
     match discover(&reach.http, issuer).await {
         Ok(metadata) => Ok(Some(metadata)),
         Err(_) if is_usable => Ok(None),
-        // Without a client, the message about that says more.
-        Err(_) if known.token.is_some() && !has_client => Ok(None),
         Err(error) => {
             let text = format!("the endpoints of {} cannot be found out: {error}", provider.name);
             Err(Failed::new(Exit::Unavailable, text))

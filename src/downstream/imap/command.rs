@@ -74,12 +74,12 @@ impl Command {
     /// The arguments as strings: atoms, quoted strings and literals, as they come. None where they are no strings.
     pub fn strings(&self) -> Option<Vec<Zeroizing<Vec<u8>>>> {
         let mut strings = Vec::new();
-        for piece in &self.pieces {
+        for (index, piece) in self.pieces.iter().enumerate() {
             match piece {
                 Piece::Literal(bytes) => strings.push(bytes.clone()),
-                // What follows a literal is set off from it by a blank.
-                Piece::Text(text) if !strings.is_empty() && text.first().is_some_and(|&byte| byte != b' ') => {
-                    return None;
+                // What follows a literal is set off from it by a blank; only the line's end needs none.
+                Piece::Text(text) if index > 0 && !text.starts_with(b" ") => {
+                    return (text.is_empty() && index + 1 == self.pieces.len()).then_some(strings);
                 }
                 Piece::Text(text) => add_strings(text, &mut strings)?,
             }
@@ -165,6 +165,26 @@ mod tests {
         }
         for text in [&b"\"open"[..], b"\"a\"b", b"a\"b\"", b"a(b", b"(a)", b"a{5}", b"a\x01", b"\"a\\\""] {
             assert_eq!(strings(text), None, "{}", text.escape_ascii());
+        }
+    }
+
+    #[test]
+    fn a_blank_sets_off_what_follows_a_literal() {
+        let strings = |stretches: [&str; 2]| {
+            let (mut command, arguments) = Command::new("a", b"a LOGIN {3}");
+            assert!(command.add_text(arguments).is_some());
+            command.add_literal(b"ann");
+            if command.add_text(stretches[0].as_bytes()).is_some() {
+                command.add_literal(b"s3cret");
+                command.add_text(stretches[1].as_bytes());
+            }
+            command.strings().map(|strings| strings.len())
+        };
+        assert_eq!(strings([" {6}", ""]), Some(2));
+        assert_eq!(strings([" s3cret", ""]), Some(2));
+        assert_eq!(strings(["", ""]), Some(1));
+        for glued in [["{6}", ""], ["s3cret", ""], [" {6}", "x"]] {
+            assert_eq!(strings(glued), None, "{glued:?}");
         }
     }
 

@@ -1,0 +1,89 @@
+//! What is read in one go: SASL messages, the browser's way back, the configuration.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::sync::OnceLock;
+
+use postkey::config::Config;
+use postkey::config::environment::Environment;
+use postkey::oauth::authorization_code::{Asking, Pending, RedirectError};
+use postkey::wire::sasl;
+use url::Url;
+
+use super::client::check_credentials;
+
+/// A line of base64 with a PLAIN message in it, and the message itself.
+pub fn sasl(input: &[u8]) {
+    for message in
+        [sasl::decode(input).ok().map(|message| message.to_vec()), Some(input.to_vec())].into_iter().flatten()
+    {
+        let Ok(credentials) = sasl::plain(&message) else { continue };
+        check_credentials(&credentials);
+        let (user, password) = (credentials.user.as_bytes(), credentials.password.expose());
+        let with = |authzid: &[u8]| [authzid, b"\0", user, b"\0", password].concat();
+        assert!(message == with(b"") || message == with(user), "something got lost, or was made up");
+    }
+}
+
+/// The query that a browser brings back, and what a person pastes: without the right `state` neither brings a code.
+pub fn redirect(input: &[u8]) {
+    let text = String::from_utf8_lossy(input);
+    let pending = pending();
+    let state = pending.url.query_pairs().find(|(key, _)| key == "state").map(|(_, state)| state.into_owned());
+    let state = state.unwrap_or_default();
+    assert!(state.len() >= 16);
+    match pending.code(&text) {
+        Ok(_) => panic!("nobody can know this state"),
+        Err(RedirectError::Denied(_)) => panic!("a stranger has ended the authorization"),
+        Err(RedirectError::NoAnswer | RedirectError::WrongState | RedirectError::WrongIssuer) => {}
+    }
+    // The same, but from the authorization server.
+    if let Err(RedirectError::Denied(said)) = pending.code(&format!("state={state}&{text}")) {
+        assert!(said.len() <= 300 && said.bytes().all(|byte| matches!(byte, b' '..=b'~')), "{said:?}");
+    }
+    if let Ok(code) = pending.pasted(&text) {
+        assert_eq!(code.secret(), text.trim(), "only a bare code comes without a state");
+    }
+}
+
+/// One for all inputs; to make one costs more than to use it.
+fn pending() -> &'static Pending {
+    static PENDING: OnceLock<Pending> = OnceLock::new();
+    PENDING.get_or_init(|| {
+        let [endpoint, redirect_uri] =
+            ["https://auth.example.test/", "http://127.0.0.1:4711/"].map(|url| Url::parse(url).expect("a URL"));
+        Pending::begin(&Asking {
+            endpoint: &endpoint,
+            issuer: Some("https://auth.example.test"),
+            names_itself: false,
+            client_id: "client",
+            redirect_uri: &redirect_uri,
+            scope: &["mail".to_owned()],
+            parameters: &BTreeMap::new(),
+            login_hint: "ann@example.test",
+        })
+    })
+}
+
+/// A configuration file: it is good, or each of its mistakes has its place in the file.
+pub fn config(input: &[u8]) {
+    let text = String::from_utf8_lossy(input);
+    match Config::parse(&text, Path::new("/etc/postkey.toml"), &environment()) {
+        Ok(config) => assert!(config.state_dir.is_absolute() && !config.listeners.is_empty()),
+        Err(mistakes) => {
+            assert!(!mistakes.is_empty());
+            let told: Vec<String> = mistakes.iter().map(ToString::to_string).collect();
+            assert!(told.iter().all(|line| line.starts_with("/etc/postkey.toml")), "{told:?}");
+        }
+    }
+}
+
+fn environment() -> Environment {
+    Environment {
+        root: false,
+        state_directory: None,
+        config_home: None,
+        state_home: None,
+        home: Some(PathBuf::from("/home/ann")),
+    }
+}

@@ -1,0 +1,79 @@
+//! B6. Bytes ahead of a TLS handshake, in both roles, however they arrive: the connection ends, and they are used by nobody.
+
+use postkey::protocol::{Protocol, Security};
+
+use crate::servers::{Script, Server};
+use crate::support::client::Client;
+use crate::support::house::House;
+
+/// STARTTLS, and what a man in the middle adds.
+const INJECTED: [&str; 3] = ["a STARTTLS\r\nb NOOP\r\n", "STLS\r\nCAPA\r\n", "STARTTLS\r\nNOOP\r\n"];
+
+#[tokio::test]
+async fn from_a_client() {
+    let house = House::open().await;
+    for protocol in Protocol::ALL {
+        let sent = INJECTED[protocol as usize].as_bytes();
+        for position in 0..sent.len() {
+            let (one, two) = sent.split_at(position);
+            let mut client = Client::clear(house.port(protocol, Security::StartTls)).await;
+            client.expect(["* OK", "+OK", "220"][protocol as usize]).await;
+            let heard = client.talk(&[one, two]).await;
+            let lines = heard.split(|&byte| byte == b'\n').filter(|line| line.ends_with(b"\r")).count();
+            // Behind the answer to STARTTLS there can be an alert of TLS, but no answer to what was added.
+            assert_eq!(lines, 1, "{protocol}, split at {position}: {}", heard.escape_ascii());
+        }
+        assert_eq!(house.provider.connections(protocol), 0);
+    }
+}
+
+/// The server's consent, and what a man in the middle adds.
+const CONSENT: [&str; 3] = [
+    "% OK go\r\n* CAPABILITY AUTH=XOAUTH2\r\n",
+    "+OK go\r\n+OK\r\nSASL XOAUTH2\r\n.\r\n",
+    "220 go\r\n250 AUTH XOAUTH2\r\n",
+];
+
+#[tokio::test]
+async fn from_a_server() {
+    for protocol in Protocol::ALL {
+        let server = Server::start(protocol, Security::StartTls).await;
+        let house = server.house().await;
+        for position in 0..CONSENT[protocol as usize].len() {
+            let consent = CONSENT[protocol as usize];
+            let key = ["STARTTLS", "STLS", "STARTTLS"][protocol as usize];
+            server.says(Script::good(protocol).cut(position).with(key, consent));
+            server.refuses_bearer(&house, "said ahead of TLS").await;
+        }
+        server.says(Script::good(protocol));
+        house.logged_in(protocol).await;
+    }
+}
+
+/// Everything that a man in the middle can say instead of a consent, and before.
+#[tokio::test]
+async fn from_a_server_that_does_without() {
+    let stripped: [&[(&str, &str)]; 3] = [
+        &[
+            ("", "* PREAUTH welcome\r\n"),
+            ("", "* OK [CAPABILITY IMAP4rev1 AUTH=XOAUTH2] hi\r\n"),
+            ("", "* BYE [REFERRAL imap://elsewhere.test/] go there\r\n"),
+            ("STARTTLS", "% NO not today\r\n"),
+            ("STARTTLS", "% BAD what\r\n"),
+        ],
+        &[("STLS", "-ERR not today\r\n"), ("", "-ERR [REFERRAL] go there\r\n")],
+        &[
+            ("EHLO", "250-hi\r\n250 AUTH XOAUTH2\r\n"),
+            ("STARTTLS", "454 4.7.0 not today\r\n"),
+            ("STARTTLS", "502 what\r\n"),
+        ],
+    ];
+    for protocol in Protocol::ALL {
+        let server = Server::start(protocol, Security::StartTls).await;
+        let house = server.house().await;
+        for (key, answer) in stripped[protocol as usize] {
+            server.says(Script::good(protocol).with(key, answer));
+            server.refuses_bearer(&house, answer).await;
+        }
+    }
+}

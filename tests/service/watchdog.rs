@@ -1,0 +1,104 @@
+//! The watchdog's ping stops when the runtime, the vault or an accept loop hangs, and comes back with it.
+//!
+//! strace(1) makes them hang: it holds up the system calls that each of them makes, in the program as it is shipped.
+
+use std::io::{BufRead, BufReader};
+use std::process::{Child, ChildStderr, Command, Stdio};
+use std::time::Duration;
+
+use postkey::protocol::{Protocol, Security};
+use rustix::process::{Pid, Signal, kill_process};
+use tokio::net::TcpStream;
+
+use crate::manager::{Service, Start, house};
+use crate::support::house::ANN;
+
+/// The limit that the service manager sets, in microseconds: there are two pings in it.
+const LIMIT: &str = "200000";
+
+/// Ten limits.
+const SILENCE: Duration = Duration::from_secs(2);
+
+/// Holds up system calls of a process for as long as it lives.
+struct Hold {
+    strace: Child,
+    /// It ends if nobody wants to hear what it says.
+    _said: BufReader<ChildStderr>,
+}
+
+impl Hold {
+    /// From when this returns on. None where there is no strace.
+    fn on(process: u32, calls: &str) -> Option<Self> {
+        let mut command = Command::new("strace");
+        command.args(["--follow-forks", "--output=/dev/null", &format!("--attach={process}")]);
+        command.args([format!("--trace={calls}"), format!("--inject={calls}:delay_enter=60s")]);
+        let Ok(mut strace) = command.stderr(Stdio::piped()).spawn() else {
+            eprintln!("skipped: there is no strace");
+            return None;
+        };
+        let (mut said, mut line) = (BufReader::new(strace.stderr.take().unwrap()), String::new());
+        said.read_line(&mut line).unwrap();
+        assert!(line.contains("attached"), "{line}");
+        Some(Self { strace, _said: said })
+    }
+}
+
+/// Lets the calls go on.
+impl Drop for Hold {
+    fn drop(&mut self) {
+        let _ended = kill_process(Pid::from_child(&self.strace), Signal::TERM);
+        let _reaped = self.strace.wait();
+    }
+}
+
+async fn service() -> Service {
+    // Two threads, on a machine with one core as well.
+    let environment = [("WATCHDOG_USEC", LIMIT), ("TOKIO_WORKER_THREADS", "2")];
+    let mut service =
+        Service::start(house(|config| config).await, Start { environment: &environment, ..Start::default() }).await;
+    service.hear("WATCHDOG=1");
+    service
+}
+
+const COMPLAINT: &str = "the vault or a listener does not answer";
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_accept_loop_that_hangs_is_noticed() {
+    let mut service = service().await;
+    let mut session = service.house.program(Protocol::Pop3, Security::Clear).await;
+    let Some(hold) = Hold::on(service.process.id(), "accept4") else { return };
+    // Both arrive at once: the thread that does what the session wants then serves all others, too.
+    service.process.signal(Signal::STOP);
+    let _client = TcpStream::connect(("127.0.0.1", service.house.port(Protocol::Pop3, Security::Tls))).await.unwrap();
+    session.client.say("CAPA").await;
+    service.process.signal(Signal::CONT);
+    service.process.hear_complaint(COMPLAINT);
+    service.hear_silence(SILENCE);
+    drop(hold);
+    service.hear("WATCHDOG=1");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_vault_that_hangs_is_noticed() {
+    let mut service = service().await;
+    let Some(hold) = Hold::on(service.process.id(), "fsync") else { return };
+    let mut command = service.house.begin(&["password", "add", ANN, "printer"]);
+    command.say(&service.house.password);
+    service.process.hear_complaint(COMPLAINT);
+    service.hear_silence(SILENCE);
+    // Signals are heard meanwhile.
+    service.process.signal(Signal::HUP);
+    service.hear("RELOADING=1");
+    drop(hold);
+    service.hear("WATCHDOG=1");
+    assert_eq!(command.end().code, Some(0));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_runtime_that_hangs_is_noticed() {
+    let mut service = service().await;
+    let Some(hold) = Hold::on(service.process.id(), "epoll_wait") else { return };
+    service.hear_silence(SILENCE);
+    drop(hold);
+    service.hear("WATCHDOG=1");
+}
