@@ -2,21 +2,22 @@
 
 mod account;
 mod attention;
+mod first_login;
 mod forget;
+pub mod guesses;
 mod measure;
 mod patience;
 mod reach;
 mod reconfigure;
 mod refresh;
+mod unlock;
 mod upkeep;
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 use std::time::Duration;
 
-use hmac::{Hmac, KeyInit as _, Mac as _};
-use sha2::Sha256;
-use tokio::sync::{Notify, Semaphore};
+use tokio::sync::{Notify, Semaphore, watch};
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, timeout};
 use tracing::{error, info, warn};
@@ -31,12 +32,16 @@ use crate::protocol::Protocol;
 use crate::secret::Secret;
 use crate::token::Use;
 use crate::vault::password::Password;
-use crate::vault::{self, Authorization, Unlocked, Vault, VaultError};
-use crate::wire::{Capabilities, Credentials, Reason, Refusal};
+use crate::vault::{self, Authorization, Vault, VaultError};
+use crate::wire::{Capabilities, Reason, Refusal};
 pub use account::{Account, Held, Presence};
 use account::{Tokens, Wanted};
+use first_login::FirstLogins;
+pub use first_login::{Return, Unasked};
 pub use forget::Withdrawal;
+use guesses::{Fingerprint, Guesses};
 pub use reach::Reach;
+pub use unlock::Opened;
 pub use upkeep::Condition;
 
 /// How long a refresh is waited for while the token at hand still works: a new one is better, for it does not end soon, but
@@ -52,9 +57,6 @@ const HEAL_SOON: Duration = Duration::from_millis(500);
 /// The longest pause between two tries, and so the longest that a disk with space again is not used.
 const HEAL_LATE: Duration = Duration::from_secs(4);
 
-/// Passwords that are remembered as checked; more than any user has. When there are more, all are checked anew.
-const REMEMBERED: usize = 4096;
-
 /// Argon2 computations at a time, each 19 MiB and a core for 20 ms: one core stays free for the sessions.
 const DERIVATIONS: usize = 1;
 
@@ -69,11 +71,15 @@ pub struct Broker {
     /// Key of the fingerprints of checked passwords; lives as long as this process.
     fingerprint_key: Secret,
     open: Mutex<Open>,
+    guesses: Guesses,
+    /// Something has changed about app passwords.
+    withdrawn: watch::Sender<()>,
     derivations: Semaphore,
     refreshing: Semaphore,
     reaches: Mutex<HashMap<String, Arc<Reach>>>,
     metrics: Metrics,
     notifier: Notifier,
+    first_logins: FirstLogins,
     /// Something may have to be told to a person.
     attention: Notify,
 }
@@ -81,9 +87,12 @@ pub struct Broker {
 /// What passwords have opened.
 #[derive(Default)]
 struct Open {
+    /// By address; those of a delegate and of the mailboxes that it opens are the same.
     accounts: HashMap<String, Arc<Account>>,
+    /// By owner.
+    tokens: HashMap<String, Arc<Tokens>>,
     /// By fingerprint of address and password.
-    checked: HashMap<[u8; 32], Arc<Account>>,
+    checked: HashMap<Fingerprint, Opened>,
     /// Grows when a password stops being valid, so that a check that was under way is not remembered.
     withdrawals: u64,
 }
@@ -97,11 +106,14 @@ impl Broker {
             clock,
             fingerprint_key: Secret::new(vault::random::<32>().to_vec()),
             open: Mutex::default(),
+            guesses: Guesses::default(),
+            withdrawn: watch::Sender::default(),
             derivations: Semaphore::new(DERIVATIONS),
             refreshing: Semaphore::new(REFRESHES as usize),
             reaches: Mutex::default(),
             metrics: Metrics::default(),
             notifier: Notifier::default(),
+            first_logins: FirstLogins::default(),
             attention: Notify::new(),
         }
     }
@@ -134,30 +146,6 @@ impl Broker {
     /// The time now.
     pub fn now(&self) -> Moment {
         self.clock.now()
-    }
-
-    /// Checks a password, always before anything else happens for the client. One that was right before costs an HMAC.
-    pub async fn unlock(&self, credentials: &Credentials) -> Result<Arc<Account>, Refusal> {
-        let address = credentials.user.to_lowercase();
-        let fingerprint = self.fingerprint(&address, credentials.password.expose());
-        let withdrawals = {
-            let open = lock(&self.open);
-            if let Some(account) = open.checked.get(&fingerprint) {
-                return Ok(Arc::clone(account));
-            }
-            open.withdrawals
-        };
-        let password = Password::read(credentials.password.expose());
-        let unlocked = self.open_vault(address.clone(), password).await.map_err(|error| refusal(&address, &error))?;
-        let account = self.admit(&address, unlocked)?;
-        let mut open = lock(&self.open);
-        if open.withdrawals == withdrawals {
-            if open.checked.len() >= REMEMBERED {
-                open.checked.clear();
-            }
-            open.checked.insert(fingerprint, Arc::clone(&account));
-        }
-        Ok(account)
     }
 
     /// A token good to log in with by this protocol. `refused` is the generation that the provider has just refused: it is not
@@ -200,7 +188,7 @@ impl Broker {
 
     /// The new token has worked: the one before it is not needed any more.
     pub fn worked(&self, account: &Account, generation: u64) {
-        let (vault, address) = (Arc::clone(&self.vault), account.address.clone());
+        let (vault, address) = (Arc::clone(&self.vault), account.owner.clone());
         if vault.is_unsettled(&address, generation) {
             tokio::task::spawn_blocking(move || {
                 if let Err(error) = vault.settle(&address, generation) {
@@ -222,25 +210,40 @@ impl Broker {
             vault.authorize(&authorization, first, now).map(|generation| (authorization, generation))
         })
         .await?;
+        self.opened(authorization, generation)
+    }
+
+    /// Puts in a new account; one that is there stays as it is.
+    async fn begin_account(
+        &self,
+        authorization: Authorization,
+        (name, password): (&'static str, Password),
+    ) -> Result<Arc<Account>, Failed> {
+        let (vault, now) = (Arc::clone(&self.vault), self.clock.now());
+        let (authorization, generation) = blocking(move || {
+            vault.begin(&authorization, (name, &password), now).map(|generation| (authorization, generation))
+        })
+        .await?;
+        self.opened(authorization, generation)
+    }
+
+    /// An authorization is in the vault: the account is open.
+    fn opened(&self, authorization: Authorization, generation: u64) -> Result<Arc<Account>, Failed> {
         info!(account = authorization.address, "authorized");
         // Sessions go on, with whatever token they began.
-        let before = lock(&self.open).accounts.get(&authorization.address).cloned();
-        let sessions = before.map(|account| Arc::clone(&account.tokens.sessions)).unwrap_or_default();
+        let before = lock(&self.open).tokens.get(&authorization.address).cloned();
+        let sessions = before.map(|tokens| Arc::clone(&tokens.sessions)).unwrap_or_default();
         // Its provider and its registration may be others now.
         self.forget(&authorization.address);
         let held = Held { tokens: authorization.tokens, generation, secrets: authorization.secrets };
-        let account = Arc::new(self.account(&authorization.address, Tokens::new(held, sessions))?);
-        lock(&self.open).accounts.insert(authorization.address, Arc::clone(&account));
+        let (address, tokens) = (authorization.address, Tokens::new(held, sessions));
+        let account = Arc::new(self.account(&address, &address, Arc::clone(&tokens))?);
+        let mut open = lock(&self.open);
+        open.accounts.insert(address.clone(), Arc::clone(&account));
+        open.tokens.insert(address, tokens);
+        drop(open);
         self.attention.notify_one();
         Ok(account)
-    }
-
-    /// Forgets which passwords of an account were right: one of them has been taken away. Its tokens stay: a refresh that
-    /// is under way has to be the only one.
-    pub fn withdraw(&self, address: &str) {
-        let mut open = lock(&self.open);
-        open.withdrawals += 1;
-        open.checked.retain(|_, account| account.address != address);
     }
 
     /// Brings the vault back to stable storage whenever it has lost it, as soon as the disk lets it. Never ends.
@@ -270,10 +273,18 @@ impl Broker {
         }
     }
 
-    /// Forgets an account altogether.
+    /// Forgets an account altogether, and those that its authorization opens.
     pub fn forget(&self, address: &str) {
         self.withdraw(address);
-        lock(&self.open).accounts.remove(address);
+        let mut open = lock(&self.open);
+        open.accounts.retain(|_, account| account.owner != address);
+        open.tokens.remove(address);
+    }
+
+    /// One open account of each owner: what is done to its tokens is done for all accounts that they open.
+    fn open_owners(&self) -> HashMap<String, Arc<Account>> {
+        let open = lock(&self.open);
+        open.accounts.values().map(|account| (account.owner.clone(), Arc::clone(account))).collect()
     }
 
     /// Waits for the refreshes that are under way, and lets no other begin: a process that ends with a rotated refresh
@@ -288,10 +299,10 @@ impl Broker {
     pub async fn learn(&self, account: &Account, protocol: Protocol, capabilities: &Capabilities) {
         lock(&account.heard).insert(protocol, (Instant::now(), capabilities.clone()));
         let is_known = |record: Arc<vault::Account>| record.known.get(protocol.name()) == Some(&capabilities.0);
-        if self.vault.account(&account.address).is_some_and(is_known) {
+        if self.vault.account(&account.owner).is_some_and(is_known) {
             return;
         }
-        let (vault, address, list) = (Arc::clone(&self.vault), account.address.clone(), capabilities.0.clone());
+        let (vault, address, list) = (Arc::clone(&self.vault), account.owner.clone(), capabilities.0.clone());
         if let Err(error) = blocking(move || vault.learn(&address, protocol, list)).await {
             warn!(account = account.address, %error, "what the provider's server offers could not be noted");
         }
@@ -309,72 +320,32 @@ impl Broker {
         Ok(reach)
     }
 
-    fn fingerprint(&self, address: &str, password: &[u8]) -> [u8; 32] {
-        // A key of any length is fine for HMAC.
-        let Ok(mut mac) = Hmac::<Sha256>::new_from_slice(self.fingerprint_key.expose()) else { return [0; 32] };
-        // No address holds a NUL.
-        mac.update(address.as_bytes());
-        mac.update(&[0]);
-        mac.update(password);
-        mac.finalize().into_bytes().into()
-    }
-
-    async fn open_vault(&self, address: String, password: Password) -> Result<Unlocked, VaultError> {
-        let _permit = if password.is_generated() { None } else { self.derivations.acquire().await.ok() };
-        let vault = Arc::clone(&self.vault);
-        blocking(move || vault.unlock(&address, &password)).await
-    }
-
-    /// The account that was opened: the one that is open already, unless the vault holds newer tokens.
-    fn admit(&self, address: &str, unlocked: Unlocked) -> Result<Arc<Account>, Refusal> {
-        let held = Held { tokens: unlocked.tokens, generation: unlocked.generation, secrets: unlocked.secrets };
-        let tokens = Tokens::new(held, Arc::default());
-        // Before the lock is held, for the first use of a provider takes a while.
-        self.account(address, Arc::clone(&tokens))?;
-        let mut open = lock(&self.open);
-        if let Some(account) = open.accounts.get(address) {
-            return Ok(Arc::clone(account));
-        }
-        // Again, for the configuration may be another one by now.
-        let account = Arc::new(self.account(address, tokens)?);
-        open.accounts.insert(address.to_owned(), Arc::clone(&account));
-        Ok(account)
-    }
-
-    fn account(&self, address: &str, tokens: Arc<Tokens>) -> Result<Account, Refusal> {
-        let record = self.vault.account(address).ok_or_else(Refusal::credentials)?;
+    fn account(&self, address: &str, owner: &str, tokens: Arc<Tokens>) -> Result<Account, Refusal> {
+        let record = self.vault.account(owner).ok_or_else(Refusal::credentials)?;
         let reach = self.reach(&record.provider)?;
         let config = self.config();
-        let configured = config.accounts.get(address);
         let client = match &record.client_id {
             // Its secret, if it has one, is kept with the tokens.
             Some(id) => Some(Client { id: id.clone(), authentication: ClientAuthentication::None }),
-            None => config.client_for(address, &reach.provider),
+            None => config.client_for(owner, &reach.provider),
         };
+        let users = Protocol::ALL.map(|protocol| (protocol, config.user_of(address, protocol)));
         Ok(Account {
             address: address.to_owned(),
-            user: configured.and_then(|account| account.user.clone()).unwrap_or_else(|| address.to_owned()),
+            owner: owner.to_owned(),
+            users: users.into(),
+            subject: config.user_of(owner, Protocol::Imap),
             endpoints: match &record.discovered {
                 Some(discovered) => reach.provider.endpoints.or(&discovered.endpoints),
                 None => reach.provider.endpoints.clone(),
             },
             flow: record.flow,
             client,
+            scope: config.account(owner).scope.unwrap_or_else(|| reach.provider.scope.clone()),
             reach,
             tokens,
             heard: Mutex::default(),
         })
-    }
-}
-
-/// What the vault's answer is to a client.
-fn refusal(address: &str, error: &VaultError) -> Refusal {
-    match error {
-        VaultError::WrongCredentials => Refusal::credentials(),
-        error => {
-            error!(account = address, %error, "the vault cannot be used");
-            Refusal::new(Reason::Unavailable, "postkey's vault cannot be used; see its log.")
-        }
     }
 }
 

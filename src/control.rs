@@ -16,15 +16,19 @@ use tokio::time::timeout;
 use tracing::warn;
 use zeroize::Zeroizing;
 
+use crate::broker::guesses::Attempt;
 use crate::broker::{Account, Broker};
 use crate::examination::examine;
 use crate::exit::{Exit, Failed};
+use crate::guard;
 use crate::login::log_in;
 use crate::secret::Secret;
 use crate::vault::VaultError;
 use crate::vault::password::Password;
 use crate::wire::Credentials;
-pub use message::{AccountStatus, Authorized, Carried, FailureStatus, Listening, Probe, Reply, Request, Status};
+pub use message::{
+    AccountStatus, Authorized, Carried, FailureStatus, Listening, Probe, Reply, Request, SlotStatus, Status,
+};
 
 /// The longest request or reply, in bytes; the longest real one is a token set of a few KiB.
 const MOST: u64 = 256 * 1024;
@@ -76,10 +80,12 @@ impl Control {
         match request {
             Request::Status => Ok(Reply::Status(self.status())),
             Request::Authorize(authorized) => self.authorize(*authorized).await,
-            Request::AddSlot { address, password, name, new } => {
+            Request::AddSlot { address, password, name, new, limits } => {
                 let (password, new) = (Password::read(password.0.expose()), Password::read(new.0.expose()));
                 let (vault, now) = (Arc::clone(self.broker.vault()), self.broker.now());
-                off_thread(move || vault.add_slot(&address, &password, &name, &new, now)).await?;
+                let of = address.clone();
+                off_thread(move || vault.add_slot(&of, &password, &name, &new, limits, now)).await?;
+                self.broker.withdraw(&address);
                 Ok(Reply::Done)
             }
             Request::RemoveSlot { address, name } => {
@@ -104,7 +110,9 @@ impl Control {
             Request::Examine { address, password } => {
                 let opened = match password {
                     Some(Carried(password)) => {
-                        Some(self.broker.unlock(&Credentials { user: address.clone(), password }).await)
+                        let credentials = Credentials { user: address.clone(), password };
+                        let opened = self.broker.unlock(&credentials, Attempt::of_this_process()).await;
+                        Some(opened.map(|opened| opened.account))
                     }
                     None => None,
                 };
@@ -126,11 +134,13 @@ impl Control {
 
     /// What is served, and how the accounts are.
     pub fn status(&self) -> Status {
-        let vault = self.broker.vault();
+        let (vault, config) = (self.broker.vault(), self.broker.config());
         let listeners = self.listeners.lock().unwrap_or_else(PoisonError::into_inner).clone();
         let accounts = vault.accounts().into_iter().map(|account| {
             let condition = self.broker.condition(&account);
-            AccountStatus::new(&account, condition)
+            let aliases = config.account(&account.address).aliases;
+            let mailboxes = config.shared_with(&account.address);
+            AccountStatus { aliases, mailboxes, ..AccountStatus::new(&account, condition) }
         });
         let registered = vault.accounts().into_iter().filter_map(|account| {
             let discovered = account.discovered.as_ref().filter(|discovered| discovered.is_registered)?;
@@ -155,7 +165,10 @@ impl Control {
     /// A wrong password stops it: whoever gives one wants the authorization withdrawn.
     async fn forget(&self, address: &str, password: Option<Secret>) -> Result<Reply, Failed> {
         let opened = match password {
-            Some(password) => Some(self.broker.unlock(&Credentials { user: address.to_owned(), password }).await?),
+            Some(password) => {
+                let credentials = Credentials { user: address.to_owned(), password };
+                Some(self.broker.unlock(&credentials, Attempt::of_this_process()).await?.account)
+            }
             None => None,
         };
         self.broker.forget_account(address, opened).await.map(Reply::Forgotten)
@@ -163,9 +176,9 @@ impl Control {
 
     async fn test(&self, address: &str, password: Secret) -> Result<Reply, Failed> {
         let credentials = Credentials { user: address.to_owned(), password };
-        let account = self.broker.unlock(&credentials).await?;
-        self.broker.insist(&account).await;
-        Ok(Reply::Tested(self.probe(&account).await))
+        let opened = self.broker.unlock(&credentials, Attempt::of_this_process()).await?;
+        self.broker.insist(&opened.account).await;
+        Ok(Reply::Tested(self.probe(&opened.account).await))
     }
 
     /// Logs in to each of the provider's servers, and leaves again.
@@ -174,7 +187,8 @@ impl Control {
         for (protocol, server) in &account.reach.provider.servers {
             let refused = log_in(&self.broker, account, *protocol, None).await.err().map(|refusal| refusal.text);
             let server = format!("{}:{}", server.host, server.port);
-            probes.push(Probe { protocol: protocol.name().to_owned(), server, refused });
+            let user = Some(account.user(*protocol)).filter(|user| **user != account.address).cloned();
+            probes.push(Probe { protocol: protocol.name().to_owned(), server, user, refused });
         }
         probes
     }
@@ -182,6 +196,9 @@ impl Control {
 
 /// Makes the control socket. One that a dead daemon has left behind is replaced; the vault's lock tells that it is dead.
 pub fn bind(path: &Path) -> io::Result<UnixListener> {
+    if let Some(folder) = guard::exposed_folder(path) {
+        return Err(guard::exposed(&folder));
+    }
     match std::fs::symlink_metadata(path) {
         Ok(there) if there.file_type().is_socket() => std::fs::remove_file(path)?,
         Ok(_) => return Err(io::Error::other("something that is no socket is in its place")),

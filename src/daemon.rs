@@ -1,5 +1,6 @@
 //! The daemon: opens the vault, binds the listeners, serves until it is told to stop.
 
+mod first_logins;
 mod monitoring;
 mod ports;
 mod room;
@@ -24,6 +25,7 @@ use crate::net::systemd::Sockets;
 use crate::session::{self, Door};
 use crate::stop::Stopping;
 use crate::vault::Vault;
+use first_logins::FirstLogins;
 use monitoring::Monitoring;
 use ports::{Message, Ports};
 use room::most_sessions;
@@ -40,6 +42,7 @@ pub struct Daemon {
     orders: mpsc::Receiver<Order>,
     ports: Ports,
     monitoring: Monitoring,
+    first_logins: FirstLogins,
     tasks: JoinSet<()>,
     stopping: Stopping,
 }
@@ -74,12 +77,16 @@ impl Daemon {
         let places = ports.prepare(&config.listeners, &broker, &stopping.listener())?;
         let mut monitoring = Monitoring::default();
         let watched = monitoring.prepare(config.metrics)?;
+        let mut first_logins = FirstLogins::default();
+        let sites = first_logins.prepare(&config)?;
         let socket = bind_control(&config.control_socket)?;
         monitoring.put(watched, &broker);
+        first_logins.put(sites, &broker);
         let mut tasks = JoinSet::new();
-        let [owner, teller] = [(); 2].map(|()| Arc::clone(&broker));
+        let [owner, teller, waiter] = [(); 3].map(|()| Arc::clone(&broker));
         tasks.spawn(async move { owner.keep_stable().await });
         tasks.spawn(async move { teller.serve_notices().await });
+        tasks.spawn(async move { waiter.expire_first_logins().await });
         tasks.spawn(Arc::clone(&broker).keep_alive());
         tasks.spawn(Arc::clone(&broker).keep_told());
         let (control, orders) = Control::of_daemon(broker);
@@ -87,7 +94,7 @@ impl Daemon {
         ports.put(places).await;
         control.set_listeners(ports.listening());
         tasks.spawn(accept_commands(socket, Arc::clone(&control)));
-        Ok(Self { control, orders, ports, monitoring, tasks, stopping })
+        Ok(Self { control, orders, ports, monitoring, first_logins, tasks, stopping })
     }
 
     /// The ports that are open.
@@ -113,8 +120,10 @@ impl Daemon {
         }
         let places = self.ports.prepare(&config.listeners, broker, &self.stopping.listener())?;
         let watched = self.monitoring.prepare(config.metrics)?;
+        let sites = self.first_logins.prepare(&config)?;
         broker.reconfigure(config).await?;
         self.monitoring.put(watched, broker);
+        self.first_logins.put(sites, broker);
         self.ports.put(places).await;
         self.control.set_listeners(self.ports.listening());
         Ok(())

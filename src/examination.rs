@@ -130,7 +130,9 @@ impl Examined<'_> {
     fn rights(&self) -> [Finding; 2] {
         let provider = &self.known.reach.provider;
         let protocols: Vec<Protocol> = provider.servers.keys().copied().collect();
-        let (asked, granted, claims) = (&provider.scope, self.held.scope(), self.claims.as_ref());
+        let own = self.broker.config().account(&self.known.record.address).scope;
+        let asked = own.as_ref().unwrap_or(&provider.scope);
+        let (granted, claims) = (self.held.scope(), self.claims.as_ref());
         let rights = Rights { asked, granted, claims, protocols: &protocols };
         [rights.audience(), rights.scope()]
     }
@@ -141,9 +143,9 @@ impl Examined<'_> {
         if matches!(self.known.record.flow, Flow::ClientCredentials | Flow::JwtBearer) {
             return Finding::skipped(SUBJECT, "nobody does, by this flow");
         }
-        let (config, address) = (self.broker.config(), &self.known.record.address);
-        let expected = config.accounts.get(address).and_then(|account| account.signs_in.as_ref()).unwrap_or(address);
-        match self.name().await {
+        let address = &self.known.record.address;
+        let expected = &self.broker.config().account(address).signs_in.unwrap_or_else(|| address.clone());
+        match self.name(expected).await {
             None => Finding::skipped(SUBJECT, "the authorization server does not tell"),
             Some(person) if person == *expected => Finding::ok(SUBJECT, person),
             Some(person) if is_let_in => {
@@ -159,8 +161,8 @@ impl Examined<'_> {
         }
     }
 
-    /// Who has signed in, as the access token or the userinfo endpoint tells.
-    async fn name(&self) -> Option<String> {
+    /// Who has signed in, as the access token or the userinfo endpoint tells: `wanted`, if that is one of their names.
+    async fn name(&self, wanted: &str) -> Option<String> {
         let name = self.claims.as_ref().map(|claims| claims.person.to_lowercase()).filter(|name| !name.is_empty());
         if name.is_some() {
             return name;
@@ -168,8 +170,8 @@ impl Examined<'_> {
         let expected = Expected { client_id: "", issuer: None, nonce: None, now: self.broker.now() };
         let Account { reach, endpoints, .. } = self.account;
         let identity = who(&reach.http, endpoints, None, self.held.access(), &expected).await.ok()?;
-        // Nobody's address is empty.
-        identity.other_than("").map(str::to_owned)
+        let name = if identity.is(wanted) { Some(wanted) } else { identity.other_than(wanted) };
+        name.map(str::to_owned)
     }
 }
 

@@ -1,8 +1,7 @@
 //! The log: to the journal with fields, or as lines of text or JSON to the standard error or a file.
 
-use std::fs::{File, OpenOptions};
+use std::fs::File;
 use std::io::{self, Write};
-use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -14,6 +13,7 @@ use tracing_subscriber::{EnvFilter, Layer, Registry, reload};
 
 use crate::config::{Config, LogFormat};
 use crate::exit::{Exit, Failed};
+use crate::guard;
 
 type Output = Box<dyn Layer<Registry> + Send + Sync>;
 
@@ -132,10 +132,12 @@ impl Target {
 }
 
 fn open(path: &Path) -> Result<File, Failed> {
-    // Who logs in from where is nobody else's business.
-    let file = OpenOptions::new().append(true).create(true).mode(0o600).open(path);
-    file.map_err(|error| {
-        Failed::new(Exit::Config, format!("the log file {} cannot be written: {error}", path.display()))
+    guard::append(path).map_err(|error| {
+        let hint = match error.kind() {
+            io::ErrorKind::PermissionDenied => "; a running postkey can write to other folders after a restart only",
+            _ => "",
+        };
+        Failed::new(Exit::Config, format!("the log file {} cannot be written: {error}{hint}", path.display()))
     })
 }
 

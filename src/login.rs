@@ -47,7 +47,8 @@ pub async fn log_in(
         if ready.capabilities != heard {
             broker.learn(account, protocol, &ready.capabilities).await;
         }
-        let answer = server.timed(Step::Auth, ready.authenticate(account.bearer(&held), server.deadline)).await;
+        let answer =
+            server.timed(Step::Auth, ready.authenticate(account.bearer(&held, protocol), server.deadline)).await;
         if !matches!(answer, Ok(Answer::Accepted(..))) {
             // The server may not be any more as it was heard to be.
             account.unlearn(protocol);
@@ -58,7 +59,12 @@ pub async fn log_in(
                 return Ok((connection, acceptance));
             }
             Ok(Answer::Rejected(rejection)) if rejection.verdict == Verdict::Token && refused.is_none() => {
-                debug!(account = account.address, said = rejection.said, "the token was refused; trying a new one");
+                debug!(
+                    account = account.address,
+                    delegate = account.delegate(),
+                    said = rejection.said,
+                    "the token was refused; trying a new one"
+                );
                 (refused, rejected) = (Some(held.generation), Some(rejection));
             }
             Ok(Answer::Rejected(rejection)) => return Err(server.rejected(&rejection)),

@@ -13,6 +13,9 @@ use crate::protocol::Protocol;
 
 type Labels<const N: usize> = [(&'static str, &'static str); N];
 
+/// The account, and its delegate if it has one.
+type AccountLabels = Vec<(&'static str, String)>;
+
 /// The steps towards a provider's server, in seconds: from a machine nearby to one that hardly answers in time.
 const BUCKETS: [f64; 9] = [0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0, 20.0, 30.0];
 
@@ -25,10 +28,10 @@ pub struct Metrics {
     upstream: Family<Labels<2>, Histogram, fn() -> Histogram>,
     relayed: Family<Labels<2>, Counter>,
     defects: Counter,
-    expiry: Family<[(&'static str, String); 1], Gauge>,
-    idle_end: Family<[(&'static str, String); 1], Gauge>,
-    ended: Family<[(&'static str, String); 1], Gauge>,
-    needed: Family<[(&'static str, String); 1], Gauge>,
+    expiry: Family<AccountLabels, Gauge>,
+    idle_end: Family<AccountLabels, Gauge>,
+    ended: Family<AccountLabels, Gauge>,
+    needed: Family<AccountLabels, Gauge>,
 }
 
 /// A step towards a provider's server.
@@ -46,6 +49,8 @@ pub enum Step {
 pub struct Measured {
     /// Its address.
     pub address: String,
+    /// Whose authorization opens it, if not its own.
+    pub delegate: Option<String>,
     /// Seconds until its access token expires; negative if that was in the past.
     pub left: i64,
     /// Seconds until its refresh token ends unless it is used, where the provider has such a time.
@@ -154,12 +159,13 @@ impl Metrics {
         self.idle_end.clear();
         self.needed.clear();
         for account in accounts {
-            let label = [("account", account.address.clone())];
-            self.expiry.get_or_create(&label).set(account.left);
-            self.ended.get_or_create(&label).set(account.ended.into());
-            self.needed.get_or_create(&label).set(account.needed.into());
+            let mut labels = vec![("account", account.address.clone())];
+            labels.extend(account.delegate.clone().map(|delegate| ("delegate", delegate)));
+            self.expiry.get_or_create(&labels).set(account.left);
+            self.ended.get_or_create(&labels).set(account.ended.into());
+            self.needed.get_or_create(&labels).set(account.needed.into());
             if let Some(left) = account.idle_left {
-                self.idle_end.get_or_create(&label).set(left);
+                self.idle_end.get_or_create(&labels).set(left);
             }
         }
         let mut text = String::new();
@@ -183,6 +189,7 @@ mod tests {
         metrics.upstream(Protocol::Pop3, Step::Tls, Duration::from_millis(200));
         let account = |address: &str| Measured {
             address: address.to_owned(),
+            delegate: None,
             left: -5,
             idle_left: Some(86400),
             ended: true,

@@ -59,18 +59,25 @@ pub struct Ending {
     pub limit: Duration,
     /// What the client is told if it waits for nothing.
     pub farewell: &'static [u8],
+    /// Ends when the session has to end at once.
+    pub withdrawn: Pin<Box<dyn Future<Output = ()> + Send>>,
 }
 
 /// Relays until both sides have ended, or one has failed, or postkey stops. Either way says how much.
 ///
 /// While both directions are open and empty, silence has no end: IMAP's IDLE is made for it, and keepalive notices a peer
 /// that has vanished.
-pub async fn relay(client: Side, server: Side, mut ending: Ending) -> (Relayed, io::Result<()>) {
+pub async fn relay(client: Side, server: Side, ending: Ending) -> (Relayed, io::Result<()>) {
     let mut both = Both::new(client, server);
+    let Ending { mut stop, limit, farewell, mut withdrawn } = ending;
     let result = tokio::select! {
         biased;
         result = poll_fn(|cx| both.poll(cx)) => result,
-        () = ending.stop.said() => both.end(&ending).await,
+        () = stop.said() => both.end(limit, farewell).await,
+        () = &mut withdrawn => {
+            both.close().await;
+            Err(io::Error::other("its app password has been removed"))
+        }
     };
     (Relayed { up: both.up.moved, down: both.down.moved }, result)
 }
@@ -117,19 +124,24 @@ impl Both {
     }
 
     /// Ends the relay as soon as nothing is under way, or when the limit has passed.
-    async fn end(&mut self, ending: &Ending) -> io::Result<()> {
-        let deadline = Instant::now() + ending.limit;
+    async fn end(&mut self, limit: Duration, farewell: &[u8]) -> io::Result<()> {
+        let deadline = Instant::now() + limit;
         while !self.is_quiet() && Instant::now() < deadline {
             if let Ok(result) = timeout(LOOK, poll_fn(|cx| self.poll(cx))).await {
                 return result;
             }
         }
         if self.is_quiet() {
-            let _gone = timeout(GOODBYE, self.client.write_all(ending.farewell)).await;
+            let _gone = timeout(GOODBYE, self.client.write_all(farewell)).await;
         }
+        self.close().await;
+        Err(io::Error::other("postkey stops"))
+    }
+
+    /// Ends both connections as they are.
+    async fn close(&mut self) {
         let (client, server) = (self.client.shutdown(), self.server.shutdown());
         let _gone = timeout(GOODBYE, async { tokio::join!(client, server) }).await;
-        Err(io::Error::other("postkey stops"))
     }
 
     /// Whether the provider has answered all that it was asked, as far as one can tell without parsing: it had the last

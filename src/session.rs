@@ -11,15 +11,17 @@ use tokio::time::{Instant, timeout};
 use tokio_rustls::rustls::ServerConfig;
 use tracing::info;
 
-use crate::broker::{Account, Broker, Presence};
+use crate::broker::guesses::{Attempt, Source};
+use crate::broker::{Broker, Opened, Presence};
+use crate::config::users::Users;
 use crate::downstream::{self, Downstream, Event, Offer, Tls};
 use crate::login::log_in;
 use crate::net::connection::Connection;
+use crate::net::peer::Peer;
 use crate::net::transport::Transport;
 use crate::protocol::{Protocol, Security};
 use crate::relay::{Ending, Relayed, Side, relay};
 use crate::stop::Stop;
-use crate::vault;
 use crate::wire::{Acceptance, Capabilities, Credentials, Reason, Refusal};
 
 /// How long a client may take to log in, all its tries together. A deadline and not an idle timer: a byte now and then
@@ -57,6 +59,8 @@ pub struct Door {
     pub allow_addresses: Option<Vec<IpNet>>,
     /// The login for clients that send mail without one, where they may.
     pub own: Option<Credentials>,
+    /// The users of this machine who may connect.
+    pub users: Users,
     /// Our name in greetings.
     pub host: String,
     /// Owns the accounts.
@@ -82,9 +86,10 @@ pub async fn serve(socket: TcpStream, door: &Door) -> (End, io::Result<()>) {
         Ok(None) => return (End::default(), Ok(())),
         Err(error) => return (End::default(), Err(error)),
     };
-    let (relayed, result) = relay(logged_in.client, logged_in.server, door.ending()).await;
-    drop(logged_in.presence);
-    (End { account: Some(logged_in.account), relayed }, result)
+    let LoggedIn { opened, presence, client, server } = logged_in;
+    let (relayed, result) = relay(client, server, door.ending(&opened)).await;
+    drop(presence);
+    (End { account: Some(opened.account.address.clone()), relayed }, result)
 }
 
 /// Tells a client that there is no room for it now, in its protocol's temporary code, and closes.
@@ -94,7 +99,7 @@ pub async fn turn_away(socket: TcpStream, door: &Door) -> io::Result<()> {
 }
 
 struct LoggedIn {
-    account: String,
+    opened: Opened,
     presence: Presence,
     client: Side,
     server: Side,
@@ -102,15 +107,23 @@ struct LoggedIn {
 
 /// Greets, reads logins until one succeeds, and answers each. None if the client left without.
 async fn log_in_client(socket: TcpStream, door: &Door) -> io::Result<Option<LoggedIn>> {
+    let peer = Peer::of(&socket)?;
+    if !door.users.allow(peer.user) {
+        info!(uid = peer.user, "turned away: this listener is not for this user");
+        let stranger = Client::open(socket, door).await?;
+        return stranger.dismiss("This port of postkey is not for your user.").await.map(|()| None);
+    }
     let mut client = Client::greet(socket, door).await?;
     let mut stop = door.stop.clone();
-    for _ in 0..TRIES {
+    for tries in 0..TRIES {
         let Some((next, credentials)) = client.next_login(door).await? else { return Ok(None) };
         client = next;
         let client_name = client.dialogue.client_name().map(str::to_owned);
         let begun = Instant::now();
+        let gone = Box::pin(client.connection.gone());
+        let attempt = Attempt { source: Source::of(&peer), is_first: tries == 0, gone };
         let answer = tokio::select! {
-            answer = answer(&credentials, client_name.as_deref(), door) => answer,
+            answer = answer(&credentials, client_name.as_deref(), &peer, attempt, door) => answer,
             // A refresh that is under way goes on without us.
             () = stop.said() => Err(Refusal::new(Reason::Unavailable, STOPPING)),
         };
@@ -118,15 +131,24 @@ async fn log_in_client(socket: TcpStream, door: &Door) -> io::Result<Option<Logg
         let result = answer.as_ref().map_or_else(|refusal| refusal.reason.name(), |_| "ok");
         door.broker.metrics().login(door.protocol, result);
         match answer {
-            Ok((account, server, acceptance)) => {
-                info!(account = account.address, milliseconds, "logged in");
-                return client.accept(&account, server, &acceptance).await.map(Some);
+            Ok((opened, server, acceptance)) => {
+                let (account, app_password) = (&opened.account, &opened.slot.name);
+                info!(
+                    account = account.address,
+                    delegate = account.delegate(),
+                    app_password,
+                    uid = peer.user,
+                    milliseconds,
+                    "logged in"
+                );
+                return client.accept(opened, server, &acceptance).await.map(Some);
             }
             Err(refusal) => {
                 info!(
                     account = credentials.user,
                     reason = refusal.reason.name(),
                     why = refusal.text,
+                    uid = peer.user,
                     milliseconds,
                     "login refused"
                 );
@@ -138,25 +160,42 @@ async fn log_in_client(socket: TcpStream, door: &Door) -> io::Result<Option<Logg
     Ok(None)
 }
 
-/// The password first; then, and only then, the provider.
+/// Who comes and with what password first; then, and only then, the provider. An unseen address may be one that a person can
+/// authorize now.
 async fn answer(
     credentials: &Credentials,
     client_name: Option<&str>,
+    peer: &Peer,
+    attempt: Attempt<'_>,
     door: &Door,
-) -> Result<(Arc<Account>, Connection, Acceptance), Refusal> {
-    let account = door.broker.unlock(credentials).await?;
-    if !door.broker.vault().account(&account.address).is_some_and(|record| door.serves(&record)) {
-        return Err(Refusal::new(Reason::Forbidden, "This account is not served on this port of postkey."));
+) -> Result<(Opened, Connection, Acceptance), Refusal> {
+    let forbidden = |why| Refusal::new(Reason::Forbidden, why);
+    if !door.admits(&credentials.user, peer) {
+        return Err(forbidden("This account is not for your user on this machine."));
     }
-    let (server, acceptance) = log_in(&door.broker, &account, door.protocol, client_name).await?;
-    Ok((account, server, acceptance))
+    if door.serves_name(&credentials.user) {
+        door.broker.first_login(credentials, peer.is_local())?;
+    }
+    let opened = door.broker.unlock(credentials, attempt).await?;
+    if !opened.slot.limits.allow(door.protocol, peer.user) {
+        return Err(forbidden("This app password is not for this protocol, or not for your user."));
+    }
+    if !door.serves(&opened.account.address, &opened.account.reach.provider.name) {
+        return Err(forbidden("This account is not served on this port of postkey."));
+    }
+    let (server, acceptance) = log_in(&door.broker, &opened.account, door.protocol, client_name).await?;
+    Ok((opened, server, acceptance))
 }
 
 impl Door {
     /// What a client may be promised before it has said who it is: what the servers of all accounts that are served here
     /// offer. Nothing, as long as one of them has not been seen.
     fn known(&self) -> Capabilities {
-        let accounts = self.broker.vault().accounts().into_iter().filter(|account| self.serves(account));
+        let config = self.broker.config();
+        let only = self.account.as_ref().map(|only| config.owner_of(only));
+        let accounts = self.broker.vault().accounts().into_iter().filter(|account| {
+            only.is_none_or(|only| *only == account.address) && self.serves_provider(&account.provider)
+        });
         let mut lists = accounts.map(|account| account.known.get(self.protocol.name()).cloned().unwrap_or_default());
         let mut common = lists.next().unwrap_or_default();
         for list in lists {
@@ -171,16 +210,37 @@ impl Door {
         self.allow_addresses.as_ref().is_none_or(|networks| networks.iter().any(|network| network.contains(&address)))
     }
 
-    /// How a session ends when postkey stops.
-    fn ending(&self) -> Ending {
+    /// How a session ends when postkey stops, or when its app password does not open its account any more.
+    fn ending(&self, opened: &Opened) -> Ending {
         let limit = if self.protocol == Protocol::Smtp { SENDING } else { READING };
-        Ending { stop: self.stop.clone(), limit, farewell: downstream::farewell(self.protocol) }
+        let (broker, opened) = (Arc::clone(&self.broker), opened.clone());
+        let withdrawn = Box::pin(async move { broker.withdrawn(&opened).await });
+        Ending { stop: self.stop.clone(), limit, farewell: downstream::farewell(self.protocol), withdrawn }
+    }
+
+    /// Whether the configuration lets this user of this machine try to log in to an account; a shared mailbox is
+    /// opened by its delegate, who has a say, too.
+    fn admits(&self, account: &str, peer: &Peer) -> bool {
+        let config = self.broker.config();
+        let address = config.address_of(account);
+        let accounts = [config.account(&address), config.account(config.owner_of(&address))];
+        accounts.iter().all(|account| account.users.allow(peer.user))
     }
 
     /// A listener may be for one account, or for one provider, only.
-    fn serves(&self, account: &vault::Account) -> bool {
-        self.account.as_ref().is_none_or(|only| *only == account.address)
-            && self.provider.as_ref().is_none_or(|only| *only == account.provider)
+    fn serves(&self, account: &str, provider: &str) -> bool {
+        self.account.as_ref().is_none_or(|only| only == account) && self.serves_provider(provider)
+    }
+
+    /// The same for what a client logs in as, which need not have an account yet.
+    fn serves_name(&self, name: &str) -> bool {
+        let config = self.broker.config();
+        let address = config.address_of(name);
+        config.provider_for(&address).is_some_and(|provider| self.serves(&address, &provider.name))
+    }
+
+    fn serves_provider(&self, provider: &str) -> bool {
+        self.provider.as_ref().is_none_or(|only| only == provider)
     }
 }
 
@@ -249,7 +309,7 @@ impl Client {
     }
 
     /// The provider's yes, in the client's words; what arrived behind the dialogue on both sides goes with it.
-    async fn accept(mut self, account: &Account, server: Connection, acceptance: &Acceptance) -> io::Result<LoggedIn> {
+    async fn accept(mut self, opened: Opened, server: Connection, acceptance: &Acceptance) -> io::Result<LoggedIn> {
         self.dialogue.accept(acceptance, &mut self.connection.out);
         self.connection.flush().await?;
         let said = self.dialogue.replay();
@@ -258,7 +318,7 @@ impl Client {
             said.extend(rest);
             Side { transport, rest: said }
         });
-        Ok(LoggedIn { account: account.address.clone(), presence: account.presence(), client, server })
+        Ok(LoggedIn { presence: opened.account.presence(), opened, client, server })
     }
 
     async fn refuse(&mut self, refusal: &Refusal) -> io::Result<()> {

@@ -145,3 +145,33 @@ fn every_link_to_a_file_leads_to_one() {
         }
     }
 }
+
+/// Whether a test, a file or a transcript that a page names is there; None for what names none of them.
+fn is_there(named: &str) -> Option<bool> {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    if let Some((module, test)) = named.split_once("::") {
+        let source = std::fs::read_to_string(root.join(format!("tests/end_to_end/{module}.rs"))).ok()?;
+        return Some(source.contains(&format!("fn {}", test.trim_end_matches('.'))));
+    }
+    if named.contains('*') {
+        return None;
+    }
+    if named.ends_with(".txt") {
+        return Some(
+            ["imap", "pop3", "smtp"].iter().any(|it| root.join("tests/transcripts").join(it).join(named).exists()),
+        );
+    }
+    let is_path = ["tests/", "src/"].iter().any(|start| named.starts_with(start));
+    is_path.then(|| root.join(named).exists())
+}
+
+/// A threat without its test is a promise.
+#[test]
+fn the_tests_that_stand_against_threats_and_bugs_are_there() {
+    for page in [include_str!("../docs/design/threat-model.md"), include_str!("../docs/design/past-bugs.md")] {
+        let named: Vec<&str> = page.split('`').skip(1).step_by(2).collect();
+        let judged: Vec<(&str, bool)> = named.iter().filter_map(|name| Some((*name, is_there(name)?))).collect();
+        assert!(judged.len() > 20, "{judged:?}");
+        assert!(judged.iter().all(|(_, is_there)| *is_there), "{judged:?}");
+    }
+}

@@ -5,10 +5,10 @@ use std::path::Path;
 
 /// From the bottom up. A module may use what stands in a line above its own, never what stands in its own line or below.
 const LAYERS: &[&[&str]] = &[
-    &["clock", "exit", "protocol", "resolver", "secret", "stop"],
+    &["clock", "exit", "guard", "protocol", "resolver", "secret", "stop"],
     &["config", "metrics", "token", "wire"],
     &["proxy"],
-    &["downstream", "log", "net", "notify", "oauth", "upstream", "vault"],
+    &["confine", "downstream", "log", "net", "notify", "oauth", "upstream", "vault"],
     &["broker", "relay"],
     &["login"],
     &["examination"],
@@ -39,18 +39,23 @@ const WORDS: &[(&str, &[&str])] = &[
     ("ring::signature", &["oauth"]),
     ("tracing_journald", &["log.rs"]),
     ("prometheus_client", &["metrics.rs"]),
+    ("landlock::", &["confine.rs"]),
+    ("nix::unistd", &["config/users.rs"]),
     ("SystemTime::now", &["clock.rs"]),
     // The one word by which a secret leaves its type. Whoever is here has a reason to see one.
     (
         ".expose()",
         &[
             // compares fingerprints of passwords, and reads passwords to unlock with
-            "broker.rs",
+            "broker/first_login.rs",
+            "broker/unlock.rs",
             // takes what was typed, and shows a new password once
             "cli/authorize/browser.rs",
             "cli/authorize/provider.rs",
             "cli/password.rs",
             "cli/terminal.rs",
+            // takes the password that was typed on a page
+            "web/first_login.rs",
             // carries them over a socket that is for its owner alone
             "control.rs",
             "control/message.rs",

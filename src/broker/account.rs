@@ -1,6 +1,6 @@
 //! An account that a password has opened, and its tokens.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -26,20 +26,26 @@ const HEARSAY: Duration = Duration::from_secs(24 * 3600);
 pub struct Account {
     /// Its address.
     pub address: String,
+    /// Under which address the vault has its authorization: its delegate's, or its own.
+    pub owner: String,
     /// Its provider.
     pub reach: Arc<Reach>,
-    /// The mailbox at the provider.
-    pub(super) user: String,
+    /// See [`Account::user`].
+    pub(super) users: BTreeMap<Protocol, String>,
     /// Its authorization server's endpoints.
     pub endpoints: Endpoints,
     pub(super) flow: Flow,
     pub(super) client: Option<Client>,
+    /// The owner's name at the provider, whom tokens are asked for where no person consents.
+    pub(super) subject: String,
+    /// What tokens are asked for.
+    pub(super) scope: Vec<String>,
     pub(super) tokens: Arc<Tokens>,
     /// What the provider's servers were heard to offer, and when.
     pub(super) heard: Mutex<HashMap<Protocol, (Instant, Capabilities)>>,
 }
 
-/// An account's tokens: these stay the same ones when the configuration changes around them.
+/// An authorization's tokens: the same ones for all accounts that it opens, and when the configuration changes around them.
 pub(super) struct Tokens {
     pub(super) held: Mutex<Arc<Held>>,
     /// Locked by the one refresh that is under way.
@@ -111,10 +117,20 @@ impl Tokens {
 }
 
 impl Account {
+    /// Who signed in for this account, where it is a shared mailbox.
+    pub fn delegate(&self) -> Option<&str> {
+        (self.owner != self.address).then_some(self.owner.as_str())
+    }
+
+    /// Who logs in for it at the provider.
+    pub fn user(&self, protocol: Protocol) -> &String {
+        self.users.get(&protocol).unwrap_or(&self.address)
+    }
+
     /// What is sent to the provider with this token.
-    pub fn bearer(&self, held: &Held) -> Bearer {
+    pub fn bearer(&self, held: &Held, protocol: Protocol) -> Bearer {
         Bearer {
-            user: self.user.clone(),
+            user: self.user(protocol).clone(),
             token: held.tokens.access.clone(),
             mechanisms: self.reach.provider.mechanisms.clone(),
         }
@@ -134,7 +150,7 @@ impl Account {
     /// What it asks the authorization server for.
     pub(super) fn ask<'a>(&'a self, held: &'a Held) -> Ask<'a> {
         let (flow, provider) = (self.flow, &self.reach.provider);
-        Ask { flow, provider, scope: &provider.scope, user: &self.user, password: held.secrets.password.as_ref() }
+        Ask { flow, provider, scope: &self.scope, user: &self.subject, password: held.secrets.password.as_ref() }
     }
 
     /// Which token set is in use.
@@ -179,7 +195,7 @@ impl Account {
     }
 
     pub(super) fn ended(&self, why: &str) -> Refusal {
-        Refusal::new(Reason::AuthorizationEnded, ended(&self.address, why))
+        Refusal::new(Reason::AuthorizationEnded, ended(&self.owner, why))
     }
 }
 

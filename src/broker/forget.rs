@@ -8,7 +8,7 @@ use tokio::time::timeout;
 use tracing::{info, warn};
 
 use super::account::Account;
-use super::{Broker, blocking, lock};
+use super::{Broker, blocking};
 use crate::exit::Failed;
 use crate::oauth::revocation::revoke;
 
@@ -35,7 +35,7 @@ impl Broker {
     /// Here first, and then, with the tokens that are still in memory, at the provider: a failure there is told, and stops
     /// nothing.
     pub async fn forget_account(&self, address: &str, opened: Option<Arc<Account>>) -> Result<Withdrawal, Failed> {
-        let account = opened.or_else(|| lock(&self.open).accounts.get(address).cloned());
+        let account = opened.or_else(|| self.open_owners().remove(address));
         // A refresh that is under way may bring the token that is to be revoked.
         let refreshing = match &account {
             Some(account) => Some(account.tokens.refreshing.lock().await),

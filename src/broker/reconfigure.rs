@@ -27,18 +27,23 @@ impl Broker {
         let mut open = lock(&self.open);
         *self.config.write().unwrap_or_else(PoisonError::into_inner) = config;
         *lock(&self.reaches) = reaches;
-        // An account whose provider is gone is refused at its next login, which says why.
-        open.accounts.retain(|address, account| match self.account(address, Arc::clone(&account.tokens)) {
-            Ok(anew) => {
-                *account = Arc::new(anew);
-                true
+        // An account whose provider is gone is refused at its next login, which says why. One that has another owner now is
+        // another account for its password, too.
+        let config = self.config();
+        open.accounts.retain(|address, account| {
+            let is_same = config.address_of(address) == *address && config.owner_of(address) == account.owner;
+            match self.account(address, &account.owner, Arc::clone(&account.tokens)) {
+                Ok(anew) if is_same => {
+                    *account = Arc::new(anew);
+                    true
+                }
+                _ => false,
             }
-            Err(_) => false,
         });
         let accounts = open.accounts.clone();
-        open.checked.retain(|_, account| match accounts.get(&account.address) {
+        open.checked.retain(|_, opened| match accounts.get(&opened.account.address) {
             Some(anew) => {
-                *account = Arc::clone(anew);
+                opened.account = Arc::clone(anew);
                 true
             }
             None => false,

@@ -46,13 +46,13 @@ impl Broker {
         refreshes: &mut Refreshes,
         forced: bool,
     ) -> Result<Arc<Held>, Refusal> {
-        let ended = self.vault.account(&account.address).and_then(|record| record.ended.clone());
+        let ended = self.vault.account(&account.owner).and_then(|record| record.ended.clone());
         let insisted = refreshes.take_insisted();
         if let Some(ended) = ended.filter(|_| !insisted) {
             return Err(account.ended(&ended.why));
         }
         let (held, config) = (account.held(), self.config());
-        debug!(account = account.address, forced, "refreshing the access token");
+        debug!(account = account.owner, forced, "refreshing the access token");
         let (result, was_asked) = match self.registration(account, &held).await {
             Ok(registration) => (self.request(account, &registration, &held, forced).await, true),
             Err(failure) => (Err(failure), false),
@@ -93,7 +93,7 @@ impl Broker {
             let Err(Failure::Temporary(trouble, why)) = &outcome else { return outcome };
             let pause = tries.pause(*trouble).filter(|_| needed || *trouble == Trouble::Lost);
             let Some(pause) = pause else { return outcome };
-            warn!(account = account.address, why, "asking the authorization server again");
+            warn!(account = account.owner, why, "asking the authorization server again");
             tokio::time::sleep(pause).await;
         }
     }
@@ -101,7 +101,7 @@ impl Broker {
     /// Puts new tokens on stable storage, and only then into use. While the disk is full or fails, the vault holds them in
     /// memory, and they are used from there.
     async fn keep(&self, account: &Account, before: &Held, tokens: TokenSet) -> Arc<Held> {
-        let (vault, address, kept) = (Arc::clone(&self.vault), account.address.clone(), tokens.clone());
+        let (vault, address, kept) = (Arc::clone(&self.vault), account.owner.clone(), tokens.clone());
         let last = before.generation;
         let generation = match blocking(move || vault.keep(&address, last, &kept)).await {
             Ok(generation) => generation,
@@ -109,7 +109,7 @@ impl Broker {
             Err(VaultError::Superseded(_) | VaultError::NoAccount(_)) => last + 1,
             Err(error) => {
                 // The new refresh token may be the only good one: better to go on with it in memory than to lose it.
-                error!(account = account.address, %error, "the new token could not be stored and will be lost at a restart");
+                error!(account = account.owner, %error, "the new token could not be stored and will be lost at a restart");
                 last + 1
             }
         };
@@ -120,8 +120,8 @@ impl Broker {
 
     /// What a failed refresh means for those who wait, and for those who come next.
     async fn failed(&self, account: &Account, generation: u64, failure: &Failure) -> Refusal {
-        warn!(account = account.address, %failure, "the access token cannot be refreshed");
-        let address = &account.address;
+        warn!(account = account.owner, %failure, "the access token cannot be refreshed");
+        let address = &account.owner;
         let refusal = match failure {
             Failure::Temporary(_, why) => Refusal::new(Reason::Unavailable, format!("Try later: {why}.")),
             Failure::Misconfigured(why) => Refusal::new(
@@ -149,14 +149,14 @@ impl Broker {
     async fn note_end(&self, account: &Account, generation: u64, why: &str) {
         error!(
             message_id = PERSON_NEEDED,
-            account = account.address,
+            account = account.owner,
             why,
             "the authorization has ended; a person has to run `postkey authorize`"
         );
-        let (vault, address) = (Arc::clone(&self.vault), account.address.clone());
+        let (vault, address) = (Arc::clone(&self.vault), account.owner.clone());
         let ended = Ended { at: self.clock.now(), why: why.to_owned() };
         if let Err(error) = blocking(move || vault.end(&address, generation, ended)).await {
-            warn!(account = account.address, %error, "that the authorization has ended could not be stored");
+            warn!(account = account.owner, %error, "that the authorization has ended could not be stored");
         }
     }
 

@@ -75,26 +75,26 @@ impl Broker {
 
     /// The open accounts whose tokens are to be refreshed though nobody waits for them.
     fn due(&self) -> Vec<Arc<Account>> {
-        let (now, accounts) = (self.now(), lock(&self.open).accounts.clone());
+        let now = self.now();
         let is_due = |account: &Arc<Account>| {
-            let Some(record) = self.vault.account(&account.address).filter(|record| record.ended.is_none()) else {
+            let Some(record) = self.vault.account(&account.owner).filter(|record| record.ended.is_none()) else {
                 return false;
             };
             let wears_out = account.held().tokens.life.is_due(account.usage(Protocol::Imap), now);
             let ages = self.next_use(&record).is_some_and(|next| next <= now);
             account.is_in_use() && wears_out || ages
         };
-        accounts.into_values().filter(is_due).collect()
+        self.open_owners().into_values().filter(is_due).collect()
     }
 
     async fn refresh_ahead(self: &Arc<Self>, account: &Arc<Account>, pauses: &mut Pauses) {
-        if !pauses.is_over(&account.address) {
+        if !pauses.is_over(&account.owner) {
             return;
         }
         let before = account.held().generation;
         // What came of it shows in the account; the log has said it.
         let _outcome = self.begin_refresh(account, None, Wanted::Newer(before)).await;
-        pauses.note(&account.address, account.held().generation != before);
+        pauses.note(&account.owner, account.held().generation != before);
         tokio::time::sleep(shortened(APART)).await;
     }
 
@@ -105,7 +105,7 @@ impl Broker {
 
     /// How the tokens of an account are.
     pub fn condition(&self, record: &vault::Account) -> Condition {
-        let open = lock(&self.open).accounts.get(&record.address).cloned();
+        let open = self.open_owners().remove(&record.address);
         let health = open.as_ref().map(|account| lock(&account.tokens.health).clone()).unwrap_or_default();
         let ended = record.ended.as_ref().map(|end| ended(&record.address, &end.why));
         Condition {

@@ -28,7 +28,7 @@ struct Report<'a> {
 }
 
 pub async fn run(config: &Config, address: &str, json: bool) -> Result<(), Failed> {
-    let findings = examine(config, &address.to_lowercase()).await;
+    let findings = examine(config, &config.address_of(address)).await;
     let problem = findings.iter().find(|finding| finding.is_problem());
     let likely_cause = problem.map(|problem| format!("{}: {}.", problem.subject, problem.text));
     let exit = problem.and_then(|problem| problem.exit);
@@ -57,7 +57,7 @@ async fn examine(config: &Config, address: &str) -> Vec<Finding> {
         Ok(hand) => hand,
         Err(Failed { exit, message }) => return vec![Finding::problem("vault", exit, message)],
     };
-    let mut findings = match ask(&hand, address).await {
+    let mut findings = match ask(&hand, address, config.owner_of(address)).await {
         Ok(findings) => findings,
         Err(Failed { exit, message }) => vec![Finding::problem("daemon", exit, message)],
     };
@@ -67,10 +67,10 @@ async fn examine(config: &Config, address: &str) -> Vec<Finding> {
     findings
 }
 
-/// A password is asked for only where there is something that it could open.
-async fn ask(hand: &Hand<'_>, address: &str) -> Result<Vec<Finding>, Failed> {
-    let is_known = hand.status().await?.accounts.iter().any(|account| account.address == address);
-    let prompt = format!("An app password of {address}, or nothing to leave its tokens out: ");
+/// A password is asked for only where there is something that it could open. The tokens are its owner's.
+async fn ask(hand: &Hand<'_>, address: &str, owner: &str) -> Result<Vec<Finding>, Failed> {
+    let is_known = hand.status().await?.accounts.iter().any(|account| account.address == owner);
+    let prompt = format!("An app password of {owner}, or nothing to leave its tokens out: ");
     let password = if is_known { Input::new().password(&prompt).await.ok() } else { None };
     hand.ask(Request::Examine { address: address.to_owned(), password: password.map(Carried) }).await?.examined()
 }

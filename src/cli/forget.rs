@@ -9,7 +9,7 @@ use crate::exit::Failed;
 
 /// Forgets an account. `revoke` asks for an app password, so that sealed tokens can be revoked too.
 pub async fn run(config: &Config, address: &str, revoke: bool) -> Result<(), Failed> {
-    let address = address.to_lowercase();
+    let address = config.address_of(address);
     let hand = Hand::reach(config).await?;
     let password = match revoke {
         true => Some(Carried(Input::new().password(&format!("An app password of {address}: ")).await?)),

@@ -26,8 +26,10 @@ use clap_complete::Shell;
 
 use crate::config::Config;
 use crate::config::flow::Flow;
+use crate::confine::{self, Confined};
 use crate::exit::{Exit, Failed};
 use crate::net::systemd::Sockets;
+use crate::vault::Vault;
 
 /// Gives any mail program OAuth 2.0: listens on localhost for IMAP, POP3 and SMTP, takes a user name and an app password,
 /// and logs in to the provider with a fresh access token.
@@ -135,6 +137,12 @@ enum PasswordCommand {
         /// Ask for a password of your own choice; otherwise one is generated
         #[arg(long)]
         choose: bool,
+        /// Only for this protocol: imap, pop3 or smtp; can be given several times
+        #[arg(long, value_name = "PROTOCOL", value_parser = ["imap", "pop3", "smtp"])]
+        protocol: Vec<String>,
+        /// Only for this user of this machine, a number or a name; can be given several times
+        #[arg(long, value_name = "USER", value_parser = password::user)]
+        uid: Vec<u32>,
     },
     /// Show the names of an account's app passwords
     List {
@@ -213,6 +221,7 @@ pub fn command() -> clap::Command {
 pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
     // Everything that is made from here on is for this user alone.
     rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o077));
+    confine::memory();
     let arguments = match Arguments::try_parse_from(arguments) {
         Ok(arguments) => arguments,
         Err(error) => {
@@ -231,6 +240,8 @@ struct Plan {
     file: Option<PathBuf>,
     /// Or its mistakes: not every command wants it.
     config: Result<Config, Failed>,
+    /// For the daemon, what it has given up.
+    confined: Option<Confined>,
     sockets: Sockets,
 }
 
@@ -247,7 +258,18 @@ fn prepare(arguments: Arguments) -> Result<Plan, Failed> {
     if let (Ok(config), true) = (&config, command.as_ref().is_some_and(Command::may_open_vault)) {
         owner::step_back(config)?;
     }
-    Ok(Plan { command, file, config, sockets })
+    let confined = match (&command, &config) {
+        (None, Ok(config)) => Some(confine_daemon(config)?),
+        _ => None,
+    };
+    Ok(Plan { command, file, config, confined, sockets })
+}
+
+/// Gives up what the daemon does not need.
+fn confine_daemon(config: &Config) -> Result<Confined, Failed> {
+    // The folder has to be there to be the one that is written to.
+    Vault::make_folder(&config.state_dir)?;
+    Ok(confine::daemon(config))
 }
 
 fn carry_out(plan: Plan) -> Result<(), Failed> {
@@ -265,9 +287,9 @@ fn fail(failed: &Failed) -> ExitCode {
 }
 
 async fn dispatch(plan: Plan) -> Result<(), Failed> {
-    let Plan { command, file, config, sockets } = plan;
+    let Plan { command, file, config, confined, sockets } = plan;
     match command {
-        None => serve::run(config?, file.as_deref(), sockets).await,
+        None => serve::run(config?, confined.as_ref(), file.as_deref(), sockets).await,
         Some(Command::Authorize { address, options }) => authorize::run(&config?, &address, *options).await,
         Some(Command::Password(command)) => password::run(&config?, command).await,
         Some(Command::Forget { address, revoke }) => forget::run(&config?, &address, revoke).await,

@@ -3,20 +3,25 @@
 use super::PasswordCommand;
 use super::hand::Hand;
 use super::terminal::{Input, say};
-use crate::config::Config;
+use crate::config::{Config, users};
 use crate::control::{Carried, Request};
 use crate::exit::{Exit, Failed};
 use crate::secret::Secret;
-use crate::vault::VaultError;
 use crate::vault::password::Password;
+use crate::vault::{Limits, VaultError};
 
 pub async fn run(config: &Config, command: PasswordCommand) -> Result<(), Failed> {
     let hand = Hand::reach(config).await?;
+    // A shared mailbox is opened by its delegate's app passwords.
+    let owner = |name: String| config.owner_of(&config.address_of(&name)).to_owned();
     match command {
-        PasswordCommand::Add { address, name, choose } => add(&hand, address.to_lowercase(), name, choose).await,
-        PasswordCommand::List { address } => list(&hand, &address.to_lowercase()).await,
+        PasswordCommand::Add { address, name, choose, protocol, uid } => {
+            let limits = Limits { protocols: protocol, uids: uid };
+            add(&hand, owner(address), name, choose, limits).await
+        }
+        PasswordCommand::List { address } => list(&hand, &owner(address)).await,
         PasswordCommand::Remove { address, name } => {
-            let address = address.to_lowercase();
+            let address = owner(address);
             hand.ask(Request::RemoveSlot { address, name: name.clone() }).await?;
             say(format_args!("The app password {name} does not open anything any more."));
             Ok(())
@@ -24,7 +29,7 @@ pub async fn run(config: &Config, command: PasswordCommand) -> Result<(), Failed
     }
 }
 
-async fn add(hand: &Hand<'_>, address: String, name: String, choose: bool) -> Result<(), Failed> {
+async fn add(hand: &Hand<'_>, address: String, name: String, choose: bool, limits: Limits) -> Result<(), Failed> {
     check_name(&name)?;
     let mut input = Input::new();
     let password = input.password(&format!("An app password that {address} has: ")).await?;
@@ -32,8 +37,8 @@ async fn add(hand: &Hand<'_>, address: String, name: String, choose: bool) -> Re
         true => chosen(&input.password("The new app password: ").await?)?,
         false => Password::generate(),
     };
-    let carried = Carried(Secret::new(new.expose()));
-    hand.ask(Request::AddSlot { address, password: Carried(password), name: name.clone(), new: carried }).await?;
+    let (password, carried) = (Carried(password), Carried(Secret::new(new.expose())));
+    hand.ask(Request::AddSlot { address, password, name: name.clone(), new: carried, limits }).await?;
     say(format_args!(
         "{name} can log in now.{}",
         if new.is_generated() { " The password is shown only this once:" } else { "" }
@@ -47,23 +52,22 @@ async fn list(hand: &Hand<'_>, address: &str) -> Result<(), Failed> {
     let account = status.accounts.iter().find(|account| account.address == address);
     let account = account.ok_or_else(|| VaultError::NoAccount(address.to_owned()))?;
     for slot in &account.slots {
-        say(format_args!("{:<20} made {}", slot.name, slot.created));
+        let limits = if slot.limits.is_none() { String::new() } else { format!("  only {}", slot.limits) };
+        say(format_args!("{:<20} made {}{limits}", slot.name, slot.created));
     }
     Ok(())
 }
 
+/// A user of this machine, by number or name.
+pub fn user(text: &str) -> Result<u32, String> {
+    text.parse().or_else(|_| users::named(text))
+}
+
 /// A password of the user's own choice, if it can be one.
 pub fn chosen(typed: &Secret) -> Result<Password, Failed> {
-    match Password::read(typed.expose()) {
-        Password::Generated(_) => Err(VaultError::LooksGenerated.into()),
-        // Shorter ones are guessed in an afternoon by whoever steals the vault; clients cannot send longer ones.
-        Password::Chosen(text) if !(8..=255).contains(&text.expose().len()) => {
-            Err(Failed::new(Exit::Data, "a password of your own has to have 8 to 255 bytes"))
-        }
-        Password::Chosen(text) if text.expose().contains(&0) => {
-            Err(Failed::new(Exit::Data, "a password cannot hold NUL"))
-        }
-        password => Ok(password),
+    match typed.expose().contains(&0) {
+        true => Err(Failed::new(Exit::Data, "a password cannot hold NUL")),
+        false => Ok(Password::chosen(typed.expose())?),
     }
 }
 

@@ -9,6 +9,7 @@ use tracing::{error, info, warn};
 
 use crate::clock::Clock;
 use crate::config::Config;
+use crate::confine::Confined;
 use crate::control::{Order, Request};
 use crate::daemon::{Daemon, Event, STOP};
 use crate::exit::{Exit, Failed};
@@ -19,8 +20,14 @@ use crate::net::systemd::{self, Sockets};
 const HEARTBEAT: Duration = Duration::from_secs(15);
 
 /// Serves until it is told to stop. `file` is the configuration file that was named.
-pub async fn run(config: Config, file: Option<&Path>, sockets: Sockets) -> Result<(), Failed> {
+pub async fn run(
+    config: Config,
+    confined: Option<&Confined>,
+    file: Option<&Path>,
+    sockets: Sockets,
+) -> Result<(), Failed> {
     let log = Log::start(&config)?;
+    confined.inspect(|confined| confined.tell());
     log_panics();
     log_warnings(&config);
     let mut signals =

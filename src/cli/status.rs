@@ -3,7 +3,7 @@
 use super::hand::{Hand, ask_daemon};
 use super::terminal::say;
 use crate::config::Config;
-use crate::control::{AccountStatus, FailureStatus, Reply, Request, Status};
+use crate::control::{AccountStatus, FailureStatus, Reply, Request, SlotStatus, Status};
 use crate::exit::{Exit, Failed};
 
 pub async fn run(config: &Config, json: bool) -> Result<(), Failed> {
@@ -72,7 +72,16 @@ fn show_account(account: &AccountStatus) {
              if logins fail, run `postkey authorize {address}`"
         ));
     }
-    let names: Vec<&str> = account.slots.iter().map(|slot| slot.name.as_str()).collect();
+    for (what, names) in [("further login names", &account.aliases), ("shared mailboxes", &account.mailboxes)] {
+        if !names.is_empty() {
+            say(format_args!("  {what}: {}", names.join(", ")));
+        }
+    }
+    let name = |slot: &SlotStatus| match slot.limits.is_none() {
+        true => slot.name.clone(),
+        false => format!("{} (only {})", slot.name, slot.limits),
+    };
+    let names: Vec<String> = account.slots.iter().map(name).collect();
     say(format_args!("  app passwords: {}", names.join(", ")));
 }
 

@@ -8,18 +8,23 @@ use crate::exit::{Exit, Failed};
 
 pub async fn run(config: &Config, address: &str) -> Result<(), Failed> {
     let hand = Hand::reach(config).await?;
-    let address = address.to_lowercase();
-    let password = Input::new().password(&format!("An app password of {address}: ")).await?;
+    let address = config.address_of(address);
+    let owner = config.owner_of(&address);
+    let password = Input::new().password(&format!("An app password of {owner}: ")).await?;
+    if owner != address {
+        say(format_args!("{address} is opened with the authorization of {owner}:"));
+    }
     report(&hand.ask(Request::Test { address, password: Carried(password) }).await?.tested()?)
 }
 
 /// Says what each server answered. A failure only if none of them let us in.
 pub fn report(probes: &[Probe]) -> Result<(), Failed> {
-    for Probe { protocol, server, refused } in probes {
+    for Probe { protocol, server, user, refused } in probes {
         let protocol = protocol.to_uppercase();
+        let user = user.as_ref().map(|user| format!(" as {user}")).unwrap_or_default();
         match refused {
-            None => say(format_args!("  {protocol:<5} {server}  ok")),
-            Some(said) => say(format_args!("  {protocol:<5} {server}  refused: {said}")),
+            None => say(format_args!("  {protocol:<5} {server}{user}  ok")),
+            Some(said) => say(format_args!("  {protocol:<5} {server}{user}  refused: {said}")),
         }
     }
     if probes.iter().any(|probe| probe.refused.is_none()) {

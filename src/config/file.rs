@@ -1,19 +1,17 @@
 //! The shape of the file: its top level, and the accounts.
 
-use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
 use toml::de::DeTable;
 use tracing_subscriber::EnvFilter;
 
-use super::client::Client;
 use super::environment::Environment;
 use super::flow::Flow;
 use super::mistake::Mistake;
 use super::providers::{self, Providers};
 use super::reader::{Disk, Report, Section, Value};
-use super::{Account, Config, LogFormat, listeners, words};
+use super::{Config, LogFormat, accounts, listeners, words};
 
 /// Reads a file that contains `text`; `disk` judges it, and the files that it names.
 pub fn read(file: &Path, text: &str, environment: &Environment, disk: Disk) -> Result<Config, Vec<Mistake>> {
@@ -37,6 +35,7 @@ fn top(mut section: Section<'_>, environment: &Environment) -> Config {
     let finish_page = section.file("finish_page");
     let providers = providers::read(&mut section);
     let accounts = section.get("account").and_then(|value| value.section());
+    let accounts = accounts.map(|table| accounts::read(&table, &providers)).unwrap_or_default();
     let mut config = Config {
         control_socket: control_socket.unwrap_or_else(|| state_dir.join("control")),
         state_dir,
@@ -48,7 +47,8 @@ fn top(mut section: Section<'_>, environment: &Environment) -> Config {
         finish_page,
         listeners: Vec::new(),
         warnings: Vec::new(),
-        accounts: accounts.map(|table| read_accounts(&table, &providers)).unwrap_or_default(),
+        accounts: accounts.accounts,
+        domains: accounts.domains,
         providers,
     };
     config.listeners = listeners::read(&mut section, &config);
@@ -78,32 +78,6 @@ fn loopback(text: &str) -> Result<SocketAddr, String> {
     address.ok_or_else(|| "must be an address on this machine and a port; write \"127.0.0.1:9143\"".to_owned())
 }
 
-fn read_accounts(accounts: &Section<'_>, providers: &Providers) -> BTreeMap<String, Account> {
-    let mut read = BTreeMap::new();
-    for (name, value) in accounts.named() {
-        let Some(address) = value.judge(address(name)) else { continue };
-        if read.insert(address, account(&value, providers).unwrap_or_default()).is_some() {
-            value.mistake("occurs twice, for upper and lower case are the same; merge the two");
-        }
-    }
-    read
-}
-
-fn account(value: &Value<'_>, providers: &Providers) -> Option<Account> {
-    let mut section = value.section()?;
-    let account = Account {
-        provider: section.get("provider").and_then(|value| provider_name(&value, providers)),
-        user: section.text("user"),
-        signs_in: section.get("signs_in").and_then(|value| value.parse(address)),
-        authorization_parameters: providers::parameters(&mut section).unwrap_or_default(),
-        flow: flow(&mut section),
-        client: Client::read(&mut section, None),
-        client_expires: providers::day(&mut section, "client_expires"),
-    };
-    section.finish();
-    Some(account)
-}
-
 /// The grant, where one is named.
 pub fn flow(section: &mut Section<'_>) -> Option<Flow> {
     section.get("flow")?.choice(&Flow::ALL.map(|flow| (flow.name(), flow)))
@@ -112,7 +86,7 @@ pub fn flow(section: &mut Section<'_>) -> Option<Flow> {
 /// An e-mail address, in lower case.
 pub fn address(text: &str) -> Result<String, String> {
     let parts = text.rsplit_once('@').filter(|(local, domain)| !local.is_empty() && !domain.is_empty());
-    let plain = parts.is_some() && !text.chars().any(|char| char.is_whitespace() || char.is_control());
+    let plain = parts.is_some() && !text.chars().any(|char| char.is_whitespace() || char.is_control() || char == '*');
     if plain { Ok(text.to_lowercase()) } else { Err("must be an address such as \"ann@example.test\"".to_owned()) }
 }
 

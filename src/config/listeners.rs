@@ -5,6 +5,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use super::clients::{allowed, machine};
 use super::file::{address, provider_name};
 use super::reader::{Section, Value};
+use super::users::Users;
 use super::{Certificate, Config, Listener};
 use crate::protocol::{Protocol, Security};
 
@@ -36,6 +37,7 @@ fn on_loopback(protocol: Protocol) -> Listener {
         provider: None,
         account: None,
         allow_addresses: None,
+        users: Users::default(),
         machine: None,
     }
 }
@@ -67,9 +69,10 @@ fn listener(mut section: Section<'_>, config: &Config, taken: &mut Vec<Taken>) -
     }
     let (provider, account) = pin(&mut section, config);
     let allow_addresses = allowed(&mut section);
+    let users = Users::read(&mut section);
     section.finish();
     let (protocol, security) = (protocol?, security?);
-    Some(Listener { protocol, addresses, security, certificate, provider, account, allow_addresses, machine })
+    Some(Listener { protocol, addresses, security, certificate, provider, account, allow_addresses, users, machine })
 }
 
 fn socket_address(text: &str, protocol: Option<Protocol>) -> Result<SocketAddr, String> {

@@ -1,5 +1,6 @@
 //! The configuration: from the file's shape to something that can be relied on.
 
+mod accounts;
 pub mod client;
 mod clients;
 pub mod endpoints;
@@ -17,6 +18,7 @@ pub mod secret_source;
 mod servers;
 #[cfg(test)]
 mod tests;
+pub mod users;
 mod words;
 
 use std::collections::BTreeMap;
@@ -24,15 +26,16 @@ use std::io;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
-use crate::clock::Moment;
 use crate::protocol::{Protocol, Security};
-use client::Client;
+pub use accounts::{Account, Domain, is_address};
+use client::{Client, ClientAuthentication};
 use environment::Environment;
-use flow::Flow;
 use ipnet::IpNet;
 use mistake::Mistake;
 use provider::Provider;
 use reader::Disk;
+use secret_source::SecretSource;
+use users::Users;
 
 /// The whole configuration, checked: every listener can be bound as written, every provider is complete.
 #[derive(Clone, Debug)]
@@ -59,6 +62,8 @@ pub struct Config {
     pub providers: BTreeMap<String, Provider>,
     /// What the file says about single accounts, by address in lower case.
     pub accounts: BTreeMap<String, Account>,
+    /// What the file says about all addresses of a domain, by domain in lower case.
+    pub domains: BTreeMap<String, Domain>,
     /// What can be used, and should not be.
     pub warnings: Vec<Mistake>,
 }
@@ -92,21 +97,29 @@ impl Config {
         file::read(file, text, environment, Disk::NONE)
     }
 
-    /// The provider of an address: what the file says of the account, or else whose domain it is. Case does not matter.
+    /// Whether this names programs for postkey to run.
+    pub fn runs_programs(&self) -> bool {
+        let of_providers = self.providers.values().filter_map(|provider| provider.client.as_ref());
+        let members = self.domains.values().map(|domain| &domain.members);
+        let of_accounts = self.accounts.values().chain(members).filter_map(|account| account.client.as_ref());
+        let is_program =
+            |client: &Client| matches!(client.authentication, ClientAuthentication::Secret(SecretSource::Command(_)));
+        !self.notify_command.is_empty() || of_providers.chain(of_accounts).any(is_program)
+    }
+
+    /// The provider of an account: what the file says of it, or else whose domain it is. Case does not matter.
     pub fn provider_for(&self, address: &str) -> Option<&Provider> {
         let address = address.to_lowercase();
-        if let Some(name) = self.accounts.get(&address).and_then(|account| account.provider.as_ref()) {
-            return self.providers.get(name);
+        let owner = self.owner_of(&address);
+        match self.account(owner).provider {
+            Some(name) => self.providers.get(&name),
+            None => providers::of_domain(&self.providers, owner.rsplit_once('@')?.1),
         }
-        let (_, domain) = address.rsplit_once('@')?;
-        let exact = self.providers.values().find(|provider| provider.has_domain(domain));
-        exact.or_else(|| self.providers.values().find(|provider| provider.has_family_of(domain)))
     }
 
     /// The client registration for an account, in lower case, of a provider: its own, or its provider's.
     pub fn client_for(&self, address: &str, provider: &Provider) -> Option<Client> {
-        let own = self.accounts.get(address).and_then(|account| account.client.clone());
-        own.or_else(|| provider.client.clone())
+        self.account(address).client.or_else(|| provider.client.clone())
     }
 }
 
@@ -147,6 +160,8 @@ pub struct Listener {
     pub account: Option<String>,
     /// From where clients may come, where that is not from everywhere.
     pub allow_addresses: Option<Vec<IpNet>>,
+    /// The users of this machine who may connect.
+    pub users: Users,
     /// Where the account's app password is found, where clients send mail without a login. Then `account` and
     /// `allow_addresses` are there, and the protocol is SMTP.
     pub machine: Option<Machine>,
@@ -168,23 +183,4 @@ pub struct Certificate {
     pub chain: PathBuf,
     /// The private key, PEM.
     pub key: PathBuf,
-}
-
-/// What the file says about an account. Everything is optional: what is not here, the authorization has recorded.
-#[derive(Clone, Debug, Default)]
-pub struct Account {
-    /// Its provider, where the address's domain does not tell.
-    pub provider: Option<String>,
-    /// The mailbox to open at the provider, where it is not the address.
-    pub user: Option<String>,
-    /// Who signs in for it, where it is not the address.
-    pub signs_in: Option<String>,
-    /// Parameters of its authorization request, beside its provider's or in place of them.
-    pub authorization_parameters: BTreeMap<String, String>,
-    /// How it gets its tokens, where not as all accounts of its provider.
-    pub flow: Option<Flow>,
-    /// The client registration to use for this account alone.
-    pub client: Option<Client>,
-    /// When that client's secret or certificate ends, where that is known.
-    pub client_expires: Option<Moment>,
 }

@@ -37,6 +37,12 @@ const OWN_PARAMETERS: [&str; 9] = [
 /// The providers by name.
 pub type Providers = BTreeMap<String, Provider>;
 
+/// Whose domain this is, in lower case.
+pub fn of_domain<'a>(providers: &'a Providers, domain: &str) -> Option<&'a Provider> {
+    let exact = providers.values().find(|provider| provider.has_domain(domain));
+    exact.or_else(|| providers.values().find(|provider| provider.has_family_of(domain)))
+}
+
 /// Reads the file's providers into the compiled-in ones.
 pub fn read(top: &mut Section<'_>) -> Providers {
     let proxy = proxy::read(top).flatten();
@@ -197,7 +203,8 @@ pub fn host_name(text: &str) -> Option<String> {
     }
 }
 
-fn scope(section: &mut Section<'_>) -> Option<Vec<String>> {
+/// The scopes, where there are any.
+pub fn scope(section: &mut Section<'_>) -> Option<Vec<String>> {
     // RFC 6749 section 3.3 separates scopes by spaces.
     let one = |text: &str| match text.contains(char::is_whitespace) {
         true => Err("is several scopes in one text; write a list, [\"one\", \"two\"]".to_owned()),

@@ -13,6 +13,7 @@ use toml::de::{DeTable, DeValue, Error};
 
 use super::mistake::{Mistake, Position};
 use super::words;
+use crate::guard;
 
 /// The mistakes of one file.
 pub struct Report<'a> {
@@ -38,7 +39,7 @@ pub struct Disk {
 impl Disk {
     /// The real one.
     pub const REAL: Self = Self {
-        readable: |path| std::fs::File::open(path).map(drop),
+        readable: guard::readable,
         is_public: |path| std::fs::metadata(path).is_ok_and(|metadata| metadata.mode() & 0o004 != 0),
     };
 
@@ -176,6 +177,11 @@ impl<'a> Value<'a> {
             self.wrong_type("true or false");
             None
         })
+    }
+
+    /// The digits of a decimal number, where it is a number.
+    pub fn integer(&self) -> Option<&'a str> {
+        self.value.as_integer().filter(|integer| integer.radix() == 10).map(|integer| integer.as_str())
     }
 
     /// A TCP port that can be connected to.

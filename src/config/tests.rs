@@ -17,12 +17,12 @@ fn parse(text: &str) -> Result<Config, Vec<Mistake>> {
     Config::parse(text, Path::new("/etc/postkey/postkey.toml"), &environment)
 }
 
-fn good(text: &str) -> Config {
+pub fn good(text: &str) -> Config {
     parse(text).unwrap_or_else(|mistakes| panic!("{text}\n{}", listed(&mistakes).join("\n")))
 }
 
 /// The mistakes as people see them, without the file's name.
-fn bad(text: &str) -> Vec<String> {
+pub fn bad(text: &str) -> Vec<String> {
     listed(&parse(text).expect_err(text))
 }
 
@@ -86,7 +86,7 @@ fn the_default_file_has_no_mistake_with_its_examples_either() {
     });
     let config = good(&uncommented.collect::<Vec<_>>().join("\n"));
     assert_eq!(config.listeners.len(), 5);
-    assert_eq!(config.accounts.len(), 1);
+    assert_eq!((config.accounts.len(), config.domains.len()), (2, 1));
     assert!(config.providers.contains_key("example"));
     assert_eq!(config.state_dir, Path::new("/var/lib/postkey"));
 }
@@ -592,6 +592,36 @@ fn a_proxy_that_cannot_be_used_is_a_mistake() {
         ("proxy = \"http://p.test\"\nproxy_password = { file = \"f\" }", "1:1: proxy_user is missing; add it here"),
     ] {
         assert_eq!(bad(text), [mistake]);
+    }
+}
+
+#[test]
+fn users_are_named_by_number_or_name() {
+    let users = |value: &str| {
+        let config = good(&format!("{}allow_uids = {value}\n", listener("address = \"127.0.0.1:1\"")));
+        config.listeners[0].users.clone()
+    };
+    let both = users("[1000, \"root\"]");
+    assert!(both.allow(Some(1000)) && both.allow(Some(0)) && !both.allow(Some(1)) && !both.allow(None));
+    assert!(users("7").allow(Some(7)) && users("\"root\"").allow(Some(0)));
+    let nobody_said = good(&listener("address = \"127.0.0.1:1\"")).listeners[0].users.clone();
+    assert!(nobody_said.allow(None) && nobody_said.allow(Some(1)));
+    let account = good("[account.\"ann@gmail.com\"]\nallow_uids = [1000]\n");
+    assert!(!account.accounts["ann@gmail.com"].users.allow(Some(0)));
+}
+
+#[test]
+fn users_that_nobody_can_be_are_mistakes() {
+    for (value, words) in [
+        ("[]", "is empty"),
+        ("[-1]", "must be a user's number"),
+        ("[4294967296]", "must be a user's number"),
+        ("[65534]", "users that cannot be told apart"),
+        ("[\"no such user\"]", "there is no user \"no such user\""),
+        ("true", "must be a text in quotes, or a list"),
+    ] {
+        let told = bad(&format!("[account.\"ann@gmail.com\"]\nallow_uids = {value}\n"));
+        assert!(told.len() == 1 && told[0].contains(words), "{value}: {told:?}");
     }
 }
 

@@ -19,7 +19,7 @@ use crate::protocol::{Protocol, Security};
 use crate::secret::{Secret, Token};
 use crate::token::{Life, TokenSet};
 use crate::vault::password::Password;
-use crate::vault::{self, Authorization, Restored, Secrets, Trouble};
+use crate::vault::{self, Authorization, Limits, Restored, Secrets, Trouble};
 
 /// What a command asks for.
 #[derive(Serialize, Deserialize)]
@@ -38,6 +38,9 @@ pub enum Request {
         name: String,
         /// The new app password.
         new: Carried,
+        /// What it is good for.
+        #[serde(default)]
+        limits: Limits,
     },
     /// Remove a slot.
     RemoveSlot {
@@ -167,6 +170,10 @@ pub struct Listening {
 pub struct AccountStatus {
     /// Its address, which is the login name.
     pub address: String,
+    /// Its further login names.
+    pub aliases: Vec<String>,
+    /// The shared mailboxes that its authorization opens.
+    pub mailboxes: Vec<String>,
     /// Its provider.
     pub provider: String,
     /// "ready"; "ended" when a person has to authorize it anew; "refused" when an administrator or the configuration has to
@@ -210,6 +217,9 @@ pub struct SlotStatus {
     pub name: String,
     /// When it was made.
     pub created: Moment,
+    /// What its password is good for, where that is not everything.
+    #[serde(default, skip_serializing_if = "Limits::is_none")]
+    pub limits: Limits,
 }
 
 /// What a provider's server said to a login.
@@ -219,6 +229,8 @@ pub struct Probe {
     pub protocol: String,
     /// The server.
     pub server: String,
+    /// Who logged in there, where it is not the account's address.
+    pub user: Option<String>,
     /// What it said, if it did not let us in.
     pub refused: Option<String>,
 }
@@ -351,9 +363,15 @@ impl AccountStatus {
             (None, Some(_)) => "refused",
             (None, None) => "ready",
         };
-        let slot = |slot: &vault::Slot| SlotStatus { name: slot.name.clone(), created: slot.created };
+        let slot = |slot: &vault::Slot| SlotStatus {
+            name: slot.name.clone(),
+            created: slot.created,
+            limits: slot.limits.clone(),
+        };
         Self {
             address: account.address.clone(),
+            aliases: Vec::new(),
+            mailboxes: Vec::new(),
             provider: account.provider.clone(),
             state: state.to_owned(),
             reason: condition.needed,

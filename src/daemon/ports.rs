@@ -216,6 +216,7 @@ fn door(listener: &Listener, broker: &Arc<Broker>, stop: &Stop) -> Result<Arc<Do
         account: listener.account.clone(),
         allow_addresses: listener.allow_addresses.clone(),
         own: own.transpose().map_err(|error| Failed::new(Exit::Config, error))?,
+        users: listener.users.clone(),
         host: "localhost".to_owned(),
         broker: Arc::clone(broker),
         stop: stop.clone(),

@@ -325,7 +325,8 @@ const fn response_code(reason: Reason) -> &'static str {
     match reason {
         Reason::Credentials | Reason::TokenRefused => "AUTHENTICATIONFAILED",
         Reason::AuthorizationEnded => "ALERT",
-        Reason::Unavailable => "UNAVAILABLE",
+        // Thunderbird shows the text of this one, keeps the password, and tries no other mechanism.
+        Reason::Unavailable | Reason::AuthorizationAwaited => "UNAVAILABLE",
         Reason::Limit => "LIMIT",
         Reason::Forbidden => "CONTACTADMIN",
     }

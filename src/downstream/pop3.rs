@@ -232,7 +232,7 @@ const fn response_code(reason: Reason) -> &'static str {
     match reason {
         Reason::Credentials | Reason::TokenRefused => "AUTH",
         Reason::AuthorizationEnded | Reason::Forbidden => "SYS/PERM",
-        Reason::Unavailable => "SYS/TEMP",
+        Reason::Unavailable | Reason::AuthorizationAwaited => "SYS/TEMP",
         Reason::Limit => "IN-USE",
     }
 }

@@ -250,7 +250,9 @@ fn refuse(status: &str, text: &str, out: &mut Vec<u8>) {
 const fn mail_status(reason: Reason) -> &'static str {
     match reason {
         Reason::Forbidden => "550 5.7.1",
-        Reason::Credentials | Reason::TokenRefused | Reason::AuthorizationEnded => "451 4.7.0",
+        Reason::Credentials | Reason::TokenRefused | Reason::AuthorizationEnded | Reason::AuthorizationAwaited => {
+            "451 4.7.0"
+        }
         Reason::Unavailable | Reason::Limit => "451 4.3.0",
     }
 }
@@ -261,7 +263,7 @@ const fn mail_status(reason: Reason) -> &'static str {
 const fn status(reason: Reason) -> &'static str {
     match reason {
         Reason::Credentials | Reason::TokenRefused | Reason::AuthorizationEnded | Reason::Forbidden => "535 5.7.8",
-        Reason::Unavailable | Reason::Limit => "454 4.7.0",
+        Reason::Unavailable | Reason::Limit | Reason::AuthorizationAwaited => "454 4.7.0",
     }
 }
 

@@ -23,14 +23,13 @@ pub struct Known {
 
 /// Looks at record, vault, provider and client registration. None where that leads nowhere.
 pub async fn examine(broker: &Broker, address: &str, findings: &mut Vec<Finding>) -> Option<Known> {
-    let record = match broker.vault().account(address) {
-        Some(record) => record,
-        None => {
-            findings.push(missing(broker, address));
-            return None;
-        }
+    let config = broker.config();
+    let owner = config.owner_of(address);
+    let Some(record) = broker.vault().account(owner) else {
+        findings.push(missing(broker, owner));
+        return None;
     };
-    findings.push(account(&record));
+    findings.push(account(address, &record));
     findings.push(vault(broker, &record));
     let reach = match broker.reach(&record.provider) {
         Ok(reach) => reach,
@@ -56,13 +55,14 @@ fn missing(broker: &Broker, address: &str) -> Finding {
     Finding::problem("account", exit, message)
 }
 
-fn account(record: &vault::Account) -> Finding {
+fn account(address: &str, record: &vault::Account) -> Finding {
     let slots = match record.slots.len() {
         1 => "1 app password".to_owned(),
         count => format!("{count} app passwords"),
     };
-    let (address, provider, flow, since) = (&record.address, &record.provider, record.flow.name(), record.authorized);
-    Finding::ok("account", format!("{address}, provider {provider}, by {flow}, authorized {since}, {slots}"))
+    let (owner, provider, flow, since) = (&record.address, &record.provider, record.flow.name(), record.authorized);
+    let delegate = if owner == address { String::new() } else { format!(", opened with the authorization of {owner}") };
+    Finding::ok("account", format!("{address}{delegate}, provider {provider}, by {flow}, authorized {since}, {slots}"))
 }
 
 fn vault(broker: &Broker, record: &vault::Account) -> Finding {

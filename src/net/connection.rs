@@ -45,6 +45,11 @@ impl Connection {
         }
     }
 
+    /// Waits until the peer has ended its side, whatever has arrived from it before.
+    pub async fn gone(&self) {
+        self.transport.gone().await;
+    }
+
     /// Sends what is in `out`.
     pub async fn flush(&mut self) -> io::Result<()> {
         if !self.out.is_empty() {

@@ -5,6 +5,7 @@ pub mod connection;
 pub mod dial;
 pub mod listen;
 pub mod mx;
+pub mod peer;
 mod proxy;
 pub mod systemd;
 pub mod tls;

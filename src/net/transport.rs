@@ -7,8 +7,9 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use socket2::{SockRef, TcpKeepalive};
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::io::{AsyncRead, AsyncWrite, Interest, ReadBuf};
 use tokio::net::TcpStream;
+use tokio::time::sleep;
 use tokio_rustls::rustls::pki_types::{CertificateDer, ServerName};
 use tokio_rustls::rustls::{ClientConfig, ServerConfig};
 use tokio_rustls::{TlsAcceptor, TlsConnector, TlsStream};
@@ -16,6 +17,9 @@ use tokio_rustls::{TlsAcceptor, TlsConnector, TlsStream};
 use super::{dial, proxy};
 use crate::proxy::Proxy;
 use crate::resolver::Resolver;
+
+/// How often to look whether a peer has gone from which something has arrived.
+const LOOK: Duration = Duration::from_millis(100);
 
 /// A TCP connection, in clear or under TLS.
 pub enum Transport {
@@ -67,6 +71,17 @@ impl Transport {
         match self {
             Self::Clear(_) => &[],
             Self::Tls(stream) => stream.get_ref().1.peer_certificates().unwrap_or_default(),
+        }
+    }
+
+    /// Waits until the peer has ended its side. What has arrived stays where it is, so this has to look now and then.
+    pub async fn gone(&self) {
+        let socket = match self {
+            Self::Clear(socket) => socket,
+            Self::Tls(stream) => stream.get_ref().0,
+        };
+        while !socket.ready(Interest::READABLE).await.is_ok_and(|ready| ready.is_read_closed()) {
+            sleep(LOOK).await;
         }
     }
 

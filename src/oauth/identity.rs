@@ -11,19 +11,36 @@ use crate::wire::printable;
 
 /// The names of whoever has signed in; empty where the server does not tell.
 #[derive(Debug, Default, PartialEq, Eq)]
-pub struct Identity(Vec<String>);
+pub struct Identity {
+    names: Vec<String>,
+    /// The one of them that the server itself has not verified, if it says so.
+    unverified: Option<String>,
+}
 
 impl Identity {
     /// Reads claims (OpenID Connect Core 1.0 section 5.1). `email` and `preferred_username` are standard ones, `upn` is
     /// Microsoft's; only what has the form of an address can be compared with one.
     fn from_claims(claims: &Value) -> Self {
-        let names = ["email", "preferred_username", "upn"].iter().filter_map(|claim| claims.get(claim)?.as_str());
-        Self(names.filter(|name| name.contains('@')).map(|name| printable(&name.to_lowercase())).collect())
+        let address = |claim| {
+            let name = claims.get(claim)?.as_str().filter(|name| name.contains('@'))?;
+            Some(printable(&name.to_lowercase()))
+        };
+        // Some servers write it as a text.
+        let is_unverified = claims.get("email_verified").is_some_and(|it| it != true && it != "true");
+        Self {
+            names: ["email", "preferred_username", "upn"].into_iter().filter_map(address).collect(),
+            unverified: address("email").filter(|_| is_unverified),
+        }
+    }
+
+    /// Whether the server vouches for this being who signed in.
+    pub fn is(&self, address: &str) -> bool {
+        self.names.iter().any(|name| name == address) && self.unverified.as_deref() != Some(address)
     }
 
     /// The name to show of somebody who is not `address`; None if it is them, or nobody can tell.
     pub fn other_than(&self, address: &str) -> Option<&str> {
-        if self.0.iter().any(|name| name == address) { None } else { self.0.first().map(String::as_str) }
+        if self.names.iter().any(|name| name == address) { None } else { self.names.first().map(String::as_str) }
     }
 }
 
@@ -46,7 +63,7 @@ pub async fn who(
         claims = id_token::check(id_token, keys.as_ref(), expected)?;
     }
     let identity = Identity::from_claims(&claims);
-    match identity.0.is_empty() {
+    match identity.names.is_empty() {
         true => userinfo(http, endpoints, access, &claims).await,
         false => Ok(identity),
     }
@@ -82,6 +99,18 @@ mod tests {
         assert_eq!(ben.other_than("ben@example.test"), None);
         let alias = Identity::from_claims(&json!({"email": "b@example.test", "upn": "ben@example.test"}));
         assert_eq!(alias.other_than("ben@example.test"), None);
+    }
+
+    #[test]
+    fn an_address_that_the_server_has_not_verified_is_nobodys() {
+        let is_ann = |claims| Identity::from_claims(&claims).is("ann@example.test");
+        assert!(is_ann(json!({"email": "Ann@example.test"})));
+        assert!(is_ann(json!({"email": "a@b.test", "upn": "ann@example.test", "email_verified": false})));
+        assert!(is_ann(json!({"email": "ann@example.test", "email_verified": true})));
+        assert!(is_ann(json!({"email": "ann@example.test", "email_verified": "true"})));
+        assert!(!is_ann(json!({"email": "ann@example.test", "email_verified": false})));
+        assert!(!is_ann(json!({"email": "ann@example.test", "email_verified": "no"})));
+        assert!(!is_ann(json!({"email": "ben@example.test"})) && !is_ann(json!({})));
     }
 
     #[test]

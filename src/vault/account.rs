@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 use tracing::warn;
 use zeroize::Zeroizing;
 
+use super::limits::Limits;
 use super::password::Password;
 use super::record::{FORMAT, Record};
 use super::seal::{self, AccountKey, Damaged, Derived, Sealed, Wrapped};
@@ -86,7 +87,18 @@ pub struct Slot {
     pub name: String,
     /// When it was made.
     pub created: Moment,
+    /// What its password is good for. Authenticated with the key: who takes a limit out of the file has a slot that does not
+    /// open.
+    #[serde(default, skip_serializing_if = "Limits::is_none")]
+    pub limits: Limits,
     wrapped: Wrapped,
+}
+
+impl Slot {
+    /// What has to be the same for the key to be unwrapped. A slot without limits is as it was before there were any.
+    fn kind(limits: &Limits) -> String {
+        if limits.is_none() { SLOT.to_owned() } else { format!("{SLOT} for {}", limits.authenticated()) }
+    }
 }
 
 /// A token set as it is kept.
@@ -106,6 +118,8 @@ pub struct Unlocked {
     pub generation: u64,
     /// The secrets that are kept beside it.
     pub secrets: Secrets,
+    /// The app password's place.
+    pub slot: Slot,
 }
 
 /// What is sealed or wrapped in a record beside the token sets, which are told apart by their generation.
@@ -160,12 +174,28 @@ impl Account {
             previous: None,
         };
         if let Some((name, password)) = first {
-            account.add_slot(&key, name, password, now)?;
+            account.add_slot(&key, name, password, Limits::default(), now)?;
         }
         account.authorize(authorization, now)?;
         // Before the first token set there is none to go back to.
         account.settle();
         Ok(account)
+    }
+
+    /// An account that no password opens.
+    pub(super) fn decoy() -> Result<Self, VaultError> {
+        let nothing = Token::parse("nothing").ok_or(VaultError::Interrupted)?;
+        let life = Life { issued: Moment(0), expires: Moment(0) };
+        let authorization = Authorization {
+            address: String::new(),
+            provider: String::new(),
+            flow: Flow::default(),
+            client_id: None,
+            secrets: Secrets::default(),
+            discovered: None,
+            tokens: TokenSet { access: nothing, refresh: None, life, scope: String::new() },
+        };
+        Self::begin(&authorization, Some(("", &Password::generate())), 0, Moment(0))
     }
 
     /// The life of the current access token.
@@ -227,7 +257,7 @@ impl Account {
     }
 
     /// The newest token set that opens, and the client secret.
-    pub(super) fn take_tokens(&self, key: &AccountKey) -> Result<Unlocked, VaultError> {
+    pub(super) fn take_tokens(&self, key: &AccountKey, slot: &Slot) -> Result<Unlocked, VaultError> {
         let tokens = match (self.open_tokens(key, &self.current), &self.previous) {
             (Some(tokens), _) => tokens,
             (None, Some(previous)) => {
@@ -240,7 +270,7 @@ impl Account {
             client_secret: self.open_secret(key, CLIENT_SECRET, self.client_secret.as_ref())?,
             password: self.open_secret(key, PASSWORD, self.password.as_ref())?,
         };
-        Ok(Unlocked { tokens, generation: self.current.generation, secrets })
+        Ok(Unlocked { tokens, generation: self.current.generation, secrets, slot: slot.clone() })
     }
 
     fn open_secret(&self, key: &AccountKey, what: &str, sealed: Option<&Sealed>) -> Result<Option<Secret>, VaultError> {
@@ -261,14 +291,16 @@ impl Account {
         key: &AccountKey,
         name: &str,
         password: &Password,
+        limits: Limits,
         now: Moment,
     ) -> Result<(), VaultError> {
         if self.slots.iter().any(|slot| slot.name == name) {
             return Err(VaultError::SlotExists(name.to_owned()));
         }
-        let wrapped = Derived::new(password, &self.salt).and_then(|derived| key.wrap(&derived, &self.context(SLOT)));
+        let context = self.context(&Slot::kind(&limits));
+        let wrapped = Derived::new(password, &self.salt).and_then(|derived| key.wrap(&derived, &context));
         let wrapped = wrapped.map_err(|Damaged| self.damaged())?;
-        self.slots.push(Slot { name: name.to_owned(), created: now, wrapped });
+        self.slots.push(Slot { name: name.to_owned(), created: now, limits, wrapped });
         Ok(())
     }
 
@@ -283,16 +315,18 @@ impl Account {
         Ok(())
     }
 
-    /// What passwords are derived with.
-    pub(super) fn salt(&self) -> &[u8] {
-        &self.salt
+    /// Whether this slot, and not another one of its name, is still there.
+    pub fn has_slot(&self, slot: &Slot) -> bool {
+        self.slots.iter().any(|one| one.wrapped.is_same(&slot.wrapped))
     }
 
-    /// The private key, from the slot that this password opens.
-    pub(super) fn key(&self, derived: &Derived) -> Result<AccountKey, VaultError> {
+    /// The private key, and the slot that this password opens.
+    pub(super) fn unlock(&self, password: &Password) -> Result<(AccountKey, &Slot), VaultError> {
+        let derived = &Derived::new(password, &self.salt).map_err(|Damaged| VaultError::WrongCredentials)?;
         let slot = self.slots.iter().find(|slot| slot.wrapped.belongs_to(derived));
-        let wrapped = &slot.ok_or(VaultError::WrongCredentials)?.wrapped;
-        wrapped.unwrap_key(derived, &self.context(SLOT)).map_err(|Damaged| self.damaged())
+        let slot = slot.ok_or(VaultError::WrongCredentials)?;
+        let key = slot.wrapped.unwrap_key(derived, &self.context(&Slot::kind(&slot.limits)));
+        Ok((key.map_err(|Damaged| self.damaged())?, slot))
     }
 
     fn seal(&self, what: &str, plain: &[u8]) -> Result<Sealed, VaultError> {
@@ -328,8 +362,8 @@ mod tests {
         }
     }
 
-    /// An account with two token sets, and its key.
-    fn account() -> (Account, AccountKey) {
+    /// An account with two token sets, its key and its slot.
+    fn account() -> (Account, AccountKey, Slot) {
         let password = Password::generate();
         let authorization = Authorization {
             address: "ann@example.test".into(),
@@ -343,35 +377,36 @@ mod tests {
         let mut account = Account::begin(&authorization, Some(("main", &password)), 0, NOW).unwrap();
         assert!(!account.is_unsettled());
         account.put_tokens(&tokens("2")).unwrap();
-        let key = account.key(&Derived::new(&password, account.salt()).unwrap()).unwrap();
-        (account, key)
+        let (key, slot) = account.unlock(&password).unwrap();
+        let slot = slot.clone();
+        (account, key, slot)
     }
 
     #[test]
     fn the_newest_token_set_that_opens_is_taken() {
-        let (mut account, key) = account();
-        let unlocked = account.take_tokens(&key).unwrap();
+        let (mut account, key, slot) = account();
+        let unlocked = account.take_tokens(&key, &slot).unwrap();
         assert_eq!((unlocked.tokens.access.expose(), unlocked.generation), ("access-2", 2));
         assert_eq!(unlocked.tokens.refresh.unwrap().expose(), r#"refresh-2-with-"quotes\""#);
         assert_eq!(unlocked.secrets.password.unwrap().expose(), b"own");
         account.current.sealed = seal::seal(&account.public_key, b"elsewhere", b"x").unwrap();
-        assert_eq!(account.take_tokens(&key).unwrap().tokens.access.expose(), "access-1");
+        assert_eq!(account.take_tokens(&key, &slot).unwrap().tokens.access.expose(), "access-1");
         account.settle();
-        assert!(matches!(account.take_tokens(&key), Err(VaultError::Damaged(_))));
+        assert!(matches!(account.take_tokens(&key, &slot), Err(VaultError::Damaged(_))));
     }
 
     #[test]
     fn a_token_set_does_not_open_in_another_place() {
-        let (mut account, key) = account();
+        let (mut account, key, slot) = account();
         if let Some(previous) = &mut account.previous {
             std::mem::swap(&mut previous.sealed, &mut account.current.sealed);
         }
-        assert!(matches!(account.take_tokens(&key), Err(VaultError::Damaged(_))));
+        assert!(matches!(account.take_tokens(&key, &slot), Err(VaultError::Damaged(_))));
     }
 
     #[test]
     fn a_record_of_another_account_or_format_is_not_read() {
-        let (account, _) = account();
+        let (account, ..) = account();
         let content = Entry::Account(Box::new(account)).to_content("ann@example.test").unwrap();
         let mut record = Record { format: FORMAT, serial: 1, content };
         assert!(Entry::read("ann@example.test", &record).is_some());
@@ -380,5 +415,32 @@ mod tests {
         assert!(Entry::read("ann@example.test", &record).is_none());
         let forgotten = Entry::Forgotten { generation: 7 }.to_content("ann@example.test").unwrap();
         assert_eq!(forgotten, br#"{"forgotten":{"generation":7}}"#);
+    }
+
+    #[test]
+    fn who_takes_a_limit_out_of_the_file_has_a_slot_that_does_not_open() {
+        let (mut account, key, _) = account();
+        let password = Password::generate();
+        let limits = Limits { protocols: vec!["imap".into()], uids: vec![1000] };
+        account.add_slot(&key, "phone", &password, limits.clone(), NOW).unwrap();
+        assert_eq!(account.unlock(&password).unwrap().1.limits, limits);
+        for forged in [
+            Limits::default(),
+            Limits { uids: Vec::new(), ..limits.clone() },
+            Limits { protocols: Vec::new(), ..limits.clone() },
+            Limits { uids: vec![1000, 0], ..limits.clone() },
+            Limits { protocols: vec!["imap".into(), "smtp".into()], ..limits },
+        ] {
+            account.slots[1].limits = forged;
+            assert!(matches!(account.unlock(&password), Err(VaultError::Damaged(_))));
+        }
+    }
+
+    #[test]
+    fn a_slot_without_limits_lies_in_the_file_as_it_did_before_there_were_any() {
+        let (account, ..) = account();
+        let text = serde_json::to_string(&account.slots[0]).unwrap();
+        assert!(!text.contains("limits"), "{text}");
+        assert!(serde_json::from_str::<Slot>(&text).unwrap().limits.is_none());
     }
 }

@@ -55,8 +55,14 @@ pub enum VaultError {
     SlotExists(String),
     /// It is the account's last slot; without it nothing could be taken out any more.
     LastSlot(String),
+    /// This app password is good for some things only, and so not to make others.
+    LimitedSlot(String),
     /// The password that a person chose has the form of a generated one.
     LooksGenerated,
+    /// The password that a person chose is too short or too long.
+    WrongLength,
+    /// There is an account of this address already.
+    Exists(String),
     /// The account's record is damaged, or of another version's format.
     Damaged(String),
     /// What should be restored is no sealed account that this version reads.
@@ -85,9 +91,14 @@ impl std::fmt::Display for VaultError {
                 "{name} is the last app password of this account; add another one first, \
                  or remove the account with `postkey forget`"
             ),
+            Self::LimitedSlot(name) => {
+                write!(f, "the app password {name} is limited, so it cannot make others; give one that is not")
+            }
             Self::LooksGenerated => {
                 f.write_str("this password looks like one that postkey generates; choose another one")
             }
+            Self::WrongLength => f.write_str("a password of your own has to have 8 to 255 bytes"),
+            Self::Exists(address) => write!(f, "{address} has been authorized already"),
             Self::Damaged(address) => write!(
                 f,
                 "the vault's record of {address} is damaged; `postkey forget {address}` and `postkey authorize {address}` \
@@ -115,13 +126,15 @@ impl From<StoreError> for VaultError {
 impl From<VaultError> for Failed {
     fn from(error: VaultError) -> Self {
         let exit = match &error {
-            VaultError::WrongCredentials => Exit::NoPermission,
+            VaultError::WrongCredentials | VaultError::LimitedSlot(_) => Exit::NoPermission,
             VaultError::NoAccount(_) => Exit::NoUser,
             VaultError::NotAnAccount(_)
             | VaultError::NoSlot(_)
             | VaultError::SlotExists(_)
             | VaultError::LastSlot(_)
-            | VaultError::LooksGenerated => Exit::Data,
+            | VaultError::LooksGenerated
+            | VaultError::WrongLength
+            | VaultError::Exists(_) => Exit::Data,
             VaultError::Damaged(_) | VaultError::Store(_) => Exit::Io,
             VaultError::Superseded(_) => Exit::Temporary,
             VaultError::Interrupted => Exit::Software,

@@ -8,6 +8,7 @@ use std::path::Path;
 use rustix::fs::OFlags;
 
 use super::StoreError;
+use crate::guard;
 
 /// Makes a folder, and those above it that are missing; each is on stable storage when this returns.
 pub fn make_folder(path: &Path) -> Result<(), StoreError> {
@@ -30,7 +31,11 @@ pub fn make_folder(path: &Path) -> Result<(), StoreError> {
 pub fn check_folder(path: &Path) -> Result<(), StoreError> {
     let about = std::fs::symlink_metadata(path).map_err(|error| StoreError::failed(path, error))?;
     let closed = about.is_dir() && is_ours(&about) && about.mode() & 0o077 == 0;
-    if closed { Ok(()) } else { Err(StoreError::Exposed(path.to_owned())) }
+    match (closed, guard::exposed_folder(path)) {
+        (false, _) => Err(StoreError::Exposed(path.to_owned())),
+        (true, Some(folder)) => Err(StoreError::failed(path, guard::exposed(&folder))),
+        (true, None) => Ok(()),
+    }
 }
 
 /// In a closed folder, a file of somebody else or a link was put there by somebody who should not have been able to.

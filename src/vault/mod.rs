@@ -14,6 +14,7 @@ mod error;
 mod files;
 #[cfg(fuzzing)]
 pub mod fuzzing;
+mod limits;
 pub mod machine;
 pub mod password;
 mod record;
@@ -38,12 +39,12 @@ use crate::token::TokenSet;
 use account::Entry;
 pub use account::{Account, Ended, Slot, Unlocked};
 pub use error::{StoreError, VaultError};
+pub use limits::Limits;
 use password::Password;
 use record::Record;
 use records::Records;
 pub use records::Trouble;
 pub use seal::random;
-use seal::{AccountKey, Damaged, Derived};
 
 /// How long to wait for another process that has the vault open.
 const TURN: Duration = Duration::from_secs(3);
@@ -82,8 +83,8 @@ pub struct Vault {
     /// What they say. Locked for a moment.
     view: Mutex<View>,
     troubled: Notify,
-    /// Stands in for the salt of an account that does not exist, so that its login takes as long as another's.
-    decoy: [u8; 16],
+    /// Stands in for an account that does not exist, so that its login takes as long as another's. Nobody knows its password.
+    decoy: Arc<Account>,
 }
 
 /// What the records say.
@@ -106,6 +107,11 @@ pub enum Restored {
 }
 
 impl Vault {
+    /// Makes the folder for a vault, and those above it that are missing, closed to all others.
+    pub fn make_folder(dir: &Path) -> Result<(), VaultError> {
+        Ok(files::make_folder(dir)?)
+    }
+
     /// Opens the vault in this folder, or begins one.
     pub fn open(dir: &Path) -> Result<Self, VaultError> {
         let records = Records::open(dir)?;
@@ -113,7 +119,7 @@ impl Vault {
             view: Mutex::new(View::of(&records)),
             records: Mutex::new(records),
             troubled: Notify::new(),
-            decoy: seal::random(),
+            decoy: Arc::new(Account::decoy()?),
         };
         vault.note_doubts()?;
         vault.look_after();
@@ -211,12 +217,41 @@ impl Vault {
         Ok(generation)
     }
 
+    /// Puts in what the authorization of a new account has brought; the generation of its token set. An account that is
+    /// there, or whose record is damaged, is not touched.
+    pub fn begin(
+        &self,
+        authorization: &Authorization,
+        first: (&str, &Password),
+        now: Moment,
+    ) -> Result<u64, VaultError> {
+        let mut records = lock(&self.records);
+        let address = &authorization.address;
+        if self.knows(address) {
+            return Err(VaultError::Exists(address.clone()));
+        }
+        let before = match entry(&records, address) {
+            Some(Entry::Forgotten { generation }) => generation,
+            _ => 0,
+        };
+        let account = Account::begin(authorization, Some(first), before, now)?;
+        let generation = account.generation();
+        self.put(&mut records, address, Entry::Account(Box::new(account)), 0)?;
+        Ok(generation)
+    }
+
+    /// Whether there is an account of this address, be its record damaged.
+    pub fn knows(&self, address: &str) -> bool {
+        let view = lock(&self.view);
+        view.accounts.contains_key(address) || view.damaged.iter().any(|damaged| damaged == address)
+    }
+
     /// Opens an account with one of its app passwords. Unknown accounts and wrong passwords are one error and take the same
     /// time; nothing is ever written.
     pub fn unlock(&self, address: &str, password: &Password) -> Result<Unlocked, VaultError> {
-        let account = self.account(address);
-        let key = self.account_key(account.as_deref(), password)?;
-        account.ok_or(VaultError::WrongCredentials)?.take_tokens(&key)
+        let account = self.account_or_decoy(address);
+        let (key, slot) = account.unlock(password)?;
+        account.take_tokens(&key, slot)
     }
 
     /// Keeps the token set that a refresh of generation `before` has brought; its generation. On stable storage when this
@@ -265,17 +300,23 @@ impl Vault {
         })
     }
 
-    /// Makes a slot for `new`, opened by one of the app passwords that the account has.
+    /// Makes a slot for `new`, opened by one of the app passwords that the account has, which has to be good for everything:
+    /// a limited one could else make itself one that is not.
     pub fn add_slot(
         &self,
         address: &str,
         password: &Password,
         name: &str,
         new: &Password,
+        limits: Limits,
         now: Moment,
     ) -> Result<(), VaultError> {
-        let key = self.account_key(self.account(address).as_deref(), password)?;
-        self.change(address, |account| account.add_slot(&key, name, new, now))
+        let account = self.account_or_decoy(address);
+        let (key, slot) = account.unlock(password)?;
+        if !slot.limits.is_none() {
+            return Err(VaultError::LimitedSlot(slot.name.clone()));
+        }
+        self.change(address, |account| account.add_slot(&key, name, new, limits, now))
     }
 
     /// Removes a slot: its password opens nothing any more.
@@ -319,11 +360,8 @@ impl Vault {
         Ok(Restored::Done)
     }
 
-    /// The private key of an account, unwrapped from the slot that the password opens.
-    fn account_key(&self, account: Option<&Account>, password: &Password) -> Result<AccountKey, VaultError> {
-        let salt = account.map_or(self.decoy.as_slice(), Account::salt);
-        let derived = Derived::new(password, salt).map_err(|Damaged| VaultError::WrongCredentials)?;
-        account.ok_or(VaultError::WrongCredentials)?.key(&derived)
+    fn account_or_decoy(&self, address: &str) -> Arc<Account> {
+        self.account(address).unwrap_or_else(|| Arc::clone(&self.decoy))
     }
 
     /// Changes an account, or leaves it as it was if `change` fails.

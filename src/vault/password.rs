@@ -2,6 +2,7 @@
 
 use zeroize::Zeroizing;
 
+use super::VaultError;
 use super::seal::random;
 use crate::secret::Secret;
 
@@ -40,6 +41,30 @@ impl Password {
             Ok(_) => typed.to_vec(),
             Err(_) => typed.iter().map(|&byte| char::from(byte)).collect::<String>().into_bytes(),
         }))
+    }
+
+    /// Reads a password of a person's own choice.
+    ///
+    /// # Errors
+    ///
+    /// It looks generated, or is too short: such ones are guessed in an afternoon by whoever steals the vault. Clients cannot
+    /// send longer ones.
+    pub fn chosen(typed: &[u8]) -> Result<Self, VaultError> {
+        match Self::read(typed) {
+            Self::Generated(_) => Err(VaultError::LooksGenerated),
+            Self::Chosen(text) if !(8..=255).contains(&text.expose().len()) => Err(VaultError::WrongLength),
+            password => Ok(password),
+        }
+    }
+
+    /// Whether both are the same, in a time that tells nothing but their lengths.
+    pub fn same_as(&self, other: &Self) -> bool {
+        match (self, other) {
+            (Self::Generated(one), Self::Generated(other)) | (Self::Chosen(one), Self::Chosen(other)) => {
+                one.same_as(other)
+            }
+            _ => false,
+        }
     }
 
     /// Whether it was generated here.

@@ -127,6 +127,11 @@ impl Wrapped {
         self.tag.as_slice().ct_eq(derived.tag()).into()
     }
 
+    /// Whether this is the same key under the same password, and no later one.
+    pub fn is_same(&self, other: &Self) -> bool {
+        self.tag == other.tag && self.nonce == other.nonce
+    }
+
     /// The key inside.
     pub fn unwrap_key(&self, derived: &Derived, context: &[u8]) -> Result<AccountKey, Damaged> {
         let nonce = <[u8; 24]>::try_from(self.nonce.as_slice()).map_err(|_| Damaged)?;
@@ -143,6 +148,8 @@ impl Derived {
     /// Derives tag and key from a password. Slow, on purpose, for a password that a person chose; quick for a generated
     /// one, whose 130 bits nobody guesses. The time depends on nothing else.
     pub fn new(password: &Password, salt: &[u8]) -> Result<Self, Damaged> {
+        #[cfg(test)]
+        tests::DERIVED.set(tests::DERIVED.get() + 1);
         let mut bytes = Zeroizing::new([0; 48]);
         let expanded = match password {
             Password::Generated(text) => Hkdf::<Sha256>::new(Some(salt), text.expose()),
@@ -173,8 +180,13 @@ fn stretch(password: &[u8], salt: &[u8]) -> Result<Zeroizing<[u8; 32]>, Damaged>
 }
 
 #[cfg(test)]
-mod tests {
+pub mod tests {
     use super::*;
+
+    thread_local! {
+        /// Derivations on this thread, for tests of how many an answer takes.
+        pub static DERIVED: std::cell::Cell<u32> = const { std::cell::Cell::new(0) };
+    }
 
     fn derived(password: &[u8], salt: &[u8]) -> Derived {
         Derived::new(&Password::read(password), salt).unwrap()

@@ -93,7 +93,7 @@ fn each_slot_opens_the_account_until_it_is_removed() {
     let dir = tempfile::tempdir().unwrap();
     let (vault, first) = vault(dir.path());
     let chosen = Password::read(b"correct horse battery staple");
-    let add = |password, name| vault.add_slot(ANN, password, name, &chosen, NOW);
+    let add = |password, name| vault.add_slot(ANN, password, name, &chosen, Limits::default(), NOW);
     let wrong = Password::generate();
     assert!(matches!(add(&wrong, "mutt"), Err(VaultError::WrongCredentials)));
     add(&first, "mutt").unwrap();
@@ -162,4 +162,54 @@ fn cost_of_a_write() {
         copies.put(ANN, &record).unwrap();
         store.put(ANN, &record).unwrap();
     });
+}
+
+/// Deliberately one answer in words; these two, that it is one in time as well.
+#[test]
+fn an_unknown_account_and_a_wrong_password_take_the_same_work() {
+    let dir = tempfile::tempdir().unwrap();
+    let (vault, right) = vault(dir.path());
+    let work = |address: &str, password: &Password| {
+        let before = seal::tests::DERIVED.get();
+        assert!(matches!(vault.unlock(address, password), Err(VaultError::WrongCredentials)));
+        seal::tests::DERIVED.get() - before
+    };
+    for wrong in [Password::generate(), Password::read(b"wrong horse")] {
+        assert_eq!((work(ANN, &wrong), work("nobody@example.test", &wrong)), (1, 1));
+    }
+    let before = seal::tests::DERIVED.get();
+    vault.unlock(ANN, &right).unwrap();
+    assert_eq!(seal::tests::DERIVED.get() - before, 1, "however many slots there are");
+}
+
+/// Welch's t of the two, as dudect does it: below 4.5 there is nothing to see.
+#[test]
+#[ignore = "a measurement, and of use on a quiet machine only"]
+fn the_time_of_an_unknown_account_and_of_a_wrong_password() {
+    const SAMPLES: u32 = 200_000;
+    let dir = tempfile::tempdir().unwrap();
+    let (vault, _right) = vault(dir.path());
+    let wrong = Password::generate();
+    let mut classes = [Vec::new(), Vec::new()];
+    for sample in 0..SAMPLES {
+        // Neither order nor neighbours are to favour one of them.
+        let class = usize::from(random::<1>()[0] & 1);
+        let address = if class == 0 { ANN } else { "eve@example.test" };
+        let begun = std::time::Instant::now();
+        let _wrong = vault.unlock(address, &wrong);
+        if sample > 1000 {
+            classes[class].push(begun.elapsed().as_secs_f64());
+        }
+    }
+    // The slowest tenth is the machine's.
+    let [a, b] = classes.map(|mut times| {
+        times.sort_by(f64::total_cmp);
+        times.truncate(times.len() * 9 / 10);
+        let count = times.len() as f64;
+        let mean = times.iter().sum::<f64>() / count;
+        let variance = times.iter().map(|time| (time - mean).powi(2)).sum::<f64>() / (count - 1.0);
+        (mean, variance / count)
+    });
+    println!("wrong password {:.0} ns, unknown account {:.0} ns", a.0 * 1e9, b.0 * 1e9);
+    println!("t = {:.2}", (a.0 - b.0) / (a.1 + b.1).sqrt());
 }

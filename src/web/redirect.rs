@@ -7,16 +7,19 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
-use axum::extract::{Request, State};
+use axum::extract::connect_info::Connected;
+use axum::extract::{ConnectInfo, Request, State};
 use axum::http::{HeaderMap, Method, StatusCode, header};
 use axum::response::{Html, IntoResponse, Response};
+use axum::serve::IncomingStream;
 use tokio::net::TcpListener;
 use tokio::sync::{Notify, mpsc, oneshot, watch};
 use tokio::task::JoinSet;
+use tracing::warn;
 use url::Url;
 
 use crate::config::endpoints::is_protected;
-use crate::net::listen;
+use crate::net::{listen, peer};
 
 /// How often another port is tried when a free one of IPv4 is taken on IPv6.
 const TRIES: u32 = 10;
@@ -71,6 +74,8 @@ struct Site {
     arrivals: mpsc::Sender<Arrival>,
     shown: Arc<Notify>,
     last: Page,
+    /// Whether the browser comes by itself. Where another program passes it on, that one's user says nothing.
+    is_for_own_browser: bool,
 }
 
 impl RedirectListener {
@@ -78,17 +83,7 @@ impl RedirectListener {
     /// `redirect_uri` or, where it has none, at a free one. None if `redirect_uri` does not lead back to this machine over
     /// http and nothing says where to listen: then a person has to paste the address. `last` is shown at a good end.
     pub async fn bind(redirect_uri: &Url, listen: Option<SocketAddr>, last: Page) -> io::Result<Option<Self>> {
-        let mut uri = redirect_uri.clone();
-        let sockets = match listen {
-            Some(address) => vec![listen::bind(address)?],
-            None if uri.scheme() == "http" && is_protected(&uri) => {
-                let (sockets, port) = bind_both(uri.port())?;
-                // Cannot fail for an http URL with a host.
-                let _fits = uri.set_port(Some(port));
-                sockets
-            }
-            None => return Ok(None),
-        };
+        let Some((uri, sockets)) = open(redirect_uri, listen)? else { return Ok(None) };
         let (sender, arrivals) = mpsc::channel(8);
         let shown = Arc::new(Notify::new());
         let site = Arc::new(Site {
@@ -97,11 +92,13 @@ impl RedirectListener {
             arrivals: sender,
             shown: Arc::clone(&shown),
             last,
+            is_for_own_browser: listen.is_none(),
         });
         let (open, is_open) = watch::channel(());
         let mut servers = JoinSet::new();
         for socket in sockets {
             let router = Router::new().fallback(visit).with_state(Arc::clone(&site));
+            let router = router.into_make_service_with_connect_info::<Visitor>();
             let mut is_open = is_open.clone();
             let closed = async move { while is_open.changed().await.is_ok() {} };
             servers.spawn(async move {
@@ -128,6 +125,21 @@ impl RedirectListener {
     }
 }
 
+/// The redirect URI with its real port, and the sockets where it leads to, as [`RedirectListener::bind`] has it.
+pub(super) fn open(redirect_uri: &Url, listen: Option<SocketAddr>) -> io::Result<Option<(Url, Vec<TcpListener>)>> {
+    let mut uri = redirect_uri.clone();
+    match listen {
+        Some(address) => Ok(Some((uri, vec![listen::bind(address)?]))),
+        None if uri.scheme() == "http" && is_protected(&uri) => {
+            let (sockets, port) = bind_both(uri.port())?;
+            // Cannot fail for an http URL with a host.
+            let _fits = uri.set_port(Some(port));
+            Ok(Some((uri, sockets)))
+        }
+        None => Ok(None),
+    }
+}
+
 /// A socket on each of the loopback addresses that this machine has, at the same port.
 fn bind_both(port: Option<u16>) -> io::Result<(Vec<TcpListener>, u16)> {
     let [v4, v6] = [IpAddr::from(Ipv4Addr::LOCALHOST), IpAddr::from(Ipv6Addr::LOCALHOST)];
@@ -145,9 +157,44 @@ fn bind_both(port: Option<u16>) -> io::Result<(Vec<TcpListener>, u16)> {
     Err(io::ErrorKind::AddrInUse.into())
 }
 
+/// Whether who has connected may be the person who is waited for.
+#[derive(Clone, Copy)]
+struct Visitor {
+    is_expected: bool,
+}
+
+/// Another user of this machine has no business here: what it brings may be a code for a mailbox of its own. Where the
+/// kernel cannot be asked, `state` and PKCE stand alone.
+impl Connected<IncomingStream<'_, TcpListener>> for Visitor {
+    fn connect_info(stream: IncomingStream<'_, TcpListener>) -> Self {
+        let is_expected = match peer::user(stream.io()) {
+            Ok(user) => user.is_some_and(is_expected),
+            Err(_) => true,
+        };
+        if !is_expected {
+            warn!(peer = %stream.remote_addr(), "another user of this machine has come to the redirect listener");
+        }
+        Self { is_expected }
+    }
+}
+
+/// Who runs this command; or who has become that user to run it, by sudo(8) or another login.
+fn is_expected(user: u32) -> bool {
+    let of_sudo = std::env::var("SUDO_UID").ok().and_then(|uid| uid.parse().ok());
+    let of_login = std::fs::read_to_string("/proc/self/loginuid").ok().and_then(|uid| uid.trim().parse().ok());
+    user == rustix::process::geteuid().as_raw() || of_sudo == Some(user) || of_login == Some(user)
+}
+
 /// Answers every request: the redirect itself, and the page without the code to which it leads on.
-async fn visit(State(site): State<Arc<Site>>, request: Request) -> Response {
-    if request.method() != Method::GET || !site.is_meant(request.headers()) {
+async fn visit(
+    State(site): State<Arc<Site>>,
+    ConnectInfo(visitor): ConnectInfo<Visitor>,
+    request: Request,
+) -> Response {
+    if site.is_for_own_browser && !visitor.is_expected {
+        return Page::STRANGER.response(StatusCode::FORBIDDEN);
+    }
+    if request.method() != Method::GET || !is_meant(&site.host, request.headers()) {
         return StatusCode::NOT_FOUND.into_response();
     }
     match (request.uri().path(), request.uri().query()) {
@@ -159,15 +206,15 @@ async fn visit(State(site): State<Arc<Site>>, request: Request) -> Response {
     }
 }
 
-impl Site {
-    /// A page of another site cannot reach us under a name of its own (DNS rebinding).
-    fn is_meant(&self, headers: &HeaderMap) -> bool {
-        let host = headers.get(header::HOST).and_then(|host| host.to_str().ok()).unwrap_or_default();
-        let is_port = |port: &str| port.bytes().all(|byte| byte.is_ascii_digit());
-        let name = host.rsplit_once(':').filter(|(_, port)| is_port(port)).map_or(host, |(name, _)| name);
-        ["localhost", "127.0.0.1", "[::1]"].contains(&name) || name.eq_ignore_ascii_case(&self.host)
-    }
+/// A page of another site cannot reach us under a name of its own (DNS rebinding). `host` is the redirect URI's.
+pub(super) fn is_meant(host: &str, headers: &HeaderMap) -> bool {
+    let asked = headers.get(header::HOST).and_then(|host| host.to_str().ok()).unwrap_or_default();
+    let is_port = |port: &str| port.bytes().all(|byte| byte.is_ascii_digit());
+    let name = asked.rsplit_once(':').filter(|(_, port)| is_port(port)).map_or(asked, |(name, _)| name);
+    ["localhost", "127.0.0.1", "[::1]"].contains(&name) || name.eq_ignore_ascii_case(host)
+}
 
+impl Site {
     /// The path of a last page: below the redirect URI's own, for a reverse proxy may pass on nothing else.
     fn below(&self, name: &str) -> String {
         format!("{}/{name}", self.path.trim_end_matches('/'))
@@ -187,13 +234,18 @@ impl Site {
             Outcome::SomebodyElse => SOMEBODY_ELSE,
             Outcome::Ignored => return Page::IGNORED.response(StatusCode::BAD_REQUEST),
         };
-        (StatusCode::SEE_OTHER, HEADERS, [(header::LOCATION, self.below(name))]).into_response()
+        see_other(&self.below(name))
     }
 
     fn last_page(&self, page: Page) -> Response {
         self.shown.notify_one();
         page.response(StatusCode::OK)
     }
+}
+
+/// Sends the browser on, and has nothing of where it was kept.
+pub(super) fn see_other(place: &str) -> Response {
+    (StatusCode::SEE_OTHER, HEADERS, [(header::LOCATION, place.to_owned())]).into_response()
 }
 
 /// The last parts of the pages' paths.
@@ -224,12 +276,18 @@ impl Page {
         "<!doctype html><title>postkey</title><h1>Not this page</h1><p>This address does not belong to the authorization \
          that postkey waits for. Open the address that the terminal shows.",
     );
+    const STRANGER: Self = Self::own(
+        "<!doctype html><title>postkey</title><h1>Not from here</h1><p>postkey runs as another user of this machine. Paste the \
+         address of this page into its terminal.",
+    );
+
     const SOMEBODY_ELSE: Self = Self::own(
         "<!doctype html><title>postkey</title><h1>Somebody else</h1><p>Another account is signed in in this browser. Sign out \
          of it at the provider; then open the new address that the terminal shows.",
     );
 
-    const fn own(html: &'static str) -> Self {
+    /// A page of ours.
+    pub(super) const fn own(html: &'static str) -> Self {
         Self { html: Cow::Borrowed(html.as_bytes()), policy: "default-src 'none'; frame-ancestors 'none'" }
     }
 
@@ -239,7 +297,13 @@ impl Page {
         Self { html: Cow::Owned(html), policy }
     }
 
-    fn response(self, status: StatusCode) -> Response {
+    /// A page of ours that was made for one visit.
+    pub(super) fn made(html: String) -> Self {
+        Self { html: Cow::Owned(html.into_bytes()), ..Self::own("") }
+    }
+
+    /// Shows it.
+    pub(super) fn response(self, status: StatusCode) -> Response {
         (status, HEADERS, [(header::CONTENT_SECURITY_POLICY, self.policy)], Html(self.html)).into_response()
     }
 }
@@ -256,8 +320,10 @@ mod tests {
             arrivals: mpsc::channel(1).0,
             shown: Arc::default(),
             last: Page::AUTHORIZED,
+            is_for_own_browser: true,
         };
-        let is_meant = |host: &str| site.is_meant(&HeaderMap::from_iter([(header::HOST, host.parse().unwrap())]));
+        let is_meant =
+            |host: &str| is_meant(&site.host, &HeaderMap::from_iter([(header::HOST, host.parse().unwrap())]));
         for name in ["localhost", "127.0.0.1:8090", "[::1]", "[::1]:8090", "mail.example.test", "Mail.example.test:443"]
         {
             assert!(is_meant(name), "{name}");

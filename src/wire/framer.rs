@@ -50,9 +50,9 @@ impl Framer {
     }
 
     /// Gives up all bytes that were not used: the first ones of the relay.
-    pub fn into_rest(mut self) -> Vec<u8> {
-        self.bytes.drain(..self.start).for_each(drop);
-        std::mem::take(&mut *self.bytes)
+    pub fn into_rest(self) -> Vec<u8> {
+        // Copied, for what was used lies beside it and is wiped.
+        self.unused().to_vec()
     }
 
     fn unused(&self) -> &[u8] {

@@ -110,6 +110,8 @@ pub enum Reason {
     Credentials,
     /// The authorization has ended; a person has to give it anew.
     AuthorizationEnded,
+    /// A first login: as soon as a person has authorized the account, the same login will do.
+    AuthorizationAwaited,
     /// The provider refused a token that it had just issued.
     TokenRefused,
     /// Something that passes: the network, the authorization server or the mail server.
@@ -126,6 +128,7 @@ impl Reason {
         match self {
             Self::Credentials => "credentials",
             Self::AuthorizationEnded => "authorization-ended",
+            Self::AuthorizationAwaited => "authorization-awaited",
             Self::TokenRefused => "token-refused",
             Self::Unavailable => "unavailable",
             Self::Limit => "limit",
@@ -161,7 +164,7 @@ impl From<Refusal> for Failed {
         let exit = match refusal.reason {
             Reason::Credentials | Reason::AuthorizationEnded => Exit::NoPermission,
             Reason::TokenRefused | Reason::Forbidden => Exit::Unavailable,
-            Reason::Unavailable | Reason::Limit => Exit::Temporary,
+            Reason::Unavailable | Reason::Limit | Reason::AuthorizationAwaited => Exit::Temporary,
         };
         Self::new(exit, refusal.text)
     }

@@ -5,22 +5,28 @@
 #[path = "../support/mod.rs"]
 mod support;
 
+mod accounts;
 mod alive;
 mod command_line;
 mod deadline;
 mod defects;
 mod doctor;
+mod first_login;
 mod forgetting;
 mod goodbye;
+mod guessing;
 mod identity;
 mod introduction;
 mod login;
 mod no_login;
 mod people;
 mod pipelining;
+mod process;
 mod proxies;
+mod redirect;
 mod refusals;
 mod relay;
 mod secrets;
 mod tokens;
+mod users;
 mod vault;

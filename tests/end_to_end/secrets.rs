@@ -30,6 +30,9 @@ pub fn forms(secret: &str) -> Vec<Vec<u8>> {
             forms.push(encoded[first..end].to_owned());
         }
     }
+    // As a log of the wire may have it, and as a stack may.
+    forms.push(bytes.iter().map(|byte| format!("%{byte:02X}")).collect());
+    forms.push(secret.chars().rev().collect());
     forms.into_iter().map(String::into_bytes).collect()
 }
 
@@ -48,6 +51,8 @@ fn the_search_finds_what_it_looks_for() {
         format!("{:?}", CHOSEN.as_bytes()),
         format!("{:x?}", CHOSEN).replace(CHOSEN, "436f72726563743a20686f72736520262062617474657279"),
         "password=Correct%3A+horse+%26+battery&x".to_owned(),
+        CHOSEN.chars().rev().collect(),
+        CHOSEN.bytes().map(|byte| format!("%{byte:02X}")).collect(),
     ] {
         assert!(holds(text.as_bytes(), CHOSEN) && !holds(text.as_bytes(), WRONG), "{text}");
     }

@@ -17,7 +17,12 @@ use crate::support::house::{skip, until};
 /// The end of a postkey that does not end.
 fn ending() -> Ending {
     let stopping: &'static Stopping = Box::leak(Box::default());
-    Ending { stop: stopping.listener(), limit: std::time::Duration::ZERO, farewell: b"" }
+    Ending {
+        stop: stopping.listener(),
+        limit: std::time::Duration::ZERO,
+        farewell: b"",
+        withdrawn: Box::pin(std::future::pending()),
+    }
 }
 
 /// How long a direction may be silent after the other has ended.

@@ -2,7 +2,8 @@
 //
 //   node authorization-server.mjs SETTINGS.json
 //
-// Settings: httpsPort, httpPort, certificate and key (PEM files), clients (oidc-provider's client metadata).
+// Settings: httpsPort, httpPort, certificate and key (PEM files), clients (oidc-provider's client metadata), shared (the
+// mailbox that somebody may open besides their own, by their address).
 // The https port is what the world sees. The clear port serves introspection (RFC 7662) and the driver's own routes:
 //
 //   GET  /admin/counts                 answered token requests by grant type; "refused" counts the others
@@ -114,16 +115,19 @@ async function watchTokenEndpoint(ctx, next) {
   return undefined;
 }
 
-/** Dovecot takes an answer without the user's name for an outage; RFC 7662 lets an inactive token's answer say nothing. */
-async function nameTheInactive(ctx, next) {
+/**
+ * Tells introspection which mailbox a token opens besides its subject's own: what a directory knows at other providers.
+ * Dovecot takes an answer without the user's name for an outage; RFC 7662 lets an inactive token's answer say nothing.
+ */
+async function nameMailboxes(ctx, next) {
   await next();
-  if (ctx.oidc?.route === 'introspection' && ctx.body?.active === false) {
-    ctx.body = { active: false, sub: 'nobody', client_id: 'none' };
-  }
+  if (ctx.oidc?.route !== 'introspection' || !ctx.body) return;
+  if (ctx.body.active === false) ctx.body = { active: false, sub: 'nobody', client_id: 'none' };
+  ctx.body = { ...ctx.body, shared: settings.shared[ctx.body.sub] ?? 'nobody' };
 }
 
 provider.use(watchTokenEndpoint);
-provider.use(nameTheInactive);
+provider.use(nameMailboxes);
 
 const routes = {
   'GET /admin/counts': () => counts,

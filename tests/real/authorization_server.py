@@ -10,6 +10,9 @@ from process import free_port
 SCRIPT = Path(__file__).with_name("authorization-server.mjs")
 SCOPE = "openid email offline_access"
 
+# The mailbox that somebody may open besides their own.
+SHARED = {"ann@example.test": "office@example.test"}
+
 
 class AuthorizationServer:
     """oidc-provider with three clients: a native one, one with a secret, and Dovecot, which introspects. More may register."""
@@ -25,6 +28,7 @@ class AuthorizationServer:
             "certificate": str(run.certificate),
             "key": str(run.key),
             "clients": self._clients(),
+            "shared": SHARED,
         })
         self._run = run
         self.start()

@@ -32,6 +32,17 @@ passdb {{
   mechanisms = oauthbearer
   args = {folder}/introspection.conf
 }}
+# A token that does not open the mailbox of its subject's name may open a shared one.
+passdb {{
+  driver = oauth2
+  mechanisms = xoauth2
+  args = {folder}/shared.conf
+}}
+passdb {{
+  driver = oauth2
+  mechanisms = oauthbearer
+  args = {folder}/shared.conf
+}}
 userdb {{
   driver = static
   args = uid={uid} gid={uid} home={mail}/%u allow_all_users=yes
@@ -83,11 +94,12 @@ service auth {{
 }}
 """
 
-# The user name that the client gives has to be the token's subject: username_format is expanded with both.
+# The user name that the client gives has to be the token's subject, or what it opens besides: username_format is expanded
+# with both.
 INTROSPECTION = """
 introspection_mode = post
 introspection_url = {url}
-username_attribute = sub
+username_attribute = {attribute}
 username_format = %Lu
 active_attribute = active
 active_value = true
@@ -103,7 +115,8 @@ class Dovecot:
         os.chown(self.mail, MAIL_UID, MAIL_UID)
         self.sockets = run.subfolder("sockets")
         self.ports = {(p, s): free_port() for p in ("imap", "pop3") for s in ("tls", "starttls")}
-        (folder / "introspection.conf").write_text(INTROSPECTION.format(url=introspection_url))
+        for name, attribute in (("introspection", "sub"), ("shared", "shared")):
+            (folder / f"{name}.conf").write_text(INTROSPECTION.format(url=introspection_url, attribute=attribute))
         configuration = folder / "dovecot.conf"
         configuration.write_text(self.configuration(run, folder))
         self.log = folder / "log"

@@ -13,6 +13,7 @@ import time
 import traceback
 from pathlib import Path
 
+import accounts
 import direct
 import leaks
 import life
@@ -132,6 +133,9 @@ def run_all(world, report, watch):
         report.test(name_of(test), test, world)
     report.section("Proxies")
     for test in proxies.TESTS:
+        report.test(name_of(test), test, world)
+    report.section("Shared mailboxes and whole domains")
+    for test in accounts.TESTS:
         report.test(name_of(test), test, world)
     report.section("Secrets")
     world.postkey.stop()

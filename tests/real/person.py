@@ -82,7 +82,7 @@ class Form(html.parser.HTMLParser):
     def handle_starttag(self, tag, attributes):
         attributes = dict(attributes)
         if tag == "form" and self.action is None:
-            self.action = attributes["action"]
+            self.action = attributes.get("action", "")  # a form without one goes to its own page
         elif tag == "input" and "name" in attributes:
             self.fields[attributes["name"]] = attributes.get("value") or ""
 

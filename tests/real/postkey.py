@@ -70,6 +70,15 @@ PROVIDERS = [
     {"name": "discovered", "domain": "discovered.test", "security": "tls", "mechanisms": ["OAUTHBEARER"], "head": DISCOVERED},
 ]
 
+# A mailbox that Ann may open, and a domain whose addresses nobody has to set up beforehand.
+ACCOUNTS = """
+[account."office@example.test"]
+delegate = "ann@example.test"
+
+[account."*@whole.test"]
+provider = "test"
+"""
+
 # The one line with a password, which is meant to be seen.
 SHOWN_PASSWORD = re.compile(r"^\s+password\s+([0-9a-z-]{20,})\b.*$", re.MULTILINE)
 
@@ -269,7 +278,7 @@ def configuration(world, folder):
     listeners = [LISTENER.format(protocol=protocol, security=security)
                  + ("" if security == "none" else CERTIFICATE.format(certificate=world.run.certificate, key=world.run.key))
                  for protocol in ("imap", "pop3", "smtp") for security in SECURITIES]
-    return HEAD.format(folder=folder) + "".join(listeners) + "".join(provider(world, **each) for each in PROVIDERS)
+    return HEAD.format(folder=folder) + "".join(listeners) + "".join(provider(world, **each) for each in PROVIDERS) + ACCOUNTS
 
 
 def provider(world, name, domain, security, mechanisms, head=PROVIDER):

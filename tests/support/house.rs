@@ -27,6 +27,8 @@ use super::{Options, Provider, tls};
 pub const ANN: &str = "ann@example.test";
 /// A mailbox at the provider without an account.
 pub const BEN: &str = "ben@example.test";
+/// Another one.
+pub const OFFICE: &str = "office@example.test";
 
 /// How a listener or a server can be protected.
 pub const SECURITIES: [Security; 3] = [Security::Clear, Security::StartTls, Security::Tls];
@@ -157,6 +159,13 @@ impl House {
         let mut process = self.begin(arguments);
         process.say(input);
         process.end()
+    }
+
+    /// The same beside a postkey in this process, which has to go on meanwhile.
+    pub async fn run_beside(&self, arguments: &[&str], input: &str) -> Ended {
+        let mut process = self.begin(arguments);
+        process.say(input);
+        tokio::task::spawn_blocking(|| process.end()).await.unwrap()
     }
 
     /// Runs the daemon as a process of its own, and waits until it serves.

@@ -52,11 +52,11 @@ pub struct Options {
     pub https: bool,
 }
 
-/// Two mailboxes, a public client, http.
+/// Three mailboxes, a public client, http.
 impl Default for Options {
     fn default() -> Self {
         Self {
-            addresses: vec!["ann@example.test".into(), "ben@example.test".into()],
+            addresses: vec!["ann@example.test".into(), "ben@example.test".into(), "office@example.test".into()],
             client_id: "client-of-the-tests".into(),
             client_secret: None,
             https: false,
@@ -82,6 +82,13 @@ struct Service {
 impl Service {
     fn settings(&self) -> Settings {
         lock(&self.settings).clone()
+    }
+
+    /// Whether this delegate may open this mailbox.
+    fn is_shared(&self, mailbox: &str, delegate: &str, protocol: Protocol) -> bool {
+        let shared = &lock(&self.settings).shared;
+        protocol != Protocol::Smtp
+            && shared.iter().any(|(one, other)| (one.as_str(), other.as_str()) == (mailbox, delegate))
     }
 }
 
@@ -242,6 +249,11 @@ impl Provider {
     /// The grant types asked of the token endpoint, in order.
     pub fn requests(&self) -> Vec<String> {
         lock(&self.service.log).requests.clone()
+    }
+
+    /// The scopes asked of the token endpoint, in order.
+    pub fn scopes(&self) -> Vec<String> {
+        lock(&self.service.log).scopes.clone()
     }
 
     /// What each revocation request was about.

@@ -1,7 +1,7 @@
 //! The program itself, as a person or a service manager runs it.
 
 use std::io::{BufRead, BufReader, Read, Write};
-use std::os::unix::process::CommandExt;
+use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::path::Path;
 use std::process::{Child, ChildStdin, Command, Stdio};
 use std::sync::mpsc::{Receiver, Sender, channel};
@@ -22,6 +22,8 @@ pub struct Ended {
     pub code: Option<i32>,
     pub out: String,
     pub err: String,
+    /// Whether the kernel wrote its memory down.
+    pub core_dumped: bool,
 }
 
 /// The program, which Cargo builds for tests, though not for examples.
@@ -102,7 +104,8 @@ impl Process {
     pub fn end(mut self) -> Ended {
         self.input = None;
         let (out, err) = (self.out.rest(), self.err.rest());
-        Ended { code: self.child.wait().expect("our own child").code(), out, err }
+        let status = self.child.wait().expect("our own child");
+        Ended { code: status.code(), out, err, core_dumped: status.core_dumped() }
     }
 }
 

@@ -35,11 +35,14 @@ pub async fn exchange(
         }
     };
     let settings = connection.settings();
-    let holder = decode(mechanism, &response).filter(|_| settings.refuse_login.is_none()).and_then(|(user, token)| {
+    let decoded = decode(mechanism, &response);
+    let user = decoded.as_ref().map(|(user, _)| user.to_lowercase()).unwrap_or_default();
+    let holder = decoded.filter(|_| settings.refuse_login.is_none()).and_then(|(_, token)| {
         let grants = lock(&connection.service.grants);
-        grants.holder(&token).filter(|holder| holder.eq_ignore_ascii_case(&user)).map(str::to_owned)
+        let holder = grants.holder(&token)?;
+        (holder == user || connection.service.is_shared(&user, holder, connection.protocol)).then(|| user.clone())
     });
-    let attempt = Attempt { protocol: connection.protocol, mechanism, accepted: holder.is_some() };
+    let attempt = Attempt { protocol: connection.protocol, mechanism, user, accepted: holder.is_some() };
     lock(&connection.service.log).attempts.push(attempt);
     if let Some(holder) = holder {
         return Ok(Outcome::Accepted(holder));

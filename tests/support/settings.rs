@@ -37,6 +37,9 @@ pub struct Settings {
     pub pop3: MailServer,
     /// The SMTP server.
     pub smtp: MailServer,
+    /// Mailboxes that somebody else may read, each with this delegate. As at Microsoft, SMTP knows only the delegate's own
+    /// name.
+    pub shared: Vec<(String, String)>,
 }
 
 impl Settings {
@@ -78,6 +81,7 @@ impl Default for Settings {
             imap: MailServer::default(),
             pop3: MailServer::default(),
             smtp: MailServer::default(),
+            shared: Vec::new(),
         }
     }
 }
@@ -188,6 +192,8 @@ impl Default for MailServer {
 pub struct Log {
     /// The grant type of every token request, whatever became of it.
     pub requests: Vec<String>,
+    /// The scope that every token request asks for.
+    pub scopes: Vec<String>,
     /// What every revocation request said it was about (`token_type_hint`).
     pub revocations: Vec<String>,
     /// The protocol of every connection to a mail server.
@@ -203,6 +209,8 @@ pub struct Attempt {
     pub protocol: Protocol,
     /// How.
     pub mechanism: Mechanism,
+    /// As whom, in lower case.
+    pub user: String,
     /// Whether it was let in.
     pub accepted: bool,
 }

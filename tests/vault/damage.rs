@@ -196,7 +196,7 @@ fn a_doubt_is_kept_until_a_new_token_set_comes() {
         assert!(reopen(&state).account(ANN).unwrap().doubtful);
     }
     let vault = reopen(&state);
-    vault.add_slot(ANN, &password, "another", &Password::generate(), NOW).unwrap();
+    vault.add_slot(ANN, &password, "another", &Password::generate(), postkey::vault::Limits::default(), NOW).unwrap();
     assert!(vault.account(ANN).unwrap().doubtful, "that says nothing of the tokens");
     vault.keep(ANN, NEWEST, &tokens(ANN, 5)).unwrap();
     drop(vault);

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 
 use postkey::vault::backup::Backup;
 use postkey::vault::password::Password;
-use postkey::vault::{Ended, Vault};
+use postkey::vault::{Ended, Limits, Vault};
 
 use crate::{ANN, BEN, EVE, NOW, authorization, folder, refresh_token, reopen, tokens};
 
@@ -68,7 +68,7 @@ fn write_format_1() {
     let [generated, chosen] = PASSWORDS.map(Password::read);
     for address in [ANN, BEN, EVE] {
         vault.authorize(&authorization(address, 1), Some(("main", &generated)), NOW).unwrap();
-        vault.add_slot(address, &generated, "chosen", &chosen, NOW).unwrap();
+        vault.add_slot(address, &generated, "chosen", &chosen, Limits::default(), NOW).unwrap();
     }
     vault.keep(ANN, 1, &tokens(ANN, 2)).unwrap();
     vault.end(BEN, 1, Ended { at: NOW, why: "revoked".into() }).unwrap();

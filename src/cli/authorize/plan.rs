@@ -16,6 +16,7 @@ use crate::control::Status;
 use crate::exit::{Exit, Failed};
 use crate::oauth::grant::Ask;
 use crate::oauth::{Proof, Registration};
+use crate::protocol::Protocol;
 use crate::secret::Secret;
 use crate::token::TokenSet;
 use crate::vault::password::Password;
@@ -57,12 +58,14 @@ impl Plan {
         status: &Status,
         input: &mut Input,
     ) -> Result<Self, Failed> {
-        let address = checked(address)?;
+        let address = config.address_of(&checked(address)?);
+        refuse_shared(config, &address)?;
         check_name(&options.password_name)?;
         let name = provider::find(config, &address, options.provider.as_deref(), input).await?;
-        let reach = Reach::new(config, &name).map_err(|why| Failed::new(Exit::Config, why))?;
+        let mut reach = Reach::new(config, &name).map_err(|why| Failed::new(Exit::Config, why))?;
+        let account = config.account(&address);
+        reach.provider.scope = account.scope.unwrap_or(reach.provider.scope);
         let redirect = Redirect::new(config, options, &reach.provider)?;
-        let account = config.accounts.get(&address).cloned().unwrap_or_default();
         let flow = options.flow.or(account.flow).unwrap_or(reach.provider.flow);
         let wanted = Wanted { config, address: &address, options, flow, status, redirect_uri: &redirect.uri };
         let server = Server::find(&reach, &wanted).await?;
@@ -75,7 +78,7 @@ impl Plan {
         Ok(Self {
             signs_in: signs_in.unwrap_or_else(|| address.clone()),
             known: status.accounts.iter().map(|account| account.address.clone()).collect(),
-            user: account.user.unwrap_or_else(|| address.clone()),
+            user: config.user_of(&address, Protocol::Imap),
             address,
             reach,
             flow,
@@ -159,6 +162,17 @@ fn checked(address: &str) -> Result<String, Failed> {
         return Err(Failed::new(Exit::Usage, format!("{address:?} is no e-mail address")));
     }
     Ok(address.to_lowercase())
+}
+
+/// A shared mailbox is opened with its delegate's authorization.
+fn refuse_shared(config: &Config, address: &str) -> Result<(), Failed> {
+    match config.owner_of(address) {
+        owner if owner == address => Ok(()),
+        owner => Err(Failed::new(
+            Exit::Usage,
+            format!("{address} is opened with the authorization of {owner}; run `postkey authorize {owner}`"),
+        )),
+    }
 }
 
 fn no_token() -> Failed {

@@ -42,7 +42,7 @@ fn unknown(what: &str, config: &Config) -> Failed {
 async fn by_address(config: &Config, address: &str, exchangers: &MailExchangers) -> Option<(String, String)> {
     let (_, domain) = address.rsplit_once('@')?;
     if let Some(provider) = config.provider_for(address) {
-        let is_configured = config.accounts.get(address).is_some_and(|account| account.provider.is_some());
+        let is_configured = config.account(address).provider.is_some();
         let how =
             if is_configured { "the configuration says so".to_owned() } else { format!("{domain} belongs to it") };
         return Some((provider.name.clone(), how));

@@ -1,0 +1,201 @@
+//! What other processes and the kernel get of postkey's memory, and what postkey can do beyond its own folders.
+
+use std::fs;
+use std::io::{Read, Seek, SeekFrom};
+use std::os::unix::fs::{PermissionsExt, symlink};
+use std::path::Path;
+use std::process::Command;
+
+use postkey::protocol::{Protocol, Security};
+use rustix::process::Signal;
+
+use crate::support::house::{ANN, House, Way, accepted, until};
+use crate::support::process::Process;
+
+/// Root may read everybody's memory, unless it has given up all that is special about it.
+const WITHOUT_PRIVILEGE: &str = "exec setpriv --bounding-set -all --inh-caps -all --";
+
+const CHOSEN: &str = "Correct: horse & battery";
+
+/// A postkey of its own process, and Ann with a password of her own choice.
+async fn house(edit: impl FnOnce(String) -> String) -> (House, Process) {
+    let mut house = House::furnished(Security::Tls, edit).await;
+    let daemon = house.serve().await;
+    let input = format!("{}\n{CHOSEN}", house.password);
+    assert_eq!(house.run(&["password", "add", ANN, "chosen", "--choose"], &input).code, Some(0));
+    (house, daemon)
+}
+
+/// What is written of a process in `/proc`, read by one of the same user that has no privilege over others.
+fn read_by_the_same_user(id: u32, name: &str) -> Result<Vec<u8>, String> {
+    let read = format!("{WITHOUT_PRIVILEGE} head -c 4096 /proc/{id}/{name}");
+    let read = Command::new("/bin/bash").args(["-c", &read]).output().expect("a shell");
+    let said = String::from_utf8_lossy(&read.stderr).into_owned();
+    // That memory begins elsewhere is another error.
+    if said.contains("cannot open") { Err(said) } else { Ok(read.stdout) }
+}
+
+fn holds(text: &[u8], part: &[u8]) -> usize {
+    text.windows(part.len()).filter(|window| *window == part).count()
+}
+
+/// All memory that a process can write to.
+fn memory(id: u32) -> Vec<u8> {
+    let maps = fs::read_to_string(format!("/proc/{id}/maps")).unwrap();
+    let mut memory = fs::File::open(format!("/proc/{id}/mem")).unwrap();
+    let mut all = Vec::new();
+    for line in maps.lines().filter(|line| line.contains(" rw")) {
+        let (begin, end) = line.split_whitespace().next().unwrap().split_once('-').unwrap();
+        let [begin, end] = [begin, end].map(|number| u64::from_str_radix(number, 16).unwrap());
+        let mut bytes = vec![0; usize::try_from(end - begin).unwrap()];
+        memory.seek(SeekFrom::Start(begin)).unwrap();
+        // Some of it is the kernel's.
+        if memory.read_exact(&mut bytes).is_ok() {
+            all.extend(bytes);
+        }
+    }
+    all
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
+async fn a_process_of_the_same_user_cannot_read_it() {
+    let mut house = House::furnished(Security::Tls, |config| config).await;
+    let (file, folder) = (house.file.to_str().unwrap().to_owned(), house.folder.path().to_owned());
+    let begin = format!("{WITHOUT_PRIVILEGE} \"$0\" \"$@\"");
+    let daemon = Process::start_by(&begin, &folder, &["--config", &file], &[]);
+    until("the daemon", async || house.config.control_socket.exists()).await;
+    house.look().await;
+    let _program = house.logged_in(Protocol::Imap).await;
+    let sleep = format!("{WITHOUT_PRIVILEGE} sleep 60");
+    let mut other = Command::new("/bin/bash").args(["-c", &sleep]).spawn().unwrap();
+    until("the exec", async || fs::read(format!("/proc/{}/cmdline", other.id())).unwrap().starts_with(b"sleep")).await;
+    for name in ["mem", "environ"] {
+        assert!(read_by_the_same_user(other.id(), name).is_ok(), "{name} of a process that allows it");
+        assert!(read_by_the_same_user(daemon.id(), name).unwrap_err().contains("Permission denied"), "{name}");
+    }
+    assert!(!read_by_the_same_user(daemon.id(), "cmdline").unwrap().is_empty());
+    other.kill().unwrap();
+    other.wait().unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
+async fn no_core_is_written_even_where_cores_are_wanted() {
+    let mut house = House::furnished(Security::Tls, |config| config).await;
+    let file = house.file.to_str().unwrap().to_owned();
+    let folder = house.folder.path().to_owned();
+    let daemon = Process::start_by("ulimit -c unlimited", &folder, &["--config", &file], &[]);
+    until("the daemon", async || house.config.control_socket.exists()).await;
+    house.look().await;
+    let _program = house.logged_in(Protocol::Imap).await;
+    daemon.signal(Signal::ABORT);
+    let ended = daemon.end();
+    assert!(ended.code.is_none() && !ended.core_dumped);
+    let is_core = |entry: fs::DirEntry| entry.file_name().to_string_lossy().starts_with("core");
+    assert!(!fs::read_dir(folder).unwrap().any(|entry| is_core(entry.unwrap())));
+}
+
+/// Even root finds no password in it once a login is over.
+#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
+async fn a_password_does_not_stay_in_memory() {
+    if !rustix::process::geteuid().is_root() {
+        eprintln!("skipped: only root can read another process's memory");
+        return;
+    }
+    let (house, daemon) = house(|config| config).await;
+    let mut programs = Vec::new();
+    for protocol in Protocol::ALL {
+        for way in Way::ALL {
+            for password in [CHOSEN, &house.password] {
+                let mut program = house.program(protocol, Security::Clear).await;
+                let reply = program.log_in(way, ANN, password).await;
+                assert!(accepted(protocol, &reply), "{reply}");
+                program.prove().await;
+                programs.push(program);
+            }
+        }
+    }
+    let memory = memory(daemon.id());
+    assert!(holds(&memory, ANN.as_bytes()) > 0, "this is its memory");
+    for password in [CHOSEN, &house.password, &house.password.replace('-', "")] {
+        assert_eq!(holds(&memory, password.as_bytes()), 0, "{password}");
+    }
+    for (what, form) in [("plain", format!("\0{ANN}\0{CHOSEN}")), ("plain", format!("\0{ANN}\0{}", house.password))] {
+        let encoded = base64::Engine::encode(&base64::prelude::BASE64_STANDARD, form);
+        assert_eq!(holds(&memory, encoded.as_bytes()), 0, "{what} in base64");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
+async fn it_gains_no_privilege_and_writes_nowhere_else() {
+    let (house, daemon) = house(|config| format!("log_file = \"state/log\"\n{config}")).await;
+    let status = fs::read_to_string(format!("/proc/{}/status", daemon.id())).unwrap();
+    assert!(status.contains("NoNewPrivs:\t1"), "{status}");
+    // Where Landlock is missing, there is a line that says so.
+    let log = fs::read_to_string(house.config.state_dir.join("log")).unwrap();
+    if log.contains("not confined") {
+        eprintln!("skipped in part: {log}");
+        return;
+    }
+    let text = fs::read_to_string(&house.file).unwrap();
+    let elsewhere = house.folder.path().join("elsewhere");
+    fs::create_dir(&elsewhere).unwrap();
+    fs::write(&house.file, text.replace("state/log", "elsewhere/log")).unwrap();
+    let refused = house.run(&["reload"], "");
+    assert!(refused.code == Some(78) && refused.err.contains("after a restart only"), "{}", refused.err);
+    assert_eq!(fs::read_dir(&elsewhere).unwrap().count(), 0);
+
+    fs::write(&house.file, text.replace("state/log", "state/another")).unwrap();
+    assert_eq!(house.run(&["reload"], "").code, Some(0), "a new file in a folder that is its own");
+    assert!(house.config.state_dir.join("another").exists());
+    let mut program = house.program(Protocol::Imap, Security::Tls).await;
+    assert!(accepted(Protocol::Imap, &program.log_in(Way::Own, ANN, CHOSEN).await));
+    daemon.terminate();
+}
+
+/// What stands in the place of the log, the control socket or the state folder is left alone, and named.
+#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
+async fn what_somebody_else_has_laid_there_is_refused_by_name() {
+    let house = House::furnished(Security::Tls, |config| {
+        format!("log_file = \"logs/log\"\ncontrol_socket = \"run/control\"\n{config}")
+    })
+    .await;
+    let place = |name: &str| house.folder.path().join(name);
+    let target = place("target");
+    fs::write(&target, "precious").unwrap();
+    for folder in ["logs", "run"] {
+        fs::create_dir(place(folder)).unwrap();
+    }
+    let assert_refused = |what: &str, named: &Path| {
+        let refused = house.run(&[], "");
+        let is_named = refused.err.contains(named.to_str().unwrap());
+        assert!(refused.code.is_some_and(|code| code > 0) && is_named, "{what}: {}", refused.err);
+        assert_eq!(fs::read(&target).unwrap(), b"precious", "{what}");
+    };
+    for name in ["logs/log", "run/control"] {
+        symlink(&target, place(name)).unwrap();
+        assert_refused("a link", &place(name));
+        fs::remove_file(place(name)).unwrap();
+        fs::hard_link(&target, place(name)).unwrap();
+        assert_refused("another name", &place(name));
+        fs::remove_file(place(name)).unwrap();
+        rustix::fs::mknodat(rustix::fs::CWD, place(name), rustix::fs::FileType::Fifo, 0o600.into(), 0).unwrap();
+        assert_refused("a pipe", &place(name));
+        fs::remove_file(place(name)).unwrap();
+    }
+    for folder in ["logs", "run"] {
+        fs::set_permissions(place(folder), fs::Permissions::from_mode(0o777)).unwrap();
+        assert_refused("an open folder", &place(folder));
+        fs::set_permissions(place(folder), fs::Permissions::from_mode(0o755)).unwrap();
+    }
+    for key in ["key.pem", "cert.pem"] {
+        fs::set_permissions(place(key), fs::Permissions::from_mode(0o666)).unwrap();
+        assert_refused("an open key", &place(key));
+        fs::set_permissions(place(key), fs::Permissions::from_mode(0o600)).unwrap();
+    }
+    fs::set_permissions(house.folder.path(), fs::Permissions::from_mode(0o777)).unwrap();
+    assert_refused("an open parent", house.folder.path());
+    fs::set_permissions(house.folder.path(), fs::Permissions::from_mode(0o700)).unwrap();
+    let daemon = house.begin(&[]);
+    until("the daemon", async || house.config.control_socket.exists()).await;
+    assert_eq!(daemon.terminate().code, Some(0));
+}
