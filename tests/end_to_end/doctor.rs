@@ -288,7 +288,7 @@ async fn the_report_holds_no_secret() {
     let echoes = echoes.into_iter().map(|echo| String::from_utf8(echo).unwrap());
     for echo in echoes.filter(|echo| !echo.contains(", ")) {
         house.provider.change(|settings| settings.imap.refuse_login = Some(format!("NO is '{echo}' yours?")));
-        look(&house, "' yours?");
+        look(&house, "token: is '");
         let body = json!({"error": "invalid_grant", "error_description": format!("'{echo}' is bad")});
         house.provider.change(|settings| settings.token_endpoint = TokenEndpoint::Refuse(body));
         look(&house, "invalid_grant ('");
