@@ -193,9 +193,9 @@ mod tests {
         let environment = Environment { home: Some("/".into()), ..Environment::default() };
         let mut config = Config::parse("", Path::new("postkey.toml"), &environment).unwrap();
         // The system of a test may have no authorities.
-        config.providers.get_mut("gmail").unwrap().ca_file = Some(file.to_owned());
+        config.providers.get_mut("google").unwrap().ca_file = Some(file.to_owned());
         let resolver = Resolver::new(|_| Err(io::Error::other("Name or service not known")));
-        Reach { resolver, ..Reach::new(&config, "gmail").unwrap() }
+        Reach { resolver, ..Reach::new(&config, "google").unwrap() }
     }
 
     #[tokio::test]
