@@ -30,6 +30,8 @@ const WORDS: &[(&str, &[&str])] = &[
     ("axum::", &["web"]),
     ("clap::", &["cli"]),
     ("oauth2::", &["oauth", "cli/authorize/browser.rs"]),
+    ("qrcode::", &["cli/authorize/device.rs"]),
+    ("ring::signature", &["oauth/jwt.rs", "oauth/keys.rs"]),
     ("webbrowser::", &["cli/authorize/browser.rs"]),
     ("rpassword::", &["cli/terminal.rs"]),
     ("sd_notify", &["net/systemd.rs"]),
@@ -51,6 +53,7 @@ const WORDS: &[(&str, &[&str])] = &[
             "broker/unlock.rs",
             // takes what was typed, and shows a new password once
             "cli/authorize/browser.rs",
+            "cli/authorize/unattended.rs",
             "cli/authorize/provider.rs",
             "cli/password.rs",
             "cli/terminal.rs",
@@ -63,8 +66,11 @@ const WORDS: &[(&str, &[&str])] = &[
             "oauth/access_token.rs",
             // logs in to a proxy
             "net/proxy.rs",
-            // sends them to the authorization server, or to a proxy
+            // sends them to the authorization server or to a proxy, and reads the keys that sign assertions
             "oauth/http.rs",
+            "oauth/jwt.rs",
+            "oauth/jwt_bearer.rs",
+            "oauth/password.rs",
             "oauth/refresh.rs",
             "oauth/revocation.rs",
             "oauth/registration.rs",
@@ -99,6 +105,7 @@ const SECRET_TYPES: &[(&str, &[&str])] = &[
     ("broker/account.rs", &["Held", "Account"]),
     ("config/secret_source.rs", &["SecretSource"]),
     ("oauth/grant.rs", &["Ask"]),
+    ("oauth/jwt.rs", &["SigningKey"]),
     ("oauth/registration.rs", &["Registration", "Proof"]),
     ("control/message.rs", &["Carried"]),
     ("downstream/exchange.rs", &["Exchange"]),

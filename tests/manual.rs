@@ -11,10 +11,11 @@ const PROGRAM: &str = include_str!("../docs/man/postkey.1");
 const CONFIGURATION: &str = include_str!("../docs/man/postkey.toml.5");
 
 /// Sections of postkey.toml(5), and how the tables begin whose keys they explain.
-const TABLES: [(&str, &str); 6] = [
+const TABLES: [(&str, &str); 7] = [
     ("TOP LEVEL", ""),
     ("LISTENERS", "[[listener]]\n"),
     ("PROVIDERS", "[provider.x]\n"),
+    ("ASSERTIONS", "[provider.x.assertion]\n"),
     ("MAIL SERVERS", "[provider.x.imap]\n"),
     ("ACCOUNTS", "[account.\"a@b\"]\n"),
     ("SECRETS", "[provider.x.client_secret]\n"),

@@ -162,8 +162,7 @@ impl Broker {
 
     /// The client as it is now, its secret read anew.
     pub(super) async fn registration(&self, account: &Account, held: &Held) -> Result<Registration, Failure> {
-        let nobody = || Client { id: String::new(), authentication: ClientAuthentication::None };
-        let mut client = account.client.clone().unwrap_or_else(nobody);
+        let mut client = account.client.clone().unwrap_or_else(Client::nobody);
         if let Some(secret) = &held.secrets.client_secret {
             client.authentication = ClientAuthentication::Secret(SecretSource::Text(secret.clone()));
         }

@@ -174,6 +174,9 @@ struct AuthorizeOptions {
     /// The file with its client secret
     #[arg(long, value_name = "FILE", requires = "client_id")]
     client_secret_file: Option<PathBuf>,
+    /// Take over a refresh token that the same client has got elsewhere, from the next line of the standard input
+    #[arg(long)]
+    refresh_token_stdin: bool,
     /// Where the browser returns to, where the provider asks for something special
     #[arg(long, value_name = "URI")]
     redirect_uri: Option<url::Url>,

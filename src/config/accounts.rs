@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use super::Config;
 use super::client::Client;
-use super::file::{address, flow, provider_name};
+use super::file::{address, flow, legacy, provider_name};
 use super::flow::Flow;
 use super::providers::{self, Providers};
 use super::reader::{Section, Value};
@@ -31,6 +31,8 @@ pub struct Account {
     pub authorization_parameters: BTreeMap<String, String>,
     /// How it gets its tokens, where not as all accounts of its provider.
     pub flow: Option<Flow>,
+    /// Whether it may use the password grant.
+    pub legacy: bool,
     /// The client registration to use for this account alone.
     pub client: Option<Client>,
     /// When that client's secret or certificate ends, where that is known.
@@ -107,6 +109,7 @@ impl Account {
             (self.client, self.client_expires) = (members.client.clone(), members.client_expires);
         }
         self.flow = self.flow.or(members.flow);
+        self.legacy = self.legacy || members.legacy;
         self.provider = self.provider.or_else(|| members.provider.clone());
         self.scope = self.scope.or_else(|| members.scope.clone());
         self.users = self.users.or(&members.users);
@@ -115,15 +118,20 @@ impl Account {
 }
 
 /// What cannot be said of a shared mailbox, because its delegate's authorization has it.
-const DELEGATES: [&str; 8] = [
+const DELEGATES: [&str; 13] = [
     "provider",
     "client_id",
     "client_secret",
+    "client_key",
+    "client_certificate",
+    "client_algorithm",
+    "client_assertion",
     "client_expires",
     "scope",
     "signs_in",
     "authorization_parameters",
     "flow",
+    "legacy",
 ];
 
 /// All entries, and where those values stand that have to be seen beside other entries.
@@ -235,12 +243,14 @@ impl<'a> Entries<'a> {
 
 /// What can be said of one account and of all of a domain.
 fn common(section: &mut Section<'_>, providers: &Providers) -> Account {
+    let legacy = legacy(section).unwrap_or_default();
     Account {
+        legacy,
         provider: section.get("provider").and_then(|value| provider_name(&value, providers)),
         user: section.get("user").map(|value| users(&value)).unwrap_or_default(),
         scope: providers::scope(section),
         authorization_parameters: providers::parameters(section).unwrap_or_default(),
-        flow: flow(section),
+        flow: flow(section, legacy),
         client: Client::read(section, None),
         client_expires: providers::day(section, "client_expires"),
         users: Users::read(section),

@@ -79,8 +79,23 @@ fn loopback(text: &str) -> Result<SocketAddr, String> {
 }
 
 /// The grant, where one is named.
-pub fn flow(section: &mut Section<'_>) -> Option<Flow> {
-    section.get("flow")?.choice(&Flow::ALL.map(|flow| (flow.name(), flow)))
+pub fn flow(section: &mut Section<'_>, legacy: bool) -> Option<Flow> {
+    let value = section.get("flow")?;
+    let flow = value.choice(&Flow::ALL.map(|flow| (flow.name(), flow)))?;
+    if flow == Flow::Password && !legacy {
+        value.mistake("shows the mailbox's own password to postkey; if there is no other way, add legacy = true");
+    }
+    Some(flow)
+}
+
+/// Whether the password grant may be used.
+pub fn legacy(section: &mut Section<'_>) -> Option<bool> {
+    let value = section.get("legacy")?;
+    let legacy = value.flag()?;
+    if legacy {
+        value.warn("lets postkey keep a mailbox's own password, which opens more than the mail; ask for another grant");
+    }
+    Some(legacy)
 }
 
 /// An e-mail address, in lower case.

@@ -1,6 +1,7 @@
 //! The configuration: from the file's shape to something that can be relied on.
 
 mod accounts;
+pub mod assertion;
 pub mod client;
 mod clients;
 pub mod endpoints;
@@ -28,7 +29,7 @@ use std::path::{Path, PathBuf};
 
 use crate::protocol::{Protocol, Security};
 pub use accounts::{Account, Domain, is_address};
-use client::{Client, ClientAuthentication};
+use client::Client;
 use environment::Environment;
 use ipnet::IpNet;
 use mistake::Mistake;
@@ -99,12 +100,13 @@ impl Config {
 
     /// Whether this names programs for postkey to run.
     pub fn runs_programs(&self) -> bool {
-        let of_providers = self.providers.values().filter_map(|provider| provider.client.as_ref());
         let members = self.domains.values().map(|domain| &domain.members);
-        let of_accounts = self.accounts.values().chain(members).filter_map(|account| account.client.as_ref());
-        let is_program =
-            |client: &Client| matches!(client.authentication, ClientAuthentication::Secret(SecretSource::Command(_)));
-        !self.notify_command.is_empty() || of_providers.chain(of_accounts).any(is_program)
+        let of_accounts = self.accounts.values().chain(members).map(|account| &account.client);
+        let clients = self.providers.values().map(|provider| &provider.client).chain(of_accounts);
+        let of_clients = clients.flatten().filter_map(|client| client.authentication.source());
+        let of_bearers = self.providers.values().filter_map(|provider| Some(provider.bearer.as_ref()?.source()));
+        let is_program = |source: &SecretSource| matches!(source, SecretSource::Command(_));
+        !self.notify_command.is_empty() || of_clients.chain(of_bearers).any(is_program)
     }
 
     /// The provider of an account: what the file says of it, or else whose domain it is. Case does not matter.

@@ -8,6 +8,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 use url::Url;
 
+use super::assertion::Bearer;
 use super::client::Client;
 use super::flow::Flow;
 use crate::clock::Moment;
@@ -36,6 +37,12 @@ pub struct Provider {
     pub authorization_parameters: BTreeMap<String, String>,
     /// The client registration, where one is configured for all accounts.
     pub client: Option<Client>,
+    /// Who speaks for the owners of mailboxes in the JWT bearer grant.
+    pub bearer: Option<Bearer>,
+    /// What the password grant asks for beside or instead of scopes.
+    pub resource: Option<String>,
+    /// Whether the password grant may be used.
+    pub legacy: bool,
     /// When the client's secret or certificate ends, where that is known.
     pub client_expires: Option<Moment>,
     /// Where the browser returns to; without a port any free one is used (RFC 8252 section 7.3).
@@ -103,6 +110,18 @@ pub struct Endpoints {
 }
 
 impl Endpoints {
+    /// Where a device asks for a code. Microsoft documents it as the neighbour of an authorization endpoint that ends in
+    /// `authorize`.
+    pub fn device(&self) -> Option<Url> {
+        self.device_authorization.clone().or_else(|| {
+            let mut neighbour = self.authorization.clone()?;
+            let folder = neighbour.path().strip_suffix("/authorize")?;
+            neighbour.set_path(&format!("{folder}/devicecode"));
+            neighbour.set_query(None);
+            Some(neighbour)
+        })
+    }
+
     /// Those that are known.
     pub fn all(&self) -> impl Iterator<Item = &Url> {
         let Self { authorization, token, device_authorization, revocation, registration, userinfo, jwks } = self;

@@ -9,8 +9,9 @@ use std::time::Duration;
 use toml::de::DeTable;
 use url::{Host, Url};
 
+use super::assertion::Bearer;
 use super::client::Client;
-use super::file::flow;
+use super::file::{flow, legacy};
 use super::flow::Flow;
 use super::provider::{Provider, Proxy};
 use super::reader::{Disk, Report, Section};
@@ -85,11 +86,13 @@ pub fn read_table(table: &Section<'_>, bases: &Providers, proxy: Option<&Proxy>)
 /// Reads one provider. What has a mistake, which is noted, is replaced by anything.
 fn provider(name: &str, mut section: Section<'_>, bases: &Providers, others: &Providers) -> Provider {
     let base = bases.get(name);
-    let flow = flow(&mut section).or_else(|| Some(base?.flow)).unwrap_or_default();
+    let legacy = legacy(&mut section).or_else(|| Some(base?.legacy)).unwrap_or_default();
+    let flow = flow(&mut section, legacy).or_else(|| Some(base?.flow)).unwrap_or_default();
     let issuer = endpoints::issuer(&mut section).or_else(|| base?.issuer.clone());
+    let resource = section.text("resource").or_else(|| base?.resource.clone());
     let endpoints = endpoints::read(&mut section, base.map(|base| &base.endpoints));
     if base.is_none() {
-        require(&section, flow, issuer.is_some());
+        require(&section, flow, issuer.is_some(), resource.is_some());
     }
     let issuers = hosts::issuers(&endpoints, issuer.as_deref(), bases);
     let provider = Provider {
@@ -103,6 +106,9 @@ fn provider(name: &str, mut section: Section<'_>, bases: &Providers, others: &Pr
         authorization_parameters: parameters(&mut section)
             .or_else(|| Some(base?.authorization_parameters.clone()))
             .unwrap_or_default(),
+        bearer: Bearer::read(&mut section).or_else(|| base?.bearer.clone()),
+        resource,
+        legacy,
         client: Client::read(&mut section, base.and_then(|base| base.client.as_ref())),
         redirect_uri: endpoints::redirect_uri(&mut section)
             .or_else(|| Some(base?.redirect_uri.clone()))
@@ -129,10 +135,11 @@ fn provider(name: &str, mut section: Section<'_>, bases: &Providers, others: &Pr
 }
 
 /// What a new provider has to have; an issuer's metadata tell its endpoints.
-fn require(section: &Section<'_>, flow: Flow, has_issuer: bool) {
+fn require(section: &Section<'_>, flow: Flow, has_issuer: bool, has_resource: bool) {
     let browser = (flow == Flow::AuthorizationCode && !has_issuer).then_some("authorization_endpoint");
     let token = (!has_issuer).then_some("token_endpoint");
-    section.require(&browser.into_iter().chain(token).chain(["scope"]).collect::<Vec<_>>());
+    let scope = (!has_resource).then_some("scope");
+    section.require(&browser.into_iter().chain(token).chain(scope).collect::<Vec<_>>());
 }
 
 fn socket(text: &str) -> Result<SocketAddr, String> {

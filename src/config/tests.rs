@@ -93,8 +93,15 @@ fn the_default_file_has_no_mistake_with_its_examples_either() {
 
 #[test]
 fn the_default_file_shows_every_key_that_is_known() {
-    let tables =
-        ["", "[[listener]]\n", "[provider.x]\n", "[provider.x.imap]\n", "[provider.x.smtp]\n", "[account.\"a@b\"]\n"];
+    let tables = [
+        "",
+        "[[listener]]\n",
+        "[provider.x]\n",
+        "[provider.x.assertion]\n",
+        "[provider.x.imap]\n",
+        "[provider.x.smtp]\n",
+        "[account.\"a@b\"]\n",
+    ];
     let mut keys = BTreeSet::new();
     for table in tables {
         let shown = bad(&format!("{table}zzzzzzzzzz = 1\n"));
@@ -674,4 +681,38 @@ fn an_account_and_a_provider_name_their_grant() {
     assert_eq!(config.accounts["a@b"].flow.unwrap().name(), "device-code");
     let mistake = &bad("[provider.google]\nflow = \"implicit\"")[0];
     assert!(mistake.starts_with("2:8: provider.google.flow: must be \"authorization-code\", "), "{mistake}");
+}
+
+#[test]
+fn a_client_shows_who_it_is_in_one_way() {
+    let with = |lines: &str| format!("[provider.google]\nclient_id = \"x\"\n{lines}");
+    for (lines, expected) in [
+        ("client_secret = \"a\"\nclient_key = \"b\"", "client_key: is one of several ways to authenticate the client"),
+        ("client_certificate = \"c\"", "client_certificate: belongs to a client_key, and there is none"),
+        ("client_key = \"b\"\nclient_algorithm = \"HS256\"", "must be \"PS256\" or \"RS256\", and is \"HS256\""),
+        ("service_account = \"a\"\nassertion = { issuer = \"i\", key = \"k\" }", "says what service_account says"),
+        ("assertion = { issuer = \"i\" }", "provider.google.assertion: key is missing"),
+        ("assertion = { issuer = \"i\", key = \"k\", lifetime = \"2h\" }", "must be a time from \"1m\" to \"1h\""),
+        ("flow = \"password\"", "if there is no other way, add legacy = true"),
+    ] {
+        let mistakes = bad(&with(lines));
+        assert!(mistakes.iter().any(|mistake| mistake.contains(expected)), "{lines}: {mistakes:?}");
+    }
+    let config = good(&with("client_key = \"b\"\nclient_certificate = \"c\"\nlegacy = true\nflow = \"password\""));
+    assert!(config.warnings[0].message.starts_with("lets postkey keep a mailbox's own password"));
+}
+
+#[test]
+fn the_device_endpoint_is_named_or_the_neighbour_of_authorize() {
+    let endpoint = |provider: &str, lines: &str| {
+        let config = good(&format!("[provider.{provider}]\n{lines}"));
+        config.providers[provider].endpoints.device().map(String::from)
+    };
+    let microsoft = endpoint("microsoft", "").unwrap();
+    assert!(microsoft.ends_with("/oauth2/v2.0/devicecode"), "{microsoft}");
+    let own = "authorization_endpoint = \"https://a.test/t/authorize?x=1\"";
+    assert_eq!(endpoint("google", own).unwrap(), "https://a.test/t/devicecode");
+    let named = "device_authorization_endpoint = \"https://a.test/device\"";
+    assert_eq!(endpoint("google", named).unwrap(), "https://a.test/device");
+    assert_eq!(endpoint("google", "authorization_endpoint = \"https://a.test/auth\""), None);
 }

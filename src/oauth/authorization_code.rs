@@ -177,7 +177,10 @@ impl Pending {
         let redirect_uri = RedirectUrl::new(self.redirect_uri.to_string())
             .map_err(|_| Failure::Misconfigured("the redirect URI is not valid".to_owned()))?;
         let requests = registration.requests()?.set_redirect_uri(redirect_uri);
-        let request = requests.exchange_code(code).set_pkce_verifier(self.verifier);
+        let mut request = requests.exchange_code(code).set_pkce_verifier(self.verifier);
+        for (name, value) in registration.assertion(clock.now())? {
+            request = request.add_extra_param(name, value);
+        }
         let body = request.request_async(http).await.map_err(failure)?;
         let id_token = body.id_token().map(str::to_owned);
         Ok(Granted { tokens: body.into_token_set(clock.now(), None)?, id_token, nonce: self.nonce })

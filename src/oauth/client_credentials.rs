@@ -14,7 +14,10 @@ pub async fn ask(
     clock: &Clock,
 ) -> Result<TokenSet, Failure> {
     let requests = registration.requests()?;
-    let request = requests.exchange_client_credentials().add_scopes(scope.iter().cloned().map(Scope::new));
+    let mut request = requests.exchange_client_credentials().add_scopes(scope.iter().cloned().map(Scope::new));
+    for (name, value) in registration.assertion(clock.now())? {
+        request = request.add_extra_param(name, value);
+    }
     let body = request.request_async(http).await.map_err(failure)?;
     body.into_token_set(clock.now(), None)
 }

@@ -1,7 +1,7 @@
 //! New tokens for an account, whatever its grant, as far as that needs no person.
 
 use super::refresh::refresh;
-use super::{Failure, Http, Registration, client_credentials};
+use super::{Failure, Http, Registration, client_credentials, jwt_bearer, password};
 use crate::clock::Clock;
 use crate::config::flow::Flow;
 use crate::config::provider::Provider;
@@ -23,8 +23,8 @@ pub struct Ask<'a> {
 }
 
 impl Ask<'_> {
-    /// Gets a new token set with one request: by the refresh token where there is one, and else by asking anew, where the
-    /// grant needs no person for it.
+    /// Gets a new token set: by the refresh token where there is one, and else by asking anew, where the grant needs no
+    /// person for it.
     pub async fn renew(
         &self,
         http: &Http,
@@ -32,14 +32,22 @@ impl Ask<'_> {
         token: Option<&Token>,
         clock: &Clock,
     ) -> Result<TokenSet, Failure> {
-        match (token, self.flow) {
-            (Some(token), _) => refresh(http, registration, self.scope, token, clock).await,
-            (None, Flow::ClientCredentials) => client_credentials::ask(http, registration, self.scope, clock).await,
-            (None, Flow::AuthorizationCode | Flow::DeviceCode) => {
+        let Some(token) = token else { return self.anew(http, registration, clock).await };
+        match refresh(http, registration, self.scope, token, clock).await {
+            // The refresh token has ended, and not the password.
+            Err(Failure::Ended(_)) if self.flow == Flow::Password => self.anew(http, registration, clock).await,
+            refreshed => refreshed.map(|granted| granted.tokens),
+        }
+    }
+
+    /// Gets a token set without a refresh token.
+    async fn anew(&self, http: &Http, registration: &Registration, clock: &Clock) -> Result<TokenSet, Failure> {
+        match self.flow {
+            Flow::ClientCredentials => client_credentials::ask(http, registration, self.scope, clock).await,
+            Flow::JwtBearer => jwt_bearer::ask(http, registration, self, clock).await,
+            Flow::Password => password::ask(http, registration, self, clock).await,
+            Flow::AuthorizationCode | Flow::DeviceCode => {
                 Err(Failure::Ended("the provider gave no refresh token".to_owned()))
-            }
-            (None, Flow::JwtBearer | Flow::Password) => {
-                Err(Failure::Misconfigured(format!("the grant {} is not there yet", self.flow.name())))
             }
         }
     }

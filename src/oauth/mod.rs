@@ -3,14 +3,19 @@
 pub mod access_token;
 pub mod authorization_code;
 mod client_credentials;
+pub mod device_code;
 pub mod discovery;
 mod errors;
+mod extension;
 pub mod grant;
 mod http;
 pub mod id_token;
 pub mod identity;
+mod jwt;
+mod jwt_bearer;
 mod keys;
-mod refresh;
+mod password;
+pub mod refresh;
 mod registration;
 #[cfg(not(fuzzing))]
 mod response;

@@ -2,13 +2,17 @@
 
 use oauth2::basic::{BasicRevocationErrorResponse, BasicTokenIntrospectionResponse};
 use oauth2::{AuthType, ClientId, ClientSecret, EndpointNotSet, EndpointSet, StandardRevocableToken, TokenUrl};
+use serde_json::json;
 use url::Url;
 
+use super::jwt::SigningKey;
 use super::response::{ErrorBody, TokenBody};
 use super::{Failure, source};
 use crate::clock::Moment;
+use crate::config::assertion::ClientKey;
 use crate::config::client::{Client, ClientAuthentication};
-use crate::secret::Secret;
+use crate::config::secret_source::SecretSource;
+use crate::secret::{Secret, Token};
 
 /// A client registration at an authorization server, ready to ask for tokens.
 #[derive(Clone)]
@@ -28,7 +32,17 @@ pub enum Proof {
     None,
     /// RFC 6749 section 2.3.1; sent in the request's body.
     Secret(Secret),
+    /// It signs an assertion for each request (RFC 7523 section 2.2).
+    Key(SigningKey),
+    /// An assertion that somebody else has signed.
+    Assertion(Token),
 }
+
+/// How long an assertion of our own is good, in seconds: long enough for clocks that differ.
+const ASSERTION: u64 = 300;
+
+/// What `client_assertion_type` is (RFC 7523 section 2.2).
+const ASSERTION_TYPE: &str = "urn:ietf:params:oauth:client-assertion-type:jwt-bearer";
 
 /// The oauth2 crate's client, with the answers of [`super::response`].
 type Requests = oauth2::Client<
@@ -54,19 +68,46 @@ impl Registration {
         let proof = match &client.authentication {
             ClientAuthentication::None => Proof::None,
             ClientAuthentication::Secret(place) => Proof::Secret(source::read(place, "the client secret").await?),
+            ClientAuthentication::Key(key) => Proof::Key(signing_key(key).await?),
+            ClientAuthentication::Assertion(place) => Proof::Assertion(assertion(place).await?),
         };
         Ok(Self { client_id: client.id.clone(), proof, token_endpoint: token_endpoint.clone() })
     }
 
+    /// What shows who the client is, beside its id and its secret: parameters for one request.
+    pub(super) fn assertion(&self, now: Moment) -> Result<Vec<(&'static str, String)>, Failure> {
+        let assertion = match &self.proof {
+            Proof::None | Proof::Secret(_) => return Ok(Vec::new()),
+            Proof::Assertion(token) => token.expose().to_owned(),
+            Proof::Key(key) => key.sign(&json!({
+                "aud": self.token_endpoint,
+                "iss": self.client_id,
+                "sub": self.client_id,
+                "jti": oauth2::CsrfToken::new_random().secret(),
+                "nbf": now.0,
+                "iat": now.0,
+                "exp": now.after(ASSERTION).0,
+            }))?,
+        };
+        Ok(vec![("client_assertion_type", ASSERTION_TYPE.to_owned()), ("client_assertion", assertion)])
+    }
+
     /// All that says who the client is, for a request that the oauth2 crate does not know.
-    pub(super) fn parameters(&self, _now: Moment) -> Result<Vec<(&'static str, String)>, Failure> {
-        let mut parameters = vec![("client_id", self.client_id.clone())];
-        if let Proof::Secret(secret) = &self.proof {
-            let secret = std::str::from_utf8(secret.expose())
-                .map_err(|_| Failure::Misconfigured("the client secret is not text".to_owned()))?;
+    pub(super) fn parameters(&self, now: Moment) -> Result<Vec<(&'static str, String)>, Failure> {
+        let mut parameters = self.assertion(now)?;
+        if !self.client_id.is_empty() {
+            parameters.push(("client_id", self.client_id.clone()));
+        }
+        if let Some(secret) = self.secret()? {
             parameters.push(("client_secret", secret.to_owned()));
         }
         Ok(parameters)
+    }
+
+    fn secret(&self) -> Result<Option<&str>, Failure> {
+        let Proof::Secret(secret) = &self.proof else { return Ok(None) };
+        let no_text = |_| Failure::Misconfigured("the client secret is not text".to_owned());
+        std::str::from_utf8(secret.expose()).map(Some).map_err(no_text)
     }
 
     /// Makes requests of this client.
@@ -75,9 +116,27 @@ impl Registration {
             // In the body, for many servers read a Basic header without the form decoding of RFC 6749 section 2.3.1.
             .set_auth_type(AuthType::RequestBody)
             .set_token_uri(TokenUrl::from_url(self.token_endpoint.clone()));
-        let Proof::Secret(secret) = &self.proof else { return Ok(client) };
-        let secret = std::str::from_utf8(secret.expose())
-            .map_err(|_| Failure::Misconfigured("the client secret is not text".to_owned()))?;
-        Ok(client.set_client_secret(ClientSecret::new(secret.to_owned())))
+        Ok(match self.secret()? {
+            Some(secret) => client.set_client_secret(ClientSecret::new(secret.to_owned())),
+            None => client,
+        })
     }
+}
+
+async fn signing_key(configured: &ClientKey) -> Result<SigningKey, Failure> {
+    let pem = source::read(&configured.key, "the client key").await?;
+    let unusable =
+        |why| Failure::Misconfigured(format!("the client key from {} cannot be used: {why}", configured.key));
+    let key = SigningKey::read(&pem, configured.algorithm).map_err(unusable)?;
+    let Some(file) = &configured.certificate else { return Ok(key) };
+    let unusable =
+        |why| Failure::Misconfigured(format!("the client certificate in {} cannot be used: {why}", file.display()));
+    let pem = tokio::fs::read(file).await.map_err(|error| unusable(error.to_string()))?;
+    key.with_certificate(&pem).map_err(unusable)
+}
+
+async fn assertion(place: &SecretSource) -> Result<Token, Failure> {
+    let secret = source::read(place, "the client assertion").await?;
+    let token = std::str::from_utf8(secret.expose()).ok().and_then(Token::parse);
+    token.ok_or_else(|| Failure::Misconfigured(format!("what comes from {place} is no client assertion")))
 }

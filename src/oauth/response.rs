@@ -65,7 +65,7 @@ impl TokenBody {
 }
 
 /// `expires_in` is a number; Microsoft's older endpoints send it as a string.
-fn seconds<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<u64>, D::Error> {
+pub(super) fn seconds<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<u64>, D::Error> {
     #[derive(Deserialize)]
     #[serde(untagged)]
     enum Seconds {

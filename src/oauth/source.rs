@@ -4,6 +4,7 @@ use std::path::Path;
 use std::process::Stdio;
 use std::time::Duration;
 
+use rustix::process::{Pid, Signal, kill_process_group};
 use tokio::io::{AsyncRead, AsyncReadExt as _};
 use tokio::process::Command;
 use tokio::time::timeout;
@@ -61,12 +62,20 @@ async fn read_most(from: impl AsyncRead + Unpin, most: u64) -> Result<Zeroizing<
     if bytes.len() as u64 > most { Err(format!("there is more than {most} bytes")) } else { Ok(bytes) }
 }
 
-/// Runs a command without a shell: its output, or why there is none. A command that takes too long is killed.
+/// Runs a command without a shell: its output, or why there is none. One that takes too long is killed with all that it has
+/// started.
 async fn run(words: &[String], limit: Duration) -> Result<Zeroizing<Vec<u8>>, String> {
     let (program, arguments) = words.split_first().ok_or_else(|| "there is no command".to_owned())?;
     let mut command = Command::new(program);
-    command.args(arguments).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).kill_on_drop(true);
+    command
+        .process_group(0)
+        .args(arguments)
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .kill_on_drop(true);
     let mut child = command.spawn().map_err(|error| error.to_string())?;
+    let group = child.id().and_then(|id| Pid::from_raw(i32::try_from(id).ok()?));
     let (Some(output), Some(mut complaints)) = (child.stdout.take(), child.stderr.take()) else {
         return Err("its output is lost".to_owned());
     };
@@ -79,10 +88,67 @@ async fn run(words: &[String], limit: Duration) -> Result<Zeroizing<Vec<u8>>, St
     };
     let run = async { tokio::join!(read_most(output, MOST), complain) };
     let ended = timeout(limit, async { (run.await, child.wait().await) }).await;
-    let ((output, said), status) = ended.map_err(|_| format!("it has not ended within {} s", limit.as_secs()))?;
-    match status {
-        Ok(status) if status.success() => output,
-        Ok(status) => Err(format!("{status}: {said}")),
-        Err(error) => Err(error.to_string()),
+    let ((output, said), status) = ended.map_err(|_| {
+        let _gone = group.map(|group| kill_process_group(group, Signal::KILL));
+        format!("it has not ended within {} s", limit.as_secs())
+    })?;
+    match (output, status) {
+        (Ok(output), Ok(status)) if status.success() => Ok(output),
+        (Ok(_), Ok(status)) => Err(format!("{status}: {said}")),
+        (Ok(_), Err(error)) => Err(error.to_string()),
+        (Err(why), _) => Err(why),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    async fn output(script: &str, limit: Duration) -> Result<String, String> {
+        let words = ["/bin/sh", "-c", script].map(str::to_owned);
+        run(&words, limit).await.map(|bytes| String::from_utf8_lossy(&bytes).into_owned())
+    }
+
+    #[tokio::test]
+    async fn a_command_tells_its_secret_or_why_not() {
+        let told = |script| output(script, COMMAND);
+        assert_eq!(told("printf hush; echo careful >&2").await.unwrap(), "hush");
+        assert_eq!(told("echo hush; echo no key >&2; exit 3").await.unwrap_err(), "exit status: 3: no key");
+        assert_eq!(told("head -c 70000 /dev/zero").await.unwrap_err(), "there is more than 65536 bytes");
+        let noisy = told("head -c 1000000 /dev/zero >&2; exit 1").await.unwrap_err();
+        assert!(noisy.len() <= MOST_SAID as usize + 20, "{} bytes", noisy.len());
+        assert!(run(&["/nowhere".to_owned()], COMMAND).await.unwrap_err().contains("No such file"));
+    }
+
+    #[tokio::test]
+    async fn a_command_that_hangs_is_killed_with_all_that_it_has_started() {
+        let folder = tempfile::tempdir().unwrap();
+        let fifo = folder.path().join("fifo");
+        let script = format!("mkfifo {0}; cat {0} & echo $! > {0}.pid; wait", fifo.display());
+        let told = output(&script, Duration::from_secs(1)).await;
+        assert_eq!(told.unwrap_err(), "it has not ended within 1 s");
+        let pid = std::fs::read_to_string(fifo.with_extension("pid")).unwrap();
+        let proc = format!("/proc/{}/cmdline", pid.trim());
+        // A zombie has no command line any more.
+        let gone = async {
+            while std::fs::read(&proc).is_ok_and(|line| !line.is_empty()) {
+                tokio::task::yield_now().await;
+            }
+        };
+        timeout(Duration::from_secs(10), gone).await.expect("it is killed");
+    }
+
+    #[tokio::test]
+    async fn a_secret_has_no_line_end_and_is_never_empty() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("secret");
+        std::fs::write(&file, "hu sh\r\n").unwrap();
+        let place = SecretSource::File(file.clone());
+        assert_eq!(read(&place, "the secret").await.ok().unwrap().expose(), b"hu sh");
+        std::fs::write(&file, "\n").unwrap();
+        let failure = read(&place, "the secret").await.err().unwrap();
+        assert_eq!(failure.to_string(), format!("the secret cannot be read from {}: there is nothing", file.display()));
+        let variable = SecretSource::Environment("POSTKEY_TESTS_HAVE_NO_SUCH_VARIABLE".to_owned());
+        assert!(read(&variable, "the secret").await.err().unwrap().to_string().contains("is not set"));
     }
 }

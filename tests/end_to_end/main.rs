@@ -14,6 +14,7 @@ mod doctor;
 mod first_login;
 mod forgetting;
 mod goodbye;
+mod grants;
 mod guessing;
 mod identity;
 mod introduction;

@@ -3,7 +3,7 @@
 //   node authorization-server.mjs SETTINGS.json
 //
 // Settings: httpsPort, httpPort, certificate and key (PEM files), clients (oidc-provider's client metadata), shared (the
-// mailbox that somebody may open besides their own, by their address).
+// mailbox that somebody may open besides their own, by their address), grants (see grants.mjs).
 // The https port is what the world sees. The clear port serves introspection (RFC 7662) and the driver's own routes:
 //
 //   GET  /admin/counts                 answered token requests by grant type; "refused" counts the others
@@ -20,6 +20,8 @@ import http from 'node:http';
 import https from 'node:https';
 
 import { Provider } from 'oidc-provider';
+
+import { addGrants } from './grants.mjs';
 
 const settings = JSON.parse(readFileSync(process.argv[2], 'utf8'));
 const behaviour = { accessTokenSeconds: 3600, unavailable: false };
@@ -75,7 +77,13 @@ const provider = new Provider(`https://127.0.0.1:${settings.httpsPort}`, {
   clients: settings.clients,
   conformIdTokenClaims: false, // the id_token itself carries the address
   cookies: { keys: [randomBytes(32).toString('hex')] },
-  features: { introspection: { enabled: true }, registration: { enabled: true }, revocation: { enabled: true } },
+  features: {
+    clientCredentials: { enabled: true },
+    deviceFlow: { enabled: true },
+    introspection: { enabled: true },
+    registration: { enabled: true },
+    revocation: { enabled: true },
+  },
   findAccount: async (_ctx, id) => ({
     accountId: id,
     claims: async () => ({ sub: id, email: id, email_verified: true }),
@@ -106,10 +114,12 @@ async function watchTokenEndpoint(ctx, next) {
   }
   await next();
   const answered = ctx.status === 200;
-  counts[answered ? ctx.oidc.params.grant_type : 'refused'] += 1;
-  const { code, code_verifier, refresh_token } = ctx.oidc?.params ?? {};
+  const counted = answered ? ctx.oidc.params.grant_type : 'refused';
+  counts[counted] = (counts[counted] ?? 0) + 1;
+  const { code, code_verifier, refresh_token, device_code, assertion, client_assertion } = ctx.oidc?.params ?? {};
   const { access_token, id_token, refresh_token: rotated } = ctx.body ?? {};
-  for (const secret of [code, code_verifier, refresh_token, access_token, id_token, rotated]) {
+  const presented = [code, code_verifier, refresh_token, device_code, assertion, client_assertion];
+  for (const secret of [...presented, access_token, id_token, rotated]) {
     if (secret) secrets.add(secret);
   }
   return undefined;
@@ -128,6 +138,7 @@ async function nameMailboxes(ctx, next) {
 
 provider.use(watchTokenEndpoint);
 provider.use(nameMailboxes);
+addGrants(provider, settings.grants);
 
 const routes = {
   'GET /admin/counts': () => counts,
@@ -138,7 +149,7 @@ const routes = {
   'GET /admin/secrets': () => [...secrets],
   'POST /admin/settings': (body) => Object.assign(behaviour, JSON.parse(body)),
   'POST /admin/revoke-access-tokens': () => {
-    const tokens = [...store.keys()].filter((key) => key.startsWith('AccessToken:'));
+    const tokens = [...store.keys()].filter((key) => /^(AccessToken|ClientCredentials):/.test(key));
     tokens.forEach((key) => store.delete(key));
     return { revoked: tokens.length };
   },

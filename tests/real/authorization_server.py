@@ -2,6 +2,7 @@
 
 import json
 import secrets
+import subprocess
 import urllib.request
 from pathlib import Path
 
@@ -9,25 +10,36 @@ from process import free_port
 
 SCRIPT = Path(__file__).with_name("authorization-server.mjs")
 SCOPE = "openid email offline_access"
+DEVICE_CODE = "urn:ietf:params:oauth:grant-type:device_code"
+JWT_BEARER = "urn:ietf:params:oauth:grant-type:jwt-bearer"
+ASSERTING = "service@example.test"  # who speaks for the owners of mailboxes
 
 # The mailbox that somebody may open besides their own.
 SHARED = {"ann@example.test": "office@example.test"}
 
 
 class AuthorizationServer:
-    """oidc-provider with three clients: a native one, one with a secret, and Dovecot, which introspects. More may register."""
+    """oidc-provider with a native client, one with a secret, two let into a mailbox, and Dovecot. More may register."""
 
     def __init__(self, run):
         self.https_port, self.http_port = free_port(), free_port()
         self.issuer = f"https://127.0.0.1:{self.https_port}"
         self.client_secret = secrets.token_hex(16)
         self.introspection_secret = secrets.token_hex(16)
+        self.password = secrets.token_hex(16)
+        self.key, self.signing_certificate, self.pkcs12 = run.signing_key()
         self._settings = run.write_json("authorization-server.json", {
             "httpsPort": self.https_port,
             "httpPort": self.http_port,
             "certificate": str(run.certificate),
             "key": str(run.key),
             "clients": self._clients(),
+            "grants": {
+                "issuer": ASSERTING,
+                "certificate": str(self.signing_certificate),
+                "password": self.password,
+                "mailboxes": {"service-secret": "secret@example.test", "service-key": "key@example.test"},
+            },
             "shared": SHARED,
         })
         self._run = run
@@ -41,18 +53,30 @@ class AuthorizationServer:
     def _clients(self):
         common = {
             "redirect_uris": ["http://127.0.0.1/", "http://localhost/"],
-            "grant_types": ["authorization_code", "refresh_token"],
+            "grant_types": ["authorization_code", "refresh_token", DEVICE_CODE, JWT_BEARER, "password"],
             "response_types": ["code"],
             "application_type": "native",
             "scope": SCOPE,
         }
+        service = {"redirect_uris": [], "response_types": [], "grant_types": ["client_credentials"], "scope": SCOPE}
         return [
+            {"client_id": "service-secret", "client_secret": self.client_secret,
+             "token_endpoint_auth_method": "client_secret_post", **service},
+            {"client_id": "service-key", "token_endpoint_auth_method": "private_key_jwt",
+             "token_endpoint_auth_signing_alg": "PS256", "jwks": {"keys": [self._public_key()]}, **service},
             {"client_id": "native", "token_endpoint_auth_method": "none", **common},
             {"client_id": "confidential", "client_secret": self.client_secret,
              "token_endpoint_auth_method": "client_secret_post", **common},
             {"client_id": "dovecot", "client_secret": self.introspection_secret, "redirect_uris": [],
              "grant_types": [], "response_types": []},
         ]
+
+    def _public_key(self):
+        """The signing key as a JSON Web Key."""
+        script = ("process.stdout.write(JSON.stringify(require('node:crypto')"
+                  ".createPublicKey(require('node:fs').readFileSync(process.argv[1])).export({ format: 'jwk' })))")
+        done = subprocess.run(["node", "-e", script, str(self.signing_certificate)], capture_output=True, text=True, check=True)
+        return {**json.loads(done.stdout), "use": "sig"}
 
     @property
     def introspection_url(self):
@@ -73,7 +97,7 @@ class AuthorizationServer:
 
     def secrets(self):
         """Every token, code and code verifier that the token endpoint has seen, and the client secrets."""
-        return self._admin("GET", "secrets") + [self.client_secret]
+        return self._admin("GET", "secrets") + [self.client_secret, self.password]
 
     def set_access_token_seconds(self, seconds):
         """How long access tokens live that are issued from now on."""

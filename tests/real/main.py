@@ -15,6 +15,7 @@ from pathlib import Path
 
 import accounts
 import direct
+import grants
 import leaks
 import life
 import proxies
@@ -130,6 +131,9 @@ def run_all(world, report, watch):
     client_tests(world, report)
     report.section("Tokens and outages")
     for test in life.TOKENS:
+        report.test(name_of(test), test, world)
+    report.section("Grants")
+    for test in grants.TESTS:
         report.test(name_of(test), test, world)
     report.section("Proxies")
     for test in proxies.TESTS:

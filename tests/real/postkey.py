@@ -9,7 +9,7 @@ import threading
 from contextlib import contextmanager
 from dataclasses import dataclass
 
-from authorization_server import SCOPE
+from authorization_server import ASSERTING, SCOPE
 from process import Failure, wait_until, write_private
 
 SECURITIES = ("none", "starttls", "tls")
@@ -43,6 +43,38 @@ authorization_parameters = {{ prompt = "consent" }}
 redirect_uri = "http://127.0.0.1/"
 mechanisms = {mechanisms}
 ca_file = "{ca}"
+device_authorization_endpoint = "{issuer}/device/auth"
+assertion = {{ issuer = "{asserting}", key = {{ command = {from_pkcs12} }} }}
+"""
+
+# The accounts that no browser is opened for; grants.py tells their stories.
+GRANTS = """
+[account."device@example.test"]
+flow = "device-code"
+
+[account."secret@example.test"]
+flow = "client-credentials"
+client_id = "service-secret"
+client_secret = {{ command = ["cat", "{secret}"] }}
+
+[account."key@example.test"]
+flow = "client-credentials"
+client_id = "service-key"
+client_key = {{ file = "{key}" }}
+client_certificate = "{certificate}"
+
+[account."assertion@example.test"]
+flow = "jwt-bearer"
+
+[account."password@example.test"]
+flow = "password"
+legacy = true
+
+[account."office@example.test"]
+delegate = "ann@example.test"
+
+[account."*@whole.test"]
+provider = "test"
 """
 
 SERVER = """
@@ -71,14 +103,6 @@ PROVIDERS = [
 ]
 
 # A mailbox that Ann may open, and a domain whose addresses nobody has to set up beforehand.
-ACCOUNTS = """
-[account."office@example.test"]
-delegate = "ann@example.test"
-
-[account."*@whole.test"]
-provider = "test"
-"""
-
 # The one line with a password, which is meant to be seen.
 SHOWN_PASSWORD = re.compile(r"^\s+password\s+([0-9a-z-]{20,})\b.*$", re.MULTILINE)
 
@@ -210,6 +234,30 @@ class Postkey:
                 raise Failure(f"authorize {address} does not say that {protocol} works:\n{output}")
         return self._note(address, output, line)
 
+    def authorize_alone(self, address, *options, line=None, act=None):
+        """Authorizes an account without a browser here; returns it. `line` is what the command reads; `act` sees each line
+        that it prints, until it says that it has acted."""
+        command = [self._binary, "--config", self._configuration, "authorize", address, "--timeout", "60s", *options]
+        child = subprocess.Popen(command, env=self._env, stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+                                 stderr=subprocess.STDOUT, text=True)
+        watchdog = threading.Timer(90, child.kill)
+        watchdog.start()
+        try:
+            child.stdin.write("" if line is None else f"{line}\n")
+            child.stdin.close()
+            output = ""
+            for printed in child.stdout:
+                output += printed
+                if act and act(printed, child):
+                    act = None
+            if child.wait(30) != 0:
+                raise Failure(f"authorize {address} failed with {child.returncode}:\n{output}")
+        finally:
+            watchdog.cancel()
+            child.kill()
+            child.wait()
+        return self._note(address, output, None)
+
     def choose_provider(self, address, answer):
         """Answers the question for an address's provider, on a terminal. Returns what is printed up to the authorization URL."""
         terminal, end = pty.openpty()
@@ -278,12 +326,25 @@ def configuration(world, folder):
     listeners = [LISTENER.format(protocol=protocol, security=security)
                  + ("" if security == "none" else CERTIFICATE.format(certificate=world.run.certificate, key=world.run.key))
                  for protocol in ("imap", "pop3", "smtp") for security in SECURITIES]
-    return HEAD.format(folder=folder) + "".join(listeners) + "".join(provider(world, **each) for each in PROVIDERS) + ACCOUNTS
+    return HEAD.format(folder=folder) + "".join(listeners) + "".join(provider(world, **each) for each in PROVIDERS) \
+        + accounts(world) + ACCOUNTS
+
+
+def accounts(world):
+    """The accounts' part of the configuration."""
+    secret = write_private(world.run.folder / "service-secret", world.server.client_secret + "\n")
+    return GRANTS.format(secret=secret, key=world.server.key, certificate=world.server.signing_certificate)
+
+
+def from_pkcs12(file):
+    """The command that shows a key from a PKCS#12 file as PEM."""
+    return ["openssl", "pkcs12", "-in", str(file), "-nocerts", "-nodes", "-passin", "pass:notasecret"]
 
 
 def provider(world, name, domain, security, mechanisms, head=PROVIDER):
     """One provider's part of the configuration."""
     head = head.format(name=name, domain=domain, issuer=world.server.issuer, ca=world.run.ca,
+                           asserting=ASSERTING, from_pkcs12=json.dumps(from_pkcs12(world.server.pkcs12)),
                            scope=json.dumps(SCOPE.split()), mechanisms=json.dumps(mechanisms))
     return head + "".join(SERVER.format(name=name, protocol=protocol, port=world.ports[protocol, security], security=security)
                           for protocol in ("imap", "pop3", "smtp"))

@@ -135,6 +135,15 @@ class Run:
         """A file that only root may read."""
         return write_private(self.folder / name, json.dumps(content, indent=2))
 
+    def signing_key(self):
+        """A key that signs assertions: PEM, its certificate, and both as PKCS#12 under Google's usual password."""
+        folder = self.subfolder("signing")
+        key, certificate, both = folder / "key.pem", folder / "certificate.pem", folder / "both.p12"
+        openssl("req", "-x509", "-newkey", "rsa:2048", "-nodes", "-keyout", key, "-out", certificate, "-days", "2",
+                "-subj", "/CN=a client of a test run")
+        openssl("pkcs12", "-export", "-inkey", key, "-in", certificate, "-out", both, "-passout", "pass:notasecret")
+        return key, certificate, both
+
     def _make_certificates(self):
         """A certificate authority of the run's own, and one certificate for every server."""
         folder = self.subfolder("certificates")

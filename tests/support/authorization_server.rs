@@ -23,10 +23,13 @@ use url::{Url, form_urlencoded};
 use super::grants::{Request, Tokens};
 use super::introduction;
 use super::settings::{IdToken, Settings, TokenEndpoint};
-use super::{Service, lock};
+use super::{Service, assertions, device, lock};
 
 type Fields = HashMap<String, String>;
 type Shared = State<Arc<Service>>;
+
+const DEVICE_CODE: &str = "urn:ietf:params:oauth:grant-type:device_code";
+const JWT_BEARER: &str = "urn:ietf:params:oauth:grant-type:jwt-bearer";
 
 /// Serves until its task is ended.
 pub async fn serve(service: Arc<Service>, listener: TcpListener) {
@@ -34,6 +37,8 @@ pub async fn serve(service: Arc<Service>, listener: TcpListener) {
         .route("/authorize", get(authorize))
         .route("/consent", post(consent))
         .route("/token", post(token))
+        .route("/device_authorization", post(device::begin))
+        .route("/device", get(device::form).post(device::decide))
         .route("/revoke", post(revoke))
         .route("/.well-known/{place}", get(introduction::metadata))
         .route("/keys", get(introduction::keys))
@@ -171,27 +176,100 @@ async fn token(State(service): Shared, headers: HeaderMap, body: String) -> Resp
             std::future::pending().await
         }
     }
-    exchange(&service, &settings, &headers, &fields)
+    match lock(&service.settings).token_errors.pop_front() {
+        Some(error) => match error.parse().ok().and_then(|status| StatusCode::from_u16(status).ok()) {
+            Some(status) => status.into_response(),
+            None => refusal(error, "a test wants it so"),
+        },
+        None => exchange(&service, &settings, &headers, &fields),
+    }
 }
 
-/// Tokens for a code or a refresh token.
+/// Tokens for whatever a client shows.
 fn exchange(service: &Service, settings: &Settings, headers: &HeaderMap, fields: &Fields) -> Response {
-    if !is_our_client(service, headers, fields) {
+    let grant_type = field(fields, "grant_type");
+    // The issuer of a bearer's assertion is somebody who needs no client.
+    let needs_client = grant_type != JWT_BEARER || fields.contains_key("client_id");
+    if needs_client && !is_our_client(service, headers, fields) {
         return refusal("invalid_client", "unknown client, or not its secret");
     }
-    let mut grants = lock(&service.grants);
-    let tokens = match field(fields, "grant_type") {
+    let (mut grants, scope) = (lock(&service.grants), field(fields, "scope"));
+    let tokens = match grant_type {
         "authorization_code" => {
             let [code, uri, verifier] = ["code", "redirect_uri", "code_verifier"].map(|name| field(fields, name));
             grants.redeem(code, uri, verifier, settings)
         }
         "refresh_token" => grants.refresh(field(fields, "refresh_token"), settings),
-        _ => return refusal("unsupported_grant_type", "authorization_code or refresh_token"),
+        DEVICE_CODE => match grants.redeem_device(field(fields, "device_code"), settings) {
+            Ok(tokens) => Ok(tokens),
+            Err(error) => return refusal(error, ""),
+        },
+        // The client has been let into the first mailbox.
+        "client_credentials" => Ok(grants.grant_once(&service.options.addresses[0], scope, settings)),
+        JWT_BEARER => spoken_for(service, field(fields, "assertion"))
+            .map(|(address, scope)| grants.grant_once(&address, &scope, settings)),
+        "password" => owner(service, fields).map(|address| grants.grant(&address, "mail", settings)),
+        _ => return refusal("unsupported_grant_type", "there is no such grant here"),
     };
     match tokens {
         Ok(tokens) => no_store(StatusCode::OK, token_response(service, settings, tokens, field(fields, "client_id"))),
         Err(why) => refusal("invalid_grant", why),
     }
+}
+
+/// Whose mailbox an assertion is about (RFC 7523 section 3), and for which scope, which Google has in there.
+fn spoken_for(service: &Service, assertion: &str) -> Result<(String, String), &'static str> {
+    let assertion = assertions::judge(assertion, &format!("{}/token", service.issuer))?;
+    let claim = |name: &str| assertion.claims[name].as_str().unwrap_or_default().to_owned();
+    if claim("iss") != "service@example.test" {
+        return Err("this issuer speaks for nobody");
+    }
+    let subject = service.options.addresses.iter().find(|address| **address == claim("sub"));
+    let found = (subject.ok_or("there is no such mailbox")?.clone(), claim("scope"));
+    lock(&service.log).assertions.push(assertion);
+    Ok(found)
+}
+
+/// Who has told a client the password (RFC 6749 section 4.3.2), for a scope or, in the older way, for a resource.
+fn owner(service: &Service, fields: &Fields) -> Result<String, &'static str> {
+    let known = service.options.addresses.iter().find(|address| **address == field(fields, "username"));
+    let is_for_mail =
+        field(fields, "scope").split(' ').any(|scope| scope == "mail") || field(fields, "resource") == "mail";
+    match known.filter(|_| field(fields, "password") == service.options.password) {
+        Some(address) if is_for_mail => Ok(address.clone()),
+        Some(_) => Err("neither scope nor resource is mail"),
+        None => Err("wrong user name or password"),
+    }
+}
+
+/// Client authentication by body or by header (RFC 6749 section 2.3.1), or by assertion (RFC 7523 section 2.2); a public
+/// client shows nothing.
+pub(super) fn is_our_client(service: &Service, headers: &HeaderMap, fields: &Fields) -> bool {
+    let options = &service.options;
+    let in_body = (fields.get("client_id").cloned(), fields.get("client_secret").cloned());
+    let (id, secret) = basic(headers).map_or(in_body, |(id, secret)| (Some(id), Some(secret)));
+    let registered = lock(&service.registered);
+    match registered.iter().find(|one| Some(&one.client_id) == id.as_ref()) {
+        Some(own) => secret == own.client_secret,
+        None => id.as_ref() == Some(&options.client_id) && secret == options.client_secret && asserts(service, fields),
+    }
+}
+
+fn asserts(service: &Service, fields: &Fields) -> bool {
+    let options = &service.options;
+    let Some(assertion) = fields.get("client_assertion") else { return !options.signs && options.federated.is_none() };
+    if field(fields, "client_assertion_type") != "urn:ietf:params:oauth:client-assertion-type:jwt-bearer" {
+        return false;
+    }
+    if let Some(federated) = &options.federated {
+        return assertion == federated;
+    }
+    let Ok(assertion) = assertions::judge(assertion, &format!("{}/token", service.issuer)) else { return false };
+    let mut log = lock(&service.log);
+    let is_new = log.assertions.iter().all(|known| known.claims["jti"] != assertion.claims["jti"]);
+    let is_own = ["iss", "sub"].iter().all(|name| assertion.claims[*name] == options.client_id.as_str());
+    log.assertions.push(assertion);
+    options.signs && is_new && is_own
 }
 
 /// RFC 7009 section 2: a yes has no body, and no kind of one.
@@ -206,17 +284,6 @@ async fn revoke(State(service): Shared, headers: HeaderMap, body: String) -> Res
         lock(&service.grants).revoke(field(&fields, "token"));
     }
     status.into_response()
-}
-
-/// Client authentication by body or by header (RFC 6749 section 2.3.1); a public client sends no secret.
-fn is_our_client(service: &Service, headers: &HeaderMap, fields: &Fields) -> bool {
-    let in_body = (fields.get("client_id").cloned(), fields.get("client_secret").cloned());
-    let (id, secret) = basic(headers).map_or(in_body, |(id, secret)| (Some(id), Some(secret)));
-    let registered = lock(&service.registered);
-    let own = registered.iter().find(|one| Some(&one.client_id) == id.as_ref());
-    let secret_of_own = own.map(|one| secret == one.client_secret);
-    secret_of_own
-        .unwrap_or_else(|| id.as_ref() == Some(&service.options.client_id) && secret == service.options.client_secret)
 }
 
 /// Whether this client is known: the one that was always there, or one that has registered itself.
@@ -269,22 +336,22 @@ fn id_token(service: &Service, how: IdToken, tokens: &Tokens, client_id: &str) -
 }
 
 /// RFC 6749 section 5.2.
-fn refusal(error: &str, why: &str) -> Response {
+pub(super) fn refusal(error: &str, why: &str) -> Response {
     let status = if error == "invalid_client" { StatusCode::UNAUTHORIZED } else { StatusCode::BAD_REQUEST };
     no_store(status, json!({"error": error, "error_description": why}))
 }
 
-fn no_store(status: StatusCode, body: Value) -> Response {
+pub(super) fn no_store(status: StatusCode, body: Value) -> Response {
     let headers = [(CONTENT_TYPE, "application/json"), (CACHE_CONTROL, "no-store")];
     (status, headers, body.to_string()).into_response()
 }
 
-fn page(status: StatusCode, content: &str) -> Response {
+pub(super) fn page(status: StatusCode, content: &str) -> Response {
     (status, Html(format!("<!doctype html><title>Provider</title>\n{content}\n"))).into_response()
 }
 
 /// The parameters of a query or a form. One that comes twice is none (RFC 6749 section 3.1).
-fn fields(encoded: &str) -> Fields {
+pub(super) fn fields(encoded: &str) -> Fields {
     let mut fields = Fields::new();
     for (name, value) in form_urlencoded::parse(encoded.as_bytes()).into_owned() {
         let unwanted = fields.contains_key(&name);
@@ -294,7 +361,7 @@ fn fields(encoded: &str) -> Fields {
 }
 
 /// A parameter's value; one that is missing is as good as an empty one.
-fn field<'a>(fields: &'a Fields, name: &str) -> &'a str {
+pub(super) fn field<'a>(fields: &'a Fields, name: &str) -> &'a str {
     fields.get(name).map_or("", String::as_str)
 }
 

@@ -52,6 +52,15 @@ struct Grant {
     spent: HashSet<String>,
 }
 
+/// A device that waits for its person.
+#[derive(Clone)]
+struct Device {
+    user_code: String,
+    scope: String,
+    /// Who has said yes; None within for a no.
+    decision: Option<Option<String>>,
+}
+
 #[derive(Clone)]
 struct Access {
     grant: usize,
@@ -63,6 +72,7 @@ struct Access {
 pub struct Grants {
     waiting: HashMap<String, Request>,
     codes: HashMap<String, Code>,
+    devices: HashMap<String, Device>,
     grants: Vec<Grant>,
     access: HashMap<String, Access>,
     /// All that nobody but the client may see: codes, verifiers, tokens, dead or alive.
@@ -124,6 +134,34 @@ impl Grants {
         let spent = HashSet::new();
         self.grants.push(Grant { address, scope, alive: true, refresh_token: refresh_token.clone(), spent });
         Tokens { refresh_token: Some(refresh_token), ..self.issue(self.grants.len() - 1, settings) }
+    }
+
+    /// A device's code, and the one that its person is to type in.
+    pub fn ask_device(&mut self, scope: &str) -> (String, String) {
+        let (device_code, user_code) = (self.secret(32), random(6));
+        let device = Device { user_code: user_code.clone(), scope: scope.to_owned(), decision: None };
+        self.devices.insert(device_code.clone(), device);
+        (device_code, user_code)
+    }
+
+    /// A person has typed a code in, and said yes or no. False if there is no such code.
+    pub fn decide_device(&mut self, user_code: &str, decision: Option<String>) -> bool {
+        let device = self.devices.values_mut().find(|device| device.user_code == user_code);
+        device.map(|device| device.decision = Some(decision)).is_some()
+    }
+
+    /// Exchanges a device's code for tokens, once; or the error code of RFC 8628 section 3.5.
+    pub fn redeem_device(&mut self, device_code: &str, settings: &Settings) -> Result<Tokens, &'static str> {
+        let device = self.devices.get(device_code).ok_or("expired_token")?;
+        let Some(decision) = device.decision.clone() else { return Err("authorization_pending") };
+        let scope = device.scope.clone();
+        self.devices.remove(device_code);
+        decision.map(|address| self.grant(&address, &scope, settings)).ok_or("access_denied")
+    }
+
+    /// Tokens of which none can be refreshed.
+    pub fn grant_once(&mut self, address: &str, scope: &str, settings: &Settings) -> Tokens {
+        Tokens { refresh_token: None, ..self.grant(address, scope, settings) }
     }
 
     /// Exchanges a refresh token for new tokens. A spent one was stolen by somebody: its grant ends.

@@ -5,9 +5,11 @@
 
 #![allow(dead_code, unused_imports, reason = "every test uses another part of it")]
 
+pub mod assertions;
 mod authorization_server;
 pub mod client;
 mod connection;
+mod device;
 mod grants;
 pub mod house;
 mod imap;
@@ -48,6 +50,12 @@ pub struct Options {
     pub client_id: String,
     /// Its secret. Without one the client is public, and sending any secret is an error.
     pub client_secret: Option<String>,
+    /// An assertion that somebody else has signed for the client, and that is its only authentication.
+    pub federated: Option<String>,
+    /// Whether the client has to sign an assertion for each request.
+    pub signs: bool,
+    /// Every mailbox's own password, for the password grant.
+    pub password: String,
     /// Whether the authorization server speaks https; otherwise it is http.
     pub https: bool,
 }
@@ -59,6 +67,9 @@ impl Default for Options {
             addresses: vec!["ann@example.test".into(), "ben@example.test".into(), "office@example.test".into()],
             client_id: "client-of-the-tests".into(),
             client_secret: None,
+            federated: None,
+            signs: false,
+            password: "the mailbox's own".into(),
             https: false,
         }
     }
@@ -212,7 +223,12 @@ impl Provider {
 
     /// A new grant without anybody's consent: its access token and its refresh token.
     pub fn grant(&self, address: &str) -> (String, String) {
-        let tokens = lock(&self.service.grants).grant(address, "mail", &self.service.settings());
+        self.grant_for(address, "mail")
+    }
+
+    /// The same for a scope.
+    pub fn grant_for(&self, address: &str, scope: &str) -> (String, String) {
+        let tokens = lock(&self.service.grants).grant(address, scope, &self.service.settings());
         (tokens.access_token, tokens.refresh_token.expect("a new grant has a refresh token"))
     }
 
@@ -264,6 +280,11 @@ impl Provider {
     /// How often the token endpoint was asked for this grant type.
     pub fn token_requests(&self, grant_type: &str) -> usize {
         lock(&self.service.log).requests.iter().filter(|one| *one == grant_type).count()
+    }
+
+    /// Every assertion that the token endpoint has found good, in order.
+    pub fn assertions(&self) -> Vec<assertions::Assertion> {
+        lock(&self.service.log).assertions.clone()
     }
 
     /// How many connections a mail server has had.

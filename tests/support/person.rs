@@ -22,6 +22,15 @@ impl Person {
         self.decide(url, &[("address", address), ("decision", "allow")]).await
     }
 
+    /// Opens the page that a device has shown, and types its code in.
+    pub async fn type_in(&self, page: &str, user_code: &str, address: &str, decision: &str) -> StatusCode {
+        let here = Url::parse(page).expect("the address of a page");
+        let page = self.open(&here).await.text().await.expect("a whole page");
+        let form = Form::on(&page, &here).expect("a form for the code");
+        let answers = [("user_code", user_code), ("address", address), ("decision", decision)];
+        self.submit(&form, &answers).await.status()
+    }
+
     /// Opens an authorization request and says no to it; returns where the browser is sent then.
     pub async fn deny(&self, url: &str) -> Url {
         self.decide(url, &[("decision", "deny")]).await

@@ -1,8 +1,12 @@
 //! What can be changed while a provider runs, and what it writes down.
 
+use std::collections::VecDeque;
 use std::time::Duration;
 
 use postkey::protocol::{Mechanism, Protocol};
+use serde_json::Value;
+
+use super::assertions::Assertion;
 
 /// How the servers behave.
 #[derive(Clone, Debug)]
@@ -22,9 +26,13 @@ pub struct Settings {
     /// What token responses name as the scope, if not that of the grant.
     pub granted_scope: Option<String>,
     /// The claims of access tokens issued from now on, which are JWTs then.
-    pub access_claims: Option<serde_json::Value>,
+    pub access_claims: Option<Value>,
     /// How many seconds the authorization server's clock is ahead of ours.
     pub clock_ahead: i64,
+    /// The error codes of the next answers of the token endpoint, or statuses in digits.
+    pub token_errors: VecDeque<&'static str>,
+    /// What differs in the answer of the device authorization endpoint from RFC 8628.
+    pub device_answer: Value,
     /// The status with which the revocation endpoint answers; what is not 200 revokes nothing.
     pub revocation_status: u16,
     /// What it publishes of itself.
@@ -75,6 +83,8 @@ impl Default for Settings {
             granted_scope: None,
             access_claims: None,
             clock_ahead: 0,
+            token_errors: VecDeque::new(),
+            device_answer: Value::Null,
             revocation_status: 200,
             publishes: Publishes::default(),
             id_token: IdToken::default(),
@@ -192,6 +202,8 @@ impl Default for MailServer {
 pub struct Log {
     /// The grant type of every token request, whatever became of it.
     pub requests: Vec<String>,
+    /// Every assertion that was found good.
+    pub assertions: Vec<Assertion>,
     /// The scope that every token request asks for.
     pub scopes: Vec<String>,
     /// What every revocation request said it was about (`token_type_hint`).

@@ -5,14 +5,11 @@ use tokio::time::{Instant, timeout_at};
 
 use super::super::AuthorizeOptions;
 use super::super::terminal::{Input, complain, say};
-use super::no_tokens;
 use super::plan::{Plan, Redirect};
+use super::{no_tokens, nobody_came};
 use crate::clock::Clock;
 use crate::exit::{Exit, Failed};
 use crate::oauth::authorization_code::{Asking, Granted, Pending, RedirectError};
-use crate::oauth::id_token::Expected;
-use crate::oauth::identity::who;
-use crate::oauth::revocation::revoke;
 use crate::secret::Secret;
 use crate::token::TokenSet;
 use crate::web::redirect::{Arrival, Outcome, RedirectListener};
@@ -28,7 +25,7 @@ enum Refused {
 impl Plan {
     /// Sends the person to the provider and waits for the answer, by the browser or pasted. Where somebody else has signed
     /// in, the person may try again.
-    pub async fn ask_person(&self, options: &AuthorizeOptions, input: Input) -> Result<TokenSet, Failed> {
+    pub async fn ask_in_browser(&self, options: &AuthorizeOptions, input: Input) -> Result<TokenSet, Failed> {
         let deadline = Instant::now() + options.timeout;
         let Redirect { uri, listen, page } = &self.redirect;
         let listener = RedirectListener::bind(uri, *listen, page.clone()).await.map_err(|error| {
@@ -36,16 +33,12 @@ impl Plan {
             Failed::new(Exit::Os, format!("cannot wait for the browser at {place}: {error}"))
         })?;
         let mut ways = Ways { listener, input: Some(input) };
-        if let Some(note) = &self.reach.provider.note {
-            say(format_args!("{}: {note}\n", self.reach.provider.name));
-        }
+        self.show_note();
         loop {
             let pending = self.begin(&ways)?;
             self.introduce(&pending, options, ways.listener.is_some());
-            let (code, arrival) = timeout_at(deadline, ways.answer(&pending)).await.map_err(|_| {
-                let waited = humantime::format_duration(options.timeout);
-                Failed::new(Exit::NoPermission, format!("nobody signed in within {waited}; run the command again"))
-            })?;
+            let answer = timeout_at(deadline, ways.answer(&pending)).await;
+            let (code, arrival) = answer.map_err(|_| nobody_came(options))?;
             let tokens = match code {
                 Ok(code) => self.exchange(pending, code).await,
                 Err(denied) => Err(Refused::Failed(Failed::new(Exit::NoPermission, denied))),
@@ -85,50 +78,15 @@ impl Plan {
     }
 
     async fn exchange(&self, pending: Pending, code: AuthorizationCode) -> Result<TokenSet, Refused> {
-        let (http, clock) = (&self.reach.http, Clock::System);
-        let granted = pending.exchange(http, &self.registration, code, &clock).await;
+        let granted = pending.exchange(&self.reach.http, &self.registration, code, &Clock::System).await;
         let Granted { tokens, id_token, nonce } = granted.map_err(|failure| Refused::Failed(no_tokens(&failure)))?;
-        let expected = Expected {
-            client_id: &self.registration.client_id,
-            issuer: self.reach.provider.issuer.as_deref(),
-            nonce: nonce.as_deref(),
-            now: clock.now(),
-        };
-        let identity = who(http, &self.server.endpoints, id_token.as_deref(), &tokens.access, &expected).await;
-        let identity = identity.map_err(|why| Refused::Failed(Failed::new(Exit::NoPermission, why)))?;
-        match identity.other_than(&self.signs_in) {
+        match self.whose(&tokens, id_token.as_deref(), nonce.as_deref()).await.map_err(Refused::Failed)? {
             None => Ok(tokens),
             Some(other) => {
-                self.give_back(other, &tokens).await;
-                Err(Refused::SomebodyElse(other.to_owned()))
+                self.give_back(&other, &tokens).await;
+                Err(Refused::SomebodyElse(other))
             }
         }
-    }
-
-    /// Revokes tokens that nobody will use. Not those of somebody who has an account here: with one authorization of a person
-    /// some providers end them all.
-    async fn give_back(&self, other: &str, tokens: &TokenSet) {
-        let Some(endpoint) =
-            self.server.endpoints.revocation.as_ref().filter(|_| !self.known.iter().any(|one| one == other))
-        else {
-            return;
-        };
-        let revoked = revoke(&self.reach.http, &self.registration, endpoint, tokens, &Clock::System).await;
-        if let Err(failure) = revoked {
-            complain(format_args!(
-                "{other}'s authorization could not be withdrawn: {failure}; withdraw it at the provider"
-            ));
-        }
-    }
-
-    /// A browser is often signed in as somebody else, and the tokens of another mailbox must not take the place of good ones.
-    fn somebody_else(&self, other: &str) -> String {
-        let right = &self.signs_in;
-        format!(
-            "{other} has signed in, not {right}; nothing was changed. Sign out of {other} in the browser, or open a private \
-             window, and try again as {right}. If {other} is the one to sign in for this mailbox, end this and add \
-             --signs-in {other}"
-        )
     }
 
     fn introduce(&self, pending: &Pending, options: &AuthorizeOptions, is_waiting: bool) {

@@ -1,21 +1,24 @@
 //! `postkey authorize`: an account's one-time set-up.
 
 mod browser;
+mod device;
+mod identity;
 mod plan;
 mod provider;
 mod server;
 mod settings;
+mod unattended;
 
 use super::AuthorizeOptions;
 use super::hand::Hand;
 use super::terminal::{Input, say};
 use super::test::report;
-use crate::clock::Clock;
 use crate::config::Config;
 use crate::config::flow::Flow;
 use crate::control::{Authorized, Request};
 use crate::exit::{Exit, Failed};
 use crate::oauth::Failure;
+use crate::secret::Secret;
 use crate::token::TokenSet;
 use plan::Plan;
 use settings::show_settings;
@@ -28,10 +31,10 @@ pub async fn run(config: &Config, address: &str, options: AuthorizeOptions) -> R
     let mut input = Input::new();
     let plan = Plan::new(config, address, &options, &status, &mut input).await?;
     let first = plan.first_password(&status, &options, &mut input).await?;
-    let tokens = first_tokens(&plan, &options, input).await?;
+    let (tokens, password) = first_tokens(&plan, &options, input).await?;
     say("\nAuthorized. Logging in with the new token:");
     let named = first.as_ref().map(|password| (options.password_name.clone(), password));
-    let authorized = Authorized::new(&plan.authorization(tokens, None), named);
+    let authorized = Authorized::new(&plan.authorization(tokens, password), named);
     let hand = Hand::reach(config).await?;
     let probes = hand.ask(Request::Authorize(Box::new(authorized))).await?.tested()?;
     let result = report(&probes);
@@ -39,15 +42,26 @@ pub async fn run(config: &Config, address: &str, options: AuthorizeOptions) -> R
     result
 }
 
-/// Gets the first tokens, as the account's grant has it.
-async fn first_tokens(plan: &Plan, options: &AuthorizeOptions, input: Input) -> Result<TokenSet, Failed> {
-    match plan.flow {
-        Flow::AuthorizationCode => plan.ask_person(options, input).await,
-        Flow::ClientCredentials | Flow::DeviceCode | Flow::JwtBearer | Flow::Password => {
-            let tokens = plan.ask(None).renew(&plan.reach.http, &plan.registration, None, &Clock::System).await;
-            tokens.map_err(|failure| no_tokens(&failure))
-        }
+/// Gets the first tokens, as the account's grant has it; and the mailbox's own password, where that is to be kept.
+async fn first_tokens(
+    plan: &Plan,
+    options: &AuthorizeOptions,
+    mut input: Input,
+) -> Result<(TokenSet, Option<Secret>), Failed> {
+    if options.refresh_token_stdin {
+        return Ok((plan.take_over(&mut input).await?, None));
     }
+    match plan.flow {
+        Flow::AuthorizationCode => Ok((plan.ask_in_browser(options, input).await?, None)),
+        Flow::DeviceCode => Ok((plan.ask_with_code(options).await?, None)),
+        Flow::ClientCredentials | Flow::JwtBearer => Ok((plan.ask_alone(None).await?, None)),
+        Flow::Password => plan.ask_with_password(&mut input).await.map(|(tokens, password)| (tokens, Some(password))),
+    }
+}
+
+fn nobody_came(options: &AuthorizeOptions) -> Failed {
+    let waited = humantime::format_duration(options.timeout);
+    Failed::new(Exit::NoPermission, format!("nobody signed in within {waited}; run the command again"))
 }
 
 /// The provider has answered, but there are no tokens.

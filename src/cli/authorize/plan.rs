@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 
 use super::super::AuthorizeOptions;
 use super::super::password::{check_name, chosen};
-use super::super::terminal::Input;
+use super::super::terminal::{Input, say};
 use super::provider;
 use super::server::{Server, Wanted};
 use crate::broker::Reach;
@@ -67,6 +67,10 @@ impl Plan {
         reach.provider.scope = account.scope.unwrap_or(reach.provider.scope);
         let redirect = Redirect::new(config, options, &reach.provider)?;
         let flow = options.flow.or(account.flow).unwrap_or(reach.provider.flow);
+        if flow == Flow::Password && !reach.provider.legacy && !account.legacy {
+            let why = "the grant password needs legacy = true in the configuration, for the provider or the account";
+            return Err(Failed::new(Exit::Config, why));
+        }
         let wanted = Wanted { config, address: &address, options, flow, status, redirect_uri: &redirect.uri };
         let server = Server::find(&reach, &wanted).await?;
         let registration =
@@ -114,6 +118,14 @@ impl Plan {
                     .ok_or_else(|| Failed::new(Exit::Data, "no password came on the standard input"))?;
                 chosen(&typed).map(Some)
             }
+        }
+    }
+
+    /// What a user has to know of the provider.
+    pub fn show_note(&self) {
+        let provider = &self.reach.provider;
+        if let Some(note) = &provider.note {
+            say(format_args!("{}: {note}\n", provider.name));
         }
     }
 

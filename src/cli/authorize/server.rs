@@ -66,7 +66,7 @@ async fn metadata(reach: &Reach, flow: Flow, has_client: bool) -> Result<Option<
     let Some(issuer) = &provider.issuer else { return Ok(None) };
     let is_usable = known.token.is_some()
         && (known.authorization.is_some() || flow != Flow::AuthorizationCode)
-        && (known.device_authorization.is_some() || flow != Flow::DeviceCode);
+        && (known.device().is_some() || flow != Flow::DeviceCode);
     let may_sign_in = has_client || known.registration.is_some();
     let tells_who = known.jwks.is_some() || !provider.scope.iter().any(|scope| scope == "openid");
     if is_usable && (tells_who || !may_sign_in) {
@@ -92,7 +92,10 @@ impl Wanted<'_> {
     /// The client registration that somebody has made: the command line's, or the configuration's for this account or its
     /// provider.
     fn client(&self, provider: &Provider) -> Option<Client> {
-        let Some(id) = &self.options.client_id else { return self.config.client_for(self.address, provider) };
+        let nobody = (self.flow == Flow::JwtBearer).then(Client::nobody);
+        let Some(id) = &self.options.client_id else {
+            return self.config.client_for(self.address, provider).or(nobody);
+        };
         let secret = self.options.client_secret_file.clone().map(SecretSource::File);
         let authentication = secret.map_or(ClientAuthentication::None, ClientAuthentication::Secret);
         Some(Client { id: id.clone(), authentication })

@@ -1,0 +1,207 @@
+//! The device authorization grant (RFC 8628): a person types a code into a page on any other machine.
+
+use std::time::Duration;
+
+use serde::Deserialize;
+use tokio::time::{Instant, sleep};
+use url::Url;
+use zeroize::Zeroizing;
+
+use super::authorization_code::Granted;
+use super::extension::{self, Denied};
+use super::response::seconds;
+use super::{Failure, Http, Registration, classify};
+use crate::clock::Clock;
+
+const GRANT_TYPE: &str = "urn:ietf:params:oauth:grant-type:device_code";
+
+/// The pause between two questions where the server names none (section 3.2).
+const INTERVAL: u64 = 5;
+
+/// What `slow_down` adds to the pause, for good (section 3.5).
+const SLOWER: Duration = Duration::from_secs(5);
+
+/// What a server that names none at all, or nonsense, is spared.
+const SHORTEST_PAUSE: Duration = Duration::from_secs(1);
+
+/// The longest pause after questions that did not reach the server: a person waits.
+const LONGEST_PAUSE: Duration = Duration::from_secs(60);
+
+/// How long a code is good where the server does not say; Microsoft's are so.
+const USUAL_LIFE: u64 = 900;
+
+/// Nobody sits there for longer than a day.
+const LONGEST_LIFE: u64 = 24 * 3600;
+
+/// An authorization that a person has been asked for.
+#[derive(Deserialize)]
+pub struct Pending {
+    device_code: Zeroizing<String>,
+    /// What the person types in.
+    pub user_code: String,
+    /// Where. Google has a name of its own for it.
+    #[serde(alias = "verification_url")]
+    pub verification_uri: Url,
+    /// The same with the code in it, where the server offers that.
+    #[serde(default, alias = "verification_url_complete")]
+    pub verification_uri_complete: Option<Url>,
+    #[serde(default, deserialize_with = "seconds")]
+    expires_in: Option<u64>,
+    #[serde(default, deserialize_with = "seconds")]
+    interval: Option<u64>,
+}
+
+/// What an answer to the question for tokens means.
+#[derive(Debug, PartialEq, Eq)]
+enum Step {
+    /// The person has not decided yet.
+    Wait,
+    /// The same, and the questions come too fast.
+    Slower,
+    /// The server did not answer, or has trouble.
+    Again,
+    /// There will be no tokens.
+    End(Failure),
+}
+
+impl Pending {
+    /// Asks for a code.
+    pub async fn begin(
+        http: &Http,
+        registration: &Registration,
+        endpoint: &Url,
+        scope: &[String],
+        clock: &Clock,
+    ) -> Result<Self, Failure> {
+        let form = [("scope", &*scope.join(" "))];
+        Ok(extension::post(http, endpoint, registration, &form, clock.now()).await?)
+    }
+
+    /// How long the code is good.
+    pub fn life(&self) -> Duration {
+        Duration::from_secs(self.expires_in.unwrap_or(USUAL_LIFE).min(LONGEST_LIFE))
+    }
+
+    /// Asks until the person has decided, or the code has expired.
+    pub async fn tokens(&self, http: &Http, registration: &Registration, clock: &Clock) -> Result<Granted, Failure> {
+        let deadline = Instant::now() + self.life();
+        let mut rhythm = Rhythm::new(self.interval);
+        loop {
+            sleep(rhythm.pause).await;
+            if Instant::now() >= deadline {
+                return Err(expired());
+            }
+            let form = [("grant_type", GRANT_TYPE), ("device_code", self.device_code.as_str())];
+            match extension::ask(http, registration, &form, clock.now()).await.map_err(step) {
+                Ok(body) => {
+                    let id_token = body.id_token().map(str::to_owned);
+                    return Ok(Granted { tokens: body.into_token_set(clock.now(), None)?, id_token, nonce: None });
+                }
+                Err(Step::End(failure)) => return Err(failure),
+                Err(step) => rhythm.after(&step),
+            }
+        }
+    }
+}
+
+/// When the next question is asked (section 3.5).
+struct Rhythm {
+    interval: Duration,
+    pause: Duration,
+}
+
+impl Rhythm {
+    fn new(interval: Option<u64>) -> Self {
+        let interval = Duration::from_secs(interval.unwrap_or(INTERVAL)).clamp(SHORTEST_PAUSE, LONGEST_PAUSE);
+        Self { interval, pause: interval }
+    }
+
+    fn after(&mut self, step: &Step) {
+        if *step == Step::Slower {
+            self.interval += SLOWER;
+        }
+        self.pause = if *step == Step::Again { (self.pause * 2).min(LONGEST_PAUSE) } else { self.interval };
+    }
+}
+
+/// Section 3.5, and what servers make of it.
+fn step(denied: Denied) -> Step {
+    let body = match denied {
+        Denied::Said(body) => body,
+        Denied::Unsaid(Failure::Temporary(..)) => return Step::Again,
+        Denied::Unsaid(failure) => return Step::End(failure),
+    };
+    match body.error.as_str() {
+        "authorization_pending" => Step::Wait,
+        "slow_down" => Step::Slower,
+        "access_denied" | "authorization_declined" => Step::End(Failure::Ended("the person has said no".to_owned())),
+        "expired_token" | "bad_verification_code" => Step::End(expired()),
+        _ => match classify(&body) {
+            Failure::Temporary(..) => Step::Again,
+            failure => Step::End(failure),
+        },
+    }
+}
+
+fn expired() -> Failure {
+    Failure::Ended("the code has expired; run the command again for a new one".to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::oauth::Trouble;
+
+    fn said(error: &str) -> Step {
+        let body = serde_json::json!({ "error": error, "error_description": "x" });
+        step(Denied::Said(serde_json::from_value(body).unwrap()))
+    }
+
+    #[test]
+    fn every_dialect_of_an_answer_is_understood() {
+        assert_eq!(said("authorization_pending"), Step::Wait);
+        assert_eq!(said("slow_down"), Step::Slower);
+        assert_eq!(said("temporarily_unavailable"), Step::Again);
+        let failed = |failure| step(Denied::Unsaid(failure));
+        assert_eq!(failed(Failure::Temporary(Trouble::Unreachable, "no route".into())), Step::Again);
+        assert!(matches!(failed(Failure::Misconfigured("no key".into())), Step::End(_)));
+        for no in ["access_denied", "authorization_declined"] {
+            assert_eq!(said(no), Step::End(Failure::Ended("the person has said no".into())));
+        }
+        for late in ["expired_token", "bad_verification_code"] {
+            assert_eq!(said(late), Step::End(expired()));
+        }
+        assert!(matches!(said("invalid_client"), Step::End(Failure::Misconfigured(_))));
+        assert!(matches!(said("invalid_grant"), Step::End(Failure::Ended(_))));
+    }
+
+    #[test]
+    fn the_questions_keep_the_rhythm_that_the_server_wants() {
+        let mut rhythm = Rhythm::new(None);
+        let mut pauses = vec![rhythm.pause.as_secs()];
+        for step in [Step::Wait, Step::Slower, Step::Wait, Step::Again, Step::Again, Step::Wait, Step::Slower] {
+            rhythm.after(&step);
+            pauses.push(rhythm.pause.as_secs());
+        }
+        assert_eq!(pauses, [5, 5, 10, 10, 20, 40, 10, 15]);
+        assert_eq!(Rhythm::new(Some(0)).pause, SHORTEST_PAUSE);
+        assert_eq!(Rhythm::new(Some(u64::MAX)).pause, LONGEST_PAUSE);
+    }
+
+    #[test]
+    fn every_dialect_of_the_first_answer_is_understood() {
+        let read = |text: &str| serde_json::from_str::<Pending>(text).unwrap();
+        let rfc = read(
+            r#"{"device_code":"d","user_code":"WDJB-MJHT","verification_uri":"https://a.test/device",
+                "verification_uri_complete":"https://a.test/device?user_code=WDJB-MJHT","expires_in":1800,"interval":7}"#,
+        );
+        assert_eq!((rfc.life().as_secs(), rfc.interval), (1800, Some(7)));
+        assert_eq!(rfc.verification_uri_complete.unwrap().query(), Some("user_code=WDJB-MJHT"));
+        let google =
+            read(r#"{"device_code":"d","user_code":"A","verification_url":"https://a.test/","expires_in":"60"}"#);
+        assert_eq!((google.life().as_secs(), google.interval), (60, None));
+        let bare =
+            read(r#"{"device_code":"d","user_code":"A","verification_uri":"https://a.test/","message":"To sign in"}"#);
+        assert_eq!(bare.life().as_secs(), USUAL_LIFE);
+    }
+}

@@ -1,0 +1,72 @@
+//! Signed JSON Web Tokens (RFC 7519), as assertions are (RFC 7523).
+
+use std::sync::Arc;
+
+use base64::Engine as _;
+use base64::prelude::BASE64_URL_SAFE_NO_PAD;
+use ring::rand::SystemRandom;
+use ring::signature::{RSA_PKCS1_SHA256, RSA_PSS_SHA256, RsaEncoding, RsaKeyPair};
+use serde_json::{Map, Value, json};
+use sha2::{Digest as _, Sha256};
+use tokio_rustls::rustls::pki_types::pem::PemObject as _;
+use tokio_rustls::rustls::pki_types::{CertificateDer, PrivateKeyDer};
+
+use super::Failure;
+use crate::config::assertion::Algorithm;
+use crate::secret::Secret;
+
+/// An RSA key that signs JSON Web Tokens.
+#[derive(Clone)]
+pub struct SigningKey {
+    pair: Arc<RsaKeyPair>,
+    algorithm: Algorithm,
+    /// What the header has beside `typ` and `alg`: which key it is.
+    header: Map<String, Value>,
+}
+
+impl SigningKey {
+    /// Reads the first private key in this PEM; what stands around it does not matter.
+    pub fn read(pem: &Secret, algorithm: Algorithm) -> Result<Self, String> {
+        let key =
+            PrivateKeyDer::from_pem_slice(pem.expose()).map_err(|_| "there is no private key in PEM".to_owned())?;
+        let pair = match &key {
+            PrivateKeyDer::Pkcs8(der) => RsaKeyPair::from_pkcs8(der.secret_pkcs8_der()),
+            PrivateKeyDer::Pkcs1(der) => RsaKeyPair::from_der(der.secret_pkcs1_der()),
+            _ => return Err("it is no RSA key".to_owned()),
+        };
+        let pair = pair.map_err(|rejected| format!("this RSA key cannot be used: {rejected}"))?;
+        Ok(Self { pair: Arc::new(pair), algorithm, header: Map::new() })
+    }
+
+    /// Names the key by its certificate, the first one in this PEM: `x5t#S256` (RFC 7515 section 4.1.8).
+    pub fn with_certificate(mut self, pem: &[u8]) -> Result<Self, String> {
+        let certificate =
+            CertificateDer::from_pem_slice(pem).map_err(|_| "there is no certificate in PEM".to_owned())?;
+        let thumbprint = BASE64_URL_SAFE_NO_PAD.encode(Sha256::digest(&certificate));
+        self.header.insert("x5t#S256".to_owned(), json!(thumbprint));
+        Ok(self)
+    }
+
+    /// Names the key: `kid` (RFC 7515 section 4.1.4).
+    pub fn with_id(mut self, id: &str) -> Self {
+        self.header.insert("kid".to_owned(), json!(id));
+        self
+    }
+
+    /// Signs these claims (RFC 7515 section 3.1).
+    pub fn sign(&self, claims: &Value) -> Result<String, Failure> {
+        let mut header = self.header.clone();
+        header.insert("typ".to_owned(), json!("JWT"));
+        header.insert("alg".to_owned(), json!(self.algorithm.name()));
+        let encoding: &dyn RsaEncoding = match self.algorithm {
+            Algorithm::Ps256 => &RSA_PSS_SHA256,
+            Algorithm::Rs256 => &RSA_PKCS1_SHA256,
+        };
+        let part = |value: &Value| BASE64_URL_SAFE_NO_PAD.encode(value.to_string());
+        let signed = format!("{}.{}", part(&Value::Object(header)), part(claims));
+        let mut signature = vec![0; self.pair.public().modulus_len()];
+        let result = self.pair.sign(encoding, &SystemRandom::new(), signed.as_bytes(), &mut signature);
+        result.map_err(|_| Failure::Misconfigured("the key does not sign".to_owned()))?;
+        Ok(format!("{signed}.{}", BASE64_URL_SAFE_NO_PAD.encode(signature)))
+    }
+}

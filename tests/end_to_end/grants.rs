@@ -1,0 +1,335 @@
+//! Every grant from the command to the mailbox, and again when its token has ended.
+
+use postkey::protocol::{Protocol, Security};
+use serde_json::{Value, json};
+
+use crate::support::house::{ANN, BEN, House, Way, accepted};
+use crate::support::process::{Ended, Process};
+use crate::support::{Options, assertions};
+
+/// A house whose provider has some more in its configuration, where ISSUER stands for its address.
+async fn house(options: Options, keys: &str) -> House {
+    let edit = |config: String| {
+        let issuer = config.split("\nissuer = \"").nth(1).unwrap().split('"').next().unwrap();
+        config.replace("\nclient_id", &format!("\n{}\nclient_id", keys.replace("ISSUER", issuer)))
+    };
+    House::empty(Security::Tls, options, edit).await
+}
+
+/// The app password that a command has shown.
+fn password(ended: &Ended) -> String {
+    assert_eq!(ended.code, Some(0), "{}{}", ended.out, ended.err);
+    let is_it = |word: &&str| word.len() == 30 && word.split('-').count() == 5;
+    ended.out.split_whitespace().find(is_it).expect("an app password").to_owned()
+}
+
+fn expect(ended: &Ended, code: i32, words: &str) {
+    assert_eq!(ended.code, Some(code), "{}{}", ended.out, ended.err);
+    assert!(ended.err.contains(words) && !ended.err.contains("panicked"), "{words:?} is not in {:?}", ended.err);
+}
+
+/// Logs in on each protocol; then all access tokens end, and Ann logs in once more, for which a new one is needed.
+async fn live_on(house: &House, password: &str) {
+    for protocol in Protocol::ALL {
+        let mut program = house.program(protocol, Security::Clear).await;
+        let reply = program.log_in(Way::Own, ANN, password).await;
+        assert!(accepted(protocol, &reply), "{reply}");
+        program.prove().await;
+    }
+    house.provider.revoke_access_tokens();
+    let reply = house.program(Protocol::Imap, Security::Clear).await.log_in(Way::Own, ANN, password).await;
+    assert!(accepted(Protocol::Imap, &reply), "{reply}");
+}
+
+/// How often the token endpoint was asked for grants whose names end so.
+fn asked(house: &House, grant_type: &str) -> usize {
+    house.provider.requests().iter().filter(|one| one.ends_with(grant_type)).count()
+}
+
+// Device code
+
+const DEVICE: &str = "flow = \"device-code\"\ndevice_authorization_endpoint = \"ISSUER/device_authorization\"";
+
+/// A provider that answers in a dialect: what differs in its first answer, and the errors that it answers then.
+async fn device(changes: Value, errors: &[&'static str]) -> House {
+    let house = house(Options::default(), DEVICE).await;
+    house.provider.change(|settings| {
+        settings.device_answer = changes;
+        settings.token_errors = errors.iter().copied().collect();
+    });
+    house
+}
+
+/// Begins to authorize Ann by a code; the page and the code.
+fn begin(house: &House) -> (Process, String, String) {
+    let mut process = house.begin(&["authorize", ANN]);
+    let page = process.hear("/device").trim().to_owned();
+    let code = process.hear("  ").trim().to_owned();
+    (process, page, code)
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
+async fn a_code_is_typed_in_elsewhere() {
+    // The server is away for a moment, and pushes once: neither is an end.
+    let mut house = device(Value::Null, &["503", "authorization_pending"]).await;
+    let (process, page, code) = begin(&house);
+    assert_eq!(house.provider.person().type_in(&page, &code, ANN, "allow").await, 200);
+    let password = password(&process.end());
+    let _daemon = house.serve().await;
+    live_on(&house, &password).await;
+    assert_eq!(asked(&house, "device_code"), 3);
+    assert_eq!(asked(&house, "refresh_token"), 1);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
+async fn every_dialect_of_the_device_grant_leads_to_its_end() {
+    let google = json!({"verification_uri": null, "verification_uri_complete": null, "interval": null,
+        "verification_url": "https://www.example.test/device", "expires_in": "1"});
+    for (changes, error, words) in [
+        (google, "authorization_pending", "the code has expired"),
+        (
+            json!({"interval": 1, "message": "To sign in, use a browser"}),
+            "authorization_declined",
+            "the person has said no",
+        ),
+        (Value::Null, "access_denied", "the person has said no"),
+        (Value::Null, "expired_token", "the code has expired"),
+        (Value::Null, "bad_verification_code", "the code has expired"),
+    ] {
+        let house = device(changes, &[error]).await;
+        let (process, ..) = begin(&house);
+        expect(&process.end(), 77, words);
+    }
+    let house = device(json!({"user_code": null}), &[]).await;
+    expect(&house.run(&["authorize", ANN], ""), 75, "is no OAuth answer");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
+async fn who_types_the_code_in_has_to_be_the_one() {
+    let house = device(Value::Null, &[]).await;
+    let (process, page, code) = begin(&house);
+    house.provider.person().type_in(&page, &code, BEN, "allow").await;
+    expect(&process.end(), 77, &format!("{BEN} has signed in, not {ANN}"));
+    let (process, page, code) = begin(&house);
+    house.provider.person().type_in(&page, &code, ANN, "deny").await;
+    expect(&process.end(), 77, "the person has said no");
+}
+
+// Client credentials, and how a client shows who it is
+
+const CLIENT: &str = "flow = \"client-credentials\"";
+
+fn key(algorithm: &str) -> String {
+    let (key, certificate) = (assertions::key_file(), assertions::certificate_file());
+    format!("client_key.file = {key:?}\nclient_certificate = {certificate:?}\n{algorithm}")
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
+async fn a_client_that_was_let_in_needs_no_person() {
+    let options = Options { client_secret: Some("of the client".into()), ..Options::default() };
+    let mut house = house(options, CLIENT).await;
+    let password = password(&house.run(&["authorize", ANN], ""));
+    let _daemon = house.serve().await;
+    live_on(&house, &password).await;
+    assert_eq!(house.provider.requests(), ["client_credentials"; 2]);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
+async fn a_client_signs_an_assertion_for_each_request() {
+    for (line, name) in [("", "PS256"), ("client_algorithm = \"RS256\"", "RS256")] {
+        let options = Options { signs: true, ..Options::default() };
+        let mut house = house(options, &format!("{CLIENT}\n{}", key(line))).await;
+        let password = password(&house.run(&["authorize", ANN], ""));
+        let _daemon = house.serve().await;
+        live_on(&house, &password).await;
+        let assertions = house.provider.assertions();
+        assert_eq!(assertions.len(), 2);
+        for assertion in assertions {
+            assert_eq!(assertion.header, json!({"alg": name, "typ": "JWT", "x5t#S256": assertions::thumbprint()}));
+            let time = |claim: &str| assertion.claims[claim].as_u64().unwrap();
+            assert_eq!((time("nbf"), time("exp")), (time("iat"), time("iat") + 300));
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
+async fn the_other_grants_sign_as_well() {
+    let options = Options { signs: true, ..Options::default() };
+    let mut house = house(options, &key("")).await;
+    let mut process = house.begin(&["authorize", ANN, "--no-browser"]);
+    let url = process.hear("/authorize?").trim().to_owned();
+    process.say(house.provider.person().consent(&url, ANN).await.as_str());
+    let password = password(&process.end());
+    let _daemon = house.serve().await;
+    live_on(&house, &password).await;
+    assert_eq!(house.provider.requests(), ["authorization_code", "refresh_token"]);
+    assert_eq!(house.provider.assertions().len(), 2);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
+async fn a_federated_assertion_is_read_for_each_request() {
+    let options = Options { federated: Some("signed.by.others".into()), ..Options::default() };
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("federated");
+    std::fs::write(&file, "of.last.year").unwrap();
+    let mut house = house(options, &format!("{CLIENT}\nclient_assertion.file = {file:?}")).await;
+    expect(&house.run(&["authorize", ANN], ""), 78, "invalid_client");
+    std::fs::write(&file, "signed.by.others\n").unwrap();
+    let password = password(&house.run(&["authorize", ANN], ""));
+    let _daemon = house.serve().await;
+    live_on(&house, &password).await;
+    std::fs::write(&file, "of.next.year").unwrap();
+    house.provider.revoke_access_tokens();
+    let reply = house.program(Protocol::Pop3, Security::Clear).await.log_in(Way::Own, ANN, &password).await;
+    assert!(!accepted(Protocol::Pop3, &reply), "{reply}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
+async fn a_secret_comes_from_every_place() {
+    // It is looked for when the configuration is read, too.
+    let folder = tempfile::tempdir().unwrap();
+    std::fs::write(folder.path().join("secret"), "of the client\n").unwrap();
+    let file = format!("{{ file = {:?} }}", folder.path().join("secret"));
+    for (place, words) in [
+        ("\"of the client\"", ""),
+        (&file, ""),
+        ("{ command = [\"cat\", \"credentials/own\"] }", ""),
+        ("{ credential = \"own\" }", ""),
+        ("{ environment = \"OWN_SECRET\" }", ""),
+        ("{ command = [\"sh\", \"-c\", \"echo locked >&2; exit 2\"] }", "exit status: 2: locked"),
+        ("{ credential = \"other\" }", "the credential other: No such file"),
+        ("{ environment = \"NO_SECRET\" }", "$NO_SECRET: this variable is not set"),
+    ] {
+        let options = Options { client_secret: Some("of the client".into()), ..Options::default() };
+        let house = House::empty(Security::Tls, options, |config| {
+            let lines = config.lines().filter(|line| !line.starts_with("client_secret"));
+            lines
+                .collect::<Vec<_>>()
+                .join("\n")
+                .replace("\nclient_id", &format!("\n{CLIENT}\nclient_secret = {place}\nclient_id"))
+        });
+        let house = house.await;
+        let folder = house.folder.path().join("credentials");
+        std::fs::create_dir(&folder).unwrap();
+        std::fs::write(folder.join("own"), "of the client\n").unwrap();
+        let environment = [
+            ("CREDENTIALS_DIRECTORY", folder.to_str().unwrap()),
+            ("OWN_SECRET", "of the client"),
+            ("PATH", "/usr/bin:/bin"),
+        ];
+        let command = ["--config", house.file.to_str().unwrap(), "authorize", ANN];
+        let ended = Process::start_with(house.folder.path(), &command, &environment).end();
+        match words {
+            "" => drop(password(&ended)),
+            words => expect(&ended, 78, words),
+        }
+    }
+}
+
+// JWT bearer
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
+async fn a_service_account_speaks_for_the_mailbox() {
+    let json_file = "service_account.command = [\"/bin/cat\", \"service-account.json\"]";
+    let one_by_one = format!(
+        "assertion = {{ issuer = \"service@example.test\", lifetime = \"10m\", key_id = \"1\", key = {{ file = {:?} }} }}",
+        assertions::key_file()
+    );
+    for (keys, lifetime) in [(json_file, 3600), (&one_by_one, 600)] {
+        let mut house = house(Options::default(), &format!("flow = \"jwt-bearer\"\n{keys}")).await;
+        let file = json!({
+            "type": "service_account",
+            "client_email": "service@example.test",
+            "private_key": std::fs::read_to_string(assertions::key_file()).unwrap(),
+            "private_key_id": "1",
+            "token_uri": format!("{}/token", house.provider.issuer()),
+        });
+        std::fs::write(house.folder.path().join("service-account.json"), file.to_string()).unwrap();
+        let password = password(&house.run(&["authorize", ANN], ""));
+        let _daemon = house.serve().await;
+        live_on(&house, &password).await;
+        assert_eq!(asked(&house, "jwt-bearer"), 2);
+        let assertion = &house.provider.assertions()[1];
+        assert_eq!(assertion.header, json!({"alg": "RS256", "typ": "JWT", "kid": "1"}));
+        assert_eq!((&assertion.claims["sub"], &assertion.claims["scope"]), (&json!(ANN), &json!("mail openid email")));
+        let time = |claim: &str| assertion.claims[claim].as_u64().unwrap();
+        assert_eq!(time("exp") - time("iat"), lifetime);
+        expect(&house.run(&["authorize", "eve@example.test"], ""), 77, "there is no such mailbox");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
+async fn a_key_that_is_none_is_told_and_not_shown() {
+    let keys = "flow = \"jwt-bearer\"\nservice_account = \"{\\\"private_key\\\": \\\"hush\\\"}\"";
+    let house = house(Options::default(), keys).await;
+    let ended = house.run(&["authorize", ANN], "");
+    expect(&ended, 78, "it is not the JSON file that Google makes for a service account");
+    assert!(!ended.err.contains("hush"));
+}
+
+// The mailbox's own password
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
+async fn the_mailboxs_own_password_is_kept_and_used_again() {
+    for resource in ["", "resource = \"mail\""] {
+        let keys = format!("flow = \"password\"\nlegacy = true\n{resource}");
+        let mut house = House::empty(Security::Tls, Options::default(), |config| {
+            let asks_for_scope = |line: &&str| resource.is_empty() || !line.starts_with("scope");
+            let lines: Vec<&str> = config.lines().filter(asks_for_scope).collect();
+            lines.join("\n").replace("\nclient_id", &format!("\n{keys}\nclient_id"))
+        })
+        .await;
+        expect(&house.run(&["authorize", ANN], "wrong"), 77, "wrong user name or password");
+        let ended = house.run(&["authorize", ANN], "the mailbox's own");
+        assert!(
+            ended.err.contains("warning: the password of ann@example.test opens more than its mail"),
+            "{}",
+            ended.err
+        );
+        let password = password(&ended);
+        let _daemon = house.serve().await;
+        live_on(&house, &password).await;
+        assert_eq!(house.provider.requests(), ["password", "password", "refresh_token"]);
+        assert!(!house.vault_bytes().windows(17).any(|bytes| bytes == b"the mailbox's own"), "it is sealed");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
+async fn the_password_outlives_the_refresh_token() {
+    let mut house = house(Options::default(), "flow = \"password\"\nlegacy = true").await;
+    let password = password(&house.run(&["authorize", ANN], "the mailbox's own"));
+    let _daemon = house.serve().await;
+    house.provider.end_grant(ANN);
+    let reply = house.program(Protocol::Imap, Security::Clear).await.log_in(Way::Own, ANN, &password).await;
+    assert!(accepted(Protocol::Imap, &reply), "{reply}");
+    assert_eq!(house.provider.requests(), ["password", "refresh_token", "password"]);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
+async fn the_password_grant_wants_to_be_allowed() {
+    let house = house(Options::default(), "").await;
+    let ended = house.run(&["authorize", ANN, "--flow", "password"], "the mailbox's own");
+    expect(&ended, 78, "needs legacy = true");
+    let text = std::fs::read_to_string(&house.file).unwrap();
+    std::fs::write(&house.file, text.replace("\nclient_id", "\nlegacy = true\nclient_id")).unwrap();
+    let checked = house.run(&["check"], "");
+    expect(&checked, 0, "provider.own.legacy: lets postkey keep a mailbox's own password");
+    password(&house.run(&["authorize", ANN, "--flow", "password"], "the mailbox's own"));
+}
+
+// A refresh token from elsewhere
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
+async fn a_refresh_token_is_taken_over() {
+    let mut house = house(Options::default(), "").await;
+    let take_over = |token: &str| house.run(&["authorize", ANN, "--refresh-token-stdin"], token);
+    expect(&take_over("a token"), 65, "this is no refresh token");
+    expect(&take_over("unknown"), 77, "unknown refresh token");
+    let (_, bens) = house.provider.grant_for(BEN, "mail openid");
+    expect(&take_over(&bens), 77, &format!("{BEN} has signed in, not {ANN}"));
+    let (_, anns) = house.provider.grant_for(ANN, "mail openid");
+    let password = password(&take_over(&anns));
+    let _daemon = house.serve().await;
+    live_on(&house, &password).await;
+    assert_eq!(asked(&house, "refresh_token"), 4);
+}
