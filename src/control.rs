@@ -22,6 +22,7 @@ use crate::examination::examine;
 use crate::exit::{Exit, Failed};
 use crate::guard;
 use crate::login::log_in;
+use crate::net::trace::overhear;
 use crate::secret::Secret;
 use crate::vault::VaultError;
 use crate::vault::password::Password;
@@ -185,10 +186,11 @@ impl Control {
     async fn probe(&self, account: &Arc<Account>) -> Vec<Probe> {
         let mut probes = Vec::new();
         for (protocol, server) in &account.reach.provider.servers {
-            let refused = log_in(&self.broker, account, *protocol, None).await.err().map(|refusal| refusal.text);
+            let (answer, dialogue) = overhear(log_in(&self.broker, account, *protocol, None)).await;
+            let refused = answer.err().map(|refusal| refusal.text);
             let server = format!("{}:{}", server.host, server.port);
             let user = Some(account.user(*protocol)).filter(|user| **user != account.address).cloned();
-            probes.push(Probe { protocol: protocol.name().to_owned(), server, user, refused });
+            probes.push(Probe { protocol: protocol.name().to_owned(), server, user, refused, dialogue });
         }
         probes
     }

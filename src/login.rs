@@ -11,6 +11,7 @@ use crate::broker::{Account, Broker, Held, Reach};
 use crate::config::provider::Server;
 use crate::metrics::{Metrics, Step};
 use crate::net::connection::Connection;
+use crate::net::trace::{Peer, Trace};
 use crate::net::transport::Transport;
 use crate::protocol::{Protocol, Security};
 use crate::upstream::{self, Approach, Event, Fault, Rejection, Upstream, Verdict};
@@ -140,7 +141,7 @@ impl<'a> Target<'a> {
         let Server { host, port, security } = self.server;
         let dial = Transport::dial(&self.reach.resolver, self.reach.proxy.as_ref(), host, *port);
         let transport = self.timed(Step::Connect, dial).await?;
-        let mut connection = Connection::new(transport);
+        let mut connection = Connection::new(transport, Trace::new(self.protocol, Peer::Provider));
         if *security == Security::Tls {
             connection = self.timed(Step::Tls, connection.connect_tls(Arc::clone(&self.reach.tls), host)).await?;
         }

@@ -18,6 +18,7 @@ use crate::downstream::{self, Downstream, Event, Offer, Tls};
 use crate::login::log_in;
 use crate::net::connection::Connection;
 use crate::net::peer::Peer;
+use crate::net::trace::{self, Trace};
 use crate::net::transport::Transport;
 use crate::protocol::{Protocol, Security};
 use crate::relay::{Ending, Relayed, Side, relay};
@@ -88,6 +89,7 @@ pub async fn serve(socket: TcpStream, door: &Door) -> (End, io::Result<()>) {
     };
     let LoggedIn { opened, presence, client, server } = logged_in;
     let (relayed, result) = relay(client, server, door.ending(&opened)).await;
+    trace::relayed(door.protocol, relayed.up, relayed.down);
     drop(presence);
     (End { account: Some(opened.account.address.clone()), relayed }, result)
 }
@@ -263,7 +265,7 @@ impl Client {
 
     /// Under TLS where the listener has it from the first byte on; nothing has been said yet.
     async fn open(socket: TcpStream, door: &Door) -> io::Result<Self> {
-        let mut connection = Connection::new(Transport::new(socket)?);
+        let mut connection = Connection::new(Transport::new(socket)?, Trace::new(door.protocol, trace::Peer::Client));
         let tls = match (door.security, &door.tls) {
             (Security::Tls, Some(config)) => {
                 connection = timeout(LOGIN, connection.accept_tls(Arc::clone(config))).await??;

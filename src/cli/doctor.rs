@@ -55,7 +55,10 @@ fn show(finding: &Finding) {
 async fn examine(config: &Config, address: &str) -> Vec<Finding> {
     let hand = match Hand::reach(config).await {
         Ok(hand) => hand,
-        Err(Failed { exit, message }) => return vec![Finding::problem("vault", exit, message)],
+        Err(Failed { exit, message }) => {
+            let subject = if exit == Exit::Os { "daemon" } else { "vault" };
+            return vec![Finding::problem(subject, exit, message)];
+        }
     };
     let mut findings = match ask(&hand, address, config.owner_of(address)).await {
         Ok(findings) => findings,

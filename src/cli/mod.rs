@@ -29,6 +29,7 @@ use crate::config::flow::Flow;
 use crate::confine::{self, Confined};
 use crate::exit::{Exit, Failed};
 use crate::net::systemd::Sockets;
+use crate::net::trace;
 use crate::vault::Vault;
 
 /// Gives any mail program OAuth 2.0: listens on localhost for IMAP, POP3 and SMTP, takes a user name and an app password,
@@ -46,6 +47,9 @@ struct Arguments {
     authorize: Option<String>,
     #[command(flatten)]
     options: Box<AuthorizeOptions>,
+    /// Log nothing but a trace of the dialogues before the login that is safe to show: directions, verbs and reply codes, sizes
+    #[arg(long, conflicts_with = "authorize")]
+    trace_dialogue: bool,
     #[command(subcommand)]
     command: Option<Command>,
 }
@@ -110,6 +114,9 @@ enum Command {
     Test {
         /// The account's address
         address: String,
+        /// Show a trace of each dialogue that is safe to show: directions, verbs and reply codes, sizes
+        #[arg(long)]
+        trace_dialogue: bool,
     },
     /// Find out why an account does not work, and say what to do. The report holds no secret and can be shown to others
     Doctor {
@@ -251,13 +258,19 @@ struct Plan {
 /// Reads the environment and the configuration, and takes the rights that the command should have.
 fn prepare(arguments: Arguments) -> Result<Plan, Failed> {
     let sockets = Sockets::of_process().map_err(|why| Failed::new(Exit::Config, why))?;
-    let Arguments { config: file, authorize, options, command } = arguments;
+    let Arguments { config: file, authorize, options, trace_dialogue, command } = arguments;
     let command = match (authorize, command) {
         (Some(address), None) => Some(Command::Authorize { address, options }),
         (Some(_), Some(_)) => return Err(Failed::new(Exit::Usage, "--authorize is a command of its own")),
         (None, command) => command,
     };
-    let config = load(file.as_deref());
+    if trace_dialogue && command.is_some() {
+        return Err(Failed::new(Exit::Usage, "--trace-dialogue is for the daemon, and goes behind the command `test`"));
+    }
+    let mut config = load(file.as_deref());
+    if let (Ok(config), true) = (&mut config, trace_dialogue) {
+        trace::FILTER.clone_into(&mut config.log);
+    }
     if let (Ok(config), true) = (&config, command.as_ref().is_some_and(Command::may_open_vault)) {
         owner::step_back(config)?;
     }
@@ -304,7 +317,7 @@ async fn dispatch(plan: Plan) -> Result<(), Failed> {
         Some(Command::Backup { file }) => backup::backup(&config?, &file).await,
         Some(Command::Restore { file, force }) => backup::restore(&config?, &file, force).await,
         Some(Command::Check) => check::run(&config?),
-        Some(Command::Test { address }) => test::run(&config?, &address).await,
+        Some(Command::Test { address, trace_dialogue }) => test::run(&config?, &address, trace_dialogue).await,
         Some(Command::Doctor { address, json }) => doctor::run(&config?, &address, json).await,
         Some(Command::Completions { shell }) => completions::run(shell),
     }

@@ -233,6 +233,9 @@ pub struct Probe {
     pub user: Option<String>,
     /// What it said, if it did not let us in.
     pub refused: Option<String>,
+    /// The trace of the dialogue with it.
+    #[serde(default)]
+    pub dialogue: Vec<String>,
 }
 
 impl Request {

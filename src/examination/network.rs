@@ -16,6 +16,7 @@ use crate::exit::Exit;
 use crate::net::certificate::{self, Flaw};
 use crate::net::connection::Connection;
 use crate::net::dial;
+use crate::net::trace::{Peer, Trace};
 use crate::net::transport::Transport;
 use crate::protocol::{Protocol, Security};
 use crate::upstream::{self, Approach, Event};
@@ -63,8 +64,7 @@ pub async fn endpoint(reach: &Reach, name: &str, url: &Url, now: Moment) -> Find
     let security = if url.scheme() == "http" { Security::Clear } else { Security::Tls };
     let reached = async {
         let (transport, way) = connect(reach, host, port, security).await?;
-        let connection = protect(Connection::new(transport), reach, host, security).await?;
-        Ok((connection, way))
+        Ok((protect(transport, reach, host, security).await?, way))
     };
     finding(reach, name, (host, port), reached.await, now)
 }
@@ -74,8 +74,8 @@ pub async fn server(reach: &Reach, protocol: Protocol, server: &Server, now: Mom
     let place = (server.host.as_str(), server.port);
     let reached = async {
         let (transport, way) = connect(reach, place.0, place.1, server.security).await?;
-        let connection = protect(Connection::new(transport), reach, place.0, server.security).await?;
-        let talk = timeout(LIMIT, talk(connection, reach, protocol, server)).await;
+        let transport = protect(transport, reach, place.0, server.security).await?;
+        let talk = timeout(LIMIT, talk(transport, reach, protocol, server)).await;
         Ok((talk.unwrap_or_else(|_| Err(format!("it says nothing for {} s", LIMIT.as_secs())))?, way))
     };
     finding(reach, &format!("{protocol} server"), place, reached.await, now)
@@ -85,12 +85,12 @@ fn finding(
     reach: &Reach,
     name: &str,
     (host, port): (&str, u16),
-    reached: Result<(Connection, String), Stopped>,
+    reached: Result<(Transport, String), Stopped>,
     now: Moment,
 ) -> Finding {
     match reached {
-        Ok((connection, way)) => {
-            let certificate = told(reach, connection, host, now);
+        Ok((transport, way)) => {
+            let certificate = told(reach, &transport, host, now);
             Finding::ok(name, format!("{host} ({way}) answers on port {port}{certificate}"))
         }
         Err(stopped) => Finding::problem(name, Exit::Unavailable, format!("{host}, port {port}: {stopped}")),
@@ -120,45 +120,39 @@ async fn connect(reach: &Reach, host: &str, port: u16, security: Security) -> Re
 }
 
 /// Does the handshake where it comes first.
-async fn protect(connection: Connection, reach: &Reach, host: &str, security: Security) -> Result<Connection, Stopped> {
+async fn protect(transport: Transport, reach: &Reach, host: &str, security: Security) -> Result<Transport, Stopped> {
     match security {
-        Security::Tls => handshake(connection, reach, host).await,
-        Security::StartTls | Security::Clear => Ok(connection),
+        Security::Tls => in_time(transport.connect_tls(Arc::clone(&reach.tls), host)).await.map_err(flaw),
+        Security::StartTls | Security::Clear => Ok(transport),
     }
 }
 
-async fn handshake(connection: Connection, reach: &Reach, host: &str) -> Result<Connection, Stopped> {
-    let connected = in_time(connection.connect_tls(Arc::clone(&reach.tls), host)).await;
-    connected.map_err(|error| Flaw::of(&error).to_string())
+fn flaw(error: io::Error) -> Stopped {
+    Flaw::of(&error).to_string()
 }
 
-async fn talk(
-    mut connection: Connection,
-    reach: &Reach,
-    protocol: Protocol,
-    server: &Server,
-) -> Result<Connection, Stopped> {
+async fn talk(transport: Transport, reach: &Reach, protocol: Protocol, server: &Server) -> Result<Transport, Stopped> {
     let broken = |error: io::Error| format!("the connection breaks before the login: {error}");
     let (client_name, known) = (CLIENT_NAME.to_owned(), Capabilities::default());
+    let mut connection = Connection::new(transport, Trace::new(protocol, Peer::Provider));
     let mut dialogue = upstream::new(protocol, Approach { security: server.security, client_name, known });
     let mut event = connection.converse(&mut *dialogue).await.map_err(broken)?;
     if event == Event::StartTls {
-        connection = handshake(connection, reach, &server.host).await?;
+        connection = in_time(connection.connect_tls(Arc::clone(&reach.tls), &server.host)).await.map_err(flaw)?;
         event = match dialogue.tls_started(&mut connection.out) {
             Some(event) => event,
             None => connection.converse(&mut *dialogue).await.map_err(broken)?,
         };
     }
     match event {
-        Event::Ready(_) => Ok(connection),
+        Event::Ready(_) => Ok(connection.into_parts().0),
         Event::Unexpected(fault) => Err(format!("it {fault}")),
         _ => Err("it answers what was not asked".to_owned()),
     }
 }
 
 /// What is to be said of the certificate.
-fn told(reach: &Reach, connection: Connection, host: &str, now: Moment) -> String {
-    let (transport, _) = connection.into_parts();
+fn told(reach: &Reach, transport: &Transport, host: &str, now: Moment) -> String {
     let ca_file = reach.provider.ca_file.as_deref();
     let authorities = ca_file.map_or("the system's authorities".to_owned(), |file| file.display().to_string());
     match (transport.peer_certificates(), certificate::end(transport.peer_certificates(), host, ca_file)) {

@@ -7,6 +7,7 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio_rustls::rustls::{ClientConfig, ServerConfig};
 use zeroize::Zeroize as _;
 
+use super::trace::Trace;
 use super::transport::Transport;
 use crate::wire::Dialogue;
 use crate::wire::framer::Framer;
@@ -20,14 +21,17 @@ pub struct Connection {
     framer: Framer,
     /// To be sent by the next [`Connection::flush`].
     pub out: Vec<u8>,
+    /// How much of `out` has been traced.
+    traced: usize,
+    trace: Trace,
     /// Bytes that have arrived so far.
     read: usize,
 }
 
 impl Connection {
     /// A connection on which nothing has been said.
-    pub fn new(transport: Transport) -> Self {
-        Self { transport, framer: Framer::default(), out: Vec::new(), read: 0 }
+    pub fn new(transport: Transport, trace: Trace) -> Self {
+        Self { transport, framer: Framer::default(), out: Vec::new(), traced: 0, trace, read: 0 }
     }
 
     /// Lets the dialogue and the peer talk until something happens that the session has to act on. All that the dialogue
@@ -35,7 +39,10 @@ impl Connection {
     pub async fn converse<E>(&mut self, dialogue: &mut dyn Dialogue<Event = E>) -> io::Result<E> {
         loop {
             while let Some(frame) = self.framer.next(dialogue.want()) {
-                if let Some(event) = dialogue.feed(frame, &mut self.out) {
+                self.trace.heard(frame);
+                let event = dialogue.feed(frame, &mut self.out);
+                self.trace_out();
+                if let Some(event) = event {
                     self.flush().await?;
                     return Ok(event);
                 }
@@ -53,12 +60,20 @@ impl Connection {
     /// Sends what is in `out`.
     pub async fn flush(&mut self) -> io::Result<()> {
         if !self.out.is_empty() {
+            self.trace_out();
             self.transport.write_all(&self.out).await?;
             self.transport.flush().await?;
             // It may have been a bearer.
             self.out.zeroize();
+            self.traced = 0;
         }
         Ok(())
+    }
+
+    /// Traces what has been said since the last time: before the peer is heard again, for an answer explains what it is to.
+    fn trace_out(&mut self) {
+        self.trace.said(self.out.get(self.traced..).unwrap_or_default());
+        self.traced = self.out.len();
     }
 
     async fn fill(&mut self) -> io::Result<()> {
@@ -69,7 +84,10 @@ impl Connection {
         bytes.zeroize();
         self.read += count;
         match count {
-            0 => Err(io::ErrorKind::UnexpectedEof.into()),
+            0 => {
+                self.trace.ended();
+                Err(io::ErrorKind::UnexpectedEof.into())
+            }
             _ if self.read > MOST => Err(io::Error::other("too much was sent before the login")),
             _ => Ok(()),
         }
@@ -77,18 +95,20 @@ impl Connection {
 
     /// Does the TLS handshake as a client.
     pub async fn connect_tls(self, config: Arc<ClientConfig>, host: &str) -> io::Result<Self> {
-        Ok(Self::new(self.quiet()?.connect_tls(config, host).await?))
+        let (transport, trace) = self.quiet()?;
+        Ok(Self::new(transport.connect_tls(config, host).await?, trace.tls_started()))
     }
 
     /// Does the TLS handshake as a server.
     pub async fn accept_tls(self, config: Arc<ServerConfig>) -> io::Result<Self> {
-        Ok(Self::new(self.quiet()?.accept_tls(config).await?))
+        let (transport, trace) = self.quiet()?;
+        Ok(Self::new(transport.accept_tls(config).await?, trace.tls_started()))
     }
 
-    /// The transport, if nothing has arrived that would be carried from clear text into TLS (CVE-2011-0411).
-    fn quiet(self) -> io::Result<Transport> {
+    /// The transport and its trace, if nothing has arrived that would be carried from clear text into TLS (CVE-2011-0411).
+    fn quiet(self) -> io::Result<(Transport, Trace)> {
         if self.framer.is_empty() {
-            Ok(self.transport)
+            Ok((self.transport, self.trace))
         } else {
             Err(io::Error::new(io::ErrorKind::InvalidData, "something was sent ahead of the TLS handshake"))
         }

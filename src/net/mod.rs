@@ -9,4 +9,5 @@ pub mod peer;
 mod proxy;
 pub mod systemd;
 pub mod tls;
+pub mod trace;
 pub mod transport;

@@ -29,5 +29,6 @@ mod refusals;
 mod relay;
 mod secrets;
 mod tokens;
+mod trace;
 mod users;
 mod vault;

@@ -176,6 +176,16 @@ impl House {
     /// The same with some more in its environment.
     pub async fn serve_with(&mut self, environment: &[(&str, &str)]) -> Process {
         let process = Process::start_with(self.folder.path(), &["--config", self.file.to_str().unwrap()], environment);
+        self.await_service(process).await
+    }
+
+    /// The same with these options.
+    pub async fn serve_as(&mut self, options: &[&str]) -> Process {
+        let process = self.begin(options);
+        self.await_service(process).await
+    }
+
+    async fn await_service(&mut self, process: Process) -> Process {
         let deadline = tokio::time::Instant::now() + PATIENCE;
         self.listening = loop {
             if let Ok(Some(Reply::Status(status))) = control::ask(&self.config.control_socket, &Request::Status).await {

@@ -37,7 +37,7 @@ pub async fn run(config: &Config, address: &str, options: AuthorizeOptions) -> R
     let authorized = Authorized::new(&plan.authorization(tokens, password), named);
     let hand = Hand::reach(config).await?;
     let probes = hand.ask(Request::Authorize(Box::new(authorized))).await?.tested()?;
-    let result = report(&probes);
+    let result = report(&probes, false);
     show_settings(&plan, config, &status, first.as_ref());
     result
 }

@@ -1,0 +1,359 @@
+//! The trace of the dialogues, safe to show to anybody: for each line its direction, its verb or reply code, and its size.
+//!
+//! What is shown is chosen from lists of the protocols' own words, never copied from the wire, so neither names nor
+//! secrets can be in it, wherever in a line they stand. Sizes are: they tell how long a password is.
+
+use std::cell::RefCell;
+
+use tracing::trace;
+
+use crate::protocol::Protocol;
+use crate::wire::Frame;
+
+/// The log's filter for the trace and nothing else: other lines name accounts.
+pub const FILTER: &str = "dialogue=trace";
+
+/// What is shown of a line that begins with none of the listed words.
+const UNKNOWN: &str = "?";
+
+/// What is shown of a line or block that goes on with a command: a SASL message, a literal, and what follows one.
+const DATA: &str = "data";
+
+const IMAP_COMMANDS: &[&str] = &[
+    "AUTHENTICATE",
+    "CAPABILITY",
+    "ENABLE",
+    "EXAMINE",
+    "ID",
+    "LIST",
+    "LOGIN",
+    "LOGOUT",
+    "NAMESPACE",
+    "NOOP",
+    "SELECT",
+    "STARTTLS",
+    "STATUS",
+];
+const POP3_COMMANDS: &[&str] = &[
+    "APOP", "AUTH", "CAPA", "DELE", "LAST", "LIST", "NOOP", "PASS", "QUIT", "RETR", "RSET", "STAT", "STLS", "TOP",
+    "UIDL", "USER",
+];
+const SMTP_COMMANDS: &[&str] = &[
+    "AUTH", "BDAT", "DATA", "EHLO", "EXPN", "HELO", "HELP", "LHLO", "MAIL", "NOOP", "QUIT", "RCPT", "RSET", "STARTTLS",
+    "VRFY",
+];
+
+const IMAP_STATUS: &[&str] = &["OK", "NO", "BAD", "BYE", "PREAUTH", "CAPABILITY", "ID", "ENABLED"];
+const POP3_STATUS: &[&str] = &["+OK", "-ERR", "+", "."];
+
+/// Response codes of RFC 3501, RFC 5530 and RFC 2221; of RFC 2449, RFC 3206.
+const IMAP_CODES: &[&str] = &[
+    "ALERT",
+    "AUTHENTICATIONFAILED",
+    "AUTHORIZATIONFAILED",
+    "CAPABILITY",
+    "CLIENTBUG",
+    "CONTACTADMIN",
+    "EXPIRED",
+    "INUSE",
+    "LIMIT",
+    "PRIVACYREQUIRED",
+    "REFERRAL",
+    "SERVERBUG",
+    "UNAVAILABLE",
+];
+const POP3_CODES: &[&str] = &["AUTH", "IN-USE", "LOGIN-DELAY", "SYS/PERM", "SYS/TEMP"];
+
+/// Who is at the other end of a connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Peer {
+    /// A mail program, which sends commands.
+    Client,
+    /// A provider's server, which sends replies.
+    Provider,
+}
+
+/// Which way a line goes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Direction {
+    From,
+    To,
+}
+
+/// What a line is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Kind {
+    Command,
+    Reply,
+}
+
+/// The trace of one connection.
+pub struct Trace {
+    protocol: Protocol,
+    peer: Peer,
+    /// The next line from who sends commands goes on with the last one, and may be anything.
+    goes_on: bool,
+}
+
+tokio::task_local! {
+    static OVERHEARD: RefCell<Vec<String>>;
+}
+
+/// Does some work, and keeps what the connections have traced meanwhile.
+pub async fn overhear<T>(work: impl Future<Output = T>) -> (T, Vec<String>) {
+    let kept = async { (work.await, OVERHEARD.with(RefCell::take)) };
+    OVERHEARD.scope(RefCell::default(), kept).await
+}
+
+/// Tells how many bytes have passed between a client and its provider after the login.
+pub fn relayed(protocol: Protocol, up: u64, down: u64) {
+    tell(protocol, format!("relayed: {up} bytes to provider, {down} bytes to client"));
+}
+
+impl Trace {
+    /// Of a connection on which nothing has been said.
+    pub const fn new(protocol: Protocol, peer: Peer) -> Self {
+        Self { protocol, peer, goes_on: false }
+    }
+
+    /// The TLS handshake is done; what follows is a dialogue of its own.
+    pub fn tls_started(self) -> Self {
+        self.tell(Direction::From, "TLS", None);
+        Self::new(self.protocol, self.peer)
+    }
+
+    /// What the peer has sent.
+    pub fn heard(&mut self, frame: Frame<'_>) {
+        let (bytes, shown) = match frame {
+            Frame::Line(line) => (line, self.line(Direction::From, line)),
+            Frame::Literal(bytes) => {
+                self.goes_on = true;
+                (bytes, DATA.to_owned())
+            }
+            Frame::Overlong(start) => {
+                self.goes_on = false;
+                (start, "overlong".to_owned())
+            }
+        };
+        self.tell(Direction::From, &shown, Some(bytes.len()));
+    }
+
+    /// What the peer is sent: whole lines.
+    pub fn said(&mut self, lines: &[u8]) {
+        for line in lines.split_inclusive(|byte| *byte == b'\n') {
+            let line = line.strip_suffix(b"\n").unwrap_or(line);
+            let line = line.strip_suffix(b"\r").unwrap_or(line);
+            let shown = self.line(Direction::To, line);
+            self.tell(Direction::To, &shown, Some(line.len()));
+        }
+    }
+
+    /// The peer has ended its side.
+    pub fn ended(&self) {
+        self.tell(Direction::From, "end", None);
+    }
+
+    /// What may be shown of a line in this place of the dialogue.
+    fn line(&mut self, direction: Direction, line: &[u8]) -> String {
+        let kind = match (self.peer, direction) {
+            (Peer::Client, Direction::From) | (Peer::Provider, Direction::To) => Kind::Command,
+            (Peer::Client, Direction::To) | (Peer::Provider, Direction::From) => Kind::Reply,
+        };
+        if kind == Kind::Command && std::mem::take(&mut self.goes_on) {
+            return DATA.to_owned();
+        }
+        let shown = shown(self.protocol, kind, line);
+        self.goes_on |= kind == Kind::Reply && ["+", "334"].contains(&shown.as_str());
+        shown
+    }
+
+    fn tell(&self, direction: Direction, shown: &str, bytes: Option<usize>) {
+        let direction = if direction == Direction::From { "from" } else { "to" };
+        let peer = if self.peer == Peer::Client { "client" } else { "provider" };
+        let bytes = bytes.map(|bytes| format!(", {bytes} bytes")).unwrap_or_default();
+        tell(self.protocol, format!("{direction} {peer}: {shown}{bytes}"));
+    }
+}
+
+/// Without a parent, for the session's span has the client's address. The task's number tells sessions apart.
+fn tell(protocol: Protocol, line: String) {
+    let session = tokio::task::try_id().map(tracing::field::display);
+    trace!(target: "dialogue", parent: None, protocol = protocol.name(), session, "{line}");
+    // Nobody listens, mostly.
+    let _nobody = OVERHEARD.try_with(|lines| lines.borrow_mut().push(line));
+}
+
+/// The words of a line that may be shown.
+fn shown(protocol: Protocol, kind: Kind, line: &[u8]) -> String {
+    match (protocol, kind) {
+        (Protocol::Imap, Kind::Command) => listed(IMAP_COMMANDS, word(after_word(line))),
+        (Protocol::Pop3, Kind::Command) => listed(POP3_COMMANDS, word(line)),
+        (Protocol::Smtp, Kind::Command) => listed(SMTP_COMMANDS, word(line)),
+        (Protocol::Imap, Kind::Reply) if word(line) == b"+" => Some("+"),
+        (Protocol::Imap, Kind::Reply) => return imap_reply(line),
+        (Protocol::Pop3, Kind::Reply) => {
+            return with_code(listed(POP3_STATUS, word(line)), POP3_CODES, after_word(line));
+        }
+        (Protocol::Smtp, Kind::Reply) => return smtp_reply(line),
+    }
+    .unwrap_or(UNKNOWN)
+    .to_owned()
+}
+
+/// A tag may be anything, so it is not shown; that a reply has none is.
+fn imap_reply(line: &[u8]) -> String {
+    let rest = after_word(line);
+    let reply = with_code(listed(IMAP_STATUS, word(rest)), IMAP_CODES, after_word(rest));
+    if word(line) == b"*" { format!("* {reply}") } else { reply }
+}
+
+/// A status, and the response code in brackets behind it.
+fn with_code(status: Option<&str>, codes: &'static [&str], rest: &[u8]) -> String {
+    let code = rest.strip_prefix(b"[").and_then(|rest| rest.split(|byte| b" ]".contains(byte)).next());
+    match (status, code.and_then(|code| listed(codes, code))) {
+        (Some(status), Some(code)) => format!("{status} [{code}]"),
+        (status, _) => status.unwrap_or(UNKNOWN).to_owned(),
+    }
+}
+
+/// Code and enhanced status code (RFC 5321 section 4.2, RFC 3463), as numbers.
+fn smtp_reply(line: &[u8]) -> String {
+    let (code, rest) = line.split_at_checked(3).unwrap_or((line, b""));
+    let code = number(code).filter(|code| (200..600).contains(code));
+    let (Some(code), b"" | [b' ' | b'-', ..]) = (code, rest) else { return UNKNOWN.to_owned() };
+    let enhanced: Vec<_> = word(rest.get(1..).unwrap_or_default()).split(|byte| *byte == b'.').map(number).collect();
+    match *enhanced {
+        [Some(class @ (2 | 4 | 5)), Some(subject @ 0..=7), Some(detail)] if class == code / 100 => {
+            format!("{code} {class}.{subject}.{detail}")
+        }
+        _ => code.to_string(),
+    }
+}
+
+/// A number of at most three digits.
+fn number(digits: &[u8]) -> Option<u16> {
+    let is_number = digits.len() <= 3 && digits.iter().all(u8::is_ascii_digit);
+    std::str::from_utf8(digits).ok().filter(|_| is_number)?.parse().ok()
+}
+
+/// The entry of the list that is this word, in whatever case.
+fn listed(list: &'static [&'static str], word: &[u8]) -> Option<&'static str> {
+    list.iter().find(|entry| entry.as_bytes().eq_ignore_ascii_case(word)).copied()
+}
+
+fn word(line: &[u8]) -> &[u8] {
+    line.split(|byte| *byte == b' ').next().unwrap_or_default()
+}
+
+fn after_word(line: &[u8]) -> &[u8] {
+    line.get(word(line).len() + 1..).unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::Kind::{Command, Reply};
+    use super::*;
+    use Protocol::{Imap, Pop3, Smtp};
+
+    const TABLE: &[(Protocol, Kind, &[u8], &str)] = &[
+        (Imap, Command, b"a1 LOGIN \"ann@example.test\" \"hunter2\"", "LOGIN"),
+        (Imap, Command, b"hunter2 authenticate PLAIN AGFubgBodW50ZXIy", "AUTHENTICATE"),
+        (Imap, Command, b"a hunter2", "?"),
+        (Imap, Command, b"hunter2", "?"),
+        (Imap, Command, b"LOGIN", "?"),
+        (Imap, Command, b"a LOGINhunter2", "?"),
+        (Imap, Command, b"a LOGIN\tann\thunter2", "?"),
+        (Imap, Command, b"AGFubgBodW50ZXIy", "?"),
+        (Imap, Command, b"", "?"),
+        (Imap, Command, b"\x16\x03\x01", "?"),
+        (Imap, Reply, b"* OK [CAPABILITY IMAP4rev1 X-ANN] mail.example.test", "* OK [CAPABILITY]"),
+        (Imap, Reply, b"* CAPABILITY IMAP4rev1 AUTH=XOAUTH2", "* CAPABILITY"),
+        (Imap, Reply, b"+ eyJzdGF0dXMiOiI0MDEifQ==", "+"),
+        (Imap, Reply, b"+", "+"),
+        (Imap, Reply, b"hunter2 NO [AUTHENTICATIONFAILED] ann@example.test", "NO [AUTHENTICATIONFAILED]"),
+        (Imap, Reply, b"a no [hunter2] no", "NO"),
+        (Imap, Reply, b"a OK [REFERRAL imap://ann@example.test/] moved", "OK [REFERRAL]"),
+        (Imap, Reply, b"* BYE ann@example.test", "* BYE"),
+        (Imap, Reply, b"* hunter2 [ALERT] x", "* ?"),
+        (Imap, Reply, b"\x1b[31m hunter2", "?"),
+        (Pop3, Command, b"USER ann@example.test", "USER"),
+        (Pop3, Command, b"pass hunter2", "PASS"),
+        (Pop3, Command, b"hunter2", "?"),
+        (Pop3, Command, b"PASShunter2", "?"),
+        (Pop3, Command, b" hunter2 PASS", "?"),
+        (Pop3, Command, b"AUTH XOAUTH2 dXNlcj1hbm4=", "AUTH"),
+        (Pop3, Reply, b"+OK <1896.697170952@example.test>", "+OK"),
+        (Pop3, Reply, b"+OK [TABPADIUAAxADIAMwA=]", "+OK"),
+        (Pop3, Reply, b"-ERR [SYS/TEMP] ann@example.test", "-ERR [SYS/TEMP]"),
+        (Pop3, Reply, b"-err [AUTH", "-ERR [AUTH]"),
+        (Pop3, Reply, b"+ ", "+"),
+        (Pop3, Reply, b"+eyJzdGF0dXMiOiI0MDEifQ==", "?"),
+        (Pop3, Reply, b"SASL PLAIN hunter2", "?"),
+        (Pop3, Reply, b".", "."),
+        (Smtp, Command, b"EHLO anns-laptop.example.test", "EHLO"),
+        (Smtp, Command, b"AUTH PLAIN AGFubgBodW50ZXIy", "AUTH"),
+        (Smtp, Command, b"MAIL FROM:<ann@example.test>", "MAIL"),
+        (Smtp, Command, b"hunter2 AUTH", "?"),
+        (Smtp, Command, b"AUTH:hunter2", "?"),
+        (Smtp, Command, b"GET / HTTP/1.1", "?"),
+        (Smtp, Reply, b"220 mail.example.test ESMTP", "220"),
+        (Smtp, Reply, b"250-AUTH PLAIN LOGIN", "250"),
+        (Smtp, Reply, b"235 2.7.0 ann@example.test", "235 2.7.0"),
+        (Smtp, Reply, b"535-5.7.8 no", "535 5.7.8"),
+        (Smtp, Reply, b"535 5.7.139 no", "535 5.7.139"),
+        (Smtp, Reply, b"535 5.7.hunter2 no", "535"),
+        (Smtp, Reply, b"535 5.7.+1", "535"),
+        (Smtp, Reply, b"535 9.7.1 no", "535"),
+        (Smtp, Reply, b"535 2.7.1 no", "535"),
+        (Smtp, Reply, b"334 4.1.2", "334"),
+        (Smtp, Reply, b"535 5.7.1.hunter2", "535"),
+        (Smtp, Reply, b"535", "535"),
+        (Smtp, Reply, b"5357hunter2", "?"),
+        (Smtp, Reply, b"+35 hunter2", "?"),
+        (Smtp, Reply, b"999 hunter2", "?"),
+        (Smtp, Reply, b"hunter2", "?"),
+        (Smtp, Reply, "5\u{663}5 x".as_bytes(), "?"),
+    ];
+
+    #[test]
+    fn only_listed_words_are_shown() {
+        for (protocol, kind, line, expected) in TABLE {
+            assert_eq!(shown(*protocol, *kind, line), *expected, "{}", String::from_utf8_lossy(line));
+        }
+    }
+
+    /// What a dialogue between these two leaves: lines that begin with `<` came from the peer.
+    async fn traced(protocol: Protocol, peer: Peer, dialogue: &[&str]) -> Vec<String> {
+        let talk = async {
+            let mut trace = Trace::new(protocol, peer);
+            for line in dialogue {
+                match line.split_at(1) {
+                    ("<", line) => trace.heard(Frame::Line(line.as_bytes())),
+                    ("{", literal) => trace.heard(Frame::Literal(literal.as_bytes())),
+                    ("~", start) => trace.heard(Frame::Overlong(start.as_bytes())),
+                    (_, lines) => trace.said(lines.as_bytes()),
+                }
+            }
+        };
+        let (_, lines) = overhear(talk).await;
+        lines.iter().map(|line| line.split_once(": ").unwrap().1.to_owned()).collect()
+    }
+
+    /// Each of these secrets is a command's name, too.
+    #[tokio::test]
+    async fn what_goes_on_with_a_command_is_not_read() {
+        let smtp =
+            ["<AUTH LOGIN", ">334 VXNlcm5hbWU6\r\n", "<QUIT", ">334 UGFzc3dvcmQ6\r\n", "<DATA", ">535 x\r\n", "<QUIT"];
+        let shown = ["AUTH, 10", "334, 16", "data, 4", "334, 16", "data, 4", "535, 5", "QUIT, 4"]
+            .map(|it| format!("{it} bytes"));
+        assert_eq!(traced(Smtp, Peer::Client, &smtp).await, shown);
+        let imap = ["<a LOGIN {3+}", "{ann", "< {4+}", "{a ID", "< NOOP", "<b NOOP"];
+        let shown =
+            ["LOGIN, 12", "data, 3", "data, 5", "data, 4", "data, 5", "NOOP, 6"].map(|it| format!("{it} bytes"));
+        assert_eq!(traced(Imap, Peer::Client, &imap).await, shown);
+        let pop3 = [">AUTH XOAUTH2\r\n", "<+ ", ">QUIT\r\n", "<-ERR [AUTH] x", ">QUIT\r\n", "~+OK"];
+        let shown = ["AUTH, 12", "+, 2", "data, 4", "-ERR [AUTH], 13", "QUIT, 4", "overlong, 3"]
+            .map(|it| format!("{it} bytes"));
+        assert_eq!(traced(Pop3, Peer::Provider, &pop3).await, shown);
+    }
+}
