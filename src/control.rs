@@ -17,6 +17,7 @@ use zeroize::Zeroizing;
 
 use crate::broker::guesses::Attempt;
 use crate::broker::{Account, Broker};
+use crate::examination::examine;
 use crate::exit::{Exit, Failed};
 use crate::login::log_in;
 use crate::net::trace::overhear;
@@ -104,6 +105,17 @@ impl Control {
                 let restored = off_thread(move || vault.restore(&of, record.as_bytes(), force)).await;
                 self.broker.forget(&address);
                 restored.map(Reply::Restored)
+            }
+            Request::Examine { address, password } => {
+                let opened = match password {
+                    Some(Carried(password)) => {
+                        let credentials = Credentials { user: address.clone(), password };
+                        let opened = self.broker.unlock(&credentials, Attempt::of_this_process()).await;
+                        Some(opened.map(|opened| opened.account))
+                    }
+                    None => None,
+                };
+                Ok(Reply::Examined(examine(&self.broker, &address, opened).await))
             }
             Request::Test { address, password } => self.test(&address, password.0).await,
             Request::Metrics => Ok(Reply::Metrics(self.broker.metrics_text())),

@@ -22,6 +22,7 @@ pub mod confine;
 pub mod control;
 pub mod daemon;
 pub mod downstream;
+pub mod examination;
 pub mod exit;
 pub mod guard;
 pub mod log;

@@ -36,10 +36,15 @@ pub async fn log_in(
     client_name: Option<&str>,
 ) -> Result<(Connection, Acceptance), Refusal> {
     let server = Target::new(&account.reach, broker.metrics(), protocol, client_name)?;
-    let (mut refused, mut ask) = (None, false);
+    let (mut refused, mut rejected, mut ask) = (None, None, false);
     loop {
         let heard = if ask { Capabilities::default() } else { account.heard(protocol) };
-        let (held, ready) = tokio::try_join!(server.bearer(broker, account, refused), server.reach(&heard))?;
+        let both = tokio::try_join!(server.bearer(broker, account, refused), server.reach(&heard));
+        let (held, ready) = both.map_err(|refusal| match rejected.take() {
+            // No newer token is asked for so soon, so the server's own no is the last word.
+            Some(rejection) if refusal.reason == Reason::TokenRefused => server.rejected(&rejection),
+            _ => refusal,
+        })?;
         if ready.capabilities != heard {
             broker.learn(account, protocol, &ready.capabilities).await;
         }
@@ -61,7 +66,7 @@ pub async fn log_in(
                     said = rejection.said,
                     "the token was refused; trying a new one"
                 );
-                refused = Some(held.generation);
+                (refused, rejected) = (Some(held.generation), Some(rejection));
             }
             Ok(Answer::Rejected(rejection)) => return Err(server.rejected(&rejection)),
             Err(Trouble::Fault(Fault::NoMechanism(said))) if !heard.0.is_empty() => {
@@ -166,15 +171,15 @@ impl<'a> Target<'a> {
     }
 
     fn rejected(&self, rejection: &Rejection) -> Refusal {
-        let (host, said) = (&self.server.host, &rejection.said);
-        warn!(host, said, "the provider refuses the login");
+        let (host, said, explanation) = (&self.server.host, &rejection.said, upstream::explain(&rejection.said));
+        warn!(host, said, explanation, "the provider refuses the login");
         let (reason, meaning) = match rejection.verdict {
             Verdict::Token => (Reason::TokenRefused, "refuses this account's token"),
             Verdict::Limit => (Reason::Limit, "has had enough for now"),
             Verdict::Temporary => (Reason::Unavailable, "has trouble"),
             Verdict::Forbidden => (Reason::Forbidden, "does not let this account in"),
         };
-        Refusal::new(reason, format!("{host} {meaning}: {said}"))
+        Refusal::new(reason, format!("{host} {meaning}: {}", upstream::explained(said)))
     }
 }
 
@@ -229,18 +234,11 @@ impl Trouble {
                 unavailable("closed the connection during the login.".to_owned())
             }
             Self::Io(error) => unavailable(format!("cannot be reached: {error}")),
-            Self::Fault(Fault::Busy(said)) => unavailable(format!("is not available: {said}")),
-            Self::Fault(Fault::Protocol(what)) => unavailable(format!("breaks its protocol: {what}")),
-            Self::Fault(Fault::NoStartTls) => {
-                unavailable("does not offer STARTTLS, so nothing was sent to it.".to_owned())
+            Self::Fault(fault) => {
+                let is_setting = matches!(fault, Fault::NoMechanism(_));
+                let reason = if is_setting { Reason::Forbidden } else { Reason::Unavailable };
+                Refusal::new(reason, format!("{host} {fault}"))
             }
-            Self::Fault(Fault::PreAuth) => {
-                unavailable("claims that we are logged in already; somebody may be in between.".to_owned())
-            }
-            Self::Fault(Fault::NoMechanism(offered)) => Refusal::new(
-                Reason::Forbidden,
-                format!("{host} offers no OAuth mechanism that the configuration allows; it offers: {offered}"),
-            ),
         };
         warn!(host, why = refusal.text, "the provider's server cannot be used");
         refusal

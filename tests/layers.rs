@@ -11,6 +11,7 @@ const LAYERS: &[&[&str]] = &[
     &["confine", "downstream", "log", "net", "notify", "oauth", "upstream", "vault"],
     &["broker", "relay"],
     &["login"],
+    &["examination"],
     &["control", "session", "web"],
     &["daemon"],
     &["cli"],
@@ -61,6 +62,8 @@ const WORDS: &[(&str, &[&str])] = &[
             // carries them over a socket that is for its owner alone
             "control.rs",
             "control/message.rs",
+            // reads what an access token says of itself
+            "oauth/access_token.rs",
             // logs in to a proxy
             "net/proxy.rs",
             // sends them to the authorization server or to a proxy, and reads the keys that sign assertions

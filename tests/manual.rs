@@ -192,7 +192,7 @@ fn the_examples_are_right() {
     }
     let single = PROGRAM.lines().filter_map(|line| line.strip_prefix(".Dl "));
     let commands: Vec<&str> = displays(PROGRAM).iter().flat_map(|display| display.lines()).chain(single).collect();
-    assert_eq!(commands.len(), 4);
+    assert_eq!(commands.len(), 5);
     for command in commands {
         assert!(postkey::cli::understands(command.split_whitespace().map(Into::into)), "{command}");
     }

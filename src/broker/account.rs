@@ -14,7 +14,8 @@ use crate::config::flow::Flow;
 use crate::config::provider::Endpoints;
 use crate::oauth::grant::Ask;
 use crate::protocol::Protocol;
-use crate::token::{TokenSet, Use};
+use crate::secret::Token;
+use crate::token::{Life, TokenSet, Use};
 use crate::vault::Secrets;
 use crate::wire::{Bearer, Capabilities, Reason, Refusal};
 
@@ -86,6 +87,23 @@ pub struct Held {
     pub(super) secrets: Secrets,
 }
 
+impl Held {
+    /// The access token.
+    pub fn access(&self) -> &Token {
+        &self.tokens.access
+    }
+
+    /// Its life.
+    pub fn life(&self) -> Life {
+        self.tokens.life
+    }
+
+    /// What it is good for, as the server says it; empty where it says nothing.
+    pub fn scope(&self) -> &str {
+        &self.tokens.scope
+    }
+}
+
 impl Tokens {
     /// `sessions` are those that are open.
     pub(super) fn new(held: Held, sessions: Arc<()>) -> Arc<Self> {
@@ -133,6 +151,11 @@ impl Account {
     pub(super) fn ask<'a>(&'a self, held: &'a Held) -> Ask<'a> {
         let (flow, provider) = (self.flow, &self.reach.provider);
         Ask { flow, provider, scope: &self.scope, user: &self.subject, password: held.secrets.password.as_ref() }
+    }
+
+    /// Which token set is in use.
+    pub fn generation(&self) -> u64 {
+        self.held().generation
     }
 
     pub(super) fn held(&self) -> Arc<Held> {

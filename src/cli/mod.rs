@@ -4,6 +4,7 @@ mod authorize;
 mod backup;
 mod check;
 mod completions;
+mod doctor;
 mod forget;
 mod hand;
 mod order;
@@ -116,6 +117,14 @@ enum Command {
         /// Show a trace of each dialogue that is safe to show: directions, verbs and reply codes, sizes
         #[arg(long)]
         trace_dialogue: bool,
+    },
+    /// Find out why an account does not work, and say what to do. The report holds no secret and can be shown to others
+    Doctor {
+        /// The account's address
+        address: String,
+        /// As JSON
+        #[arg(long)]
+        json: bool,
     },
     /// Print the script that completes command lines, for a shell to run
     Completions {
@@ -309,6 +318,7 @@ async fn dispatch(plan: Plan) -> Result<(), Failed> {
         Some(Command::Restore { file, force }) => backup::restore(&config?, &file, force).await,
         Some(Command::Check) => check::run(&config?),
         Some(Command::Test { address, trace_dialogue }) => test::run(&config?, &address, trace_dialogue).await,
+        Some(Command::Doctor { address, json }) => doctor::run(&config?, &address, json).await,
         Some(Command::Completions { shell }) => completions::run(shell),
     }
 }

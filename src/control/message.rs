@@ -13,6 +13,7 @@ use crate::broker::{Condition, Withdrawal};
 use crate::clock::Moment;
 use crate::config::flow::Flow;
 use crate::config::provider::Discovered;
+use crate::examination::Finding;
 use crate::exit::{Exit, Failed};
 use crate::protocol::{Protocol, Security};
 use crate::secret::{Secret, Token};
@@ -76,6 +77,13 @@ pub enum Request {
         /// One of its app passwords.
         password: Carried,
     },
+    /// Find out why an account does not work.
+    Examine {
+        /// Which one.
+        address: String,
+        /// One of its app passwords; without it what needs the tokens is left out.
+        password: Option<Carried>,
+    },
     /// Read the configuration anew.
     Reload,
     /// What has been counted.
@@ -116,6 +124,8 @@ pub enum Reply {
     Status(Status),
     /// To [`Request::Authorize`] and [`Request::Test`]: what each of the provider's servers said.
     Tested(Vec<Probe>),
+    /// To [`Request::Examine`], in the order in which one thing needs the other.
+    Examined(Vec<Finding>),
     /// To [`Request::Metrics`]: the text form of Prometheus.
     Metrics(String),
     /// To [`Request::Forget`]: what became of the authorization at the provider.
@@ -231,7 +241,7 @@ pub struct Probe {
 impl Request {
     /// Whether it changes what is in the vault.
     pub const fn is_change(&self) -> bool {
-        !matches!(self, Self::Status | Self::Export { .. } | Self::Test { .. })
+        !matches!(self, Self::Status | Self::Export { .. } | Self::Test { .. } | Self::Examine { .. })
     }
 }
 
@@ -244,6 +254,11 @@ impl Reply {
     /// The answer to [`Request::Authorize`] and [`Request::Test`].
     pub fn tested(self) -> Result<Vec<Probe>, Failed> {
         if let Self::Tested(probes) = self { Ok(probes) } else { Err(Self::of_another_kind()) }
+    }
+
+    /// The answer to [`Request::Examine`].
+    pub fn examined(self) -> Result<Vec<Finding>, Failed> {
+        if let Self::Examined(findings) = self { Ok(findings) } else { Err(Self::of_another_kind()) }
     }
 
     /// The answer to [`Request::Forget`].

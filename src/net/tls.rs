@@ -5,6 +5,7 @@ use std::io::{self, BufReader};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use tokio_rustls::rustls::client::WebPkiServerVerifier;
 use tokio_rustls::rustls::crypto::{CryptoProvider, ring};
 use tokio_rustls::rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use tokio_rustls::rustls::{self, ClientConfig, RootCertStore, ServerConfig};
@@ -41,6 +42,20 @@ impl std::error::Error for TlsError {}
 /// How we are a client of a provider: TLS 1.2 or 1.3, the certificate verified against the system's authorities, or
 /// against those in `ca_file` alone.
 pub fn client_config(ca_file: Option<&Path>) -> Result<Arc<ClientConfig>, TlsError> {
+    let config = ClientConfig::builder_with_provider(provider());
+    // The provider's suites fit both versions, so this cannot fail; and if it did, there would be no TLS to fall back to.
+    let config = config.with_safe_default_protocol_versions().map_err(|_| TlsError::NoSystemRoots)?;
+    Ok(Arc::new(config.with_root_certificates(authorities(ca_file)?).with_no_client_auth()))
+}
+
+/// What verifies a provider's certificates, for who wants to know more of one.
+pub fn verifier(ca_file: Option<&Path>) -> Result<Arc<WebPkiServerVerifier>, TlsError> {
+    let verifier = WebPkiServerVerifier::builder_with_provider(Arc::new(authorities(ca_file)?), provider()).build();
+    // There is an authority, and no list of revoked certificates.
+    verifier.map_err(|_| TlsError::NoSystemRoots)
+}
+
+fn authorities(ca_file: Option<&Path>) -> Result<RootCertStore, TlsError> {
     let mut roots = RootCertStore::empty();
     match ca_file {
         Some(path) => roots.add_parsable_certificates(certificates(path)?),
@@ -49,10 +64,7 @@ pub fn client_config(ca_file: Option<&Path>) -> Result<Arc<ClientConfig>, TlsErr
     if roots.is_empty() {
         return Err(ca_file.map_or(TlsError::NoSystemRoots, |path| TlsError::Missing(path.to_owned(), "certificate")));
     }
-    let config = ClientConfig::builder_with_provider(provider());
-    // The provider's suites fit both versions, so this cannot fail; and if it did, there would be no TLS to fall back to.
-    let config = config.with_safe_default_protocol_versions().map_err(|_| TlsError::NoSystemRoots)?;
-    Ok(Arc::new(config.with_root_certificates(roots).with_no_client_auth()))
+    Ok(roots)
 }
 
 /// How we are a server to clients on a TLS listener.

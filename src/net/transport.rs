@@ -10,7 +10,7 @@ use socket2::{SockRef, TcpKeepalive};
 use tokio::io::{AsyncRead, AsyncWrite, Interest, ReadBuf, Ready};
 use tokio::net::{TcpStream, UnixStream};
 use tokio::time::sleep;
-use tokio_rustls::rustls::pki_types::ServerName;
+use tokio_rustls::rustls::pki_types::{CertificateDer, ServerName};
 use tokio_rustls::rustls::{ClientConfig, ServerConfig};
 use tokio_rustls::{TlsAcceptor, TlsConnector, TlsStream};
 
@@ -75,6 +75,14 @@ impl Transport {
     pub async fn accept_tls(self, config: Arc<ServerConfig>) -> io::Result<Self> {
         let stream = TlsAcceptor::from(config).accept(self.clear()?).await?;
         Ok(Self::Tls(Box::new(stream.into())))
+    }
+
+    /// The certificates that the peer has shown, its own first; none in clear.
+    pub fn peer_certificates(&self) -> &[CertificateDer<'static>] {
+        match self {
+            Self::Clear(_) | Self::Unix(_) => &[],
+            Self::Tls(stream) => stream.get_ref().1.peer_certificates().unwrap_or_default(),
+        }
     }
 
     /// Waits until the peer has ended its side. What has arrived stays where it is, so this has to look now and then.

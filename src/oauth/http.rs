@@ -2,7 +2,7 @@
 
 use std::net::SocketAddr;
 use std::pin::Pin;
-use std::time::Duration;
+use std::time::{Duration, UNIX_EPOCH};
 
 use oauth2::{AsyncHttpClient, HttpRequest, HttpResponse};
 use reqwest::dns::{Addrs, Name, Resolve, Resolving};
@@ -11,6 +11,7 @@ use reqwest::redirect::Policy;
 use tokio_rustls::rustls::ClientConfig;
 use url::Url;
 
+use crate::clock::Moment;
 use crate::config::provider::ProxyKind;
 use crate::proxy::Proxy;
 use crate::resolver::Resolver;
@@ -107,6 +108,13 @@ impl Http {
         let request = oauth2::http::Request::post(url.as_str());
         let request = request.header(ACCEPT, "application/json").header(CONTENT_TYPE, kind).body(body);
         self.send(request.map_err(|error| HttpError::Network(error.to_string()))?).await
+    }
+
+    /// What time a server says it is (RFC 9110 section 6.6.1), whatever else it answers. None if it does not say.
+    pub async fn date(&self, url: &Url) -> Result<Option<Moment>, HttpError> {
+        let answer = self.0.get(url.clone()).send().await.map_err(network)?;
+        let date = answer.headers().get(DATE).and_then(|date| httpdate::parse_http_date(date.to_str().ok()?).ok());
+        Ok(date.and_then(|date| date.duration_since(UNIX_EPOCH).ok()).map(|age| Moment(age.as_secs())))
     }
 
     /// Sends one request and reads the whole answer, if it is one that OAuth knows.

@@ -1,5 +1,6 @@
 //! Requests to a token endpoint, and what their outcome means.
 
+pub mod access_token;
 pub mod authorization_code;
 mod client_credentials;
 pub mod device_code;

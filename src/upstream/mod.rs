@@ -1,10 +1,13 @@
 //! Our half of the dialogue towards the provider: STARTTLS, capabilities, then AUTH with a bearer.
 
 mod exchange;
+mod explanation;
 pub mod imap;
 pub mod pop3;
 pub mod smtp;
 mod verdict;
+
+pub use explanation::{explain, explained};
 
 use crate::protocol::{Protocol, Security};
 use crate::wire::{Acceptance, Bearer, Capabilities, Dialogue, Frame, Want};
@@ -59,6 +62,21 @@ pub enum Fault {
     NoMechanism(String),
     /// The server broke its protocol; what it did.
     Protocol(&'static str),
+}
+
+/// What a server does, to stand behind its name.
+impl std::fmt::Display for Fault {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Busy(said) => write!(f, "is not available: {}", explained(said)),
+            Self::NoStartTls => f.write_str("does not offer STARTTLS, so nothing was sent to it."),
+            Self::PreAuth => f.write_str("claims that we are logged in already; somebody may be in between."),
+            Self::NoMechanism(offered) => {
+                write!(f, "offers no OAuth mechanism that the configuration allows; it offers: {offered}")
+            }
+            Self::Protocol(what) => write!(f, "breaks its protocol: {what}"),
+        }
+    }
 }
 
 /// How to talk to a server.

@@ -10,6 +10,7 @@ mod alive;
 mod command_line;
 mod deadline;
 mod defects;
+mod doctor;
 mod first_login;
 mod forgetting;
 mod goodbye;

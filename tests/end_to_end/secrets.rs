@@ -15,7 +15,7 @@ use crate::support::{Options, TokenEndpoint};
 const CHOSEN: &str = "Correct: horse & battery";
 const WRONG: &str = "Wrong: horse & battery";
 
-fn holds(text: &[u8], secret: &str) -> bool {
+pub fn holds(text: &[u8], secret: &str) -> bool {
     forms(secret).iter().any(|form| text.windows(form.len()).any(|window| window == form))
 }
 

@@ -8,6 +8,7 @@ mod support;
 
 mod certificates;
 mod clock;
+mod doctor;
 mod front;
 mod mail_servers;
 mod proxies;

@@ -3,11 +3,11 @@
 use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use axum::Router;
 use axum::extract::{RawQuery, State};
-use axum::http::header::{AUTHORIZATION, CACHE_CONTROL, CONTENT_TYPE, LOCATION};
+use axum::http::header::{AUTHORIZATION, CACHE_CONTROL, CONTENT_TYPE, DATE, LOCATION};
 use axum::http::{HeaderMap, StatusCode};
 use axum::response::{Html, IntoResponse, Response};
 use axum::routing::{get, post};
@@ -44,12 +44,22 @@ pub async fn serve(service: Arc<Service>, listener: TcpListener) {
         .route("/keys", get(introduction::keys))
         .route("/userinfo", get(introduction::userinfo))
         .route("/register", post(introduction::register))
+        .layer(axum::middleware::map_response_with_state(service.clone(), date))
         .with_state(service.clone());
     let served = match service.options.https {
         true => axum::serve(TlsListener { tcp: listener, acceptor: service.tls.clone() }, routes).await,
         false => axum::serve(listener, routes).await,
     };
     served.expect("axum serves for ever");
+}
+
+/// RFC 9110 section 6.6.1.
+async fn date(State(service): Shared, mut response: Response) -> Response {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).expect("a clock after 1970");
+    let seconds = now.as_secs().saturating_add_signed(service.settings().clock_ahead);
+    let date = httpdate::fmt_http_date(UNIX_EPOCH + Duration::from_secs(seconds));
+    response.headers_mut().insert(DATE, date.parse().expect("a date is ASCII"));
+    response
 }
 
 /// RFC 6749 section 4.1.1. What is wrong with client or redirect is told to the person, all else to the client.

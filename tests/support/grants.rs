@@ -231,7 +231,12 @@ impl Grants {
 
     /// A new access token, and no refresh token.
     fn issue(&mut self, place: usize, settings: &Settings) -> Tokens {
-        let access_token = self.secret(settings.token_length / 4 * 3);
+        let mut access_token = self.secret(settings.token_length / 4 * 3);
+        if let Some(claims) = &settings.access_claims {
+            let encode = |text: &str| BASE64_URL_SAFE_NO_PAD.encode(text);
+            access_token = format!("{}.{}.{access_token}", encode(r#"{"typ":"JWT"}"#), encode(&claims.to_string()));
+            self.secrets.push(access_token.clone());
+        }
         let access = Access { grant: place, expires: Instant::now() + settings.token_life + settings.grace };
         self.access.insert(access_token.clone(), access);
         let Grant { address, scope, .. } = &self.grants[place];
@@ -239,7 +244,7 @@ impl Grants {
             access_token,
             refresh_token: None,
             address: address.clone(),
-            scope: scope.clone(),
+            scope: settings.granted_scope.clone().unwrap_or_else(|| scope.clone()),
             nonce: String::new(),
         }
     }

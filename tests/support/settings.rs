@@ -23,6 +23,12 @@ pub struct Settings {
     pub rotate: bool,
     /// What the token endpoint does with a request.
     pub token_endpoint: TokenEndpoint,
+    /// What token responses name as the scope, if not that of the grant.
+    pub granted_scope: Option<String>,
+    /// The claims of access tokens issued from now on, which are JWTs then.
+    pub access_claims: Option<Value>,
+    /// How many seconds the authorization server's clock is ahead of ours.
+    pub clock_ahead: i64,
     /// The error codes of the next answers of the token endpoint, or statuses in digits.
     pub token_errors: VecDeque<&'static str>,
     /// What differs in the answer of the device authorization endpoint from RFC 8628.
@@ -78,6 +84,9 @@ impl Default for Settings {
             expires_in_as_text: false,
             rotate: true,
             token_endpoint: TokenEndpoint::Normal,
+            granted_scope: None,
+            access_claims: None,
+            clock_ahead: 0,
             token_errors: VecDeque::new(),
             device_answer: Value::Null,
             revocation_status: 200,
