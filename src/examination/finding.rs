@@ -3,9 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use crate::exit::Exit;
-
-/// The longest run of letters and digits that is shown. Identifiers have 36 (UUIDs) and fewer; tokens have more.
-const HARMLESS: usize = 40;
+use crate::wire::without_tokens;
 
 /// One thing that was looked at, and how it is.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -49,7 +47,8 @@ impl Finding {
     }
 
     fn new(subject: impl Into<String>, state: State, text: impl AsRef<str>, exit: Option<Exit>) -> Self {
-        let text = harmless(text.as_ref().trim_end_matches(['.', ' ']));
+        let text = without_tokens(text.as_ref().trim_end_matches(['.', ' ']));
+        let text = text.chars().map(|c| if c.is_control() { '?' } else { c }).collect();
         Self { subject: subject.into(), state, text, exit }
     }
 
@@ -57,16 +56,6 @@ impl Finding {
     pub fn is_problem(&self) -> bool {
         self.state == State::Problem
     }
-}
-
-/// Servers may repeat what was sent to them. Runs as long as tokens are left out, and what is no printable character.
-fn harmless(text: &str) -> String {
-    let is_part = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '+' | '=' | '%');
-    let runs = text.split_inclusive(|c| !is_part(c)).map(|run| match run.trim_end_matches(|c| !is_part(c)).len() {
-        0..HARMLESS => run.to_owned(),
-        length => format!("...{}", run.get(length..).unwrap_or_default()),
-    });
-    runs.collect::<String>().chars().map(|c| if c.is_control() { '?' } else { c }).collect()
 }
 
 #[cfg(test)]

@@ -9,7 +9,7 @@ use super::{Failure, Http, Registration, failure};
 use crate::clock::Clock;
 use crate::secret::Secret;
 use crate::token::TokenSet;
-use crate::wire::printable;
+use crate::wire::quote;
 
 /// What an authorization is asked for with.
 pub struct Asking<'a> {
@@ -143,7 +143,7 @@ impl Pending {
         match (value("error"), value("code")) {
             (Some(error), _) => {
                 let description = value("error_description").unwrap_or_default();
-                Err(RedirectError::Denied(printable(format!("{error} {description}").trim())))
+                Err(RedirectError::Denied(quote(format!("{error} {description}").trim())))
             }
             (None, Some(code)) => Ok(AuthorizationCode::new(code)),
             (None, None) => Err(RedirectError::NoAnswer),

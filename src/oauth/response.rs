@@ -13,7 +13,7 @@ use super::{Failure, Trouble};
 use crate::clock::Moment;
 use crate::secret::Token;
 use crate::token::{Life, TokenSet};
-use crate::wire::printable;
+use crate::wire::{printable, quote};
 
 /// The life of a token whose server does not tell: an hour is what nearly all of them give.
 const USUAL_LIFE: u64 = 3600;
@@ -161,8 +161,8 @@ impl ErrorBody {
         let parts: Vec<&str> =
             parts.map(|part| part.trim().trim_end_matches('.')).filter(|part| !part.is_empty()).collect();
         match parts.as_slice() {
-            [] => printable(&self.error),
-            parts => printable(&format!("{} ({})", self.error, parts.join(", "))),
+            [] => quote(&self.error),
+            parts => quote(&format!("{} ({})", self.error, parts.join(", "))),
         }
     }
 

@@ -10,7 +10,7 @@ mod verdict;
 pub use explanation::{explain, explained};
 
 use crate::protocol::{Protocol, Security};
-use crate::wire::{Acceptance, Bearer, Capabilities, Dialogue, Frame, Want};
+use crate::wire::{Acceptance, Bearer, Capabilities, Dialogue, Frame, Want, quote};
 
 /// What the session has to act on.
 #[derive(Debug, PartialEq, Eq)]
@@ -147,7 +147,7 @@ impl Approach {
     fn quote(&self, said: &str) -> String {
         match self.security {
             Security::StartTls => "said before TLS began, so it is not repeated here".to_owned(),
-            Security::Tls | Security::Clear => verdict::quote(said),
+            Security::Tls | Security::Clear => quote(said),
         }
     }
 }

@@ -1,7 +1,7 @@
 //! What a provider's no means: two tables, the codes that standards define before the words that providers use.
 
 use super::{Rejection, Verdict};
-use crate::wire::printable;
+use crate::wire::quote;
 use Verdict::{Forbidden, Limit, Temporary, Token};
 
 /// Response codes of IMAP (RFC 5530) and POP3 (RFC 2449, RFC 3206), and enhanced status codes of SMTP (RFC 3463).
@@ -77,17 +77,6 @@ pub(super) fn judge(code: &str, said: &str, otherwise: Verdict) -> Rejection {
 pub(super) fn bracketed(text: &str) -> &str {
     let code = text.strip_prefix('[').and_then(|rest| rest.split_once(']'));
     code.and_then(|(code, _)| code.split(' ').next()).unwrap_or_default()
-}
-
-/// A server's words made fit to be shown. A server may complain by repeating our line: what could be a SASL message is
-/// left out, that is any run of base64 characters longer than names and identifiers are.
-pub(super) fn quote(said: &str) -> String {
-    let base64 = |c: char| c.is_ascii_alphanumeric() || matches!(c, '+' | '/' | '=');
-    let harmless = |run: &str| match run.trim_end_matches(|c| !base64(c)).len() {
-        0..80 => run.to_owned(),
-        length => format!("...{}", run.get(length..).unwrap_or_default()),
-    };
-    printable(&said.split_inclusive(|c| !base64(c)).map(harmless).collect::<String>())
 }
 
 #[cfg(test)]

@@ -178,6 +178,27 @@ pub fn printable(text: &str) -> String {
     text.trim().chars().take(300).map(clean).collect()
 }
 
+/// A server's words made fit to be shown: it may complain by repeating what was sent to it.
+pub fn quote(said: &str) -> String {
+    printable(&without_tokens(said))
+}
+
+/// Text without what could be a token or a SASL message: without runs of their characters that are longer than names and
+/// identifiers are. UUIDs have 36; a slash makes a path of names, of which only a longer one is suspect.
+pub fn without_tokens(text: &str) -> String {
+    let of_token = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '+' | '=' | '%');
+    let of_base64 = |c: char| of_token(c) || c == '/';
+    without_runs(&without_runs(text, 80, of_base64), 40, of_token)
+}
+
+fn without_runs(text: &str, length: usize, is_part: impl Fn(char) -> bool + Copy) -> String {
+    let shorter = |run: &str| match run.trim_end_matches(|c| !is_part(c)).len() {
+        long if long >= length => format!("...{}", run.get(long..).unwrap_or_default()),
+        _ => run.to_owned(),
+    };
+    text.split_inclusive(|c| !is_part(c)).map(shorter).collect()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -186,6 +207,17 @@ mod tests {
     fn printable_text_stays_on_its_line() {
         assert_eq!(printable("a\r\nb\u{1b}[31m\u{1}é "), "a??b?[31m??");
         assert_eq!(printable(&"x".repeat(1000)).len(), 300);
+    }
+
+    #[test]
+    fn what_could_be_a_token_is_left_out() {
+        let token = "eyJ0eXAiOiJKV1Qi_-0123456789abcdefghijklmnop";
+        assert_eq!(quote(&format!("is '{token}' yours, {token}.{token}?")), "is '...' yours, .......?");
+        let base64 = "dXNlcj1hbm4BYXV0aD1CZWFyZXI/".repeat(3);
+        assert_eq!(quote(&format!("{base64} is no command")), "... is no command");
+        let path =
+            "client 01234567-89ab-cdef-0123-456789abcdef at https://help.example.test/mail/accounts/answer/78754";
+        assert_eq!(quote(path), path);
     }
 
     #[test]
