@@ -3,7 +3,6 @@
 use super::account::{Account, Entry};
 use super::password::Password;
 use super::record::{FORMAT, Record};
-use super::seal::Derived;
 
 /// A record with this content, as intact as a first line can make it.
 pub fn vouch(address: &str, content: &[u8]) -> Vec<u8> {
@@ -21,6 +20,6 @@ pub fn read(address: &str, bytes: &[u8], password: &[u8]) -> Option<Vec<u8>> {
 }
 
 fn open(account: &Account, password: &Password) -> Option<()> {
-    let key = account.key(&Derived::new(password, account.salt()).ok()?).ok()?;
-    account.take_tokens(&key).ok().map(drop)
+    let (key, slot) = account.unlock(password).ok()?;
+    account.take_tokens(&key, slot).ok().map(drop)
 }
