@@ -173,8 +173,9 @@ async fn an_answer_without_end_takes_no_memory() {
         assert!(reply.starts_with(TRY_LATER[Protocol::Pop3 as usize]), "{what}: {reply}");
         let [after, peak] = memory(daemon.id());
         println!("{what}: {before} KiB before, {peak} at most, {after} after");
-        // The first failure of all brings code in that was not needed before.
-        assert!(number == 0 || peak - before <= 1024, "{what}: {before} KiB before, {peak} at most");
+        // The first failure of all brings code in that was not needed before. 1 MiB, and half of one for the allocator that
+        // wipes: a buffer that grows is copied, so for a moment there are two.
+        assert!(number == 0 || peak - before <= 1536, "{what}: {before} KiB before, {peak} at most");
         before = after;
     }
 }

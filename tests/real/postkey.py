@@ -327,7 +327,7 @@ def configuration(world, folder):
                  + ("" if security == "none" else CERTIFICATE.format(certificate=world.run.certificate, key=world.run.key))
                  for protocol in ("imap", "pop3", "smtp") for security in SECURITIES]
     return HEAD.format(folder=folder) + "".join(listeners) + "".join(provider(world, **each) for each in PROVIDERS) \
-        + accounts(world) + ACCOUNTS
+        + accounts(world)
 
 
 def accounts(world):
