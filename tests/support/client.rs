@@ -16,7 +16,10 @@ use super::Provider;
 use super::connection::Stream;
 use super::tls::Identity;
 
-/// A connection to a mail server. Whatever does not come within ten seconds has failed.
+/// After that it does not come any more. Two hundred logins at once take long where two cores have other work, too.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+/// A connection to a mail server. Whatever does not come within half a minute has failed.
 pub struct Client(BufReader<Box<dyn Stream>>);
 
 impl Client {
@@ -169,7 +172,7 @@ impl Client {
 }
 
 async fn in_time<T>(future: impl Future<Output = T>) -> T {
-    tokio::time::timeout(Duration::from_secs(10), future).await.expect("an answer within ten seconds")
+    tokio::time::timeout(PATIENCE, future).await.expect("an answer in time")
 }
 
 /// A SASL response in base64; the user is written as it is.
