@@ -129,18 +129,15 @@ def run_all(world, report, watch):
         report.test(name_of(test), test, world, always=True)  # nothing below works without accounts
     report.section("Clients")
     client_tests(world, report)
-    report.section("Tokens and outages")
-    for test in life.TOKENS:
-        report.test(name_of(test), test, world)
-    report.section("Grants")
-    for test in grants.TESTS:
-        report.test(name_of(test), test, world)
-    report.section("Proxies")
-    for test in proxies.TESTS:
-        report.test(name_of(test), test, world)
-    report.section("Shared mailboxes and whole domains")
-    for test in accounts.TESTS:
-        report.test(name_of(test), test, world)
+    for title, tests in (
+        ("Tokens and outages", life.TOKENS),
+        ("Grants", grants.TESTS),
+        ("Proxies", proxies.TESTS),
+        ("Shared mailboxes and whole domains", accounts.TESTS),
+    ):
+        report.section(title)
+        for test in tests:
+            report.test(name_of(test), test, world)
     report.section("Secrets")
     world.postkey.stop()
     for test in leaks.TESTS:
