@@ -31,6 +31,7 @@ pub mod metrics;
 pub mod net;
 pub mod notify;
 pub mod oauth;
+pub mod process_group;
 pub mod protocol;
 pub mod proxy;
 pub mod relay;

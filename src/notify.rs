@@ -5,7 +5,6 @@ use std::os::fd::OwnedFd;
 use std::process::{ExitStatus, Stdio};
 use std::time::Duration;
 
-use rustix::process::{Pid, Signal, kill_process_group};
 use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _, BufReader};
 use tokio::net::unix::pipe;
 use tokio::process::{Child, Command};
@@ -14,6 +13,7 @@ use tokio::time::timeout;
 use tracing::{debug, info, warn};
 use url::Url;
 
+use crate::process_group::{self, ProcessGroup};
 use crate::wire::printable;
 
 /// How long a run may take: to send a mail, or to ask a server on the other side of the world. Then it is killed.
@@ -115,13 +115,11 @@ impl Notifier {
 
 /// Runs it to its end, or to the end of its time: None. What it prints goes to the log.
 async fn run(command: &[String], notice: &Notice) -> io::Result<Option<ExitStatus>> {
-    let (mut child, output) = start(command, notice)?;
-    let group = child.id().and_then(|id| Pid::from_raw(i32::try_from(id).ok()?));
+    let (mut child, group, output) = start(command, notice)?;
     let (ended, ()) = match timeout(RUN, async { tokio::join!(child.wait(), log(output)) }).await {
         Ok(ended) => ended,
         Err(_) => {
-            // All that it has started, too; none of it may be left.
-            let _gone = group.map(|group| kill_process_group(group, Signal::KILL));
+            group.kill();
             child.wait().await?;
             return Ok(None);
         }
@@ -129,12 +127,13 @@ async fn run(command: &[String], notice: &Notice) -> io::Result<Option<ExitStatu
     ended.map(Some)
 }
 
-/// Starts it in a process group of its own; what it prints comes out of the pipe.
-fn start(command: &[String], notice: &Notice) -> io::Result<(Child, pipe::Receiver)> {
+/// Starts it; what it prints comes out of the pipe.
+fn start(command: &[String], notice: &Notice) -> io::Result<(Child, ProcessGroup, pipe::Receiver)> {
     let (program, arguments) = command.split_first().ok_or(io::ErrorKind::InvalidInput)?;
     let (reader, writer) = io::pipe()?;
     let passed_on = PASSED_ON.iter().filter_map(|name| Some((name, std::env::var_os(name)?)));
-    let child = Command::new(program)
+    let mut command = Command::new(program);
+    command
         .args(arguments)
         .env_clear()
         .envs(passed_on)
@@ -145,11 +144,9 @@ fn start(command: &[String], notice: &Notice) -> io::Result<(Child, pipe::Receiv
         .current_dir("/")
         .stdin(Stdio::null())
         .stdout(writer.try_clone()?)
-        .stderr(writer)
-        .process_group(0)
-        .kill_on_drop(true)
-        .spawn()?;
-    Ok((child, pipe::Receiver::from_owned_fd(OwnedFd::from(reader))?))
+        .stderr(writer);
+    let (child, group) = process_group::start(&mut command)?;
+    Ok((child, group, pipe::Receiver::from_owned_fd(OwnedFd::from(reader))?))
 }
 
 async fn log(output: pipe::Receiver) {

@@ -5,7 +5,7 @@ use std::path::Path;
 
 /// From the bottom up. A module may use what stands in a line above its own, never what stands in its own line or below.
 const LAYERS: &[&[&str]] = &[
-    &["address", "clock", "exit", "guard", "protocol", "resolver", "secret", "stop"],
+    &["address", "clock", "exit", "guard", "process_group", "protocol", "resolver", "secret", "stop"],
     &["config", "metrics", "token", "wire"],
     &["proxy"],
     &["confine", "downstream", "log", "net", "notify", "oauth", "upstream", "vault"],

@@ -4,7 +4,6 @@ use std::path::Path;
 use std::process::Stdio;
 use std::time::Duration;
 
-use rustix::process::{Pid, Signal, kill_process_group};
 use tokio::io::{AsyncRead, AsyncReadExt as _};
 use tokio::process::Command;
 use tokio::time::timeout;
@@ -12,6 +11,7 @@ use zeroize::Zeroizing;
 
 use super::Failure;
 use crate::config::secret_source::SecretSource;
+use crate::process_group;
 use crate::secret::Secret;
 use crate::wire::printable;
 
@@ -67,15 +67,8 @@ async fn read_most(from: impl AsyncRead + Unpin, most: u64) -> Result<Zeroizing<
 async fn run(words: &[String], limit: Duration) -> Result<Zeroizing<Vec<u8>>, String> {
     let (program, arguments) = words.split_first().ok_or_else(|| "there is no command".to_owned())?;
     let mut command = Command::new(program);
-    command
-        .process_group(0)
-        .args(arguments)
-        .stdin(Stdio::null())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .kill_on_drop(true);
-    let mut child = command.spawn().map_err(|error| error.to_string())?;
-    let group = child.id().and_then(|id| Pid::from_raw(i32::try_from(id).ok()?));
+    command.args(arguments).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let (mut child, group) = process_group::start(&mut command).map_err(|error| error.to_string())?;
     let (Some(output), Some(mut complaints)) = (child.stdout.take(), child.stderr.take()) else {
         return Err("its output is lost".to_owned());
     };
@@ -89,7 +82,7 @@ async fn run(words: &[String], limit: Duration) -> Result<Zeroizing<Vec<u8>>, St
     let run = async { tokio::join!(read_most(output, MOST), complain) };
     let ended = timeout(limit, async { (run.await, child.wait().await) }).await;
     let ((output, said), status) = ended.map_err(|_| {
-        let _gone = group.map(|group| kill_process_group(group, Signal::KILL));
+        group.kill();
         format!("it has not ended within {} s", limit.as_secs())
     })?;
     match (output, status) {
