@@ -341,7 +341,7 @@ impl Broker {
             },
             flow: record.flow,
             client,
-            scope: config.account(owner).scope.unwrap_or_else(|| reach.provider.scope.clone()),
+            scope: config.account(owner).scope.clone().unwrap_or_else(|| reach.provider.scope.clone()),
             reach,
             tokens,
             heard: Mutex::default(),

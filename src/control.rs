@@ -137,7 +137,7 @@ impl Control {
         let listeners = self.listeners.lock().unwrap_or_else(PoisonError::into_inner).clone();
         let accounts = vault.accounts().into_iter().map(|account| {
             let condition = self.broker.condition(&account);
-            let aliases = config.account(&account.address).aliases;
+            let aliases = config.aliases_of(&account.address);
             let mailboxes = config.shared_with(&account.address);
             AccountStatus { aliases, mailboxes, ..AccountStatus::new(&account, condition) }
         });

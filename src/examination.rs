@@ -130,7 +130,7 @@ impl Examined<'_> {
     fn rights(&self) -> [Finding; 2] {
         let provider = &self.known.reach.provider;
         let protocols: Vec<Protocol> = provider.servers.keys().copied().collect();
-        let own = self.broker.config().account(&self.known.record.address).scope;
+        let own = self.broker.config().account(&self.known.record.address).scope.clone();
         let asked = own.as_ref().unwrap_or(&provider.scope);
         let (granted, claims) = (self.held.scope(), self.claims.as_ref());
         let rights = Rights { asked, granted, claims, protocols: &protocols };
@@ -144,7 +144,7 @@ impl Examined<'_> {
             return Finding::skipped(SUBJECT, "nobody does, by this flow");
         }
         let address = &self.known.record.address;
-        let expected = &self.broker.config().account(address).signs_in.unwrap_or_else(|| address.clone());
+        let expected = &self.broker.config().account(address).signs_in.clone().unwrap_or_else(|| address.clone());
         match self.name(expected).await {
             None => Finding::skipped(SUBJECT, "the authorization server does not tell"),
             Some(person) if person == *expected => Finding::ok(SUBJECT, person),

@@ -6,12 +6,13 @@ use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use tracing::warn;
+use tracing_subscriber::filter::Targets;
 use tracing_subscriber::fmt::MakeWriter;
 use tracing_subscriber::layer::SubscriberExt as _;
 use tracing_subscriber::util::SubscriberInitExt as _;
-use tracing_subscriber::{EnvFilter, Layer, Registry, reload};
+use tracing_subscriber::{Layer, Registry, reload};
 
-use crate::config::{Config, LogFormat};
+use crate::config::{Config, LogFormat, log_filter};
 use crate::exit::{Exit, Failed};
 use crate::guard;
 
@@ -19,7 +20,7 @@ type Output = Box<dyn Layer<Registry> + Send + Sync>;
 
 /// The log of this process, which can be changed while it is written.
 pub struct Log {
-    filter: reload::Handle<EnvFilter, tracing_subscriber::layer::Layered<Output, Registry>>,
+    filter: reload::Handle<Targets, tracing_subscriber::layer::Layered<Output, Registry>>,
     target: Target,
     form: Form,
 }
@@ -62,14 +63,15 @@ impl Log {
     }
 
     /// Logs by another filter.
-    pub fn set_filter(&self, directives: &str) -> Result<(), Failed> {
-        self.filter.reload(filter(directives)?).map_err(|error| Failed::new(Exit::Software, error))
+    pub fn set_filter(&self, text: &str) -> Result<(), Failed> {
+        let filter = log_filter::read(text).map_err(|why| Failed::new(Exit::Usage, why))?;
+        self.filter.reload(filter).map_err(|error| Failed::new(Exit::Software, error))
     }
 
     /// Opens the file anew in any case, for it may have been moved away to be kept. Nothing has changed if this fails.
     pub fn prepare(config: &Config) -> Result<Change, Failed> {
         let file = config.log_file.as_deref().map(open).transpose()?;
-        Ok(Change { file, filter: filter(&config.log)?, form: Form::of(config) })
+        Ok(Change { file, filter: config.log.clone(), form: Form::of(config) })
     }
 
     /// Goes by a new configuration.
@@ -89,16 +91,8 @@ impl Log {
 /// What is to be done about the log.
 pub struct Change {
     file: Option<File>,
-    filter: EnvFilter,
+    filter: Targets,
     form: Form,
-}
-
-/// A bare level is for postkey alone: libraries say little that helps at their lower levels.
-fn filter(log: &str) -> Result<EnvFilter, Failed> {
-    let is_level = !log.contains(['=', ',']);
-    let directives = if is_level { format!("warn,postkey={log}") } else { log.to_owned() };
-    EnvFilter::try_new(directives)
-        .map_err(|error| Failed::new(Exit::Usage, format!("the log filter \"{log}\" is not understood: {error}")))
 }
 
 fn output(form: Form, target: &Target) -> Output {

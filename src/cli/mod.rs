@@ -269,7 +269,7 @@ fn prepare(arguments: Arguments) -> Result<Plan, Failed> {
     }
     let mut config = load(file.as_deref());
     if let (Ok(config), true) = (&mut config, trace_dialogue) {
-        trace::FILTER.clone_into(&mut config.log);
+        config.log = trace::filter();
     }
     if let (Ok(config), true) = (&config, command.as_ref().is_some_and(Command::may_open_vault)) {
         owner::step_back(config)?;

@@ -1,6 +1,8 @@
 //! What the file says of accounts: `[account."ADDRESS"]`, and `[account."*@DOMAIN"]` for all of a domain.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
 
 use super::Config;
 use super::client::Client;
@@ -19,8 +21,6 @@ pub struct Account {
     pub provider: Option<String>,
     /// Whose authorization opens it, where it is a shared mailbox: the address of an account that has one.
     pub delegate: Option<String>,
-    /// Its further login names, in lower case.
-    pub aliases: Vec<String>,
     /// The user to log in as at the provider, by protocol, where it is not the address.
     pub user: BTreeMap<Protocol, String>,
     /// The scopes to ask for, where they are not the provider's.
@@ -54,8 +54,13 @@ impl Config {
     /// The address of the account that a login name stands for. Case does not matter.
     pub fn address_of(&self, name: &str) -> String {
         let name = name.to_lowercase();
-        let named = self.accounts.iter().find(|(_, account)| account.aliases.contains(&name));
-        named.map_or(name, |(address, _)| address.clone())
+        self.aliases.get(&name).cloned().unwrap_or(name)
+    }
+
+    /// The further login names of an account.
+    pub fn aliases_of(&self, address: &str) -> Vec<String> {
+        let aliases = self.aliases.iter().filter(|(_, of)| *of == address);
+        aliases.map(|(alias, _)| alias.clone()).collect()
     }
 
     /// Under which address the authorization is kept that opens an account: its delegate's, or its own.
@@ -75,10 +80,10 @@ impl Config {
     }
 
     /// What the file says of an account: in its own entry, or else in that of its domain.
-    pub fn account(&self, address: &str) -> Account {
-        let own = self.accounts.get(address).cloned().unwrap_or_default();
+    pub fn account(&self, address: &str) -> Cow<'_, Account> {
+        let own = self.accounts.get(address).map(Cow::Borrowed).unwrap_or_default();
         match self.domain_of(address) {
-            Some(domain) => own.or(&domain.members, address),
+            Some(domain) => Cow::Owned(own.into_owned().or(&domain.members, address)),
             None => own,
         }
     }
@@ -139,7 +144,8 @@ const DELEGATES: [&str; 13] = [
 pub(super) struct Entries<'a> {
     pub(super) accounts: BTreeMap<String, Account>,
     pub(super) domains: BTreeMap<String, Domain>,
-    aliases: Vec<(String, Value<'a>)>,
+    /// Whose each alias is.
+    pub(super) aliases: BTreeMap<String, (String, Value<'a>)>,
     delegates: Vec<(String, Value<'a>)>,
 }
 
@@ -173,7 +179,7 @@ impl<'a> Entries<'a> {
         let mut account = common(&mut section, providers);
         account.signs_in = section.get("signs_in").and_then(|value| value.parse(super::file::address));
         if let Some(value) = section.get("aliases") {
-            account.aliases = self.read_aliases(&value);
+            self.read_aliases(address, &value);
         }
         if let Some(value) = delegate {
             account.delegate = value.parse(super::file::address);
@@ -186,12 +192,20 @@ impl<'a> Entries<'a> {
         account
     }
 
-    fn read_aliases(&mut self, value: &Value<'a>) -> Vec<String> {
-        let read = value.list().into_iter().filter_map(|value| Some((value.parse(login_name)?, value)));
-        let read: Vec<_> = read.collect();
-        let aliases = read.iter().map(|(alias, _)| alias.clone()).collect();
-        self.aliases.extend(read);
-        aliases
+    /// A login name stands for one account.
+    fn read_aliases(&mut self, address: &str, value: &Value<'a>) {
+        for value in value.list() {
+            let Some(alias) = value.parse(login_name) else { continue };
+            match self.aliases.entry(alias) {
+                Entry::Vacant(place) => {
+                    place.insert((address.to_owned(), value));
+                }
+                Entry::Occupied(place) => {
+                    let (alias, line) = (place.key(), place.get().1.line());
+                    value.mistake(format!("{alias} is an alias in line {line} already; remove one of the two"));
+                }
+            }
+        }
     }
 
     /// Whether there is one for this domain already.
@@ -212,15 +226,10 @@ impl<'a> Entries<'a> {
         self.domains.insert(name, Domain { members, allow_remote }).is_some()
     }
 
-    /// A login name stands for one account.
+    /// An account goes by its own address.
     fn judge_aliases(&self) {
-        for (place, (alias, value)) in self.aliases.iter().enumerate() {
-            let earlier = self.aliases.iter().take(place).find(|(other, _)| other == alias);
-            if self.accounts.contains_key(alias) {
-                value.mistake(format!("{alias} is an account itself; remove one of the two"));
-            } else if let Some((_, other)) = earlier {
-                value.mistake(format!("{alias} is an alias in line {} already; remove one of the two", other.line()));
-            }
+        for (alias, (_, value)) in self.aliases.iter().filter(|(alias, _)| self.accounts.contains_key(*alias)) {
+            value.mistake(format!("{alias} is an account itself; remove one of the two"));
         }
     }
 
@@ -232,7 +241,7 @@ impl<'a> Entries<'a> {
             let has_delegate = self.accounts.get(delegate).is_some_and(|account| account.delegate.is_some());
             if delegate == address {
                 value.mistake("an account is not its own delegate; remove this, or name who signs in for it");
-            } else if self.aliases.iter().any(|(alias, _)| alias == delegate) {
+            } else if self.aliases.contains_key(delegate) {
                 value.mistake(format!("{delegate} is an alias; write the account's address"));
             } else if has_delegate {
                 value.mistake(format!("{delegate} has a delegate itself; write that one here"));
@@ -338,7 +347,7 @@ mod tests {
         assert_eq!(users(&config, "ben@a.test"), ["ben@b.test"; 3]);
         assert_eq!(users(&config, "ann@a.test"), ["ann@b.test", "ann@b.test", "annie"]);
         assert_eq!(config.provider_for("ann@a.test").unwrap().name, "google");
-        assert_eq!(config.account("ann@a.test").scope.unwrap(), ["x"]);
+        assert_eq!(config.account("ann@a.test").scope.as_deref().unwrap(), ["x"]);
         assert!(config.provider_for("ann@sub.a.test").is_none(), "another domain");
         let allow = |more: &str| {
             let config = good(&format!("[account.\"*@gmail.com\"]\n{more}"));

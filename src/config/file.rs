@@ -4,14 +4,14 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
 use toml::de::DeTable;
-use tracing_subscriber::EnvFilter;
+use tracing_subscriber::filter::LevelFilter;
 
 use super::environment::Environment;
 use super::flow::Flow;
 use super::mistake::Mistake;
 use super::providers::{self, Providers};
 use super::reader::{Disk, Report, Section, Value};
-use super::{Config, LogFormat, accounts, listeners, words};
+use super::{Config, LogFormat, accounts, listeners, log_filter, words};
 
 /// Reads a file that contains `text`; `disk` judges it, and the files that it names.
 pub fn read(file: &Path, text: &str, environment: &Environment, disk: Disk) -> Result<Config, Vec<Mistake>> {
@@ -26,7 +26,7 @@ pub fn read(file: &Path, text: &str, environment: &Environment, disk: Disk) -> R
 fn top(mut section: Section<'_>, environment: &Environment) -> Config {
     let state_dir = state_dir(&mut section, environment);
     let control_socket = section.get("control_socket").and_then(|value| value.path());
-    let log = section.get("log").and_then(|value| value.parse(log));
+    let log = section.get("log").and_then(|value| value.parse(log_filter::read));
     let log_formats = [("plain", LogFormat::Plain), ("json", LogFormat::Json)];
     let log_format = section.get("log_format").and_then(|value| value.choice(&log_formats));
     let log_file = section.get("log_file").and_then(|value| value.path());
@@ -39,7 +39,7 @@ fn top(mut section: Section<'_>, environment: &Environment) -> Config {
     let mut config = Config {
         control_socket: control_socket.unwrap_or_else(|| state_dir.join("control")),
         state_dir,
-        log: log.unwrap_or_else(|| "info".to_owned()),
+        log: log.unwrap_or_else(|| log_filter::of_level(LevelFilter::INFO)),
         log_format,
         log_file,
         metrics,
@@ -48,6 +48,7 @@ fn top(mut section: Section<'_>, environment: &Environment) -> Config {
         listeners: Vec::new(),
         warnings: Vec::new(),
         accounts: accounts.accounts,
+        aliases: accounts.aliases.into_iter().map(|(alias, (address, _))| (alias, address)).collect(),
         domains: accounts.domains,
         providers,
     };
@@ -65,11 +66,6 @@ fn state_dir(section: &mut Section<'_>, environment: &Environment) -> PathBuf {
         section.absence("nothing says where to keep the tokens; set state_dir, or HOME in the environment");
     }
     usual.unwrap_or_default()
-}
-
-fn log(text: &str) -> Result<String, String> {
-    let refusal = |_| "is no log filter; write a level such as \"info\", or \"warn,postkey=debug\"".to_owned();
-    EnvFilter::try_new(text).map(|_| text.to_owned()).map_err(refusal)
 }
 
 /// An address that no other machine can reach: what is served there tells who has an account.

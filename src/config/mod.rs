@@ -10,6 +10,7 @@ mod file;
 pub mod flow;
 mod hosts;
 mod listeners;
+pub mod log_filter;
 pub mod mistake;
 pub mod provider;
 mod providers;
@@ -37,6 +38,7 @@ use mistake::Mistake;
 use provider::Provider;
 use reader::Disk;
 use secret_source::SecretSource;
+use tracing_subscriber::filter::Targets;
 use users::Users;
 
 /// The whole configuration, checked: every listener can be bound as written, every provider is complete.
@@ -46,8 +48,8 @@ pub struct Config {
     pub state_dir: PathBuf,
     /// Where the running daemon takes commands.
     pub control_socket: PathBuf,
-    /// What to log, in the syntax of `RUST_LOG`.
-    pub log: String,
+    /// What to log.
+    pub log: Targets,
     /// How to write the log, where the file says so.
     pub log_format: Option<LogFormat>,
     /// Where to write the log, if not to the standard error or the journal.
@@ -64,6 +66,8 @@ pub struct Config {
     pub providers: BTreeMap<String, Provider>,
     /// What the file says about single accounts, by address in lower case.
     pub accounts: BTreeMap<String, Account>,
+    /// The accounts' further login names, in lower case, and whose they are.
+    pub aliases: BTreeMap<String, String>,
     /// What the file says about all addresses of a domain, by domain in lower case.
     pub domains: BTreeMap<String, Domain>,
     /// What can be used, and should not be.
@@ -114,15 +118,15 @@ impl Config {
     pub fn provider_for(&self, address: &str) -> Option<&Provider> {
         let address = address.to_lowercase();
         let owner = self.owner_of(&address);
-        match self.account(owner).provider {
-            Some(name) => self.providers.get(&name),
+        match &self.account(owner).provider {
+            Some(name) => self.providers.get(name),
             None => providers::of_domain(&self.providers, owner.rsplit_once('@')?.1),
         }
     }
 
     /// The client registration for an account, in lower case, of a provider: its own, or its provider's.
     pub fn client_for(&self, address: &str, provider: &Provider) -> Option<Client> {
-        self.account(address).client.or_else(|| provider.client.clone())
+        self.account(address).client.as_ref().or(provider.client.as_ref()).cloned()
     }
 }
 

@@ -6,12 +6,17 @@
 use std::cell::RefCell;
 
 use tracing::trace;
+use tracing_subscriber::filter::{LevelFilter, Targets};
 
 use crate::protocol::Protocol;
 use crate::wire::Frame;
 
 /// The log's filter for the trace and nothing else: other lines name accounts.
-pub const FILTER: &str = "dialogue=trace";
+pub fn filter() -> Targets {
+    Targets::new().with_target(TARGET, LevelFilter::TRACE)
+}
+
+const TARGET: &str = "dialogue";
 
 /// What is shown of a line that begins with none of the listed words.
 const UNKNOWN: &str = "?";
@@ -178,7 +183,7 @@ impl Trace {
 /// Without a parent, for the session's span has the client's address. The task's number tells sessions apart.
 fn tell(protocol: Protocol, line: String) {
     let session = tokio::task::try_id().map(tracing::field::display);
-    trace!(target: "dialogue", parent: None, protocol = protocol.name(), session, "{line}");
+    trace!(target: TARGET, parent: None, protocol = protocol.name(), session, "{line}");
     // Nobody listens, mostly.
     let _nobody = OVERHEARD.try_with(|lines| lines.borrow_mut().push(line));
 }

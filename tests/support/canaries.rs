@@ -7,9 +7,11 @@ use std::sync::{Mutex, Once};
 use aho_corasick::AhoCorasick;
 use base64::Engine;
 use base64::prelude::{BASE64_STANDARD_NO_PAD, BASE64_URL_SAFE_NO_PAD};
+use postkey::config::log_filter;
 use tracing::span::Id;
+use tracing_subscriber::Registry;
+use tracing_subscriber::filter::LevelFilter;
 use tracing_subscriber::layer::{Context, Layer, SubscriberExt};
-use tracing_subscriber::{EnvFilter, Registry};
 
 use super::lock;
 
@@ -37,7 +39,7 @@ pub fn listen() -> usize {
     // asks the log of the thread that happens to come to it first, which would be another test's.
     ONCE.call_once(|| {
         let log = tracing_subscriber::fmt::layer().with_ansi(false).with_writer(|| Ear);
-        let filter = EnvFilter::new("warn,postkey=trace");
+        let filter = log_filter::of_level(LevelFilter::TRACE);
         let log = Registry::default().with(Defect.and_then(log).with_filter(filter));
         tracing::subscriber::set_global_default(log).expect("the only log here");
         // Some may have been asked for while it was not in its place yet.

@@ -41,7 +41,7 @@ impl Server {
         }
         let name = config.provider_for(address).map(|provider| provider.name.clone()).unwrap_or_default();
         let reach = broker.reach(&name)?;
-        let (provider, account) = (&reach.provider, config.account(address));
+        let (provider, account) = (&reach.provider, config.account(address).into_owned());
         if account.flow.unwrap_or(provider.flow) != Flow::AuthorizationCode {
             return Err(misconfigured("its flow is not authorization-code; run `postkey authorize`"));
         }

@@ -63,7 +63,7 @@ impl Plan {
         check_name(&options.password_name)?;
         let name = provider::find(config, &address, options.provider.as_deref(), input).await?;
         let mut reach = Reach::new(config, &name).map_err(|why| Failed::new(Exit::Config, why))?;
-        let account = config.account(&address);
+        let account = config.account(&address).into_owned();
         reach.provider.scope = account.scope.unwrap_or(reach.provider.scope);
         let redirect = Redirect::new(config, options, &reach.provider)?;
         let flow = options.flow.or(account.flow).unwrap_or(reach.provider.flow);
