@@ -1,7 +1,7 @@
 //! The whole of postkey in a minute, with nobody else's servers: a small provider, the real daemon, an authorization given by
 //! a program in place of a person, and a mail that is sent by SMTP and read by IMAP and POP3.
 //!
-//! `cargo run --release --example demo` stays up afterwards, with settings to type into a mail program; `-- --once` ends.
+//! `cargo run --example demo` stays up afterwards, with settings to type into a mail program; `-- --once` ends.
 
 #[path = "../tests/support/mod.rs"]
 mod support;
