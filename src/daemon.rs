@@ -186,7 +186,7 @@ fn bind_control(path: &Path) -> Result<UnixListener, Failed> {
 
 /// Accepts clients for ever. Those for whom there is no room are told so, one at a time.
 async fn accept_clients(
-    mut listener: listen::Listener,
+    listener: listen::Listener,
     mut door: Arc<Door>,
     mut messages: mpsc::Receiver<Message>,
     sessions: Arc<Semaphore>,

@@ -16,6 +16,7 @@ use crate::config::Listener;
 use crate::control::Listening;
 use crate::exit::{Exit, Failed};
 use crate::net::listen::Bound;
+use crate::net::spares::Spares;
 use crate::net::systemd::Sockets;
 use crate::net::unix::{self, SocketFile};
 use crate::net::{listen, tls};
@@ -38,6 +39,7 @@ pub struct Ports {
     tasks: JoinSet<()>,
     sockets: Sockets,
     sessions: Arc<Semaphore>,
+    spares: Spares,
 }
 
 /// An open port and its accept loop.
@@ -70,7 +72,7 @@ enum How {
 impl Ports {
     /// No port yet. Sessions hold a permit each.
     pub fn new(sockets: Sockets, sessions: Arc<Semaphore>) -> Self {
-        Self { open: Vec::new(), tasks: JoinSet::new(), sockets, sessions }
+        Self { open: Vec::new(), tasks: JoinSet::new(), sockets, sessions, spares: Spares::default() }
     }
 
     /// What is open.
@@ -152,8 +154,12 @@ impl Ports {
         let listening = Listening::new(door.protocol, address, door.security);
         info!(protocol = listening.protocol, address = %listening.address, security = listening.security, "listening");
         let (messages, heard) = mpsc::channel(8);
-        let task =
-            self.tasks.spawn(accept_clients(listen::Listener::new(listener), door, heard, Arc::clone(&self.sessions)));
+        let task = self.tasks.spawn(accept_clients(
+            listen::Listener::new(listener, self.spares.clone()),
+            door,
+            heard,
+            Arc::clone(&self.sessions),
+        ));
         Port { configured, listening, messages, task, file }
     }
 

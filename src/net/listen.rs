@@ -1,15 +1,15 @@
 //! Local ports: binding them, and accepting from them whatever happens.
 
-use std::fs::File;
 use std::io;
 use std::net::SocketAddr;
-use std::os::fd::OwnedFd;
 use std::time::Duration;
 
 use socket2::SockRef;
 use tokio::net::{TcpListener, TcpSocket, TcpStream, UnixListener, UnixStream};
 use tokio::time::timeout;
 use tracing::warn;
+
+use super::spares::Spares;
 
 /// Connections that may wait for us to accept them: a mail program opens 5 at once, and there may be many of them.
 pub(super) const BACKLOG: u32 = 1024;
@@ -75,10 +75,10 @@ pub enum Socket {
     Unix(UnixStream),
 }
 
-/// A socket that listens, and a descriptor kept for the client that comes when no other is left.
+/// A socket that listens, and tells clients when there is no descriptor for them.
 pub struct Listener {
     socket: Bound,
-    spare: Option<OwnedFd>,
+    spares: Spares,
 }
 
 /// A connection that has come.
@@ -87,29 +87,32 @@ pub struct Arrival {
     pub socket: Socket,
     /// Where it comes from; none on a Unix socket.
     pub peer: Option<SocketAddr>,
-    /// Whether it has the spare descriptor: it should be told so and closed before the next one is accepted.
+    /// Whether it has a spare descriptor: it should be told so and closed before the next one is accepted.
     pub is_surplus: bool,
 }
 
 impl Listener {
     /// Takes over a socket.
-    pub fn new(socket: Bound) -> Self {
-        Self { socket, spare: spare() }
+    pub fn new(socket: Bound, spares: Spares) -> Self {
+        spares.fill();
+        Self { socket, spares }
     }
 
     /// The next connection. Errors do not end a listener: those of a single connection are passed over, the spare
-    /// descriptor is for the case that no other is left, and when that is gone too, the system is given a moment.
-    pub async fn accept(&mut self) -> Arrival {
+    /// descriptors are for the case that no other is left, and when they are gone too, the system is given a moment.
+    pub async fn accept(&self) -> Arrival {
         loop {
-            self.spare = self.spare.take().or_else(spare);
-            let (mut accepted, mut is_surplus) = (self.socket.accept().await, false);
-            if accepted.as_ref().is_err_and(is_out_of_descriptors) && self.spare.take().is_some() {
-                // accept(2) fails like this even when nobody waits; then the spare one is kept.
+            self.spares.fill();
+            let mut accepted = self.socket.accept().await;
+            if accepted.as_ref().is_err_and(is_out_of_descriptors) && self.spares.give_up() {
+                // accept(2) fails like this even when nobody waits.
                 let Ok(again) = timeout(Duration::ZERO, self.socket.accept()).await else { continue };
-                (accepted, is_surplus) = (again, true);
+                accepted = again;
             }
             match accepted {
-                Ok((socket, peer)) if self.socket.lets_in(peer) => return Arrival { socket, peer, is_surplus },
+                Ok((socket, peer)) if self.socket.lets_in(peer) => {
+                    return Arrival { socket, peer, is_surplus: !self.spares.fill() };
+                }
                 Ok((_, peer)) => warn!(
                     peer = peer.map(display),
                     "a connection from elsewhere reached a loopback port and was closed"
@@ -122,11 +125,6 @@ impl Listener {
             }
         }
     }
-}
-
-/// A descriptor that stands for nothing.
-fn spare() -> Option<OwnedFd> {
-    File::open("/dev/null").map(OwnedFd::from).ok()
 }
 
 /// Of this process, or of the whole system, accept(2).

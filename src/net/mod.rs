@@ -7,6 +7,7 @@ pub mod listen;
 pub mod mx;
 pub mod peer;
 mod proxy;
+pub mod spares;
 pub mod systemd;
 pub mod tls;
 pub mod trace;

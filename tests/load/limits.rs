@@ -4,7 +4,7 @@ use std::io;
 use std::time::Duration;
 
 use rustix::process::{Pid, Resource, Rlimit, getrlimit, prlimit};
-use tokio::io::{AsyncBufReadExt, AsyncReadExt, BufReader};
+use tokio::io::AsyncReadExt;
 use tokio::net::TcpStream;
 use tokio::time::{Instant, sleep, timeout};
 
@@ -107,39 +107,27 @@ async fn fill(way: &Way) -> Vec<Client> {
     clients
 }
 
-/// Whether each protocol's next client is told that there is no room, and let go. Between the end of one who was sent away
-/// and the next there is a descriptor for a moment: who gets it is served, and keeps it.
+/// Whether each protocol's clients are told that there is no room, and let go, however soon one follows another.
 async fn told(way: &Way, part: &str, report: &mut Report) {
-    let mut served = Vec::new();
     for protocol in Protocol::ALL {
-        let mut heard = String::new();
-        for _ in 0..5 {
-            match timeout(Duration::from_secs(5), meet(way, protocol)).await {
-                Ok(Ok((said, stream))) => {
-                    heard = said;
-                    served.push(stream);
-                }
-                failed => heard = format!("{:?}", failed.map(|met| met.map(|(said, _)| said))),
-            }
-            if heard.starts_with(NO_ROOM[protocol as usize]) {
+        let mut is_told = true;
+        for _ in 0..20 {
+            let met = timeout(Duration::from_secs(5), meet(way, protocol)).await;
+            if !matches!(&met, Ok(Ok(said)) if said.starts_with(NO_ROOM[protocol as usize])) {
+                eprintln!("load: {part}: {protocol}: {met:?}");
+                is_told = false;
                 break;
             }
-            eprintln!("load: {part}: {protocol}: {heard}");
         }
-        let is_told = heard.starts_with(NO_ROOM[protocol as usize]);
-        report.so(&format!("{part}: {protocol} client is told to try later"), is_told);
+        report.so(&format!("{part}: {protocol} clients are told to try later"), is_told);
     }
 }
 
-/// The line with which a server meets somebody; if it is a goodbye, the connection ends with it.
-async fn meet(way: &Way, protocol: Protocol) -> io::Result<(String, BufReader<TcpStream>)> {
-    let mut stream = BufReader::new(TcpStream::connect(("127.0.0.1", way.ports.of(protocol))).await?);
+/// What a server says to somebody until it closes the connection.
+async fn meet(way: &Way, protocol: Protocol) -> io::Result<String> {
     let mut said = String::new();
-    stream.read_line(&mut said).await?;
-    if said.starts_with(NO_ROOM[protocol as usize]) {
-        stream.read_to_end(&mut Vec::new()).await?;
-    }
-    Ok((said, stream))
+    TcpStream::connect(("127.0.0.1", way.ports.of(protocol))).await?.read_to_string(&mut said).await?;
+    Ok(said)
 }
 
 async fn idle_cpu(process: &Process, part: &str, report: &mut Report) -> io::Result<()> {
