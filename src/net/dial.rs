@@ -14,7 +14,7 @@ const AHEAD: Duration = Duration::from_millis(250);
 /// Addresses that are tried. Where eight of both families are dead, more of them are no help, and each is a descriptor.
 const MOST: usize = 8;
 
-/// Connects to the first that answers. One that fails gives way at once, one that is silent after [`AHEAD`]; it may
+/// Connects to the first that answers. One that fails gives way at once, one that is silent after 250 ms; it may
 /// still win then. The error is that of the last to fail. How long it takes in all is for the caller to limit.
 pub async fn connect(addresses: Vec<IpAddr>, port: u16) -> io::Result<TcpStream> {
     let mut tries = JoinSet::new();
