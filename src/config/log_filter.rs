@@ -27,14 +27,17 @@ pub fn read(text: &str) -> Result<Targets, String> {
     if !text.contains([',', '=']) {
         return level(text).map(of_level);
     }
-    text.split(',').try_fold(Targets::new(), |filter, directive| match directive.split_once('=') {
-        None => Ok(filter.with_default(level(directive)?)),
-        Some((target, of_target)) if is_target(target.trim()) => {
-            Ok(filter.with_target(target.trim(), level(of_target)?))
+    text.split(',').try_fold(Targets::new(), |filter, directive| {
+        let Some((target, of_target)) = directive.split_once('=') else {
+            return Ok(filter.with_default(level(directive)?));
+        };
+        let target = target.trim();
+        if !is_target(target) {
+            return Err(format!(
+                "\"{target}\" is no name of a module; write something like \"warn,postkey::oauth=debug\""
+            ));
         }
-        Some((target, _)) => {
-            Err(format!("\"{target}\" is no name of a module; write something like \"warn,postkey::oauth=debug\""))
-        }
+        Ok(filter.with_target(target, level(of_target)?))
     })
 }
 
@@ -83,7 +86,7 @@ mod tests {
             ("warn,,postkey=debug", "\"\" is no level"),
             ("a=b=c", "\"b=c\" is no level"),
             ("=info", "\"\" is no name of a module"),
-            ("warn, é[[=info", "\" é[[\" is no name of a module"),
+            ("warn, é[[=info", "\"é[[\" is no name of a module"),
             ("postkey[{user}]=info", "\"postkey[{user}]\" is no name of a module"),
         ] {
             let told = read(text).unwrap_err();
