@@ -64,9 +64,7 @@ fn is_command(line: &str) -> bool {
     match words.as_slice() {
         ["podman", "exec", "--interactive", "--tty", "postkey", command @ ..] => is_command(&command.join(" ")),
         ["postkey" | "target/release/postkey", ..] => postkey::cli::understands(words.iter().map(Into::into)),
-        ["cargo", "run", "--release", "--example", name, ..] => {
-            Path::new("examples").join(name).with_extension("rs").exists()
-        }
+        ["cargo", "run", "--example", name, ..] => Path::new("examples").join(name).with_extension("rs").exists(),
         ["cargo", "build" | "test" | "deb", ..] | ["cargo", "install", "--locked", "cargo-deb"] => true,
         ["rustup", "target", "add", _] => true,
         ["apt", "install", package] => {
