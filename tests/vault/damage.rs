@@ -63,7 +63,7 @@ fn check(state: &Path, file: &Path, whole: &[u8], password: &Password, thorough:
         assert_eq!(fs::read(file).unwrap(), whole, "{what}");
     } else if !is_copy(file) && thorough {
         fs::remove_dir_all(state.join("copies")).unwrap();
-        assert_newest(&Vault::open(state).unwrap(), password, &format!("{what}, from sled alone"));
+        assert_newest(&reopen(state), password, &format!("{what}, from sled alone"));
     }
 }
 

@@ -5,13 +5,13 @@ use std::os::unix::fs::{PermissionsExt as _, chown, symlink};
 use std::path::Path;
 use std::process::Command;
 
-use postkey::vault::{StoreError, Vault, VaultError};
+use postkey::vault::{StoreError, VaultError};
 
-use crate::{ANN, files, folder, reopen, vault_of_three};
+use crate::{ANN, files, folder, reopen, try_reopen, vault_of_three};
 
 /// The vault does not open, and says which file is to blame.
 fn assert_exposed(state: &Path, blamed: &Path) {
-    match Vault::open(state) {
+    match try_reopen(state) {
         Err(VaultError::Store(StoreError::Exposed(path))) => assert_eq!(path, blamed),
         Err(error) => panic!("{}: {error}", blamed.display()),
         Ok(_) => panic!("{} was not noticed", blamed.display()),

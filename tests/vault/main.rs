@@ -71,13 +71,18 @@ pub fn vault_of_three(state: &Path) -> Password {
 
 /// Opens a vault that was open just now. A process that another test begins meanwhile holds a copy of its lock for a moment,
 /// until it is another program.
-pub fn reopen(state: &Path) -> Vault {
+pub fn try_reopen(state: &Path) -> Result<Vault, VaultError> {
     loop {
         match Vault::open(state) {
             Err(VaultError::Store(StoreError::InUse(_))) => std::thread::yield_now(),
-            opened => return opened.unwrap_or_else(|error| panic!("{}: {error}", state.display())),
+            opened => return opened,
         }
     }
+}
+
+/// The same where nothing stands in the way.
+pub fn reopen(state: &Path) -> Vault {
+    try_reopen(state).unwrap_or_else(|error| panic!("{}: {error}", state.display()))
 }
 
 /// The refresh token that the password takes out, if any.
