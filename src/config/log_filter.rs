@@ -41,6 +41,7 @@ pub fn read(text: &str) -> Result<Targets, String> {
     })
 }
 
+/// Not as LevelFilter reads itself: it takes an empty text, and numbers.
 fn level(text: &str) -> Result<LevelFilter, String> {
     let word = text.trim();
     let level = LEVELS.iter().find(|(name, _)| name.eq_ignore_ascii_case(word));

@@ -94,7 +94,6 @@ pub struct Arrival {
 impl Listener {
     /// Takes over a socket.
     pub fn new(socket: Bound, spares: Spares) -> Self {
-        spares.fill();
         Self { socket, spares }
     }
 

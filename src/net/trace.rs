@@ -11,11 +11,7 @@ use tracing_subscriber::filter::{LevelFilter, Targets};
 use crate::protocol::Protocol;
 use crate::wire::Frame;
 
-/// The log's filter for the trace and nothing else: other lines name accounts.
-pub fn filter() -> Targets {
-    Targets::new().with_target(TARGET, LevelFilter::TRACE)
-}
-
+/// What the log knows the trace by.
 const TARGET: &str = "dialogue";
 
 /// What is shown of a line that begins with none of the listed words.
@@ -178,6 +174,11 @@ impl Trace {
         let bytes = bytes.map(|bytes| format!(", {bytes} bytes")).unwrap_or_default();
         tell(self.protocol, format!("{direction} {peer}: {shown}{bytes}"));
     }
+}
+
+/// The log's filter for the trace and nothing else: other lines name accounts.
+pub fn filter() -> Targets {
+    Targets::new().with_target(TARGET, LevelFilter::TRACE)
 }
 
 /// Without a parent, for the session's span has the client's address. The task's number tells sessions apart.
