@@ -1,55 +1,53 @@
 //! The one owner of accounts and tokens: checks passwords, and hands out tokens that are fresh.
+//!
+//! The broker is composed of parts. Each owns its state and is a file of its own; `context.rs` is what all of them share.
 
 mod account;
-mod attention;
+mod accounts;
+mod connector;
+mod context;
 mod first_login;
 mod forget;
 pub mod guesses;
-mod measure;
+pub mod metrics;
+mod notices;
+mod passwords;
 mod patience;
-mod reach;
-mod reconfigure;
 mod refresh;
-mod unlock;
+mod showing;
+mod state;
+mod status;
+mod throttle;
+mod tokens;
 mod upkeep;
 
-use std::collections::HashMap;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
+use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::sync::{Notify, Semaphore, watch};
-use tokio::task::JoinHandle;
-use tokio::time::{Instant, timeout};
-use tracing::{error, info, warn};
+use tokio::time::timeout;
+use tracing::error;
 
-use crate::clock::{Clock, Moment};
+use crate::clock::Clock;
 use crate::config::Config;
-use crate::config::client::{Client, ClientAuthentication};
 use crate::exit::Failed;
-use crate::metrics::Metrics;
-use crate::notify::{Notice, Notifier};
-use crate::protocol::Protocol;
-use crate::secret::Secret;
-use crate::token::Use;
 use crate::vault::password::Password;
-use crate::vault::{self, Authorization, Vault, VaultError};
-use crate::wire::{Capabilities, Reason, Refusal};
-pub use account::{Account, Held, Presence};
-use account::{Tokens, Wanted};
-use first_login::FirstLogins;
-pub use first_login::{Return, Unasked};
+use crate::vault::{self, Authorization, Vault};
+pub use account::{Account, Presence};
+pub use accounts::Accounts;
+pub use connector::Connector;
+pub use context::{Context, Resolved};
+pub use first_login::{Authorized, Confirmation, FirstLogins, Refused};
 pub use forget::Withdrawal;
-use guesses::{Fingerprint, Guesses};
-pub use reach::Reach;
-pub use unlock::Opened;
-pub use upkeep::Condition;
-
-/// How long a refresh is waited for while the token at hand still works: a new one is better, for it does not end soon, but
-/// not at the price of a login.
-const WHILE_ALIVE: Duration = Duration::from_secs(3);
-
-/// The same while the token at hand is good for any login, and a new one would only make the session longer.
-const WHILE_FRESH: Duration = Duration::from_secs(1);
+use metrics::Metrics;
+use notices::Notices;
+pub use passwords::{Opened, Passwords};
+pub use refresh::Refresher;
+pub use showing::Showing;
+pub use state::PastFailure;
+use state::State;
+pub use status::{AccountState, AccountStatus, SlotStatus};
+pub use throttle::{Backoff, ConnectionPermit, Occupancy, Throttle};
+pub use tokens::CurrentTokens;
 
 /// How soon after a failed write the next one is tried, without a change that asks for it.
 const HEAL_SOON: Duration = Duration::from_millis(500);
@@ -57,205 +55,174 @@ const HEAL_SOON: Duration = Duration::from_millis(500);
 /// The longest pause between two tries, and so the longest that a disk with space again is not used.
 const HEAL_LATE: Duration = Duration::from_secs(4);
 
-/// Argon2 computations at a time, each 19 MiB and a core for 20 ms: one core stays free for the sessions.
-const DERIVATIONS: usize = 1;
-
-/// Logins that may wait for a refresh at a time; more than there are sessions.
-const REFRESHES: u32 = 1 << 20;
-
 /// Owns the vault, and what has been taken out of it since the start.
 pub struct Broker {
-    config: RwLock<Arc<Config>>,
-    vault: Arc<Vault>,
-    clock: Clock,
-    /// Key of the fingerprints of checked passwords; lives as long as this process.
-    fingerprint_key: Secret,
-    open: Mutex<Open>,
-    guesses: Guesses,
-    /// Something has changed about app passwords.
-    withdrawn: watch::Sender<()>,
-    derivations: Semaphore,
-    refreshing: Semaphore,
-    reaches: Mutex<HashMap<String, Arc<Reach>>>,
-    metrics: Metrics,
-    notifier: Notifier,
-    first_logins: FirstLogins,
-    /// Something may have to be told to a person.
-    attention: Notify,
-}
-
-/// What passwords have opened.
-#[derive(Default)]
-struct Open {
-    /// By address; those of a delegate and of the mailboxes that it opens are the same.
-    accounts: HashMap<String, Arc<Account>>,
-    /// By owner.
-    tokens: HashMap<String, Arc<Tokens>>,
-    /// By fingerprint of address and password.
-    checked: HashMap<Fingerprint, Opened>,
-    /// Grows when a password stops being valid, so that a check that was under way is not remembered.
-    withdrawals: u64,
+    /// The configuration, the vault and the clock.
+    pub context: Arc<Context>,
+    /// The open accounts.
+    pub accounts: Arc<Accounts>,
+    /// The check of app passwords.
+    pub passwords: Arc<Passwords>,
+    /// The refresh of tokens.
+    pub refresher: Arc<Refresher>,
+    /// The limits that providers set.
+    pub throttle: Throttle,
+    /// What is counted.
+    pub metrics: Arc<Metrics>,
+    /// First logins to addresses that a person has yet to authorize.
+    pub first_logins: Arc<FirstLogins>,
+    notices: Arc<Notices>,
 }
 
 impl Broker {
-    /// A broker for this vault.
-    pub fn new(config: Arc<Config>, vault: Vault, clock: Clock) -> Self {
+    /// A broker for this vault. `stores_first` is for a process that ends soon, and with it what could not be written: before
+    /// each refresh it makes sure that the outcome can be stored.
+    pub fn new(config: Arc<Config>, vault: Vault, clock: Clock, stores_first: bool) -> Self {
+        let context = Context::new(config, vault, clock);
+        let (accounts, metrics) = (Arc::new(Accounts::new(&context)), Arc::new(Metrics::default()));
+        let (passwords, notices) = (Arc::new(Passwords::new(&context, &accounts)), Arc::new(Notices::new(&context)));
         Self {
-            config: RwLock::new(config),
-            vault: Arc::new(vault),
-            clock,
-            fingerprint_key: Secret::new(vault::random::<32>().to_vec()),
-            open: Mutex::default(),
-            guesses: Guesses::default(),
-            withdrawn: watch::Sender::default(),
-            derivations: Semaphore::new(DERIVATIONS),
-            refreshing: Semaphore::new(REFRESHES as usize),
-            reaches: Mutex::default(),
-            metrics: Metrics::default(),
-            notifier: Notifier::default(),
-            first_logins: FirstLogins::default(),
-            attention: Notify::new(),
+            refresher: Arc::new(Refresher::new(&context, &metrics, &notices, stores_first)),
+            throttle: Throttle::new(&context),
+            first_logins: Arc::new(FirstLogins::new(&context, &accounts, &passwords, &notices)),
+            context,
+            accounts,
+            passwords,
+            metrics,
+            notices,
         }
-    }
-
-    /// The vault, for what needs no token.
-    pub fn vault(&self) -> &Arc<Vault> {
-        &self.vault
     }
 
     /// The configuration as it is now.
     pub fn config(&self) -> Arc<Config> {
-        Arc::clone(&self.config.read().unwrap_or_else(PoisonError::into_inner))
+        self.context.config()
     }
 
-    /// What is counted.
-    pub fn metrics(&self) -> &Metrics {
-        &self.metrics
+    /// What a login name stands for now. Each login asks once.
+    pub fn resolve(&self, name: &str) -> Resolved {
+        self.context.resolve(name)
     }
 
-    /// Tells a person, by the configuration's `notify_command`. Does not wait for it.
-    pub fn tell(&self, notice: Notice) {
-        self.notifier.tell(&self.config().notify_command, notice);
+    /// Has the next refresh and the next login of an account tried, whatever was before: a person wants to see whether it works
+    /// now.
+    pub fn insist(&self, account: &Account) {
+        account.tokens.change(State::insisted);
+        self.throttle.forget_backoff(&account.address);
     }
 
-    /// Runs `notify_command` whenever there is something to tell. Never ends.
-    pub async fn serve_notices(&self) {
-        self.notifier.serve().await;
-    }
-
-    /// The time now.
-    pub fn now(&self) -> Moment {
-        self.clock.now()
-    }
-
-    /// A token good to log in with by this protocol. `refused` is the generation that the provider has just refused: it is not
-    /// handed out again. However many ask, there is one refresh, and all get its outcome.
-    pub async fn bearer(
-        self: &Arc<Self>,
-        account: &Arc<Account>,
-        protocol: Protocol,
-        refused: Option<u64>,
-    ) -> Result<Arc<Held>, Refusal> {
-        let (wanted, now) = (Wanted::For(account.usage(protocol)), self.clock.now());
-        if let Some(held) = account.fresh(refused, wanted, now) {
-            return Ok(held);
-        }
-        let refresh = self.begin_refresh(account, refused, wanted);
-        let refreshed = match account.alive(refused, now) {
-            Some(held) => {
-                let patience = if held.tokens.life.is_fresh(Use::Login, now) { WHILE_FRESH } else { WHILE_ALIVE };
-                timeout(patience, refresh).await.unwrap_or(Ok(Ok(held)))
-            }
-            None => refresh.await,
-        };
-        refreshed.unwrap_or_else(|_| Err(Refusal::new(Reason::Unavailable, "postkey has a defect; see its log.")))
-    }
-
-    /// Refreshes in a task of its own: a client that hangs up must not take a rotated refresh token with it.
-    fn begin_refresh(
-        self: &Arc<Self>,
-        account: &Arc<Account>,
-        refused: Option<u64>,
-        wanted: Wanted,
-    ) -> JoinHandle<Result<Arc<Held>, Refusal>> {
-        let (broker, account) = (Arc::clone(self), Arc::clone(account));
-        tokio::spawn(async move {
-            // The semaphore is never closed.
-            let _permit = broker.refreshing.acquire().await;
-            broker.refresh(&account, refused, wanted).await
-        })
-    }
-
-    /// The new token has worked: the one before it is not needed any more.
-    pub fn worked(&self, account: &Account, generation: u64) {
-        let (vault, address) = (Arc::clone(&self.vault), account.owner.clone());
-        if vault.is_unsettled(&address, generation) {
-            tokio::task::spawn_blocking(move || {
-                if let Err(error) = vault.settle(&address, generation) {
-                    warn!(account = address, %error, "the vault keeps an old token longer than needed");
-                }
-            });
-        }
-    }
-
-    /// Puts in what a person's authorization has brought; the account is open then.
+    /// Puts in what a person's authorization has brought; the account is open then. `first` is the first app password of a new
+    /// account, with its name.
+    ///
+    /// # Errors
+    ///
+    /// The vault does not take it, or the configuration lacks its provider.
     pub async fn authorize(
         &self,
         authorization: Authorization,
         first: Option<(String, Password)>,
     ) -> Result<Arc<Account>, Failed> {
-        let (vault, now) = (Arc::clone(&self.vault), self.clock.now());
-        let (authorization, generation) = blocking(move || {
+        let now = self.context.now();
+        let authorize = move |vault: &Arc<Vault>| {
             let first = first.as_ref().map(|(name, password)| (name.as_str(), password));
             vault.authorize(&authorization, first, now).map(|generation| (authorization, generation))
-        })
-        .await?;
-        self.opened(authorization, generation)
-    }
-
-    /// Puts in a new account; one that is there stays as it is.
-    async fn begin_account(
-        &self,
-        authorization: Authorization,
-        (name, password): (&'static str, Password),
-    ) -> Result<Arc<Account>, Failed> {
-        let (vault, now) = (Arc::clone(&self.vault), self.clock.now());
-        let (authorization, generation) = blocking(move || {
-            vault.begin(&authorization, (name, &password), now).map(|generation| (authorization, generation))
-        })
-        .await?;
-        self.opened(authorization, generation)
-    }
-
-    /// An authorization is in the vault: the account is open.
-    fn opened(&self, authorization: Authorization, generation: u64) -> Result<Arc<Account>, Failed> {
-        info!(account = authorization.address, "authorized");
-        // Sessions go on, with whatever token they began.
-        let before = lock(&self.open).tokens.get(&authorization.address).cloned();
-        let sessions = before.map(|tokens| Arc::clone(&tokens.sessions)).unwrap_or_default();
-        // Its provider and its registration may be others now.
-        self.forget(&authorization.address);
-        let held = Held { tokens: authorization.tokens, generation, secrets: authorization.secrets };
-        let (address, tokens) = (authorization.address, Tokens::new(held, sessions));
-        let account = Arc::new(self.account(&address, &address, Arc::clone(&tokens))?);
-        let mut open = lock(&self.open);
-        open.accounts.insert(address.clone(), Arc::clone(&account));
-        open.tokens.insert(address, tokens);
-        drop(open);
-        self.attention.notify_one();
+        };
+        let (authorization, generation) = self.context.in_vault(authorize).await?;
+        let account = self.passwords.begin(authorization, generation)?;
+        self.notices.review();
         Ok(account)
     }
 
+    /// Removes an account altogether, and revokes its authorization at the provider where that can be done. `opened` is the
+    /// account where a password has just opened it.
+    ///
+    /// # Errors
+    ///
+    /// It is still in the vault.
+    pub async fn forget_account(&self, address: &str, opened: Option<Arc<Account>>) -> Result<Withdrawal, Failed> {
+        forget::forget(&self.context, &self.accounts, &self.passwords, address, opened).await
+    }
+
+    /// Goes by a new configuration from now on, or stays with the old one.
+    ///
+    /// # Errors
+    ///
+    /// What is wrong with a provider that is in use.
+    pub async fn reconfigure(&self, config: Config) -> Result<(), Failed> {
+        self.accounts.reconfigure(config).await?;
+        self.passwords.reconfigure();
+        self.throttle.reconfigure();
+        Ok(())
+    }
+
+    /// How all accounts are, by address.
+    pub fn statuses(&self) -> Vec<AccountStatus> {
+        self.context.vault.accounts().iter().map(|record| self.status(record)).collect()
+    }
+
+    /// How the account or the shared mailbox of this address is.
+    pub fn status_of(&self, address: &str) -> Option<AccountStatus> {
+        let owner = self.context.vault.account(&self.resolve(address).owner)?;
+        let status = self.status(&owner);
+        Some(if owner.address == address { status } else { self.shared(&status, address) })
+    }
+
+    fn status(&self, record: &vault::Account) -> AccountStatus {
+        let (config, status) = (self.config(), self.of_tokens(record));
+        let (aliases, mailboxes) = (config.aliases_of(&status.address), config.shared_with(&status.address));
+        self.throttled(AccountStatus { aliases, mailboxes, ..status })
+    }
+
+    fn of_tokens(&self, record: &vault::Account) -> AccountStatus {
+        AccountStatus::new(record, &self.config(), self.accounts.tokens_of(&record.address).as_deref())
+    }
+
+    /// A shared mailbox of an account: the tokens are the same, the connections are its own.
+    fn shared(&self, account: &AccountStatus, address: &str) -> AccountStatus {
+        let delegate = Some(account.address.clone());
+        self.throttled(AccountStatus { address: address.to_owned(), delegate, ..account.clone() })
+    }
+
+    fn throttled(&self, status: AccountStatus) -> AccountStatus {
+        let connections = self.throttle.occupancies(&status.address);
+        AccountStatus { connections, backoff: self.throttle.backoff(&status.address), ..status }
+    }
+
+    /// What is counted, and how all accounts and shared mailboxes are, in the text form of Prometheus.
+    pub fn metrics_text(&self) -> String {
+        let mut all = self.statuses();
+        let shared = |account: &AccountStatus| -> Vec<_> {
+            account.mailboxes.iter().map(|address| self.shared(account, address)).collect()
+        };
+        all.extend(all.iter().flat_map(shared).collect::<Vec<_>>());
+        self.metrics.text(&all, self.context.now())
+    }
+
+    /// Refreshes whatever is due, whenever it is due. Never ends.
+    pub async fn keep_alive(self: Arc<Self>) {
+        upkeep::run(&self.context, &self.accounts, &self.refresher).await;
+    }
+
+    /// Notifies people of whatever is news about the accounts. Never ends.
+    pub async fn watch(self: Arc<Self>) {
+        self.notices
+            .watch(|| self.context.vault.accounts().iter().map(|record| self.of_tokens(record)).collect())
+            .await;
+    }
+
+    /// Runs `notify_command` for each notice. Never ends.
+    pub async fn serve_notices(self: Arc<Self>) {
+        self.notices.serve().await;
+    }
+
     /// Brings the vault back to stable storage whenever it has lost it, as soon as the disk lets it. Never ends.
-    pub async fn keep_stable(&self) {
+    pub async fn keep_stable(self: Arc<Self>) {
         loop {
-            self.vault.troubled().await;
+            self.context.vault.troubled().await;
             let mut pause = HEAL_SOON;
-            while self.vault.trouble().is_some() {
-                let vault = Arc::clone(&self.vault);
-                let changed = blocking(move || Ok(vault.heal())).await.unwrap_or_default();
-                changed.iter().for_each(|address| self.forget(address));
-                let _change = tokio::time::timeout(pause, self.vault.troubled()).await;
+            while self.context.vault.trouble().is_some() {
+                let changed = self.context.in_vault(|vault| Ok(vault.heal())).await.unwrap_or_default();
+                changed.iter().for_each(|address| self.passwords.close(address));
+                let _change = timeout(pause, self.context.vault.troubled()).await;
                 pause = (pause * 2).min(HEAL_LATE);
             }
         }
@@ -263,100 +230,16 @@ impl Broker {
 
     /// A last try to write what is in memory only: with the end of the process it is lost.
     pub async fn write_last(&self) {
-        if self.vault.trouble().is_none() {
+        if self.context.vault.trouble().is_none() {
             return;
         }
-        let vault = Arc::clone(&self.vault);
-        let _changed = blocking(move || Ok(vault.heal())).await;
-        if let Some(trouble) = self.vault.trouble() {
-            error!(why = trouble.why, "stopped without having written the newest tokens; a person may be needed");
+        let _changed = self.context.in_vault(|vault| Ok(vault.heal())).await;
+        if let Some(trouble) = self.context.vault.trouble() {
+            error!(
+                why = trouble.why,
+                "stopped without the newest tokens on stable storage: {}; run `postkey status` after the next start",
+                trouble.why
+            );
         }
     }
-
-    /// Forgets an account altogether, and those that its authorization opens.
-    pub fn forget(&self, address: &str) {
-        self.withdraw(address);
-        let mut open = lock(&self.open);
-        open.accounts.retain(|_, account| account.owner != address);
-        open.tokens.remove(address);
-    }
-
-    /// One open account of each owner: what is done to its tokens is done for all accounts that they open.
-    fn open_owners(&self) -> HashMap<String, Arc<Account>> {
-        let open = lock(&self.open);
-        open.accounts.values().map(|account| (account.owner.clone(), Arc::clone(account))).collect()
-    }
-
-    /// Waits for the refreshes that are under way, and lets no other begin: a process that ends with a rotated refresh
-    /// token on the wire has lost the authorization.
-    pub async fn finish(&self) {
-        if let Ok(all) = self.refreshing.acquire_many(REFRESHES).await {
-            all.forget();
-        }
-    }
-
-    /// Notes what a server offers before login: our next login need not ask, and the next client is promised it.
-    pub async fn learn(&self, account: &Account, protocol: Protocol, capabilities: &Capabilities) {
-        lock(&account.heard).insert(protocol, (Instant::now(), capabilities.clone()));
-        let is_known = |record: Arc<vault::Account>| record.known.get(protocol.name()) == Some(&capabilities.0);
-        if self.vault.account(&account.owner).is_some_and(is_known) {
-            return;
-        }
-        let (vault, address, list) = (Arc::clone(&self.vault), account.owner.clone(), capabilities.0.clone());
-        if let Err(error) = blocking(move || vault.learn(&address, protocol, list)).await {
-            warn!(account = account.address, %error, "what the provider's server offers could not be noted");
-        }
-    }
-
-    /// How to reach a provider; set up at its first use.
-    pub fn reach(&self, provider: &str) -> Result<Arc<Reach>, Refusal> {
-        let mut reaches = lock(&self.reaches);
-        if let Some(reach) = reaches.get(provider) {
-            return Ok(Arc::clone(reach));
-        }
-        let reach = Reach::new(&self.config(), provider).map_err(|why| Refusal::new(Reason::Forbidden, why))?;
-        let reach = Arc::new(reach);
-        reaches.insert(provider.to_owned(), Arc::clone(&reach));
-        Ok(reach)
-    }
-
-    fn account(&self, address: &str, owner: &str, tokens: Arc<Tokens>) -> Result<Account, Refusal> {
-        let record = self.vault.account(owner).ok_or_else(Refusal::credentials)?;
-        let reach = self.reach(&record.provider)?;
-        let config = self.config();
-        let client = match &record.client_id {
-            // Its secret, if it has one, is kept with the tokens.
-            Some(id) => Some(Client { id: id.clone(), authentication: ClientAuthentication::None }),
-            None => config.client_for(owner, &reach.provider),
-        };
-        let users = Protocol::ALL.map(|protocol| (protocol, config.user_of(address, protocol)));
-        Ok(Account {
-            address: address.to_owned(),
-            owner: owner.to_owned(),
-            users: users.into(),
-            subject: config.user_of(owner, Protocol::Imap),
-            endpoints: match &record.discovered {
-                Some(discovered) => reach.provider.endpoints.or(&discovered.endpoints),
-                None => reach.provider.endpoints.clone(),
-            },
-            flow: record.flow,
-            client,
-            scope: config.account(owner).scope.clone().unwrap_or_else(|| reach.provider.scope.clone()),
-            reach,
-            tokens,
-            heard: Mutex::default(),
-        })
-    }
-}
-
-/// Runs what waits for the disk or computes for long, off the threads that serve sessions.
-async fn blocking<T: Send + 'static>(
-    work: impl FnOnce() -> Result<T, VaultError> + Send + 'static,
-) -> Result<T, VaultError> {
-    tokio::task::spawn_blocking(work).await.unwrap_or(Err(VaultError::Interrupted))
-}
-
-/// Everything behind these locks is whole at every moment, so a panic elsewhere does not spoil it.
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

@@ -1,5 +1,6 @@
 //! Commands to the one who holds the vault: the running daemon, over its control socket, or this very process.
 
+mod carried;
 mod message;
 
 use std::io;
@@ -8,11 +9,13 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use serde::Serialize;
-use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, BufReader};
+use serde::de::DeserializeOwned;
+use serde_json::Value;
+use tokio::io::{AsyncBufReadExt as _, AsyncRead, AsyncReadExt as _, AsyncWriteExt as _, BufReader};
 use tokio::net::UnixStream;
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::timeout;
-use tracing::warn;
+use tracing::{debug, warn};
 use zeroize::Zeroizing;
 
 use crate::broker::guesses::Attempt;
@@ -22,21 +25,18 @@ use crate::exit::{Exit, Failed};
 use crate::login::log_in;
 use crate::net::trace::overhear;
 use crate::secret::Secret;
-use crate::vault::VaultError;
 use crate::vault::password::Password;
-use crate::wire::Credentials;
-pub use message::{
-    AccountStatus, Authorized, Carried, FailureStatus, Listening, Probe, Reply, Request, SlotStatus, Status,
-};
+use crate::wire::Refusal;
+pub use message::{Listening, NewAuthorization, Probe, Reply, Request, Status};
 
-/// The longest request or reply, in bytes; the longest real one is a token set of a few KiB.
-const MOST: u64 = 256 * 1024;
+/// The longest request, in bytes; the longest real one is a record from a backup. A reply may be as long as there are accounts.
+const MOST: u64 = 4 * 1024 * 1024;
 
 /// How long a command may take to send its request.
 const REQUEST: Duration = Duration::from_secs(5);
 
 /// Something that only the program as a whole can do, and where its outcome is waited for.
-pub struct Order {
+pub struct PendingRequest {
     /// [`Request::Reload`] or [`Request::Log`].
     pub request: Request,
     /// Takes the outcome.
@@ -50,19 +50,19 @@ pub struct Control {
     /// The ports that are open.
     listeners: Mutex<Vec<Listening>>,
     /// Goes to the daemon; None if this is none.
-    orders: Option<mpsc::Sender<Order>>,
+    requests: Option<mpsc::Sender<PendingRequest>>,
 }
 
 impl Control {
     /// For a process that is no daemon.
     pub fn new(broker: Arc<Broker>) -> Self {
-        Self { broker, listeners: Mutex::default(), orders: None }
+        Self { broker, listeners: Mutex::default(), requests: None }
     }
 
     /// For a daemon, and what it is ordered to do.
-    pub fn of_daemon(broker: Arc<Broker>) -> (Self, mpsc::Receiver<Order>) {
-        let (sender, orders) = mpsc::channel(1);
-        (Self { orders: Some(sender), ..Self::new(broker) }, orders)
+    pub fn of_daemon(broker: Arc<Broker>) -> (Self, mpsc::Receiver<PendingRequest>) {
+        let (sender, requests) = mpsc::channel(1);
+        (Self { requests: Some(sender), ..Self::new(broker) }, requests)
     }
 
     /// Notes which ports are open now.
@@ -71,151 +71,159 @@ impl Control {
     }
 
     /// Does one thing.
-    pub async fn answer(&self, request: Request) -> Reply {
-        self.try_answer(request).await.unwrap_or_else(Reply::Failed)
-    }
-
-    async fn try_answer(&self, request: Request) -> Result<Reply, Failed> {
+    pub async fn answer(&self, mut request: Request) -> Reply {
+        let broker = &self.broker;
+        if let Some(address) = request.address_mut() {
+            *address = broker.resolve(address).address;
+        }
         match request {
-            Request::Status => Ok(Reply::Status(self.status())),
-            Request::Authorize(authorized) => self.authorize(*authorized).await,
+            Request::Greet => reply(broker.context.vault.trouble()),
+            Request::Status => reply(self.status()),
+            Request::Authorize(authorized) => {
+                let NewAuthorization { authorization, name, first } = *authorized;
+                let account = broker.authorize(authorization, first.map(|first| (name, first))).await?;
+                reply(self.probe(&account).await)
+            }
             Request::AddSlot { address, password, name, new, limits } => {
-                let (password, new) = (Password::read(password.0.expose()), Password::read(new.0.expose()));
-                let (vault, now) = (Arc::clone(self.broker.vault()), self.broker.now());
-                let of = address.clone();
-                off_thread(move || vault.add_slot(&of, &password, &name, &new, limits, now)).await?;
-                self.broker.withdraw(&address);
-                Ok(Reply::Done)
+                let (of, now, password) = (address.clone(), broker.context.now(), Password::read(password.expose()));
+                broker.context.in_vault(move |vault| vault.add_slot(&of, &password, &name, &new, limits, now)).await?;
+                broker.passwords.withdraw(&address);
+                reply(())
             }
             Request::RemoveSlot { address, name } => {
-                let (vault, of) = (Arc::clone(self.broker.vault()), address.clone());
-                let done = off_thread(move || vault.remove_slot(&of, &name)).await;
-                self.broker.withdraw(&address);
-                done.map(|()| Reply::Done)
+                let of = address.clone();
+                let done = broker.context.in_vault(move |vault| vault.remove_slot(&of, &name)).await;
+                broker.passwords.withdraw(&address);
+                reply(done?)
             }
-            Request::Forget { address, password } => self.forget(&address, password.map(|carried| carried.0)).await,
+            // A wrong password stops it: whoever gives one wants the authorization revoked.
+            Request::Forget { address, password } => {
+                let opened = self.open(&address, password).await.transpose()?;
+                reply(broker.forget_account(&address, opened).await?)
+            }
             Request::Export { address } => {
-                let vault = Arc::clone(self.broker.vault());
-                let record = off_thread(move || vault.export(&address)).await?;
+                let record = broker.context.in_vault(move |vault| vault.export(&address)).await?;
                 // A record is JSON with a line of ASCII before it.
-                Ok(Reply::Exported(String::from_utf8_lossy(&record).into_owned()))
+                reply(String::from_utf8_lossy(&record))
             }
             Request::Restore { address, record, force } => {
-                let (vault, of) = (Arc::clone(self.broker.vault()), address.clone());
-                let restored = off_thread(move || vault.restore(&of, record.as_bytes(), force)).await;
-                self.broker.forget(&address);
-                restored.map(Reply::Restored)
+                let of = address.clone();
+                let restored = broker.context.in_vault(move |vault| vault.restore(&of, record.as_bytes(), force)).await;
+                broker.passwords.close(&address);
+                reply(restored?)
+            }
+            Request::Test { address, password } => {
+                let account = self.unlock(&address, password).await?;
+                broker.insist(&account);
+                reply(self.probe(&account).await)
             }
             Request::Examine { address, password } => {
-                let opened = match password {
-                    Some(Carried(password)) => {
-                        let credentials = Credentials { user: address.clone(), password };
-                        let opened = self.broker.unlock(&credentials, Attempt::of_this_process()).await;
-                        Some(opened.map(|opened| opened.account))
-                    }
-                    None => None,
-                };
-                Ok(Reply::Examined(examine(&self.broker, &address, opened).await))
+                let opened = self.open(&address, password).await;
+                reply(examine(broker, &address, opened).await)
             }
-            Request::Test { address, password } => self.test(&address, password.0).await,
-            Request::Metrics => Ok(Reply::Metrics(self.broker.metrics_text())),
-            request @ (Request::Reload | Request::Log(_)) => self.order(request).await,
+            Request::Metrics => reply(broker.metrics_text()),
+            request @ (Request::Reload | Request::Log(_)) => reply(self.order(request).await?),
         }
     }
 
-    async fn order(&self, request: Request) -> Result<Reply, Failed> {
+    async fn order(&self, request: Request) -> Result<(), Failed> {
         let gone = || Failed::new(Exit::Unavailable, "no daemon runs; `postkey` starts it");
-        let orders = self.orders.as_ref().ok_or_else(gone)?;
+        let requests = self.requests.as_ref().ok_or_else(gone)?;
         let (outcome, result) = oneshot::channel();
-        orders.send(Order { request, outcome }).await.map_err(|_| gone())?;
-        result.await.map_err(|_| gone())?.map(|()| Reply::Done)
+        requests.send(PendingRequest { request, outcome }).await.map_err(|_| gone())?;
+        result.await.map_err(|_| gone())?
     }
 
     /// What is served, and how the accounts are.
     pub fn status(&self) -> Status {
-        let (vault, config) = (self.broker.vault(), self.broker.config());
-        let listeners = self.listeners.lock().unwrap_or_else(PoisonError::into_inner).clone();
-        let accounts = vault.accounts().into_iter().map(|account| {
-            let condition = self.broker.condition(&account);
-            let aliases = config.aliases_of(&account.address);
-            let mailboxes = config.shared_with(&account.address);
-            AccountStatus { aliases, mailboxes, ..AccountStatus::new(&account, condition) }
-        });
+        let vault = &self.broker.context.vault;
         let registered = vault.accounts().into_iter().filter_map(|account| {
             let discovered = account.discovered.as_ref().filter(|discovered| discovered.is_registered)?;
             Some((discovered.issuer.clone(), account.client_id.clone()?))
         });
         Status {
-            listeners,
-            accounts: accounts.collect(),
+            listeners: self.listeners.lock().unwrap_or_else(PoisonError::into_inner).clone(),
+            accounts: self.broker.statuses(),
             damaged: vault.damaged(),
             degraded: vault.trouble(),
             registered: registered.collect(),
+            newer: vault.newer(),
         }
     }
 
-    async fn authorize(&self, authorized: Authorized) -> Result<Reply, Failed> {
-        let (authorization, first) =
-            authorized.open().ok_or_else(|| Failed::new(Exit::Data, "the tokens are not usable"))?;
-        let account = self.broker.authorize(authorization, first).await?;
-        Ok(Reply::Tested(self.probe(&account).await))
+    /// Opens an account where somebody has given an app password.
+    async fn open(&self, address: &str, password: Option<Secret>) -> Option<Result<Arc<Account>, Refusal>> {
+        Some(self.unlock(address, password?).await)
     }
 
-    /// A wrong password stops it: whoever gives one wants the authorization withdrawn.
-    async fn forget(&self, address: &str, password: Option<Secret>) -> Result<Reply, Failed> {
-        let opened = match password {
-            Some(password) => {
-                let credentials = Credentials { user: address.to_owned(), password };
-                Some(self.broker.unlock(&credentials, Attempt::of_this_process()).await?.account)
-            }
-            None => None,
-        };
-        self.broker.forget_account(address, opened).await.map(Reply::Forgotten)
-    }
-
-    async fn test(&self, address: &str, password: Secret) -> Result<Reply, Failed> {
-        let credentials = Credentials { user: address.to_owned(), password };
-        let opened = self.broker.unlock(&credentials, Attempt::of_this_process()).await?;
-        self.broker.insist(&opened.account).await;
-        Ok(Reply::Tested(self.probe(&opened.account).await))
+    async fn unlock(&self, address: &str, password: Secret) -> Result<Arc<Account>, Refusal> {
+        let login = self.broker.resolve(address);
+        Ok(self.broker.passwords.unlock(&login, &password, Attempt::of_this_process()).await?.account)
     }
 
     /// Logs in to each of the provider's servers, and leaves again.
     async fn probe(&self, account: &Arc<Account>) -> Vec<Probe> {
         let mut probes = Vec::new();
-        for (protocol, server) in &account.reach.provider.servers {
-            let (answer, dialogue) = overhear(log_in(&self.broker, account, *protocol, None)).await;
+        for (protocol, server) in &account.connector.provider.servers {
+            let login = async {
+                let permit = self.broker.throttle.permit(account, *protocol).await?;
+                log_in(&self.broker, account, *protocol, None, &permit).await
+            };
+            let (answer, dialogue) = overhear(login).await;
             let refused = answer.err().map(|refusal| refusal.text);
             let server = format!("{}:{}", server.host, server.port);
             let user = Some(account.user(*protocol)).filter(|user| **user != account.address).cloned();
-            probes.push(Probe { protocol: protocol.name().to_owned(), server, user, refused, dialogue });
+            probes.push(Probe { protocol: *protocol, server, user, refused, dialogue });
         }
         probes
     }
 }
 
+fn reply(answer: impl Serialize) -> Reply {
+    serde_json::to_value(answer).map_err(|error| Failed::new(Exit::Software, error))
+}
+
+/// Reads an answer as what the request is answered with.
+pub fn read<T: DeserializeOwned>(answer: Value) -> Result<T, Failed> {
+    let another = "the daemon's answer is of another kind; restart it, it may be of another version";
+    serde_json::from_value(answer).map_err(|_| Failed::new(Exit::Software, another))
+}
+
 /// Takes one command from the control socket and answers it.
 pub async fn serve(stream: UnixStream, control: Arc<Control>) {
-    let result = match may_command(&stream) {
-        true => answer_on(stream, &control).await,
-        false => Err(io::ErrorKind::PermissionDenied.into()),
-    };
-    if let Err(error) = result {
-        warn!(%error, "a command on the control socket failed");
+    let user = stream.peer_cred().ok().map(|peer| peer.uid());
+    if !may_command(user) {
+        let who = user.map_or_else(|| "an unknown user".to_owned(), |user| format!("user {user}"));
+        warn!(
+            uid = user,
+            "command of {who} on the control socket refused; only the daemon's user and root may give any"
+        );
+        return;
+    }
+    match answer_on(stream, &control).await {
+        Ok(()) => {}
+        // Its person has interrupted the command.
+        Err(error) if matches!(error.kind(), io::ErrorKind::BrokenPipe | io::ErrorKind::ConnectionReset) => {
+            debug!(%error, "a command on the control socket left before its answer");
+        }
+        Err(error) => warn!(%error, "cannot answer a command on the control socket: {error}"),
     }
 }
 
 /// Whoever runs the daemon, and root.
-fn may_command(stream: &UnixStream) -> bool {
-    let own = rustix::process::geteuid().as_raw();
-    stream.peer_cred().is_ok_and(|peer| peer.uid() == own || peer.uid() == 0)
+fn may_command(user: Option<u32>) -> bool {
+    user.is_some_and(|user| user == 0 || user == rustix::process::geteuid().as_raw())
 }
 
 async fn answer_on(mut stream: UnixStream, control: &Control) -> io::Result<()> {
-    let line = timeout(REQUEST, read_line(&mut stream)).await??;
+    let line = timeout(REQUEST, read_line((&mut stream).take(MOST))).await??;
+    if line.is_empty() {
+        // Somebody has only looked whether a daemon is here, as root's commands do.
+        return Ok(());
+    }
     let reply = match serde_json::from_slice(&line) {
         Ok(request) => control.answer(request).await,
-        Err(_) => Reply::Failed(Failed::new(
+        Err(_) => Err(Failed::new(
             Exit::Software,
             "the daemon does not understand this command; restart it, it may be of another version",
         )),
@@ -223,17 +231,35 @@ async fn answer_on(mut stream: UnixStream, control: &Control) -> io::Result<()> 
     write_line(&mut stream, &reply).await
 }
 
-/// Sends a request to the daemon and waits for its reply. None if no daemon listens there.
-pub async fn ask(socket: &Path, request: &Request) -> io::Result<Option<Reply>> {
+/// Sends a request to the daemon and waits for its reply. None if no daemon listens there. `owner` may run the daemon, beside
+/// this user and root.
+///
+/// # Errors
+///
+/// Somebody else listens there, who is sent nothing; or the daemon does not answer.
+pub async fn ask(socket: &Path, owner: Option<u32>, request: &Request) -> io::Result<Option<Reply>> {
     let mut stream = match UnixStream::connect(socket).await {
         Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused) => {
             return Ok(None);
         }
         stream => stream?,
     };
+    judge_listener(stream.peer_cred()?.uid(), owner)?;
     write_line(&mut stream, request).await?;
     let line = read_line(&mut stream).await?;
     serde_json::from_slice(&line).map(Some).map_err(|_| io::Error::other("the daemon's answer cannot be read"))
+}
+
+/// A request may hold tokens and app passwords: they go to nobody who could not read them in the state folder.
+fn judge_listener(listener: u32, owner: Option<u32>) -> io::Result<()> {
+    let own = rustix::process::geteuid().as_raw();
+    if [Some(own), Some(0), owner].contains(&Some(listener)) {
+        return Ok(());
+    }
+    Err(io::Error::other(format!(
+        "the user with the id {listener} listens there, and postkey does not run as that user; \
+         nothing was sent; remove that socket, or name another control_socket"
+    )))
 }
 
 async fn write_line(stream: &mut UnixStream, message: &impl Serialize) -> io::Result<()> {
@@ -242,14 +268,8 @@ async fn write_line(stream: &mut UnixStream, message: &impl Serialize) -> io::Re
     stream.write_all(&line).await
 }
 
-async fn read_line(stream: &mut UnixStream) -> io::Result<Zeroizing<Vec<u8>>> {
+async fn read_line(from: impl AsyncRead + Unpin) -> io::Result<Zeroizing<Vec<u8>>> {
     let mut line = Zeroizing::new(Vec::new());
-    BufReader::new(stream.take(MOST)).read_until(b'\n', &mut line).await?;
+    BufReader::new(from).read_until(b'\n', &mut line).await?;
     Ok(line)
-}
-
-async fn off_thread<T: Send + 'static>(
-    work: impl FnOnce() -> Result<T, VaultError> + Send + 'static,
-) -> Result<T, Failed> {
-    Ok(tokio::task::spawn_blocking(work).await.unwrap_or(Err(VaultError::Interrupted))?)
 }

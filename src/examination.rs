@@ -1,29 +1,32 @@
-//! Finds out why an account does not work: everything between its record and its mailbox is looked at, in the order in
-//! which one thing needs the other. So the first problem is the likely cause of those behind it.
+//! Finds out why an account does not work: checks everything between its record and its mailbox, in the order of
+//! dependence. So the first problem is the likely cause of the later ones.
 
 mod clock;
 mod finding;
 mod network;
 mod rights;
 mod settings;
+mod throttle;
 
 use std::sync::Arc;
 
-use crate::broker::{Account, Broker, Held};
+use crate::broker::{Account, Broker, CurrentTokens};
 use crate::config::flow::Flow;
 use crate::exit::{Exit, Failed};
-use crate::login::log_in;
+use crate::login::{log_in, try_mechanism};
+use crate::name::Name;
 use crate::oauth::access_token::Claims;
 use crate::oauth::id_token::Expected;
 use crate::oauth::identity::who;
 use crate::protocol::Protocol;
+use crate::upstream;
 use crate::wire::Refusal;
 pub use finding::{Finding, State};
 use rights::Rights;
 use settings::Known;
 
-/// Examines the account of this address. `opened` is what an app password has opened; None where nobody has given one, and
-/// then what needs the tokens is left out.
+/// Examines the account of this address. `opened` is the account that an app password opened; None if there was none,
+/// and then the checks that need the tokens are skipped.
 pub async fn examine(
     broker: &Arc<Broker>,
     address: &str,
@@ -32,37 +35,47 @@ pub async fn examine(
     let mut findings = Vec::new();
     let Some(known) = settings::examine(broker, address, &mut findings).await else { return findings };
     let is_reached = examine_endpoints(broker, &known, &mut findings).await;
+    let was_opened = opened.is_some();
     let token = match open(opened, &known, &mut findings) {
         Some(account) => renew(broker, account, is_reached, &mut findings).await,
         None => None,
     };
-    let servers = examine_servers(broker, &known, token.as_ref().map(|(account, _)| account)).await;
+    let servers = examine_servers(broker, &known, token.as_ref().map(|(account, _)| account), was_opened).await;
     if let Some((account, held)) = &token {
-        let is_let_in = servers.iter().any(|[_, login]| login.state == State::Ok);
-        let token = Examined { broker, known: &known, account, held, claims: Claims::read(held.access()) };
-        findings.extend(token.rights());
-        findings.push(token.person(is_let_in).await);
+        let let_in = servers.iter().filter(|(_, [_, login])| login.state == State::Ok);
+        let let_in: Vec<Protocol> = let_in.map(|(protocol, _)| *protocol).collect();
+        let token = Examined { broker, known: &known, account, held, claims: Claims::read(&held.tokens.access) };
+        findings.extend(token.rights(&let_in));
+        findings.push(token.person(!let_in.is_empty()).await);
     }
-    findings.extend(servers.into_iter().flatten());
+    findings.extend(servers.into_iter().flat_map(|(_, found)| found));
+    findings.extend(broker.status_of(address).iter().flat_map(throttle::examine));
     findings
 }
 
-/// Whether the token endpoint is reached.
+/// Examines the endpoints. Returns whether the token endpoint can be reached.
 async fn examine_endpoints(broker: &Broker, known: &Known, findings: &mut Vec<Finding>) -> bool {
-    let (reach, now) = (&known.reach, broker.now());
+    let (connector, now) = (&known.connector, broker.context.now());
     for (name, url) in network::endpoints(&known.endpoints) {
-        findings.push(network::endpoint(reach, name, url, now).await);
+        findings.push(network::endpoint(connector, name, url, now).await);
     }
     let Some(token) = &known.endpoints.token else { return false };
-    let date = reach.http.date(token).await;
-    findings.push(match &date {
-        Ok(theirs) => clock::examine(broker.now(), *theirs),
-        Err(_) => Finding::skipped("clock", format!("it is {now} here; there is no server's time to compare it with")),
-    });
+    let date = connector.http.date(token).await;
+    match &date {
+        Ok(theirs) => findings.push(clock::examine(broker.context.now(), *theirs)),
+        Err(error) => {
+            if !findings.iter().any(|found| found.subject == network::TOKEN_ENDPOINT && found.is_problem()) {
+                let text = format!("{token} does not answer correctly: {error}; wait, or ask whoever runs it");
+                findings.push(Finding::problem("authorization server", Exit::Unavailable, text));
+            }
+            let text = format!("it is {now} here; the server's time is not known");
+            findings.push(Finding::blocked("clock", text));
+        }
+    }
     date.is_ok()
 }
 
-/// What the password has opened.
+/// Returns the account that the password has opened.
 fn open(
     opened: Option<Result<Arc<Account>, Refusal>>,
     known: &Known,
@@ -72,7 +85,7 @@ fn open(
         Some(Ok(account)) => Some(account),
         Some(Err(refusal)) => {
             let Failed { exit, message } = refusal.into();
-            let text = format!("{message} `postkey password list {}` shows which there are", known.record.address);
+            let text = format!("{message} `postkey password list {}` shows the existing ones", known.record.address);
             findings.push(Finding::problem("app password", exit, text));
             None
         }
@@ -80,7 +93,7 @@ fn open(
             findings.push(match &known.record.ended {
                 Some(ended) => {
                     let (why, address) = (&ended.why, &known.record.address);
-                    let text = format!("it has ended, on {}: {why}; run `postkey authorize {address}`", ended.at);
+                    let text = format!("it ended on {}: {why}; run `postkey authorize {address}`", ended.at);
                     Finding::problem("authorization", Exit::NoPermission, text)
                 }
                 None => Finding::skipped("authorization", "no app password was given, so the tokens stay sealed"),
@@ -90,23 +103,23 @@ fn open(
     }
 }
 
-/// Gets new tokens, whatever was before: that this can be done is what keeps an account alive.
+/// Gets new tokens even if that failed before, because an account stays alive only if this works.
 async fn renew(
     broker: &Arc<Broker>,
     account: Arc<Account>,
     is_reached: bool,
     findings: &mut Vec<Finding>,
-) -> Option<(Arc<Account>, Arc<Held>)> {
+) -> Option<(Arc<Account>, Arc<CurrentTokens>)> {
     const SUBJECT: &str = "authorization";
     if !is_reached {
-        findings.push(Finding::skipped(SUBJECT, "the token endpoint is not reached"));
+        findings.push(Finding::blocked(SUBJECT, "the token endpoint cannot be reached"));
         return None;
     }
-    broker.insist(&account).await;
-    match broker.bearer(&account, Protocol::Imap, Some(account.generation())).await {
+    broker.insist(&account);
+    match broker.refresher.renew(&account, account.generation()).await {
         Ok(held) => {
-            let end = held.life().expires;
-            findings.push(Finding::ok(SUBJECT, format!("the provider has just given a new token, good until {end}")));
+            let end = held.tokens.life.expires;
+            findings.push(Finding::ok(SUBJECT, format!("the provider has just issued a new token, valid until {end}")));
             Some((account, held))
         }
         Err(refusal) => {
@@ -117,39 +130,40 @@ async fn renew(
     }
 }
 
-/// A token that the provider has just given, and all that tells what it is good for.
+/// A token that the provider has just issued, with everything that shows what it allows.
 struct Examined<'a> {
     broker: &'a Broker,
     known: &'a Known,
     account: &'a Account,
-    held: &'a Held,
+    held: &'a CurrentTokens,
     claims: Option<Claims>,
 }
 
 impl Examined<'_> {
-    fn rights(&self) -> [Finding; 2] {
-        let provider = &self.known.reach.provider;
+    fn rights(&self, let_in: &[Protocol]) -> [Finding; 2] {
+        let provider = &self.known.connector.provider;
         let protocols: Vec<Protocol> = provider.servers.keys().copied().collect();
         let own = self.broker.config().account(&self.known.record.address).scope.clone();
         let asked = own.as_ref().unwrap_or(&provider.scope);
-        let (granted, claims) = (self.held.scope(), self.claims.as_ref());
-        let rights = Rights { asked, granted, claims, protocols: &protocols };
+        let (granted, claims) = (self.held.tokens.scope.as_str(), self.claims.as_ref());
+        let rights = Rights { asked, granted, claims, protocols: &protocols, let_in };
         [rights.audience(), rights.scope()]
     }
 
-    /// Whether the right person has signed in. A mailbox may be open to somebody else: then its servers let them in.
+    /// Checks whether the right person has signed in. Somebody else may have access to the mailbox; then its servers
+    /// accept them.
     async fn person(&self, is_let_in: bool) -> Finding {
         const SUBJECT: &str = "who signed in";
         if matches!(self.known.record.flow, Flow::ClientCredentials | Flow::JwtBearer) {
-            return Finding::skipped(SUBJECT, "nobody does, by this flow");
+            return Finding::skipped(SUBJECT, "nobody signs in with this flow");
         }
         let address = &self.known.record.address;
         let expected = &self.broker.config().account(address).signs_in.clone().unwrap_or_else(|| address.clone());
         match self.name(expected).await {
-            None => Finding::skipped(SUBJECT, "the authorization server does not tell"),
-            Some(person) if person == *expected => Finding::ok(SUBJECT, person),
+            None => Finding::skipped(SUBJECT, "the authorization server does not say"),
+            Some(person) if Name::claimed(&person).same_as(&Name::typed(expected)) => Finding::ok(SUBJECT, person),
             Some(person) if is_let_in => {
-                Finding::ok(SUBJECT, format!("{person}, to whom the mailbox of {address} is open"))
+                Finding::ok(SUBJECT, format!("{person}, who has access to the mailbox of {address}"))
             }
             Some(person) => {
                 let text = format!(
@@ -161,41 +175,82 @@ impl Examined<'_> {
         }
     }
 
-    /// Who has signed in, as the access token or the userinfo endpoint tells: `wanted`, if that is one of their names.
+    /// Who has signed in, according to the access token or the userinfo endpoint: `wanted`, if that is one of their
+    /// names.
     async fn name(&self, wanted: &str) -> Option<String> {
         let name = self.claims.as_ref().map(|claims| claims.person.to_lowercase()).filter(|name| !name.is_empty());
         if name.is_some() {
             return name;
         }
-        let expected = Expected { client_id: "", issuer: None, nonce: None, now: self.broker.now() };
-        let Account { reach, endpoints, .. } = self.account;
-        let identity = who(&reach.http, endpoints, None, self.held.access(), &expected).await.ok()?;
+        let now = self.broker.context.now();
+        let expected = Expected { client_id: "", secret: None, issuer: None, token_endpoint: None, nonce: None, now };
+        let Account { connector, endpoints, .. } = self.account;
+        let identity = who(&connector.http, endpoints, None, &self.held.tokens.access, &expected).await.ok()?;
         let name = if identity.is(wanted) { Some(wanted) } else { identity.other_than(wanted) };
         name.map(str::to_owned)
     }
 }
 
-/// For each server how far a connection comes, and then a real login.
-async fn examine_servers(broker: &Arc<Broker>, known: &Known, account: Option<&Arc<Account>>) -> Vec<[Finding; 2]> {
+/// Checks for each server how far a connection comes, and then logs in.
+async fn examine_servers(
+    broker: &Arc<Broker>,
+    known: &Known,
+    account: Option<&Arc<Account>>,
+    was_opened: bool,
+) -> Vec<(Protocol, [Finding; 2])> {
     let mut findings = Vec::new();
-    for (protocol, server) in &known.reach.provider.servers {
-        let reached = network::server(&known.reach, *protocol, server, broker.now()).await;
+    for (protocol, server) in &known.connector.provider.servers {
+        let reached = network::server(&known.connector, *protocol, server, broker.context.now()).await;
         let login = match account {
-            None => Finding::skipped(format!("{protocol} login"), "there is no new token to log in with"),
+            None => no_token(format!("{protocol} login"), was_opened),
             Some(_) if reached.is_problem() => {
-                Finding::skipped(format!("{protocol} login"), "its server is not reached")
+                Finding::blocked(format!("{protocol} login"), "its server cannot be reached")
             }
             Some(account) => login(broker, account, *protocol).await,
         };
-        findings.push([reached, login]);
+        findings.push((*protocol, [reached, login]));
     }
     findings
 }
 
+/// Describes which of the mechanisms that a server offers do not work, and what to do; nothing if all work.
+async fn mechanisms(broker: &Arc<Broker>, account: &Arc<Account>, protocol: Protocol) -> String {
+    let provider = &account.connector.provider;
+    let offered = upstream::offered(protocol, &account.capabilities(protocol), &provider.mechanisms);
+    let (mut good, mut bad) = (Vec::new(), Vec::new());
+    for mechanism in offered.iter().filter(|_| offered.len() > 1) {
+        let attempt = async {
+            let permit = broker.throttle.permit(account, protocol).await?;
+            try_mechanism(broker, account, protocol, *mechanism, &permit).await
+        };
+        let known = if attempt.await.is_ok() { &mut good } else { &mut bad };
+        known.push(mechanism.name());
+    }
+    if good.is_empty() || bad.is_empty() {
+        return String::new();
+    }
+    let (good, bad, name) = (good.join("\", \""), bad.join(" and "), &provider.name);
+    format!("; it offers {bad}, which does not work; set mechanisms = [\"{good}\"] for the provider {name}")
+}
+
+/// Without an app password, the logins are skipped.
+fn no_token(subject: String, was_opened: bool) -> Finding {
+    const WHY: &str = "there is no new token to log in with";
+    if was_opened { Finding::blocked(subject, WHY) } else { Finding::skipped(subject, WHY) }
+}
+
 async fn login(broker: &Arc<Broker>, account: &Arc<Account>, protocol: Protocol) -> Finding {
     let subject = format!("{protocol} login");
-    match log_in(broker, account, protocol, None).await {
-        Ok(_) => Finding::ok(subject, "the provider lets this account in"),
+    let login = async {
+        let permit = broker.throttle.permit(account, protocol).await?;
+        log_in(broker, account, protocol, None, &permit).await
+    };
+    match login.await {
+        Ok((_, acceptance)) => {
+            let alerts = acceptance.alerts.iter().map(|alert| format!("; it alerts: {alert}"));
+            let (alerts, mechanisms) = (alerts.collect::<String>(), mechanisms(broker, account, protocol).await);
+            Finding::ok(subject, format!("the provider accepts the login{alerts}{mechanisms}"))
+        }
         Err(refusal) => {
             let Failed { exit, message } = refusal.into();
             Finding::problem(subject, exit, message)

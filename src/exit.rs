@@ -1,23 +1,23 @@
-//! How a command ends: the codes of sysexits(3), where one fits.
+//! How a command ends: the codes of sysexits(3), if one fits.
 
-/// What a command's exit code says.
+/// The meaning of a command's exit code.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub enum Exit {
     /// The command line is wrong.
     Usage = 64,
-    /// What was typed in or pasted cannot be used.
+    /// Typed or pasted input cannot be used.
     Data = 65,
     /// There is no such account.
     NoUser = 67,
     /// A server cannot be reached, or refuses to serve this account.
     Unavailable = 69,
-    /// A defect of postkey's own.
+    /// A defect of postkey.
     Software = 70,
-    /// The system does not let us: a port is taken, a socket cannot be made.
+    /// The system refuses: a port is in use, or a socket cannot be created.
     Os = 71,
-    /// Reading or writing failed, the vault above all.
+    /// Reading or writing failed, usually of the vault.
     Io = 74,
-    /// It failed now and may work later.
+    /// It failed now, but may work later.
     Temporary = 75,
     /// Wrong password, or an authorization that was not given or has ended.
     NoPermission = 77,
@@ -25,7 +25,7 @@ pub enum Exit {
     Config = 78,
 }
 
-/// A command that did not do what it should: what to tell the user, and the exit code.
+/// The failure of a command: the message for the user, and the exit code.
 #[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct Failed {
     /// What kind of failure.
@@ -35,7 +35,7 @@ pub struct Failed {
 }
 
 impl Failed {
-    /// A failure with its message.
+    /// Creates a failure with its message.
     pub fn new(exit: Exit, message: impl std::fmt::Display) -> Self {
         Self { exit, message: message.to_string() }
     }

@@ -1,4 +1,6 @@
-//! The log: to the journal with fields, or as lines of text or JSON to the standard error or a file.
+//! The log: to the journal with fields, or as lines of text or JSON to standard error or a file.
+
+mod plain;
 
 use std::fs::File;
 use std::io::{self, Write};
@@ -18,19 +20,19 @@ use crate::guard;
 
 type Output = Box<dyn Layer<Registry> + Send + Sync>;
 
-/// The log of this process, which can be changed while it is written.
+/// The log of this process. Its filter and its file can be changed while it runs.
 pub struct Log {
     filter: reload::Handle<Targets, tracing_subscriber::layer::Layered<Output, Registry>>,
     target: Target,
     form: Form,
 }
 
-/// What a line of the log is.
+/// The format of the log.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Form {
     /// An entry in the journal, with fields.
     Journal,
-    /// Text.
+    /// A line of text.
     Plain,
     /// A JSON object.
     Json,
@@ -47,11 +49,11 @@ impl Form {
 }
 
 impl Log {
-    /// Starts to log. Under systemd, that is to the journal, where the configuration names no file and no format.
+    /// Starts the log. Under systemd it goes to the journal, unless the configuration names a file or a format.
     ///
     /// # Errors
     ///
-    /// The file cannot be written.
+    /// Fails if the file cannot be written.
     pub fn start(config: &Config) -> Result<Self, Failed> {
         let Change { file, filter, form } = Self::prepare(config)?;
         let target = Target::default();
@@ -62,33 +64,31 @@ impl Log {
         Ok(Self { filter: handle, target, form })
     }
 
-    /// Logs by another filter.
+    /// Changes the filter.
     pub fn set_filter(&self, text: &str) -> Result<(), Failed> {
         let filter = log_filter::read(text).map_err(|why| Failed::new(Exit::Usage, why))?;
         self.filter.reload(filter).map_err(|error| Failed::new(Exit::Software, error))
     }
 
-    /// Opens the file anew in any case, for it may have been moved away to be kept. Nothing has changed if this fails.
+    /// Opens the file again in any case, because it may have been rotated. If this fails, nothing has changed.
     pub fn prepare(config: &Config) -> Result<Change, Failed> {
         let file = config.log_file.as_deref().map(open).transpose()?;
         Ok(Change { file, filter: config.log.clone(), form: Form::of(config) })
     }
 
-    /// Goes by a new configuration.
+    /// Applies a new configuration.
     pub fn put(&self, Change { file, filter, form }: Change) {
         self.target.turn(file);
-        // Fails only where there is no log any more.
+        // This fails only if there is no log any more.
         let _gone = self.filter.reload(filter);
-        // What is known of the sessions that go on is kept in the old form.
+        // The fields of open sessions are stored in the old format.
         if form != self.form {
-            warn!(
-                "the log's new format, or its way from or to the journal, takes a restart; until then it is as it was"
-            );
+            warn!("the new log_format or log_file needs a restart, because it changes the format of the log");
         }
     }
 }
 
-/// What is to be done about the log.
+/// A prepared change of the log.
 pub struct Change {
     file: Option<File>,
     filter: Targets,
@@ -96,11 +96,12 @@ pub struct Change {
 }
 
 fn output(form: Form, target: &Target) -> Output {
-    let plain = || tracing_subscriber::fmt::layer().with_ansi(false).with_writer(target.clone()).boxed();
+    let lines = || tracing_subscriber::fmt::layer().fmt_fields(plain::Kept).event_format(plain::Sentences);
+    let plain = || lines().with_writer(target.clone()).boxed();
     match form {
         Form::Json => tracing_subscriber::fmt::layer().json().with_writer(target.clone()).boxed(),
         Form::Plain => plain(),
-        // Without prefixes: an administrator looks for ACCOUNT=, and MESSAGE_ID= has a meaning of its own.
+        // Without prefixes, because an administrator searches for ACCOUNT=, and MESSAGE_ID= has a special meaning.
         Form::Journal => tracing_journald::layer().map_or_else(
             |_| plain(),
             |journal| journal.with_field_prefix(None).with_syslog_identifier("postkey".to_owned()).boxed(),
@@ -108,14 +109,14 @@ fn output(form: Form, target: &Target) -> Output {
     }
 }
 
-/// Whether the standard error is the journal's, systemd.exec(5): `$JOURNAL_STREAM` says which file that would be.
+/// Whether standard error is the journal's: `$JOURNAL_STREAM` names that file, systemd.exec(5).
 fn goes_to_journal() -> bool {
     let stderr = rustix::fs::fstat(io::stderr()).ok();
     let Some(stream) = std::env::var("JOURNAL_STREAM").ok() else { return false };
     stderr.is_some_and(|stat| stream == format!("{}:{}", stat.st_dev, stat.st_ino))
 }
 
-/// Where lines go: a file, or the standard error where there is none.
+/// Where lines go: a file, or standard error if there is none.
 #[derive(Clone, Default)]
 struct Target(Arc<Mutex<Option<File>>>);
 
@@ -128,10 +129,10 @@ impl Target {
 fn open(path: &Path) -> Result<File, Failed> {
     guard::append(path).map_err(|error| {
         let hint = match error.kind() {
-            io::ErrorKind::PermissionDenied => "; a running postkey can write to other folders after a restart only",
+            io::ErrorKind::PermissionDenied => "; postkey can write to other folders only after a restart",
             _ => "",
         };
-        Failed::new(Exit::Config, format!("the log file {} cannot be written: {error}{hint}", path.display()))
+        Failed::new(Exit::Config, format!("cannot write the log file {}: {error}{hint}", path.display()))
     })
 }
 

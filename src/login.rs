@@ -1,4 +1,7 @@
-//! The provider's half of a login: token and dial side by side, then AUTH; a refused token gets one more try.
+//! The provider's half of a login: gets a token and connects at the same time, then sends AUTH, and tries again with a
+//! new token if that was refused.
+
+mod visit;
 
 use std::io;
 use std::sync::Arc;
@@ -7,179 +10,296 @@ use std::time::Duration;
 use tokio::time::{Instant, timeout_at};
 use tracing::{debug, warn};
 
-use crate::broker::{Account, Broker, Held, Reach};
+use crate::broker::metrics::Step;
+use crate::broker::{Account, Broker, ConnectionPermit, Connector, CurrentTokens, Showing};
 use crate::config::provider::Server;
-use crate::metrics::{Metrics, Step};
+use crate::net::certificate::Flaw;
 use crate::net::connection::Connection;
 use crate::net::trace::{Peer, Trace};
 use crate::net::transport::Transport;
-use crate::protocol::{Protocol, Security};
-use crate::upstream::{self, Approach, Event, Fault, Rejection, Upstream, Verdict};
-use crate::wire::{Acceptance, Bearer, Capabilities, Reason, Refusal};
+use crate::protocol::{Mechanism, Protocol, Security};
+use crate::upstream::{self, Approach, Event, Fault, Rejection, Verdict};
+use crate::wire::{Acceptance, Bearer, Capabilities, Reason, Refusal, one_line};
+pub use visit::Visit;
 
-/// How long a server may take until it is ready for AUTH: connect, TLS, greeting, capabilities.
+/// How long a server may take to become ready for AUTH: connect, TLS, greeting, capabilities.
 const REACH: Duration = Duration::from_secs(15);
 
-/// How long all of it may take, a refresh and a second try included. Mail programs give up after about a minute, and some
-/// after 30 seconds. What is under way at the authorization server goes on, and is there for the next login. Servers delay
-/// a no; Gmail has been seen to take 10 seconds.
+/// How long the whole login may take, with a refresh and a second attempt. Most mail programs give up after about a
+/// minute, some after 30 seconds. A request to the authorization server continues after that, and its result is there
+/// for the next login. Servers delay a refusal; Gmail has been seen to take 10 seconds.
 const ALL: Duration = Duration::from_secs(30);
 
-/// The name we give ourselves where the client has given none (RFC 5321 section 4.1.3).
+/// Our EHLO name if the client has not given one (RFC 5321 section 4.1.3).
 const NAMELESS: &str = "[127.0.0.1]";
 
-/// Logs in to the provider. The connection is ready for the relay then.
+/// The EHLO name for a server that refuses that one. It has a dot, which strict servers require.
+const NAME_WITH_DOT: &str = "localhost.localdomain";
+
+/// How often a server may reject a mechanism that it has offered.
+const MECHANISMS: u32 = 2;
+
+/// The name to try if the server refuses `client_name`.
+pub fn other_name(server: &Server, client_name: &str) -> Option<String> {
+    let names = [server.ehlo_name.as_deref(), Some(NAMELESS), Some(NAME_WITH_DOT)];
+    names.into_iter().flatten().find(|name| *name != client_name).map(str::to_owned)
+}
+
+/// Logs in to the provider. Returns a connection that is ready for the relay and keeps its place until it is closed.
 pub async fn log_in(
     broker: &Arc<Broker>,
     account: &Arc<Account>,
     protocol: Protocol,
     client_name: Option<&str>,
-) -> Result<(Connection, Acceptance), Refusal> {
-    let server = Target::new(&account.reach, broker.metrics(), protocol, client_name)?;
-    let (mut refused, mut rejected, mut ask) = (None, None, false);
+    _permit: &ConnectionPermit,
+) -> Result<(Visit, Acceptance), Refusal> {
+    let server = Target::new(broker, account, protocol, client_name)?;
+    let (mut connected, mut turned_down) = (None, 0);
     loop {
-        let heard = if ask { Capabilities::default() } else { account.heard(protocol) };
-        let both = tokio::try_join!(server.bearer(broker, account, refused), server.reach(&heard));
-        let (held, ready) = both.map_err(|refusal| match rejected.take() {
-            // No newer token is asked for so soon, so the server's own no is the last word.
-            Some(rejection) if refusal.reason == Reason::TokenRefused => server.rejected(&rejection),
-            _ => refusal,
-        })?;
-        if ready.capabilities != heard {
-            broker.learn(account, protocol, &ready.capabilities).await;
-        }
-        let answer =
-            server.timed(Step::Auth, ready.authenticate(account.bearer(&held, protocol), server.deadline)).await;
-        if !matches!(answer, Ok(Answer::Accepted(..))) {
-            // The server may not be any more as it was heard to be.
-            account.unlearn(protocol);
-        }
-        match answer {
-            Ok(Answer::Accepted(connection, acceptance)) => {
-                broker.worked(account, held.generation);
-                return Ok((connection, acceptance));
+        let heard = if turned_down > 0 { Capabilities::default() } else { account.capabilities(protocol) };
+        let (held, ready) = match connected.take() {
+            Some(ready) => (server.bearer().await?, ready),
+            // Wait for the token first: without one there is no reason to bother the server.
+            None => tokio::try_join!(server.bearer(), server.reach(&heard))?,
+        };
+        server.learn(&ready.capabilities, &heard).await;
+        let Some(showing) = server.show(&held, &ready.capabilities).await? else {
+            // The next token can still be sent on this connection.
+            connected = Some(ready);
+            continue;
+        };
+        // While this login waited, the provider may have asked another one for a pause.
+        broker.throttle.check_backoff(account)?;
+        let answer = ready.authenticate(showing.bearer(), server.deadline);
+        match server.timed(Step::Auth, answer).await {
+            Ok(Answer::Accepted(visit, acceptance)) => {
+                server.accepted(&showing).await;
+                server.alerted(&acceptance.alerts);
+                return Ok((visit, acceptance));
             }
-            Ok(Answer::Rejected(rejection)) if rejection.verdict == Verdict::Token && refused.is_none() => {
-                debug!(
-                    account = account.address,
-                    delegate = account.delegate(),
-                    said = rejection.said,
-                    "the token was refused; trying a new one"
-                );
-                (refused, rejected) = (Some(held.generation), Some(rejection));
+            Ok(Answer::Rejected(rejection)) if rejection.verdict == Verdict::Token => {
+                showing.refused(&server.rejected(&rejection));
             }
-            Ok(Answer::Rejected(rejection)) => return Err(server.rejected(&rejection)),
-            Err(Trouble::Fault(Fault::NoMechanism(said))) if !heard.0.is_empty() => {
-                debug!(account = account.address, said, "the mechanism was refused; asking for the list");
+            Ok(Answer::Rejected(rejection)) => {
+                let refusal = server.rejected(&rejection);
+                let may_have_ended = rejection.may_mean_the_token() && showing.doubted();
+                if !may_have_ended || !server.renews(&held).await {
+                    return Err(refusal);
+                }
             }
-            Err(trouble) => return Err(trouble.refusal(&server.server.host)),
+            Err(Trouble::Fault(Fault::NoMechanism(said))) if turned_down < MECHANISMS => {
+                debug!(account = account.address, said, "the server rejected the mechanism; asking for its list");
+                showing.mechanism_refused();
+                turned_down += 1;
+            }
+            Err(trouble) => return Err(server.troubled(trouble)),
         }
-        ask = true;
     }
 }
 
-/// A provider's server for one protocol.
+/// Logs in with the newest token by one mechanism, and disconnects. The result is for a person only: it does not affect
+/// logins, and no token counts as refused.
+pub async fn try_mechanism(
+    broker: &Arc<Broker>,
+    account: &Arc<Account>,
+    protocol: Protocol,
+    mechanism: Mechanism,
+    _permit: &ConnectionPermit,
+) -> Result<(), Refusal> {
+    let server = Target::new(broker, account, protocol, None)?;
+    let heard = Capabilities::default();
+    let (held, ready) = tokio::try_join!(server.bearer(), server.reach(&heard))?;
+    let user = account.user(protocol).clone();
+    let bearer = Bearer { user, token: held.tokens.access.clone(), mechanisms: vec![mechanism] };
+    match ready.authenticate(bearer, server.deadline).await {
+        Ok(Answer::Accepted(..)) => Ok(()),
+        Ok(Answer::Rejected(rejection)) => Err(server.refusal(&rejection)),
+        Err(trouble) => Err(trouble.refusal(server.server)),
+    }
+}
+
+/// A login to a provider's server.
 struct Target<'a> {
-    reach: &'a Reach,
-    metrics: &'a Metrics,
+    broker: &'a Arc<Broker>,
+    account: &'a Arc<Account>,
+    connector: &'a Connector,
     protocol: Protocol,
     server: &'a Server,
     client_name: &'a str,
-    /// When the client has to have its answer.
+    /// When the client needs its answer.
     deadline: Instant,
 }
 
-/// A server that waits for AUTH.
+/// A server that is ready for AUTH.
 struct Ready {
-    connection: Connection,
-    dialogue: Box<dyn Upstream>,
+    visit: Visit,
     capabilities: Capabilities,
 }
 
-/// What a server says to a bearer.
+/// A server's answer to a bearer.
 enum Answer {
-    Accepted(Connection, Acceptance),
+    Accepted(Visit, Acceptance),
     Rejected(Rejection),
 }
 
 impl<'a> Target<'a> {
     fn new(
-        reach: &'a Reach,
-        metrics: &'a Metrics,
+        broker: &'a Arc<Broker>,
+        account: &'a Arc<Account>,
         protocol: Protocol,
         client_name: Option<&'a str>,
     ) -> Result<Self, Refusal> {
-        let Some(server) = reach.provider.servers.get(&protocol) else {
-            let text =
-                format!("The provider {} has no {protocol} server in postkey's configuration.", reach.provider.name);
+        let connector = &*account.connector;
+        let Some(server) = connector.provider.servers.get(&protocol) else {
+            let text = format!(
+                "The provider {} has no {protocol} server in postkey's configuration.",
+                connector.provider.name
+            );
             return Err(Refusal::new(Reason::Forbidden, text));
         };
         let client_name = client_name.unwrap_or(NAMELESS);
-        Ok(Self { reach, metrics, protocol, server, client_name, deadline: Instant::now() + ALL })
+        Ok(Self { broker, account, connector, protocol, server, client_name, deadline: Instant::now() + ALL })
     }
 
-    /// A token, in time.
-    async fn bearer(
-        &self,
-        broker: &Arc<Broker>,
-        account: &Arc<Account>,
-        refused: Option<u64>,
-    ) -> Result<Arc<Held>, Refusal> {
-        let late =
-            |_| Err(Refusal::new(Reason::Unavailable, "Try later: the authorization server takes its time to answer."));
-        timeout_at(self.deadline, broker.bearer(account, self.protocol, refused)).await.unwrap_or_else(late)
+    /// Gets a token, within the time limit.
+    async fn bearer(&self) -> Result<Arc<CurrentTokens>, Refusal> {
+        self.in_time(self.broker.refresher.bearer(self.account, self.protocol), "the authorization server").await?
     }
 
-    /// Connects, and gets the server ready for AUTH.
+    /// Whether there is a newer token than this one, within the time limit.
+    async fn renews(&self, held: &CurrentTokens) -> bool {
+        let newer = self.broker.refresher.renew(self.account, held.generation);
+        self.in_time(newer, "the authorization server").await.is_ok_and(|newer| newer.is_ok())
+    }
+
+    /// Waits until this token may be sent; None if it must not be sent any more.
+    async fn show(&self, held: &Arc<CurrentTokens>, offered: &Capabilities) -> Result<Option<Showing>, Refusal> {
+        let allowed = &self.connector.provider.mechanisms;
+        let mut mechanisms = upstream::offered(self.protocol, offered, allowed);
+        if mechanisms.is_empty() {
+            // The dialogue reports what is offered instead.
+            mechanisms.clone_from(allowed);
+        }
+        self.in_time(self.account.show(self.protocol, held, &mechanisms), &self.server.host).await
+    }
+
+    async fn in_time<T>(&self, work: impl Future<Output = T>, whose: &str) -> Result<T, Refusal> {
+        let late = |_| Refusal::new(Reason::Unavailable, format!("{whose} does not answer in time; try later."));
+        timeout_at(self.deadline, work).await.map_err(late)
+    }
+
+    /// Stores what the server offers, if it has changed.
+    async fn learn(&self, offered: &Capabilities, heard: &Capabilities) {
+        if offered != heard {
+            self.broker.accounts.learn(self.account, self.protocol, offered).await;
+        }
+    }
+
+    /// Connects, and talks to the server until it is ready for AUTH.
     async fn reach(&self, known: &Capabilities) -> Result<Ready, Refusal> {
         let deadline = self.deadline.min(Instant::now() + REACH);
-        let ready = timeout_at(deadline, self.try_reach(known)).await.unwrap_or(Err(Trouble::Silent));
-        ready.map_err(|trouble| trouble.refusal(&self.server.host))
+        let mut awaits_greeting = false;
+        let ready = timeout_at(deadline, self.try_reach(known, &mut awaits_greeting)).await;
+        let ready = ready.unwrap_or_else(|_| Err(if awaits_greeting { Trouble::NoGreeting } else { Trouble::Silent }));
+        ready.map_err(|trouble| self.troubled(trouble))
     }
 
-    async fn try_reach(&self, known: &Capabilities) -> Result<Ready, Trouble> {
-        let Server { host, port, security } = self.server;
-        let dial = Transport::dial(&self.reach.resolver, self.reach.proxy.as_ref(), host, *port);
+    async fn try_reach(&self, known: &Capabilities, awaits_greeting: &mut bool) -> Result<Ready, Trouble> {
+        let Server { host, port, security, .. } = self.server;
+        let dial = Transport::dial(&self.connector.resolver, self.connector.proxy.as_ref(), host, *port);
         let transport = self.timed(Step::Connect, dial).await?;
-        let mut connection = Connection::new(transport, Trace::new(self.protocol, Peer::Provider));
+        let connection = Connection::new(transport, Trace::new(self.protocol, Peer::Provider), ALL);
+        let (client_name, other_name) = (self.client_name.to_owned(), other_name(self.server, self.client_name));
+        let approach = Approach { security: *security, client_name, other_name, known: known.clone() };
+        let mut visit = Visit::new(connection, self.protocol, approach);
         if *security == Security::Tls {
-            connection = self.timed(Step::Tls, connection.connect_tls(Arc::clone(&self.reach.tls), host)).await?;
+            self.protect(&mut visit).await?;
+        } else {
+            *awaits_greeting = true;
+            visit.await_greeting().await?;
+            *awaits_greeting = false;
         }
-        let client_name = self.client_name.to_owned();
-        let approach = Approach { security: *security, client_name, known: known.clone() };
-        let mut dialogue = upstream::new(self.protocol, approach);
-        let mut event = connection.converse(&mut *dialogue).await?;
+        let mut event = visit.hear().await?;
         if event == Event::StartTls {
-            connection = self.timed(Step::Tls, connection.connect_tls(Arc::clone(&self.reach.tls), host)).await?;
-            event = match dialogue.tls_started(&mut connection.out) {
-                Some(event) => event,
-                None => connection.converse(&mut *dialogue).await?,
-            };
+            self.protect(&mut visit).await?;
+            event = visit.hear_under_tls().await?;
         }
         match event {
-            Event::Ready(capabilities) => Ok(Ready { connection, dialogue, capabilities }),
+            Event::Ready(capabilities) => Ok(Ready { visit, capabilities }),
             event => Err(event.into()),
         }
     }
 
-    /// Measures a step, unless it fails.
+    async fn protect(&self, visit: &mut Visit) -> Result<(), Trouble> {
+        let handshake = visit.start_tls(Arc::clone(&self.connector.tls), &self.server.host);
+        self.timed(Step::Tls, handshake).await.map_err(|error| match error.kind() {
+            io::ErrorKind::UnexpectedEof => Trouble::Io(error),
+            _ => Trouble::Handshake(Flaw::of(&error)),
+        })
+    }
+
+    /// Measures how long a step takes, unless it fails.
     async fn timed<T, E>(&self, step: Step, work: impl Future<Output = Result<T, E>>) -> Result<T, E> {
         let begun = Instant::now();
         let made = work.await?;
-        self.metrics.upstream(self.protocol, step, begun.elapsed());
+        self.broker.metrics.upstream(self.protocol, step, begun.elapsed());
         Ok(made)
     }
 
+    async fn accepted(&self, showing: &Showing) {
+        if let Some(mechanism) = showing.accepted() {
+            self.broker.accounts.prefer(self.account, self.protocol, mechanism).await;
+        }
+    }
+
+    /// Logs the alerts that the provider wants a person to see.
+    fn alerted(&self, alerts: &[String]) {
+        for alert in alerts {
+            let (account, host) = (&self.account.address, &self.server.host);
+            warn!(account, host, "{host} alerts {account}: {alert}");
+        }
+    }
+
+    fn troubled(&self, trouble: Trouble) -> Refusal {
+        let refusal = trouble.refusal(self.server);
+        let (account, host, why) = (&self.account.address, &self.server.host, one_line(&refusal.text));
+        warn!(account, host, why, "{} login of {account} failed: {why}", self.protocol);
+        self.noted(refusal)
+    }
+
+    /// Words the server's refusal for the client, the log and `status`.
     fn rejected(&self, rejection: &Rejection) -> Refusal {
-        let (host, said, explanation) = (&self.server.host, &rejection.said, upstream::explain(&rejection.said));
-        warn!(host, said, explanation, "the provider refuses the login");
+        let (host, said, explanation) = (&self.server.host, &rejection.said, rejection.explanation);
+        let account = &self.account.address;
+        let words = match explanation {
+            Some(explanation) => format!("{}; {explanation}", said.trim_end_matches(['.', ' '])),
+            None => said.clone(),
+        };
+        warn!(account, host, said, explanation, "{host} refuses the {} login of {account}: {words}", self.protocol);
+        self.noted(self.refusal(rejection))
+    }
+
+    fn refusal(&self, rejection: &Rejection) -> Refusal {
+        let host = &self.server.host;
         let (reason, meaning) = match rejection.verdict {
             Verdict::Token => (Reason::TokenRefused, "refuses this account's token"),
-            Verdict::Limit => (Reason::Limit, "has had enough for now"),
-            Verdict::Temporary => (Reason::Unavailable, "has trouble"),
-            Verdict::Forbidden => (Reason::Forbidden, "does not let this account in"),
+            Verdict::Limit => (Reason::Limit, "is rate-limiting this account"),
+            Verdict::Temporary => (Reason::Unavailable, "has a temporary problem"),
+            Verdict::Forbidden => (Reason::Forbidden, "does not allow this login"),
         };
-        Refusal::new(reason, format!("{host} {meaning}: {}", upstream::explained(said)))
+        let text = format!("{host} {meaning}: {}", rejection.explained());
+        Refusal { alerts: rejection.alerts.clone(), ..Refusal::new(reason, text) }
+    }
+
+    /// Drops the cached capabilities, which may be out of date, and records what the server said.
+    fn noted(&self, refusal: Refusal) -> Refusal {
+        self.alerted(&refusal.alerts);
+        self.account.forget_capabilities(self.protocol);
+        if let Some(milliseconds) = upstream::backoff(&refusal.text) {
+            self.broker.throttle.back_off(self.account, Duration::from_millis(milliseconds), &refusal.text);
+        }
+        self.account.note(self.protocol, self.broker.context.now(), &format!("{}: {}", self.protocol, refusal.text));
+        refusal
     }
 }
 
@@ -190,22 +310,44 @@ impl Ready {
     }
 
     async fn try_authenticate(mut self, bearer: Bearer) -> Result<Answer, Trouble> {
-        self.dialogue.authenticate(bearer, &mut self.connection.out).map_err(Trouble::Fault)?;
-        match self.connection.converse(&mut *self.dialogue).await? {
-            Event::Accepted(acceptance) => Ok(Answer::Accepted(self.connection, acceptance)),
+        self.visit.show(bearer)?.map_err(Trouble::Fault)?;
+        match self.visit.hear().await? {
+            Event::Accepted(acceptance) => Ok(Answer::Accepted(self.visit, acceptance)),
             Event::Rejected(rejection) => Ok(Answer::Rejected(rejection)),
             event => Err(event.into()),
         }
     }
 }
 
-/// Why a server could not be talked to.
+/// Explains why a server may be silent where a greeting was expected: with TLS the client speaks first.
+pub fn no_greeting(Server { port, security, .. }: &Server) -> String {
+    format!(
+        "does not greet on port {port}, where security = \"{}\" expects a greeting in clear; if TLS begins there at once, set \
+         security = \"tls\"",
+        security.name()
+    )
+}
+
+/// What a server's refusal of a connection means for the client.
+const fn reason_of(verdict: Verdict) -> Reason {
+    match verdict {
+        Verdict::Limit => Reason::Limit,
+        Verdict::Temporary => Reason::Unavailable,
+        Verdict::Token | Verdict::Forbidden => Reason::ServerRefuses,
+    }
+}
+
+/// Why the dialogue with a server failed.
 enum Trouble {
-    /// It took too long.
+    /// The server took too long.
     Silent,
+    /// The server did not greet, although a greeting was expected.
+    NoGreeting,
+    /// The TLS handshake failed.
+    Handshake(Flaw),
     /// The network or TLS failed.
     Io(io::Error),
-    /// It said something that ends the dialogue.
+    /// The server did something that ends the dialogue.
     Fault(Fault),
 }
 
@@ -215,32 +357,36 @@ impl From<io::Error> for Trouble {
     }
 }
 
-/// An event that does not belong where it came.
+/// The fault for an event that is out of place.
 impl From<Event> for Trouble {
     fn from(event: Event) -> Self {
         Self::Fault(match event {
             Event::Unexpected(fault) => fault,
-            _ => Fault::Protocol("it answers what was not asked"),
+            _ => Fault::Protocol("it sent an unexpected answer"),
         })
     }
 }
 
 impl Trouble {
-    fn refusal(self, host: &str) -> Refusal {
+    fn refusal(self, server: &Server) -> Refusal {
+        let host = &server.host;
         let unavailable = |what: String| Refusal::new(Reason::Unavailable, format!("{host} {what}"));
-        let refusal = match self {
+        match self {
             Self::Silent => unavailable("does not answer.".to_owned()),
+            Self::NoGreeting => unavailable(no_greeting(server)),
+            Self::Handshake(flaw) => unavailable(format!("cannot be used: {flaw}")),
             Self::Io(error) if error.kind() == io::ErrorKind::UnexpectedEof => {
                 unavailable("closed the connection during the login.".to_owned())
             }
             Self::Io(error) => unavailable(format!("cannot be reached: {error}")),
             Self::Fault(fault) => {
-                let is_setting = matches!(fault, Fault::NoMechanism(_));
-                let reason = if is_setting { Reason::Forbidden } else { Reason::Unavailable };
-                Refusal::new(reason, format!("{host} {fault}"))
+                let (reason, alerts) = match &fault {
+                    Fault::Refused(Rejection { verdict, alerts, .. }) => (reason_of(*verdict), alerts.clone()),
+                    Fault::NoMechanism(_) => (Reason::Forbidden, Vec::new()),
+                    _ => (Reason::Unavailable, Vec::new()),
+                };
+                Refusal { alerts, ..Refusal::new(reason, format!("{host} {fault}")) }
             }
-        };
-        warn!(host, why = refusal.text, "the provider's server cannot be used");
-        refusal
+        }
     }
 }

@@ -1,13 +1,13 @@
-//! Telling a person: the command that the configuration names is run, with what there is to tell in its environment.
+//! Notifies a person: runs the configured command, with the notification in its environment.
 
 use std::io;
 use std::os::fd::OwnedFd;
-use std::process::{ExitStatus, Stdio};
+use std::process::ExitStatus;
 use std::time::Duration;
 
 use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _, BufReader};
 use tokio::net::unix::pipe;
-use tokio::process::{Child, Command};
+use tokio::process::Child;
 use tokio::sync::{Mutex, mpsc};
 use tokio::time::timeout;
 use tracing::{debug, info, warn};
@@ -16,40 +16,23 @@ use url::Url;
 use crate::process_group::{self, ProcessGroup};
 use crate::wire::printable;
 
-/// How long a run may take: to send a mail, or to ask a server on the other side of the world. Then it is killed.
+/// How long a run may take, for example to send a mail or to ask a distant server. Then it is killed.
 const RUN: Duration = Duration::from_secs(30);
 
-/// Notices that wait for their turn. More than there are accounts; what comes on top is in the log only.
+/// The number of notices that can wait: more than there are usually accounts. Any more are only logged.
 const WAITING: usize = 1000;
 
-/// The most of its output that is read, in bytes.
+/// The most output to read, in bytes.
 const OUTPUT: u64 = 16 * 1024;
 
-/// What it gets of our environment. Not the rest, where the service manager's sockets and somebody's secrets may be.
-const PASSED_ON: [&str; 13] = [
-    "DBUS_SESSION_BUS_ADDRESS",
-    "DISPLAY",
-    "HOME",
-    "LANG",
-    "LC_ALL",
-    "LOGNAME",
-    "PATH",
-    "TMPDIR",
-    "TZ",
-    "USER",
-    "WAYLAND_DISPLAY",
-    "XAUTHORITY",
-    "XDG_RUNTIME_DIR",
-];
-
-/// What has happened.
+/// The kind of a notice.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Event {
-    /// Nothing goes on for this account until a person acts.
+    /// Nothing more happens for this account until a person acts.
     PersonNeeded,
-    /// What needed a person does not any more.
+    /// A person is no longer needed.
     Settled,
-    /// Something ends soon that a person can renew.
+    /// Something that a person can renew expires soon.
     EndsSoon,
 }
 
@@ -64,20 +47,20 @@ impl Event {
     }
 }
 
-/// Something to tell a person.
+/// A notice for a person.
 #[derive(Clone, Debug)]
 pub struct Notice {
     /// What has happened.
     pub event: Event,
-    /// The account's address; empty where it is about all accounts of a provider.
+    /// The account's address; empty if the notice concerns all accounts of a provider.
     pub account: String,
-    /// What has happened and what to do, in one line.
+    /// What has happened, and what to do, in one line.
     pub reason: String,
-    /// The page to visit, where there is one.
+    /// The page to visit, if there is one.
     pub url: Option<Url>,
 }
 
-/// Runs the command for one notice at a time. Nobody waits for it.
+/// Runs the command for one notice at a time, in the background.
 pub struct Notifier {
     queue: mpsc::Sender<(Vec<String>, Notice)>,
     waiting: Mutex<mpsc::Receiver<(Vec<String>, Notice)>>,
@@ -91,29 +74,41 @@ impl Default for Notifier {
 }
 
 impl Notifier {
-    /// Has `command`, a program and its arguments, run with this notice; no command is nobody to tell.
+    /// Queues a run of `command`, a program and its arguments, with this notice. Without a command, the notice is only
+    /// logged.
     pub fn tell(&self, command: &[String], notice: Notice) {
-        info!(account = notice.account, event = notice.event.name(), reason = notice.reason, "a person is told");
+        info!(
+            account = notice.account,
+            event = notice.event.name(),
+            reason = notice.reason,
+            "notice {} for {}: {}",
+            notice.event.name(),
+            if notice.account.is_empty() { "all accounts" } else { &notice.account },
+            notice.reason
+        );
         if !command.is_empty() && self.queue.try_send((command.to_vec(), notice)).is_err() {
-            warn!("too many notices wait for notify_command; this one is in the log only");
+            warn!("notify_command not run for the last notice: {WAITING} others wait for it");
         }
     }
 
-    /// Runs what is to be run. Never ends.
+    /// Runs the queued commands. Never ends.
     pub async fn serve(&self) {
         let mut waiting = self.waiting.lock().await;
         while let Some((command, notice)) = waiting.recv().await {
+            let account = &notice.account;
             match run(&command, &notice).await {
-                Ok(Some(status)) if status.success() => debug!("notify_command has run"),
-                Ok(Some(status)) => warn!(%status, "notify_command has failed"),
-                Ok(None) => warn!("notify_command was killed, for it took longer than {} s", RUN.as_secs()),
-                Err(error) => warn!(%error, "notify_command cannot be run"),
+                Ok(Some(status)) if status.success() => debug!(account, "notify_command ran for {account}"),
+                Ok(Some(status)) => warn!(account, %status, "notify_command failed for {account}: {status}"),
+                Ok(None) => {
+                    warn!(account, "notify_command killed for {account}: it took longer than {} s", RUN.as_secs())
+                }
+                Err(error) => warn!(account, %error, "cannot run notify_command for {account}: {error}"),
             }
         }
     }
 }
 
-/// Runs it to its end, or to the end of its time: None. What it prints goes to the log.
+/// Runs it to its end; None if it was killed after its time limit. Its output goes to the log.
 async fn run(command: &[String], notice: &Notice) -> io::Result<Option<ExitStatus>> {
     let (mut child, group, output) = start(command, notice)?;
     let (ended, ()) = match timeout(RUN, async { tokio::join!(child.wait(), log(output)) }).await {
@@ -127,22 +122,15 @@ async fn run(command: &[String], notice: &Notice) -> io::Result<Option<ExitStatu
     ended.map(Some)
 }
 
-/// Starts it; what it prints comes out of the pipe.
+/// Starts it, with its output in a pipe.
 fn start(command: &[String], notice: &Notice) -> io::Result<(Child, ProcessGroup, pipe::Receiver)> {
-    let (program, arguments) = command.split_first().ok_or(io::ErrorKind::InvalidInput)?;
+    let mut command = process_group::command(command)?;
     let (reader, writer) = io::pipe()?;
-    let passed_on = PASSED_ON.iter().filter_map(|name| Some((name, std::env::var_os(name)?)));
-    let mut command = Command::new(program);
     command
-        .args(arguments)
-        .env_clear()
-        .envs(passed_on)
         .env("POSTKEY_EVENT", notice.event.name())
         .env("POSTKEY_ACCOUNT", &notice.account)
         .env("POSTKEY_REASON", &notice.reason)
         .env("POSTKEY_URL", notice.url.as_ref().map_or("", Url::as_str))
-        .current_dir("/")
-        .stdin(Stdio::null())
         .stdout(writer.try_clone()?)
         .stderr(writer);
     let (child, group) = process_group::start(&mut command)?;
@@ -152,7 +140,8 @@ fn start(command: &[String], notice: &Notice) -> io::Result<(Child, ProcessGroup
 async fn log(output: pipe::Receiver) {
     let mut lines = BufReader::new(output.take(OUTPUT)).split(b'\n');
     while let Ok(Some(line)) = lines.next_segment().await {
-        info!(said = printable(&String::from_utf8_lossy(&line)), "notify_command");
+        let said = printable(&String::from_utf8_lossy(&line));
+        info!(said, "notify_command says: {said}");
     }
 }
 

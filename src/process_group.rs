@@ -1,9 +1,41 @@
 //! A program that is run for somebody, with all that it starts.
 
 use std::io;
+use std::process::Stdio;
 
 use rustix::process::{Pid, Signal, kill_process_group};
 use tokio::process::{Child, Command};
+
+/// What a program gets of our environment. Not the rest, where the service manager's sockets and somebody's secrets may be.
+const PASSED_ON: [&str; 13] = [
+    "DBUS_SESSION_BUS_ADDRESS",
+    "DISPLAY",
+    "HOME",
+    "LANG",
+    "LC_ALL",
+    "LOGNAME",
+    "PATH",
+    "TMPDIR",
+    "TZ",
+    "USER",
+    "WAYLAND_DISPLAY",
+    "XAUTHORITY",
+    "XDG_RUNTIME_DIR",
+];
+
+/// A program and its arguments as the configuration names them, to be run without a shell and an input, in the root folder,
+/// with a part of our environment.
+///
+/// # Errors
+///
+/// There is no program.
+pub fn command(words: &[String]) -> io::Result<Command> {
+    let (program, arguments) = words.split_first().ok_or(io::ErrorKind::InvalidInput)?;
+    let passed_on = PASSED_ON.iter().filter_map(|name| Some((name, std::env::var_os(name)?)));
+    let mut command = Command::new(program);
+    command.args(arguments).env_clear().envs(passed_on).current_dir("/").stdin(Stdio::null());
+    Ok(command)
+}
 
 /// The process group of a program that leads one.
 #[derive(Clone, Copy)]

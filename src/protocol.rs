@@ -2,8 +2,11 @@
 
 use std::fmt;
 
-/// A mail protocol that postkey speaks on both sides.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+use serde::{Deserialize, Serialize};
+
+/// A mail protocol that postkey speaks on both sides. Serialized as its [`Protocol::name`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
 pub enum Protocol {
     /// IMAP4rev1, RFC 3501.
     Imap,
@@ -30,7 +33,7 @@ impl Protocol {
 /// The name as people write it.
 impl fmt::Display for Protocol {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
+        f.pad(match self {
             Self::Imap => "IMAP",
             Self::Pop3 => "POP3",
             Self::Smtp => "SMTP",
@@ -38,10 +41,12 @@ impl fmt::Display for Protocol {
     }
 }
 
-/// How a connection is protected.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// How a connection is protected. Serialized as its [`Security::name`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
 pub enum Security {
     /// Not at all: only for clients on this machine, never for a provider.
+    #[serde(rename = "none")]
     Clear,
     /// Clear at first, then TLS by `STARTTLS` or `STLS`; nothing else is accepted.
     StartTls,
@@ -57,6 +62,17 @@ impl Security {
             Self::StartTls => "starttls",
             Self::Tls => "tls",
         }
+    }
+}
+
+/// What people read of it.
+impl fmt::Display for Security {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Clear => "no encryption",
+            Self::StartTls => "STARTTLS",
+            Self::Tls => "TLS",
+        })
     }
 }
 

@@ -1,32 +1,38 @@
-//! The bytes after login, both ways, until both are done.
+//! Relays the bytes after the login in both directions, until both are done.
 //!
-//! Nothing is parsed and nothing is kept: a side is not read before the other has taken what was read last, and a buffer
-//! is held only while there are bytes in it, so an idle session has none.
+//! It parses nothing and stores nothing: a side is read again only after the other has taken the last bytes, and a
+//! buffer exists only while there are bytes in it, so an idle session has none.
+//!
+//! The provider's end is passed to the client at once, because the provider sends nothing more. The client's end is
+//! passed on only after the provider has ended or is silent. A client without TLS half-closes and waits for its answers
+//! (Exim does after QUIT), but many servers take TLS's close_notify for the end of both directions and send no more
+//! answers. A mail that was accepted without an answer is then sent again. `docs/design/decisions/0009-half-close.md`
+//! has what was measured.
 
 use std::cell::RefCell;
 use std::future::poll_fn;
-use std::io;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
+use std::{fmt, io};
 
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt as _, ReadBuf};
 use tokio::time::{Instant, Sleep, sleep, timeout};
 
 use crate::net::transport::Transport;
-use crate::stop::Stop;
+use crate::shutdown::Shutdown;
 
 /// The size of a buffer, in bytes: four TLS records, so that a system call moves four of them.
 const BUFFER: usize = 64 * 1024;
 
-/// Free buffers that a thread keeps. More sessions than this are rarely between a read and a write at once.
+/// The number of free buffers that a thread keeps. Rarely are more sessions between a read and a write at once.
 const SPARE: usize = 8;
 
 thread_local! {
     static BUFFERS: RefCell<Vec<Vec<u8>>> = const { RefCell::new(Vec::new()) };
 }
 
-/// What was relayed.
+/// The number of bytes that were relayed.
 #[derive(Debug, Default, Clone, Copy)]
 pub struct Relayed {
     /// Bytes from the client to the provider.
@@ -35,45 +41,80 @@ pub struct Relayed {
     pub down: u64,
 }
 
-/// One side: its transport, and what arrived on it behind the dialogue.
+impl fmt::Display for Relayed {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} up, {} down", amount(self.up), amount(self.down))
+    }
+}
+
+/// Formats a number of bytes for people, rounded down.
+fn amount(bytes: u64) -> String {
+    match bytes {
+        0..1024 => format!("{bytes} bytes"),
+        1024..0x10_0000 => format!("{} KiB", bytes >> 10),
+        0x10_0000..0x4000_0000 => format!("{} MiB", bytes >> 20),
+        _ => format!("{} GiB", bytes >> 30),
+    }
+}
+
+/// One side: its transport, and what arrived on it after the dialogue.
 pub struct Side {
-    /// Where the bytes come from, and where the other side's go.
+    /// The source of its bytes, and the destination of the other side's.
     pub transport: Transport,
     /// The first bytes to relay.
     pub rest: Vec<u8>,
 }
 
-/// How long nothing may move after one direction has ended. Who has ended its own waits for an answer at most, and the
-/// longest wait for one is SMTP's 10 minutes behind the end of a message (RFC 5321 section 4.5.3.2.6).
+/// How long nothing may move after one direction has ended. The side that has ended can only wait for an answer, and
+/// the longest such wait is SMTP's 10 minutes after the end of a message (RFC 5321 section 4.5.3.2.6).
 const HALF: Duration = Duration::from_secs(10 * 60);
 
-/// How long a peer may refuse to take the bytes that are there for it. A person may be asked something meanwhile; servers
-/// give up themselves after 30 minutes (RFC 9051 section 5.4).
+/// How long the provider may be silent after an answer, once the client has ended without a goodbye, before we assume
+/// that it has answered everything. It may still work on a pipelined command; but an unused connection counts against
+/// the account's limit, and may lock a POP3 mailbox.
+const ANSWERED: Duration = Duration::from_secs(30);
+
+/// How long the provider's connection stays open after a client has closed completely. Nobody receives the answer, but
+/// a POP3 server carries out its deletions at QUIT.
+const UNHEARD: Duration = Duration::from_secs(5);
+
+/// The commands after which the server ends the connection (RFC 5321, RFC 1939, RFC 3501).
+const GOODBYES: [&[u8]; 2] = [b"QUIT\r\n", b"LOGOUT\r\n"];
+
+/// The length of the longest of them, in bytes.
+const TAIL: usize = 8;
+
+/// How long a peer may not read the bytes that are there for it. Its user may have to answer a question meanwhile;
+/// servers give up after 30 minutes (RFC 9051 section 5.4).
 const BLOCKED: Duration = Duration::from_secs(30 * 60);
 
-/// How postkey's own end comes to a relay.
+/// How a shutdown of postkey ends a relay.
 pub struct Ending {
-    /// Says when.
-    pub stop: Stop,
-    /// How long what is under way may take then.
+    /// The shutdown signal.
+    pub shutdown: Shutdown,
+    /// How long what is under way may still take.
     pub limit: Duration,
-    /// What the client is told if it waits for nothing.
+    /// The goodbye for a client that does not wait for an answer.
     pub farewell: &'static [u8],
-    /// Ends when the session has to end at once.
+    /// Completes when the session has to end at once.
     pub withdrawn: Pin<Box<dyn Future<Output = ()> + Send>>,
 }
 
-/// Relays until both sides have ended, or one has failed, or postkey stops. Either way says how much.
+/// Relays until both sides have ended, one has failed, or postkey stops. Always returns how much was relayed.
 ///
-/// While both directions are open and empty, silence has no end: IMAP's IDLE is made for it, and keepalive notices a peer
-/// that has vanished.
+/// While both directions are open and idle, there is no time limit: IMAP's IDLE needs that, and keepalive detects a
+/// peer that has vanished.
 pub async fn relay(client: Side, server: Side, ending: Ending) -> (Relayed, io::Result<()>) {
     let mut both = Both::new(client, server);
-    let Ending { mut stop, limit, farewell, mut withdrawn } = ending;
+    let Ending { mut shutdown, limit, farewell, mut withdrawn } = ending;
     let result = tokio::select! {
         biased;
-        result = poll_fn(|cx| both.poll(cx)) => result,
-        () = stop.said() => both.end(limit, farewell).await,
+        result = poll_fn(|cx| both.poll(cx)) => {
+            // This matters after a failure of the client; if both have ended, nothing is left to do.
+            let _gone = timeout(GOODBYE, both.server.shutdown()).await;
+            result
+        }
+        () = shutdown.requested() => both.end(limit, farewell).await,
         () = &mut withdrawn => {
             both.close().await;
             Err(io::Error::other("its app password has been removed"))
@@ -82,14 +123,14 @@ pub async fn relay(client: Side, server: Side, ending: Ending) -> (Relayed, io::
     (Relayed { up: both.up.moved, down: both.down.moved }, result)
 }
 
-/// How long the provider's last word has to be ago when a relay is ended from here: a client that has just been answered
-/// may be about to go on.
+/// How long ago the provider's last answer must be before we end a relay, because a client that was just answered may
+/// be about to continue.
 const QUIET: Duration = Duration::from_secs(1);
 
-/// How often a relay that is to end is looked at.
+/// How often to check a relay that has to end.
 const LOOK: Duration = Duration::from_millis(100);
 
-/// How long a side may take to hear that it is over.
+/// How long a side may take to receive the goodbye.
 const GOODBYE: Duration = Duration::from_secs(2);
 
 /// Both directions.
@@ -98,8 +139,10 @@ struct Both {
     server: Transport,
     up: Pump,
     down: Pump,
-    /// Something that does not move as it should.
+    /// Detects a direction that makes no progress.
     stall: Option<Stall>,
+    /// The client has ended its half and still waits for answers: when checked, it had not closed completely.
+    is_awaited: bool,
 }
 
 impl Both {
@@ -108,22 +151,52 @@ impl Both {
             client: client.transport,
             server: server.transport,
             up: Pump::new(client.rest),
-            down: Pump::new(server.rest),
+            down: Pump { passes_end: true, ..Pump::new(server.rest) },
             stall: None,
+            is_awaited: false,
         }
     }
 
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        let sent = self.up.poll(cx, &mut self.client, &mut self.server)?;
-        let received = self.down.poll(cx, &mut self.server, &mut self.client)?;
-        if sent.is_ready() && received.is_ready() {
-            return Poll::Ready(Ok(()));
+        loop {
+            let received = self.down.poll(cx, &mut self.server, &mut self.client)?;
+            // A provider that has ended sends no more answers.
+            self.up.passes_end |= received.is_ready();
+            let sent = self.up.poll(cx, &mut self.client, &mut self.server)?;
+            if sent.is_ready() && received.is_ready() {
+                return Poll::Ready(Ok(()));
+            }
+            let (patience, progress) = (self.patience(), self.up.progress() + self.down.progress());
+            ready!(Stall::poll(&mut self.stall, cx, patience, progress));
+            if !self.up.holds_end() {
+                return Poll::Ready(Err(io::ErrorKind::TimedOut.into()));
+            }
+            self.give_up_waiting();
         }
-        let patience = self.up.patience().min(self.down.patience());
-        Stall::poll(&mut self.stall, cx, patience, self.up.progress() + self.down.progress())
     }
 
-    /// Ends the relay as soon as nothing is under way, or when the limit has passed.
+    /// How long nothing may move.
+    fn patience(&self) -> Duration {
+        if !self.up.holds_end() {
+            return self.up.patience().min(self.down.patience());
+        }
+        match (self.is_awaited, self.is_answered() && !self.up.ends_with_goodbye()) {
+            (false, true) => QUIET,
+            (false, false) => UNHEARD,
+            (true, true) => ANSWERED,
+            (true, false) => HALF,
+        }
+    }
+
+    /// Called when the client has ended and the provider is silent. Passes the client's end on, unless a check shows
+    /// that the client still waits.
+    fn give_up_waiting(&mut self) {
+        self.is_awaited = !self.is_awaited && !self.client.has_hung_up();
+        self.up.passes_end = !self.is_awaited;
+        self.stall = None;
+    }
+
+    /// Ends the relay as soon as nothing is under way, or after the limit.
     async fn end(&mut self, limit: Duration, farewell: &[u8]) -> io::Result<()> {
         let deadline = Instant::now() + limit;
         while !self.is_quiet() && Instant::now() < deadline {
@@ -135,36 +208,42 @@ impl Both {
             let _gone = timeout(GOODBYE, self.client.write_all(farewell)).await;
         }
         self.close().await;
-        Err(io::Error::other("postkey stops"))
+        Err(io::Error::other("postkey is stopping"))
     }
 
-    /// Ends both connections as they are.
+    /// Ends both connections in their current state.
     async fn close(&mut self) {
         let (client, server) = (self.client.shutdown(), self.server.shutdown());
         let _gone = timeout(GOODBYE, async { tokio::join!(client, server) }).await;
     }
 
-    /// Whether the provider has answered all that it was asked, as far as one can tell without parsing: it had the last
-    /// word, and it was a whole line.
+    /// Whether nothing is under way, so that we may end the relay. A client that has ended its half is busy until its
+    /// provider has ended, because its mail may be under way.
     fn is_quiet(&self) -> bool {
         let is_empty = self.up.filled == 0 && self.down.filled == 0;
-        is_empty && self.down.last >= self.up.last && self.down.last.elapsed() >= QUIET && self.down.ends_a_line
+        is_empty && !self.up.holds_end() && self.is_answered() && self.down.last.elapsed() >= QUIET
+    }
+
+    /// Whether the provider has answered everything, as far as one can see without parsing: it spoke last, and sent a
+    /// whole line.
+    fn is_answered(&self) -> bool {
+        self.down.last >= self.up.last && self.down.ends_a_line()
     }
 }
 
-/// Something that should move, and a clock for it.
+/// A timer for progress.
 struct Stall {
-    /// How long it may take.
+    /// How long there may be no progress.
     patience: Duration,
-    /// What had moved when the clock was set.
+    /// The progress when the timer was set.
     progress: u64,
     clock: Pin<Box<Sleep>>,
 }
 
 impl Stall {
-    /// Ready if nothing has moved for as long as it may. As long as bytes move the clock runs on, and is set anew when it
-    /// ends, so that they cost nothing.
-    fn poll(this: &mut Option<Self>, cx: &mut Context<'_>, patience: Duration, progress: u64) -> Poll<io::Result<()>> {
+    /// Ready if there was no progress for the limit. While bytes move, the timer keeps running and is set again only
+    /// when it expires, so that bytes cost nothing.
+    fn poll(this: &mut Option<Self>, cx: &mut Context<'_>, patience: Duration, progress: u64) -> Poll<()> {
         if patience == Duration::MAX {
             *this = None;
             return Poll::Pending;
@@ -175,7 +254,7 @@ impl Stall {
             if stall.patience == patience {
                 ready!(stall.clock.as_mut().poll(cx));
                 if stall.progress == progress {
-                    return Poll::Ready(Err(io::ErrorKind::TimedOut.into()));
+                    return Poll::Ready(());
                 }
             }
             *this = None;
@@ -186,25 +265,28 @@ impl Stall {
 /// One direction.
 struct Pump {
     state: State,
-    /// Bytes that have been read; empty while there are none.
+    /// The buffer for bytes that have been read; empty while there are none.
     buffer: Vec<u8>,
-    /// How much of `buffer` holds bytes, and how much of that has been written.
+    /// How many bytes of `buffer` are filled, and how many of those have been written.
     filled: usize,
     written: usize,
     moved: u64,
-    /// When bytes were last passed on, and whether they ended with a line's end.
+    /// When bytes were last passed on, and the last of them.
     last: Instant,
-    ends_a_line: bool,
-    /// Why the source failed, until the bytes that came before have been passed on: they may be a POP3 client's QUIT.
+    tail: Vec<u8>,
+    /// Whether to pass the source's end on at once.
+    passes_end: bool,
+    /// Why the source failed. Kept until the bytes before it have been passed on, because they may be a POP3 client's
+    /// QUIT.
     failure: Option<io::Error>,
 }
 
-/// How far one direction has come.
+/// The state of one direction.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum State {
-    /// Bytes may come.
+    /// More bytes may arrive.
     Open,
-    /// The source has ended; what is left has to be written, and the end passed on.
+    /// The source has ended. The rest has to be written, and then the end passed on when that is allowed.
     Ending,
     /// The end has been passed on.
     Done,
@@ -219,7 +301,8 @@ impl Pump {
             written: 0,
             moved: 0,
             last: Instant::now(),
-            ends_a_line: true,
+            tail: Vec::new(),
+            passes_end: false,
             failure: None,
         }
     }
@@ -233,12 +316,37 @@ impl Pump {
         }
     }
 
-    /// Bytes that have been written so far.
+    /// Whether everything that the source has sent has been passed on, except its end.
+    fn holds_end(&self) -> bool {
+        self.state == State::Ending && self.filled == 0 && !self.may_pass_end()
+    }
+
+    /// Whether the source's end may be passed on. One that has sent nothing waits for no answer.
+    fn may_pass_end(&self) -> bool {
+        self.passes_end || self.progress() == 0
+    }
+
+    /// Whether the bytes passed on end with a whole line, as the dialogue before the relay does.
+    fn ends_a_line(&self) -> bool {
+        self.tail.last().is_none_or(|byte| *byte == b'\n')
+    }
+
+    /// Whether the last bytes ask the other side to end the connection. They may also be the end of a mail; then we
+    /// wait longer than necessary for the answer.
+    fn ends_with_goodbye(&self) -> bool {
+        let ends_with = |goodbye: &&[u8]| {
+            let end = self.tail.len().checked_sub(goodbye.len()).and_then(|start| self.tail.get(start..));
+            end.is_some_and(|end| end.eq_ignore_ascii_case(goodbye))
+        };
+        GOODBYES.iter().any(ends_with)
+    }
+
+    /// The number of bytes written so far.
     fn progress(&self) -> u64 {
         self.moved + self.written as u64
     }
 
-    /// Moves bytes until one of the two has to be waited for. Ready when this direction is done.
+    /// Moves bytes until it has to wait for one of the sides. Ready when this direction is done.
     fn poll(&mut self, cx: &mut Context<'_>, from: &mut Transport, to: &mut Transport) -> Poll<io::Result<()>> {
         loop {
             ready!(self.poll_drain(cx, to))?;
@@ -250,6 +358,10 @@ impl Pump {
             }
             match self.state {
                 State::Open => ready!(self.poll_fill(cx, from, to))?,
+                State::Ending if !self.may_pass_end() => {
+                    ready!(Pin::new(&mut *to).poll_flush(cx))?;
+                    return Poll::Pending;
+                }
                 State::Ending => {
                     ready!(Pin::new(&mut *to).poll_shutdown(cx))?;
                     self.state = State::Done;
@@ -259,7 +371,7 @@ impl Pump {
         }
     }
 
-    /// Writes all that is in the buffer, and gives the buffer back.
+    /// Writes the whole buffer, and returns it to the pool.
     fn poll_drain(&mut self, cx: &mut Context<'_>, to: &mut Transport) -> Poll<io::Result<()>> {
         while self.written < self.filled {
             let bytes = self.buffer.get(self.written..self.filled).unwrap_or_default();
@@ -268,18 +380,25 @@ impl Pump {
                 count => self.written += count,
             }
         }
-        if let Some(end) = self.filled.checked_sub(1) {
+        if self.filled > 0 {
             self.moved += self.filled as u64;
             self.last = Instant::now();
-            self.ends_a_line = self.buffer.get(end) == Some(&b'\n');
+            self.keep_tail();
         }
         (self.filled, self.written) = (0, 0);
         give_back(std::mem::take(&mut self.buffer));
         Poll::Ready(Ok(()))
     }
 
-    /// Reads as much as there is, up to a whole buffer. While there is nothing, what was written is flushed, for TLS may
-    /// hold some of it.
+    /// Remembers the last bytes that were written, as many as the longest goodbye has.
+    fn keep_tail(&mut self) {
+        let bytes = self.buffer.get(..self.filled).unwrap_or_default();
+        self.tail.extend_from_slice(bytes.get(bytes.len().saturating_sub(TAIL)..).unwrap_or_default());
+        self.tail.drain(..self.tail.len().saturating_sub(TAIL));
+    }
+
+    /// Reads what there is, up to a whole buffer. If there is nothing, it flushes what was written, because TLS may
+    /// have buffered some of it.
     fn poll_fill(&mut self, cx: &mut Context<'_>, from: &mut Transport, to: &mut Transport) -> Poll<io::Result<()>> {
         let mut buffer = take();
         let mut space = ReadBuf::new(&mut buffer);
@@ -289,7 +408,8 @@ impl Pump {
                 Poll::Pending => break,
                 Poll::Ready(Ok(())) if space.filled().len() > before => {}
                 Poll::Ready(Ok(())) => self.state = State::Ending,
-                // Many servers end a TLS connection without close_notify; the mail protocols say themselves when they are done.
+                // Many servers end a TLS connection without close_notify; the mail protocols themselves say when they
+                // are done.
                 Poll::Ready(Err(error)) if error.kind() == io::ErrorKind::UnexpectedEof => self.state = State::Ending,
                 Poll::Ready(Err(error)) => self.failure = Some(error),
             }
@@ -310,12 +430,12 @@ impl Pump {
     }
 }
 
-/// A buffer to read into.
+/// Takes a buffer to read into from the pool.
 fn take() -> Vec<u8> {
     BUFFERS.with_borrow_mut(Vec::pop).unwrap_or_else(|| vec![0; BUFFER])
 }
 
-/// Keeps a buffer for the next one who needs it.
+/// Returns a buffer to the pool.
 fn give_back(buffer: Vec<u8>) {
     if buffer.len() == BUFFER {
         BUFFERS.with_borrow_mut(|spare| {

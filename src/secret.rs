@@ -8,6 +8,8 @@ use std::io::{self, Read};
 use subtle::ConstantTimeEq;
 use zeroize::Zeroizing;
 
+use crate::pasted::decoded;
+
 /// Bytes that nobody may see: a password, a key. Wiped when dropped.
 #[derive(Clone)]
 pub struct Secret(Zeroizing<Vec<u8>>);
@@ -18,11 +20,11 @@ impl Secret {
         Self(Zeroizing::new(bytes))
     }
 
-    /// Reads it to its end; a line end behind it does not belong to it.
+    /// Reads it to its end; a line end behind it does not belong to it, and a blank does.
     pub fn read(mut from: impl Read) -> io::Result<Self> {
         let mut bytes = Zeroizing::new(Vec::new());
         from.read_to_end(&mut bytes)?;
-        Ok(Self::new(bytes.trim_ascii_end().to_vec()))
+        Ok(Self::new(without_line_end(&decoded(&bytes)).to_vec()))
     }
 
     /// The bytes, for the one who needs them.
@@ -44,6 +46,15 @@ impl Secret {
     pub fn same_as(&self, other: &Self) -> bool {
         self.0.as_slice().ct_eq(other.0.as_slice()).into()
     }
+}
+
+/// What stands before the line ends at the end of a file.
+pub fn without_line_end(bytes: &[u8]) -> &[u8] {
+    let mut text = bytes;
+    while let [rest @ .., b'\r' | b'\n'] = text {
+        text = rest;
+    }
+    text
 }
 
 /// An access token, a refresh token or an authorization code: printable ASCII without blanks.
@@ -80,6 +91,16 @@ mod tests {
         }
         assert_eq!(Token::parse("ya29.A-_~+/=").map(|token| token.expose().len()), Some(12));
         assert!(Token::parse(&"x".repeat(Token::MOST + 1)).is_none());
+    }
+
+    #[test]
+    fn a_secret_ends_where_its_line_ends() {
+        for file in ["s3cret \t", "s3cret \t\n", "s3cret \t\r\n", "\u{feff}s3cret \t\n\n"] {
+            assert_eq!(Secret::read(file.as_bytes()).unwrap().expose(), b"s3cret \t", "{file:?}");
+        }
+        assert!(Secret::read("\u{feff}\r\n".as_bytes()).unwrap().is_empty());
+        let utf16: Vec<u8> = "\u{feff}s3cret \t\r\n".encode_utf16().flat_map(u16::to_le_bytes).collect();
+        assert_eq!(Secret::read(&*utf16).unwrap().expose(), b"s3cret \t");
     }
 
     #[test]

@@ -1,132 +1,171 @@
 //! One client's connection, from its greeting to its end.
 
-mod door;
+mod policy;
 
 use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::time::{Instant, timeout};
+use tokio::time::Instant;
+use tokio_rustls::rustls::ServerConfig;
 use tracing::info;
 
-use crate::broker::guesses::{Attempt, Source};
-use crate::broker::{Opened, Presence};
+use crate::broker::guesses::Attempt;
+use crate::broker::{ConnectionPermit, Opened, Presence, Resolved};
 use crate::downstream::{self, Downstream, Event, Offer, Tls};
-use crate::login::log_in;
+use crate::login::{Visit, log_in};
 use crate::net::connection::Connection;
 use crate::net::listen::Socket;
 use crate::net::peer::Peer;
+use crate::net::strangers::{LogTopic, Room, Stranger};
 use crate::net::trace::{self, Trace};
 use crate::net::transport::Transport;
 use crate::protocol::{Protocol, Security};
 use crate::relay::{Ending, Relayed, Side, relay};
-use crate::wire::{Acceptance, Credentials, Reason, Refusal};
-pub use door::Door;
+use crate::wire::{Acceptance, Capabilities, Credentials, Reason, Refusal, one_line};
+pub use policy::ListenerPolicy;
 
-/// How long a client may take to log in, all its tries together. A deadline and not an idle timer: a byte now and then
-/// does not extend it. The provider's time does not count.
+/// How long a client may take to log in, with all its attempts. This is a deadline and not an idle timer: a byte now
+/// and then does not extend it. The provider's time does not count.
 const LOGIN: Duration = Duration::from_secs(60);
 
-/// Logins that may fail on one connection. Thunderbird makes three of one wrong password.
+/// The number of logins that may fail on one connection. Thunderbird tries a wrong password three times.
 const TRIES: u32 = 6;
 
-/// How long a mail that is being sent may take when postkey stops; a half is sent twice by many mail programs, so it is
-/// worth a wait. Service managers wait 90 seconds.
+/// How long to wait at a shutdown for a mail that is being sent. Many mail programs re-send an interrupted message, and
+/// it arrives twice. Service managers wait 90 seconds.
 const SENDING: Duration = Duration::from_secs(30);
 
-/// The same for what IMAP and POP3 do: it is done again after the next login.
+/// The same for IMAP and POP3, which repeat their work after the next login.
 const READING: Duration = Duration::from_secs(5);
 
-/// What clients are told when postkey stops.
+/// The answer to clients when postkey stops.
 const STOPPING: &str = "postkey is stopping.";
 
-/// How long it may take to tell a client that there is no room: a TLS handshake on this machine or the next.
-const TURN_AWAY: Duration = Duration::from_secs(1);
+/// The answer to clients if there are too many sessions.
+const NO_ROOM: &str = "postkey has too many sessions now; try later.";
 
 /// How a session ended.
 #[derive(Debug, Default)]
 pub struct End {
     /// The account, if the client has logged in.
     pub account: Option<String>,
-    /// What was relayed.
+    /// The number of bytes that were relayed.
     pub relayed: Relayed,
 }
 
+/// An admitted connection that has not been greeted.
+pub struct Newcomer {
+    /// Its socket.
+    pub socket: Socket,
+    /// Its peer: the address, and the user on this machine.
+    pub peer: Peer,
+    /// Its place until the login.
+    pub stranger: Stranger,
+}
+
 /// Serves one client to the end.
-pub async fn serve(socket: Socket, door: &Door) -> (End, io::Result<()>) {
-    // Apart, so that a session that only relays holds none of what the login needed.
-    let logged_in = match Box::pin(log_in_client(socket, door)).await {
+pub async fn serve(newcomer: Newcomer, policy: &ListenerPolicy) -> (End, io::Result<()>) {
+    let Newcomer { socket, peer, stranger } = newcomer;
+    let visitor = Visitor { peer, stranger };
+    // Boxed, so that a session that only relays does not keep the memory of the login.
+    let logged_in = tokio::select! {
+        logged_in = Box::pin(log_in_client(socket, &visitor, policy)) => logged_in,
+        () = visitor.stranger.evicted() => Err(io::Error::other("evicted, because others needed its place")),
+    };
+    drop(visitor);
+    let LoggedIn { opened, presence, permit, client, server, room } = match logged_in {
         Ok(Some(logged_in)) => logged_in,
         Ok(None) => return (End::default(), Ok(())),
         Err(error) => return (End::default(), Err(error)),
     };
-    let LoggedIn { opened, presence, client, server } = logged_in;
-    let (relayed, result) = relay(client, server, door.ending(&opened)).await;
-    trace::relayed(door.protocol, relayed.up, relayed.down);
-    drop(presence);
+    let (relayed, result) = relay(client, server, policy.ending(&opened)).await;
+    trace::relayed(policy.protocol, relayed.up, relayed.down);
+    drop((presence, permit, room));
     (End { account: Some(opened.account.address.clone()), relayed }, result)
 }
 
-/// Tells a client that there is no room for it now, in its protocol's temporary code, and closes.
-pub async fn turn_away(socket: Socket, door: &Door) -> io::Result<()> {
-    let dismissed = async { Client::open(socket, door).await?.dismiss("postkey has no room now; try later.").await };
-    timeout(TURN_AWAY, dismissed).await?
+/// Tells a client that it is rejected and closes, without waiting. With TLS it cannot be told anything yet.
+pub fn turn_away(socket: Socket, policy: &ListenerPolicy, why: &str) {
+    let mut words = Vec::new();
+    if policy.security != Security::Tls {
+        let offer = Offer {
+            host: policy.host.clone(),
+            known: Capabilities::default(),
+            tls: Tls::Absent,
+            asks_login: policy.own.is_none(),
+        };
+        downstream::new(policy.protocol, offer).dismiss(why, &mut words);
+    }
+    socket.part(&words);
+}
+
+/// The peer, and the place of the connection until the login.
+struct Visitor {
+    peer: Peer,
+    stranger: Stranger,
 }
 
 struct LoggedIn {
     opened: Opened,
     presence: Presence,
+    permit: ConnectionPermit,
     client: Side,
     server: Side,
+    room: Room,
 }
 
-/// Greets, reads logins until one succeeds, and answers each. None if the client left without.
-async fn log_in_client(socket: Socket, door: &Door) -> io::Result<Option<LoggedIn>> {
-    let peer = Peer::of(&socket)?;
-    if !door.users.allow(peer.user) {
-        info!(uid = peer.user, "turned away: this listener is not for this user");
-        let stranger = Client::open(socket, door).await?;
-        return stranger.dismiss("This port of postkey is not for your user.").await.map(|()| None);
-    }
-    let mut client = Client::greet(socket, door).await?;
-    let mut stop = door.stop.clone();
-    for tries in 0..TRIES {
-        let Some((next, credentials)) = client.next_login(door).await? else { return Ok(None) };
+/// Greets, reads logins until one succeeds, and answers each. None if the client left without a login.
+async fn log_in_client(socket: Socket, visitor: &Visitor, policy: &ListenerPolicy) -> io::Result<Option<LoggedIn>> {
+    let mut client = Client::greet(socket, visitor, policy).await?;
+    let mut shutdown = policy.shutdown.clone();
+    for _ in 0..TRIES {
+        let Some((next, credentials)) = client.next_login(policy).await? else { return Ok(None) };
         client = next;
         let client_name = client.dialogue.client_name().map(str::to_owned);
-        let begun = Instant::now();
+        let (begun, login) = (Instant::now(), policy.broker.resolve(&credentials.user));
         let gone = Box::pin(client.connection.gone());
-        let attempt = Attempt { source: Source::of(&peer), is_first: tries == 0, gone };
+        let attempt = Attempt { source: visitor.stranger.source(), gone };
+        // Boxed, so that a connection that has not tried to log in does not use the memory of a login.
+        let connection = &client.connection;
+        let answer =
+            Box::pin(answer(&login, &credentials, client_name.as_deref(), visitor, attempt, connection, policy));
         let answer = tokio::select! {
-            answer = answer(&credentials, client_name.as_deref(), &peer, attempt, door) => answer,
-            // A refresh that is under way goes on without us.
-            () = stop.said() => Err(Refusal::new(Reason::Unavailable, STOPPING)),
+            answer = answer => answer,
+            // A refresh that is under way continues without us.
+            () = shutdown.requested() => Err(Refusal::new(Reason::Unavailable, STOPPING)),
         };
-        let milliseconds = begun.elapsed().as_millis();
+        let milliseconds = u64::try_from(begun.elapsed().as_millis()).unwrap_or(u64::MAX);
         let result = answer.as_ref().map_or_else(|refusal| refusal.reason.name(), |_| "ok");
-        door.broker.metrics().login(door.protocol, result);
+        policy.broker.metrics.login(policy.protocol, result);
         match answer {
-            Ok((opened, server, acceptance)) => {
-                let (account, app_password) = (&opened.account, &opened.slot.name);
+            Ok(answered) => {
+                let (account, app_password) = (&answered.opened.account, &answered.opened.slot.name);
+                let (address, protocol, from) = (&account.address, policy.protocol, visitor.peer);
                 info!(
-                    account = account.address,
+                    account = address,
                     delegate = account.delegate(),
                     app_password,
-                    uid = peer.user,
+                    uid = visitor.peer.user,
                     milliseconds,
-                    "logged in"
+                    "{address} logged in by {protocol} from {from} in {milliseconds} ms (app password {app_password})"
                 );
-                return client.accept(opened, server, &acceptance).await.map(Some);
+                return client.accept(answered).await.map(Some);
             }
             Err(refusal) => {
-                info!(
-                    account = credentials.user,
-                    reason = refusal.reason.name(),
-                    why = refusal.text,
-                    uid = peer.user,
-                    milliseconds,
-                    "login refused"
-                );
+                if visitor.stranger.may_log(LogTopic::Refusal) {
+                    let (account, protocol, from) =
+                        (policy.shown(&credentials.user, &login), policy.protocol, visitor.peer);
+                    let why = one_line(&refusal.text);
+                    info!(
+                        account,
+                        reason = refusal.reason.name(),
+                        why,
+                        uid = visitor.peer.user,
+                        milliseconds,
+                        "login of {account} by {protocol} from {from} refused after {milliseconds} ms: {why}"
+                    );
+                }
                 client.refuse(&refusal).await?;
             }
         }
@@ -135,119 +174,156 @@ async fn log_in_client(socket: Socket, door: &Door) -> io::Result<Option<LoggedI
     Ok(None)
 }
 
-/// Who comes and with what password first; then, and only then, the provider. An unseen address may be one that a person can
-/// authorize now.
-async fn answer(
-    credentials: &Credentials,
-    client_name: Option<&str>,
-    peer: &Peer,
-    attempt: Attempt<'_>,
-    door: &Door,
-) -> Result<(Opened, Connection, Acceptance), Refusal> {
-    let forbidden = |why| Refusal::new(Reason::Forbidden, why);
-    if !door.admits(&credentials.user, peer) {
-        return Err(forbidden("This account is not for your user on this machine."));
-    }
-    if door.serves_name(&credentials.user) {
-        door.broker.first_login(credentials, peer.is_local())?;
-    }
-    let opened = door.broker.unlock(credentials, attempt).await?;
-    if !opened.slot.limits.allow(door.protocol, peer.user) {
-        return Err(forbidden("This app password is not for this protocol, or not for your user."));
-    }
-    if !door.serves(&opened.account.address, &opened.account.reach.provider.name) {
-        return Err(forbidden("This account is not served on this port of postkey."));
-    }
-    let (server, acceptance) = log_in(&door.broker, &opened.account, door.protocol, client_name).await?;
-    Ok((opened, server, acceptance))
+/// The result of a successful login.
+struct Answered {
+    opened: Opened,
+    permit: ConnectionPermit,
+    server: Visit,
+    acceptance: Acceptance,
+    room: Room,
 }
 
-impl Door {
-    /// How a session ends when postkey stops, or when its app password does not open its account any more.
+/// Checks the client and its password first; only then contacts the provider. An unknown address may be one that a
+/// person can authorize now.
+async fn answer(
+    login: &Resolved,
+    credentials: &Credentials,
+    client_name: Option<&str>,
+    visitor: &Visitor,
+    attempt: Attempt<'_>,
+    client: &Connection,
+    policy: &ListenerPolicy,
+) -> Result<Answered, Refusal> {
+    let Visitor { peer, stranger } = visitor;
+    let forbidden = |why| Refusal::new(Reason::Forbidden, why);
+    if !login.allows(peer.user) {
+        return Err(forbidden("This account is not for your user on this machine."));
+    }
+    if policy.serves_login(login) {
+        policy.broker.first_logins.refuse(login, credentials, peer)?;
+    }
+    let opened = policy.broker.passwords.unlock(login, &credentials.password, attempt).await?;
+    if credentials.acts_as.as_ref().is_some_and(|name| policy.broker.resolve(name).address != login.address) {
+        return Err(Refusal::new(Reason::SomebodyElse, "Only your own mailbox can be opened."));
+    }
+    if !opened.slot.limits.allow(policy.protocol, peer.user) {
+        return Err(forbidden("This app password is not for this protocol, or not for your user."));
+    }
+    if !policy.serves(&opened.account.address, &opened.account.connector.provider.name) {
+        return Err(forbidden("This account is not served on this port of postkey."));
+    }
+    let room = stranger.enter().ok_or_else(|| Refusal::new(Reason::Unavailable, NO_ROOM))?;
+    let login = async {
+        let permit = tokio::select! {
+            biased;
+            permit = policy.broker.throttle.permit(&opened.account, policy.protocol) => permit?,
+            // A client that disconnects makes room for the next one.
+            () = client.gone() => return Err(Refusal::new(Reason::Limit, "The mail program disconnected while it waited.")),
+        };
+        let (server, acceptance) =
+            log_in(&policy.broker, &opened.account, policy.protocol, client_name, &permit).await?;
+        Ok((permit, server, acceptance))
+    };
+    match login.await {
+        Ok((permit, server, acceptance)) => Ok(Answered { opened, permit, server, acceptance, room }),
+        Err(refusal) => {
+            stranger.wait_again();
+            Err(refusal)
+        }
+    }
+}
+
+impl ListenerPolicy {
+    /// How a session ends when postkey stops, or when its app password is removed.
     fn ending(&self, opened: &Opened) -> Ending {
         let limit = if self.protocol == Protocol::Smtp { SENDING } else { READING };
         let (broker, opened) = (Arc::clone(&self.broker), opened.clone());
-        let withdrawn = Box::pin(async move { broker.withdrawn(&opened).await });
-        Ending { stop: self.stop.clone(), limit, farewell: downstream::farewell(self.protocol), withdrawn }
+        let withdrawn = Box::pin(async move { broker.passwords.withdrawn(&opened).await });
+        Ending { shutdown: self.shutdown.clone(), limit, farewell: downstream::farewell(self.protocol), withdrawn }
     }
 }
 
-/// The client until it is logged in.
-struct Client {
+/// A client that has not logged in.
+struct Client<'a> {
     connection: Connection,
     dialogue: Box<dyn Downstream>,
-    /// The time it has left to log in.
-    left: Duration,
+    visitor: &'a Visitor,
 }
 
-impl Client {
-    /// Greets at once, in our own name, with what we know the provider will offer.
-    async fn greet(socket: Socket, door: &Door) -> io::Result<Self> {
-        let mut client = Self::open(socket, door).await?;
-        client.dialogue.greet(&mut client.connection.out);
-        client.connection.flush().await?;
-        Ok(client)
-    }
-
-    /// Under TLS where the listener has it from the first byte on; nothing has been said yet.
-    async fn open(socket: Socket, door: &Door) -> io::Result<Self> {
-        let trace = Trace::new(door.protocol, trace::Peer::Client);
-        let mut connection = Connection::new(Transport::of_client(socket)?, trace);
-        let tls = match (door.security, &door.tls) {
+impl<'a> Client<'a> {
+    /// Greets at once, in our own name, with the known capabilities of the provider. Starts TLS first if the listener
+    /// has it from the first byte on.
+    async fn greet(socket: Socket, visitor: &'a Visitor, policy: &ListenerPolicy) -> io::Result<Self> {
+        let trace = Trace::new(policy.protocol, trace::Peer::Client);
+        let mut connection = Connection::new(Transport::of_client(socket)?, trace, LOGIN);
+        let tls = match (policy.security, &policy.tls) {
             (Security::Tls, Some(config)) => {
-                connection = timeout(LOGIN, connection.accept_tls(Arc::clone(config))).await??;
+                connection = protect(connection, config, visitor, policy.protocol).await?;
                 Tls::Active
             }
             (Security::StartTls, _) => Tls::Offered,
             _ => Tls::Absent,
         };
-        let offer = Offer { host: door.host.clone(), known: door.known(), tls, asks_login: door.own.is_none() };
-        Ok(Self { connection, dialogue: downstream::new(door.protocol, offer), left: LOGIN })
+        let offer = Offer { host: policy.host.clone(), known: policy.known(), tls, asks_login: policy.own.is_none() };
+        let mut client = Self { connection, dialogue: downstream::new(policy.protocol, offer), visitor };
+        client.dialogue.greet(&mut client.connection.out);
+        client.connection.flush().await?;
+        Ok(client)
     }
 
-    /// The client's next login, STARTTLS on the way; None once it has left, or was sent away.
-    async fn next_login(mut self, door: &Door) -> io::Result<Option<(Self, Credentials)>> {
-        let mut stop = door.stop.clone();
+    /// Waits for the client's next login, with STARTTLS on the way. None if the client has left or was dismissed.
+    async fn next_login(mut self, policy: &ListenerPolicy) -> io::Result<Option<(Self, Credentials)>> {
+        let mut shutdown = policy.shutdown.clone();
         loop {
-            let begun = Instant::now();
             let heard = tokio::select! {
-                heard = timeout(self.left, self.connection.converse(&mut *self.dialogue)) => heard,
-                () = stop.said() => {
-                    self.dismiss(STOPPING).await?;
-                    return Ok(None);
-                }
+                heard = self.connection.converse(&mut *self.dialogue) => heard,
+                () = shutdown.requested() => return self.dismiss(STOPPING).await.map(|()| None),
             };
-            let Ok(event) = heard else {
-                self.dismiss("Too slow to log in.").await?;
-                return Ok(None);
-            };
-            self.left = self.left.saturating_sub(begun.elapsed());
-            match (event?, &door.tls) {
+            if heard.as_ref().is_err_and(|error| error.kind() == io::ErrorKind::TimedOut) {
+                return self.dismiss("Too slow to log in.").await.map(|()| None);
+            }
+            match (heard?, &policy.tls) {
                 (Event::Login(credentials), _) => return Ok(Some((self, credentials))),
-                (Event::Mail, _) if let Some(own) = &door.own => return Ok(Some((self, own.clone()))),
+                (Event::Mail, _) if let Some(own) = &policy.own => return Ok(Some((self, own.clone()))),
                 (Event::StartTls, Some(config)) => {
-                    self.connection = timeout(self.left, self.connection.accept_tls(Arc::clone(config))).await??;
+                    self.connection = protect(self.connection, config, self.visitor, policy.protocol).await?;
                     self.dialogue.tls_started();
                 }
                 (Event::StartTls, None) | (Event::Mail | Event::HangUp, _) => {
-                    self.connection.close().await?;
-                    return Ok(None);
+                    self.tell_of_tls(policy);
+                    return self.connection.close().await.map(|()| None);
                 }
             }
         }
     }
 
-    /// The provider's yes, in the client's words; what arrived behind the dialogue on both sides goes with it.
-    async fn accept(mut self, opened: Opened, server: Connection, acceptance: &Acceptance) -> io::Result<LoggedIn> {
-        self.dialogue.accept(acceptance, &mut self.connection.out);
+    /// Logs TLS on a port without it, because some mail programs try TLS and do not report that it failed.
+    fn tell_of_tls(&self, policy: &ListenerPolicy) {
+        if self.connection.heard_tls() && self.visitor.stranger.may_log(LogTopic::Tls) {
+            info!(
+                uid = self.visitor.peer.user,
+                "TLS from {} on a port for {} with {}; correct the security setting of the mail program",
+                self.visitor.peer,
+                policy.protocol,
+                policy.security
+            );
+        }
+    }
+
+    /// Passes the provider's acceptance to the client in its protocol, with what arrived after the dialogue on both
+    /// sides.
+    async fn accept(mut self, answered: Answered) -> io::Result<LoggedIn> {
+        let Answered { opened, permit, mut server, acceptance, room } = answered;
+        self.dialogue.accept(&acceptance, &mut self.connection.out);
         self.connection.flush().await?;
         let said = self.dialogue.replay();
-        let [client, server] = [(self.connection, said), (server, Vec::new())].map(|(connection, mut said)| {
+        let [client, server] = [(self.connection, said), (server.take()?, Vec::new())].map(|(connection, mut said)| {
             let (transport, rest) = connection.into_parts();
             said.extend(rest);
             Side { transport, rest: said }
         });
-        Ok(LoggedIn { presence: opened.account.presence(), opened, client, server })
+        client.transport.logged_in()?;
+        Ok(LoggedIn { presence: opened.account.presence(), permit, opened, client, server, room })
     }
 
     async fn refuse(&mut self, refusal: &Refusal) -> io::Result<()> {
@@ -259,4 +335,18 @@ impl Client {
         self.dialogue.dismiss(why, &mut self.connection.out);
         self.connection.close().await
     }
+}
+
+/// Does the TLS handshake. The log says why if it fails.
+async fn protect(
+    connection: Connection,
+    config: &Arc<ServerConfig>,
+    visitor: &Visitor,
+    protocol: Protocol,
+) -> io::Result<Connection> {
+    connection.accept_tls(Arc::clone(config)).await.inspect_err(|error| {
+        if error.kind() != io::ErrorKind::ConnectionAborted && visitor.stranger.may_log(LogTopic::Tls) {
+            info!(uid = visitor.peer.user, %error, "TLS handshake for {protocol} from {} failed: {error}", visitor.peer);
+        }
+    })
 }

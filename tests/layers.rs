@@ -1,12 +1,25 @@
-//! What may know what: the layers of `src`, and the words that belong into few files only.
+//! What may know what: the layers of `src`, its files among themselves, and the words that belong into few files only.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::path::Path;
 
 /// From the bottom up. A module may use what stands in a line above its own, never what stands in its own line or below.
 const LAYERS: &[&[&str]] = &[
-    &["address", "clock", "exit", "guard", "process_group", "protocol", "resolver", "secret", "stop"],
-    &["config", "metrics", "token", "wire"],
+    &[
+        "address",
+        "clock",
+        "exit",
+        "guard",
+        "name",
+        "pasted",
+        "process_group",
+        "protocol",
+        "random",
+        "resolver",
+        "shutdown",
+    ],
+    &["secret"],
+    &["config", "token", "wire"],
     &["proxy"],
     &["confine", "downstream", "log", "net", "notify", "oauth", "upstream", "vault"],
     &["broker", "relay"],
@@ -26,7 +39,7 @@ const WORDS: &[(&str, &[&str])] = &[
     ("rustls_native_certs", &["net/tls.rs"]),
     ("reqwest", &["oauth/http.rs"]),
     ("hpke::", &["vault/seal.rs"]),
-    ("argon2::", &["vault/seal.rs"]),
+    ("argon2::", &["vault/stretch.rs"]),
     ("axum::", &["web"]),
     ("clap::", &["cli"]),
     ("oauth2::", &["oauth", "cli/authorize/browser.rs"]),
@@ -38,11 +51,10 @@ const WORDS: &[(&str, &[&str])] = &[
     ("listenfd", &["net/systemd.rs"]),
     ("simple_dns", &["net/mx.rs"]),
     ("resolv_conf", &["net/mx.rs"]),
-    ("ring::signature", &["oauth"]),
     ("tracing_journald", &["log.rs"]),
-    ("prometheus_client", &["metrics.rs"]),
+    ("prometheus_client", &["broker/metrics.rs"]),
     ("landlock::", &["confine.rs"]),
-    ("nix::unistd", &["config/users.rs"]),
+    ("nix::unistd", &["config/users.rs", "guard.rs"]),
     ("SystemTime::now", &["clock.rs"]),
     // The one word by which a secret leaves its type. Whoever is here has a reason to see one.
     (
@@ -50,7 +62,7 @@ const WORDS: &[(&str, &[&str])] = &[
         &[
             // compares fingerprints of passwords, and reads passwords to unlock with
             "broker/first_login.rs",
-            "broker/unlock.rs",
+            "broker/passwords.rs",
             // takes what was typed, and shows a new password once
             "cli/authorize/browser.rs",
             "cli/authorize/unattended.rs",
@@ -61,18 +73,22 @@ const WORDS: &[(&str, &[&str])] = &[
             "web/first_login.rs",
             // carries them over a socket that is for its owner alone
             "control.rs",
-            "control/message.rs",
+            "control/carried.rs",
             // reads what an access token says of itself
             "oauth/access_token.rs",
             // logs in to a proxy
             "net/proxy.rs",
             // sends them to the authorization server or to a proxy, and reads the keys that sign assertions
+            "oauth/client_secret.rs",
             "oauth/http.rs",
-            "oauth/jwt.rs",
+            "oauth/id_token.rs",
             "oauth/jwt_bearer.rs",
+            "oauth/private_key.rs",
+            "oauth/source.rs",
             "oauth/password.rs",
             "oauth/refresh.rs",
             "oauth/revocation.rs",
+            "oauth/self_registration.rs",
             "oauth/registration.rs",
             // seals and opens
             "vault",
@@ -97,17 +113,20 @@ const SECRET_TYPES: &[(&str, &[&str])] = &[
     ("secret.rs", &["Secret", "Token"]),
     ("token.rs", &["TokenSet"]),
     ("wire/mod.rs", &["Credentials", "Bearer"]),
+    ("wire/redactor.rs", &["Redactor"]),
     ("vault/password.rs", &["Password"]),
     ("vault/seal.rs", &["AccountKey", "Derived"]),
-    ("vault/account.rs", &["Unlocked"]),
-    ("vault/mod.rs", &["Authorization", "Secrets"]),
+    ("vault/account.rs", &["Authorization", "Secrets", "Unlocked"]),
+    ("vault/slot.rs", &["Prepared", "Search"]),
     ("proxy.rs", &["Proxy"]),
-    ("broker/account.rs", &["Held", "Account"]),
+    ("broker/account.rs", &["Account"]),
+    ("broker/tokens.rs", &["CurrentTokens"]),
+    ("broker/showing.rs", &["Showing"]),
     ("config/secret_source.rs", &["SecretSource"]),
     ("oauth/grant.rs", &["Ask"]),
+    ("oauth/lasting.rs", &["Asked"]),
     ("oauth/jwt.rs", &["SigningKey"]),
     ("oauth/registration.rs", &["Registration", "Proof"]),
-    ("control/message.rs", &["Carried"]),
     ("downstream/exchange.rs", &["Exchange"]),
 ];
 
@@ -118,21 +137,29 @@ fn sources() -> BTreeMap<String, String> {
     let mut folders = vec![root.clone()];
     while let Some(folder) = folders.pop() {
         for path in std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path()) {
+            if path.ends_with("tests") || path.ends_with("tests.rs") {
+                continue;
+            }
             if path.is_dir() {
                 folders.push(path);
-            } else if path.extension().is_some_and(|kind| kind == "rs") && !path.ends_with("tests.rs") {
+            } else if path.extension().is_some_and(|kind| kind == "rs") {
                 let name = path.strip_prefix(&root).unwrap().to_str().unwrap().to_owned();
                 sources.insert(name, code(&std::fs::read_to_string(path).unwrap()));
             }
         }
     }
-    assert!(sources.len() > 40, "the sources are not where they were");
+    let modules = sources["lib.rs"].lines().filter_map(|line| line.strip_prefix("pub mod ")?.strip_suffix(';'));
+    for module in modules {
+        let places = [format!("{module}.rs"), format!("{module}/mod.rs")];
+        assert!(places.iter().any(|place| sources.contains_key(place)), "{module} has not been found");
+    }
     sources
 }
 
 /// A file's code: neither comments nor tests, which stand at its end.
 fn code(text: &str) -> String {
-    let (code, _) = text.split_once("#[cfg(test)]\nmod tests {").unwrap_or((text, ""));
+    let tests = ["", "pub "].map(|visible| text.find(&format!("#[cfg(test)]\n{visible}mod tests {{")));
+    let code = &text[..tests.into_iter().flatten().next().unwrap_or(text.len())];
     let lines = code.lines().filter(|line| !line.trim_start().starts_with("//"));
     lines.map(|line| line.split(" // ").next().unwrap_or(line)).collect::<Vec<_>>().join("\n")
 }
@@ -158,6 +185,140 @@ fn used(code: &str) -> BTreeSet<&str> {
     modules
 }
 
+/// The module that a file is, by its path from the crate's root: `crate::config::read`.
+fn path_of(file: &str) -> String {
+    let path = file.trim_end_matches(".rs").trim_end_matches("/mod").replace('/', "::");
+    if path == "lib" { "crate".to_owned() } else { format!("crate::{path}") }
+}
+
+/// The paths of a `use`, with its braces spread out: `a::{b, c::{self, d}}` is `a::b`, `a::c::self` and `a::c::d`.
+fn spread(tree: &str) -> Vec<String> {
+    let Some((prefix, list)) = tree.split_once('{') else { return vec![tree.trim().to_owned()] };
+    let list = list.trim_end().strip_suffix('}').expect("a brace that ends");
+    let mut depth = 0;
+    let members = list.split(|c| {
+        depth += i32::from(c == '{') - i32::from(c == '}');
+        c == ',' && depth == 0
+    });
+    let members = members.filter(|member| !member.trim().is_empty()).flat_map(spread);
+    members.map(|member| format!("{}{member}", prefix.trim_start())).collect()
+}
+
+/// The paths that a file imports, each with whether it hands it on (`pub use`), and its code without these lines.
+fn imported(code: &str) -> (Vec<(bool, String)>, String) {
+    let (mut paths, mut rest, mut open) = (Vec::new(), String::new(), String::new());
+    for line in code.lines().map(str::trim) {
+        let is_use = line.starts_with("use ") || line.starts_with("pub") && line.contains(" use ");
+        if open.is_empty() && !is_use {
+            rest += &format!("{line}\n");
+            continue;
+        }
+        open += line;
+        if let Some((visible, tree)) = open.strip_suffix(';').and_then(|all| all.split_once("use ")) {
+            paths.extend(spread(tree).into_iter().map(|path| (!visible.is_empty(), path)));
+            open.clear();
+        }
+    }
+    (paths, rest)
+}
+
+/// The modules of the crate, and what each takes from others under a name of its own.
+struct Modules<'a> {
+    /// The file of each module.
+    files: BTreeMap<String, &'a str>,
+    /// For each module the paths that its imported names stand for.
+    names: BTreeMap<String, BTreeMap<String, String>>,
+}
+
+impl<'a> Modules<'a> {
+    fn new(sources: &'a BTreeMap<String, String>) -> Self {
+        let files = sources.keys().map(|file| (path_of(file), file.as_str())).collect();
+        let mut modules = Self { files, names: BTreeMap::new() };
+        for (file, code) in sources {
+            let module = path_of(file);
+            let named = imported(code).0.into_iter().filter_map(|(_, path)| {
+                let (path, name) = path.split_once(" as ").unwrap_or((&path, path.rsplit("::").next()?));
+                Some((name.to_owned(), modules.absolute(&module, path)?))
+            });
+            let named = named.collect();
+            modules.names.insert(module, named);
+        }
+        modules
+    }
+
+    /// A path as a module writes it, from the crate's root; None if it leads to another crate or begins with an imported name.
+    fn absolute(&self, module: &str, path: &str) -> Option<String> {
+        let path = path.trim_end_matches("::self").trim_end_matches("::*");
+        if path == "crate" || path.starts_with("crate::") {
+            return Some(path.to_owned());
+        }
+        if let Some(rest) = path.strip_prefix("self::") {
+            return Some(format!("{module}::{rest}"));
+        }
+        if let Some(rest) = path.strip_prefix("super") {
+            let parent = module.rsplit_once("::")?.0;
+            let rest = rest.trim_start_matches("::");
+            return if rest.starts_with("super") {
+                self.absolute(parent, rest)
+            } else {
+                Some(format!("{parent}::{rest}"))
+            };
+        }
+        let child = format!("{module}::{}", path.split("::").next()?);
+        self.files.contains_key(&child).then(|| format!("{module}::{path}"))
+    }
+
+    /// The file that holds what a path leads to, through all modules that only hand it on.
+    fn home(&self, path: &str) -> Option<&'a str> {
+        let is_module = |end: &usize| self.files.contains_key(&path[..*end]);
+        let ends = path.match_indices("::").map(|(at, _)| at).chain([path.len()]);
+        let end = ends.filter(is_module).max()?;
+        let (module, rest) = path.split_at(end);
+        let name = rest.split("::").nth(1).unwrap_or_default();
+        match self.names[module].get(name) {
+            Some(other) => self.home(other),
+            None => Some(self.files[module]),
+        }
+    }
+}
+
+/// For each file the others that it uses something of. To declare a child, or to hand on what is in it, is no use.
+fn uses(sources: &BTreeMap<String, String>) -> BTreeMap<&str, BTreeSet<&str>> {
+    let modules = Modules::new(sources);
+    let of_file = |(file, code): (&'_ String, &String)| {
+        let (imports, rest) = imported(code);
+        let words: Vec<&str> = rest.split(|c: char| !c.is_alphanumeric() && !"_:".contains(c)).collect();
+        let has = |name: &str| words.iter().any(|word| word.split("::").next() == Some(name));
+        let imports = imports.iter().filter(|(is_public, path)| !is_public || has(path.rsplit("::").next().unwrap()));
+        let paths = imports.map(|(_, path)| path.split(" as ").next().unwrap());
+        let inline = words.iter().filter(|word| word.contains("::")).copied();
+        let paths = paths.chain(inline).filter_map(|path| modules.absolute(&path_of(file), path));
+        paths.filter_map(|path| modules.home(&path)).filter(|other| other != file).collect()
+    };
+    sources.iter().map(|one| (one.0.as_str(), of_file(one))).collect()
+}
+
+/// The shortest way from a file back to itself, written from the first of its files on.
+fn circle(start: &str, uses: &BTreeMap<&str, BTreeSet<&str>>) -> Option<String> {
+    let mut ways = VecDeque::from([vec![start]]);
+    let mut seen = BTreeSet::new();
+    while let Some(mut way) = ways.pop_front() {
+        let next = &uses[way.last()?];
+        if next.contains(start) {
+            let first = (0..way.len()).min_by_key(|at| way[*at])?;
+            way.rotate_left(first);
+            return Some(way.join(" -> "));
+        }
+        ways.extend(next.iter().filter(|file| seen.insert(**file)).map(|file| [way.as_slice(), &[*file]].concat()));
+    }
+    None
+}
+
+fn circles(sources: &BTreeMap<String, String>) -> BTreeSet<String> {
+    let uses = uses(sources);
+    uses.keys().filter_map(|file| circle(file, &uses)).collect()
+}
+
 fn layer(module: &str) -> usize {
     let found = LAYERS.iter().position(|layer| layer.contains(&module));
     found.unwrap_or_else(|| panic!("{module} has no layer; give it one"))
@@ -180,6 +341,11 @@ fn nothing_knows_what_is_above_or_beside_it() {
         }
     }
     assert_eq!(breaches, [""; 0]);
+}
+
+#[test]
+fn no_file_imports_in_a_circle() {
+    assert_eq!(circles(&sources()), BTreeSet::new());
 }
 
 #[test]
@@ -262,5 +428,36 @@ fn the_rules_themselves_can_be_broken() {
         ["Clone", "Serialize"]
     );
     assert!(is_in("vault/mod.rs", &["vault"]) && !is_in("vaults.rs", &["vault"]));
-    assert!(code("a\n#[cfg(test)]\nmod tests {\n b").ends_with('a'));
+    for tests in ["mod", "pub mod"] {
+        assert_eq!(code(&format!("a\n#[cfg(test)]\n{tests} tests {{\n b")), "a");
+    }
+}
+
+#[test]
+fn a_circle_is_found_however_it_is_written() {
+    let circles = |files: &[(&str, &str)]| {
+        let files = files.iter().map(|(file, code)| ((*file).to_owned(), (*code).to_owned())).collect();
+        circles(&files).into_iter().collect::<Vec<_>>()
+    };
+    let parent = ("a/mod.rs", "mod b;\nmod c;\npub use b::{Bee,\n  Bees as Many};\n");
+    for (of_b, of_c, found) in [
+        ("use super::c;", "use super::b::Bee;", vec!["a/b.rs -> a/c.rs"]),
+        ("use super::{\n    c::{self, See},\n};", "use crate::a::Many;", vec!["a/b.rs -> a/c.rs"]),
+        ("fn b() { super::c::see() }", "use std::io;\ntype C = crate::a::Bee;", vec!["a/b.rs -> a/c.rs"]),
+        ("use super::c::See;", "use super::super::d::Dee;", vec![]),
+        ("use super::c::See;", "use super::Own;", vec![]),
+    ] {
+        assert_eq!(circles(&[parent, ("a/b.rs", of_b), ("a/c.rs", of_c), ("d.rs", "")]), found, "{of_b} {of_c}");
+    }
+    let child = ("a/b.rs", "use super::Own;");
+    for (of_parent, is_circle) in [
+        ("mod b;\npub use b::Bee;\nstruct Own;", false),
+        ("mod b;\npub use b::Bee;\nstruct Own(Bee);", true),
+        ("mod b;\nuse b::Bee;", true),
+        ("mod b;\nfn own() { b::bee() }", true),
+        ("mod b;\nfn own() { self::b::bee() }", true),
+        ("mod b;\nfn own() { c::bee() }", false),
+    ] {
+        assert_eq!(circles(&[("a/mod.rs", of_parent), child]).len(), usize::from(is_circle), "{of_parent}");
+    }
 }

@@ -16,7 +16,7 @@ const TABLES: [(&str, &str); 7] = [
     ("LISTENERS", "[[listener]]\n"),
     ("PROVIDERS", "[provider.x]\n"),
     ("ASSERTIONS", "[provider.x.assertion]\n"),
-    ("MAIL SERVERS", "[provider.x.imap]\n"),
+    ("MAIL SERVERS", "[provider.x.smtp]\n"),
     ("ACCOUNTS", "[account.\"a@b\"]\n"),
     ("SECRETS", "[provider.x.client_secret]\n"),
 ];

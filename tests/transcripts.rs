@@ -1,4 +1,5 @@
 //! Replays the conversations in `tests/transcripts`: every burst whole, byte by byte, and split in two at every position.
+//! POSTKEY_SPLITS is a limit for these positions, for who has no half minute.
 //!
 //! A transcript is a text file in ASCII. Its first comment says what it shows, its first other line what it is about:
 //!
@@ -18,9 +19,12 @@
 //!
 //! ```text
 //! = starttls | = ready "LIST" | = accepted ["LIST"] | = rejected VERDICT "words"
-//! = busy "words" | = no-starttls | = preauth | = no-mechanism "offered" | = broken "what it did"
+//! = refused VERDICT "words" | = no-starttls | = starttls-later | = preauth | = no-mechanism "offered" | = broken "what it did"
 //! = tls started | = authenticate USER TOKEN MECHANISM;..
 //! ```
+//!
+//! What the provider wants the person to see stands behind an accepted, rejected, refused, accept or refuse: `alert "words"`,
+//! once for each.
 //!
 //! In lines and words `\r`, `\n`, `\\`, `\"` and `\xNN` are escapes; a line that ends with a single `\` has no CRLF.
 //! What a dialogue sends and reports has to be written down completely: nothing more, nothing less, in this order.
@@ -40,12 +44,20 @@ fn every_transcript_holds_however_its_bytes_arrive() {
     let mut files = Vec::new();
     for protocol in Protocol::ALL {
         let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/transcripts").join(protocol.name());
+        let before = files.len();
         files.extend(std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path()));
+        assert!(files.len() - before > 60, "the transcripts of {protocol} are not all there");
     }
     let failures: Vec<String> =
         files.iter().filter_map(|path| Script::read(path).and_then(|it| it.check()).err()).collect();
-    assert!(files.len() > 3, "the transcripts have not been found");
     assert!(failures.is_empty(), "\n{}\n", failures.join("\n"));
+}
+
+#[test]
+fn the_transcript_that_contributing_shows_holds() {
+    let text =
+        include_str!("../CONTRIBUTING.md").split("```transcript\n").nth(1).and_then(|rest| rest.split("```").next());
+    Script::parse(Path::new("CONTRIBUTING.md"), text.expect("a transcript")).and_then(|it| it.check()).unwrap();
 }
 
 // ---- The two roles: what a transcript's words mean to each side.
@@ -110,7 +122,9 @@ impl Subject for ClientSide {
             downstream::Event::Mail => vec!["mail".into()],
             downstream::Event::HangUp => vec!["hang".into(), "up".into()],
             downstream::Event::Login(it) => {
-                vec!["login".into(), latin1(it.user.as_bytes()), latin1(it.password.expose())]
+                let acts_as = it.acts_as.iter().flat_map(|name| ["as".to_owned(), name.clone()]);
+                let words = ["login".into(), latin1(it.user.as_bytes()), latin1(it.password.expose())];
+                words.into_iter().chain(acts_as).collect()
             }
         };
         if let (Some(name), Some("login" | "mail")) = (self.0.client_name(), words.first().map(String::as_str)) {
@@ -120,11 +134,14 @@ impl Subject for ClientSide {
     }
 
     fn act(&mut self, words: &[&str], out: &mut Vec<u8>) -> Act {
+        let (words, alerts) = without_alerts(words);
         match words {
-            ["accept"] => self.0.accept(&Acceptance { capabilities: None }, out),
-            ["accept", list] => self.0.accept(&Acceptance { capabilities: Some(capabilities(list)) }, out),
+            ["accept"] => self.0.accept(&Acceptance { capabilities: None, alerts }, out),
+            ["accept", list] => self.0.accept(&Acceptance { capabilities: Some(capabilities(list)), alerts }, out),
             ["refuse", "credentials"] => self.0.refuse(&Refusal::credentials(), out),
-            ["refuse", reason, text] => self.0.refuse(&Refusal::new(self::reason(reason), *text), out),
+            ["refuse", reason, text] => {
+                self.0.refuse(&Refusal { alerts, ..Refusal::new(self::reason(reason), *text) }, out);
+            }
             ["dismiss", why] => self.0.dismiss(why, out),
             ["tls", "started"] => self.0.tls_started(),
             ["replay", text] => assert_eq!(latin1(&self.0.replay()), *text),
@@ -134,6 +151,13 @@ impl Subject for ClientSide {
     }
 }
 
+/// The words of an act, and the alerts behind them.
+fn without_alerts<'a, 'b>(words: &'a [&'b str]) -> (&'a [&'b str], Vec<String>) {
+    let end = words.iter().position(|word| *word == "alert").unwrap_or(words.len());
+    let (words, alerts) = words.split_at(end);
+    (words, alerts.chunks(2).filter_map(|pair| pair.get(1)).map(ToString::to_string).collect())
+}
+
 fn capabilities(list: &str) -> Capabilities {
     Capabilities(list.split(';').filter(|entry| !entry.is_empty()).map(str::to_owned).collect())
 }
@@ -141,16 +165,18 @@ fn capabilities(list: &str) -> Capabilities {
 fn reason(word: &str) -> Reason {
     match word {
         "credentials" => Reason::Credentials,
+        "somebody-else" => Reason::SomebodyElse,
         "authorization-ended" => Reason::AuthorizationEnded,
         "token-refused" => Reason::TokenRefused,
         "unavailable" => Reason::Unavailable,
         "limit" => Reason::Limit,
         "forbidden" => Reason::Forbidden,
+        "server-refuses" => Reason::ServerRefuses,
         other => panic!("no reason: {other}"),
     }
 }
 
-/// Our side towards the provider. Options: `security=tls|starttls`, `name=..`, `known="..;.."`.
+/// Our side towards the provider. Options: `security=tls|starttls`, `name=..`, `other=..` (name), `known="..;.."`.
 struct ProviderSide(Box<dyn Upstream>);
 
 impl ProviderSide {
@@ -161,7 +187,8 @@ impl ProviderSide {
         };
         let client_name = options.get("name").map_or("client.test", String::as_str).to_owned();
         let known = capabilities(options.get("known").map_or("", String::as_str));
-        Self(upstream::new(protocol, Approach { security, client_name, known }))
+        let other_name = options.get("other").cloned();
+        Self(upstream::new(protocol, Approach { security, client_name, other_name, known }))
     }
 }
 
@@ -203,25 +230,39 @@ fn event_words(event: upstream::Event) -> Vec<String> {
     match event {
         upstream::Event::StartTls => vec!["starttls".into()],
         upstream::Event::Ready(list) => vec!["ready".into(), list.0.join(";")],
-        upstream::Event::Accepted(Acceptance { capabilities: None }) => vec!["accepted".into()],
-        upstream::Event::Accepted(Acceptance { capabilities: Some(list) }) => {
-            vec!["accepted".into(), list.0.join(";")]
+        upstream::Event::Accepted(Acceptance { capabilities, alerts }) => {
+            let list = capabilities.map(|list| list.0.join(";"));
+            std::iter::once("accepted".into()).chain(list).chain(alert_words(alerts)).collect()
         }
-        upstream::Event::Rejected(Rejection { verdict, said }) => {
-            vec!["rejected".into(), format!("{verdict:?}").to_lowercase(), said]
-        }
+        upstream::Event::Rejected(rejection) => rejection_words("rejected", rejection),
         upstream::Event::Unexpected(fault) => fault_words(fault),
     }
 }
 
+fn rejection_words(word: &str, Rejection { verdict, said, alerts, .. }: Rejection) -> Vec<String> {
+    let words = [word.into(), format!("{verdict:?}").to_lowercase(), said];
+    words.into_iter().chain(alert_words(alerts)).collect()
+}
+
+fn alert_words(alerts: Vec<String>) -> impl Iterator<Item = String> {
+    alerts.into_iter().flat_map(|text| ["alert".into(), text])
+}
+
 fn fault_words(fault: Fault) -> Vec<String> {
     match fault {
-        Fault::Busy(said) => vec!["busy".into(), said],
+        Fault::Refused(rejection) => rejection_words("refused", rejection),
         Fault::NoStartTls => vec!["no-starttls".into()],
+        Fault::StartTlsLater => vec!["starttls-later".into()],
         Fault::PreAuth => vec!["preauth".into()],
         Fault::NoMechanism(offered) => vec!["no-mechanism".into(), offered],
         Fault::Protocol(what) => vec!["broken".into(), what.into()],
     }
+}
+
+/// From one position of a split to the next, in bursts of this length.
+fn stride(longest: usize) -> usize {
+    let most = std::env::var("POSTKEY_SPLITS").ok().map(|most| most.parse().expect("POSTKEY_SPLITS is a number"));
+    most.map_or(1, |most| longest.div_ceil(most).max(1))
 }
 
 // ---- A transcript as it is read.
@@ -295,7 +336,7 @@ impl Script {
         let longest = bursts.max().unwrap_or(0);
         self.replay("whole", &|burst| vec![burst])?;
         self.replay("byte by byte", &|burst| burst.chunks(1).collect())?;
-        for position in 1..longest {
+        for position in (1..longest).step_by(stride(longest)) {
             self.replay(&format!("split at {position}"), &|burst| halves(burst, position))?;
         }
         Ok(())

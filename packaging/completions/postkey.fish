@@ -1,2 +1,2 @@
-# The program itself knows its commands, so this is right for whichever version is installed.
+# The program itself lists its commands, so this fits whichever version is installed.
 postkey completions fish | source

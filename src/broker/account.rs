@@ -1,25 +1,29 @@
-//! An account that a password has opened, and its tokens.
+//! An account that a password has opened.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::HashMap;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::patience::Refreshes;
-use super::{Reach, lock};
+use super::connector::Connector;
+use super::context::lock;
+use super::state::Mailbox;
+use super::tokens::{CurrentTokens, Tokens};
 use crate::clock::Moment;
-use crate::config::client::Client;
+use crate::config::Config;
+use crate::config::client::{Client, ClientAuthentication};
 use crate::config::flow::Flow;
-use crate::config::provider::Endpoints;
+use crate::config::provider::{Discovered, Endpoints, Provider};
+use crate::config::secret_source::SecretSource;
 use crate::oauth::grant::Ask;
-use crate::protocol::Protocol;
-use crate::secret::Token;
-use crate::token::{Life, TokenSet, Use};
-use crate::vault::Secrets;
-use crate::wire::{Bearer, Capabilities, Reason, Refusal};
+use crate::oauth::{Failure, Registration};
+use crate::protocol::{Mechanism, Protocol};
+use crate::token::Use;
+use crate::vault;
+use crate::wire::{Capabilities, Reason, Refusal};
 
-/// How long what a server was heard to offer spares the question, and with it a round trip of each login.
+/// How long a server's capabilities are used without asking again, which saves a round trip of each login.
 const HEARSAY: Duration = Duration::from_secs(24 * 3600);
 
 /// An account that a password has opened.
@@ -29,40 +33,22 @@ pub struct Account {
     /// Under which address the vault has its authorization: its delegate's, or its own.
     pub owner: String,
     /// Its provider.
-    pub reach: Arc<Reach>,
-    /// See [`Account::user`].
-    pub(super) users: BTreeMap<Protocol, String>,
+    pub connector: Arc<Connector>,
     /// Its authorization server's endpoints.
     pub endpoints: Endpoints,
-    pub(super) flow: Flow,
-    pub(super) client: Option<Client>,
-    /// The owner's name at the provider, whom tokens are asked for where no person consents.
-    pub(super) subject: String,
-    /// What tokens are asked for.
-    pub(super) scope: Vec<String>,
     pub(super) tokens: Arc<Tokens>,
-    /// What the provider's servers were heard to offer, and when.
-    pub(super) heard: Mutex<HashMap<Protocol, (Instant, Capabilities)>>,
-}
-
-/// An authorization's tokens: the same ones for all accounts that it opens, and when the configuration changes around them.
-pub(super) struct Tokens {
-    pub(super) held: Mutex<Arc<Held>>,
-    /// Locked by the one refresh that is under way.
-    pub(super) refreshing: tokio::sync::Mutex<Refreshes>,
-    /// How the last refreshes ended, for people.
-    pub(super) health: Mutex<Health>,
-    /// Shared by the sessions that are open.
-    pub(super) sessions: Arc<()>,
-}
-
-/// How the last refreshes of an account ended, for people.
-#[derive(Clone, Default)]
-pub(super) struct Health {
-    /// The last failure, and when it was.
-    pub(super) failure: Option<(Moment, String)>,
-    /// What is to be done, as long as nothing is asked any more until a person has done it.
-    pub(super) needed: Option<String>,
+    /// See [`Account::user`].
+    users: [String; Protocol::ALL.len()],
+    /// What else authorizing it has found out about its authorization server.
+    discovered: Option<Discovered>,
+    flow: Flow,
+    client: Option<Client>,
+    /// The owner's name at the provider, for which tokens are requested where no person consents.
+    subject: String,
+    /// The scope of token requests.
+    scope: Vec<String>,
+    /// The last capabilities of the provider's servers, and when they were read.
+    heard: Mutex<HashMap<Protocol, (Instant, Capabilities)>>,
 }
 
 /// Held by a session as long as it is open: its account's token is kept fresh for the next one.
@@ -70,53 +56,43 @@ pub struct Presence {
     _session: Arc<()>,
 }
 
-/// Which token will do.
-#[derive(Clone, Copy)]
-pub(super) enum Wanted {
-    /// One that is fresh enough for this.
-    For(Use),
-    /// Any that is newer than this generation.
-    Newer(u64),
-}
-
-/// The tokens that are in use.
-pub struct Held {
-    pub(super) tokens: TokenSet,
-    /// Which token set of the account this is.
-    pub generation: u64,
-    pub(super) secrets: Secrets,
-}
-
-impl Held {
-    /// The access token.
-    pub fn access(&self) -> &Token {
-        &self.tokens.access
-    }
-
-    /// Its life.
-    pub fn life(&self) -> Life {
-        self.tokens.life
-    }
-
-    /// What it is good for, as the server says it; empty where it says nothing.
-    pub fn scope(&self) -> &str {
-        &self.tokens.scope
-    }
-}
-
-impl Tokens {
-    /// `sessions` are those that are open.
-    pub(super) fn new(held: Held, sessions: Arc<()>) -> Arc<Self> {
-        Arc::new(Self {
-            held: Mutex::new(Arc::new(held)),
-            refreshing: tokio::sync::Mutex::default(),
-            health: Mutex::default(),
-            sessions,
+impl Account {
+    /// An account, from its owner's record and the configuration.
+    pub(super) fn new(
+        config: &Config,
+        address: &str,
+        record: &vault::Account,
+        connector: Arc<Connector>,
+        tokens: Arc<Tokens>,
+    ) -> Result<Self, Refusal> {
+        let (owner, provider) = (&record.address, &connector.provider);
+        if let Some(discovered) = record.discovered.as_ref().filter(|found| found.is_foreign_to(provider)) {
+            return Err(foreign(owner, discovered, provider));
+        }
+        recall(record, address, &provider.mechanisms, &tokens);
+        Ok(Self {
+            address: address.to_owned(),
+            owner: owner.clone(),
+            users: Protocol::ALL.map(|protocol| config.user_of(address, protocol)),
+            subject: config.user_of(owner, Protocol::Imap),
+            endpoints: match &record.discovered {
+                Some(discovered) => provider.endpoints.or(&discovered.endpoints),
+                None => provider.endpoints.clone(),
+            },
+            discovered: record.discovered.clone(),
+            flow: record.flow,
+            client: match &record.client_id {
+                // Its secret, if it has one, is kept with the tokens.
+                Some(id) => Some(Client { id: id.clone(), authentication: ClientAuthentication::None }),
+                None => config.client_for(owner, provider),
+            },
+            scope: config.account(owner).scope.clone().unwrap_or_else(|| provider.scope.clone()),
+            tokens,
+            heard: Mutex::default(),
+            connector,
         })
     }
-}
 
-impl Account {
     /// Who signed in for this account, where it is a shared mailbox.
     pub fn delegate(&self) -> Option<&str> {
         (self.owner != self.address).then_some(self.owner.as_str())
@@ -124,33 +100,41 @@ impl Account {
 
     /// Who logs in for it at the provider.
     pub fn user(&self, protocol: Protocol) -> &String {
-        self.users.get(&protocol).unwrap_or(&self.address)
+        self.users.get(protocol as usize).unwrap_or(&self.address)
     }
 
-    /// What is sent to the provider with this token.
-    pub fn bearer(&self, held: &Held, protocol: Protocol) -> Bearer {
-        Bearer {
-            user: self.user(protocol).clone(),
-            token: held.tokens.access.clone(),
-            mechanisms: self.reach.provider.mechanisms.clone(),
-        }
-    }
-
-    /// What a server was heard to offer not long ago; empty if it has to be asked.
-    pub fn heard(&self, protocol: Protocol) -> Capabilities {
+    /// A server's capabilities as they were not long ago; empty if it has to be asked.
+    pub fn capabilities(&self, protocol: Protocol) -> Capabilities {
         let heard = lock(&self.heard).get(&protocol).cloned();
         heard.filter(|(at, _)| at.elapsed() < HEARSAY).map(|(_, capabilities)| capabilities).unwrap_or_default()
     }
 
-    /// What a server was heard to offer may have led us wrong.
-    pub fn unlearn(&self, protocol: Protocol) {
+    /// Notes a server's capabilities.
+    pub(super) fn hear(&self, protocol: Protocol, capabilities: &Capabilities) {
+        lock(&self.heard).insert(protocol, (Instant::now(), capabilities.clone()));
+    }
+
+    /// Forgets a server's capabilities, because they may be wrong.
+    pub fn forget_capabilities(&self, protocol: Protocol) {
         lock(&self.heard).remove(&protocol);
     }
 
     /// What it asks the authorization server for.
-    pub(super) fn ask<'a>(&'a self, held: &'a Held) -> Ask<'a> {
-        let (flow, provider) = (self.flow, &self.reach.provider);
+    pub(super) fn ask<'a>(&'a self, held: &'a CurrentTokens) -> Ask<'a> {
+        let (flow, provider) = (self.flow, &self.connector.provider);
         Ask { flow, provider, scope: &self.scope, user: &self.subject, password: held.secrets.password.as_ref() }
+    }
+
+    /// The client registration, its secret read again.
+    pub(super) async fn registration(&self, held: &CurrentTokens) -> Result<Registration, Failure> {
+        let mut client = self.client.clone().unwrap_or_else(Client::nobody);
+        if let Some(secret) = &held.secrets.client_secret {
+            client.authentication = ClientAuthentication::Secret(SecretSource::Text(secret.clone()));
+        }
+        let token_endpoint = self.endpoints.token.as_ref().ok_or_else(|| {
+            Failure::Misconfigured("its token endpoint is not known; authorize the account anew".to_owned())
+        })?;
+        Ok(Registration::new(&client, token_endpoint).await?.discovered(self.discovered.as_ref()))
     }
 
     /// Which token set is in use.
@@ -158,48 +142,59 @@ impl Account {
         self.held().generation
     }
 
-    pub(super) fn held(&self) -> Arc<Held> {
-        Arc::clone(&lock(&self.tokens.held))
+    pub(super) fn held(&self) -> Arc<CurrentTokens> {
+        self.tokens.held()
     }
 
     /// To be held by a session of this account.
     pub fn presence(&self) -> Presence {
-        Presence { _session: Arc::clone(&self.tokens.sessions) }
+        Presence { _session: self.tokens.sessions() }
     }
 
-    /// Whether a session is open.
-    pub(super) fn is_in_use(&self) -> bool {
-        Arc::strong_count(&self.tokens.sessions) > 1
-    }
-
-    /// What a login by this protocol wants of a token.
+    /// How much life a login by this protocol needs a token to have.
     pub(super) fn usage(&self, protocol: Protocol) -> Use {
         match protocol {
-            Protocol::Imap if self.reach.provider.session_ends_with_token => Use::Session,
+            Protocol::Imap if self.connector.provider.session_ends_with_token => Use::Session,
             _ => Use::Login,
         }
     }
 
-    pub(super) fn fresh(&self, refused: Option<u64>, wanted: Wanted, now: Moment) -> Option<Arc<Held>> {
-        let held = self.held();
-        let will_do = match wanted {
-            Wanted::For(usage) => held.tokens.life.is_fresh(usage, now),
-            Wanted::Newer(generation) => held.generation > generation,
-        };
-        (refused.is_none_or(|refused| refused < held.generation) && will_do).then_some(held)
+    /// Its mailbox as it is reached by this protocol.
+    pub(super) fn mailbox(&self, protocol: Protocol) -> Mailbox {
+        Mailbox { address: self.address.clone(), protocol }
     }
 
-    pub(super) fn alive(&self, refused: Option<u64>, now: Moment) -> Option<Arc<Held>> {
-        let held = self.held();
-        (refused.is_none_or(|refused| refused < held.generation) && held.tokens.life.is_alive(now)).then_some(held)
-    }
-
-    pub(super) fn ended(&self, why: &str) -> Refusal {
-        Refusal::new(Reason::AuthorizationEnded, ended(&self.owner, why))
+    /// Notes for people what a server of the provider has said to a login that it did not let in.
+    pub fn note(&self, protocol: Protocol, at: Moment, said: &str) {
+        let mailbox = self.mailbox(protocol);
+        self.tokens.change(|state| state.note(&mailbox, at, said));
     }
 }
 
-/// What a person is told whose authorization has ended.
-pub(super) fn ended(address: &str, why: &str) -> String {
-    format!("Run `postkey authorize {address}`: its authorization has ended: {why}.")
+/// The answer to a client whose authorization has ended.
+pub(super) fn ended(address: &str, why: &str) -> Refusal {
+    let text = format!("Run `postkey authorize {address}`: its authorization has ended: {why}.");
+    Refusal::new(Reason::AuthorizationEnded, text)
+}
+
+/// The tokens of one issuer must not be sent to the endpoints of another.
+fn foreign(owner: &str, discovered: &Discovered, provider: &Provider) -> Refusal {
+    let (found, configured) = (&discovered.issuer, provider.issuer.as_deref().unwrap_or_default());
+    Refusal::new(
+        Reason::AuthorizationEnded,
+        format!(
+            "{owner} was authorized at {found}, and the configuration names {configured}; run `postkey authorize {owner}`."
+        ),
+    )
+}
+
+/// Restores which mechanisms the provider's servers have accepted before this process began.
+fn recall(record: &vault::Account, address: &str, mechanisms: &[Mechanism], tokens: &Tokens) {
+    for protocol in Protocol::ALL {
+        let Some(name) = record.mechanisms.get(protocol.name()) else { continue };
+        if let Some(mechanism) = mechanisms.iter().find(|mechanism| mechanism.name() == name) {
+            let mailbox = Mailbox { address: address.to_owned(), protocol };
+            tokens.change(|state| state.recall(mailbox, *mechanism));
+        }
+    }
 }

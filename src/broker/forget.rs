@@ -1,5 +1,6 @@
 //! Forgetting an account, and withdrawing its authorization at the provider where that can be done.
 
+use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -8,7 +9,10 @@ use tokio::time::timeout;
 use tracing::{info, warn};
 
 use super::account::Account;
-use super::{Broker, blocking};
+use super::accounts::Accounts;
+use super::context::Context;
+use super::passwords::Passwords;
+use crate::clock::Clock;
 use crate::exit::Failed;
 use crate::oauth::revocation::revoke;
 
@@ -20,64 +24,80 @@ const REVOCATION: Duration = Duration::from_secs(20);
 pub enum Withdrawal {
     /// It is revoked.
     Done,
-    /// It still stands, for the provider has no way to revoke it by a program.
+    /// It is still valid, because the provider has no revocation endpoint.
     Unsupported,
-    /// It still stands, for its tokens are sealed, and no app password was given.
+    /// It is still valid, because its tokens are sealed and no app password was given.
     Sealed,
-    /// It still stands; why.
+    /// It is still valid; why.
     Failed(String),
 }
 
-impl Broker {
-    /// Forgets an account and everything that is known of it. `opened` is the account where a password has just opened it;
-    /// otherwise what is open is taken.
-    ///
-    /// Here first, and then, with the tokens that are still in memory, at the provider: a failure there is told, and stops
-    /// nothing.
-    pub async fn forget_account(&self, address: &str, opened: Option<Arc<Account>>) -> Result<Withdrawal, Failed> {
-        let account = opened.or_else(|| self.open_owners().remove(address));
-        // A refresh that is under way may bring the token that is to be revoked.
-        let refreshing = match &account {
-            Some(account) => Some(account.tokens.refreshing.lock().await),
-            None => None,
-        };
-        let (vault, of) = (Arc::clone(&self.vault), address.to_owned());
-        let is_supported = self.can_revoke(address);
-        let done = blocking(move || vault.forget(&of)).await;
-        self.forget(address);
-        done?;
-        let withdrawal = match &account {
-            _ if !is_supported => Withdrawal::Unsupported,
-            None => Withdrawal::Sealed,
-            Some(account) => self.withdraw_at_provider(account).await,
-        };
-        drop(refreshing);
-        info!(account = address, withdrawal = ?withdrawal, "forgotten");
-        Ok(withdrawal)
-    }
-
-    /// Whether the provider of an account has a revocation endpoint, as far as is known.
-    fn can_revoke(&self, address: &str) -> bool {
-        let Some(record) = self.vault.account(address) else { return false };
-        let discovered = record.discovered.as_ref().is_some_and(|found| found.endpoints.revocation.is_some());
-        let config = self.config();
-        discovered || config.providers.get(&record.provider).is_some_and(|one| one.endpoints.revocation.is_some())
-    }
-
-    async fn withdraw_at_provider(&self, account: &Account) -> Withdrawal {
-        let Some(endpoint) = &account.endpoints.revocation else { return Withdrawal::Unsupported };
-        let (held, http) = (account.held(), &account.reach.http);
-        let revoked = async {
-            let registration = self.registration(account, &held).await?;
-            revoke(http, &registration, endpoint, &held.tokens, &self.clock).await
-        };
-        match timeout(REVOCATION, revoked).await {
-            Ok(Ok(())) => Withdrawal::Done,
-            Ok(Err(failure)) => {
-                warn!(account = account.address, %failure, "the authorization could not be revoked");
-                Withdrawal::Failed(failure.to_string())
+impl fmt::Display for Withdrawal {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Done => f.write_str("is revoked"),
+            Self::Unsupported => {
+                f.write_str("is still valid, because its provider has no way to revoke it by a program")
             }
-            Err(_) => Withdrawal::Failed(format!("the provider has not answered within {} s", REVOCATION.as_secs())),
+            Self::Sealed => f.write_str("is still valid, because no app password opened its tokens"),
+            Self::Failed(why) => write!(f, "is still valid: {why}"),
         }
+    }
+}
+
+/// Forgets an account and everything that is known of it. `opened` is the account where a password has just opened it;
+/// otherwise what is open is taken.
+///
+/// Here first, and then, with the tokens that are still in memory, at the provider: a failure there is reported, and stops
+/// nothing.
+pub(super) async fn forget(
+    context: &Context,
+    accounts: &Accounts,
+    passwords: &Passwords,
+    address: &str,
+    opened: Option<Arc<Account>>,
+) -> Result<Withdrawal, Failed> {
+    let account = opened.or_else(|| accounts.by_owner().remove(address));
+    // A refresh that is under way may bring the token that is to be revoked.
+    let refreshing = match &account {
+        Some(account) => Some(account.tokens.alone().await),
+        None => None,
+    };
+    let (is_supported, of) = (can_revoke(context, address), address.to_owned());
+    let done = context.in_vault(move |vault| vault.forget(&of)).await;
+    passwords.close(address);
+    done?;
+    let withdrawal = match &account {
+        _ if !is_supported => Withdrawal::Unsupported,
+        None => Withdrawal::Sealed,
+        Some(account) => revoke_at_provider(account, &context.clock).await,
+    };
+    drop(refreshing);
+    info!(account = address, ?withdrawal, "{address} forgotten; its authorization at the provider {withdrawal}");
+    Ok(withdrawal)
+}
+
+/// Whether the provider of an account has a revocation endpoint, as far as is known.
+fn can_revoke(context: &Context, address: &str) -> bool {
+    let Some(record) = context.vault.account(address) else { return false };
+    let discovered = record.discovered.as_ref().is_some_and(|found| found.endpoints.revocation.is_some());
+    let config = context.config();
+    discovered || config.providers.get(&record.provider).is_some_and(|one| one.endpoints.revocation.is_some())
+}
+
+async fn revoke_at_provider(account: &Account, clock: &Clock) -> Withdrawal {
+    let Some(endpoint) = &account.endpoints.revocation else { return Withdrawal::Unsupported };
+    let (held, http) = (account.held(), &account.connector.http);
+    let revoked = async {
+        let registration = account.registration(&held).await?;
+        revoke(http, &registration, endpoint, &held.tokens, clock).await
+    };
+    match timeout(REVOCATION, revoked).await {
+        Ok(Ok(())) => Withdrawal::Done,
+        Ok(Err(failure)) => {
+            warn!(account = account.address, %failure, "cannot revoke the authorization of {}: {failure}", account.address);
+            Withdrawal::Failed(failure.to_string())
+        }
+        Err(_) => Withdrawal::Failed(format!("the provider has not answered within {} s", REVOCATION.as_secs())),
     }
 }

@@ -1,15 +1,12 @@
 //! When an authorization server that failed is asked again: soon while a client waits for it, and then not for a while; or not
 //! before a person has acted.
 
-use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::time::Instant;
 
-use crate::config::Config;
-use crate::oauth::{Failure, Trouble};
-use crate::vault;
-use crate::wire::{Reason, Refusal};
+use crate::oauth::Trouble;
+use crate::random;
 
 /// Requests for one refresh, at most.
 const TRIES: u32 = 3;
@@ -26,86 +23,10 @@ const FIRST: Duration = Duration::from_secs(5);
 
 /// How long it stands at most after many failures in a row. A person who waits for the provider to come back waits no
 /// longer than this.
-const LONGEST: Duration = Duration::from_secs(60);
+pub(super) const LONGEST: Duration = Duration::from_secs(60);
 
 /// How long it stands at most where the server itself says how long. An hour without mail is what a person would bear.
 const LONGEST_ASKED: Duration = Duration::from_secs(3600);
-
-/// The least time between two refreshes of tokens that the provider refused though they were fresh: if the first did not
-/// help, the next will not, and Microsoft counts loops.
-const BETWEEN_FORCED: Duration = Duration::from_secs(60);
-
-/// How the last refreshes of an account went.
-#[derive(Default)]
-pub(super) struct Refreshes {
-    /// The last failure, and how long it stands.
-    failure: Option<(Stands, Refusal)>,
-    /// How many have failed since one succeeded.
-    in_a_row: u32,
-    /// When a token that the provider had refused was last replaced.
-    forced: Option<Instant>,
-    /// Whether a person has asked for a try, whatever was before.
-    insisted: bool,
-}
-
-/// How long a failure stands for those who ask next.
-enum Stands {
-    /// It may pass: until then.
-    Until(Instant),
-    /// Somebody has to act: as long as this configuration is the one that is in force, for a new one may mend it.
-    With(Arc<Config>),
-    /// The vault knows of it.
-    InVault,
-}
-
-impl Refreshes {
-    /// The refusal that stands, if a refresh now would be one too many. `forced` is one of a token that is still fresh.
-    pub(super) fn standing(&self, forced: bool, config: &Arc<Config>) -> Option<Refusal> {
-        let now = Instant::now();
-        if forced && self.forced.is_some_and(|last| now.duration_since(last) < BETWEEN_FORCED) {
-            return Some(Refusal::new(Reason::TokenRefused, "The provider refuses a token that it has just issued."));
-        }
-        let stands = |stands: &Stands| match stands {
-            Stands::Until(until) => now < *until,
-            Stands::With(failed_with) => Arc::ptr_eq(failed_with, config),
-            Stands::InVault => false,
-        };
-        self.failure.as_ref().filter(|(length, _)| stands(length)).map(|(_, refusal)| refusal.clone())
-    }
-
-    /// A person wants a try now: nothing that was before stands in its way.
-    pub(super) fn insist(&mut self) {
-        *self = Self { insisted: true, ..Self::default() };
-    }
-
-    /// Whether a person wants this try, which is the only one then.
-    pub(super) fn take_insisted(&mut self) -> bool {
-        std::mem::take(&mut self.insisted)
-    }
-
-    /// A refresh has come to an end, good or bad.
-    pub(super) fn ended(&mut self, forced: bool) {
-        self.forced = if forced { Some(Instant::now()) } else { self.forced };
-    }
-
-    /// The server can be asked whenever it is needed.
-    pub(super) fn succeeded(&mut self) {
-        (self.failure, self.in_a_row) = (None, 0);
-    }
-
-    /// Those who ask next get the same refusal, for a while. `asked_with` is the configuration with which the server was
-    /// asked; what has failed before that, a secret that could not be read for one, may be tried again soon.
-    pub(super) fn failed(&mut self, failure: &Failure, refusal: Refusal, asked_with: Option<Arc<Config>>) {
-        self.in_a_row = self.in_a_row.saturating_add(1);
-        let until = |time| Stands::Until(Instant::now() + time);
-        let stands = match failure {
-            Failure::Temporary(trouble, _) => until(stands(*trouble, self.in_a_row)),
-            Failure::Misconfigured(_) | Failure::Forbidden(_) => asked_with.map_or(until(LONGEST), Stands::With),
-            Failure::Ended(_) => Stands::InVault,
-        };
-        self.failure = Some((stands, refusal));
-    }
-}
 
 /// The tries of one refresh.
 pub(super) struct Tries {
@@ -126,7 +47,7 @@ impl Tries {
     pub(super) fn pause(&mut self, trouble: Trouble) -> Option<Duration> {
         self.made += 1;
         match trouble {
-            Trouble::Lasting(_) => None,
+            Trouble::Lasting(_) | Trouble::Unexplained => None,
             Trouble::Lost => (!std::mem::replace(&mut self.lost, true)).then_some(Duration::ZERO),
             Trouble::Unreachable | Trouble::Faulty => {
                 let soon = self.made < TRIES && self.begun.elapsed() < SOON;
@@ -138,19 +59,19 @@ impl Tries {
 
 /// How long the last of so many failures in a row stands. A server that is not reached is not spared by waiting, and its
 /// return should be noticed soon.
-fn stands(trouble: Trouble, in_a_row: u32) -> Duration {
+pub(super) fn stands(trouble: Trouble, in_a_row: u32) -> Duration {
     let grown = FIRST.saturating_mul(1 << in_a_row.saturating_sub(1).min(10)).min(LONGEST);
     match trouble {
         Trouble::Unreachable => FIRST,
         Trouble::Lasting(Some(asked)) => shortened(grown).max(asked.min(LONGEST_ASKED)),
-        Trouble::Lasting(None) | Trouble::Lost | Trouble::Faulty => shortened(grown),
+        Trouble::Lasting(None) | Trouble::Lost | Trouble::Faulty | Trouble::Unexplained => shortened(grown),
     }
 }
 
 /// Up to a quarter less, so that many postkeys do not come back at the same moment.
 pub(super) fn shortened(time: Duration) -> Duration {
-    let [random] = vault::random::<1>();
-    time - time * u32::from(random) / 1024
+    let [byte] = random::bytes::<1>();
+    time - time * u32::from(byte) / 1024
 }
 
 #[cfg(test)]
@@ -170,6 +91,25 @@ mod tests {
         assert_eq!(pauses(&[Lost; 9]), 1, "a lost answer is asked for once more");
         assert_eq!(pauses(&[Lost, Faulty, Faulty]), 2);
         assert_eq!(pauses(&[Lasting(None); 9]), 0);
+    }
+
+    #[test]
+    fn a_pause_is_shorter_by_some_part_of_a_quarter() {
+        let time = Duration::from_secs(100);
+        let pauses: Vec<Duration> = (0..1000).map(|_| shortened(time)).collect();
+        let (least, most) = (pauses.iter().min().unwrap(), pauses.iter().max().unwrap());
+        assert!(Duration::from_secs(75) <= *least && *most <= time, "{least:?} to {most:?}");
+        assert!(*least < Duration::from_secs(80) && Duration::from_secs(95) < *most, "{least:?} to {most:?}");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_pause_before_a_try_doubles() {
+        let mut tries = Tries::begin();
+        for longest in [PAUSE, PAUSE * 2] {
+            let pause = tries.pause(Trouble::Faulty).unwrap();
+            assert!((longest * 3 / 4..=longest).contains(&pause), "{pause:?}");
+        }
+        assert_eq!(tries.pause(Trouble::Faulty), None);
     }
 
     #[tokio::test(start_paused = true)]

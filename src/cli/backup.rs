@@ -1,58 +1,90 @@
 //! `postkey backup` and `postkey restore`.
 //!
-//! The command reads and writes the file, not the daemon: so it is the caller's rights that count, and the daemon needs none
+//! The command reads and writes the file, not the daemon. So the caller's permissions count, and the daemon needs no access
 //! outside its own folder.
 
 use std::path::Path;
 
-use super::hand::Hand;
-use super::terminal::say;
+use super::admin::AdminClient;
+use super::terminal::{complain, say};
 use crate::config::Config;
 use crate::control::Request;
 use crate::exit::{Exit, Failed};
-use crate::vault::Restored;
 use crate::vault::backup::Backup;
+use crate::vault::{Account, Restored};
 
 /// Writes all accounts to a file.
 pub async fn backup(config: &Config, file: &Path) -> Result<(), Failed> {
-    let hand = Hand::reach(config).await?;
-    let status = hand.status().await?;
+    let admin = AdminClient::connect(config).await?;
+    let status = admin.status().await?;
     let mut backup = Backup::default();
     for account in &status.accounts {
         let address = account.address.clone();
-        backup.add(address.clone(), hand.ask(Request::Export { address }).await?.exported()?);
+        backup.add(address.clone(), admin.ask(Request::Export { address }).await?);
     }
     backup
         .write(file)
-        .map_err(|error| Failed::new(Exit::Io, format!("the backup {} cannot be written: {error}", file.display())))?;
+        .map_err(|error| Failed::new(Exit::Io, format!("cannot write the backup {}: {error}", file.display())))?;
     for account in &status.accounts {
-        say(format_args!("{}: in the backup", account.address));
+        say(format_args!("{}: backed up", account.address));
     }
     match status.damaged.is_empty() {
         true => Ok(()),
         false => Err(Failed::new(
             Exit::Io,
-            format!("damaged in the vault and not in the backup: {}", status.damaged.join(", ")),
+            format!("these accounts are damaged in the vault and not in the backup: {}", status.damaged.join(", ")),
         )),
     }
 }
 
-/// Puts the accounts of a backup in place.
+/// Restores the accounts of a backup.
 pub async fn restore(config: &Config, file: &Path, force: bool) -> Result<(), Failed> {
     let backup = Backup::read(file)
-        .map_err(|error| Failed::new(Exit::Io, format!("the backup {} cannot be read: {error}", file.display())))?;
+        .map_err(|error| Failed::new(Exit::Io, format!("cannot read the backup {}: {error}", file.display())))?;
     let backup = backup.ok_or_else(|| {
-        let what = "is damaged, or no backup that this version reads; nothing was changed";
+        let what = "is damaged, or not a backup that this version can read; nothing was changed";
         Failed::new(Exit::Data, format!("{} {what}", file.display()))
     })?;
-    let hand = Hand::reach(config).await?;
+    let admin = AdminClient::connect(config).await?;
+    for account in backup.accounts() {
+        differences(config, &account).iter().for_each(|difference| complain(format_args!("{difference}")));
+    }
     for (address, record) in backup.records() {
         let request = Request::Restore { address: address.clone(), record, force };
-        say(match hand.ask(request).await?.restored()? {
+        say(match admin.ask::<Restored>(request).await? {
             Restored::Done => format!("{address}: restored"),
-            Restored::Same => format!("{address}: is as in the backup"),
-            Restored::Newer => format!("{address}: left alone, it is newer than the backup; --force replaces it"),
+            Restored::Same => format!("{address}: unchanged, the same as in the backup"),
+            Restored::Newer => format!("{address}: kept, because it is newer than the backup; `--force` replaces it"),
         });
     }
     Ok(())
+}
+
+/// Where an account's unencrypted part differs from the configuration. A record from elsewhere decides where its tokens are
+/// sent, so the user should know.
+fn differences(config: &Config, account: &Account) -> Vec<String> {
+    let (address, name) = (&account.address, &account.provider);
+    let Some(provider) = config.providers.get(name) else {
+        return vec![format!("{address}: its provider in the backup is {name}, which the configuration does not have")];
+    };
+    let mut differences = Vec::new();
+    let expected = &config.account(address).provider;
+    if let Some(expected) = expected.as_ref().filter(|expected| *expected != name) {
+        differences
+            .push(format!("{address}: its provider is {name} in the backup, but {expected} in the configuration"));
+    }
+    let Some(discovered) = &account.discovered else { return differences };
+    if let Some(issuer) = provider.issuer.as_ref().filter(|issuer| **issuer != discovered.issuer) {
+        let found = &discovered.issuer;
+        differences.push(format!("{address}: its issuer is {found} in the backup, but {issuer} in the configuration"));
+    }
+    for (endpoint, url) in discovered.endpoints.named() {
+        let configured = provider.endpoints.named().find(|(name, _)| *name == endpoint);
+        if configured.is_none_or(|(_, configured)| configured != url) {
+            differences.push(format!(
+                "{address}: the backup names {url} as the {endpoint} endpoint, and the configuration does not"
+            ));
+        }
+    }
+    differences
 }

@@ -1,4 +1,4 @@
-//! `postkey doctor`: why an account does not work, in words that may be shown to anybody.
+//! `postkey doctor`: why an account does not work, in a report without secrets.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::time::Duration;
@@ -7,18 +7,20 @@ use serde::Serialize;
 use tokio::net::{TcpStream, UnixStream};
 use tokio::time::timeout;
 
-use super::hand::Hand;
+use super::admin::AdminClient;
 use super::terminal::{Input, say};
 use crate::address::Address;
 use crate::config::Config;
-use crate::control::{Carried, Listening, Request};
+use crate::control::{Listening, Request};
 use crate::examination::{Finding, State};
 use crate::exit::{Exit, Failed};
 
-/// How long one of our own ports may take to answer.
+/// How long to wait for an answer from one of our own ports.
 const LIMIT: Duration = Duration::from_secs(3);
 
-const ALL_WELL: &str = "\nAll is well from here to the mailbox; if a mail program fails, look at its server, port, user name and password.";
+const ALL_WELL: &str = "\nEverything works from here to the mailbox. If a mail program fails, check its server, port, user name and password.";
+
+const NO_LOGIN: &str = "\nNo problem was found. Without an app password, the tokens and the logins were not checked.";
 
 /// What `--json` shows.
 #[derive(Serialize)]
@@ -30,7 +32,8 @@ struct Report<'a> {
 
 pub async fn run(config: &Config, address: &str, json: bool) -> Result<(), Failed> {
     let findings = examine(config, &config.address_of(address)).await;
-    let problem = findings.iter().find(|finding| finding.is_problem());
+    let is_in_the_way = [Finding::is_problem, Finding::is_blocked];
+    let problem = is_in_the_way.into_iter().find_map(|is_it| findings.iter().find(|finding| is_it(finding)));
     let likely_cause = problem.map(|problem| format!("{}: {}.", problem.subject, problem.text));
     let exit = problem.and_then(|problem| problem.exit);
     if json {
@@ -38,9 +41,16 @@ pub async fn run(config: &Config, address: &str, json: bool) -> Result<(), Faile
         say(serde_json::to_string_pretty(&report).map_err(|error| Failed::new(Exit::Software, error))?);
     } else {
         findings.iter().for_each(show);
-        say(likely_cause.map_or_else(|| ALL_WELL.to_owned(), |cause| format!("\nThe likely cause is the {cause}")));
+        say(likely_cause
+            .map_or_else(|| well(&findings).to_owned(), |cause| format!("\nThe likely cause is the {cause}")));
     }
-    exit.map_or(Ok(()), |exit| Err(Failed::new(exit, format!("{address} does not work as it should"))))
+    exit.map_or(Ok(()), |exit| Err(Failed::new(exit, format!("{address} does not work"))))
+}
+
+/// The last line of a report without problems.
+fn well(findings: &[Finding]) -> &'static str {
+    let has_tried = findings.iter().any(|finding| finding.subject == "authorization" && finding.state == State::Ok);
+    if has_tried { ALL_WELL } else { NO_LOGIN }
 }
 
 fn show(finding: &Finding) {
@@ -52,37 +62,37 @@ fn show(finding: &Finding) {
     say(format_args!("{mark:<8} {}: {}", finding.subject, finding.text));
 }
 
-/// All that can be found out, by the one who holds the vault and from here.
+/// Collects the findings of the process that has the vault, and then those of this process.
 async fn examine(config: &Config, address: &str) -> Vec<Finding> {
-    let hand = match Hand::reach(config).await {
-        Ok(hand) => hand,
+    let admin = match AdminClient::connect(config).await {
+        Ok(admin) => admin,
         Err(Failed { exit, message }) => {
             let subject = if exit == Exit::Os { "daemon" } else { "vault" };
             return vec![Finding::problem(subject, exit, message)];
         }
     };
-    let mut findings = match ask(&hand, address, config.owner_of(address)).await {
+    let mut findings = match ask(&admin, address, config.owner_of(address)).await {
         Ok(findings) => findings,
         Err(Failed { exit, message }) => vec![Finding::problem("daemon", exit, message)],
     };
-    if let Ok(status) = hand.status().await {
+    if let Ok(status) = admin.status().await {
         findings.extend(examine_listeners(&status.listeners).await);
     }
     findings
 }
 
-/// A password is asked for only where there is something that it could open. The tokens are its owner's.
-async fn ask(hand: &Hand<'_>, address: &str, owner: &str) -> Result<Vec<Finding>, Failed> {
-    let is_known = hand.status().await?.accounts.iter().any(|account| account.address == owner);
-    let prompt = format!("An app password of {owner}, or nothing to leave its tokens out: ");
+/// Asks for a password only if the account exists. A shared mailbox has the tokens of its owner.
+async fn ask(admin: &AdminClient<'_>, address: &str, owner: &str) -> Result<Vec<Finding>, Failed> {
+    let is_known = admin.status().await?.account(owner).is_some();
+    let prompt = format!("An app password of {owner}, or Enter to skip the checks that need it: ");
     let password = if is_known { Input::new().password(&prompt).await.ok() } else { None };
-    hand.ask(Request::Examine { address: address.to_owned(), password: password.map(Carried) }).await?.examined()
+    admin.ask(Request::Examine { address: address.to_owned(), password }).await
 }
 
-/// Whether mail programs on this machine find the ports of the daemon.
+/// Checks that mail programs on this machine reach the daemon's ports.
 async fn examine_listeners(listeners: &[Listening]) -> Vec<Finding> {
     if listeners.is_empty() {
-        let text = "it does not run, so no mail program can connect: start it with `postkey`, or as a service";
+        let text = "it does not run, so no mail program can connect; start it with `postkey`, or as a service";
         return vec![Finding::problem("daemon", Exit::Unavailable, text)];
     }
     let mut findings = Vec::new();
@@ -93,13 +103,13 @@ async fn examine_listeners(listeners: &[Listening]) -> Vec<Finding> {
 }
 
 async fn examine_listener(Listening { protocol, address, security }: &Listening) -> Finding {
+    let (protocol, security) = (protocol.name(), security.name());
     let subject = format!("listener {protocol} {address}");
-    let late = |_| Err(std::io::Error::other(format!("there is no answer within {} s", LIMIT.as_secs())));
+    let late = |_| Err(std::io::Error::other(format!("no answer within {} s", LIMIT.as_secs())));
     match timeout(LIMIT, connect(address)).await.unwrap_or_else(late) {
-        Ok(()) => Finding::ok(subject, format!("it answers; security {security}")),
+        Ok(()) => Finding::ok(subject, format!("reachable; security {security}")),
         Err(error) => {
-            let text =
-                format!("it cannot be reached from here ({error}): look for a firewall, or another network namespace");
+            let text = format!("it cannot be reached from here ({error}); check the firewall and network namespaces");
             Finding::problem(subject, Exit::Unavailable, text)
         }
     }
@@ -112,7 +122,7 @@ async fn connect(address: &Address) -> std::io::Result<()> {
     }
 }
 
-/// Where a port on all addresses is reached on this machine.
+/// The address at which this machine reaches a port that listens on all addresses.
 fn from_here(address: SocketAddr) -> SocketAddr {
     let ip = match address.ip() {
         IpAddr::V4(ip) if ip.is_unspecified() => Ipv4Addr::LOCALHOST.into(),

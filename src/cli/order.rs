@@ -1,33 +1,22 @@
-//! `postkey reload`, `postkey log` and `postkey metrics`: for the running daemon alone.
+//! `postkey reload`, `postkey log` and `postkey metrics`, which need a running daemon.
 
-use super::hand::ask_daemon;
+use super::admin::ask_running;
 use super::terminal::say;
 use crate::config::Config;
-use crate::control::{Reply, Request};
-use crate::exit::{Exit, Failed};
+use crate::control::Request;
+use crate::exit::Failed;
 
 pub async fn reload(config: &Config) -> Result<(), Failed> {
-    ask(config, Request::Reload).await?;
-    say("The configuration has been read anew.");
+    ask_running::<()>(config, &Request::Reload).await?;
+    say("Configuration reloaded.");
     Ok(())
 }
 
 pub async fn log(config: &Config, filter: String) -> Result<(), Failed> {
-    ask(config, Request::Log(filter)).await.map(drop)
+    ask_running(config, &Request::Log(filter)).await
 }
 
 pub async fn metrics(config: &Config) -> Result<(), Failed> {
-    match ask(config, Request::Metrics).await? {
-        Reply::Metrics(text) => say(text.trim_end()),
-        _ => return Err(Failed::new(Exit::Software, "the daemon's answer is of another kind; restart it")),
-    }
+    say(ask_running::<String>(config, &Request::Metrics).await?.trim_end());
     Ok(())
-}
-
-async fn ask(config: &Config, request: Request) -> Result<Reply, Failed> {
-    match ask_daemon(config, &request).await? {
-        Some(Reply::Failed(failed)) => Err(failed),
-        Some(reply) => Ok(reply),
-        None => Err(Failed::new(Exit::Unavailable, "no daemon runs; `postkey` starts it")),
-    }
 }

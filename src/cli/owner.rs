@@ -1,4 +1,4 @@
-//! Root steps back where the vault is somebody else's.
+//! Root drops its privileges if the vault belongs to another user.
 
 use std::os::unix::fs::MetadataExt as _;
 use std::os::unix::net::UnixStream;
@@ -9,24 +9,24 @@ use rustix::thread::{set_thread_groups, set_thread_res_gid, set_thread_res_uid};
 use crate::config::Config;
 use crate::exit::{Exit, Failed};
 
-/// Goes on as the owner of the vault's folder, if this is root and no daemon runs that would do the work: what root makes in
-/// there the service could not open any more, and a folder that another user can change is no place for root to write in.
-/// The backup that a command writes or reads is this user's then, too.
+/// Continues as the owner of the vault's folder, if this is root and no daemon runs that would do the work. The service could
+/// not open files that root creates there, and root should not write to a folder that another user can change. A command's
+/// backup is then written or read as that user, too.
 ///
-/// To be called before there are threads: the kernel changes the one that asks, and those that it starts later.
+/// Call this before there are threads: the kernel changes only the calling thread and those that it starts later.
 pub fn step_back(config: &Config) -> Result<(), Failed> {
     if !rustix::process::geteuid().is_root() || UnixStream::connect(&config.control_socket).is_ok() {
         return Ok(());
     }
-    // Not there, it will be made; systemd gives a folder of root to the service's user with all that is in it.
+    // A missing folder will be created. systemd gives root's folder, with its content, to the service's user.
     let Ok(about) = std::fs::symlink_metadata(&config.state_dir) else { return Ok(()) };
     if about.uid() == 0 || !about.is_dir() {
         return Ok(());
     }
     become_user(Uid::from_raw(about.uid()), Gid::from_raw(about.gid())).map_err(|error| {
         let message = format!(
-            "{} belongs to the user with the id {}, and postkey cannot act as that user: {error}; \
-             start the service first, or run this as that user",
+            "{} belongs to uid {}, and postkey cannot act as that user: {error}; start the service first, or run \
+             this as that user",
             config.state_dir.display(),
             about.uid()
         );
@@ -34,7 +34,7 @@ pub fn step_back(config: &Config) -> Result<(), Failed> {
     })
 }
 
-/// For good: groups first, for another user may not change them.
+/// Becomes another user, for good. Groups come first, because only root may change them.
 fn become_user(user: Uid, group: Gid) -> rustix::io::Result<()> {
     set_thread_groups(&[group])?;
     set_thread_res_gid(group, group, group)?;

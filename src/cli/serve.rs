@@ -1,4 +1,4 @@
-//! `postkey` without a command: the daemon in the foreground, and what it is told by signals and commands.
+//! `postkey` without a command: runs the daemon in the foreground, and reacts to signals and commands.
 
 use std::path::Path;
 use std::time::Duration;
@@ -7,50 +7,56 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::time::{Interval, MissedTickBehavior, interval, timeout};
 use tracing::{error, info, warn};
 
+use super::check;
 use crate::clock::Clock;
 use crate::config::Config;
 use crate::confine::Confined;
-use crate::control::{Order, Request};
+use crate::control::{PendingRequest, Request};
 use crate::daemon::{Daemon, Event, STOP};
 use crate::exit::{Exit, Failed};
 use crate::log::Log;
 use crate::net::systemd::{self, Sockets};
 
-/// How often the service manager is told how things are, where it has no watchdog that wants it more often.
+/// How often to send the state to the service manager, unless its watchdog needs it more often.
 const HEARTBEAT: Duration = Duration::from_secs(15);
 
-/// Serves until it is told to stop. `file` is the configuration file that was named.
+/// Serves until it is asked to stop. `file` is the configuration file from the command line.
 pub async fn run(
     config: Config,
-    confined: Option<&Confined>,
+    confined: Option<Confined>,
     file: Option<&Path>,
     sockets: Sockets,
 ) -> Result<(), Failed> {
     let log = Log::start(&config)?;
-    confined.inspect(|confined| confined.tell());
+    if let Some(confined) = &confined {
+        confined.tell();
+    }
     log_panics();
     log_warnings(&config);
+    if rustix::process::geteuid().is_root() {
+        warn!("postkey runs as root but needs no root privileges; run it as a separate user, as its systemd unit does");
+    }
     let mut signals =
-        Signals::new().map_err(|error| Failed::new(Exit::Os, format!("signals cannot be received: {error}")))?;
+        Signals::new().map_err(|error| Failed::new(Exit::Os, format!("cannot receive signals: {error}")))?;
     let daemon = Daemon::start_with(config, Clock::System, sockets).await?;
     systemd::ready(&daemon.summary());
-    let mut program = Program { daemon, log, file };
+    let mut program = Program { daemon, log, confined, file };
     let mut heartbeat = heartbeat();
     loop {
         tokio::select! {
             event = program.daemon.next() => match event {
-                Event::Order(order) => program.obey(order).await,
+                Event::Request(request) => program.answer(request).await,
                 Event::Failed(failed) => return Err(failed),
             },
             wish = signals.next() => match wish {
-                Wish::Reload => drop(program.reload().await),
-                Wish::End => break,
+                SignalAction::Reload => drop(program.reload().await),
+                SignalAction::End => break,
             },
             _ = heartbeat.tick() => program.beat(heartbeat.period()),
         }
     }
     systemd::stopping(STOP + Duration::from_secs(5));
-    info!("stopping; a second signal does not wait");
+    info!("stopping; a second signal stops at once");
     tokio::select! {
         () = program.daemon.stop() => info!("stopped"),
         () = signals.end() => warn!("stopped without waiting"),
@@ -58,38 +64,46 @@ pub async fn run(
     Ok(())
 }
 
-/// The daemon, and what only the whole program can change.
+/// The daemon, with what only the whole program can change.
 struct Program<'a> {
     daemon: Daemon,
     log: Log,
+    confined: Option<Confined>,
     file: Option<&'a Path>,
 }
 
 impl Program<'_> {
-    async fn obey(&mut self, Order { request, outcome }: Order) {
+    async fn answer(&mut self, PendingRequest { request, outcome }: PendingRequest) {
         let result = match request {
             Request::Reload => self.reload().await,
             Request::Log(filter) => self.log.set_filter(&filter),
-            _ => Err(Failed::new(Exit::Software, "this is no order")),
+            _ => Err(Failed::new(Exit::Software, "the daemon cannot handle this request")),
         };
-        // Who has asked may be gone.
+        // The client may have disconnected.
         let _gone = outcome.send(result);
     }
 
-    /// Reads the configuration anew; where it has a mistake, everything stays as it was.
+    /// Reads the configuration again. If it has a mistake, nothing changes.
     async fn reload(&mut self) -> Result<(), Failed> {
         systemd::reloading();
         let result = self.try_reload().await;
         match &result {
-            Ok(()) => info!("the configuration has been read anew"),
-            Err(failed) => error!(why = failed.message, "the configuration is not changed"),
+            Ok(()) => info!("configuration reloaded"),
+            Err(failed) => {
+                // Each mistake is on a separate line.
+                let why = failed.message.replace('\n', "; ");
+                error!(why, "configuration not reloaded, the old one stays in use: {why}");
+            }
         }
         systemd::ready(&self.daemon.summary());
         result
     }
 
     async fn try_reload(&mut self) -> Result<(), Failed> {
-        let config = super::load(self.file)?;
+        let config = check::load(self.file)?;
+        if let Some(confined) = &self.confined {
+            confined.judge(&config)?;
+        }
         let log = Log::prepare(&config)?;
         log_warnings(&config);
         self.daemon.reload(config).await?;
@@ -97,29 +111,31 @@ impl Program<'_> {
         Ok(())
     }
 
-    /// Tells the service manager how things are, unless something that has to work does not: then its watchdog will act.
-    /// Signals and commands are not held up by that.
+    /// Sends the state to the service manager, unless something that has to work does not; then its watchdog acts.
+    /// Signals and commands do not wait for that.
     fn beat(&self, period: Duration) {
         let (proof, summary) = (self.daemon.prove(), self.daemon.summary());
         tokio::spawn(async move {
             match timeout(period, proof).await {
                 Ok(()) => systemd::alive(&summary),
                 Err(_) => {
-                    error!("the vault or a listener does not answer; the service manager is not told that all is well");
+                    error!(
+                        "the vault or a listener does not answer; no watchdog signal is sent to the service manager"
+                    );
                 }
             }
         });
     }
 }
 
-/// Says what of the configuration can be used, and should not be.
+/// Logs the configuration's warnings: settings that work but should be changed.
 fn log_warnings(config: &Config) {
     for warning in &config.warnings {
         warn!("{warning}");
     }
 }
 
-/// Twice as often as the watchdog wants it, sd_watchdog_enabled(3).
+/// Half the watchdog's interval, as sd_watchdog_enabled(3) recommends.
 fn heartbeat() -> Interval {
     let period = systemd::watchdog().map_or(HEARTBEAT, |limit| limit / 2).max(Duration::from_millis(1));
     let mut heartbeat = interval(period);
@@ -127,13 +143,13 @@ fn heartbeat() -> Interval {
     heartbeat
 }
 
-/// What a signal asks for.
-enum Wish {
+/// What a signal requests.
+enum SignalAction {
     Reload,
     End,
 }
 
-/// The signals that ask for something.
+/// The signals that postkey handles.
 struct Signals {
     terminate: Signal,
     interrupt: Signal,
@@ -147,26 +163,26 @@ impl Signals {
         Ok(Self { terminate: terminate?, interrupt: interrupt?, hangup: hangup? })
     }
 
-    async fn next(&mut self) -> Wish {
+    async fn next(&mut self) -> SignalAction {
         tokio::select! {
-            _ = self.terminate.recv() => Wish::End,
-            _ = self.interrupt.recv() => Wish::End,
-            _ = self.hangup.recv() => Wish::Reload,
+            _ = self.terminate.recv() => SignalAction::End,
+            _ = self.interrupt.recv() => SignalAction::End,
+            _ = self.hangup.recv() => SignalAction::Reload,
         }
     }
 
-    /// Waits for one that asks for the end.
+    /// Waits for a signal to stop.
     async fn end(&mut self) {
-        while !matches!(self.next().await, Wish::End) {}
+        while !matches!(self.next().await, SignalAction::End) {}
     }
 }
 
-/// A panic is a defect, and it ends the one session or task that it happens in. Where it happened is logged, its message is
-/// not: that may quote what was being read, a password for example.
+/// Logs a panic, which is a defect and ends only its session or task. The log has its place but not its message, which
+/// may quote what was being read, for example a password.
 fn log_panics() {
     std::panic::set_hook(Box::new(|panic| {
         let place = panic.location().map(ToString::to_string).unwrap_or_default();
-        error!(place, "a defect has ended this session or task; please report it");
+        error!(place, "a defect at {place} ended a session or task; please report it");
     }));
 }
 

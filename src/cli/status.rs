@@ -1,14 +1,15 @@
 //! `postkey status`.
 
-use super::hand::{Hand, ask_daemon};
+use super::admin::{AdminClient, ask_running};
 use super::terminal::say;
+use crate::broker::{AccountState, AccountStatus, Backoff, Occupancy, PastFailure, SlotStatus};
 use crate::config::Config;
-use crate::control::{AccountStatus, FailureStatus, Reply, Request, SlotStatus, Status};
+use crate::control::{Listening, Request, Status};
 use crate::exit::{Exit, Failed};
 
 pub async fn run(config: &Config, json: bool) -> Result<(), Failed> {
-    let hand = Hand::reach(config).await?;
-    let status = hand.status().await?;
+    let admin = AdminClient::connect(config).await?;
+    let status = admin.status().await?;
     if json {
         let text = serde_json::to_string_pretty(&status).map_err(|error| Failed::new(Exit::Software, error))?;
         say(text);
@@ -20,13 +21,13 @@ pub async fn run(config: &Config, json: bool) -> Result<(), Failed> {
 
 /// For monitoring: a line, and an exit code. The daemon alone is asked, and no login is made.
 pub async fn judge(config: &Config) -> Result<(), Failed> {
-    let Some(Reply::Status(status)) = ask_daemon(config, &Request::Status).await? else {
-        return Err(Failed::new(Exit::Unavailable, "no daemon runs; `postkey` starts it"));
-    };
+    let status = ask_running(config, &Request::Status).await?;
     let exit = match &status {
         Status { damaged, degraded, .. } if !damaged.is_empty() || degraded.is_some() => Exit::Io,
-        Status { accounts, .. } if accounts.iter().any(|account| account.state != "ready") => Exit::NoPermission,
-        Status { accounts, .. } if accounts.iter().any(|account| account.doubtful) => Exit::Io,
+        Status { accounts, .. } if accounts.iter().any(|account| account.state != AccountState::Ready) => {
+            Exit::NoPermission
+        }
+        Status { accounts, .. } if accounts.iter().any(|account| account.doubtful || account.rolled_back) => Exit::Io,
         _ => {
             say(status.summary());
             return Ok(());
@@ -43,7 +44,8 @@ fn show(status: &Status) {
         say(format_args!("degraded: not on stable storage since {}: {}", trouble.since, trouble.why));
     }
     for listening in &status.listeners {
-        say(format_args!("{:<5} {} {}", listening.protocol, listening.address, listening.security));
+        let Listening { protocol, address, security } = listening;
+        say(format_args!("{:<5} {address} {}", protocol.name(), security.name()));
     }
     if status.accounts.is_empty() {
         say("There is no account yet; `postkey --authorize you@example.com` sets one up.");
@@ -52,7 +54,9 @@ fn show(status: &Status) {
         show_account(account);
     }
     for address in &status.damaged {
-        say(format_args!("{address}: its record in the vault is damaged; `postkey forget` and `postkey authorize` it"));
+        say(format_args!(
+            "{address}: its record in the vault is damaged; `postkey authorize {address}` sets it up again"
+        ));
     }
 }
 
@@ -63,13 +67,30 @@ fn show_account(account: &AccountStatus) {
         say(format_args!("  {reason}"));
     }
     say(format_args!("  refreshed {token_refreshed}{}", keep_alive(account)));
-    if let Some(FailureStatus { at, why }) = account.last_failure.as_ref().filter(|_| account.reason.is_none()) {
+    if let Some(PastFailure { at, why }) = account.last_failure.as_ref().filter(|_| account.reason.is_none()) {
         say(format_args!("  the last failure was {at}: {why}"));
+    }
+    if let Some(Backoff { until, why }) = &account.backoff {
+        say(format_args!("  no logins until {until}: {why}"));
+    }
+    if !account.connections.is_empty() {
+        let each: Vec<String> = account.connections.iter().map(in_use).collect();
+        say(format_args!("  connections: {}", each.join("; ")));
+    }
+    if let Some(PastFailure { at, why }) = &account.last_login_failure {
+        say(format_args!("  the provider's server refused a login on {at}: {why}"));
     }
     if account.doubtful {
         say(format_args!(
             "  a file of the vault was damaged, and the copy that was left may be older; \
              if logins fail, run `postkey authorize {address}`"
+        ));
+    }
+    if account.rolled_back {
+        say(format_args!(
+            "  its record in the vault is older than the last one that postkey wrote: somebody has put older files back, and \
+             removed app passwords may open it again; look at `postkey password list {address}`, then run \
+             `postkey authorize {address}`"
         ));
     }
     for (what, names) in [("further login names", &account.aliases), ("shared mailboxes", &account.mailboxes)] {
@@ -83,6 +104,13 @@ fn show_account(account: &AccountStatus) {
     };
     let names: Vec<String> = account.slots.iter().map(name).collect();
     say(format_args!("  app passwords: {}", names.join(", ")));
+}
+
+/// How many connections there are by one protocol.
+fn in_use(Occupancy { protocol, open, limit, waiting }: &Occupancy) -> String {
+    let limit = limit.map(|limit| format!(" of {limit}")).unwrap_or_default();
+    let waiting = if *waiting == 0 { String::new() } else { format!(", {waiting} waiting") };
+    format!("{} {open}{limit}{waiting}", protocol.name())
 }
 
 /// What becomes of a refresh token that nobody uses.

@@ -1,4 +1,4 @@
-//! What a person reads and types.
+//! Input from and output to the terminal.
 
 use std::fmt::Display;
 use std::io::{IsTerminal as _, Write as _};
@@ -9,26 +9,26 @@ use zeroize::Zeroizing;
 use crate::exit::{Exit, Failed};
 use crate::secret::Secret;
 
-/// Prints a line. A closed pipe is the reader's choice.
+/// Prints a line. It is not an error if the reader closes the pipe.
 pub fn say(line: impl Display) {
     let _closed = writeln!(std::io::stdout(), "{line}");
 }
 
-/// Prints what went wrong.
+/// Prints an error or a warning to standard error.
 pub fn complain(message: impl Display) {
     let _closed = writeln!(std::io::stderr(), "postkey: {message}");
 }
 
-/// The standard input, line by line.
+/// Reads standard input line by line.
 pub struct Input(BufReader<Stdin>);
 
 impl Input {
-    /// The standard input.
+    /// Starts to read standard input.
     pub fn new() -> Self {
         Self(BufReader::new(tokio::io::stdin()))
     }
 
-    /// The next line without its end; None after the last.
+    /// Returns the next line without its line end; None after the last.
     pub async fn line(&mut self) -> Option<Secret> {
         let mut line = Zeroizing::new(Vec::new());
         let count = self.0.read_until(b'\n', &mut line).await.ok()?;
@@ -37,7 +37,7 @@ impl Input {
         (count > 0).then(|| Secret::new(text.to_vec()))
     }
 
-    /// A password: asked for on the terminal, unseen; or the next line, where the standard input is none.
+    /// Asks for a password without echo; or reads the next line, if standard input is not a terminal.
     pub async fn password(&mut self, prompt: &str) -> Result<Secret, Failed> {
         let password = if std::io::stdin().is_terminal() {
             rpassword::prompt_password(prompt).ok().map(|typed| Secret::new(typed.into_bytes()))
@@ -45,7 +45,7 @@ impl Input {
             self.line().await
         };
         let missing =
-            || Failed::new(Exit::Data, "a password is needed, on the terminal or as a line of the standard input");
+            || Failed::new(Exit::Data, "a password is required, on the terminal or as a line of standard input");
         password.filter(|password| !password.expose().is_empty()).ok_or_else(missing)
     }
 }

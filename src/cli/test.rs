@@ -1,28 +1,26 @@
-//! `postkey test`: the real login on each protocol.
+//! `postkey test`: logs in to the provider with each protocol.
 
-use super::hand::Hand;
+use super::admin::AdminClient;
 use super::terminal::{Input, say};
 use crate::config::Config;
-use crate::control::{Carried, Probe, Request};
+use crate::control::{Probe, Request};
 use crate::exit::{Exit, Failed};
 
 pub async fn run(config: &Config, address: &str, trace_dialogue: bool) -> Result<(), Failed> {
-    let hand = Hand::reach(config).await?;
+    let admin = AdminClient::connect(config).await?;
     let address = config.address_of(address);
     let owner = config.owner_of(&address);
     let password = Input::new().password(&format!("An app password of {owner}: ")).await?;
     if owner != address {
-        say(format_args!("{address} is opened with the authorization of {owner}:"));
+        say(format_args!("{address} uses the authorization of {owner}:"));
     }
-    let probes = hand.ask(Request::Test { address, password: Carried(password) }).await?.tested()?;
+    let probes: Vec<Probe> = admin.ask(Request::Test { address, password }).await?;
     report(&probes, trace_dialogue)
 }
 
-/// Says what each server answered, and the trace of how it came to that if it is wanted. A failure only if none of them
-/// let us in.
+/// Shows each server's answer, and the trace of the dialogue if requested. Fails only if no server accepted the login.
 pub fn report(probes: &[Probe], trace_dialogue: bool) -> Result<(), Failed> {
     for Probe { protocol, server, user, refused, dialogue } in probes {
-        let protocol = protocol.to_uppercase();
         let user = user.as_ref().map(|user| format!(" as {user}")).unwrap_or_default();
         match refused {
             None => say(format_args!("  {protocol:<5} {server}{user}  ok")),
@@ -35,6 +33,6 @@ pub fn report(probes: &[Probe], trace_dialogue: bool) -> Result<(), Failed> {
     if probes.iter().any(|probe| probe.refused.is_none()) {
         Ok(())
     } else {
-        Err(Failed::new(Exit::Unavailable, "no server of the provider let this account in"))
+        Err(Failed::new(Exit::Unavailable, "none of the provider's servers accepted the login"))
     }
 }

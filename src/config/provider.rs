@@ -6,13 +6,25 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
-use url::Url;
+use url::{Host, Url};
 
 use super::assertion::Bearer;
 use super::client::Client;
 use super::flow::Flow;
 use crate::clock::Moment;
 use crate::protocol::{Mechanism, Protocol, Security};
+
+/// The providers by name.
+pub type Providers = BTreeMap<String, Provider>;
+
+/// By protocol: the most connections at a time, or None where it is said that there is no limit.
+pub type Connections = BTreeMap<Protocol, Option<usize>>;
+
+/// Whose domain this is, in lower case.
+pub fn of_domain<'a>(providers: &'a Providers, domain: &str) -> Option<&'a Provider> {
+    let exact = providers.values().find(|provider| provider.has_domain(domain));
+    exact.or_else(|| providers.values().find(|provider| provider.has_family_of(domain)))
+}
 
 /// All that is known of a provider.
 #[derive(Clone, Debug)]
@@ -35,6 +47,10 @@ pub struct Provider {
     pub endpoints: Endpoints,
     /// The scopes that mail needs.
     pub scope: Vec<String>,
+    /// Whether a refresh names the scope. Otherwise it asks for what was granted, by naming none.
+    pub refresh_scope: bool,
+    /// Whether a new refresh token is used once while the person is still there.
+    pub first_refresh: bool,
     /// Parameters of the authorization request beside the standard ones.
     pub authorization_parameters: BTreeMap<String, String>,
     /// The client registration, where one is configured for all accounts.
@@ -61,6 +77,8 @@ pub struct Provider {
     pub refresh_token_life: Option<Duration>,
     /// Whether its mail servers end a session when the access token expires that has opened it.
     pub session_ends_with_token: bool,
+    /// How many connections of one account it takes at a time.
+    pub connections: Connections,
     /// Its mail servers; a protocol that is missing is not served.
     pub servers: BTreeMap<Protocol, Server>,
     /// What a user should know before starting.
@@ -112,6 +130,19 @@ pub struct Endpoints {
 }
 
 impl Endpoints {
+    /// Reads them by their names in RFC 8414 section 2.
+    pub fn read(mut url: impl FnMut(&'static str) -> Option<Url>) -> Self {
+        Self {
+            authorization: url("authorization_endpoint"),
+            token: url("token_endpoint"),
+            device_authorization: url("device_authorization_endpoint"),
+            revocation: url("revocation_endpoint"),
+            registration: url("registration_endpoint"),
+            userinfo: url("userinfo_endpoint"),
+            jwks: url("jwks_uri"),
+        }
+    }
+
     /// Where a device asks for a code. Microsoft documents it as the neighbour of an authorization endpoint that ends in
     /// `authorize`.
     pub fn device(&self) -> Option<Url> {
@@ -126,8 +157,22 @@ impl Endpoints {
 
     /// Those that are known.
     pub fn all(&self) -> impl Iterator<Item = &Url> {
+        self.named().map(|(_, url)| url)
+    }
+
+    /// Those that are known, with their names. Records of the vault are bound to these names.
+    pub fn named(&self) -> impl Iterator<Item = (&'static str, &Url)> {
         let Self { authorization, token, device_authorization, revocation, registration, userinfo, jwks } = self;
-        [authorization, token, device_authorization, revocation, registration, userinfo, jwks].into_iter().flatten()
+        let named = [
+            ("authorization", authorization),
+            ("token", token),
+            ("device_authorization", device_authorization),
+            ("revocation", revocation),
+            ("registration", registration),
+            ("userinfo", userinfo),
+            ("jwks", jwks),
+        ];
+        named.into_iter().filter_map(|(name, url)| Some((name, url.as_ref()?)))
     }
 
     /// These, and where they lack one that of `other`.
@@ -143,6 +188,17 @@ impl Endpoints {
             jwks: first(&self.jwks, &other.jwks),
         }
     }
+}
+
+/// Whether a URL is https, or http that does not leave this machine.
+pub fn is_protected(url: &Url) -> bool {
+    let is_loopback = match url.host() {
+        Some(Host::Domain(name)) => name == "localhost",
+        Some(Host::Ipv4(ip)) => ip.is_loopback(),
+        Some(Host::Ipv6(ip)) => ip.is_loopback(),
+        None => false,
+    };
+    url.scheme() == "https" || (url.scheme() == "http" && is_loopback)
 }
 
 /// What stands between us and a provider's servers.
@@ -176,6 +232,27 @@ pub struct Server {
     pub port: u16,
     /// [`Security::Tls`] or [`Security::StartTls`].
     pub security: Security,
+    /// What postkey calls itself in SMTP's EHLO where the server refuses the mail program's name for itself.
+    pub ehlo_name: Option<String>,
+}
+
+/// What an authorization server's metadata say of how clients show who they are (RFC 8414 section 2). A list is empty where they
+/// say nothing.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ClientMethods {
+    /// `token_endpoint_auth_methods_supported`.
+    pub token: Vec<String>,
+    /// `token_endpoint_auth_signing_alg_values_supported`.
+    pub algorithms: Vec<String>,
+    /// `revocation_endpoint_auth_methods_supported`.
+    pub revocation: Vec<String>,
+}
+
+impl ClientMethods {
+    /// Whether nothing is said.
+    pub fn is_empty(&self) -> bool {
+        *self == Self::default()
+    }
 }
 
 /// What authorizing an account has found out about its authorization server, and is needed from then on.
@@ -188,4 +265,17 @@ pub struct Discovered {
     /// Whether the account's client is one that postkey has registered itself, as a public one and for the provider's usual
     /// redirect URI: other accounts can use it, too.
     pub is_registered: bool,
+    /// Whether postkey has registered the account's client itself, in whatever way.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub is_self_registered: bool,
+    /// How clients may show who they are.
+    #[serde(default, skip_serializing_if = "ClientMethods::is_empty")]
+    pub methods: ClientMethods,
+}
+
+impl Discovered {
+    /// Whether endpoints of another issuer are in it than the one that the provider has now.
+    pub fn is_foreign_to(&self, provider: &Provider) -> bool {
+        self.endpoints.all().next().is_some() && provider.issuer.as_ref().is_some_and(|issuer| *issuer != self.issuer)
+    }
 }

@@ -2,8 +2,6 @@
 
 use nix::unistd::User;
 
-use super::reader::{Section, Value};
-
 /// Stands for every user that a user namespace does not know, user_namespaces(7). So it tells nobody apart.
 pub const UNKNOWN_USER: u32 = 65534;
 
@@ -12,6 +10,11 @@ pub const UNKNOWN_USER: u32 = 65534;
 pub struct Users(Option<Vec<u32>>);
 
 impl Users {
+    /// These users, and nobody else.
+    pub fn only(users: Vec<u32>) -> Self {
+        Self(Some(users))
+    }
+
     /// Whether this user may come. Who cannot be told may not, where anything is said at all.
     pub fn allow(&self, user: Option<u32>) -> bool {
         self.0.as_ref().is_none_or(|allowed| user.is_some_and(|user| allowed.contains(&user)))
@@ -21,28 +24,6 @@ impl Users {
     pub(super) fn or(self, others: &Self) -> Self {
         if self.0.is_some() { self } else { others.clone() }
     }
-
-    pub(super) fn read(section: &mut Section<'_>) -> Self {
-        let Some(value) = section.get("allow_uids") else { return Self(None) };
-        let values = if value.integer().is_some() { vec![value] } else { value.list() };
-        Self(Some(values.iter().filter_map(uid).collect()))
-    }
-}
-
-/// A user by number, or by name.
-fn uid(value: &Value<'_>) -> Option<u32> {
-    let uid = match value.integer() {
-        Some(text) => {
-            value.judge(text.parse().map_err(|_| "must be a user's number, or its name in quotes".to_owned()))
-        }
-        None => value.parse(named),
-    };
-    if uid == Some(UNKNOWN_USER) {
-        value.mistake(format!(
-            "is {UNKNOWN_USER}, which also stands for users that cannot be told apart; name another user"
-        ));
-    }
-    uid
 }
 
 /// The number of the user of this name.

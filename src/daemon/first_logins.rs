@@ -1,63 +1,71 @@
-//! The ports where browsers come back to after a first login, as long as the configuration has a whole domain.
+//! The ports for browsers that return after a first login. They exist if the configuration has a whole domain.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::HashMap;
+use std::net::SocketAddr;
 use std::sync::Arc;
 
 use tracing::{info, warn};
 use url::Url;
 
-use crate::broker::Broker;
+use crate::broker::FirstLogins;
 use crate::config::Config;
+use crate::config::provider::Provider;
 use crate::exit::{Exit, Failed};
+use crate::net::strangers::Strangers;
 use crate::web::first_login::FirstLoginSite;
 
-/// The open ports, by the redirect URI as it is configured.
+/// The redirect URI and `redirect_listen` from the configuration.
+type Place = (Url, Option<SocketAddr>);
+
+/// The open ports.
 #[derive(Default)]
-pub struct FirstLogins {
-    open: HashMap<Url, FirstLoginSite>,
+pub struct FirstLoginPorts {
+    open: HashMap<Place, FirstLoginSite>,
 }
 
-/// What has been bound and is not served yet.
+/// Ports that are bound but not served yet.
 pub struct Bound {
-    sites: HashMap<Url, FirstLoginSite>,
+    sites: HashMap<Place, FirstLoginSite>,
     /// By provider.
-    wanted: HashMap<String, Url>,
+    wanted: HashMap<String, Place>,
 }
 
-impl FirstLogins {
-    /// Binds what is not open yet. Nothing else has changed if this fails.
+impl FirstLoginPorts {
+    /// Binds the ports that are not open yet. If this fails, nothing else has changed.
     pub fn prepare(&self, config: &Config) -> Result<Bound, Failed> {
-        let names: BTreeSet<&str> = config.domains.keys().filter_map(|domain| provider_of(config, domain)).collect();
-        let mut bound = Bound { sites: HashMap::new(), wanted: HashMap::new() };
-        for provider in names.into_iter().filter_map(|name| config.providers.get(name)) {
-            let uri = &provider.redirect_uri;
-            bound.wanted.insert(provider.name.clone(), uri.clone());
-            if self.open.contains_key(uri) || bound.sites.contains_key(uri) {
+        let providers = config.providers_of_domains().into_values();
+        let place = |provider: &Provider| (provider.redirect_uri.clone(), provider.redirect_listen);
+        let wanted: HashMap<_, _> = providers.map(|provider| (provider.name.clone(), place(provider))).collect();
+        let is_wanted = |place: &Place| wanted.values().any(|wanted| wanted == place);
+        let ending = self.open.iter().filter(|(place, _)| !is_wanted(place));
+        let ending: Vec<_> = ending.map(|(_, site)| site).collect();
+        let mut bound = Bound { sites: HashMap::new(), wanted: wanted.clone() };
+        for place in wanted.into_values() {
+            if self.open.contains_key(&place) || bound.sites.contains_key(&place) {
                 continue;
             }
-            let failed = |error| Failed::new(Exit::Os, format!("cannot wait for browsers at {uri}: {error}"));
-            match FirstLoginSite::bind(uri, provider.redirect_listen).map_err(failed)? {
-                Some(site) => drop(bound.sites.insert(uri.clone(), site)),
-                None => warn!(%uri, "does not lead back to this machine over http; first logins are not authorized"),
+            let (uri, listen) = &place;
+            let at = listen.map_or_else(|| uri.to_string(), |listen| listen.to_string());
+            let failed = |error| Failed::new(Exit::Os, format!("cannot wait for browsers at {at}: {error}"));
+            match FirstLoginSite::bind(uri, *listen, &ending).map_err(failed)? {
+                Some(site) => drop(bound.sites.insert(place, site)),
+                None => {
+                    warn!(%uri, "first logins cannot be authorized by redirects to {uri}: it does not lead to this machine over http")
+                }
             }
         }
         Ok(bound)
     }
 
-    /// Serves them, and closes all others.
-    pub fn put(&mut self, mut bound: Bound, broker: &Arc<Broker>) {
-        self.open.retain(|uri, _| bound.wanted.values().any(|wanted| wanted == uri));
+    /// Serves these ports, and closes all others.
+    pub fn put(&mut self, mut bound: Bound, first_logins: &Arc<FirstLogins>, strangers: &Arc<Strangers>) {
+        self.open.retain(|place, _| bound.wanted.values().any(|wanted| wanted == place));
         for (configured, mut site) in bound.sites.drain() {
-            info!(uri = %site.uri, "waiting for browsers that come back from the provider");
-            site.serve(broker);
+            info!(uri = %site.uri, "waiting for redirects of first logins at {}", site.uri);
+            site.serve(first_logins, strangers);
             self.open.insert(configured, site);
         }
-        let real = |(provider, uri)| Some((provider, self.open.get(&uri)?.uri.clone()));
-        broker.set_redirect_uris(bound.wanted.into_iter().filter_map(real).collect());
+        let real = |(provider, place)| Some((provider, self.open.get(&place)?.uri.clone()));
+        first_logins.set_redirect_uris(bound.wanted.into_iter().filter_map(real).collect());
     }
-}
-
-/// Any address will do to learn the provider of a domain.
-fn provider_of<'a>(config: &'a Config, domain: &str) -> Option<&'a str> {
-    config.provider_for(&format!("*@{domain}")).map(|provider| provider.name.as_str())
 }

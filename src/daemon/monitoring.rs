@@ -1,37 +1,37 @@
-//! The port for metrics and health, where the configuration has one.
+//! The port for metrics and health, if the configuration has one.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
 
 use tokio::net::TcpListener;
-use tokio::task::JoinSet;
 use tracing::info;
 
 use crate::broker::Broker;
 use crate::exit::{Exit, Failed};
 use crate::net::listen;
+use crate::net::strangers::Strangers;
 use crate::web::monitoring;
+use crate::web::server::Server;
 
 /// The open port, if there is one.
 #[derive(Default)]
 pub struct Monitoring {
     configured: Option<SocketAddr>,
-    /// Ends when it is dropped.
-    task: JoinSet<()>,
+    server: Option<Server>,
 }
 
-/// What is to be done about it.
+/// A change of the port.
 pub enum Change {
-    /// Nothing.
+    /// Keep it as it is.
     None,
-    /// It closes.
+    /// Close it.
     Close,
-    /// It is opened, and any other closes.
+    /// Open this one, and close any other.
     Open(SocketAddr, TcpListener),
 }
 
 impl Monitoring {
-    /// Binds the port if it is not open yet. Nothing else has changed if this fails.
+    /// Binds the port if it is not open yet. If this fails, nothing else has changed.
     pub fn prepare(&self, wanted: Option<SocketAddr>) -> Result<Change, Failed> {
         match wanted {
             _ if wanted == self.configured => Ok(Change::None),
@@ -43,20 +43,20 @@ impl Monitoring {
         }
     }
 
-    /// Does it.
-    pub fn put(&mut self, change: Change, broker: &Arc<Broker>) {
+    /// Applies the change.
+    pub fn put(&mut self, change: Change, broker: &Arc<Broker>, strangers: &Arc<Strangers>) {
         match change {
             Change::None => {}
             Change::Close => {
-                self.task.abort_all();
+                self.server = None;
                 self.configured = None;
             }
             Change::Open(configured, listener) => {
-                // Bound, so it has one; the configured one differs only where the port is a free one.
+                // It is bound, so it has an address. That differs from the configured one only if any free port was
+                // requested.
                 let address = listener.local_addr().unwrap_or(configured);
-                info!(%address, "serving metrics");
-                self.task.abort_all();
-                self.task.spawn(monitoring::serve(listener, Arc::clone(broker)));
+                info!(%address, "serving metrics on {address}");
+                self.server = Some(Server::new(vec![listener], &monitoring::router(Arc::clone(broker)), strangers));
                 self.configured = Some(configured);
             }
         }

@@ -1,108 +1,116 @@
-//! The open ports: bound or taken over, told a new configuration, closed.
+//! The open ports: binds them or takes them over, applies a new configuration, and closes them.
 
 use std::io;
 use std::net::SocketAddr;
-use std::sync::Arc;
+use std::os::fd::OwnedFd;
+use std::sync::{Arc, Mutex};
 
 use tokio::net::TcpListener;
-use tokio::sync::{Semaphore, mpsc, oneshot};
+use tokio::sync::{mpsc, oneshot};
 use tokio::task::{AbortHandle, JoinSet};
 use tracing::{info, warn};
 
-use super::accept_clients;
+use super::clients::{self, Message};
 use crate::address::Address;
 use crate::broker::Broker;
 use crate::config::Listener;
 use crate::control::Listening;
 use crate::exit::{Exit, Failed};
+use crate::name::Name;
 use crate::net::listen::Bound;
 use crate::net::spares::Spares;
+use crate::net::strangers::Strangers;
 use crate::net::systemd::Sockets;
 use crate::net::unix::{self, SocketFile};
 use crate::net::{listen, tls};
 use crate::protocol::Protocol;
-use crate::session::Door;
-use crate::stop::Stop;
+use crate::session::ListenerPolicy;
+use crate::shutdown::Shutdown;
 use crate::vault::machine::credentials;
 
-/// What an accept loop is told.
-pub enum Message {
-    /// Who comes from now on, comes by this door.
-    Door(Arc<Door>),
-    /// Show that you are alive.
-    Ping(oneshot::Sender<()>),
-}
-
-/// All open ports, and how to open another one.
+/// All open ports, and what is needed to open another one.
 pub struct Ports {
     open: Vec<Port>,
     tasks: JoinSet<()>,
     sockets: Sockets,
-    sessions: Arc<Semaphore>,
+    strangers: Arc<Strangers>,
     spares: Spares,
 }
 
 /// An open port and its accept loop.
 struct Port {
-    /// As the configuration has it: port 0 is a free one.
+    /// The address from the configuration, where port 0 means any free one.
     configured: Address,
     listening: Listening,
     messages: mpsc::Sender<Message>,
     task: AbortHandle,
-    /// Of a Unix socket: goes when the port is closed.
+    /// Another handle of the accept loop's socket.
+    handle: Option<OwnedFd>,
+    /// The file of a Unix socket, which is removed when the port is closed.
     file: Option<SocketFile>,
 }
 
-/// A port as it is to be, ready to be put in place.
+/// A prepared port, ready to be put in place.
 pub struct Place {
-    door: Arc<Door>,
+    policy: Arc<ListenerPolicy>,
     configured: Address,
     mode: u32,
     how: How,
 }
 
-/// How it comes about.
+/// Where the socket of a port comes from.
 enum How {
-    /// It is the open one with this index.
+    /// The open port with this index.
     Kept(usize),
-    /// It has been bound.
+    /// A newly bound socket.
     Bound(Bound, Option<SocketFile>),
 }
 
 impl Ports {
-    /// No port yet. Sessions hold a permit each.
-    pub fn new(sockets: Sockets, sessions: Arc<Semaphore>) -> Self {
-        Self { open: Vec::new(), tasks: JoinSet::new(), sockets, sessions, spares: Spares::default() }
+    /// Starts without ports. Connections to them count among `strangers` until the login.
+    pub fn new(sockets: Sockets, strangers: Arc<Strangers>) -> Self {
+        Self { open: Vec::new(), tasks: JoinSet::new(), sockets, strangers, spares: Spares::default() }
     }
 
-    /// What is open.
+    /// The addresses that are open.
     pub fn listening(&self) -> Vec<Listening> {
         self.open.iter().map(|port| port.listening.clone()).collect()
     }
 
-    /// Reads the certificates, and binds what is not open yet. Nothing else has changed if this fails.
-    pub fn prepare(&self, listeners: &[Listener], broker: &Arc<Broker>, stop: &Stop) -> Result<Vec<Place>, Failed> {
+    /// Reads the certificates, and binds the ports that are not open yet. If this fails, nothing else has changed.
+    pub fn prepare(
+        &self,
+        listeners: &[Listener],
+        broker: &Arc<Broker>,
+        shutdown: &Shutdown,
+    ) -> Result<Vec<Place>, Failed> {
         self.refuse_surplus(listeners)?;
         let mut free: Vec<(usize, &Port)> = self.open.iter().enumerate().collect();
         let mut places = Vec::new();
         for listener in listeners {
-            let (door, mode) = (door(listener, broker, stop)?, listener.mode);
+            let (policy, mode) = (policy(listener, broker, shutdown)?, listener.mode);
+            let (before, mut missing) = (places.len(), Vec::new());
             for configured in &listener.addresses {
-                let found = free.iter().position(|(_, port)| port.is(configured, &door));
+                let found = free.iter().position(|(_, port)| port.is(configured, &policy));
                 let how = match found {
                     Some(at) => How::Kept(free.swap_remove(at).0),
-                    None => {
-                        let (bound, file) = self.bind(configured, listener)?;
-                        How::Bound(bound, file)
-                    }
+                    None => match self.bind(configured, listener, listeners) {
+                        Ok((bound, file)) => How::Bound(bound, file),
+                        Err(error) if is_missing_loopback(configured, &error) => {
+                            missing.push((configured, error));
+                            continue;
+                        }
+                        Err(error) => return Err(cannot_listen(configured, listener, &error)),
+                    },
                 };
-                places.push(Place { door: Arc::clone(&door), configured: configured.clone(), mode, how });
+                places.push(Place { policy: Arc::clone(&policy), configured: configured.clone(), mode, how });
             }
+            judge_missing(listener, &missing, places.len() > before)?;
         }
         Ok(places)
     }
 
-    /// Puts ports in place, and closes all others. A port that stays open is never closed in between.
+    /// Puts ports in place, and closes all others. A port that both have stays open.
     pub async fn put(&mut self, places: Vec<Place>) {
         let mut before: Vec<Option<Port>> = std::mem::take(&mut self.open).into_iter().map(Some).collect();
         for place in places {
@@ -111,25 +119,26 @@ impl Ports {
                 How::Bound(..) => None,
             };
             let port = match (kept, place.how) {
-                (Some(port), _) => port.with_door(place.door, place.mode).await,
-                (None, How::Bound(listener, file)) => self.serve(listener, file, place.configured, place.door),
+                (Some(port), _) => port.with_policy(place.policy, place.mode).await,
+                (None, How::Bound(listener, file)) => self.serve(listener, file, place.configured, place.policy),
                 (None, How::Kept(_)) => continue,
             };
             self.open.push(port);
         }
         for port in before.into_iter().flatten() {
-            info!(protocol = port.listening.protocol, address = %port.listening.address, "closed");
+            let Listening { protocol, address, .. } = &port.listening;
+            info!(protocol = protocol.name(), %address, "no longer listening on {address} for {protocol}");
             port.task.abort();
         }
     }
 
-    /// Closes all of them; when this returns, they are closed.
+    /// Closes all ports. When this returns, they are closed.
     pub async fn close(&mut self) {
         self.open.clear();
         self.tasks.shutdown().await;
     }
 
-    /// Waits until an accept loop has ended that was not meant to, which none does by itself.
+    /// Waits until an accept loop ends unexpectedly.
     pub async fn ended(&mut self) {
         while let Some(end) = self.tasks.join_next().await {
             if !end.is_err_and(|error| error.is_cancelled()) {
@@ -139,7 +148,7 @@ impl Ports {
         std::future::pending().await
     }
 
-    /// Waits until every accept loop that there is now has shown that it is alive.
+    /// Waits until every current accept loop has proved that it works.
     pub fn pings(&self) -> impl Future<Output = ()> + Send + use<> {
         let loops: Vec<_> = self.open.iter().map(|port| port.messages.clone()).collect();
         async move {
@@ -149,46 +158,71 @@ impl Ports {
         }
     }
 
-    fn serve(&mut self, listener: Bound, file: Option<SocketFile>, configured: Address, door: Arc<Door>) -> Port {
+    fn serve(
+        &mut self,
+        listener: Bound,
+        file: Option<SocketFile>,
+        configured: Address,
+        policy: Arc<ListenerPolicy>,
+    ) -> Port {
         let address = listener.port().map_or_else(|| configured.clone(), Address::Tcp);
-        let listening = Listening::new(door.protocol, address, door.security);
-        info!(protocol = listening.protocol, address = %listening.address, security = listening.security, "listening");
+        let handle = listener.handle().ok();
+        let listening = Listening { protocol: policy.protocol, address, security: policy.security };
+        let Listening { protocol, security, .. } = listening;
+        info!(
+            protocol = protocol.name(),
+            address = %listening.address,
+            security = security.name(),
+            "listening on {} for {protocol} with {security}",
+            listening.address
+        );
         let (messages, heard) = mpsc::channel(8);
-        let task = self.tasks.spawn(accept_clients(
+        let task = self.tasks.spawn(clients::accept(
             listen::Listener::new(listener, self.spares.clone()),
-            door,
+            policy,
             heard,
-            Arc::clone(&self.sessions),
+            Arc::clone(&self.strangers),
         ));
-        Port { configured, listening, messages, task, file }
+        Port { configured, listening, messages, task, handle, file }
     }
 
-    fn bind(&self, address: &Address, listener: &Listener) -> Result<(Bound, Option<SocketFile>), Failed> {
-        let bound = match address {
-            Address::Tcp(port) => self.bind_tcp(*port, listener.protocol).map(|bound| (Bound::Tcp(bound), None)),
-            Address::Unix(path) => {
-                unix::bind(path, listener.mode).and_then(|bound| Ok((Bound::Unix(bound), Some(SocketFile::of(path)?))))
-            }
+    fn bind(
+        &self,
+        address: &Address,
+        listener: &Listener,
+        wanted: &[Listener],
+    ) -> io::Result<(Bound, Option<SocketFile>)> {
+        match address {
+            Address::Tcp(port) => Ok((Bound::Tcp(self.bind_tcp(*port, listener.protocol, wanted)?), None)),
+            Address::Unix(path) => Ok((Bound::Unix(unix::bind(path, listener.mode)?), Some(SocketFile::of(path)?))),
+        }
+    }
+
+    fn bind_tcp(&self, address: SocketAddr, protocol: Protocol, wanted: &[Listener]) -> io::Result<TcpListener> {
+        if let Some(socket) = self.sockets.get(protocol, address) {
+            return socket.and_then(TcpListener::from_std);
+        }
+        match (listen::bind(address), self.in_the_way_of(address, wanted)) {
+            (Err(error), Some(open)) if error.kind() == io::ErrorKind::AddrInUse => listen::bind_beside(address, open),
+            (bound, _) => bound,
+        }
+    }
+
+    /// A port with the same number that will be closed, such as 127.0.0.1 when all addresses are to be opened, or the
+    /// reverse.
+    fn in_the_way_of(&self, address: SocketAddr, wanted: &[Listener]) -> Option<&OwnedFd> {
+        let is_wanted = |open: &Address| wanted.iter().any(|listener| listener.addresses.contains(open));
+        let is_in_the_way = |open: SocketAddr| {
+            let overlap = open.ip().is_unspecified() || address.ip().is_unspecified();
+            open.port() == address.port() && open.is_ipv4() == address.is_ipv4() && overlap
         };
-        bound.map_err(|error| {
-            let question = match address {
-                Address::Tcp(_) => "is another postkey running, or another program on this port?",
-                Address::Unix(_) => {
-                    "its folder has to be there and writable; one that is new to postkey takes a restart"
-                }
-            };
-            let message = format!("cannot listen on {address} for {}: {error}; {question}", listener.protocol);
-            Failed::new(Exit::Os, message)
-        })
+        let ports = self.open.iter().filter(|port| !is_wanted(&port.configured));
+        let mut in_the_way = ports.filter(|port| port.listening.address.tcp().is_some_and(is_in_the_way));
+        in_the_way.next()?.handle.as_ref()
     }
 
-    fn bind_tcp(&self, address: SocketAddr, protocol: Protocol) -> io::Result<TcpListener> {
-        let handed = self.sockets.get(protocol, address).map(|socket| socket.and_then(TcpListener::from_std));
-        handed.unwrap_or_else(|| listen::bind(address))
-    }
-
-    /// What is served is what the configuration says: who else may come, TLS and certificates all stand there, and only for
-    /// addresses that were judged there.
+    /// Checks that the service manager's sockets are in the configuration, because that has TLS, certificates and
+    /// permissions, and only for the addresses that it names.
     fn refuse_surplus(&self, listeners: &[Listener]) -> Result<(), Failed> {
         let addresses = |listener: &Listener| {
             let protocol = listener.protocol;
@@ -214,26 +248,27 @@ impl Ports {
 }
 
 impl Port {
-    /// Whether this port will do for this address. A free port is one of its protocol.
-    fn is(&self, configured: &Address, door: &Door) -> bool {
-        let alike = self.listening.protocol == door.protocol.name() && self.listening.security == door.security.name();
+    /// Whether this port serves this address. For any free port, the protocol decides.
+    fn is(&self, configured: &Address, policy: &ListenerPolicy) -> bool {
+        let alike = self.listening.protocol == policy.protocol && self.listening.security == policy.security;
         self.configured == *configured && (alike || configured.tcp().is_none_or(|address| address.port() != 0))
     }
 
-    /// When this returns, who comes comes by the new door.
-    async fn with_door(mut self, door: Arc<Door>, mode: u32) -> Self {
+    /// Applies a new policy. When this returns, new connections use it.
+    async fn with_policy(mut self, policy: Arc<ListenerPolicy>, mode: u32) -> Self {
         if let Some(Err(error)) = self.file.as_ref().map(|file| file.allow(mode)) {
-            warn!(%error, address = %self.listening.address, "the socket's mode cannot be changed");
+            let address = &self.listening.address;
+            warn!(%address, %error, "cannot change the mode of the socket {address}: {error}");
         }
-        self.listening = Listening::new(door.protocol, self.listening.address, door.security);
-        // A loop that has ended is noticed by `Ports::ended`.
-        let _ended = self.messages.send(Message::Door(door)).await;
+        (self.listening.protocol, self.listening.security) = (policy.protocol, policy.security);
+        // `Ports::ended` notices a loop that has ended.
+        let _ended = self.messages.send(Message::Policy(policy)).await;
         ping(&self.messages).await;
         self
     }
 }
 
-/// Waits until an accept loop has heard all that it was told so far.
+/// Waits until an accept loop has handled all messages so far.
 async fn ping(messages: &mpsc::Sender<Message>) {
     let (pong, heard) = oneshot::channel();
     if messages.send(Message::Ping(pong)).await.is_ok() {
@@ -241,21 +276,54 @@ async fn ping(messages: &mpsc::Sender<Message>) {
     }
 }
 
-/// What the sessions of a listener share.
-fn door(listener: &Listener, broker: &Arc<Broker>, stop: &Stop) -> Result<Arc<Door>, Failed> {
+/// Loopback addresses come in pairs, and many machines have only one of the two.
+fn is_missing_loopback(address: &Address, error: &io::Error) -> bool {
+    address.tcp().is_some_and(|address| address.ip().is_loopback()) && listen::is_missing(error)
+}
+
+/// A listener serves on those of its addresses that this machine has, if there is at least one.
+fn judge_missing(listener: &Listener, missing: &[(&Address, io::Error)], is_served: bool) -> Result<(), Failed> {
+    for (address, error) in missing {
+        if !is_served {
+            return Err(cannot_listen(address, listener, error));
+        }
+        let (protocol, reason) =
+            (listener.protocol.name(), "this machine does not have the address; IPv6 may be disabled");
+        warn!(protocol, %address, %error, "not listening on {address} for {}: {error}; {reason}", listener.protocol);
+    }
+    Ok(())
+}
+
+fn cannot_listen(address: &Address, listener: &Listener, error: &io::Error) -> Failed {
+    let advice = match address {
+        Address::Unix(_) => "its folder must exist and be writable; a folder that is new to postkey needs a restart",
+        Address::Tcp(_) if listen::is_missing(error) => {
+            "this machine does not have that address; correct it, or bring it up before postkey starts"
+        }
+        Address::Tcp(_) if error.kind() == io::ErrorKind::PermissionDenied => {
+            "only root can open ports below 1024; let systemd open it (postkey-*.socket), or choose a higher one"
+        }
+        Address::Tcp(_) => "check whether another postkey or another program uses this port",
+    };
+    Failed::new(Exit::Os, format!("cannot listen on {address} for {}: {error}; {advice}", listener.protocol))
+}
+
+/// Creates the policy of a listener, which its sessions share.
+fn policy(listener: &Listener, broker: &Arc<Broker>, shutdown: &Shutdown) -> Result<Arc<ListenerPolicy>, Failed> {
     let own = listener.machine.as_ref().map(|from| credentials(listener.account.as_deref().unwrap_or_default(), from));
     let tls = listener.certificate.as_ref().map(|files| tls::server_config(&files.chain, &files.key));
-    Ok(Arc::new(Door {
+    Ok(Arc::new(ListenerPolicy {
         protocol: listener.protocol,
         security: listener.security,
         tls: tls.transpose().map_err(|error| Failed::new(Exit::Config, error))?,
         provider: listener.provider.clone(),
-        account: listener.account.clone(),
+        account: listener.account.as_deref().map(Name::typed),
         allow_addresses: listener.allow_addresses.clone(),
         own: own.transpose().map_err(|error| Failed::new(Exit::Config, error))?,
         users: listener.users.clone(),
         host: "localhost".to_owned(),
         broker: Arc::clone(broker),
-        stop: stop.clone(),
+        shutdown: shutdown.clone(),
+        promised: Mutex::default(),
     }))
 }

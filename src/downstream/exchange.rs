@@ -2,6 +2,7 @@
 
 use zeroize::Zeroizing;
 
+use super::dialogue::split_word;
 use crate::wire::sasl::{self, PASSWORD_PROMPT, SaslError, USERNAME_PROMPT};
 use crate::wire::{Credentials, Frame};
 
@@ -11,32 +12,30 @@ pub enum Exchange {
     Plain,
     /// LOGIN: the user name comes first.
     User,
-    /// LOGIN: the password comes for this user name.
+    /// LOGIN: the password for this user name comes next.
     Password(Zeroizing<Vec<u8>>),
 }
 
-/// How an exchange goes on.
+/// The next step of an exchange.
 pub enum Step {
-    /// The client has to be asked, with [`Exchange::prompt`].
+    /// Ask the client with [`Exchange::prompt`].
     Ask(Exchange),
     /// The exchange is complete.
     Login(Credentials),
 }
 
-/// Why an exchange has ended without credentials.
+/// Why an exchange ended without credentials.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Failure {
     /// The client has sent `*`.
     Cancelled,
-    /// No base64, or not the mechanism's form.
+    /// It is not base64, or does not have the mechanism's form.
     Malformed,
     /// Longer than [`sasl::LINE_LIMIT`].
     TooLong,
-    /// A mechanism that is not taken here.
+    /// The mechanism is not supported.
     Mechanism,
-    /// The client asks to act as somebody else.
-    Authorization,
-    /// No account and no password can look like this.
+    /// No account and no password can have this form.
     Credentials,
 }
 
@@ -44,7 +43,6 @@ impl From<SaslError> for Failure {
     fn from(error: SaslError) -> Self {
         match error {
             SaslError::Base64 | SaslError::Form => Self::Malformed,
-            SaslError::Authorization => Self::Authorization,
             SaslError::Credentials => Self::Credentials,
         }
     }
@@ -53,9 +51,9 @@ impl From<SaslError> for Failure {
 impl Exchange {
     /// Reads what follows AUTH or AUTHENTICATE: a mechanism, and perhaps an initial response (RFC 4959).
     ///
-    /// LOGIN's initial response is the user name; several programs send it though no specification has it.
+    /// LOGIN's initial response is the user name. Several programs send it, although no specification defines it.
     pub fn begin(arguments: &[u8]) -> Result<Step, Failure> {
-        let (mechanism, initial) = super::split_word(arguments.trim_ascii());
+        let (mechanism, initial) = split_word(arguments.trim_ascii());
         let exchange = match mechanism.to_ascii_uppercase().as_slice() {
             b"PLAIN" => Self::Plain,
             b"LOGIN" => Self::User,
@@ -65,7 +63,7 @@ impl Exchange {
         if initial.is_empty() { Ok(Step::Ask(exchange)) } else { exchange.answer(initial) }
     }
 
-    /// What to send before the next line, in base64.
+    /// The prompt before the next line, in base64.
     pub const fn prompt(&self) -> &'static str {
         match self {
             Self::Plain => "",
@@ -74,7 +72,7 @@ impl Exchange {
         }
     }
 
-    /// Takes the client's next line, of at most [`sasl::LINE_LIMIT`] bytes.
+    /// Handles the client's next line, of at most [`sasl::LINE_LIMIT`] bytes.
     pub fn take(self, frame: Frame<'_>) -> Result<Step, Failure> {
         match frame {
             Frame::Line(line) => self.answer(line),

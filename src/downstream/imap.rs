@@ -2,26 +2,26 @@
 
 mod command;
 
+use super::dialogue::{Downstream, Event, Offer, Tls, reply, shown};
 use super::exchange::{Exchange, Failure, Step};
 use super::manners::Manners;
-use super::{Downstream, Event, Offer, Tls, reply, shown};
 use crate::wire::{Acceptance, Capabilities, Credentials, Dialogue, Frame, Reason, Refusal, Want, printable, sasl};
 use command::{Announcement, Command};
 
-/// Longest command line (RFC 9051 section 4 asks for 8192).
+/// The longest command line (RFC 9051 section 4 requires 8192).
 const LINE: usize = 8192;
 
-/// Longest literal: no longer password can be right.
+/// The longest literal: no longer password can be right.
 const LITERAL: usize = 1024;
 
-/// Most literals in one command: LOGIN has two, ID may have some more.
+/// The most literals in one command: LOGIN has two, ID may have a few more.
 const LITERALS: usize = 4;
 
-/// Longest line that replies have; a capability list on demand may be longer, for clients expect that.
+/// The longest line of a reply. A requested capability list may be longer, because clients expect that.
 const REPLY: usize = 510;
 
-/// What of the provider's capabilities is not shown before login: what is ours to say, other ways to log in, and what
-/// only the provider could do. COMPRESS and IMAP4rev2 are shown by the provider itself once the client is there.
+/// The provider's capabilities that are hidden before the login: those that we announce ourselves, other ways to log
+/// in, and what only the provider can do. The provider itself announces COMPRESS and IMAP4rev2 after the login.
 const HIDDEN: &[&str] = &[
     "IMAP4rev1",
     "IMAP4rev2",
@@ -32,6 +32,7 @@ const HIDDEN: &[&str] = &[
     "STARTTLS",
     "PREAUTH",
     "CLIENTID",
+    "XCLIENT",
     "COMPRESS=",
     "LOGIN-REFERRALS",
     "MAILBOX-REFERRALS",
@@ -39,11 +40,11 @@ const HIDDEN: &[&str] = &[
     "X-UNAUTHENTICATE",
 ];
 
-/// What is not shown after login either: UNAUTHENTICATE (RFC 8437) would bring the client before the provider's login,
-/// where it would send its password for us.
+/// Hidden after the login as well: UNAUTHENTICATE (RFC 8437) would put the client before the provider's login, where it
+/// would send its password for postkey.
 const HIDDEN_ALWAYS: &[&str] = &["UNAUTHENTICATE", "X-UNAUTHENTICATE"];
 
-/// Commands of the later states, to tell "too early" from "unknown".
+/// Commands of the later states, to distinguish "too early" from "unknown".
 const LATER: &str = "SELECT EXAMINE CREATE DELETE RENAME SUBSCRIBE UNSUBSCRIBE LIST LSUB XLIST STATUS APPEND ENABLE \
     NAMESPACE IDLE CHECK CLOSE UNSELECT EXPUNGE SEARCH SORT THREAD FETCH STORE COPY MOVE UID COMPRESS GETQUOTA \
     GETQUOTAROOT SETQUOTA GETACL SETACL MYRIGHTS GETMETADATA SETMETADATA NOTIFY UNAUTHENTICATE";
@@ -55,7 +56,7 @@ pub struct Imap {
     manners: Manners,
 }
 
-/// What is being waited for.
+/// The state of the dialogue: what it waits for.
 #[derive(Default)]
 enum State {
     /// A command.
@@ -71,7 +72,7 @@ enum State {
     Decision(String),
     /// The end of the TLS handshake.
     Handshake,
-    /// Nothing more.
+    /// Nothing more; the dialogue is over.
     Over,
 }
 
@@ -80,7 +81,9 @@ impl Dialogue for Imap {
 
     fn want(&self) -> Want {
         match &self.state {
-            State::Ready | State::Rest(_) => Want::Line { limit: LINE },
+            State::Ready => Want::Line { limit: LINE },
+            // The lines of a command count as one line for its limit.
+            State::Rest(command) => Want::Line { limit: LINE.saturating_sub(command.size()) },
             State::Literal(_, length) => Want::Literal(*length),
             State::Sasl(..) => Want::Line { limit: sasl::LINE_LIMIT },
             State::Decision(_) | State::Handshake | State::Over => Want::Nothing,
@@ -124,6 +127,7 @@ impl Downstream for Imap {
 
     fn accept(&mut self, acceptance: &Acceptance, out: &mut Vec<u8>) {
         if let State::Decision(tag) = std::mem::replace(&mut self.state, State::Over) {
+            alert(&acceptance.alerts, out);
             let list = acceptance.capabilities.as_ref().map(|known| atoms(known, HIDDEN_ALWAYS).join(" "));
             reply(out, &format!("{tag} OK {}Logged in.", list.as_deref().map_or(String::new(), code)));
         }
@@ -142,7 +146,7 @@ impl Downstream for Imap {
 }
 
 impl Imap {
-    /// A dialogue that has said nothing yet.
+    /// Creates a dialogue that has not greeted yet.
     pub fn new(offer: Offer) -> Self {
         Self { offer, state: State::Ready, manners: Manners::default() }
     }
@@ -162,7 +166,7 @@ impl Imap {
         }
     }
 
-    /// Judges a literal before it comes. One that comes unasked can only be taken, or be cut off.
+    /// Checks a literal before it arrives. A non-synchronizing one can only be read or cut off.
     fn announced(&mut self, command: Command, literal: Announcement, out: &mut Vec<u8>) -> Option<Event> {
         let length = literal.length.filter(|&length| length <= LITERAL && command.literals() < LITERALS);
         match length {
@@ -182,7 +186,7 @@ impl Imap {
         None
     }
 
-    /// Whether the command can make use of literals: if not, its answer need not wait for them.
+    /// Whether the command can use literals. If not, its answer need not wait for them.
     fn asks_for_literals(&self, command: &Command) -> bool {
         match command.verb.as_str() {
             "ID" => true,
@@ -207,6 +211,9 @@ impl Imap {
                 reply(out, "* BYE Logging out.");
                 done(tag, "Logout completed.", out);
                 self.hang_up()
+            }
+            ("STARTTLS", _) if command.literals() > 0 || !command.text().trim_ascii().is_empty() => {
+                self.bad(tag, "STARTTLS takes no argument.", out)
             }
             ("STARTTLS", Tls::Offered) => {
                 self.state = State::Handshake;
@@ -234,7 +241,7 @@ impl Imap {
         self.step(command.tag.clone(), step, out)
     }
 
-    /// Goes on with a login, whichever way it came.
+    /// Continues a login, whichever command started it.
     fn step(&mut self, tag: String, step: Result<Step, Failure>, out: &mut Vec<u8>) -> Option<Event> {
         match step {
             Ok(Step::Ask(exchange)) => {
@@ -256,9 +263,6 @@ impl Imap {
             Failure::Malformed => self.bad(tag, "Malformed AUTHENTICATE.", out),
             Failure::TooLong => self.bad(tag, "Line too long.", out),
             Failure::Mechanism => self.mistake(&format!("{tag} NO Unsupported mechanism."), out),
-            Failure::Authorization => {
-                self.mistake(&format!("{tag} NO [AUTHORIZATIONFAILED] Only your own mailbox can be opened."), out)
-            }
             Failure::Credentials => {
                 no(tag, &Refusal::credentials(), out);
                 None
@@ -270,7 +274,7 @@ impl Imap {
         self.mistake(&format!("{tag} BAD {text}"), out)
     }
 
-    /// Answers a mistake; the one too many is answered with a goodbye instead.
+    /// Answers a mistake. After too many, it says goodbye instead.
     fn mistake(&mut self, answer: &str, out: &mut Vec<u8>) -> Option<Event> {
         if self.manners.mistake() {
             reply(out, "* BYE Too many bad commands.");
@@ -285,9 +289,10 @@ impl Imap {
         Some(Event::HangUp)
     }
 
-    /// The list before login. IMAP4rev1 comes first, for at least one client reads no further.
+    /// The list before the login. IMAP4rev1 comes first, because at least one client reads no further.
     ///
-    /// `LITERAL+` is taken in any case, but shown only where the provider has it: clients keep it in mind for APPEND.
+    /// `LITERAL+` is always accepted, but announced only if the provider has it, because clients remember it for
+    /// APPEND.
     fn capabilities(&self) -> String {
         let login: &[&str] = match self.offer.tls {
             Tls::Offered => &["STARTTLS", "LOGINDISABLED"],
@@ -298,13 +303,13 @@ impl Imap {
     }
 }
 
-/// The entries that are single words and cannot end a response code.
+/// The entries that are single words and cannot close a response code.
 fn atoms<'a>(known: &'a Capabilities, hidden: &'static [&'static str]) -> Vec<&'a str> {
     shown(known, hidden).filter(|entry| !entry.contains([' ', '[', ']'])).collect()
 }
 
-/// A capability list as response code (RFC 3501 section 7.1), or nothing where it is too long for a line of text: then
-/// the client asks for it.
+/// A capability list as response code (RFC 3501 section 7.1), or nothing if it is too long for a line; then the client
+/// asks for it.
 fn code(list: &str) -> String {
     const AROUND: usize = 100; // a tag of 64, the code's name and the text
     if list.is_empty() || list.len() + AROUND > REPLY { String::new() } else { format!("[CAPABILITY {list}] ") }
@@ -315,19 +320,27 @@ fn done(tag: &str, text: &str, out: &mut Vec<u8>) -> Option<Event> {
     None
 }
 
+/// Passes on the provider's alerts for the person (RFC 3501 section 7.1).
+fn alert(alerts: &[String], out: &mut Vec<u8>) {
+    alerts.iter().for_each(|text| reply(out, &format!("* OK [ALERT] {}", printable(text))));
+}
+
 fn no(tag: &str, refusal: &Refusal, out: &mut Vec<u8>) {
+    alert(&refusal.alerts, out);
     reply(out, &format!("{tag} NO [{}] {}", response_code(refusal.reason), printable(&refusal.text)));
 }
 
-/// RFC 5530, but for one: ALERT (RFC 3501 section 7.1) must be shown to a person, and only a person can end
-/// [`Reason::AuthorizationEnded`]; most clients keep CONTACTADMIN to themselves and would just ask for the password.
+/// The codes of RFC 5530, with one exception: ALERT (RFC 3501 section 7.1) must be shown to a person, and only a person
+/// can resolve [`Reason::AuthorizationEnded`]. Most clients do not show CONTACTADMIN and would just ask for the
+/// password.
 const fn response_code(reason: Reason) -> &'static str {
     match reason {
         Reason::Credentials | Reason::TokenRefused => "AUTHENTICATIONFAILED",
+        Reason::SomebodyElse => "AUTHORIZATIONFAILED",
         Reason::AuthorizationEnded => "ALERT",
         // Thunderbird shows the text of this one, keeps the password, and tries no other mechanism.
         Reason::Unavailable | Reason::AuthorizationAwaited => "UNAVAILABLE",
         Reason::Limit => "LIMIT",
-        Reason::Forbidden => "CONTACTADMIN",
+        Reason::Forbidden | Reason::ServerRefuses => "CONTACTADMIN",
     }
 }

@@ -1,71 +1,15 @@
 //! Our half of the dialogue towards the client: greets, reads its login, answers in its protocol.
 
+mod dialogue;
 mod exchange;
 pub mod imap;
 mod manners;
 pub mod pop3;
 pub mod smtp;
 
+pub use dialogue::{Downstream, Event, Offer, Tls};
+
 use crate::protocol::Protocol;
-use crate::wire::{Acceptance, Capabilities, Credentials, Dialogue, Refusal};
-
-/// What the session has to act on.
-pub enum Event {
-    /// The client has been told to begin its TLS handshake.
-    StartTls,
-    /// The client wants to log in, and waits for `accept` or `refuse`.
-    Login(Credentials),
-    /// The client begins a mail without a login, for this listener asks for none; waits as after a login.
-    Mail,
-    /// The dialogue is over: the client has said goodbye, or has been sent away.
-    HangUp,
-}
-
-/// The state of TLS towards the client.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Tls {
-    /// This listener has none: passwords are taken in clear, from this machine.
-    Absent,
-    /// Clear so far: STARTTLS is offered, and a password is not taken before it.
-    Offered,
-    /// The connection is protected.
-    Active,
-}
-
-/// What the listener has to offer.
-#[derive(Clone, Debug)]
-pub struct Offer {
-    /// Our own host name, for greetings.
-    pub host: String,
-    /// What the provider's server can do, as far as it is known; empty before its first connection.
-    pub known: Capabilities,
-    /// The state of TLS.
-    pub tls: Tls,
-    /// Whether the listener asks clients to log in. Only SMTP can do without.
-    pub asks_login: bool,
-}
-
-/// The dialogue with a client, in whatever protocol.
-pub trait Downstream: Dialogue<Event = Event> {
-    /// Sends the greeting.
-    fn greet(&mut self, out: &mut Vec<u8>);
-    /// The handshake is done: everything said before is forgotten.
-    fn tls_started(&mut self);
-    /// Tells the client yes; the dialogue ends, and the bytes after it are the provider's.
-    fn accept(&mut self, acceptance: &Acceptance, out: &mut Vec<u8>);
-    /// Tells the client no; it may try again.
-    fn refuse(&mut self, refusal: &Refusal, out: &mut Vec<u8>);
-    /// Ends the dialogue from our side: `why` is for a person.
-    fn dismiss(&mut self, why: &str, out: &mut Vec<u8>);
-    /// What the client has said already that is for the provider, once the dialogue has ended with a yes.
-    fn replay(&mut self) -> Vec<u8> {
-        Vec::new()
-    }
-    /// The name that the client gave itself (SMTP's EHLO), if it did.
-    fn client_name(&self) -> Option<&str> {
-        None
-    }
-}
 
 /// A new dialogue in this protocol.
 pub fn new(protocol: Protocol, offer: Offer) -> Box<dyn Downstream> {
@@ -76,8 +20,8 @@ pub fn new(protocol: Protocol, offer: Offer) -> Box<dyn Downstream> {
     }
 }
 
-/// What may be said to a client at any time after login, as the last thing (RFC 3501 section 7.1.5, RFC 5321 section 3.8).
-/// POP3 has nothing of the kind.
+/// The goodbye that may be sent to a client at any time after the login (RFC 3501 section 7.1.5, RFC 5321 section 3.8).
+/// POP3 has none.
 pub const fn farewell(protocol: Protocol) -> &'static [u8] {
     match protocol {
         Protocol::Imap => b"* BYE postkey is stopping.\r\n",
@@ -86,40 +30,11 @@ pub const fn farewell(protocol: Protocol) -> &'static [u8] {
     }
 }
 
-/// Appends one line and its end.
-fn reply(out: &mut Vec<u8>, line: &str) {
-    out.extend_from_slice(line.as_bytes());
-    out.extend_from_slice(b"\r\n");
-}
-
-/// The first word, and what follows the one blank after it.
-fn split_word(line: &[u8]) -> (&[u8], &[u8]) {
-    let mut parts = line.splitn(2, |&byte| byte == b' ');
-    (parts.next().unwrap_or_default(), parts.next().unwrap_or_default())
-}
-
-/// A command's name as the match statements spell it.
-fn verb(word: &[u8]) -> String {
-    String::from_utf8_lossy(word).to_ascii_uppercase()
-}
-
-/// The provider's capabilities that may be shown before login: all that fit in a line, but the hidden ones.
-///
-/// `hidden` holds first words in any case; one that ends with `=` hides whatever follows.
-fn shown<'a>(known: &'a Capabilities, hidden: &'static [&'static str]) -> impl Iterator<Item = &'a str> {
-    let hides = |entry: &str, word: &str| match word.strip_suffix('=') {
-        Some(name) => entry.split_once('=').is_some_and(|(before, _)| before.eq_ignore_ascii_case(name)),
-        None => entry.split(' ').next().is_some_and(|first| first.eq_ignore_ascii_case(word)),
-    };
-    let fits = |entry: &str| (1..=500).contains(&entry.len()) && entry.bytes().all(|it| matches!(it, b' '..=b'~'));
-    let entries = known.0.iter().map(|entry| entry.trim_matches(' '));
-    entries.filter(move |entry| fits(entry) && !hidden.iter().any(|word| hides(entry, word)))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::wire::framer::Framer;
+    use crate::wire::{Capabilities, Refusal};
     use proptest::prelude::*;
 
     /// Pieces of which both sense and nonsense can be made in all three protocols.

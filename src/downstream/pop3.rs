@@ -2,19 +2,20 @@
 
 use zeroize::Zeroizing;
 
+use super::dialogue::{Downstream, Event, Offer, Tls, reply, shown, split_word, verb};
 use super::exchange::{Exchange, Failure, Step};
 use super::manners::Manners;
-use super::{Downstream, Event, Offer, Tls, reply, shown, split_word, verb};
 use crate::wire::{Acceptance, Credentials, Dialogue, Frame, Reason, Refusal, Want, printable, sasl};
 
-/// Longest command line. RFC 2449 section 4 has 255; an initial response with a long password needs more.
+/// The longest command line. RFC 2449 section 4 allows 255; an initial response with a long password needs more.
 const LINE: usize = 2048;
 
-/// What of the provider's capabilities is not shown before login: what is ours to say, other ways to log in, and
-/// commands of this state that only the provider could follow (UTF8 and LANG of RFC 6856).
-const HIDDEN: &[&str] = &["USER", "SASL", "RESP-CODES", "AUTH-RESP-CODE", "STLS", "APOP", "UTF8", "LANG"];
+/// The provider's capabilities that are hidden before the login: those that we announce ourselves, other ways to log
+/// in, and commands of this state that only the provider supports (UTF8 and LANG of RFC 6856).
+const HIDDEN: &[&str] =
+    &["USER", "SASL", "RESP-CODES", "AUTH-RESP-CODE", "STLS", "APOP", "UTF8", "LANG", "XCLIENT", "CLIENTID"];
 
-/// Commands of the TRANSACTION state, to tell "too early" from "unknown".
+/// Commands of the TRANSACTION state, to distinguish "too early" from "unknown".
 const LATER: &[&str] = &["STAT", "LIST", "RETR", "DELE", "RSET", "TOP", "UIDL", "LAST"];
 
 /// The dialogue with a POP3 client.
@@ -24,7 +25,7 @@ pub struct Pop3 {
     manners: Manners,
 }
 
-/// What is being waited for.
+/// The state of the dialogue: what it waits for.
 enum State {
     /// A command.
     Ready,
@@ -36,7 +37,7 @@ enum State {
     Decision,
     /// The end of the TLS handshake.
     Handshake,
-    /// Nothing more.
+    /// Nothing more; the dialogue is over.
     Over,
 }
 
@@ -65,7 +66,7 @@ impl Dialogue for Pop3 {
 }
 
 impl Downstream for Pop3 {
-    /// Without a timestamp in angle brackets, so that no client tries APOP.
+    /// Greets without a timestamp in angle brackets, so that no client tries APOP.
     fn greet(&mut self, out: &mut Vec<u8>) {
         reply(out, "+OK postkey ready.");
     }
@@ -91,7 +92,7 @@ impl Downstream for Pop3 {
 }
 
 impl Pop3 {
-    /// A dialogue that has said nothing yet.
+    /// Creates a dialogue that has not greeted yet.
     pub fn new(offer: Offer) -> Self {
         Self { offer, state: State::Ready, manners: Manners::default() }
     }
@@ -105,6 +106,7 @@ impl Pop3 {
                 ok("Bye.", out);
                 self.hang_up()
             }
+            ("STLS", _) if !argument.trim_ascii().is_empty() => self.err("STLS takes no argument.", out),
             ("STLS", Tls::Offered) => {
                 self.state = State::Handshake;
                 ok("Begin TLS negotiation now.", out);
@@ -131,7 +133,7 @@ impl Pop3 {
         list("Capabilities follow.", &[login, &["RESP-CODES", "AUTH-RESP-CODE"], &known].concat(), out)
     }
 
-    /// The name may hold blanks, and so may the password: everything behind the first blank counts.
+    /// Everything after the first blank is the argument, because a name or a password can contain blanks.
     fn user(&mut self, name: &[u8], out: &mut Vec<u8>) -> Option<Event> {
         if name.is_empty() {
             return self.err("USER takes a name.", out);
@@ -155,7 +157,7 @@ impl Pop3 {
         }
     }
 
-    /// Goes on with a login, whichever way it came.
+    /// Continues a login, whichever command started it.
     fn step(&mut self, step: Result<Step, Failure>, out: &mut Vec<u8>) -> Option<Event> {
         match step {
             Ok(Step::Ask(exchange)) => {
@@ -177,7 +179,6 @@ impl Pop3 {
             Failure::Malformed => self.err("Malformed AUTH.", out),
             Failure::TooLong => self.err("Line too long.", out),
             Failure::Mechanism => self.err("Unsupported mechanism.", out),
-            Failure::Authorization => self.err("[AUTH] Only your own mailbox can be opened.", out),
             Failure::Credentials => {
                 refuse(&Refusal::credentials(), out);
                 None
@@ -185,7 +186,7 @@ impl Pop3 {
         }
     }
 
-    /// Answers a mistake; the one too many is answered with a goodbye.
+    /// Answers a mistake. After too many, it says goodbye instead.
     fn err(&mut self, text: &str, out: &mut Vec<u8>) -> Option<Event> {
         if self.manners.mistake() {
             reply(out, "-ERR Too many bad commands.");
@@ -216,8 +217,8 @@ fn refuse(refusal: &Refusal, out: &mut Vec<u8>) {
     reply(out, &format!("-ERR [{}] {}", response_code(refusal.reason), text(refusal)));
 }
 
-/// The refusal's text. A provider's words may speak of a "blocked" account, but fetchmail takes every reply with "lock"
-/// in it for a mailbox in use, and would try again for ever.
+/// The refusal's text. A provider may write of a "blocked" account, but fetchmail takes every reply with "lock" for a
+/// mailbox in use and would try again forever.
 fn text(refusal: &Refusal) -> String {
     let text = printable(&refusal.text);
     if text.to_ascii_lowercase().contains("lock") {
@@ -227,11 +228,11 @@ fn text(refusal: &Refusal) -> String {
     }
 }
 
-/// RFC 2449 section 8.1 and RFC 3206. SYS/PERM tells the client to wait for a person, and to keep the password.
+/// RFC 2449 section 8.1 and RFC 3206. SYS/PERM makes the client wait for a person, and keep the password.
 const fn response_code(reason: Reason) -> &'static str {
     match reason {
-        Reason::Credentials | Reason::TokenRefused => "AUTH",
-        Reason::AuthorizationEnded | Reason::Forbidden => "SYS/PERM",
+        Reason::Credentials | Reason::SomebodyElse | Reason::TokenRefused => "AUTH",
+        Reason::AuthorizationEnded | Reason::Forbidden | Reason::ServerRefuses => "SYS/PERM",
         Reason::Unavailable | Reason::AuthorizationAwaited => "SYS/TEMP",
         Reason::Limit => "IN-USE",
     }

@@ -1,30 +1,36 @@
 //! SMTP submission (RFC 5321, RFC 6409, RFC 4954) before authentication, seen from the server.
 
-use std::net::{Ipv4Addr, Ipv6Addr};
+use std::net::IpAddr;
 
+use super::dialogue::{Downstream, Event, Offer, Tls, reply, shown, split_word, verb};
 use super::exchange::{Exchange, Failure, Step};
 use super::manners::Manners;
-use super::{Downstream, Event, Offer, Tls, reply, shown, split_word, verb};
 use crate::wire::{Acceptance, Dialogue, Frame, Reason, Refusal, Want, printable, sasl};
 
-/// Longest command line. RFC 5321 section 4.5.3.1.4 has 512; an initial response with a long password needs more.
+/// The longest command line. RFC 5321 section 4.5.3.1.4 allows 512; an initial response with a long password needs
+/// more.
 const LINE: usize = 2048;
 
-/// What of the provider's extensions is not shown before login: what is ours to say, other ways to log in, what only
-/// trusted servers may use, and REQUIRETLS (RFC 8689), which promises TLS on a connection that may have none.
+/// The provider's extensions that are hidden before the login: those that we announce ourselves, other ways to log in,
+/// and those that concern the connection and not the mail.
+///
+/// REQUIRETLS (RFC 8689) promises TLS on a connection that may have none here. LIMITS (RFC 9422) is for a connection
+/// without a login. PIPECONNECT is Exim's pipelining before the greeting. ETRN (RFC 1985) and ATRN (RFC 2645) start
+/// queues for whoever connects. Names that begin with X are private to two servers (RFC 5321 section 2.2.2), and we are
+/// neither: XCLIENT, XFORWARD, X-EXPS, X-ANONYMOUSTLS, X_PIPE_CONNECT.
 const HIDDEN: &[&str] = &[
     "AUTH",
     "AUTH=",
     "STARTTLS",
-    "XCLIENT",
-    "XFORWARD",
-    "XEXPS",
-    "X-EXPS",
-    "X-EXPS=",
-    "X-ANONYMOUSTLS",
     "CLIENTID",
     "BURL",
     "REQUIRETLS",
+    "LIMITS",
+    "PIPECONNECT",
+    "TURN",
+    "ETRN",
+    "ATRN",
+    "X*",
 ];
 
 /// The dialogue with an SMTP client.
@@ -33,13 +39,13 @@ pub struct Smtp {
     state: State,
     manners: Manners,
     client_name: Option<String>,
-    /// The command that began a mail where no login is asked for: the provider has not seen it yet.
+    /// The command that started a mail without a login; the provider has not seen it yet.
     mail: Vec<u8>,
 }
 
-/// What is being waited for.
+/// The state of the dialogue: what it waits for.
 enum State {
-    /// A command. AUTH is taken without EHLO: printers send HELO only, and nothing at all after STARTTLS.
+    /// A command. AUTH is accepted without EHLO, because printers send only HELO, and nothing at all after STARTTLS.
     Ready,
     /// The next line of an AUTH.
     Sasl(Exchange),
@@ -47,7 +53,7 @@ enum State {
     Decision,
     /// The end of the TLS handshake.
     Handshake,
-    /// Nothing more.
+    /// Nothing more; the dialogue is over.
     Over,
 }
 
@@ -76,7 +82,7 @@ impl Dialogue for Smtp {
 }
 
 impl Downstream for Smtp {
-    /// The word ESMTP matters: some old agents send EHLO only then.
+    /// Greets with the word ESMTP, because some old agents send EHLO only then.
     fn greet(&mut self, out: &mut Vec<u8>) {
         reply(out, &format!("220 {} ESMTP postkey ready.", self.offer.host));
     }
@@ -85,7 +91,7 @@ impl Downstream for Smtp {
         *self = Self::new(Offer { tls: Tls::Active, ..self.offer.clone() });
     }
 
-    /// A mail that was begun is answered by the provider.
+    /// The provider answers a mail that was started.
     fn accept(&mut self, _: &Acceptance, out: &mut Vec<u8>) {
         self.state = State::Over;
         if self.offer.asks_login {
@@ -114,7 +120,7 @@ impl Downstream for Smtp {
 }
 
 impl Smtp {
-    /// A dialogue that has said nothing yet.
+    /// Creates a dialogue that has not greeted yet.
     pub fn new(offer: Offer) -> Self {
         Self { offer, state: State::Ready, manners: Manners::default(), client_name: None, mail: Vec::new() }
     }
@@ -146,7 +152,7 @@ impl Smtp {
             ("STARTTLS", _) => self.mistake("502 5.5.1 STARTTLS is not offered here.", out),
             ("AUTH", Tls::Offered) => self.mistake("538 5.7.11 Must issue a STARTTLS command first.", out),
             ("AUTH", _) if self.offer.asks_login => self.step(Exchange::begin(argument), out),
-            // Some programs take 503 for a yes, which it is here.
+            // Some programs take 503 for an acceptance, which is right here.
             ("AUTH", _) => self.mistake("503 5.5.1 No login is needed here; go on with MAIL.", out),
             ("MAIL" | "RCPT" | "DATA" | "BDAT", Tls::Offered) => {
                 self.mistake("530 5.7.0 Must issue a STARTTLS command first.", out)
@@ -159,14 +165,14 @@ impl Smtp {
         }
     }
 
-    /// Waits until the session has logged in; the command is the provider's then.
+    /// Waits until the session has logged in; then the command goes to the provider.
     fn begin_mail(&mut self, line: &[u8]) -> Option<Event> {
         self.mail = [line, b"\r\n"].concat();
         self.state = State::Decision;
         Some(Event::Mail)
     }
 
-    /// The second form of AUTH is for programs from before RFC 2554, which look for nothing else.
+    /// The second form of AUTH is for programs older than RFC 2554, which look for nothing else.
     fn ehlo(&mut self, argument: &[u8], out: &mut Vec<u8>) -> Option<Event> {
         self.client_name = name(argument);
         let login: &[&str] = match (self.offer.tls, self.offer.asks_login) {
@@ -189,7 +195,7 @@ impl Smtp {
         }
     }
 
-    /// Goes on with an AUTH.
+    /// Continues an AUTH.
     fn step(&mut self, step: Result<Step, Failure>, out: &mut Vec<u8>) -> Option<Event> {
         match step {
             Ok(Step::Ask(exchange)) => {
@@ -211,7 +217,6 @@ impl Smtp {
             Failure::Malformed => self.mistake("501 5.5.2 Malformed AUTH.", out),
             Failure::TooLong => self.mistake("500 5.5.6 Line too long.", out),
             Failure::Mechanism => self.mistake("504 5.5.4 Unsupported mechanism.", out),
-            Failure::Authorization => self.mistake("535 5.7.8 Only your own account can be used.", out),
             Failure::Credentials => {
                 let refusal = Refusal::credentials();
                 refuse(status(refusal.reason), &refusal.text, out);
@@ -220,7 +225,7 @@ impl Smtp {
         }
     }
 
-    /// Answers a mistake; the one too many is answered with a goodbye.
+    /// Answers a mistake. After too many, it says goodbye instead.
     fn mistake(&mut self, answer: &str, out: &mut Vec<u8>) -> Option<Event> {
         if self.manners.mistake() {
             reply(out, "421 4.7.0 Too many bad commands.");
@@ -245,11 +250,12 @@ fn refuse(status: &str, text: &str, out: &mut Vec<u8>) {
     reply(out, &format!("{status} {}", printable(text)));
 }
 
-/// The same for a mail whose login is the listener's affair. What a person can put right passes in the end, and until then
-/// senders that have a queue keep the mail in it.
+/// The same for a mail without a login. What a person can fix is temporary, so that senders with a queue keep the mail
+/// until then.
 const fn mail_status(reason: Reason) -> &'static str {
     match reason {
-        Reason::Forbidden => "550 5.7.1",
+        Reason::Forbidden | Reason::SomebodyElse => "550 5.7.1",
+        Reason::ServerRefuses => SERVER_REFUSES,
         Reason::Credentials | Reason::TokenRefused | Reason::AuthorizationEnded | Reason::AuthorizationAwaited => {
             "451 4.7.0"
         }
@@ -257,36 +263,56 @@ const fn mail_status(reason: Reason) -> &'static str {
     }
 }
 
-/// RFC 4954 section 6. 535 for everything that does not pass by itself: clients know it, and 525 they do not.
+/// RFC 4954 section 6. 535 for everything that does not pass by itself, because clients know it, but not 525.
 ///
-/// Never 503, which Python's smtplib takes for a yes; never 530, upon which Java Mail tries STARTTLS.
+/// Never 503, which Python's smtplib takes for an acceptance; never 530, after which Java Mail tries STARTTLS.
 const fn status(reason: Reason) -> &'static str {
     match reason {
-        Reason::Credentials | Reason::TokenRefused | Reason::AuthorizationEnded | Reason::Forbidden => "535 5.7.8",
+        Reason::Credentials
+        | Reason::SomebodyElse
+        | Reason::TokenRefused
+        | Reason::AuthorizationEnded
+        | Reason::Forbidden => "535 5.7.8",
         Reason::Unavailable | Reason::Limit | Reason::AuthorizationAwaited => "454 4.7.0",
+        Reason::ServerRefuses => SERVER_REFUSES,
     }
 }
 
-/// The name that a client gives itself, if it may be repeated to the provider: a domain or an address literal
-/// (RFC 5321 section 4.1.3). Underscores are let in: Windows computers have them.
+/// Permanent, so that no queue tries for days, and not about the password, which programs forget after a 535 (decision
+/// 0013).
+const SERVER_REFUSES: &str = "554 5.3.0";
+
+/// The client's EHLO name, as it is passed to the provider: a domain, or an address literal (RFC 5321 sections 4.1.2
+/// and 4.1.3). An address is understood in every form that programs write, and passed on in the standard form. Anything
+/// else is not passed on, because strict servers refuse the login for it.
 fn name(argument: &[u8]) -> Option<String> {
     let name = std::str::from_utf8(argument.trim_ascii()).ok()?;
-    let is_label = |label: &str| {
-        let graphic = label.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-_".contains(&byte));
-        (1..=63).contains(&label.len()) && graphic && !label.starts_with('-') && !label.ends_with('-')
-    };
-    let sane = match name.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')) {
-        Some(literal) => is_address(literal),
-        None => name.len() <= 255 && name.split('.').all(is_label),
-    };
-    sane.then(|| name.to_owned())
+    match address(name) {
+        Some(IpAddr::V4(address)) => Some(format!("[{address}]")),
+        Some(IpAddr::V6(address)) => Some(format!("[IPv6:{address}]")),
+        None => is_domain(name).then(|| name.to_owned()),
+    }
 }
 
-fn is_address(literal: &str) -> bool {
-    match literal.strip_prefix("IPv6:") {
-        Some(address) => address.parse::<Ipv6Addr>().is_ok(),
-        None => literal.parse::<Ipv4Addr>().is_ok(),
-    }
+/// Servers take names whose last label is a number for broken addresses, whatever the grammar says.
+fn is_domain(name: &str) -> bool {
+    let is_label = |label: &str| {
+        let of_label = label.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-');
+        (1..=63).contains(&label.len()) && of_label && !label.starts_with('-') && !label.ends_with('-')
+    };
+    let is_number = |label: &str| label.bytes().all(|byte| byte.is_ascii_digit());
+    name.len() <= 255 && name.split('.').all(is_label) && !name.rsplit('.').next().is_some_and(is_number)
+}
+
+/// An IPv4 address that an IPv6 socket has mapped counts as IPv4.
+fn address(name: &str) -> Option<IpAddr> {
+    let bare = name.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')).unwrap_or(name);
+    let tagged = bare.split_at_checked(5).filter(|(tag, _)| tag.eq_ignore_ascii_case("IPv6:"));
+    let address: IpAddr = match tagged {
+        Some((_, address)) => IpAddr::V6(address.parse().ok()?),
+        None => bare.parse().ok()?,
+    };
+    Some(address.to_canonical())
 }
 
 #[cfg(test)]
@@ -294,12 +320,47 @@ mod tests {
     use super::name;
 
     #[test]
-    fn only_sane_names_are_repeated() {
-        for sane in ["mail.example.test", "PC_7", "[127.0.0.1]", "[IPv6:::1]", "localhost"] {
-            assert_eq!(name(sane.as_bytes()).as_deref(), Some(sane));
+    fn only_domains_and_addresses_are_repeated() {
+        for (said, repeated) in [
+            ("mail.example.test", "mail.example.test"),
+            ("localhost", "localhost"),
+            ("xn--bcher-kva.example", "xn--bcher-kva.example"),
+            ("3com.example", "3com.example"),
+            ("[127.0.0.1]", "[127.0.0.1]"),
+            ("127.0.0.1", "[127.0.0.1]"),
+            ("[IPv6:::1]", "[IPv6:::1]"),
+            ("[ipv6:::1]", "[IPv6:::1]"),
+            ("[::1]", "[IPv6:::1]"),
+            ("fe80::1", "[IPv6:fe80::1]"),
+            ("[IPv6:::ffff:10.0.4.47]", "[10.0.4.47]"),
+            ("::ffff:10.0.4.47", "[10.0.4.47]"),
+            (" pc.example ", "pc.example"),
+        ] {
+            assert_eq!(name(said.as_bytes()).as_deref(), Some(repeated), "{said}");
         }
         let long = ["x"; 200].join(".");
-        for bad in ["", "a b", "-x", "a..b", "a.", "[127.0.0.1", "[300.0.0.1]", "[::1]", "a\x01b", "pc<1>", &long] {
+        for bad in [
+            "",
+            "OFFICE_PC",
+            "shop_web_1.shop_internal",
+            "a b",
+            "-x",
+            "x-",
+            "a..b",
+            "a.",
+            "[127.0.0.1",
+            "[300.0.0.1]",
+            "300.0.0.1",
+            "pc.7",
+            "[fe80::1%eth0]",
+            "[IPv6:10.0.4.47]",
+            "[office]",
+            "b\u{fc}ro.example",
+            "a\x01b",
+            "pc<1>",
+            &long,
+            &"x".repeat(64),
+        ] {
             assert_eq!(name(bad.as_bytes()), None, "{bad:?}");
         }
     }

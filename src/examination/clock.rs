@@ -1,4 +1,4 @@
-//! This machine's clock against that of the authorization server.
+//! Compares this machine's clock with that of the authorization server.
 
 use super::finding::Finding;
 use crate::clock::Moment;
@@ -6,16 +6,13 @@ use crate::exit::Exit;
 
 const SUBJECT: &str = "clock";
 
-/// Seconds by which the two may differ: what servers tolerate in assertions and id_tokens.
+/// Seconds by which the two may differ, which servers tolerate in assertions and id_tokens.
 const TOLERATED: u64 = 300;
 
-/// Compares our time with the server's; None where it does not tell.
+/// Compares our time with the server's, which is None if it is not known.
 pub fn examine(ours: Moment, theirs: Option<Moment>) -> Finding {
     let Some(theirs) = theirs else {
-        return Finding::skipped(
-            SUBJECT,
-            format!("it is {ours} here; the authorization server does not tell its time"),
-        );
+        return Finding::skipped(SUBJECT, format!("it is {ours} here; the authorization server does not say its time"));
     };
     let (ahead, behind) = (ours.since(theirs), theirs.since(ours));
     let (off, direction) = if ahead > 0 { (ahead, "ahead") } else { (behind, "behind") };

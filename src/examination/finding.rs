@@ -1,47 +1,53 @@
-//! What an examination has found, in words that may be shown to anybody.
+//! The findings of an examination, in words without secrets.
 
 use serde::{Deserialize, Serialize};
 
 use crate::exit::Exit;
 use crate::wire::without_tokens;
 
-/// One thing that was looked at, and how it is.
+/// One thing that was checked, with the result.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Finding {
-    /// What was looked at.
+    /// What was checked.
     pub subject: String,
-    /// How it is.
+    /// The result.
     pub state: State,
-    /// What was found and, of a problem, what to do: a clause without an end. No secret is in it.
+    /// What was found and, for a problem, what to do: a clause without a full stop. It contains no secrets.
     pub text: String,
     /// What kind of problem it is.
     pub exit: Option<Exit>,
 }
 
-/// How something is that was looked at.
+/// The result of a check.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum State {
-    /// As it should be.
+    /// It works.
     Ok,
-    /// In the way of a login.
+    /// It prevents a login.
     Problem,
-    /// Not known, mostly because of another problem.
+    /// It is not known, usually because of another problem.
     Skipped,
 }
 
 impl Finding {
-    /// Something that is as it should be.
+    /// Creates a finding for something that works.
     pub fn ok(subject: impl Into<String>, text: impl AsRef<str>) -> Self {
         Self::new(subject, State::Ok, text, None)
     }
 
-    /// Something that is in the way of a login.
+    /// Creates a finding for something that prevents a login.
     pub fn problem(subject: impl Into<String>, exit: Exit, text: impl AsRef<str>) -> Self {
         Self::new(subject, State::Problem, text, Some(exit))
     }
 
-    /// Something that could not be looked at.
+    /// Creates a finding for something that could not be checked because of another problem, so that it does not count
+    /// as well.
+    pub fn blocked(subject: impl Into<String>, text: impl AsRef<str>) -> Self {
+        Self::new(subject, State::Skipped, text, Some(Exit::Unavailable))
+    }
+
+    /// Creates a finding for something that was skipped, or that is not known.
     pub fn skipped(subject: impl Into<String>, text: impl AsRef<str>) -> Self {
         Self::new(subject, State::Skipped, text, None)
     }
@@ -52,7 +58,12 @@ impl Finding {
         Self { subject: subject.into(), state, text, exit }
     }
 
-    /// Whether it is in the way of a login.
+    /// Whether another problem prevented the check, so that the state is not known.
+    pub fn is_blocked(&self) -> bool {
+        self.state == State::Skipped && self.exit.is_some()
+    }
+
+    /// Whether it prevents a login.
     pub fn is_problem(&self) -> bool {
         self.state == State::Problem
     }

@@ -1,4 +1,4 @@
-//! Names, ports and certificates of a provider's servers: how far a connection comes, and what stops it.
+//! Checks names, ports and certificates of a provider's servers: how far a connection comes, and what stops it.
 
 use std::io;
 use std::net::IpAddr;
@@ -9,10 +9,11 @@ use tokio::time::timeout;
 use url::Url;
 
 use super::finding::Finding;
-use crate::broker::Reach;
+use crate::broker::Connector;
 use crate::clock::Moment;
 use crate::config::provider::{Endpoints, Server};
 use crate::exit::Exit;
+use crate::login::{no_greeting, other_name};
 use crate::net::certificate::{self, Flaw};
 use crate::net::connection::Connection;
 use crate::net::dial;
@@ -22,23 +23,26 @@ use crate::protocol::{Protocol, Security};
 use crate::upstream::{self, Approach, Event};
 use crate::wire::Capabilities;
 
-/// How long each step may take: a person waits, and what takes longer is of no use to a mail program either.
+/// How long each step may take. A person waits, and a mail program would not wait longer either.
 const LIMIT: Duration = Duration::from_secs(10);
 
-/// How many seconds before its end a certificate is said to end soon: two weeks, by when most are renewed long since.
+/// How many seconds before its expiry a certificate counts as expiring soon: two weeks, by when most have been renewed.
 const SOON: u64 = 14 * 24 * 3600;
 
-/// The name that we give ourselves (RFC 5321 section 4.1.3).
+/// Our EHLO name (RFC 5321 section 4.1.3).
 const CLIENT_NAME: &str = "[127.0.0.1]";
+
+/// The subject of the finding about the token endpoint.
+pub const TOKEN_ENDPOINT: &str = "token endpoint";
 
 /// What stops a connection: a clause, and what to do.
 type Stopped = String;
 
-/// The provider's endpoints, the token endpoint first; of those on one server, one.
+/// The provider's endpoints, the token endpoint first; only one for each server.
 pub fn endpoints(endpoints: &Endpoints) -> Vec<(&'static str, &Url)> {
     let Endpoints { authorization, token, device_authorization, revocation, registration, userinfo, jwks } = endpoints;
     let named = [
-        ("token endpoint", token),
+        (TOKEN_ENDPOINT, token),
         ("authorization endpoint", authorization),
         ("device endpoint", device_authorization),
         ("userinfo endpoint", userinfo),
@@ -56,33 +60,33 @@ pub fn endpoints(endpoints: &Endpoints) -> Vec<(&'static str, &Url)> {
     found
 }
 
-/// Connects to an endpoint, and does not ask it for anything.
-pub async fn endpoint(reach: &Reach, name: &str, url: &Url, now: Moment) -> Finding {
+/// Connects to an endpoint without a request.
+pub async fn endpoint(connector: &Connector, name: &str, url: &Url, now: Moment) -> Finding {
     let (host, port) = (url.host_str().unwrap_or_default(), url.port_or_known_default().unwrap_or_default());
-    // In brackets, an IPv6 address is no name to look up.
+    // An IPv6 address in brackets cannot be looked up.
     let host = host.trim_matches(['[', ']']);
     let security = if url.scheme() == "http" { Security::Clear } else { Security::Tls };
     let reached = async {
-        let (transport, way) = connect(reach, host, port, security).await?;
-        Ok((protect(transport, reach, host, security).await?, way))
+        let (transport, way) = connect(connector, host, port, security).await?;
+        Ok((protect(transport, connector, host, security).await?, way))
     };
-    finding(reach, name, (host, port), reached.await, now)
+    finding(connector, name, (host, port), reached.await, now)
 }
 
-/// Connects to a mail server and lets it talk until it waits for a login.
-pub async fn server(reach: &Reach, protocol: Protocol, server: &Server, now: Moment) -> Finding {
+/// Connects to a mail server, and talks to it until it waits for a login.
+pub async fn server(connector: &Connector, protocol: Protocol, server: &Server, now: Moment) -> Finding {
     let place = (server.host.as_str(), server.port);
     let reached = async {
-        let (transport, way) = connect(reach, place.0, place.1, server.security).await?;
-        let transport = protect(transport, reach, place.0, server.security).await?;
-        let talk = timeout(LIMIT, talk(transport, reach, protocol, server)).await;
-        Ok((talk.unwrap_or_else(|_| Err(format!("it says nothing for {} s", LIMIT.as_secs())))?, way))
+        let (transport, way) = connect(connector, place.0, place.1, server.security).await?;
+        let transport = protect(transport, connector, place.0, server.security).await?;
+        let talk = timeout(LIMIT, talk(transport, connector, protocol, server)).await;
+        Ok((talk.unwrap_or_else(|_| Err(format!("it sent nothing for {} s", LIMIT.as_secs())))?, way))
     };
-    finding(reach, &format!("{protocol} server"), place, reached.await, now)
+    finding(connector, &format!("{protocol} server"), place, reached.await, now)
 }
 
 fn finding(
-    reach: &Reach,
+    connector: &Connector,
     name: &str,
     (host, port): (&str, u16),
     reached: Result<(Transport, String), Stopped>,
@@ -90,39 +94,47 @@ fn finding(
 ) -> Finding {
     match reached {
         Ok((transport, way)) => {
-            let certificate = told(reach, &transport, host, now);
+            let certificate = told(connector, &transport, host, now);
             Finding::ok(name, format!("{host} ({way}) answers on port {port}{certificate}"))
         }
         Err(stopped) => Finding::problem(name, Exit::Unavailable, format!("{host}, port {port}: {stopped}")),
     }
 }
 
-/// A connection, and which way it takes. Like requests to endpoints, it goes through no proxy where it is in clear and so
-/// stays on this machine.
-async fn connect(reach: &Reach, host: &str, port: u16, security: Security) -> Result<(Transport, String), Stopped> {
-    if let Some(proxy) = reach.proxy.as_ref().filter(|_| security != Security::Clear) {
-        let transport = in_time(Transport::dial(&reach.resolver, Some(proxy), host, port)).await;
+/// A connection, with a description of its path. Like requests to endpoints, it does not use the proxy if it is
+/// unencrypted and so stays on this machine.
+async fn connect(
+    connector: &Connector,
+    host: &str,
+    port: u16,
+    security: Security,
+) -> Result<(Transport, String), Stopped> {
+    if let Some(proxy) = connector.proxy.as_ref().filter(|_| security != Security::Clear) {
+        let transport = in_time(Transport::dial(&connector.resolver, Some(proxy), host, port)).await;
         let transport =
-            transport.map_err(|why| format!("{why}: check proxy in the configuration, and the proxy itself"));
+            transport.map_err(|why| format!("{why}; check proxy in the configuration, and the proxy itself"));
         return Ok((transport?, format!("through the proxy {}", proxy.address())));
     }
-    let addresses = in_time(reach.resolver.lookup(host)).await.map_err(|why| {
-        format!("{why}: check the host in the configuration, and this machine's network and name servers")
+    let addresses = in_time(connector.resolver.lookup(host)).await.map_err(|why| {
+        format!("{why}; check the host in the configuration, and this machine's network and name servers")
     })?;
     let way: Vec<String> = addresses.iter().map(IpAddr::to_string).collect();
     let socket = in_time(dial::connect(addresses, port)).await;
     let transport = socket.and_then(Transport::new).map_err(|why| {
-        format!(
-            "it cannot be reached ({why}): check the port in the configuration, and whether a firewall is in the way"
-        )
+        format!("it cannot be reached ({why}); check the port in the configuration, and the firewall")
     })?;
     Ok((transport, way.join(", ")))
 }
 
-/// Does the handshake where it comes first.
-async fn protect(transport: Transport, reach: &Reach, host: &str, security: Security) -> Result<Transport, Stopped> {
+/// Does the handshake if it comes first.
+async fn protect(
+    transport: Transport,
+    connector: &Connector,
+    host: &str,
+    security: Security,
+) -> Result<Transport, Stopped> {
     match security {
-        Security::Tls => in_time(transport.connect_tls(Arc::clone(&reach.tls), host)).await.map_err(flaw),
+        Security::Tls => in_time(transport.connect_tls(Arc::clone(&connector.tls), host)).await.map_err(flaw),
         Security::StartTls | Security::Clear => Ok(transport),
     }
 }
@@ -131,45 +143,57 @@ fn flaw(error: io::Error) -> Stopped {
     Flaw::of(&error).to_string()
 }
 
-async fn talk(transport: Transport, reach: &Reach, protocol: Protocol, server: &Server) -> Result<Transport, Stopped> {
-    let broken = |error: io::Error| format!("the connection breaks before the login: {error}");
-    let (client_name, known) = (CLIENT_NAME.to_owned(), Capabilities::default());
-    let mut connection = Connection::new(transport, Trace::new(protocol, Peer::Provider));
-    let mut dialogue = upstream::new(protocol, Approach { security: server.security, client_name, known });
-    let mut event = connection.converse(&mut *dialogue).await.map_err(broken)?;
+async fn talk(
+    transport: Transport,
+    connector: &Connector,
+    protocol: Protocol,
+    server: &Server,
+) -> Result<Transport, Stopped> {
+    let broken = |error: io::Error| format!("the connection broke off before the login: {error}");
+    let (client_name, other_name) = (CLIENT_NAME.to_owned(), other_name(server, CLIENT_NAME));
+    let known = Capabilities::default();
+    let mut connection = Connection::new(transport, Trace::new(protocol, Peer::Provider), LIMIT);
+    let mut dialogue = upstream::new(protocol, Approach { security: server.security, client_name, other_name, known });
+    if server.security != Security::Tls {
+        in_time(connection.fill()).await.map_err(|error| match error.kind() {
+            io::ErrorKind::TimedOut => format!("it {}", no_greeting(server)),
+            _ => broken(error),
+        })?;
+    }
+    let mut event = in_time(connection.converse(&mut *dialogue)).await.map_err(broken)?;
     if event == Event::StartTls {
-        connection = in_time(connection.connect_tls(Arc::clone(&reach.tls), &server.host)).await.map_err(flaw)?;
+        connection = in_time(connection.connect_tls(Arc::clone(&connector.tls), &server.host)).await.map_err(flaw)?;
         event = match dialogue.tls_started(&mut connection.out) {
             Some(event) => event,
-            None => connection.converse(&mut *dialogue).await.map_err(broken)?,
+            None => in_time(connection.converse(&mut *dialogue)).await.map_err(broken)?,
         };
     }
     match event {
         Event::Ready(_) => Ok(connection.into_parts().0),
         Event::Unexpected(fault) => Err(format!("it {fault}")),
-        _ => Err("it answers what was not asked".to_owned()),
+        _ => Err("it sent an unexpected answer".to_owned()),
     }
 }
 
-/// What is to be said of the certificate.
-fn told(reach: &Reach, transport: &Transport, host: &str, now: Moment) -> String {
-    let ca_file = reach.provider.ca_file.as_deref();
+/// Describes the certificate.
+fn told(connector: &Connector, transport: &Transport, host: &str, now: Moment) -> String {
+    let ca_file = connector.provider.ca_file.as_deref();
     let authorities = ca_file.map_or("the system's authorities".to_owned(), |file| file.display().to_string());
     match (transport.peer_certificates(), certificate::end(transport.peer_certificates(), host, ca_file)) {
         ([], _) => ", without TLS".to_owned(),
-        (_, None) => format!("; its certificate is good by {authorities}"),
+        (_, None) => format!("; its certificate is trusted by {authorities}"),
         (_, Some(end)) if end < now.after(SOON) => {
             format!(
-                "; its certificate is good by {authorities}, and ends soon, on {end}: its administrator has to renew it"
+                "; its certificate is trusted by {authorities} and expires soon, on {end}; its administrator has to renew it"
             )
         }
-        (_, Some(end)) => format!("; its certificate is good by {authorities}, until {end}"),
+        (_, Some(end)) => format!("; its certificate is trusted by {authorities} until {end}"),
     }
 }
 
-/// Waits as long as it makes sense.
+/// Waits within the time limit.
 async fn in_time<T>(work: impl Future<Output = io::Result<T>>) -> io::Result<T> {
-    let late = || io::Error::new(io::ErrorKind::TimedOut, format!("there is no answer within {} s", LIMIT.as_secs()));
+    let late = || io::Error::new(io::ErrorKind::TimedOut, format!("no answer within {} s", LIMIT.as_secs()));
     timeout(LIMIT, work).await.unwrap_or_else(|_| Err(late()))
 }
 
@@ -183,13 +207,13 @@ mod tests {
     use crate::resolver::Resolver;
 
     /// A provider whose names nobody knows.
-    fn nameless(file: &Path) -> Reach {
+    fn nameless(file: &Path) -> Connector {
         let environment = Environment { home: Some("/".into()), ..Environment::default() };
         let mut config = Config::parse("", Path::new("postkey.toml"), &environment).unwrap();
         // The system of a test may have no authorities.
         config.providers.get_mut("google").unwrap().ca_file = Some(file.to_owned());
         let resolver = Resolver::new(|_| Err(io::Error::other("Name or service not known")));
-        Reach { resolver, ..Reach::new(&config, "google").unwrap() }
+        Connector { resolver, ..Connector::new(&config, "google").unwrap() }
     }
 
     #[tokio::test]
@@ -198,18 +222,18 @@ mod tests {
         let key = rcgen::KeyPair::generate().unwrap();
         let authority = rcgen::CertificateParams::default().self_signed(&key).unwrap();
         std::fs::write(folder.path().join("ca.pem"), authority.pem()).unwrap();
-        let reach = nameless(&folder.path().join("ca.pem"));
+        let connector = nameless(&folder.path().join("ca.pem"));
         let mut found = Vec::new();
-        for (name, url) in endpoints(&reach.provider.endpoints) {
-            found.push(endpoint(&reach, name, url, Moment(0)).await);
+        for (name, url) in endpoints(&connector.provider.endpoints) {
+            found.push(endpoint(&connector, name, url, Moment(0)).await);
         }
-        for (protocol, place) in &reach.provider.servers {
-            found.push(server(&reach, *protocol, place, Moment(0)).await);
+        for (protocol, place) in &connector.provider.servers {
+            found.push(server(&connector, *protocol, place, Moment(0)).await);
         }
         assert!(found.len() >= 5);
         for finding in found {
             assert_eq!(finding.exit, Some(Exit::Unavailable));
-            let words = "its name cannot be looked up: Name or service not known: check the host";
+            let words = "its name cannot be looked up: Name or service not known; check the host";
             assert!(finding.text.contains(words), "{}", finding.text);
         }
     }

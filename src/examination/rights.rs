@@ -1,14 +1,14 @@
-//! What an access token is good for, against what each protocol needs. Pure.
+//! Compares what an access token allows with what each protocol needs. Pure.
 
 use super::finding::Finding;
 use crate::exit::Exit;
 use crate::oauth::access_token::Claims;
 use crate::protocol::Protocol;
 
-/// Microsoft's Graph as an audience: by name, and by its id.
+/// Microsoft Graph as an audience: its name and its id.
 const GRAPH: [&str; 2] = ["graph.microsoft.com", "00000003-0000-0000-c000-000000000000"];
 
-/// Microsoft's rights: for a person who has signed in, and for an application on its own.
+/// Microsoft's permissions: for a person who has signed in, and for an application.
 const MICROSOFT: [(Protocol, &str, &str); 3] = [
     (Protocol::Imap, "IMAP.AccessAsUser.All", "IMAP.AccessAsApp"),
     (Protocol::Pop3, "POP.AccessAsUser.All", "POP.AccessAsApp"),
@@ -18,60 +18,77 @@ const MICROSOFT: [(Protocol, &str, &str); 3] = [
 /// Google's one scope for all three protocols.
 const GOOGLE: &str = "https://mail.google.com/";
 
-/// Scopes that say nothing about mail; servers leave some of them out of their answers (OpenID Connect Core 1.0 sections 5.4
-/// and 11).
+/// Scopes that do not concern mail. Servers leave some of them out of their answers (OpenID Connect Core 1.0 sections
+/// 5.4 and 11).
 const NOT_MAIL: [&str; 5] = ["openid", "email", "profile", "offline_access", "address"];
 
 /// What is known of an access token.
 pub struct Rights<'a> {
     /// The scopes that the configuration asks for.
     pub asked: &'a [String],
-    /// `scope` of the token response; empty where it says nothing.
+    /// `scope` of the token response; empty if it says nothing.
     pub granted: &'a str,
-    /// What the token says, where it can be read.
+    /// The claims of the token, if it can be read.
     pub claims: Option<&'a Claims>,
-    /// The protocols that the provider has servers for.
+    /// The protocols for which the provider has servers.
     pub protocols: &'a [Protocol],
+    /// The protocols whose servers have just accepted this token, which counts more than the expected scope.
+    pub let_in: &'a [Protocol],
 }
 
 impl Rights<'_> {
-    /// For whom the token is.
+    /// Checks the token's audience.
     pub fn audience(&self) -> Finding {
         const SUBJECT: &str = "token's audience";
         let Some(claims) = self.claims else {
-            return Finding::skipped(SUBJECT, "the access token can be read by the provider alone");
+            return Finding::skipped(SUBJECT, "only the provider can read the access token");
         };
-        if GRAPH.iter().any(|graph| claims.audience.contains(graph)) {
+        if self.let_in.is_empty() && GRAPH.iter().any(|graph| claims.audience.contains(graph)) {
             let text = "this token is for Graph, not for Outlook: the scopes in the configuration lack the \
-                        https://outlook.office.com/ prefix; correct scope, and authorize the account anew";
+                        https://outlook.office.com/ prefix; correct scope, and authorize the account again";
             return Finding::problem(SUBJECT, Exit::Config, text);
         }
         Finding::ok(SUBJECT, format!("the access token says that it is {claims}"))
     }
 
-    /// Whether it opens what mail needs.
+    /// Checks that the token's scope covers what mail needs.
     pub fn scope(&self) -> Finding {
         const SUBJECT: &str = "token's scope";
         let has = self.has();
         if has.is_empty() {
             return Finding::ok(
                 SUBJECT,
-                "the authorization server does not list it, so all that was asked for is granted",
+                "the authorization server does not list it, so everything requested is granted",
             );
         }
         match self.lacks(&has) {
             lacks if lacks.is_empty() => Finding::ok(SUBJECT, has.join(" ")),
-            lacks => Finding::problem(SUBJECT, Exit::Config, self.missing(&lacks, &has)),
+            lacks => match lacks.iter().copied().filter(|lack| !self.is_refuted(lack)).collect::<Vec<_>>() {
+                felt if felt.is_empty() => {
+                    let lacks: Vec<&str> = lacks.iter().map(|(_, scope)| *scope).collect();
+                    let text = format!("{}; the logins work without {}", has.join(" "), lacks.join(" and "));
+                    Finding::ok(SUBJECT, text)
+                }
+                felt => Finding::problem(SUBJECT, Exit::Config, self.missing(&felt, &has)),
+            },
         }
     }
 
-    /// The words of what it is good for. What the token itself says counts before what came with it.
+    /// Whether a successful login has shown that this scope is not needed.
+    fn is_refuted(&self, (protocol, _): &(Option<Protocol>, &str)) -> bool {
+        match protocol {
+            Some(protocol) => self.let_in.contains(protocol),
+            None => self.protocols.iter().all(|protocol| self.let_in.contains(protocol)),
+        }
+    }
+
+    /// The scopes of the token. The token's own claims come before the token response.
     fn has(&self) -> Vec<&str> {
         let own: Vec<&str> = self.claims.iter().flat_map(|claims| claims.rights()).collect();
         if own.is_empty() { self.granted.split_whitespace().collect() } else { own }
     }
 
-    /// What is missing, and which protocol needs it; None if all do.
+    /// The missing scope, and which protocol needs it; None if all of them do.
     fn lacks<'s>(&'s self, has: &[&str]) -> Vec<(Option<Protocol>, &'s str)> {
         let is_there = |scope: &str| has.iter().any(|one| one.eq_ignore_ascii_case(scope));
         if self.is_microsofts(has) {
@@ -106,16 +123,16 @@ impl Rights<'_> {
         let asked = |scope: &str| self.asked.iter().any(|one| one == scope || last(one) == scope);
         let remedy = match lacks.iter().all(|(_, scope)| asked(scope)) {
             true => {
-                "authorize the account anew, and give all that the page asks for; it may have to be allowed by an administrator"
+                "authorize the account again, and consent to everything that the page asks for; an administrator may have to allow it"
             }
-            false => "add it to scope in the configuration, and authorize the account anew",
+            false => "add it to scope in the configuration, and authorize the account again",
         };
         let lacks: Vec<String> = lacks.iter().map(lack).collect();
         format!("{}: {remedy} (the token has {})", lacks.join(", "), has.join(" "))
     }
 }
 
-/// A right without the resource before it.
+/// A permission without the resource in front of it.
 fn last(scope: &str) -> &str {
     scope.rsplit('/').next().unwrap_or(scope)
 }
@@ -129,7 +146,7 @@ mod tests {
     fn found(asked: &[&str], granted: &str, claims: Option<serde_json::Value>) -> [Finding; 2] {
         let (asked, claims): (Vec<_>, _) =
             (asked.iter().map(|scope| (*scope).to_owned()).collect(), claims.as_ref().map(Claims::of));
-        let rights = Rights { asked: &asked, granted, claims: claims.as_ref(), protocols: &Protocol::ALL };
+        let rights = Rights { asked: &asked, granted, claims: claims.as_ref(), protocols: &Protocol::ALL, let_in: &[] };
         [rights.audience(), rights.scope()]
     }
 
@@ -186,6 +203,20 @@ mod tests {
             assert_eq!(scope.is_problem(), words.is_some(), "{asked:?} {granted:?}: {}", scope.text);
             assert!(scope.text.contains(words.unwrap_or_default()), "{}", scope.text);
         }
+    }
+
+    #[test]
+    fn a_login_that_was_let_in_counts_more_than_a_scope_that_is_missing() {
+        let of = |asked: &[&str], granted: &str, let_in: &[Protocol]| {
+            let asked: Vec<_> = asked.iter().map(|scope| (*scope).to_owned()).collect();
+            Rights { asked: &asked, granted, claims: None, protocols: &Protocol::ALL, let_in }.scope()
+        };
+        let found = of(&["mail", "openid"], "openid", &Protocol::ALL);
+        assert!(!found.is_problem() && found.text.contains("work without mail"), "{}", found.text);
+        assert!(of(&["mail", "openid"], "openid", &[Protocol::Imap]).is_problem());
+        let without_smtp = OUTLOOK[..2].join(" ");
+        assert!(of(&OUTLOOK, &without_smtp, &[Protocol::Imap, Protocol::Pop3]).is_problem());
+        assert!(!of(&OUTLOOK, &without_smtp, &[Protocol::Smtp]).is_problem());
     }
 
     #[test]

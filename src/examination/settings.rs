@@ -1,9 +1,9 @@
-//! An account as the vault and the configuration have it.
+//! Checks an account's record and configuration.
 
 use std::sync::Arc;
 
 use super::finding::Finding;
-use crate::broker::{Broker, Reach};
+use crate::broker::{Broker, Connector};
 use crate::config::client::{Client, ClientAuthentication};
 use crate::config::flow::Flow;
 use crate::config::provider::Endpoints;
@@ -11,44 +11,43 @@ use crate::exit::{Exit, Failed};
 use crate::oauth::Registration;
 use crate::vault::{self, VaultError};
 
-/// What an account is, as far as that is known without its tokens.
+/// What is known about an account without its tokens.
 pub struct Known {
     /// Its record.
     pub record: Arc<vault::Account>,
     /// Its provider.
-    pub reach: Arc<Reach>,
+    pub connector: Arc<Connector>,
     /// Its authorization server's endpoints.
     pub endpoints: Endpoints,
 }
 
-/// Looks at record, vault, provider and client registration. None where that leads nowhere.
+/// Checks record, vault, provider and client registration. None if one of them prevents all further checks.
 pub async fn examine(broker: &Broker, address: &str, findings: &mut Vec<Finding>) -> Option<Known> {
-    let config = broker.config();
-    let owner = config.owner_of(address);
-    let Some(record) = broker.vault().account(owner) else {
+    let owner = &broker.resolve(address).owner;
+    let Some(record) = broker.context.vault.account(owner) else {
         findings.push(missing(broker, owner));
         return None;
     };
     findings.push(account(address, &record));
     findings.push(vault(broker, &record));
-    let reach = match broker.reach(&record.provider) {
-        Ok(reach) => reach,
+    let connector = match broker.accounts.connector(&record.provider) {
+        Ok(connector) => connector,
         Err(refusal) => {
             findings.push(Finding::problem("provider", Exit::Config, refusal.text));
             return None;
         }
     };
     let endpoints = match &record.discovered {
-        Some(discovered) => reach.provider.endpoints.or(&discovered.endpoints),
-        None => reach.provider.endpoints.clone(),
+        Some(discovered) => connector.provider.endpoints.or(&discovered.endpoints),
+        None => connector.provider.endpoints.clone(),
     };
-    let known = Known { record, reach, endpoints };
+    let known = Known { record, connector, endpoints };
     findings.push(client(broker, &known).await);
     Some(known)
 }
 
 fn missing(broker: &Broker, address: &str) -> Finding {
-    let is_damaged = broker.vault().damaged().iter().any(|damaged| damaged == address);
+    let is_damaged = broker.context.vault.damaged().iter().any(|damaged| damaged == address);
     let error =
         if is_damaged { VaultError::Damaged(address.to_owned()) } else { VaultError::NoAccount(address.to_owned()) };
     let Failed { exit, message } = error.into();
@@ -61,15 +60,15 @@ fn account(address: &str, record: &vault::Account) -> Finding {
         count => format!("{count} app passwords"),
     };
     let (owner, provider, flow, since) = (&record.address, &record.provider, record.flow.name(), record.authorized);
-    let delegate = if owner == address { String::new() } else { format!(", opened with the authorization of {owner}") };
+    let delegate = if owner == address { String::new() } else { format!(", which uses the authorization of {owner}") };
     Finding::ok("account", format!("{address}{delegate}, provider {provider}, by {flow}, authorized {since}, {slots}"))
 }
 
 fn vault(broker: &Broker, record: &vault::Account) -> Finding {
     const SUBJECT: &str = "vault";
-    if let Some(trouble) = broker.vault().trouble() {
+    if let Some(trouble) = broker.context.vault.trouble() {
         let text = format!(
-            "the newest tokens are not on stable storage since {}: {}; free space, or mend the disk",
+            "the newest tokens have not been on stable storage since {}: {}; free space, or repair the disk",
             trouble.since, trouble.why
         );
         return Finding::problem(SUBJECT, Exit::Io, text);
@@ -77,7 +76,7 @@ fn vault(broker: &Broker, record: &vault::Account) -> Finding {
     if record.doubtful {
         return Finding::ok(
             SUBJECT,
-            "one copy of the record was damaged, and the other may be older; it is tried below",
+            "one copy of the record was damaged, and the other may be older; the next lines show whether it works",
         );
     }
     Finding::ok(SUBJECT, "the account's record can be read and written")
@@ -85,27 +84,27 @@ fn vault(broker: &Broker, record: &vault::Account) -> Finding {
 
 async fn client(broker: &Broker, known: &Known) -> Finding {
     const SUBJECT: &str = "client registration";
-    let Known { record, reach, endpoints } = known;
-    let (address, provider) = (&record.address, &reach.provider.name);
+    let Known { record, connector, endpoints } = known;
+    let (address, provider) = (&record.address, &connector.provider.name);
     let Some(token_endpoint) = &endpoints.token else {
         let text = format!("the token endpoint of {provider} is not known; run `postkey authorize {address}`");
         return Finding::problem(SUBJECT, Exit::Config, text);
     };
     let client = match &record.client_id {
         Some(id) => Client { id: id.clone(), authentication: ClientAuthentication::None },
-        None => match broker.config().client_for(address, &reach.provider) {
+        None => match broker.config().client_for(address, &connector.provider) {
             Some(client) => client,
-            // Its assertion says who asks.
+            // Its assertion identifies the client.
             None if record.flow == Flow::JwtBearer => return Finding::ok(SUBJECT, "none, and none is needed"),
             None => {
-                let text = format!("there is no client_id for {provider} in the configuration any more; put it back");
+                let text = format!("the configuration no longer has a client_id for {provider}; restore it");
                 return Finding::problem(SUBJECT, Exit::Config, text);
             }
         },
     };
     match Registration::new(&client, token_endpoint).await {
         Err(failure) => Finding::problem(SUBJECT, Exit::Config, failure.to_string()),
-        Ok(_) if record.client_id.is_some() => Finding::ok(SUBJECT, format!("{}, kept with the account", client.id)),
+        Ok(_) if record.client_id.is_some() => Finding::ok(SUBJECT, format!("{}, stored with the account", client.id)),
         Ok(_) => Finding::ok(
             SUBJECT,
             format!("{}, from the configuration; its secret, if it has one, can be read", client.id),

@@ -1,127 +1,288 @@
-//! A connection while it is a dialogue: feeds what arrives to the dialogue, and sends what it answers.
+//! A connection during its dialogue: feeds the dialogue what arrives, and sends its answers.
 
+use std::future::poll_fn;
 use std::io;
+use std::pin::Pin;
 use std::sync::Arc;
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
 
-use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::io::{AsyncRead as _, AsyncReadExt as _, AsyncWriteExt as _, ReadBuf};
+use tokio::time::{Instant, timeout, timeout_at};
 use tokio_rustls::rustls::{ClientConfig, ServerConfig};
 use zeroize::Zeroize as _;
 
 use super::trace::Trace;
 use super::transport::Transport;
-use crate::wire::Dialogue;
-use crate::wire::framer::Framer;
+use crate::wire::framer::{self, Framer};
+use crate::wire::{Dialogue, Frame};
 
-/// The most that one peer may send before the relay begins, in bytes: some 20 times what the longest login takes.
+/// The most that one peer may send before the relay begins, in bytes: about 20 times the longest login.
 const MOST: usize = 64 * 1024;
 
-/// A transport, what has arrived on it, and what is to be sent.
+/// Stop reading from a peer while it has not read this many bytes of its answers: 400 short commands fit into one read,
+/// and their answers are ten times as long.
+const MOST_WAITING: usize = 2048;
+
+/// How long a peer may take to read a goodbye before it is cut off.
+const GOODBYE: Duration = Duration::from_secs(2);
+
+/// A transport with what has arrived on it and what is still to be sent.
+///
+/// Every wait is limited: a dialogue, with its answers and its TLS handshake, has the time that its connection was
+/// created with, and a goodbye has two seconds.
 pub struct Connection {
     transport: Transport,
     framer: Framer,
-    /// To be sent by the next [`Connection::flush`].
+    /// The bytes for the next [`Connection::flush`].
     pub out: Vec<u8>,
+    /// How much of `out` has been sent.
+    sent: usize,
     /// How much of `out` has been traced.
     traced: usize,
     trace: Trace,
     /// Bytes that have arrived so far.
     read: usize,
+    /// The time that is left for the dialogue.
+    left: Duration,
+    heard_tls: bool,
 }
 
 impl Connection {
-    /// A connection on which nothing has been said.
-    pub fn new(transport: Transport, trace: Trace) -> Self {
-        Self { transport, framer: Framer::default(), out: Vec::new(), traced: 0, trace, read: 0 }
+    /// Creates a connection on which nothing has been said. `time` limits its whole dialogue.
+    pub fn new(transport: Transport, trace: Trace, left: Duration) -> Self {
+        let (framer, out) = (Framer::default(), Vec::new());
+        Self { transport, framer, out, sent: 0, traced: 0, trace, read: 0, left, heard_tls: false }
     }
 
-    /// Lets the dialogue and the peer talk until something happens that the session has to act on. All that the dialogue
-    /// has said by then has been sent.
+    /// Lets the dialogue and the peer talk until something happens that the session has to act on. Everything that the
+    /// dialogue has said by then has been sent.
+    ///
+    /// # Errors
+    ///
+    /// Fails with [`io::ErrorKind::TimedOut`] when the time is over. What the peer has not read by then remains to be
+    /// sent.
     pub async fn converse<E>(&mut self, dialogue: &mut dyn Dialogue<Event = E>) -> io::Result<E> {
+        let deadline = Instant::now() + self.left;
+        let heard = timeout_at(deadline, self.talk(dialogue)).await;
+        self.left = deadline.saturating_duration_since(Instant::now());
+        heard?
+    }
+
+    async fn talk<E>(&mut self, dialogue: &mut dyn Dialogue<Event = E>) -> io::Result<E> {
         loop {
             while let Some(frame) = self.framer.next(dialogue.want()) {
+                self.heard_tls |= matches!(frame, Frame::Overlong(start) if framer::begins_tls(start));
                 self.trace.heard(frame);
                 let event = dialogue.feed(frame, &mut self.out);
                 self.trace_out();
                 if let Some(event) = event {
-                    self.flush().await?;
+                    self.send().await?;
                     return Ok(event);
                 }
+                if self.out.len() > MOST_WAITING {
+                    self.send().await?;
+                }
             }
-            self.flush().await?;
+            self.send().await?;
+            self.framer.give_back();
             self.fill().await?;
         }
     }
 
-    /// Waits until the peer has ended its side, whatever has arrived from it before.
+    /// Waits until the peer can no longer receive an answer.
     pub async fn gone(&self) {
         self.transport.gone().await;
     }
 
-    /// Sends what is in `out`.
+    /// Whether the peer has started an unexpected TLS handshake.
+    pub fn heard_tls(&self) -> bool {
+        self.heard_tls
+    }
+
+    /// Sends what is in `out`, within the time that is left for the dialogue.
     pub async fn flush(&mut self) -> io::Result<()> {
-        if !self.out.is_empty() {
-            self.trace_out();
-            self.transport.write_all(&self.out).await?;
-            self.transport.flush().await?;
-            // It may have been a bearer.
-            self.out.zeroize();
-            self.traced = 0;
+        timeout(self.left, self.send()).await?
+    }
+
+    /// If this is cancelled, the part that was sent is not sent again.
+    async fn send(&mut self) -> io::Result<()> {
+        if self.out.is_empty() {
+            return Ok(());
         }
+        self.trace_out();
+        while let Some(rest @ [_, ..]) = self.out.get(self.sent..) {
+            match self.transport.write(rest).await? {
+                0 => return Err(io::ErrorKind::WriteZero.into()),
+                count => self.sent += count,
+            }
+        }
+        self.transport.flush().await?;
+        // It may have been a bearer. Free its memory, because the peer may be silent for a long time.
+        self.out.zeroize();
+        (self.out, self.sent, self.traced) = (Vec::new(), 0, 0);
         Ok(())
     }
 
-    /// Traces what has been said since the last time: before the peer is heard again, for an answer explains what it is to.
+    /// Traces what was sent since the last time. This comes before the next read, so that an answer follows its
+    /// question.
     fn trace_out(&mut self) {
         self.trace.said(self.out.get(self.traced..).unwrap_or_default());
         self.traced = self.out.len();
     }
 
-    async fn fill(&mut self) -> io::Result<()> {
-        let mut bytes = [0; 2048];
-        let count = self.transport.read(&mut bytes).await?;
-        self.framer.push(bytes.get(..count).unwrap_or_default());
-        // It may have been a password.
-        bytes.zeroize();
-        self.read += count;
-        match count {
+    /// Waits until something arrives, and keeps it for the dialogue.
+    pub async fn fill(&mut self) -> io::Result<()> {
+        self.transport.acknowledge_at_once();
+        match poll_fn(|cx| self.poll_fill(cx)).await? {
             0 => {
                 self.trace.ended();
                 Err(io::ErrorKind::UnexpectedEof.into())
             }
-            _ if self.read > MOST => Err(io::Error::other("too much was sent before the login")),
+            _ if self.read > MOST => Err(io::Error::other("the peer sent too much before the login")),
             _ => Ok(()),
         }
     }
 
+    /// The buffer exists only during this call, so that a waiting connection has none.
+    fn poll_fill(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
+        let mut bytes = [0; 2048];
+        let mut buffer = ReadBuf::new(&mut bytes);
+        ready!(Pin::new(&mut self.transport).poll_read(cx, &mut buffer))?;
+        let count = buffer.filled().len();
+        self.framer.push(buffer.filled());
+        // It may have been a password.
+        bytes.zeroize();
+        self.read += count;
+        Poll::Ready(Ok(count))
+    }
+
     /// Does the TLS handshake as a client.
     pub async fn connect_tls(self, config: Arc<ClientConfig>, host: &str) -> io::Result<Self> {
-        let (transport, trace) = self.quiet()?;
-        Ok(Self::new(transport.connect_tls(config, host).await?, trace.tls_started()))
+        let (deadline, (transport, trace)) = (Instant::now() + self.left, self.quiet()?);
+        let transport = timeout_at(deadline, transport.connect_tls(config, host)).await??;
+        Ok(Self::new(transport, trace.tls_started(), deadline.saturating_duration_since(Instant::now())))
     }
 
     /// Does the TLS handshake as a server.
     pub async fn accept_tls(self, config: Arc<ServerConfig>) -> io::Result<Self> {
-        let (transport, trace) = self.quiet()?;
-        Ok(Self::new(transport.accept_tls(config).await?, trace.tls_started()))
+        let (deadline, (transport, trace)) = (Instant::now() + self.left, self.quiet()?);
+        let transport = timeout_at(deadline, transport.accept_tls(config)).await??;
+        Ok(Self::new(transport, trace.tls_started(), deadline.saturating_duration_since(Instant::now())))
     }
 
-    /// The transport and its trace, if nothing has arrived that would be carried from clear text into TLS (CVE-2011-0411).
+    /// The transport and its trace, if no clear text has arrived that would be taken for part of the TLS stream
+    /// (CVE-2011-0411).
     fn quiet(self) -> io::Result<(Transport, Trace)> {
         if self.framer.is_empty() {
             Ok((self.transport, self.trace))
         } else {
-            Err(io::Error::new(io::ErrorKind::InvalidData, "something was sent ahead of the TLS handshake"))
+            Err(io::Error::new(io::ErrorKind::InvalidData, "the peer sent something before the TLS handshake"))
         }
     }
 
-    /// Ends the dialogue: the transport, and the bytes that have arrived behind it.
+    /// Ends the dialogue and returns the transport, with the bytes that arrived after the dialogue.
     pub fn into_parts(self) -> (Transport, Vec<u8>) {
         (self.transport, self.framer.into_rest())
     }
 
-    /// Closes in good order.
-    pub async fn close(mut self) -> io::Result<()> {
-        self.flush().await?;
+    /// Says goodbye, waits until the peer has ended, and closes cleanly. Without a goodbye it only closes. What has not
+    /// been sent by then is dropped.
+    pub async fn leave(mut self, goodbye: &str) -> io::Result<()> {
+        self.out.zeroize();
+        (self.sent, self.traced) = (0, 0);
+        if !goodbye.is_empty() {
+            self.out.extend_from_slice(goodbye.as_bytes());
+            self.send().await?;
+            while self.transport.read(&mut [0; 512]).await? > 0 {}
+        }
         self.transport.shutdown().await
+    }
+
+    /// Closes cleanly, or cuts off a peer that does not read its goodbye.
+    pub async fn close(mut self) -> io::Result<()> {
+        let goodbye = async {
+            self.send().await?;
+            self.transport.shutdown().await
+        };
+        match timeout(GOODBYE, goodbye).await {
+            Ok(ended) => ended,
+            Err(late) => {
+                self.transport.abort();
+                Err(late.into())
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::net::trace::Peer;
+    use crate::protocol::Protocol;
+    use crate::wire::Want;
+    use tokio::net::UnixStream;
+
+    const ANSWER: usize = 1000;
+
+    /// Answers each line with a numbered one of a thousand bytes, and is done with `bye`.
+    #[derive(Default)]
+    struct Talker(usize);
+
+    impl Dialogue for Talker {
+        type Event = ();
+
+        fn want(&self) -> Want {
+            Want::Line { limit: 100 }
+        }
+
+        fn feed(&mut self, frame: Frame<'_>, out: &mut Vec<u8>) -> Option<()> {
+            self.0 += 1;
+            out.extend(format!("{:>width$}\r\n", self.0, width = ANSWER - 2).bytes());
+            (frame == Frame::Line(b"bye")).then_some(())
+        }
+    }
+
+    fn connected(left: Duration) -> (UnixStream, Connection) {
+        let (client, server) = UnixStream::pair().unwrap();
+        (client, Connection::new(Transport::Unix(server), Trace::new(Protocol::Imap, Peer::Client), left))
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_peer_that_does_not_read_is_not_heard_and_has_its_time_only() {
+        let (mut client, mut connection) = connected(Duration::from_secs(60));
+        client.write_all(&b"x\n".repeat(2000)).await.unwrap();
+        let (begun, mut talker) = (Instant::now(), Talker::default());
+        let ended = connection.converse(&mut talker).await;
+        assert!(ended.is_err_and(|error| error.kind() == io::ErrorKind::TimedOut));
+        assert_eq!(begun.elapsed().as_secs(), 60);
+        assert!(talker.0 < 1000, "what does not fit into the socket is not answered");
+        assert!(connection.out.capacity() <= 2 * (MOST_WAITING + ANSWER), "{}", connection.out.capacity());
+        assert!(connection.flush().await.is_err(), "no time is left");
+        assert!(connection.close().await.is_err_and(|error| error.kind() == io::ErrorKind::TimedOut));
+        assert_eq!(begun.elapsed().as_secs(), 62);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn nothing_is_sent_twice() {
+        let (mut client, mut connection) = connected(Duration::from_secs(60));
+        client.write_all(&b"x\n".repeat(1000)).await.unwrap();
+        let mut talker = Talker::default();
+        assert!(connection.converse(&mut talker).await.is_err());
+        let (mut heard, closed) = (Vec::new(), tokio::spawn(connection.close()));
+        client.read_to_end(&mut heard).await.unwrap();
+        closed.await.unwrap().unwrap();
+        let numbers = heard.split(|byte| *byte == b'\n').filter(|line| !line.is_empty());
+        let numbers = numbers.map(|line| std::str::from_utf8(line).unwrap().trim().parse::<usize>().unwrap());
+        assert!(numbers.eq(1..=talker.0), "each answer once");
+        assert_eq!(heard.len(), ANSWER * talker.0);
+    }
+
+    #[tokio::test]
+    async fn a_peer_that_waits_costs_no_buffers() {
+        let (mut client, mut connection) = connected(Duration::from_secs(60));
+        client.write_all(b"x\nbye\n").await.unwrap();
+        connection.converse(&mut Talker::default()).await.unwrap();
+        assert_eq!(connection.out.capacity(), 0);
     }
 }

@@ -1,9 +1,11 @@
-//! Local ports: binding them, and accepting from them whatever happens.
+//! Local ports: binding them, and accepting connections in spite of any error.
 
 use std::io;
 use std::net::SocketAddr;
+use std::os::fd::{AsFd, OwnedFd};
 use std::time::Duration;
 
+use rustix::net::{RecvFlags, SendFlags, Shutdown, recv, send, shutdown};
 use socket2::SockRef;
 use tokio::net::{TcpListener, TcpSocket, TcpStream, UnixListener, UnixStream};
 use tokio::time::timeout;
@@ -11,23 +13,61 @@ use tracing::warn;
 
 use super::spares::Spares;
 
-/// Connections that may wait for us to accept them: a mail program opens 5 at once, and there may be many of them.
+/// The backlog of connections: a mail program opens 5 at once, and there may be many mail programs.
 pub(super) const BACKLOG: u32 = 1024;
 
-/// How long to wait when the system has no descriptor or memory left: long enough not to spin, short enough not to matter.
+/// How long to wait when the system has no descriptors or memory left: long enough not to spin, short enough not to
+/// matter.
 const BREATH: Duration = Duration::from_millis(100);
 
-/// Binds a port. Port 0 is a free one.
+/// Binds a port. Port 0 means any free port.
 pub fn bind(address: SocketAddr) -> io::Result<TcpListener> {
-    let socket = if address.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }?;
-    // A restart must not wait for the old connections' TIME_WAIT.
-    socket.set_reuseaddr(true)?;
-    if address.is_ipv6() {
-        // An IPv6 address is for IPv6 alone; IPv4 has addresses of its own in the configuration.
-        SockRef::from(&socket).set_only_v6(true)?;
-    }
+    let socket = socket(address)?;
     socket.bind(address)?;
     socket.listen(BACKLOG)
+}
+
+/// Binds a port while an overlapping one is still open here and about to be closed, such as 127.0.0.1 beside all
+/// addresses. Linux lets sockets of one user share a port if both agree (SO_REUSEPORT, socket(7)), even after the
+/// option is taken back. That gives other processes of this user no new power: they could also kill this one and take
+/// the port.
+pub fn bind_beside(address: SocketAddr, open: &impl AsFd) -> io::Result<TcpListener> {
+    let socket = socket(address)?;
+    socket.set_reuseport(true)?;
+    SockRef::from(open).set_reuse_port(true)?;
+    socket.bind(address)?;
+    socket.listen(BACKLOG)
+}
+
+/// Binds a port beside an open one with this number that is about to be closed.
+pub fn bind_over(address: SocketAddr, ending: &[&OwnedFd]) -> io::Result<TcpListener> {
+    let is_in_the_way = |open: &&&OwnedFd| {
+        let open = SockRef::from(**open).local_addr().ok().and_then(|open| open.as_socket());
+        open.is_some_and(|open| open.port() == address.port() && open.is_ipv4() == address.is_ipv4())
+    };
+    match (bind(address), ending.iter().find(is_in_the_way)) {
+        (Err(error), Some(open)) if error.kind() == io::ErrorKind::AddrInUse => bind_beside(address, open),
+        (bound, _) => bound,
+    }
+}
+
+/// Whether this machine does not have the address, such as ::1 without IPv6; see ip(7), ipv6(7).
+pub fn is_missing(error: &io::Error) -> bool {
+    use rustix::io::Errno;
+    [Errno::ADDRNOTAVAIL, Errno::AFNOSUPPORT]
+        .into_iter()
+        .any(|errno| error.raw_os_error() == Some(errno.raw_os_error()))
+}
+
+fn socket(address: SocketAddr) -> io::Result<TcpSocket> {
+    let socket = if address.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }?;
+    // A restart must not wait until old connections leave TIME_WAIT.
+    socket.set_reuseaddr(true)?;
+    if address.is_ipv6() {
+        // An IPv6 address is only for IPv6; the configuration names IPv4 addresses separately.
+        SockRef::from(&socket).set_only_v6(true)?;
+    }
+    Ok(socket)
 }
 
 /// A socket that listens.
@@ -39,7 +79,7 @@ pub enum Bound {
 }
 
 impl Bound {
-    /// Its TCP address, where it has one: the real one where any free port was asked for.
+    /// Its TCP address, if it has one, with the real port if any free one was requested.
     pub fn port(&self) -> Option<SocketAddr> {
         match self {
             Self::Tcp(listener) => listener.local_addr().ok(),
@@ -47,7 +87,15 @@ impl Bound {
         }
     }
 
-    /// The next connection, and where it comes from, where that has an address.
+    /// Duplicates the handle of the socket.
+    pub fn handle(&self) -> io::Result<OwnedFd> {
+        match self {
+            Self::Tcp(listener) => listener.as_fd().try_clone_to_owned(),
+            Self::Unix(listener) => listener.as_fd().try_clone_to_owned(),
+        }
+    }
+
+    /// Accepts the next connection. Returns it with the peer's address, if it has one.
     async fn accept(&self) -> io::Result<(Socket, Option<SocketAddr>)> {
         match self {
             Self::Tcp(listener) => listener.accept().await.map(|(socket, peer)| (Socket::Tcp(socket), Some(peer))),
@@ -75,19 +123,34 @@ pub enum Socket {
     Unix(UnixStream),
 }
 
-/// A socket that listens, and tells clients when there is no descriptor for them.
+impl Socket {
+    /// Sends something and closes, without waiting.
+    pub fn part(self, words: &[u8]) {
+        let socket = match &self {
+            Self::Tcp(socket) => socket.as_fd(),
+            Self::Unix(socket) => socket.as_fd(),
+        };
+        // A socket that was just accepted has room for them, and a client that has gone misses nothing.
+        let _gone = send(socket, words, SendFlags::DONTWAIT | SendFlags::NOSIGNAL);
+        let _gone = shutdown(socket, Shutdown::Write);
+        // Closing a socket with unread bytes resets the connection, and the words may be lost (tcp(7)).
+        let _none = recv(socket, &mut [0; 4096], RecvFlags::DONTWAIT);
+    }
+}
+
+/// A listening socket that can answer clients even when there is no descriptor for them.
 pub struct Listener {
     socket: Bound,
     spares: Spares,
 }
 
-/// A connection that has come.
+/// An accepted connection.
 pub struct Arrival {
     /// The connection.
     pub socket: Socket,
     /// Where it comes from; none on a Unix socket.
     pub peer: Option<SocketAddr>,
-    /// Whether it has a spare descriptor: it should be told so and closed before the next one is accepted.
+    /// Whether it uses a spare descriptor; then answer it and close it before accepting the next one.
     pub is_surplus: bool,
 }
 
@@ -97,14 +160,14 @@ impl Listener {
         Self { socket, spares }
     }
 
-    /// The next connection. Errors do not end a listener: those of a single connection are passed over, the spare
-    /// descriptors are for the case that no other is left, and when they are gone too, the system is given a moment.
+    /// Waits for the next connection. Errors do not end a listener: it ignores those of a single connection, uses a
+    /// spare descriptor if no other is left, and pauses if there are no spare ones either.
     pub async fn accept(&self) -> Arrival {
         loop {
             self.spares.fill();
             let mut accepted = self.socket.accept().await;
             if accepted.as_ref().is_err_and(is_out_of_descriptors) && self.spares.give_up() {
-                // accept(2) fails like this even when nobody waits.
+                // accept(2) fails like this even if no connection waits.
                 let Ok(again) = timeout(Duration::ZERO, self.socket.accept()).await else { continue };
                 accepted = again;
             }
@@ -112,13 +175,16 @@ impl Listener {
                 Ok((socket, peer)) if self.socket.lets_in(peer) => {
                     return Arrival { socket, peer, is_surplus: !self.spares.fill() };
                 }
-                Ok((_, peer)) => warn!(
-                    peer = peer.map(display),
-                    "a connection from elsewhere reached a loopback port and was closed"
-                ),
+                Ok((_, peer)) => {
+                    let from = peer.map_or_else(|| "elsewhere".to_owned(), |peer| peer.to_string());
+                    warn!(
+                        peer = peer.map(display),
+                        "connection from {from} to a loopback port closed: it comes from another machine"
+                    );
+                }
                 Err(error) if is_of_one_connection(&error) => {}
                 Err(error) => {
-                    warn!(%error, "cannot accept a connection; trying again");
+                    warn!(%error, "cannot accept connections: {error}; trying again in {} ms", BREATH.as_millis());
                     tokio::time::sleep(BREATH).await;
                 }
             }
@@ -126,13 +192,13 @@ impl Listener {
     }
 }
 
-/// Of this process, or of the whole system, accept(2).
+/// Whether this process, or the whole system, has no descriptors left; see accept(2).
 fn is_out_of_descriptors(error: &io::Error) -> bool {
     use rustix::io::Errno;
     [Errno::MFILE, Errno::NFILE].into_iter().any(|errno| error.raw_os_error() == Some(errno.raw_os_error()))
 }
 
-/// Errors that tell of a connection that was gone before it was accepted, accept(2).
+/// Whether the error concerns a connection that ended before it was accepted; see accept(2).
 fn is_of_one_connection(error: &io::Error) -> bool {
     use io::ErrorKind::{ConnectionAborted, ConnectionRefused, ConnectionReset, Interrupted};
     matches!(error.kind(), ConnectionAborted | ConnectionRefused | ConnectionReset | Interrupted)

@@ -1,5 +1,6 @@
 //! Sockets and TLS.
 
+mod bounded;
 pub mod certificate;
 pub mod connection;
 pub mod dial;
@@ -8,6 +9,7 @@ pub mod mx;
 pub mod peer;
 mod proxy;
 pub mod spares;
+pub mod strangers;
 pub mod systemd;
 pub mod tls;
 pub mod trace;

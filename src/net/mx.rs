@@ -1,37 +1,38 @@
-//! Which hosts take a domain's mail (RFC 1035 section 3.3.9, RFC 5321 section 5.1), asked of the system's name servers.
+//! The hosts that accept a domain's mail (RFC 1035 section 3.3.9, RFC 5321 section 5.1), from the system's name
+//! servers.
 //!
-//! The system's own functions know no MX records. Only a person who is there to correct it asks here, so one question over
-//! UDP will do: no cache, and no TCP for answers that do not fit.
+//! The C library has no function for MX records. Only a person at a terminal uses this and can correct the result, so
+//! one UDP query is enough: no cache, and no TCP for answers that do not fit.
 
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::time::Duration;
 
 use simple_dns::rdata::RData;
-use simple_dns::{CLASS, Name, Packet, PacketFlag, QCLASS, Question, TYPE};
+use simple_dns::{CLASS, Name, Packet, PacketFlag, QCLASS, Question, RCODE, TYPE};
 use tokio::net::UdpSocket;
 use tokio::time::timeout;
 
-/// How long one server may take. Each is asked twice, for UDP can lose either way.
+/// How long one server may take. Each is asked twice, because UDP can lose the query or the answer.
 const PATIENCE: Duration = Duration::from_secs(2);
 const TRIES: usize = 2;
 
-/// The servers that are asked; those of the C library (`MAXNS`).
+/// The number of servers to ask, as in the C library (`MAXNS`).
 const SERVERS: usize = 3;
 
-/// The largest answer that every way carries (RFC 1035 section 4.2.1) is 512 bytes; some servers send more.
+/// The size of the buffer for an answer. RFC 1035 section 4.2.1 allows 512 bytes over UDP, but some servers send more.
 const MOST: usize = 4096;
 
-/// Names that are nobody's, or this machine's (RFC 6761 section 6): no server outside is asked for them.
+/// Reserved names, and names of this machine (RFC 6761 section 6), for which no server is asked.
 const RESERVED: [&str; 4] = ["test", "invalid", "localhost", "example"];
 
-/// The name servers to ask.
+/// Asks name servers for MX records.
 pub struct MailExchangers {
     servers: Vec<SocketAddr>,
 }
 
 impl MailExchangers {
-    /// The system's name servers; without a configuration, one on this machine (resolv.conf(5)).
+    /// Uses the system's name servers; without a configuration, one on this machine (resolv.conf(5)).
     pub fn system() -> Self {
         let text = std::fs::read("/etc/resolv.conf").unwrap_or_default();
         let servers = resolv_conf::Config::parse(text).map(|config| config.nameservers).unwrap_or_default();
@@ -45,7 +46,7 @@ impl MailExchangers {
         Self { servers }
     }
 
-    /// The mail exchangers of a domain, the preferred one first, lower case; empty where nobody knows any.
+    /// Returns the mail exchangers of a domain in lower case, the preferred one first; nothing if no server knows any.
     pub async fn of(&self, domain: &str) -> Vec<String> {
         if RESERVED.contains(&domain.rsplit('.').next().unwrap_or_default()) && !self.are_local() {
             return Vec::new();
@@ -66,7 +67,7 @@ impl MailExchangers {
 async fn ask(server: SocketAddr, domain: &str) -> io::Result<Vec<String>> {
     let any: IpAddr =
         if server.is_ipv4() { Ipv4Addr::UNSPECIFIED.into() } else { std::net::Ipv6Addr::UNSPECIFIED.into() };
-    // The system takes a port by chance, and with the number below a forger has to guess both.
+    // The system chooses a random port, so a forger has to guess that and the random number below.
     let socket = UdpSocket::bind((any, 0)).await?;
     socket.connect(server).await?;
     let number = number()?;
@@ -94,12 +95,16 @@ fn question(number: u16, domain: &str) -> Option<Vec<u8>> {
     packet.build_bytes_vec().ok()
 }
 
-/// Reads an answer; None if it is not the one to this question.
+/// Reads an answer; None if it does not belong to this question.
 fn read(answer: &[u8], number: u16, domain: &str) -> Option<Vec<String>> {
     let packet = Packet::parse(answer).ok()?;
     let is_answer = packet.id() == number && packet.has_flags(PacketFlag::RESPONSE);
-    let is_ours = packet.questions.iter().all(|question| question.qname.to_string().eq_ignore_ascii_case(domain));
-    if !is_answer || !is_ours {
+    let [question] = packet.questions.as_slice() else { return None };
+    let is_ours = question.qname.to_string().eq_ignore_ascii_case(domain);
+    // A server that fails or refuses knows nothing (RFC 1035 section 4.1.1), and half an answer may lack the deciding
+    // host; the next server is asked. Only "there is no such domain" is an answer.
+    let is_known = matches!(packet.rcode(), RCODE::NoError | RCODE::NameError);
+    if !is_answer || !is_ours || !is_known || packet.has_flags(PacketFlag::TRUNCATION) {
         return None;
     }
     let mut found: Vec<(u16, String)> = Vec::new();
@@ -119,6 +124,28 @@ mod tests {
     use simple_dns::rdata::MX;
 
     use super::*;
+
+    #[test]
+    fn a_server_that_failed_or_told_half_of_it_has_not_answered() {
+        let question = question(7, "mail.test").unwrap();
+        let answer = |change: &dyn Fn(&mut Vec<u8>)| {
+            let mut answer = question.clone();
+            answer[2] |= 0x80;
+            change(&mut answer);
+            read(&answer, 7, "mail.test")
+        };
+        assert_eq!(answer(&|_| ()), Some(Vec::new()), "it knows of none");
+        assert_eq!(answer(&|bytes| bytes[3] |= 3), Some(Vec::new()), "there is no such domain");
+        for refused in [1, 2, 4, 5] {
+            assert_eq!(answer(&|bytes| bytes[3] |= refused), None, "code {refused}");
+        }
+        assert_eq!(answer(&|bytes| bytes[2] |= 0x02), None, "truncated");
+        let without_question = |bytes: &mut Vec<u8>| {
+            bytes[5] = 0;
+            bytes.truncate(12);
+        };
+        assert_eq!(answer(&without_question), None);
+    }
 
     /// A name server that answers one question by this function, and another before it that never answers.
     async fn ask_server(answer: impl Fn(Packet<'_>) -> Vec<Vec<u8>> + Send + 'static) -> Vec<String> {

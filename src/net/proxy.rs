@@ -1,7 +1,7 @@
-//! Connections through a proxy: what is said to it before it passes the bytes on.
+//! Connections through a proxy: the dialogue with it before it relays bytes.
 //!
-//! It is given the server's name, and looks it up itself: within a network that needs a proxy, names of the outside are often
-//! unknown. What it sees is where we go; all else is under TLS, which ends at the provider.
+//! The proxy gets the server's name and looks it up itself, because a network that needs a proxy often cannot resolve
+//! outside names. It sees only the destination; everything else is under TLS, which ends at the provider.
 
 use std::io;
 use std::net::IpAddr;
@@ -18,11 +18,11 @@ use crate::proxy::{Proxy, authority};
 use crate::resolver::Resolver;
 use crate::wire::printable;
 
-/// The longest answer of an HTTP proxy, in bytes; real ones have a few hundred.
+/// The longest answer of an HTTP proxy to accept, in bytes. Real ones have a few hundred.
 const HEADER: usize = 8 * 1024;
 
-/// Connects to a server through a proxy, which is reached at whichever of its addresses answers first. How long it takes in
-/// all is for the caller to limit.
+/// Connects to a server through a proxy, at whichever of the proxy's addresses answers first. The caller limits the
+/// total time.
 pub async fn connect(resolver: &Resolver, proxy: &Proxy, host: &str, port: u16) -> io::Result<TcpStream> {
     let failed = |error: io::Error| {
         let why = match error.kind() {
@@ -40,7 +40,7 @@ pub async fn connect(resolver: &Resolver, proxy: &Proxy, host: &str, port: u16) 
     asked.map(|()| socket).map_err(failed)
 }
 
-/// CONNECT, RFC 9110 section 9.3.6.
+/// Sends CONNECT (RFC 9110 section 9.3.6).
 async fn ask_http(socket: &mut TcpStream, proxy: &Proxy, host: &str, port: u16) -> io::Result<()> {
     let target = authority(host, port);
     let mut request = Zeroizing::new(format!("CONNECT {target} HTTP/1.1\r\nHost: {target}\r\n"));
@@ -58,7 +58,7 @@ async fn ask_http(socket: &mut TcpStream, proxy: &Proxy, host: &str, port: u16) 
     judge_status(&printable(&String::from_utf8_lossy(line)))
 }
 
-/// The answer up to its empty line, a byte at a time: what follows it is the server's.
+/// Reads the answer up to its empty line, byte by byte, because what follows comes from the server.
 async fn read_header(socket: &mut TcpStream) -> io::Result<Vec<u8>> {
     let mut header = Vec::new();
     while !header.ends_with(b"\r\n\r\n") {
@@ -76,13 +76,13 @@ fn judge_status(line: &str) -> io::Result<()> {
     match status.and_then(|status| status.parse().ok()) {
         Some(200..300_u16) => Ok(()),
         // 401 is tinyproxy's.
-        Some(401 | 407) => Err(io::Error::other("it wants another login; check proxy_user and proxy_password")),
+        Some(401 | 407) => Err(io::Error::other("it rejects the login; check proxy_user and proxy_password")),
         Some(_) => Err(io::Error::other(format!("it refuses: {line}"))),
         None => Err(io::Error::other("it does not speak HTTP")),
     }
 }
 
-/// RFC 1928: a login if it is wanted, then CONNECT.
+/// RFC 1928: logs in if required, then sends CONNECT.
 async fn ask_socks(socket: &mut TcpStream, proxy: &Proxy, host: &str, port: u16) -> io::Result<()> {
     let offered: &[u8] = if proxy.login().is_some() { &[5, 2, 0, 2] } else { &[5, 1, 0] };
     socket.write_all(offered).await?;
@@ -91,8 +91,8 @@ async fn ask_socks(socket: &mut TcpStream, proxy: &Proxy, host: &str, port: u16)
     match (choice, proxy.login()) {
         ([5, 0], _) => {}
         ([5, 2], Some((user, password))) => log_in(socket, user.as_bytes(), password.expose()).await?,
-        ([5, 0xff], None) => return Err(io::Error::other("it wants a login; set proxy_user and proxy_password")),
-        ([5, 0xff], Some(_)) => return Err(io::Error::other("it takes no login by user name and password")),
+        ([5, 0xff], None) => return Err(io::Error::other("it requires a login; set proxy_user and proxy_password")),
+        ([5, 0xff], Some(_)) => return Err(io::Error::other("it does not support a login by user name and password")),
         _ => return Err(io::Error::other("it does not speak SOCKS 5")),
     }
     socket.write_all(&connect_request(host, port)?).await?;
@@ -108,15 +108,15 @@ async fn log_in(socket: &mut TcpStream, user: &[u8], password: &[u8]) -> io::Res
     socket.read_exact(&mut answer).await?;
     match answer {
         [_, 0] => Ok(()),
-        _ => Err(io::Error::other("it refuses the login; check proxy_user and proxy_password")),
+        _ => Err(io::Error::other("it rejects the login; check proxy_user and proxy_password")),
     }
 }
 
 fn length(field: &[u8]) -> io::Result<u8> {
-    u8::try_from(field.len()).map_err(|_| io::Error::other("it has no room for a name of more than 255 bytes"))
+    u8::try_from(field.len()).map_err(|_| io::Error::other("it does not support names of more than 255 bytes"))
 }
 
-/// RFC 1928 section 4. An address goes as one; a proxy might look it up as a name.
+/// RFC 1928 section 4. An IP address is sent as such, because a proxy might look it up as a name.
 fn connect_request(host: &str, port: u16) -> io::Result<Vec<u8>> {
     let mut request = vec![5, 1, 0];
     match host.parse() {
@@ -137,7 +137,7 @@ fn connect_request(host: &str, port: u16) -> io::Result<Vec<u8>> {
     Ok(request)
 }
 
-/// RFC 1928 section 6. The address in it is of no use, but has to be read to its end.
+/// RFC 1928 section 6. The address in the answer is not needed, but has to be read to its end.
 async fn hear_reply(socket: &mut TcpStream) -> io::Result<()> {
     let mut reply = [0; 4];
     socket.read_exact(&mut reply).await?;
@@ -158,12 +158,12 @@ async fn hear_reply(socket: &mut TcpStream) -> io::Result<()> {
 
 const fn reason(code: u8) -> &'static str {
     match code {
-        1 => "trouble of its own",
+        1 => "it has an internal error",
         2 => "its rules do not allow it",
         3 => "the network is unreachable",
         4 => "the host is unreachable",
         5 => "the connection was refused",
         6 => "it took too long",
-        _ => "this is nothing that it can do",
+        _ => "it does not support this request",
     }
 }

@@ -1,20 +1,20 @@
-//! Descriptors that are kept for clients who come when no other is left: they are told so, and do not wait in vain.
+//! Spare descriptors for clients that connect when no other is left, so that they get an answer instead of waiting.
 
 use std::os::fd::OwnedFd;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use rustix::event::{EventfdFlags, eventfd};
 
-/// How many there are: so many clients can be told at the same moment.
+/// The number of spare descriptors, and so of clients that can be answered at the same time.
 const SPARES: usize = 4;
 
-/// The spare descriptors of all listeners. One that is given up may be had by any of them, so they share what is left.
+/// The spare descriptors of all listeners, which share them.
 #[derive(Clone, Default)]
 pub struct Spares(Arc<Mutex<Vec<OwnedFd>>>);
 
 impl Spares {
-    /// Takes back what has been given up; whether all are there again. If not, the descriptor of a client who has just
-    /// come is the one that is missing.
+    /// Takes the used descriptors back. Returns whether all are there again; if not, the client that has just connected
+    /// has the missing one.
     pub fn fill(&self) -> bool {
         let mut kept = self.kept();
         while kept.len() < SPARES {
@@ -26,7 +26,7 @@ impl Spares {
         true
     }
 
-    /// Gives one up; whether there was one.
+    /// Gives one up. Returns whether there was one.
     pub fn give_up(&self) -> bool {
         self.kept().pop().is_some()
     }

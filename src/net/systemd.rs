@@ -1,4 +1,4 @@
-//! The service manager: the sockets that it hands over, and what it is told. Without one, all of this does nothing.
+//! The service manager: takes over its sockets and notifies it. Without a service manager, all of this does nothing.
 
 use std::io;
 use std::net::{SocketAddr, TcpListener};
@@ -10,8 +10,9 @@ use tracing::debug;
 
 use crate::protocol::Protocol;
 
-/// Listening sockets that the service manager has opened, sd_listen_fds(3). They are kept as long as the process lives,
-/// so that a listener that is taken out of the configuration can come back: the port stays the service manager's.
+/// Listening sockets that the service manager has opened, sd_listen_fds(3). They stay open as long as the process
+/// lives, so that a listener can be removed from the configuration and come back. The port belongs to the service
+/// manager.
 #[derive(Debug, Default)]
 pub struct Sockets(Vec<Socket>);
 
@@ -24,12 +25,12 @@ struct Socket {
 }
 
 impl Sockets {
-    /// Takes what the environment of this process tells of. To be called before there are threads, for the environment is
-    /// changed: no child is to believe that the sockets are its own.
+    /// Takes the sockets that the environment of this process describes. Call this before there are threads, because it
+    /// removes the variables, so that no child process believes the sockets are its own.
     ///
     /// # Errors
     ///
-    /// A socket whose name (`FileDescriptorName=`) is none of the protocols', or that is no TCP socket.
+    /// Fails if a socket's name (`FileDescriptorName=`) is not a protocol, or if it is not a TCP socket.
     pub fn of_process() -> Result<Self, String> {
         let mut passed = ListenFd::from_env();
         let names = std::env::var("LISTEN_FDNAMES").unwrap_or_default();
@@ -46,7 +47,7 @@ impl Sockets {
         Some(socket.listener.try_clone())
     }
 
-    /// Those that are not among these, as protocol and address.
+    /// The sockets that are not among these, as protocol and address.
     pub fn others(&self, wanted: &[(Protocol, SocketAddr)]) -> Vec<(Protocol, SocketAddr)> {
         let all = self.0.iter().map(|socket| (socket.protocol, socket.address));
         all.filter(|one| !wanted.contains(one)).collect()
@@ -60,7 +61,7 @@ impl Socket {
                 "the service manager hands over a socket named \"{name}\"; its unit needs FileDescriptorName=imap, pop3 or smtp"
             ));
         };
-        let broken = |error| format!("the socket named {name} from the service manager cannot be used: {error}");
+        let broken = |error| format!("cannot use the socket named {name} from the service manager: {error}");
         let listener =
             passed.take_tcp_listener(index).map_err(broken)?.ok_or_else(|| broken(io::ErrorKind::NotFound.into()))?;
         listener.set_nonblocking(true).map_err(broken)?;
@@ -69,12 +70,12 @@ impl Socket {
     }
 }
 
-/// Clients are served, and how things are, in one line.
+/// Notifies that clients are served, with the state in one line.
 pub fn ready(status: &str) {
     tell(&[NotifyState::Ready, NotifyState::Status(status)]);
 }
 
-/// The configuration is being read anew; ends with [`ready`].
+/// Notifies that the configuration is being reloaded, until [`ready`].
 pub fn reloading() {
     let reloading = NotifyState::Reloading;
     match NotifyState::monotonic_usec_now() {
@@ -83,24 +84,24 @@ pub fn reloading() {
     }
 }
 
-/// Sessions are being ended, which takes this long at most.
+/// Notifies that sessions are being ended, which takes at most this long.
 pub fn stopping(limit: Duration) {
     let limit = u32::try_from(limit.as_micros()).unwrap_or(u32::MAX);
     tell(&[NotifyState::Stopping, NotifyState::Status("Stopping."), NotifyState::ExtendTimeoutUsec(limit)]);
 }
 
-/// Everything works, and how things are, in one line.
+/// Notifies the watchdog that everything works, with the state in one line.
 pub fn alive(status: &str) {
     tell(&[NotifyState::Watchdog, NotifyState::Status(status)]);
 }
 
-/// How long the service manager waits for [`alive`], if it does.
+/// The interval in which the watchdog expects [`alive`], if there is a watchdog.
 pub fn watchdog() -> Option<Duration> {
     sd_notify::watchdog_enabled()
 }
 
 fn tell(states: &[NotifyState<'_>]) {
     if let Err(error) = sd_notify::notify(states) {
-        debug!(%error, "the service manager cannot be told");
+        debug!(%error, "cannot notify the service manager");
     }
 }

@@ -1,4 +1,4 @@
-//! TLS in both roles. The only file that knows rustls-pemfile, and the one that names the cryptography.
+//! TLS in both roles. Only this file uses rustls-pemfile, and only this file chooses the cryptography provider.
 
 use std::fs::File;
 use std::io::{self, BufReader};
@@ -10,7 +10,7 @@ use tokio_rustls::rustls::crypto::{CryptoProvider, ring};
 use tokio_rustls::rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use tokio_rustls::rustls::{self, CipherSuite, ClientConfig, RootCertStore, ServerConfig};
 
-/// A certificate, a key or a set of authorities that cannot be used.
+/// Why a certificate, a key or a set of authorities cannot be used.
 #[derive(Debug)]
 pub enum TlsError {
     /// The file cannot be read.
@@ -26,9 +26,9 @@ pub enum TlsError {
 impl std::fmt::Display for TlsError {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
-            Self::Unreadable(path, error) => write!(f, "{} cannot be read: {error}", path.display()),
-            Self::Missing(path, what) => write!(f, "{} holds no {what} in PEM form", path.display()),
-            Self::Unusable(path, error) => write!(f, "{} cannot be used with its key: {error}", path.display()),
+            Self::Unreadable(path, error) => write!(f, "cannot read {}: {error}", path.display()),
+            Self::Missing(path, what) => write!(f, "{} does not contain a {what} in PEM form", path.display()),
+            Self::Unusable(path, error) => write!(f, "cannot use {} with its key: {error}", path.display()),
             Self::NoSystemRoots => f.write_str(
                 "the system has no certificate authorities; install them (on Debian: the package ca-certificates), \
                  or name a file with `ca_file`",
@@ -39,19 +39,20 @@ impl std::fmt::Display for TlsError {
 
 impl std::error::Error for TlsError {}
 
-/// How we are a client of a provider: TLS 1.2 or 1.3, the certificate verified against the system's authorities, or
-/// against those in `ca_file` alone.
+/// The configuration as a client of a provider: TLS 1.2 or 1.3, with the certificate verified against the system's
+/// authorities, or only against those in `ca_file`.
 pub fn client_config(ca_file: Option<&Path>) -> Result<Arc<ClientConfig>, TlsError> {
     let config = ClientConfig::builder_with_provider(provider());
-    // The provider's suites fit both versions, so this cannot fail; and if it did, there would be no TLS to fall back to.
+    // This cannot fail, because the provider's suites fit both versions. If it did, there would be no TLS to fall back
+    // to.
     let config = config.with_safe_default_protocol_versions().map_err(|_| TlsError::NoSystemRoots)?;
     Ok(Arc::new(config.with_root_certificates(authorities(ca_file)?).with_no_client_auth()))
 }
 
-/// What verifies a provider's certificates, for who wants to know more of one.
+/// The verifier of a provider's certificates, for callers that need to know more about one.
 pub fn verifier(ca_file: Option<&Path>) -> Result<Arc<WebPkiServerVerifier>, TlsError> {
     let verifier = WebPkiServerVerifier::builder_with_provider(Arc::new(authorities(ca_file)?), provider()).build();
-    // There is an authority, and no list of revoked certificates.
+    // This cannot fail: there is at least one authority, and no list of revoked certificates.
     verifier.map_err(|_| TlsError::NoSystemRoots)
 }
 
@@ -67,7 +68,7 @@ fn authorities(ca_file: Option<&Path>) -> Result<RootCertStore, TlsError> {
     Ok(roots)
 }
 
-/// How we are a server to clients on a TLS listener.
+/// The configuration as a server to clients on a TLS listener.
 pub fn server_config(chain: &Path, key: &Path) -> Result<Arc<ServerConfig>, TlsError> {
     let unusable = |error| TlsError::Unusable(chain.to_owned(), error);
     let config = ServerConfig::builder_with_provider(provider()).with_safe_default_protocol_versions();
@@ -75,8 +76,8 @@ pub fn server_config(chain: &Path, key: &Path) -> Result<Arc<ServerConfig>, TlsE
     Ok(Arc::new(config.with_single_cert(certificates(chain)?, private_key(key)?).map_err(unusable)?))
 }
 
-/// Of TLS 1.3's suites AES-128-GCM goes first, the one that everybody has to know (RFC 8446 section 9.1): for AES-256-GCM
-/// processors have instructions as well, but for the SHA-384 that comes with it they mostly have none.
+/// Of TLS 1.3's suites, AES-128-GCM comes first, the mandatory one (RFC 8446 section 9.1). Processors have instructions
+/// for AES-256-GCM as well, but most have none for the SHA-384 that comes with it.
 fn provider() -> Arc<CryptoProvider> {
     let mut provider = ring::default_provider();
     provider.cipher_suites.sort_by_key(|suite| suite.suite() != CipherSuite::TLS13_AES_128_GCM_SHA256);

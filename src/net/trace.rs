@@ -1,7 +1,7 @@
-//! The trace of the dialogues, safe to show to anybody: for each line its direction, its verb or reply code, and its size.
+//! The trace of the dialogues, which is safe to publish: the direction, verb or reply code, and size of each line.
 //!
-//! What is shown is chosen from lists of the protocols' own words, never copied from the wire, so neither names nor
-//! secrets can be in it, wherever in a line they stand. Sizes are: they tell how long a password is.
+//! It shows only words from fixed lists of each protocol and never copies the wire, so it cannot contain names or
+//! secrets, wherever in a line they are. It does contain sizes, which show how long a password is.
 
 use std::cell::RefCell;
 
@@ -11,13 +11,13 @@ use tracing_subscriber::filter::{LevelFilter, Targets};
 use crate::protocol::Protocol;
 use crate::wire::Frame;
 
-/// What the log knows the trace by.
+/// The target of the trace in the log.
 const TARGET: &str = "dialogue";
 
-/// What is shown of a line that begins with none of the listed words.
+/// Shown for a line that begins with none of the listed words.
 const UNKNOWN: &str = "?";
 
-/// What is shown of a line or block that goes on with a command: a SASL message, a literal, and what follows one.
+/// Shown for a line or block that continues a command: a SASL message, a literal, and what follows one.
 const DATA: &str = "data";
 
 const IMAP_COMMANDS: &[&str] = &[
@@ -65,7 +65,7 @@ const IMAP_CODES: &[&str] = &[
 ];
 const POP3_CODES: &[&str] = &["AUTH", "IN-USE", "LOGIN-DELAY", "SYS/PERM", "SYS/TEMP"];
 
-/// Who is at the other end of a connection.
+/// The kind of peer at the other end of a connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Peer {
     /// A mail program, which sends commands.
@@ -74,14 +74,14 @@ pub enum Peer {
     Provider,
 }
 
-/// Which way a line goes.
+/// The direction of a line.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Direction {
     From,
     To,
 }
 
-/// What a line is.
+/// The kind of a line.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Kind {
     Command,
@@ -92,7 +92,7 @@ enum Kind {
 pub struct Trace {
     protocol: Protocol,
     peer: Peer,
-    /// The next line from who sends commands goes on with the last one, and may be anything.
+    /// The next line from the sender of commands continues the last one, and may be anything.
     goes_on: bool,
 }
 
@@ -100,30 +100,30 @@ tokio::task_local! {
     static OVERHEARD: RefCell<Vec<String>>;
 }
 
-/// Does some work, and keeps what the connections have traced meanwhile.
+/// Runs a future, and collects what its connections trace.
 pub async fn overhear<T>(work: impl Future<Output = T>) -> (T, Vec<String>) {
     let kept = async { (work.await, OVERHEARD.with(RefCell::take)) };
     OVERHEARD.scope(RefCell::default(), kept).await
 }
 
-/// Tells how many bytes have passed between a client and its provider after the login.
+/// Traces how many bytes were relayed between a client and its provider after the login.
 pub fn relayed(protocol: Protocol, up: u64, down: u64) {
     tell(protocol, format!("relayed: {up} bytes to provider, {down} bytes to client"));
 }
 
 impl Trace {
-    /// Of a connection on which nothing has been said.
+    /// Starts the trace of a new connection.
     pub const fn new(protocol: Protocol, peer: Peer) -> Self {
         Self { protocol, peer, goes_on: false }
     }
 
-    /// The TLS handshake is done; what follows is a dialogue of its own.
+    /// Notes that the TLS handshake is done; a new dialogue follows.
     pub fn tls_started(self) -> Self {
         self.tell(Direction::From, "TLS", None);
         Self::new(self.protocol, self.peer)
     }
 
-    /// What the peer has sent.
+    /// Traces what the peer has sent.
     pub fn heard(&mut self, frame: Frame<'_>) {
         let (bytes, shown) = match frame {
             Frame::Line(line) => (line, self.line(Direction::From, line)),
@@ -139,7 +139,7 @@ impl Trace {
         self.tell(Direction::From, &shown, Some(bytes.len()));
     }
 
-    /// What the peer is sent: whole lines.
+    /// Traces what was sent to the peer, in whole lines.
     pub fn said(&mut self, lines: &[u8]) {
         for line in lines.split_inclusive(|byte| *byte == b'\n') {
             let line = line.strip_suffix(b"\n").unwrap_or(line);
@@ -149,12 +149,12 @@ impl Trace {
         }
     }
 
-    /// The peer has ended its side.
+    /// Traces that the peer has ended its side.
     pub fn ended(&self) {
         self.tell(Direction::From, "end", None);
     }
 
-    /// What may be shown of a line in this place of the dialogue.
+    /// What can be shown of a line at this point of the dialogue.
     fn line(&mut self, direction: Direction, line: &[u8]) -> String {
         let kind = match (self.peer, direction) {
             (Peer::Client, Direction::From) | (Peer::Provider, Direction::To) => Kind::Command,
@@ -176,20 +176,21 @@ impl Trace {
     }
 }
 
-/// The log's filter for the trace and nothing else: other lines name accounts.
+/// The log filter for the trace and nothing else, because other lines name accounts.
 pub fn filter() -> Targets {
     Targets::new().with_target(TARGET, LevelFilter::TRACE)
 }
 
-/// Without a parent, for the session's span has the client's address. The task's number tells sessions apart.
+/// Logs without a parent span, because the session's span has the client's address. The task's number distinguishes
+/// sessions.
 fn tell(protocol: Protocol, line: String) {
     let session = tokio::task::try_id().map(tracing::field::display);
     trace!(target: TARGET, parent: None, protocol = protocol.name(), session, "{line}");
-    // Nobody listens, mostly.
+    // Usually nobody collects the trace.
     let _nobody = OVERHEARD.try_with(|lines| lines.borrow_mut().push(line));
 }
 
-/// The words of a line that may be shown.
+/// The words of a line that are safe to show.
 fn shown(protocol: Protocol, kind: Kind, line: &[u8]) -> String {
     match (protocol, kind) {
         (Protocol::Imap, Kind::Command) => listed(IMAP_COMMANDS, word(after_word(line))),
@@ -206,14 +207,14 @@ fn shown(protocol: Protocol, kind: Kind, line: &[u8]) -> String {
     .to_owned()
 }
 
-/// A tag may be anything, so it is not shown; that a reply has none is.
+/// A tag may be anything, so it is not shown; but `*` is.
 fn imap_reply(line: &[u8]) -> String {
     let rest = after_word(line);
     let reply = with_code(listed(IMAP_STATUS, word(rest)), IMAP_CODES, after_word(rest));
     if word(line) == b"*" { format!("* {reply}") } else { reply }
 }
 
-/// A status, and the response code in brackets behind it.
+/// A status, and the response code in brackets after it.
 fn with_code(status: Option<&str>, codes: &'static [&str], rest: &[u8]) -> String {
     let code = rest.strip_prefix(b"[").and_then(|rest| rest.split(|byte| b" ]".contains(byte)).next());
     match (status, code.and_then(|code| listed(codes, code))) {
@@ -222,7 +223,7 @@ fn with_code(status: Option<&str>, codes: &'static [&str], rest: &[u8]) -> Strin
     }
 }
 
-/// Code and enhanced status code (RFC 5321 section 4.2, RFC 3463), as numbers.
+/// The reply code and the enhanced status code (RFC 5321 section 4.2, RFC 3463), as numbers.
 fn smtp_reply(line: &[u8]) -> String {
     let (code, rest) = line.split_at_checked(3).unwrap_or((line, b""));
     let code = number(code).filter(|code| (200..600).contains(code));
@@ -242,7 +243,7 @@ fn number(digits: &[u8]) -> Option<u16> {
     std::str::from_utf8(digits).ok().filter(|_| is_number)?.parse().ok()
 }
 
-/// The entry of the list that is this word, in whatever case.
+/// The entry of the list that equals this word, ignoring case.
 fn listed(list: &'static [&'static str], word: &[u8]) -> Option<&'static str> {
     list.iter().find(|entry| entry.as_bytes().eq_ignore_ascii_case(word)).copied()
 }

@@ -1,4 +1,4 @@
-//! A connection's bytes, over TCP, TLS or a Unix socket; and how we reach a provider.
+//! The transport of a connection: TCP, TLS or a Unix socket; and connecting to a provider.
 
 use std::io;
 use std::pin::Pin;
@@ -6,21 +6,35 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
+use rustix::net::sockopt::set_tcp_quickack;
 use socket2::{SockRef, TcpKeepalive};
 use tokio::io::{AsyncRead, AsyncWrite, Interest, ReadBuf, Ready};
 use tokio::net::{TcpStream, UnixStream};
 use tokio::time::sleep;
 use tokio_rustls::rustls::pki_types::{CertificateDer, ServerName};
-use tokio_rustls::rustls::{ClientConfig, ServerConfig};
+use tokio_rustls::rustls::{ClientConfig, ClientConnection, ServerConfig};
 use tokio_rustls::{TlsAcceptor, TlsConnector, TlsStream};
 
+use super::bounded::Bounded;
 use super::listen::Socket;
-use super::{dial, proxy};
+use super::{dial, peer, proxy};
 use crate::proxy::Proxy;
 use crate::resolver::Resolver;
+use crate::wire::quote;
 
-/// How often to look whether a peer has gone from which something has arrived.
-const LOOK: Duration = Duration::from_millis(100);
+/// How often to check whether a peer has gone, after it has sent something or has ended its side.
+const LOOK: Duration = Duration::from_secs(1);
+
+/// The most that a client may send before its TLS handshake ends, in bytes, not counting the last read: three times a
+/// hello with post-quantum key shares. rustls would buffer up to 64 KiB of a hello that does not end.
+const HANDSHAKE: usize = 6 * 1024;
+
+/// The kernel's send buffer for a client before the login, in bytes. The default is up to 4 MiB, which count as our
+/// control group's memory.
+const UNSENT: u32 = 4096;
+
+/// The send buffer of a Unix socket, in bytes, before the login (about the least that Linux allows) and after it.
+const UNIX_BUFFERS: [usize; 2] = [4096, 128 * 1024];
 
 /// A connection to a client or a provider.
 pub enum Transport {
@@ -29,16 +43,16 @@ pub enum Transport {
     /// A Unix socket, which has no TLS.
     Unix(UnixStream),
     /// TCP under TLS, in either role.
-    Tls(Box<TlsStream<TcpStream>>),
+    Tls(Box<TlsStream<Bounded>>),
 }
 
 impl Transport {
-    /// Takes a socket over, with the options that a mail session wants.
+    /// Takes over a socket, and sets the options for a mail session.
     pub fn new(socket: TcpStream) -> io::Result<Self> {
-        // Dialogues are short lines, each waited for.
+        // Dialogues are short lines, and the peer waits for each.
         socket.set_nodelay(true)?;
-        // An IDLE session may be silent for half an hour; NAT devices forget after a few minutes, and a peer that has
-        // vanished should not be waited for longer than about 7 minutes.
+        // An IDLE session may be silent for half an hour, but NAT devices forget it after a few minutes, and we do not
+        // want to wait longer than about 7 minutes for a peer that has vanished.
         let spread = spread(&socket)?;
         let keepalive = TcpKeepalive::new()
             .with_time(Duration::from_secs(120 + spread))
@@ -48,15 +62,32 @@ impl Transport {
         Ok(Self::Clear(socket))
     }
 
-    /// Takes a client's socket over.
+    /// Takes over the socket of a client that has not logged in.
     pub fn of_client(socket: Socket) -> io::Result<Self> {
         match socket {
-            Socket::Tcp(socket) => Self::new(socket),
-            Socket::Unix(socket) => Ok(Self::Unix(socket)),
+            Socket::Tcp(socket) => {
+                SockRef::from(&socket).set_tcp_notsent_lowat(UNSENT)?;
+                Self::new(socket)
+            }
+            Socket::Unix(socket) => {
+                SockRef::from(&socket).set_send_buffer_size(UNIX_BUFFERS[0])?;
+                Ok(Self::Unix(socket))
+            }
         }
     }
 
-    /// Connects to a server, at whichever of its addresses answers first; or through a proxy, which looks the server up.
+    /// Restores the kernel's send buffer for a client that has logged in.
+    pub fn logged_in(&self) -> io::Result<()> {
+        match self {
+            // 0 is the system's own value.
+            Self::Clear(socket) => SockRef::from(socket).set_tcp_notsent_lowat(0),
+            Self::Tls(stream) => SockRef::from(stream.get_ref().0.socket()).set_tcp_notsent_lowat(0),
+            Self::Unix(socket) => SockRef::from(socket).set_send_buffer_size(UNIX_BUFFERS[1]),
+        }
+    }
+
+    /// Connects to a server, at whichever of its addresses answers first; or through a proxy, which looks up the
+    /// server.
     pub async fn dial(resolver: &Resolver, proxy: Option<&Proxy>, host: &str, port: u16) -> io::Result<Self> {
         Self::new(match proxy {
             Some(proxy) => proxy::connect(resolver, proxy, host, port).await?,
@@ -67,17 +98,34 @@ impl Transport {
     /// Does the handshake as a client, and verifies that the server is `host`.
     pub async fn connect_tls(self, config: Arc<ClientConfig>, host: &str) -> io::Result<Self> {
         let name = ServerName::try_from(host.to_owned()).map_err(io::Error::other)?;
-        let stream = TlsConnector::from(config).connect(name, self.clear()?).await?;
+        let mut hello = Vec::new();
+        let begin = |session: &mut ClientConnection| drop(session.write_tls(&mut hello));
+        let handshake = TlsConnector::from(config).connect_with(name, Bounded::new(self.clear()?, usize::MAX), begin);
+        if let Some(bounded) = handshake.get_ref() {
+            send(bounded.socket(), &hello).await?;
+            answers_in_tls(bounded.socket()).await?;
+        }
+        let stream = handshake.await?;
         Ok(Self::Tls(Box::new(stream.into())))
     }
 
     /// Does the handshake as a server.
+    ///
+    /// # Errors
+    ///
+    /// Fails with `ConnectionAborted` if the peer leaves before its first byte. It only probed the port, and no
+    /// handshake has failed.
     pub async fn accept_tls(self, config: Arc<ServerConfig>) -> io::Result<Self> {
-        let stream = TlsAcceptor::from(config).accept(self.clear()?).await?;
+        let socket = self.clear()?;
+        if matches!(socket.peek(&mut [0]).await, Ok(0) | Err(_)) {
+            return Err(io::ErrorKind::ConnectionAborted.into());
+        }
+        let mut stream = TlsAcceptor::from(config).accept(Bounded::new(socket, HANDSHAKE)).await?;
+        stream.get_mut().0.lift();
         Ok(Self::Tls(Box::new(stream.into())))
     }
 
-    /// The certificates that the peer has shown, its own first; none in clear.
+    /// The certificates that the peer sent, its own first; none without TLS.
     pub fn peer_certificates(&self) -> &[CertificateDer<'static>] {
         match self {
             Self::Clear(_) | Self::Unix(_) => &[],
@@ -85,18 +133,53 @@ impl Transport {
         }
     }
 
-    /// Waits until the peer has ended its side. What has arrived stays where it is, so this has to look now and then.
+    /// Waits until the peer can no longer receive anything. A peer that has only ended its own side still can, and
+    /// another machine does not tell us. Whatever has arrived stays unread, so this has to check now and then.
     pub async fn gone(&self) {
-        while !self.readiness().await.is_ok_and(|ready| ready.is_read_closed()) {
+        while !(self.readiness().await.is_ok_and(|ready| ready.is_read_closed()) && self.has_hung_up()) {
             sleep(LOOK).await;
         }
+    }
+
+    /// Whether the peer's program has closed the connection completely, and not only its half. False if that is not
+    /// known.
+    pub fn has_hung_up(&self) -> bool {
+        match self {
+            Self::Clear(socket) => peer::has_hung_up(socket),
+            Self::Unix(socket) => peer::has_hung_up_unix(socket),
+            Self::Tls(stream) => peer::has_hung_up(stream.get_ref().0.socket()),
+        }
+    }
+
+    /// Makes the kernel acknowledge at once what arrives next. After we have sent something, Linux delays an
+    /// acknowledgement by about 40 ms, and so long a peer with Nagle's algorithm holds back what it would send next,
+    /// such as Postfix its banner after the TLS handshake. Sending resets this option, so it is set before each read
+    /// (tcp(7)).
+    pub fn acknowledge_at_once(&self) {
+        // If this fails, it only costs time.
+        let _late = match self {
+            Self::Clear(socket) => set_tcp_quickack(socket, true),
+            Self::Unix(_) => Ok(()),
+            Self::Tls(stream) => set_tcp_quickack(stream.get_ref().0.socket(), true),
+        };
+    }
+
+    /// Makes the system discard what the peer has not read when this is dropped, and reset the connection.
+    pub fn abort(&self) {
+        let socket = match self {
+            Self::Clear(socket) => SockRef::from(socket),
+            Self::Tls(stream) => SockRef::from(stream.get_ref().0.socket()),
+            Self::Unix(_) => return,
+        };
+        // Fails only if the connection has already ended.
+        let _ended = socket.set_linger(Some(Duration::ZERO));
     }
 
     async fn readiness(&self) -> io::Result<Ready> {
         match self {
             Self::Clear(socket) => socket.ready(Interest::READABLE).await,
             Self::Unix(socket) => socket.ready(Interest::READABLE).await,
-            Self::Tls(stream) => stream.get_ref().0.ready(Interest::READABLE).await,
+            Self::Tls(stream) => stream.get_ref().0.socket().ready(Interest::READABLE).await,
         }
     }
 
@@ -104,13 +187,52 @@ impl Transport {
         match self {
             Self::Clear(socket) => Ok(socket),
             Self::Unix(_) => Err(io::Error::other("a Unix socket has no TLS")),
-            Self::Tls(_) => Err(io::Error::other("the connection is under TLS already")),
+            Self::Tls(_) => Err(io::Error::other("the connection already uses TLS")),
         }
     }
 }
 
-/// Up to 120 seconds, by the socket's ports. Thousands of sessions that began together would else be probed together, and
-/// Linux drops what is more than a thousand packets at once (`net.core.netdev_max_backlog`), the same ones each time.
+/// A server that speaks without TLS where a handshake was expected, with the first line that it sent, printable.
+#[derive(Debug)]
+pub struct InClear(pub String);
+
+impl std::fmt::Display for InClear {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "it does not speak TLS on this port, but says \"{}\"", self.0)
+    }
+}
+
+impl std::error::Error for InClear {}
+
+/// Checks that the server answers in TLS (RFC 8446 section 5.1), before the handshake reads the answer.
+async fn answers_in_tls(socket: &TcpStream) -> io::Result<()> {
+    let mut bytes = [0; 100];
+    let count = socket.peek(&mut bytes).await?;
+    let heard = bytes.get(..count).unwrap_or_default();
+    match heard.first() {
+        Some(byte) if !(20..=24).contains(byte) => {
+            let line = heard.split(|byte| *byte == b'\n').next().unwrap_or_default();
+            Err(io::Error::other(InClear(quote(&String::from_utf8_lossy(line)))))
+        }
+        _ => Ok(()),
+    }
+}
+
+async fn send(socket: &TcpStream, mut bytes: &[u8]) -> io::Result<()> {
+    while !bytes.is_empty() {
+        socket.writable().await?;
+        match socket.try_write(bytes) {
+            Ok(count) => bytes = bytes.get(count..).unwrap_or_default(),
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(())
+}
+
+/// Spreads keepalive by up to 120 seconds, by the socket's ports. Otherwise thousands of sessions that began together
+/// would be probed together, and Linux drops more than a thousand packets at once (`net.core.netdev_max_backlog`), the
+/// same ones each time.
 fn spread(socket: &TcpStream) -> io::Result<u64> {
     let ports = u64::from(socket.local_addr()?.port()) + u64::from(socket.peer_addr()?.port());
     Ok(ports % 121)
@@ -149,5 +271,65 @@ impl AsyncWrite for Transport {
             Self::Unix(stream) => Pin::new(stream).poll_shutdown(cx),
             Self::Tls(stream) => Pin::new(stream).poll_shutdown(cx),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use rustix::net::sockopt::tcp_quickack;
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+    use tokio::net::{TcpListener, TcpSocket};
+    use tokio::time::timeout;
+
+    use super::*;
+
+    /// What the other side's kernel takes of noise that nobody reads, in bytes.
+    async fn taken(transport: &mut Transport) -> usize {
+        let mut taken = 0;
+        while let Ok(count) = timeout(Duration::from_millis(200), transport.write(&[b'x'; 2048])).await {
+            taken += count.unwrap();
+        }
+        taken
+    }
+
+    #[tokio::test]
+    async fn the_kernel_keeps_little_for_a_client_that_does_not_read_until_it_has_logged_in() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let client = TcpSocket::new_v4().unwrap();
+        client.set_recv_buffer_size(16_384).unwrap();
+        let _client = client.connect(listener.local_addr().unwrap()).await.unwrap();
+        let (mut other, unix) = UnixStream::pair().unwrap();
+        for (socket, most) in
+            [(Socket::Tcp(listener.accept().await.unwrap().0), 64 * 1024), (Socket::Unix(unix), 16_384)]
+        {
+            let mut transport = Transport::of_client(socket).unwrap();
+            let before = taken(&mut transport).await;
+            assert!(before <= most, "{before}");
+            transport.logged_in().unwrap();
+            let more = taken(&mut transport).await;
+            assert!(more >= 2 * most, "{more}");
+        }
+        other.shutdown().await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn acknowledgements_are_hurried_again_after_each_word_of_ours() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let socket = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
+        let (mut server, _) = listener.accept().await.unwrap();
+        let mut transport = Transport::new(socket).unwrap();
+        let is_hurried = |transport: &Transport| {
+            let Transport::Clear(socket) = transport else { panic!() };
+            tcp_quickack(socket).unwrap()
+        };
+        for _ in 0..5 {
+            server.write_all(b"250 ok\r\n").await.unwrap();
+            transport.read_exact(&mut [0; 8]).await.unwrap();
+            transport.write_all(b"NOOP\r\n").await.unwrap();
+            server.read_exact(&mut [0; 6]).await.unwrap();
+        }
+        assert!(!is_hurried(&transport), "Linux waits with acknowledgements");
+        transport.acknowledge_at_once();
+        assert!(is_hurried(&transport));
     }
 }

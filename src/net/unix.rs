@@ -1,4 +1,4 @@
-//! Unix sockets: making them where a dead process has left one behind, and taking them away.
+//! Unix sockets: creating them, even if a dead process has left one behind, and removing them.
 
 use std::fs::{self, Permissions};
 use std::io;
@@ -9,17 +9,16 @@ use socket2::{Domain, SockAddr, Socket, Type};
 use tokio::net::{UnixListener, UnixSocket};
 
 use super::listen::BACKLOG;
-use crate::guard;
+use crate::guard::{self, Thing};
 
-/// Makes a socket with these permissions. One that nobody listens on any more is replaced.
+/// Creates a socket with these permissions. A stale socket, on which nobody listens, is replaced.
 ///
 /// # Errors
 ///
-/// It cannot be made; somebody listens on it, something else is in its place, or everybody may write to a folder above it.
+/// Fails if the socket cannot be created, if somebody listens on it, if something else is in its place, or if other
+/// users could replace it.
 pub fn bind(path: &Path, mode: u32) -> io::Result<UnixListener> {
-    if let Some(folder) = guard::exposed_folder(path) {
-        return Err(guard::exposed(&folder));
-    }
+    guard::judge_folders(path, Thing::Socket)?;
     match fs::symlink_metadata(path) {
         Ok(there) if there.file_type().is_socket() => {
             if is_alive(path)? {
@@ -27,18 +26,18 @@ pub fn bind(path: &Path, mode: u32) -> io::Result<UnixListener> {
             }
             fs::remove_file(path)?;
         }
-        Ok(_) => return Err(io::Error::other("something that is no socket is in its place")),
+        Ok(_) => return Err(io::Error::other("something that is not a socket is in its place")),
         Err(error) if error.kind() == io::ErrorKind::NotFound => {}
         Err(error) => return Err(error),
     }
     let socket = UnixSocket::new_stream()?;
     socket.bind(path)?;
-    // Before it listens: nobody can connect earlier.
+    // Set the mode before listening, so that nobody can connect earlier.
     fs::set_permissions(path, Permissions::from_mode(mode))?;
     socket.listen(BACKLOG)
 }
 
-/// Whether somebody listens on it. One whose queue is full does.
+/// Whether somebody listens on it. If its queue is full, somebody does.
 fn is_alive(path: &Path) -> io::Result<bool> {
     let socket = Socket::new(Domain::UNIX, Type::STREAM, None)?;
     socket.set_nonblocking(true)?;
@@ -49,7 +48,7 @@ fn is_alive(path: &Path) -> io::Result<bool> {
     }
 }
 
-/// The file of a socket; it goes when this is dropped, unless it is another one by then.
+/// The file of a socket. Dropping this removes it, unless it is another file by then.
 pub struct SocketFile {
     path: PathBuf,
     identity: (u64, u64),
@@ -61,7 +60,7 @@ impl SocketFile {
         Ok(Self { path: path.to_owned(), identity: identity(path)? })
     }
 
-    /// Gives it these permissions.
+    /// Changes its permissions.
     pub fn allow(&self, mode: u32) -> io::Result<()> {
         match self.is_there() {
             true => fs::set_permissions(&self.path, Permissions::from_mode(mode)),
@@ -77,7 +76,7 @@ impl SocketFile {
 impl Drop for SocketFile {
     fn drop(&mut self) {
         if self.is_there() {
-            // What is left behind is replaced by the next start.
+            // The next start replaces a file that is left behind.
             let _left = fs::remove_file(&self.path);
         }
     }
@@ -112,7 +111,7 @@ mod tests {
     async fn what_is_no_socket_and_what_others_could_replace_is_left_alone() {
         let (folder, path) = folder();
         fs::write(&path, "precious").unwrap();
-        assert!(bind(&path, 0o600).unwrap_err().to_string().contains("no socket"));
+        assert!(bind(&path, 0o600).unwrap_err().to_string().contains("not a socket"));
         assert_eq!(fs::read(&path).unwrap(), b"precious");
         fs::remove_file(&path).unwrap();
         fs::set_permissions(folder.path(), Permissions::from_mode(0o777)).unwrap();

@@ -5,11 +5,13 @@ use std::collections::BTreeMap;
 use oauth2::{AuthorizationCode, PkceCodeChallenge, PkceCodeVerifier, RedirectUrl};
 use url::Url;
 
-use super::{Failure, Http, Registration, failure};
+use super::errors::Request;
+use super::extension::granted;
+use super::outcome::Refusal;
+use super::{Failure, Granted, Http, Registration};
 use crate::clock::Clock;
+use crate::pasted;
 use crate::secret::Secret;
-use crate::token::TokenSet;
-use crate::wire::quote;
 
 /// What an authorization is asked for with.
 pub struct Asking<'a> {
@@ -44,16 +46,6 @@ pub struct Pending {
     names_itself: bool,
 }
 
-/// What an authorization has brought.
-pub struct Granted {
-    /// The first token set.
-    pub tokens: TokenSet,
-    /// Who has signed in (OpenID Connect Core 1.0 section 2), not checked yet.
-    pub id_token: Option<String>,
-    /// What the id_token has to repeat.
-    pub nonce: Option<String>,
-}
-
 /// Why an address that a browser was sent to, or that a person has pasted, does not bring the authorization. Only
 /// [`RedirectError::Denied`] is an end; after the others the right one may still come.
 #[derive(Debug, PartialEq, Eq)]
@@ -64,8 +56,10 @@ pub enum RedirectError {
     WrongState,
     /// It comes from another authorization server (RFC 9207).
     WrongIssuer,
+    /// It has been pasted, and breaks off before its end.
+    BrokenOff,
     /// The authorization server, or the person, said no.
-    Denied(String),
+    Denied(Failure),
 }
 
 impl std::fmt::Display for RedirectError {
@@ -78,8 +72,20 @@ impl std::fmt::Display for RedirectError {
                 f.write_str("this address belongs to another attempt; open the page shown above once more")
             }
             Self::WrongIssuer => f.write_str("this address comes from another authorization server and is not used"),
+            Self::BrokenOff => {
+                f.write_str("this address breaks off before its end; paste the rest of it, or all of it once more")
+            }
             Self::Denied(text) => write!(f, "the authorization was not given: {text}"),
         }
+    }
+}
+
+impl Asking<'_> {
+    /// A server has to ignore `offline_access` where the person is not asked to consent (OpenID Connect Core 1.0 section 11).
+    fn prompt(&self) -> Option<&'static str> {
+        let is_told =
+            self.parameters.contains_key("prompt") || self.endpoint.query_pairs().any(|(key, _)| key == "prompt");
+        (!is_told && self.scope.iter().any(|scope| scope == "offline_access")).then_some("consent")
     }
 }
 
@@ -102,9 +108,11 @@ impl Pending {
         ];
         ours.extend(nonce.as_deref().map(|nonce| ("nonce", nonce)));
         let more = asking.parameters.iter().map(|(key, value)| (key.as_str(), value.as_str()));
-        // What the configuration adds must not stand in for what the security of the grant rests on.
-        let more = more.filter(|(key, _)| !ours.iter().any(|(our, _)| our == key));
+        // What the configuration adds must not stand in for what the security of the grant rests on. A parameter without a
+        // value is one that the configuration leaves out.
+        let more = more.filter(|(key, value)| !ours.iter().any(|(our, _)| our == key) && !value.is_empty());
         let mut url = asking.endpoint.clone();
+        let more: Vec<_> = more.chain(asking.prompt().map(|prompt| ("prompt", prompt))).collect();
         url.query_pairs_mut().extend_pairs(&ours).extend_pairs(more);
         Self {
             url,
@@ -124,10 +132,7 @@ impl Pending {
 
     /// Reads the query of a redirect: `state` first, so that a stranger's request changes nothing; then `iss`; then `error`.
     pub fn code(&self, query: &str) -> Result<AuthorizationCode, RedirectError> {
-        let value = |name: &str| {
-            let mut pairs = url::form_urlencoded::parse(query.as_bytes());
-            pairs.find(|(key, _)| key == name).map(|(_, value)| value.into_owned())
-        };
+        let value = |name: &str| parameter(query, name);
         if value("code").is_none() && value("error").is_none() {
             return Err(RedirectError::NoAnswer);
         }
@@ -142,8 +147,8 @@ impl Pending {
         }
         match (value("error"), value("code")) {
             (Some(error), _) => {
-                let description = value("error_description").unwrap_or_default();
-                Err(RedirectError::Denied(quote(format!("{error} {description}").trim())))
+                let refusal = Refusal::redirected(error, value("error_description").unwrap_or_default());
+                Err(RedirectError::Denied(refusal.failure(&Request::Authorization.into())))
             }
             (None, Some(code)) => Ok(AuthorizationCode::new(code)),
             (None, None) => Err(RedirectError::NoAnswer),
@@ -152,17 +157,34 @@ impl Pending {
 
     /// Reads what a person has pasted: the whole address, its query, or the code alone, as some providers show it.
     pub fn pasted(&self, text: &str) -> Result<AuthorizationCode, RedirectError> {
-        let text = text.trim();
-        if let Some((_, query)) = text.split_once('?') {
-            return self.code(query.split_once('#').map_or(query, |(query, _)| query));
+        let (address, text) = (pasted::address(text), pasted::bare(text));
+        let query = address.split_once('?').map(|(_, query)| query);
+        let query = query.or_else(|| Some(&*address).filter(|it| it.contains("code=") || it.contains("error=")));
+        if let Some(query) = query {
+            let query = query.split_once('#').map_or(query, |(query, _)| query);
+            let is_ours = address.starts_with(self.redirect_uri.as_str()) || !address.contains("://");
+            return self.code(query).map_err(|error| match error {
+                error if is_ours && self.is_broken_off(query, &error) => RedirectError::BrokenOff,
+                error => error,
+            });
         }
-        let is_bare_code =
-            !text.is_empty() && !text.contains("://") && text.bytes().all(|byte| byte.is_ascii_graphic());
-        match text.contains("code=") || text.contains("error=") {
-            true => self.code(text),
+        match !text.is_empty() && !text.contains("://") && text.bytes().all(|byte| byte.is_ascii_graphic()) {
             // No state comes with it. PKCE still binds the code to this attempt: the server takes it from nobody else.
-            false if is_bare_code => Ok(AuthorizationCode::new(text.to_owned())),
+            true => Ok(AuthorizationCode::new(text.to_owned())),
             false => Err(RedirectError::NoAnswer),
+        }
+    }
+
+    /// Whether more behind this query could make it right.
+    fn is_broken_off(&self, query: &str, error: &RedirectError) -> bool {
+        let value = |name: &str| parameter(query, name);
+        match error {
+            RedirectError::NoAnswer => !query.is_empty(),
+            RedirectError::WrongState => value("state").is_none_or(|state| state.len() < self.state.len()),
+            RedirectError::WrongIssuer => value("iss").is_none_or(|own| {
+                self.issuer.as_ref().is_some_and(|issuer| issuer.len() > own.len() && issuer.starts_with(&own))
+            }),
+            RedirectError::BrokenOff | RedirectError::Denied(_) => false,
         }
     }
 
@@ -181,10 +203,16 @@ impl Pending {
         for (name, value) in registration.assertion(clock.now())? {
             request = request.add_extra_param(name, value);
         }
-        let body = request.request_async(http).await.map_err(failure)?;
-        let id_token = body.id_token().map(str::to_owned);
-        Ok(Granted { tokens: body.into_token_set(clock.now(), None)?, id_token, nonce: self.nonce })
+        let granted = granted(request.request_async(http).await, clock.now(), None);
+        let granted = granted.map_err(|denied| denied.failure(&registration.context(Request::Code)))?;
+        Ok(Granted { nonce: self.nonce, ..granted })
     }
+}
+
+/// The first parameter of this name in an address.
+fn parameter(query: &str, name: &str) -> Option<String> {
+    let mut pairs = url::form_urlencoded::parse(query.as_bytes());
+    pairs.find(|(key, _)| key == name).map(|(_, value)| value.into_owned())
 }
 
 #[cfg(test)]
@@ -229,6 +257,9 @@ mod tests {
         assert_eq!(values("redirect_uri"), ["http://127.0.0.1:4000/"]);
         assert!(state.len() >= 22, "128 bits at least");
         let (without, _) = begin("https://login.example.test/auth", "offline_access", false);
+        assert!(without.url.query_pairs().any(|(key, value)| key == "prompt" && value == "consent"));
+        let (told, _) = begin("https://login.example.test/auth?prompt=login", "offline_access", false);
+        assert_eq!(told.url.query_pairs().filter(|(key, _)| key == "prompt").count(), 1, "the endpoint says otherwise");
         assert!(without.url.query_pairs().all(|(key, _)| key != "nonce"), "there will be no id_token");
     }
 
@@ -243,8 +274,15 @@ mod tests {
         assert_eq!(read("code=a"), Err(RedirectError::WrongState));
         assert_eq!(read("error=access_denied&state=guess"), Err(RedirectError::WrongState));
         assert_eq!(read(&format!("state={state}")), Err(RedirectError::NoAnswer));
-        let denied = read(&format!("error=access_denied&error_description=no%0Athanks&state={state}"));
-        assert_eq!(denied, Err(RedirectError::Denied("access_denied no?thanks".into())));
+        let denied = |error: &str| match read(&format!("error={error}&state={state}")) {
+            Err(RedirectError::Denied(failure)) => failure,
+            other => panic!("{other:?}"),
+        };
+        let declined = denied("access_denied&error_description=no%0Dthanks");
+        assert!(matches!(&declined, Failure::Ended(text) if text.contains("declined") && text.contains("no?thanks")));
+        assert!(matches!(denied("invalid_scope"), Failure::Misconfigured(text) if text.contains("correct scope")));
+        assert!(matches!(denied("unauthorized_client"), Failure::Misconfigured(text) if text.contains("browser")));
+        assert!(matches!(denied("temporarily_unavailable"), Failure::Temporary(..)));
     }
 
     #[test]
@@ -262,9 +300,28 @@ mod tests {
         assert_eq!(read(&format!("  http://127.0.0.1:4000/?code=a%2Fb&state={state}#_\n")).unwrap(), "a/b");
         assert_eq!(read(&format!("code=a&state={state}")).unwrap(), "a");
         assert_eq!(read("7654321").unwrap(), "7654321");
-        assert_eq!(read("http://127.0.0.1:4000/?code=a&state=b"), Err(RedirectError::WrongState));
+        assert_eq!(read(&format!("\"http://127.0.0.1:4000/?code=a&amp;state={state}\"")).unwrap(), "a");
+        assert_eq!(read(&format!("<http://127.0.0.1:4000/?state={state}&co\n  de=a>")).unwrap(), "a");
+        assert_eq!(read(&format!("code=a\nstate={state}")).unwrap(), "a");
+        assert_eq!(read("\"7654321\"").unwrap(), "7654321");
+        let other = format!("http://127.0.0.1:4000/?code=a&state={}", "b".repeat(state.len()));
+        assert_eq!(read(&other), Err(RedirectError::WrongState));
         for nothing in ["", "http://127.0.0.1:4000/", "what is this?"] {
             assert_eq!(read(nothing), Err(RedirectError::NoAnswer), "{nothing:?}");
         }
+    }
+
+    #[test]
+    fn an_address_that_breaks_off_is_told_from_another_one() {
+        let (pending, state) = begin("https://login.example.test/auth", "openid", true);
+        let read = |text: &str| pending.pasted(text).map(|code| code.secret().clone());
+        let whole = format!("http://127.0.0.1:4000/?code=abc&state={state}&iss={ISSUER}");
+        for end in whole.find('?').unwrap() + 2..whole.len() {
+            let beginning = whole.get(..end).unwrap();
+            assert_eq!(read(beginning), Err(RedirectError::BrokenOff), "{beginning}");
+        }
+        assert_eq!(read(&whole).unwrap(), "abc");
+        let page = "https://login.example.test/auth?response_type=code&client_id=client";
+        assert_eq!(read(page), Err(RedirectError::NoAnswer), "the page's own address");
     }
 }

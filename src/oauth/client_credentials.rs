@@ -2,7 +2,9 @@
 
 use oauth2::Scope;
 
-use super::{Failure, Http, Registration, failure};
+use super::errors::Request;
+use super::extension::granted;
+use super::{Failure, Http, Registration};
 use crate::clock::Clock;
 use crate::token::TokenSet;
 
@@ -18,6 +20,6 @@ pub async fn ask(
     for (name, value) in registration.assertion(clock.now())? {
         request = request.add_extra_param(name, value);
     }
-    let body = request.request_async(http).await.map_err(failure)?;
-    body.into_token_set(clock.now(), None)
+    let granted = granted(request.request_async(http).await, clock.now(), None);
+    granted.map(|granted| granted.tokens).map_err(|denied| denied.failure(&registration.context(Request::Client)))
 }

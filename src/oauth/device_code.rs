@@ -2,15 +2,14 @@
 
 use std::time::Duration;
 
-use serde::Deserialize;
 use tokio::time::{Instant, sleep};
 use url::Url;
 use zeroize::Zeroizing;
 
-use super::authorization_code::Granted;
-use super::extension::{self, Denied};
-use super::response::seconds;
-use super::{Failure, Http, Registration, classify};
+use super::errors::{Context, Request};
+use super::members::Members;
+use super::outcome::Denied;
+use super::{Failure, Granted, Http, Registration, Trouble, extension};
 use crate::clock::Clock;
 
 const GRANT_TYPE: &str = "urn:ietf:params:oauth:grant-type:device_code";
@@ -34,20 +33,15 @@ const USUAL_LIFE: u64 = 900;
 const LONGEST_LIFE: u64 = 24 * 3600;
 
 /// An authorization that a person has been asked for.
-#[derive(Deserialize)]
 pub struct Pending {
     device_code: Zeroizing<String>,
     /// What the person types in.
     pub user_code: String,
-    /// Where. Google has a name of its own for it.
-    #[serde(alias = "verification_url")]
+    /// Where.
     pub verification_uri: Url,
     /// The same with the code in it, where the server offers that.
-    #[serde(default, alias = "verification_url_complete")]
     pub verification_uri_complete: Option<Url>,
-    #[serde(default, deserialize_with = "seconds")]
     expires_in: Option<u64>,
-    #[serde(default, deserialize_with = "seconds")]
     interval: Option<u64>,
 }
 
@@ -74,7 +68,25 @@ impl Pending {
         clock: &Clock,
     ) -> Result<Self, Failure> {
         let form = [("scope", &*scope.join(" "))];
-        Ok(extension::post(http, endpoint, registration, &form, clock.now()).await?)
+        let members = extension::post(http, endpoint, registration, &form, clock.now()).await;
+        let members = members.map_err(|denied| denied.failure(&registration.context(Request::Device)))?;
+        let incomplete =
+            "the authorization server's answer is no OAuth answer: it lacks device_code, user_code or verification_uri";
+        Self::read(&members).ok_or_else(|| Failure::Temporary(Trouble::Lasting(None), incomplete.to_owned()))
+    }
+
+    /// Reads the answer (section 3.2). Google has names of its own for the addresses.
+    fn read(members: &Members) -> Option<Self> {
+        Some(Self {
+            device_code: members.text("device_code")?.into(),
+            user_code: members.text("user_code")?,
+            verification_uri: members.url("verification_uri").or_else(|| members.url("verification_url"))?,
+            verification_uri_complete: members
+                .url("verification_uri_complete")
+                .or_else(|| members.url("verification_url_complete")),
+            expires_in: members.seconds("expires_in"),
+            interval: members.seconds("interval"),
+        })
     }
 
     /// How long the code is good.
@@ -92,11 +104,9 @@ impl Pending {
                 return Err(expired());
             }
             let form = [("grant_type", GRANT_TYPE), ("device_code", self.device_code.as_str())];
-            match extension::ask(http, registration, &form, clock.now()).await.map_err(step) {
-                Ok(body) => {
-                    let id_token = body.id_token().map(str::to_owned);
-                    return Ok(Granted { tokens: body.into_token_set(clock.now(), None)?, id_token, nonce: None });
-                }
+            let context = registration.context(Request::Device);
+            match extension::ask(http, registration, &form, clock.now()).await.map_err(|no| step(no, &context)) {
+                Ok(granted) => return Ok(granted),
                 Err(Step::End(failure)) => return Err(failure),
                 Err(step) => rhythm.after(&step),
             }
@@ -125,18 +135,18 @@ impl Rhythm {
 }
 
 /// Section 3.5, and what servers make of it.
-fn step(denied: Denied) -> Step {
-    let body = match denied {
-        Denied::Said(body) => body,
+fn step(denied: Denied, context: &Context) -> Step {
+    let refusal = match denied {
+        Denied::Said(refusal) => refusal,
         Denied::Unsaid(Failure::Temporary(..)) => return Step::Again,
         Denied::Unsaid(failure) => return Step::End(failure),
     };
-    match body.error.as_str() {
+    match refusal.code.as_str() {
         "authorization_pending" => Step::Wait,
         "slow_down" => Step::Slower,
         "access_denied" | "authorization_declined" => Step::End(Failure::Ended("the person has said no".to_owned())),
         "expired_token" | "bad_verification_code" => Step::End(expired()),
-        _ => match classify(&body) {
+        _ => match refusal.failure(context) {
             Failure::Temporary(..) => Step::Again,
             failure => Step::End(failure),
         },
@@ -150,11 +160,14 @@ fn expired() -> Failure {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::oauth::Trouble;
+    use crate::oauth::outcome::Refusal;
+
+    fn step(denied: Denied) -> Step {
+        super::step(denied, &Request::Device.into())
+    }
 
     fn said(error: &str) -> Step {
-        let body = serde_json::json!({ "error": error, "error_description": "x" });
-        step(Denied::Said(serde_json::from_value(body).unwrap()))
+        step(Denied::Said(Box::new(Refusal::redirected(error.to_owned(), "x".to_owned()))))
     }
 
     #[test]
@@ -190,7 +203,7 @@ mod tests {
 
     #[test]
     fn every_dialect_of_the_first_answer_is_understood() {
-        let read = |text: &str| serde_json::from_str::<Pending>(text).unwrap();
+        let read = |text: &str| Pending::read(&Members::read(text.as_bytes()).unwrap()).unwrap();
         let rfc = read(
             r#"{"device_code":"d","user_code":"WDJB-MJHT","verification_uri":"https://a.test/device",
                 "verification_uri_complete":"https://a.test/device?user_code=WDJB-MJHT","expires_in":1800,"interval":7}"#,
@@ -203,5 +216,11 @@ mod tests {
         let bare =
             read(r#"{"device_code":"d","user_code":"A","verification_uri":"https://a.test/","message":"To sign in"}"#);
         assert_eq!(bare.life().as_secs(), USUAL_LIFE);
+        let odd = read(
+            r#"{"device_code":"d","user_code":123456,"verification_uri":"https://a.test/",
+                "verification_uri_complete":"","expires_in":"soon","interval":null}"#,
+        );
+        assert_eq!((odd.user_code.as_str(), odd.life().as_secs(), odd.interval), ("123456", USUAL_LIFE, None));
+        assert!(odd.verification_uri_complete.is_none());
     }
 }

@@ -2,25 +2,48 @@
 
 use std::time::Duration;
 
-use serde::Deserialize;
 use tokio::time::timeout;
 use url::Url;
 
-use super::http::{Http, HttpError};
-use crate::config::endpoints::is_protected;
-use crate::config::provider::Endpoints;
+use super::members::Members;
+use super::{Failure, Http, outcome};
+use crate::config::provider::{ClientMethods, Endpoints, is_protected};
 use crate::wire::printable;
 
 /// The longest wait for metadata, both places together: a person waits meanwhile.
 const PATIENCE: Duration = Duration::from_secs(20);
 
 /// What an authorization server tells of itself.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Metadata {
     /// Its endpoints, each https. Those that it has not, or that postkey has no use for, are missing.
     pub endpoints: Endpoints,
     /// Whether it promises to name itself when the browser returns (RFC 9207 section 3).
     pub names_itself: bool,
+    /// `scopes_supported`; empty where it says nothing.
+    pub scopes: Vec<String>,
+    /// How clients may show who they are.
+    pub methods: ClientMethods,
+}
+
+impl Metadata {
+    /// These, and what another document of the same issuer says beside them.
+    fn and(self, other: Self) -> Self {
+        let both = |one: Vec<String>, other: Vec<String>| {
+            let more: Vec<String> = other.into_iter().filter(|entry| !one.contains(entry)).collect();
+            [one, more].concat()
+        };
+        Self {
+            endpoints: self.endpoints.or(&other.endpoints),
+            names_itself: self.names_itself || other.names_itself,
+            scopes: both(self.scopes, other.scopes),
+            methods: ClientMethods {
+                token: both(self.methods.token, other.methods.token),
+                algorithms: both(self.methods.algorithms, other.methods.algorithms),
+                revocation: both(self.methods.revocation, other.methods.revocation),
+            },
+        }
+    }
 }
 
 /// Why there are no metadata.
@@ -30,8 +53,8 @@ pub enum DiscoveryError {
     NoIssuer,
     /// There are none.
     Absent,
-    /// The server did not answer, or not with a document.
-    Http(HttpError),
+    /// The server did not answer, or not with a document; why.
+    NoDocument(String),
     /// The document is not what the RFC asks for.
     Malformed,
     /// It belongs to this other issuer, and so could be anybody's (RFC 8414 section 3.3).
@@ -49,7 +72,7 @@ impl std::fmt::Display for DiscoveryError {
             Self::Absent => {
                 f.write_str("the issuer publishes no metadata, neither as RFC 8414 nor as OpenID Connect has it")
             }
-            Self::Http(error) => error.fmt(f),
+            Self::NoDocument(why) => f.write_str(why),
             Self::Malformed => f.write_str("the authorization server's metadata are not in the form of RFC 8414"),
             Self::OtherIssuer(other) => {
                 write!(f, "the metadata belong to another issuer, {other}; they are not used. Correct issuer")
@@ -64,7 +87,8 @@ impl std::fmt::Display for DiscoveryError {
 
 impl std::error::Error for DiscoveryError {}
 
-/// Asks an issuer for its metadata, in the place of RFC 8414 and then in that of OpenID Connect.
+/// Asks an issuer for its metadata, in the place of RFC 8414 and in that of OpenID Connect: some servers say in one what they
+/// leave out in the other.
 ///
 /// # Errors
 ///
@@ -76,12 +100,11 @@ pub async fn discover(http: &Http, issuer: &str) -> Result<Metadata, DiscoveryEr
 
 async fn search(http: &Http, issuer: &str) -> Result<Metadata, DiscoveryError> {
     let [first, second] = places(issuer).ok_or(DiscoveryError::NoIssuer)?;
-    let found = fetch(http, issuer, &first).await;
-    let Err(why) = found else { return found };
-    match (why, fetch(http, issuer, &second).await) {
-        (_, Ok(metadata)) => Ok(metadata),
-        (DiscoveryError::Absent, Err(other)) => Err(other),
-        (why, Err(_)) => Err(why),
+    match tokio::join!(fetch(http, issuer, &first), fetch(http, issuer, &second)) {
+        (Ok(one), Ok(other)) => Ok(one.and(other)),
+        (Ok(metadata), Err(_)) | (Err(_), Ok(metadata)) => Ok(metadata),
+        (Err(DiscoveryError::Absent), Err(other)) => Err(other),
+        (Err(why), Err(_)) => Err(why),
     }
 }
 
@@ -100,54 +123,38 @@ fn places(issuer: &str) -> Option<[Url; 2]> {
 }
 
 async fn fetch(http: &Http, issuer: &str, place: &Url) -> Result<Metadata, DiscoveryError> {
-    let answer = match http.get(place, None).await {
-        Err(HttpError::NotJson(404)) => return Err(DiscoveryError::Absent),
-        answer => answer.map_err(DiscoveryError::Http)?,
-    };
-    match answer.status().as_u16() {
-        200 => read(issuer, answer.body()),
-        404 => Err(DiscoveryError::Absent),
-        status => Err(DiscoveryError::Http(HttpError::Status(status, None))),
+    let no_document = |failure: Failure| DiscoveryError::NoDocument(failure.to_string());
+    let answer = http.get(place, None).await.map_err(|error| no_document(error.into()))?;
+    if answer.status == 404 {
+        return Err(DiscoveryError::Absent);
     }
+    read(issuer, &outcome::document(answer).map_err(no_document)?)
 }
 
-/// RFC 8414 section 2, as far as postkey has a use for it.
-#[derive(Deserialize)]
-struct Document {
-    issuer: String,
-    authorization_endpoint: Option<Url>,
-    token_endpoint: Option<Url>,
-    device_authorization_endpoint: Option<Url>,
-    revocation_endpoint: Option<Url>,
-    registration_endpoint: Option<Url>,
-    userinfo_endpoint: Option<Url>,
-    jwks_uri: Option<Url>,
-    #[serde(default)]
-    authorization_response_iss_parameter_supported: bool,
-}
-
-/// Reads a document that is said to be of this issuer.
-fn read(issuer: &str, document: &[u8]) -> Result<Metadata, DiscoveryError> {
-    let document: Document = serde_json::from_slice(document).map_err(|_| DiscoveryError::Malformed)?;
-    if document.issuer != issuer {
-        return Err(DiscoveryError::OtherIssuer(printable(&document.issuer)));
+/// Reads a document that is said to be of this issuer (RFC 8414 section 2), as far as postkey has a use for it.
+fn read(issuer: &str, document: &Members) -> Result<Metadata, DiscoveryError> {
+    let own = document.get("issuer").and_then(|own| own.as_str()).ok_or(DiscoveryError::Malformed)?;
+    if own != issuer {
+        return Err(DiscoveryError::OtherIssuer(printable(own)));
     }
     // Only an issuer on this machine, as tests have one, may have endpoints without TLS.
     let is_local = issuer.starts_with("http:");
-    let endpoints = Endpoints {
-        authorization: document.authorization_endpoint,
-        token: document.token_endpoint,
-        device_authorization: document.device_authorization_endpoint,
-        revocation: document.revocation_endpoint,
-        registration: document.registration_endpoint,
-        userinfo: document.userinfo_endpoint,
-        jwks: document.jwks_uri,
-    };
+    let endpoints = Endpoints::read(|name| document.url(name));
     let is_good = |url: &&Url| url.scheme() == "https" || is_local && is_protected(url);
     if let Some(bad) = endpoints.all().find(|url| !is_good(url)) {
         return Err(DiscoveryError::Unprotected(printable(bad.as_str())));
     }
-    Ok(Metadata { endpoints, names_itself: document.authorization_response_iss_parameter_supported })
+    let list = |name: &str| document.words(name).unwrap_or_default().iter().map(|word| printable(word)).collect();
+    Ok(Metadata {
+        endpoints,
+        names_itself: document.is_true("authorization_response_iss_parameter_supported"),
+        scopes: list("scopes_supported"),
+        methods: ClientMethods {
+            token: list("token_endpoint_auth_methods_supported"),
+            algorithms: list("token_endpoint_auth_signing_alg_values_supported"),
+            revocation: list("revocation_endpoint_auth_methods_supported"),
+        },
+    })
 }
 
 #[cfg(test)]
@@ -164,7 +171,7 @@ mod tests {
             "grant_types_supported": ["implicit"],
         });
         document[key] = value;
-        read(ISSUER, document.to_string().as_bytes())
+        read(ISSUER, &Members::read(document.to_string().as_bytes()).unwrap())
     }
 
     #[test]
@@ -201,8 +208,26 @@ mod tests {
                 assert!(bad(key, url).contains(&format!("{url}, which is not https")), "{key} {url}");
             }
         }
-        assert!(matches!(read_with("token_endpoint", "token".into()), Err(DiscoveryError::Malformed)));
         assert!(matches!(read_with("issuer", 7.into()), Err(DiscoveryError::Malformed)));
-        assert!(matches!(read(ISSUER, b"[]"), Err(DiscoveryError::Malformed)));
+    }
+
+    #[test]
+    fn a_member_that_is_nothing_does_not_spoil_the_document() {
+        for nothing in [serde_json::json!(null), "".into(), "token".into(), 7.into(), serde_json::json!([])] {
+            let metadata = read_with("userinfo_endpoint", nothing).unwrap();
+            assert!(metadata.endpoints.userinfo.is_none() && metadata.endpoints.token.is_some());
+        }
+    }
+
+    #[test]
+    fn two_documents_complete_each_other() {
+        let one = read_with("scopes_supported", serde_json::json!(["openid"])).unwrap();
+        let mut other = read_with("scopes_supported", serde_json::json!(["openid", "mail"])).unwrap();
+        other.endpoints.device_authorization = Url::parse("https://login.example.test/device").ok();
+        other.endpoints.token = Url::parse("https://elsewhere.example.test/").ok();
+        let both = one.clone().and(other.clone());
+        assert_eq!(both.endpoints.device_authorization, other.endpoints.device_authorization);
+        assert_eq!(both.endpoints.token, one.endpoints.token);
+        assert_eq!(both.scopes, ["openid", "mail"]);
     }
 }

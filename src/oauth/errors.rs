@@ -1,11 +1,15 @@
 //! What the errors of token endpoints mean: who has to act, and a sentence for that person.
 //!
 //! The standard codes are too coarse to act on, so what a provider says beside them goes first: Microsoft's AADSTS numbers,
-//! the sub-errors, and Google's words. A text is only looked at where nothing else tells.
+//! the sub-errors, and Google's words. A text is only looked at where nothing else tells. Then it matters which request the
+//! error answers, and how the client showed who it is.
 
+use std::borrow::Cow;
 use std::time::Duration;
 
 use Class::{Administrator, BackOff, Configuration, Flow, Passes, Person};
+
+use crate::config::provider::ClientMethods;
 
 /// Who has to act.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -25,12 +29,67 @@ pub enum Class {
 }
 
 /// What an error means.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Meaning {
     /// Who has to act.
     pub class: Class,
     /// What happened and what to do: a clause without an end.
-    pub sentence: &'static str,
+    pub sentence: Cow<'static, str>,
+}
+
+/// Which request an error answers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Request {
+    /// For consent, by a browser (RFC 6749 section 4.1.1).
+    Authorization,
+    /// For the tokens of a code (section 4.1.3).
+    Code,
+    /// For new tokens by a refresh token (section 6).
+    Refresh,
+    /// For a device's code, or its tokens (RFC 8628).
+    Device,
+    /// For tokens for the client itself (RFC 6749 section 4.4).
+    Client,
+    /// For tokens by an assertion about a mailbox (RFC 7523 section 2.1).
+    Assertion,
+    /// For tokens by the mailbox's password (RFC 6749 section 4.3).
+    Password,
+    /// For the end of an authorization (RFC 7009).
+    Revocation,
+}
+
+/// How a client showed who it is.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum Shown {
+    /// It did not: a public client.
+    #[default]
+    Nothing,
+    /// By a secret.
+    Secret,
+    /// By an assertion that its key signed: the algorithm, and by what the header names the key.
+    Key(&'static str, String),
+    /// By an assertion that somebody else signed.
+    Assertion,
+}
+
+/// What an error answers.
+#[derive(Clone, Debug)]
+pub struct Context {
+    /// Which request.
+    pub request: Request,
+    /// How the client showed who it is.
+    pub shown: Shown,
+    /// Whether postkey registered this client itself.
+    pub is_self_registered: bool,
+    /// What the server's metadata say of clients.
+    pub methods: ClientMethods,
+}
+
+impl From<Request> for Context {
+    fn from(request: Request) -> Self {
+        let (shown, is_self_registered, methods) = Default::default();
+        Self { request, shown, is_self_registered, methods }
+    }
 }
 
 /// What a token endpoint says of an error (RFC 6749 section 5.2 and its extensions).
@@ -226,26 +285,141 @@ const CODES: &[Row<&str>] = &[
     ("bad_verification_code", Flow, "the device code is not valid: start the sign-in again"),
 ];
 
-const UNKNOWN: Meaning = Meaning {
-    class: Configuration,
-    sentence: "the provider refuses in words of its own: check the provider's entries",
-};
+/// What a standard code means as the answer to one kind of request.
+const BY_REQUEST: &[Row<(Request, &str)>] = &[
+    (
+        (Request::Refresh, "invalid_request"),
+        Person,
+        "the provider does not take the refresh token any more: sign in again; if that does not help, check the provider's \
+         entries",
+    ),
+    ((Request::Refresh, "invalid_scope"), Person, "the authorization does not cover what is asked for: sign in again"),
+    (
+        (Request::Refresh, "access_denied"),
+        Person,
+        "the provider denies new tokens: sign in again, and ask an administrator if it stays so",
+    ),
+    (
+        (Request::Refresh, "unauthorized_client"),
+        Configuration,
+        "the client may not use refresh tokens: allow it the grant type refresh_token at the provider",
+    ),
+    (
+        (Request::Refresh, "unsupported_grant_type"),
+        Configuration,
+        "the client may not use refresh tokens: allow it the grant type refresh_token at the provider",
+    ),
+    (
+        (Request::Code, "invalid_grant"),
+        Flow,
+        "the provider does not accept the code of this sign-in, which is good once and for minutes: start the sign-in again",
+    ),
+    (
+        (Request::Authorization, "unauthorized_client"),
+        Configuration,
+        "the client may not ask a person by a browser: allow it the grant type authorization_code at the provider",
+    ),
+    (
+        (Request::Device, "unauthorized_client"),
+        Configuration,
+        "the client may not use the device flow: allow it at the provider, or choose another flow",
+    ),
+    (
+        (Request::Client, "invalid_grant"),
+        Configuration,
+        "the provider gives the client itself no tokens: check its registration and its permissions",
+    ),
+    (
+        (Request::Assertion, "invalid_grant"),
+        Configuration,
+        "the provider does not accept the assertion: check its issuer, subject, audience and key, and this machine's time",
+    ),
+    (
+        (Request::Password, "invalid_grant"),
+        Person,
+        "wrong user name or password at the provider: run `postkey authorize` with the right one",
+    ),
+    ((Request::Revocation, "unsupported_token_type"), Configuration, "the provider does not revoke this kind of token"),
+];
 
 /// What an error means.
-pub fn meaning(said: &Said<'_>) -> Meaning {
+pub fn meaning(said: &Said<'_>, context: &Context) -> Meaning {
     // Of several numbers the last is the cause, and the others say where it was met.
     let numbers = said.numbers.iter().copied().chain(numbers_in(said.description));
     let by_number = numbers.filter_map(|number| find(NUMBERS, |known| known.contains(&number))).last();
     by_number
         .or_else(|| find(SUBTYPES, |subtype| *subtype == said.subtype))
         .or_else(|| find(WORDS, |(code, words)| *code == said.code && said.description.contains(words)))
+        .or_else(|| of_client(said.code, context))
+        .or_else(|| find(BY_REQUEST, |(request, code)| *request == context.request && *code == said.code))
         .or_else(|| find(CODES, |code| *code == said.code))
-        .unwrap_or(UNKNOWN)
+        .unwrap_or_else(|| unknown(said, context))
+}
+
+/// Whether this is a code that means something.
+pub fn is_known(code: &str) -> bool {
+    CODES.iter().any(|(known, ..)| *known == code)
+}
+
+/// What is wrong with the client, by how it showed who it is.
+fn of_client(code: &str, context: &Context) -> Option<Meaning> {
+    let is_lost = matches!(code, "invalid_client" | "deleted_client" | "unauthorized_client");
+    if context.request == Request::Revocation && context.shown == Shown::Nothing && is_lost {
+        let sentence = "the provider revokes authorizations only for clients with a secret, and this client has none";
+        return Some(Meaning { class: Configuration, sentence: sentence.into() });
+    }
+    if context.is_self_registered && is_lost {
+        let sentence = "the provider does not know the client any more as which postkey registered itself: sign in again, \
+                        which registers it again";
+        return Some(Meaning { class: Person, sentence: sentence.into() });
+    }
+    if code != "invalid_client" {
+        return None;
+    }
+    let sentence = match &context.shown {
+        Shown::Secret => return None,
+        Shown::Nothing => format!(
+            "the provider does not accept the client: check client_id; no secret was sent{}",
+            offered(&context.methods.token, ", and its metadata offer", ": configure what the registration has")
+        ),
+        Shown::Assertion => {
+            "the provider does not accept the client: check client_id, and issuer, subject, audience and life of \
+                             its client_assertion"
+                .to_owned()
+        }
+        Shown::Key(algorithm, key) => {
+            let others: Vec<String> =
+                context.methods.algorithms.iter().filter(|one| one != algorithm).cloned().collect();
+            let remedy = match context.methods.algorithms.iter().any(|one| one == algorithm) || others.is_empty() {
+                true => "check client_id, client_key and the certificate, and try another client_algorithm".to_owned(),
+                false => format!("set client_algorithm to one of {}", others.join(", ")),
+            };
+            format!("the provider does not accept the client, which signed by {algorithm} with {key}: {remedy}")
+        }
+    };
+    Some(Meaning { class: Configuration, sentence: sentence.into() })
+}
+
+fn offered(methods: &[String], before: &str, after: &str) -> String {
+    if methods.is_empty() { String::new() } else { format!("{before} {}{after}", methods.join(", ")) }
+}
+
+/// What a code means that nobody knows. About a refresh token it mostly is that a person signs in again.
+fn unknown(said: &Said<'_>, context: &Context) -> Meaning {
+    let words = format!("{} {}", said.code, said.description).to_ascii_lowercase();
+    let has = |all: &[&str]| all.iter().any(|word| words.contains(word));
+    let is_dead = has(&["token", "grant", "session", "authorization"])
+        && has(&["expired", "revoked", "invalid", "not found", "not_found", "unknown", "already used", "reuse"]);
+    let (class, sentence) = match context.request == Request::Refresh && is_dead {
+        true => (Person, "the provider does not take the refresh token any more: sign in again"),
+        false => (Configuration, "the provider refuses in words of its own: check the provider's entries"),
+    };
+    Meaning { class, sentence: sentence.into() }
 }
 
 fn find<K>(rows: &[Row<K>], is_it: impl Fn(&K) -> bool) -> Option<Meaning> {
     let (_, class, sentence) = rows.iter().find(|(key, ..)| is_it(key))?;
-    Some(Meaning { class: *class, sentence })
+    Some(Meaning { class: *class, sentence: (*sentence).into() })
 }
 
 /// The numbers that a description names, as in `AADSTS70008: The provided ...`.
@@ -261,6 +435,10 @@ mod tests {
     use std::collections::BTreeSet;
 
     use super::*;
+
+    fn meaning(said: &Said<'_>) -> Meaning {
+        super::meaning(said, &Request::Authorization.into())
+    }
 
     fn class_of(said: Said<'_>) -> Class {
         meaning(&said).class
@@ -386,12 +564,92 @@ mod tests {
         assert!(said("invalid_request", "", "client_secret is missing.").sentence.contains("client_secret_file"));
     }
 
+    #[test]
+    fn what_an_error_means_depends_on_the_request_that_it_answers() {
+        let of = |code, request: Request| super::meaning(&Said { code, ..Said::default() }, &request.into());
+        for (code, request, class, words) in [
+            ("invalid_request", Request::Refresh, Person, "sign in again"),
+            ("invalid_request", Request::Authorization, Configuration, "check the provider's entries"),
+            ("invalid_scope", Request::Refresh, Person, "sign in again"),
+            ("invalid_scope", Request::Authorization, Configuration, "correct scope"),
+            ("invalid_scope", Request::Device, Configuration, "correct scope"),
+            ("invalid_grant", Request::Refresh, Person, "sign in again"),
+            ("invalid_grant", Request::Code, Flow, "start the sign-in again"),
+            ("invalid_grant", Request::Assertion, Configuration, "assertion"),
+            ("invalid_grant", Request::Password, Person, "wrong user name or password"),
+            ("unauthorized_client", Request::Refresh, Configuration, "refresh_token"),
+            ("unauthorized_client", Request::Device, Configuration, "device flow"),
+            ("unsupported_grant_type", Request::Refresh, Configuration, "refresh_token"),
+            ("refresh_token_expired", Request::Refresh, Person, "sign in again"),
+            ("refresh_token_expired", Request::Revocation, Configuration, "words of its own"),
+            ("token_quota", Request::Refresh, Configuration, "words of its own"),
+            ("certificate_expired", Request::Refresh, Configuration, "words of its own"),
+        ] {
+            let meaning = of(code, request);
+            assert_eq!(meaning.class, class, "{code} {request:?}");
+            assert!(meaning.sentence.contains(words), "{code} {request:?}: {}", meaning.sentence);
+        }
+    }
+
+    #[test]
+    fn what_is_wrong_with_a_client_depends_on_how_it_showed_who_it_is() {
+        let methods = |algorithms: &[&str]| ClientMethods {
+            token: vec!["client_secret_basic".to_owned()],
+            algorithms: algorithms.iter().map(|one| (*one).to_owned()).collect(),
+            ..ClientMethods::default()
+        };
+        let key = || Shown::Key("PS256", "a key named by x5t#S256 abc".to_owned());
+        let of = |code, shown, algorithms: &[&str], is_self_registered| {
+            let context =
+                Context { request: Request::Refresh, shown, is_self_registered, methods: methods(algorithms) };
+            super::meaning(&Said { code, ..Said::default() }, &context)
+        };
+        for (shown, algorithms, words) in [
+            (Shown::Secret, &[][..], "check client_id and its secret"),
+            (Shown::Nothing, &[], "no secret was sent, and its metadata offer client_secret_basic"),
+            (Shown::Assertion, &[], "client_assertion"),
+            (
+                key(),
+                &["RS256", "ES256"],
+                "signed by PS256 with a key named by x5t#S256 abc: set client_algorithm to one of RS256",
+            ),
+            (key(), &["RS256", "PS256"], "check client_id, client_key and the certificate"),
+            (key(), &[], "try another client_algorithm"),
+        ] {
+            let meaning = of("invalid_client", shown, algorithms, false);
+            assert!(meaning.class == Configuration && meaning.sentence.contains(words), "{}", meaning.sentence);
+        }
+        for code in ["invalid_client", "deleted_client", "unauthorized_client"] {
+            let meaning = of(code, Shown::Nothing, &[], true);
+            assert!(meaning.class == Person && meaning.sentence.contains("registers it again"), "{code}");
+        }
+    }
+
+    /// Such servers offer revocation to other clients alone, so that no setting of this one helps.
+    #[test]
+    fn a_revocation_refused_to_a_client_without_a_secret_asks_for_no_other_setting() {
+        let of = |code, shown, is_self_registered| {
+            let methods = ClientMethods::default();
+            let context = Context { request: Request::Revocation, shown, is_self_registered, methods };
+            super::meaning(&Said { code, ..Said::default() }, &context).sentence
+        };
+        for code in ["invalid_client", "unauthorized_client"] {
+            for is_self_registered in [false, true] {
+                let sentence = of(code, Shown::Nothing, is_self_registered);
+                assert!(sentence.contains("only for clients with a secret"), "{code}: {sentence}");
+                assert!(!sentence.contains("client_id"), "{code}: {sentence}");
+            }
+        }
+        assert!(of("invalid_client", Shown::Secret, false).contains("check client_id and its secret"));
+    }
+
     /// It stands in the middle of a line that old clients show, some of which take "lock" for a busy mailbox.
     #[test]
     fn every_sentence_fits_into_a_line() {
         let rows = NUMBERS.iter().map(|(_, _, sentence)| *sentence);
         let rows = rows.chain(SUBTYPES.iter().map(|(_, _, sentence)| *sentence));
         let rows = rows.chain(WORDS.iter().map(|(_, _, sentence)| *sentence));
+        let rows = rows.chain(BY_REQUEST.iter().map(|(_, _, sentence)| *sentence));
         for sentence in rows.chain(CODES.iter().map(|(_, _, sentence)| *sentence)) {
             assert!(sentence.is_ascii() && sentence.len() <= 220 && !sentence.ends_with('.'), "{sentence}");
             assert!(!sentence.contains("lock"), "{sentence}");

@@ -1,27 +1,29 @@
-//! Requests that the oauth2 crate does not know: extension grants (RFC 6749 section 4.5), and their dialects.
+//! Requests to a token endpoint: those that the oauth2 crate makes, and those that it does not know (RFC 6749 section 4.5).
 
-use serde::de::DeserializeOwned;
+use oauth2::RequestTokenError;
 use url::Url;
 use url::form_urlencoded::Serializer;
 
-use super::response::{ErrorBody, TokenBody};
-use super::{Failure, Http, Registration, Trouble, classify, trouble};
+use super::http::{Answer, FORM, Heard};
+use super::members::Members;
+use super::outcome::{self, Denied};
+use super::{Failure, Granted, Http, Registration, Trouble};
 use crate::clock::Moment;
+use crate::token::TokenSet;
 
-/// Why an endpoint has not given what was asked for.
-pub enum Denied {
-    /// It says so (RFC 6749 section 5.2).
-    Said(Box<ErrorBody>),
-    /// It was not asked, or nothing was heard of it that can be understood.
-    Unsaid(Failure),
-}
-
-impl From<Denied> for Failure {
-    fn from(denied: Denied) -> Self {
-        match denied {
-            Denied::Said(body) => classify(&body),
-            Denied::Unsaid(failure) => failure,
+/// What a request of the oauth2 crate brought: tokens, where those of `before` stay good that it does not bring.
+pub fn granted<T, E: oauth2::ErrorResponse>(
+    heard: Result<T, RequestTokenError<Heard, E>>,
+    now: Moment,
+    before: Option<&TokenSet>,
+) -> Result<Granted, Denied> {
+    match heard {
+        Err(RequestTokenError::Request(Heard(answer))) => {
+            let members = outcome::given(answer.map_err(Failure::from)?)?;
+            Ok(outcome::tokens(&members, now, before)?)
         }
+        // The crate hears of no answer, so that it can say nothing about one.
+        _ => Err(Failure::Temporary(Trouble::Faulty, "the request could not be made".to_owned()).into()),
     }
 }
 
@@ -31,30 +33,31 @@ pub async fn ask(
     registration: &Registration,
     form: &[(&str, &str)],
     now: Moment,
-) -> Result<TokenBody, Denied> {
-    post(http, &registration.token_endpoint, registration, form, now).await
+) -> Result<Granted, Denied> {
+    let members = post(http, &registration.token_endpoint, registration, form, now).await?;
+    Ok(outcome::tokens(&members, now, None)?)
 }
 
-/// Sends a form with the client's own parameters to an endpoint.
-pub async fn post<T: DeserializeOwned>(
+/// Sends a form with the client's own parameters to an endpoint: the members of a good answer.
+pub async fn post(
     http: &Http,
     endpoint: &Url,
     registration: &Registration,
     form: &[(&str, &str)],
     now: Moment,
-) -> Result<T, Denied> {
-    let own = registration.parameters(now).map_err(Denied::Unsaid)?;
-    let body = Serializer::new(String::new()).extend_pairs(form).extend_pairs(own).finish().into_bytes();
-    let answer = http.post(endpoint, "application/x-www-form-urlencoded", body).await;
-    let answer = answer.map_err(|error| Denied::Unsaid(Failure::Temporary(trouble(&error), error.to_string())))?;
-    match answer.status().is_success() {
-        true => parsed(answer.body()),
-        false => Err(Denied::Said(parsed(answer.body())?)),
-    }
+) -> Result<Members, Denied> {
+    outcome::given(send(http, endpoint, registration, form, now).await?)
 }
 
-/// The parser's own words are left out: they could quote the answer, and with it a token.
-fn parsed<T: DeserializeOwned>(body: &[u8]) -> Result<T, Denied> {
-    let why = || "the authorization server's answer is no OAuth answer".to_owned();
-    serde_json::from_slice(body).map_err(|_| Denied::Unsaid(Failure::Temporary(Trouble::Lost, why())))
+/// The same, and whatever comes back.
+pub async fn send(
+    http: &Http,
+    endpoint: &Url,
+    registration: &Registration,
+    form: &[(&str, &str)],
+    now: Moment,
+) -> Result<Answer, Failure> {
+    let own = registration.parameters(now)?;
+    let body = Serializer::new(String::new()).extend_pairs(form).extend_pairs(own).finish().into_bytes();
+    Ok(http.post(endpoint, FORM, body).await?)
 }

@@ -8,10 +8,10 @@ use ring::rand::SystemRandom;
 use ring::signature::{RSA_PKCS1_SHA256, RSA_PSS_SHA256, RsaEncoding, RsaKeyPair};
 use serde_json::{Map, Value, json};
 use sha2::{Digest as _, Sha256};
-use tokio_rustls::rustls::pki_types::pem::PemObject as _;
-use tokio_rustls::rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use tokio_rustls::rustls::pki_types::PrivateKeyDer;
 
-use super::Failure;
+use super::private_key::PrivateKey;
+use super::{Failure, certificate};
 use crate::config::assertion::Algorithm;
 use crate::secret::Secret;
 
@@ -25,32 +25,50 @@ pub struct SigningKey {
 }
 
 impl SigningKey {
-    /// Reads the first private key in this PEM; what stands around it does not matter.
-    pub fn read(pem: &Secret, algorithm: Algorithm) -> Result<Self, String> {
-        let key =
-            PrivateKeyDer::from_pem_slice(pem.expose()).map_err(|_| "there is no private key in PEM".to_owned())?;
+    /// Reads a key file, PEM or PKCS#12. A certificate in the file names the key.
+    pub fn read(file: &Secret, password: Option<&Secret>, algorithm: Algorithm) -> Result<Self, String> {
+        let PrivateKey { key, certificate } = PrivateKey::read(file, password)?;
         let pair = match &key {
             PrivateKeyDer::Pkcs8(der) => RsaKeyPair::from_pkcs8(der.secret_pkcs8_der()),
             PrivateKeyDer::Pkcs1(der) => RsaKeyPair::from_der(der.secret_pkcs1_der()),
-            _ => return Err("it is no RSA key".to_owned()),
+            _ => return Err("it is not an RSA key".to_owned()),
         };
         let pair = pair.map_err(|rejected| format!("this RSA key cannot be used: {rejected}"))?;
-        Ok(Self { pair: Arc::new(pair), algorithm, header: Map::new() })
+        let mut own = Self { pair: Arc::new(pair), algorithm, header: Map::new() };
+        if let Some(certificate) = certificate {
+            own.name_by(&certificate);
+        }
+        Ok(own)
     }
 
-    /// Names the key by its certificate, the first one in this PEM: `x5t#S256` (RFC 7515 section 4.1.8).
+    /// Names the key by its certificate, the first one in this PEM.
     pub fn with_certificate(mut self, pem: &[u8]) -> Result<Self, String> {
-        let certificate =
-            CertificateDer::from_pem_slice(pem).map_err(|_| "there is no certificate in PEM".to_owned())?;
-        let thumbprint = BASE64_URL_SAFE_NO_PAD.encode(Sha256::digest(&certificate));
-        self.header.insert("x5t#S256".to_owned(), json!(thumbprint));
+        self.name_by(&certificate::read(pem)?);
         Ok(self)
     }
 
+    /// `x5t#S256` (RFC 7515 section 4.1.8).
+    fn name_by(&mut self, certificate: &[u8]) {
+        let thumbprint = BASE64_URL_SAFE_NO_PAD.encode(Sha256::digest(certificate));
+        self.header.insert("x5t#S256".to_owned(), json!(thumbprint));
+    }
+
     /// Names the key: `kid` (RFC 7515 section 4.1.4).
-    pub fn with_id(mut self, id: &str) -> Self {
-        self.header.insert("kid".to_owned(), json!(id));
+    pub fn with_id(mut self, id: Option<&str>) -> Self {
+        self.header.extend(id.map(|id| ("kid".to_owned(), json!(id))));
         self
+    }
+
+    /// The algorithm's name.
+    pub fn algorithm(&self) -> &'static str {
+        self.algorithm.name()
+    }
+
+    /// By what the header names the key, in words.
+    pub fn name(&self) -> String {
+        let name =
+            self.header.iter().find_map(|(name, value)| Some(format!("a key named by {name} {}", value.as_str()?)));
+        name.unwrap_or_else(|| "a key that no header names".to_owned())
     }
 
     /// Signs these claims (RFC 7515 section 3.1).

@@ -1,14 +1,15 @@
 //! The JWT bearer grant (RFC 7523 section 2.1): a key that may speak for the owners of mailboxes.
 
 use serde::Deserialize;
-use serde_json::json;
+use serde_json::{Map, Value, json};
 use zeroize::Zeroizing;
 
-use super::grant::Ask;
+use super::errors::Request;
 use super::jwt::SigningKey;
 use super::{Failure, Http, Registration, extension, source};
 use crate::clock::Clock;
 use crate::config::assertion::{Algorithm, Bearer, Issuer};
+use crate::config::provider::Provider;
 use crate::config::secret_source::SecretSource;
 use crate::secret::Secret;
 use crate::token::TokenSet;
@@ -25,31 +26,42 @@ struct Speaker {
     audience: String,
     subject: Option<String>,
     lifetime: u64,
+    /// Further claims, none of which is one of the above.
+    claims: Map<String, Value>,
 }
 
 /// Asks for a token set for a mailbox. It brings no refresh token: one asks again.
-pub async fn ask(http: &Http, registration: &Registration, ask: &Ask<'_>, clock: &Clock) -> Result<TokenSet, Failure> {
-    let speaker = match &ask.provider.bearer {
+pub async fn ask(
+    http: &Http,
+    registration: &Registration,
+    provider: &Provider,
+    (user, scope): (&str, &[String]),
+    clock: &Clock,
+) -> Result<TokenSet, Failure> {
+    let speaker = match &provider.bearer {
         Some(Bearer::ServiceAccount(place)) => service_account(place).await?,
         Some(Bearer::Issuer(own)) => issuer(own, registration).await?,
         None => {
             return Err(Failure::Misconfigured(format!(
                 "the provider {} has neither service_account nor assertion in the configuration",
-                ask.provider.name
+                provider.name
             )));
         }
     };
     let now = clock.now();
-    let assertion = speaker.key.sign(&json!({
-        "iss": speaker.issuer,
-        "sub": speaker.subject.as_deref().unwrap_or(ask.user),
-        "aud": speaker.audience,
-        "scope": ask.scope.join(" "),
-        "iat": now.0,
-        "exp": now.after(speaker.lifetime).0,
-    }))?;
+    let mut claims = speaker.claims;
+    claims.extend([
+        ("iss".to_owned(), json!(speaker.issuer)),
+        ("sub".to_owned(), json!(speaker.subject.as_deref().unwrap_or(user))),
+        ("aud".to_owned(), json!(speaker.audience)),
+        ("scope".to_owned(), json!(scope.join(" "))),
+        ("iat".to_owned(), json!(now.0)),
+        ("exp".to_owned(), json!(now.after(speaker.lifetime).0)),
+    ]);
+    let assertion = speaker.key.sign(&Value::Object(claims))?;
     let form = [("grant_type", GRANT_TYPE), ("assertion", &assertion)];
-    extension::ask(http, registration, &form, now).await?.into_token_set(clock.now(), None)
+    let granted = extension::ask(http, registration, &form, now).await;
+    granted.map(|granted| granted.tokens).map_err(|denied| denied.failure(&registration.context(Request::Assertion)))
 }
 
 /// What Google's file says of a service account's key; there is more in it.
@@ -69,25 +81,19 @@ async fn service_account(place: &SecretSource) -> Result<Speaker, Failure> {
     let file: KeyFile = serde_json::from_slice(file.expose())
         .map_err(|_| unusable("it is not the JSON file that Google makes for a service account"))?;
     let pem = Secret::new(file.private_key.as_bytes().to_vec());
-    let key = SigningKey::read(&pem, Algorithm::Rs256).map_err(|why| unusable(&why))?;
-    let key = match &file.private_key_id {
-        Some(id) => key.with_id(id),
-        None => key,
-    };
+    let key = SigningKey::read(&pem, None, Algorithm::Rs256).map_err(|why| unusable(&why))?;
+    let key = key.with_id(file.private_key_id.as_deref());
     let (issuer, audience) = (file.client_email, file.token_uri);
-    Ok(Speaker { key, issuer, audience, subject: None, lifetime: SERVICE_ACCOUNT })
+    Ok(Speaker { key, issuer, audience, subject: None, lifetime: SERVICE_ACCOUNT, claims: Map::new() })
 }
 
 async fn issuer(issuer: &Issuer, registration: &Registration) -> Result<Speaker, Failure> {
-    let pem = source::read(&issuer.key, "the assertion's key").await?;
+    let (file, password) = source::read_key(&issuer.key, "the assertion's key").await?;
     let unusable =
-        |why| Failure::Misconfigured(format!("the assertion's key from {} cannot be used: {why}", issuer.key));
-    let key = SigningKey::read(&pem, issuer.algorithm).map_err(unusable)?;
-    let key = match &issuer.key_id {
-        Some(id) => key.with_id(id),
-        None => key,
-    };
+        |why| Failure::Misconfigured(format!("the assertion's key from {} cannot be used: {why}", issuer.key.file));
+    let key = SigningKey::read(&file, password.as_ref(), issuer.algorithm).map_err(unusable)?;
+    let key = key.with_id(issuer.key_id.as_deref());
     let audience = issuer.audience.clone().unwrap_or_else(|| registration.token_endpoint.to_string());
     let (name, subject, lifetime) = (issuer.name.clone(), issuer.subject.clone(), issuer.lifetime.as_secs());
-    Ok(Speaker { key, issuer: name, audience, subject, lifetime })
+    Ok(Speaker { key, issuer: name, audience, subject, lifetime, claims: issuer.claims.clone() })
 }

@@ -9,6 +9,8 @@ use ring::signature::{
 };
 use serde::Deserialize;
 
+use super::members::Members;
+
 /// A server's keys; those of a kind that is not known are left out.
 pub struct Keys(Vec<Key>);
 
@@ -55,23 +57,23 @@ fn verification(algorithm: &str) -> Option<Verification> {
 impl Keys {
     /// Reads a key set (RFC 7517 section 5). None if it is none.
     pub fn read(document: &[u8]) -> Option<Self> {
-        #[derive(Deserialize)]
-        struct Set {
-            keys: Vec<serde_json::Value>,
-        }
-        let set: Set = serde_json::from_slice(document).ok()?;
-        Some(Self(set.keys.into_iter().filter_map(|key| serde_json::from_value(key).ok()).collect()))
+        let set = Members::read(document)?;
+        let keys = set.get("keys")?.as_array()?.iter();
+        Some(Self(keys.filter_map(|key| serde_json::from_value(key.clone()).ok()).collect()))
     }
 
-    /// Whether one of the keys has signed this message by this algorithm; where the signer names the key, that one.
-    pub fn have_signed(&self, algorithm: &str, key: Option<&str>, message: &[u8], signature: &[u8]) -> bool {
-        let Some(verification) = verification(algorithm) else { return false };
+    /// Whether one of the keys has signed this message by this algorithm; where the signer names the key, that one. None where
+    /// nobody can tell: the algorithm is not known here, or the server shows no key for signatures.
+    pub fn have_signed(&self, algorithm: &str, key: Option<&str>, message: &[u8], signature: &[u8]) -> Option<bool> {
+        let verification = verification(algorithm)?;
+        let mut public = self.0.iter().filter(|one| matches!(one.kty.as_str(), "RSA" | "EC" | "OKP")).peekable();
+        public.peek()?;
         let is_meant = |one: &&Key| {
             (key.is_none() || one.kid.as_deref() == key)
                 && one.alg.as_deref().is_none_or(|own| own == algorithm)
                 && one.purpose.as_deref().is_none_or(|purpose| purpose == "sig")
         };
-        self.0.iter().filter(is_meant).any(|key| key.has_signed(&verification, message, signature).is_some())
+        Some(public.filter(is_meant).any(|key| key.has_signed(&verification, message, signature).is_some()))
     }
 }
 

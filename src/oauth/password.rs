@@ -3,28 +3,35 @@
 
 use oauth2::{ResourceOwnerPassword, ResourceOwnerUsername, Scope};
 
-use super::grant::Ask;
-use super::{Failure, Http, Registration, failure};
+use super::errors::Request;
+use super::extension::granted;
+use super::{Failure, Http, Registration};
 use crate::clock::Clock;
+use crate::secret::Secret;
 use crate::token::TokenSet;
 
-/// Sends the mailbox's own password for a token set.
-pub async fn ask(http: &Http, registration: &Registration, ask: &Ask<'_>, clock: &Clock) -> Result<TokenSet, Failure> {
+/// Sends the mailbox's own password for a token set. Microsoft's first version of its endpoints asks for a resource.
+pub async fn ask(
+    http: &Http,
+    registration: &Registration,
+    scope: &[String],
+    resource: Option<&str>,
+    (user, password): (&str, Option<&Secret>),
+    clock: &Clock,
+) -> Result<TokenSet, Failure> {
     let missing = || Failure::Ended("the password of the mailbox is not kept with the account".to_owned());
-    let password = ask.password.ok_or_else(missing)?;
-    let password = std::str::from_utf8(password.expose())
+    let password = std::str::from_utf8(password.ok_or_else(missing)?.expose())
         .map_err(|_| Failure::Ended("the password of the mailbox is not text".to_owned()))?;
     let (user, password) =
-        (ResourceOwnerUsername::new(ask.user.to_owned()), ResourceOwnerPassword::new(password.to_owned()));
+        (ResourceOwnerUsername::new(user.to_owned()), ResourceOwnerPassword::new(password.to_owned()));
     let requests = registration.requests()?;
-    let mut request =
-        requests.exchange_password(&user, &password).add_scopes(ask.scope.iter().cloned().map(Scope::new));
-    // Microsoft's first version of its endpoints asks for a resource.
-    if let Some(resource) = &ask.provider.resource {
+    let mut request = requests.exchange_password(&user, &password).add_scopes(scope.iter().cloned().map(Scope::new));
+    if let Some(resource) = resource {
         request = request.add_extra_param("resource", resource);
     }
     for (name, value) in registration.assertion(clock.now())? {
         request = request.add_extra_param(name, value);
     }
-    request.request_async(http).await.map_err(failure)?.into_token_set(clock.now(), None)
+    let granted = granted(request.request_async(http).await, clock.now(), None);
+    granted.map(|granted| granted.tokens).map_err(|denied| denied.failure(&registration.context(Request::Password)))
 }

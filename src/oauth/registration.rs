@@ -1,16 +1,17 @@
 //! Who asks for tokens, and where.
 
-use oauth2::basic::{BasicRevocationErrorResponse, BasicTokenIntrospectionResponse};
-use oauth2::{AuthType, ClientId, ClientSecret, EndpointNotSet, EndpointSet, StandardRevocableToken, TokenUrl};
+use oauth2::basic::BasicClient;
+use oauth2::{AuthType, ClientId, ClientSecret, EndpointNotSet, EndpointSet, TokenUrl};
 use serde_json::json;
 use url::Url;
 
+use super::errors::{Context, Request, Shown};
 use super::jwt::SigningKey;
-use super::response::{ErrorBody, TokenBody};
-use super::{Failure, source};
+use super::{Failure, client_secret, source};
 use crate::clock::Moment;
 use crate::config::assertion::ClientKey;
 use crate::config::client::{Client, ClientAuthentication};
+use crate::config::provider::{ClientMethods, Discovered};
 use crate::config::secret_source::SecretSource;
 use crate::secret::{Secret, Token};
 
@@ -23,6 +24,10 @@ pub struct Registration {
     pub proof: Proof,
     /// RFC 6749 section 3.2.
     pub token_endpoint: Url,
+    /// Whether postkey has registered this client itself.
+    pub is_self_registered: bool,
+    /// What the server's metadata say of clients.
+    pub methods: ClientMethods,
 }
 
 /// How a client shows who it is.
@@ -44,19 +49,8 @@ const ASSERTION: u64 = 300;
 /// What `client_assertion_type` is (RFC 7523 section 2.2).
 const ASSERTION_TYPE: &str = "urn:ietf:params:oauth:client-assertion-type:jwt-bearer";
 
-/// The oauth2 crate's client, with the answers of [`super::response`].
-type Requests = oauth2::Client<
-    ErrorBody,
-    TokenBody,
-    BasicTokenIntrospectionResponse,
-    StandardRevocableToken,
-    BasicRevocationErrorResponse,
-    EndpointNotSet,
-    EndpointNotSet,
-    EndpointNotSet,
-    EndpointNotSet,
-    EndpointSet,
->;
+/// The oauth2 crate's client.
+type Requests = BasicClient<EndpointNotSet, EndpointNotSet, EndpointNotSet, EndpointNotSet, EndpointSet>;
 
 impl Registration {
     /// Reads what the client's authentication needs.
@@ -67,11 +61,29 @@ impl Registration {
     pub async fn new(client: &Client, token_endpoint: &Url) -> Result<Self, Failure> {
         let proof = match &client.authentication {
             ClientAuthentication::None => Proof::None,
-            ClientAuthentication::Secret(place) => Proof::Secret(source::read(place, "the client secret").await?),
+            ClientAuthentication::Secret(place) => Proof::Secret(client_secret::read(place, &client.id).await?),
             ClientAuthentication::Key(key) => Proof::Key(signing_key(key).await?),
             ClientAuthentication::Assertion(place) => Proof::Assertion(assertion(place).await?),
         };
-        Ok(Self { client_id: client.id.clone(), proof, token_endpoint: token_endpoint.clone() })
+        let (client_id, token_endpoint) = (client.id.clone(), token_endpoint.clone());
+        Ok(Self { client_id, proof, token_endpoint, is_self_registered: false, methods: ClientMethods::default() })
+    }
+
+    /// Adds what was found out about the server, and about the client there.
+    pub fn discovered(self, discovered: Option<&Discovered>) -> Self {
+        let Some(Discovered { is_registered, is_self_registered, methods, .. }) = discovered else { return self };
+        Self { is_self_registered: *is_registered || *is_self_registered, methods: methods.clone(), ..self }
+    }
+
+    /// What an error answers that comes to this request.
+    pub(super) fn context(&self, request: Request) -> Context {
+        let shown = match &self.proof {
+            Proof::None => Shown::Nothing,
+            Proof::Secret(_) => Shown::Secret,
+            Proof::Key(key) => Shown::Key(key.algorithm(), key.name()),
+            Proof::Assertion(_) => Shown::Assertion,
+        };
+        Context { request, shown, is_self_registered: self.is_self_registered, methods: self.methods.clone() }
     }
 
     /// What shows who the client is, beside its id and its secret: parameters for one request.
@@ -98,14 +110,19 @@ impl Registration {
         if !self.client_id.is_empty() {
             parameters.push(("client_id", self.client_id.clone()));
         }
-        if let Some(secret) = self.secret()? {
+        if let Some(secret) = self.secret_text()? {
             parameters.push(("client_secret", secret.to_owned()));
         }
         Ok(parameters)
     }
 
-    fn secret(&self) -> Result<Option<&str>, Failure> {
-        let Proof::Secret(secret) = &self.proof else { return Ok(None) };
+    /// The client's secret, where it has one.
+    pub fn secret(&self) -> Option<&Secret> {
+        if let Proof::Secret(secret) = &self.proof { Some(secret) } else { None }
+    }
+
+    fn secret_text(&self) -> Result<Option<&str>, Failure> {
+        let Some(secret) = self.secret() else { return Ok(None) };
         let no_text = |_| Failure::Misconfigured("the client secret is not text".to_owned());
         std::str::from_utf8(secret.expose()).map(Some).map_err(no_text)
     }
@@ -116,7 +133,7 @@ impl Registration {
             // In the body, for many servers read a Basic header without the form decoding of RFC 6749 section 2.3.1.
             .set_auth_type(AuthType::RequestBody)
             .set_token_uri(TokenUrl::from_url(self.token_endpoint.clone()));
-        Ok(match self.secret()? {
+        Ok(match self.secret_text()? {
             Some(secret) => client.set_client_secret(ClientSecret::new(secret.to_owned())),
             None => client,
         })
@@ -124,10 +141,10 @@ impl Registration {
 }
 
 async fn signing_key(configured: &ClientKey) -> Result<SigningKey, Failure> {
-    let pem = source::read(&configured.key, "the client key").await?;
+    let (file, password) = source::read_key(&configured.key, "the client key").await?;
     let unusable =
-        |why| Failure::Misconfigured(format!("the client key from {} cannot be used: {why}", configured.key));
-    let key = SigningKey::read(&pem, configured.algorithm).map_err(unusable)?;
+        |why| Failure::Misconfigured(format!("the client key from {} cannot be used: {why}", configured.key.file));
+    let key = SigningKey::read(&file, password.as_ref(), configured.algorithm).map_err(unusable)?;
     let Some(file) = &configured.certificate else { return Ok(key) };
     let unusable =
         |why| Failure::Misconfigured(format!("the client certificate in {} cannot be used: {why}", file.display()));

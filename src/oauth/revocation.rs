@@ -1,9 +1,10 @@
 //! Token revocation (RFC 7009): tokens that nobody needs any more open nothing.
 
-use url::{Url, form_urlencoded};
+use url::Url;
 
-use super::http::HttpError;
-use super::{ErrorBody, Failure, Http, Registration, classify, trouble};
+use super::errors::Request;
+use super::outcome::{self, Denied};
+use super::{Failure, Http, Registration, extension};
 use crate::clock::Clock;
 use crate::secret::Token;
 use crate::token::TokenSet;
@@ -42,25 +43,15 @@ struct Revocation<'a> {
 
 impl Revocation<'_> {
     async fn of(&self, token: &Token, kind: &str) -> Result<(), Failure> {
-        let form = form_urlencoded::Serializer::new(String::new())
-            .append_pair("token", token.expose())
-            .append_pair("token_type_hint", kind)
-            .extend_pairs(self.registration.parameters(self.clock.now())?)
-            .finish()
-            .into_bytes();
-        match self.http.post(self.endpoint, "application/x-www-form-urlencoded", form).await {
+        let Self { http, registration, endpoint, clock } = self;
+        let form = [("token", token.expose()), ("token_type_hint", kind)];
+        let answer = extension::send(http, endpoint, registration, &form, clock.now()).await?;
+        let is_done = (200..300).contains(&answer.status);
+        match outcome::given(answer) {
+            Ok(_) => Ok(()),
             // The body of a yes has no meaning (section 2.2), and mostly there is none.
-            Err(HttpError::NotJson(200)) => Ok(()),
-            Ok(answer) if answer.status() == 200 => Ok(()),
-            Ok(answer) => Err(match serde_json::from_slice::<ErrorBody>(answer.body()) {
-                Ok(body) => classify(&body),
-                Err(_) => failure(&HttpError::NotJson(answer.status().as_u16())),
-            }),
-            Err(error) => Err(failure(&error)),
+            Err(Denied::Unsaid(_)) if is_done => Ok(()),
+            Err(denied) => Err(denied.failure(&registration.context(Request::Revocation))),
         }
     }
-}
-
-fn failure(error: &HttpError) -> Failure {
-    Failure::Temporary(trouble(error), error.to_string())
 }

@@ -1,12 +1,12 @@
 //! Dynamic client registration (RFC 7591): postkey registers itself, where the authorization server lets anybody do so.
 
-use serde::Deserialize;
 use serde_json::json;
 use url::{Url, form_urlencoded};
 
-use super::http::HttpError;
-use super::response::ErrorBody;
-use super::{Failure, Http, trouble};
+use super::http::FORM;
+use super::members::Members;
+use super::outcome::{self, Denied};
+use super::{Failure, Http};
 use crate::config::flow::Flow;
 use crate::secret::Secret;
 use crate::wire::printable;
@@ -18,43 +18,106 @@ const SOFTWARE_ID: &str = "3f0f7c3e-6f2e-4f5c-9d52-0b7c7a3d5e91";
 /// telling in the server's log.
 const QUESTION: &str = "postkey-asks-whether-this-client-is-still-known";
 
+/// The port of the second redirect URI, outside the range from which the kernel takes ports.
+const PORT: u16 = 28765;
+
+/// The redirect URI with a fixed port, for servers that compare ports although RFC 8252 section 7.3 has them ignore a loopback
+/// URI's. None if it has a port already, or is not a loopback URI.
+pub fn with_fixed_port(redirect_uri: &Url) -> Option<Url> {
+    let mut fixed = redirect_uri.clone();
+    let may_change = redirect_uri.scheme() == "http" && redirect_uri.port().is_none();
+    (may_change && fixed.set_port(Some(PORT)).is_ok()).then_some(fixed)
+}
+
+/// What its administrator has to do where a server does not let postkey register itself.
+pub fn by_hand(redirect_uri: &Url, flow: Flow) -> String {
+    let client = match (flow, with_fixed_port(redirect_uri)) {
+        (Flow::DeviceCode, _) => "a public client that may use the device grant".to_owned(),
+        (_, Some(fixed)) => format!(
+            "a public client with the redirect URI {redirect_uri}, or where the server compares ports {fixed}, which you then \
+             name by --redirect-uri"
+        ),
+        (_, None) => format!("a public client with the redirect URI {redirect_uri}"),
+    };
+    format!("have the server's administrator make {client}; then run the command again with --client-id ID")
+}
+
 /// What the server has given.
 pub struct Registered {
     /// RFC 6749 section 2.2.
     pub client_id: String,
-    /// Where the server has not made it a public client.
+    /// Where the server takes the client for no public one.
     pub client_secret: Option<Secret>,
+    /// What the client may ask for, where the server says so.
+    pub scope: Option<Vec<String>>,
+    /// `token_endpoint_auth_method`, where the server says so.
+    method: Option<String>,
 }
 
-/// Registers a public native client for this redirect URI and scope. The scope is named, for some servers give none to a
+/// Registers a public native client for this redirect URI and scope. The scope is named, because some servers give none to a
 /// client that has not.
 pub async fn register(
     http: &Http,
-    endpoint: &Url,
+    (endpoint, token_endpoint): (&Url, &Url),
     redirect_uri: &Url,
     flow: Flow,
     scope: &[String],
 ) -> Result<Registered, Failure> {
-    let answer = http.post(endpoint, "application/json", request(redirect_uri, flow, scope)).await;
-    let answer = match answer {
-        Err(HttpError::NotJson(status @ 400..500)) => return Err(refusal(status, b"")),
-        answer => answer.map_err(|error| Failure::Temporary(trouble(&error), error.to_string()))?,
+    let ask = async |uris: &[&Url]| http.post(endpoint, "application/json", request(uris, flow, scope)).await;
+    let mut answer = match with_fixed_port(redirect_uri) {
+        Some(fixed) => ask(&[redirect_uri, &fixed]).await?,
+        None => ask(&[redirect_uri]).await?,
     };
-    match answer.status().as_u16() {
-        200 | 201 => read(answer.body()),
-        status => Err(refusal(status, answer.body())),
+    if (400..500).contains(&answer.status) && with_fixed_port(redirect_uri).is_some() {
+        answer = ask(&[redirect_uri]).await?;
+    }
+    let is_refused = (400..500).contains(&answer.status);
+    let refused = |denied| refusal(denied, is_refused, &by_hand(redirect_uri, flow));
+    let registered = read(&outcome::given(answer).map_err(refused)?)?;
+    registered.reconciled(http, token_endpoint, redirect_uri, flow).await
+}
+
+impl Registered {
+    /// What the server says of the new client and what it gives need not go together: a secret comes for a public client, or
+    /// none for another one. Then the token endpoint is asked which is true.
+    async fn reconciled(
+        self,
+        http: &Http,
+        token_endpoint: &Url,
+        redirect_uri: &Url,
+        flow: Flow,
+    ) -> Result<Self, Failure> {
+        let Some(method) = &self.method else { return Ok(self) };
+        let is_public = method == "none";
+        if is_public == self.client_secret.is_none() {
+            return Ok(self);
+        }
+        let ask = async |secret| ask(http, token_endpoint, &self.client_id, secret, redirect_uri).await;
+        let without = ask(None).await;
+        match &self.client_secret {
+            _ if without == Standing::Known || without == Standing::Untold && is_public => {
+                Ok(Self { client_secret: None, ..self })
+            }
+            Some(secret) if ask(Some(secret)).await == Standing::Known => Ok(self),
+            _ => Err(Failure::Misconfigured(format!(
+                "the authorization server has registered postkey as a client of the method {}, and does not accept it with what \
+                 it gave; {}",
+                printable(method),
+                by_hand(redirect_uri, flow)
+            ))),
+        }
     }
 }
 
 /// The client metadata of RFC 7591 section 2, as the profile for open public clients wants them.
-fn request(redirect_uri: &Url, flow: Flow, scope: &[String]) -> Vec<u8> {
+fn request(redirect_uris: &[&Url], flow: Flow, scope: &[String]) -> Vec<u8> {
     let grant = match flow {
         Flow::DeviceCode => "urn:ietf:params:oauth:grant-type:device_code",
         _ => "authorization_code",
     };
     let metadata = json!({
         "client_name": "postkey",
-        "redirect_uris": [redirect_uri],
+        "redirect_uris": redirect_uris,
         "application_type": "native",
         "grant_types": [grant, "refresh_token"],
         "response_types": ["code"],
@@ -66,63 +129,100 @@ fn request(redirect_uri: &Url, flow: Flow, scope: &[String]) -> Vec<u8> {
     metadata.to_string().into_bytes()
 }
 
-fn read(body: &[u8]) -> Result<Registered, Failure> {
-    #[derive(Deserialize)]
-    struct Answer {
-        client_id: String,
-        client_secret: Option<String>,
-    }
+fn read(answer: &Members) -> Result<Registered, Failure> {
     let unusable =
         || Failure::Misconfigured("the authorization server's answer to the registration has no client id".into());
-    let answer: Answer = serde_json::from_slice(body).map_err(|_| unusable())?;
     // It goes into URLs, forms and the terminal.
-    let is_usable =
-        (1..=1024).contains(&answer.client_id.len()) && answer.client_id.bytes().all(|b| b.is_ascii_graphic());
-    let client_secret = answer.client_secret.filter(|secret| !secret.is_empty());
-    let client_secret = client_secret.map(|secret| Secret::new(secret.into_bytes()));
-    is_usable.then_some(Registered { client_id: answer.client_id, client_secret }).ok_or_else(unusable)
+    let is_usable = |id: &String| id.len() <= 1024 && id.bytes().all(|b| b.is_ascii_graphic());
+    Ok(Registered {
+        client_id: answer.text("client_id").filter(is_usable).ok_or_else(unusable)?,
+        client_secret: answer.text("client_secret").map(|secret| Secret::new(secret.into_bytes())),
+        scope: answer.words("scope").filter(|scope| !scope.is_empty()),
+        method: answer.text("token_endpoint_auth_method"),
+    })
 }
 
 /// RFC 7591 section 3.2.2.
-fn refusal(status: u16, body: &[u8]) -> Failure {
-    let why = match serde_json::from_slice::<ErrorBody>(body) {
-        Ok(body) => body.words(),
-        Err(_) => format!("HTTP status {status}"),
+fn refusal(denied: Denied, is_refused: bool, by_hand: &str) -> Failure {
+    let why = match denied {
+        Denied::Said(refusal) => refusal.words(),
+        Denied::Unsaid(failure) if is_refused => failure.to_string(),
+        Denied::Unsaid(failure) => return failure,
     };
-    Failure::Misconfigured(printable(&format!("the authorization server does not register postkey: {why}")))
+    Failure::Misconfigured(format!("the authorization server does not register postkey: {why}; {by_hand}"))
 }
 
-/// Whether the server still knows a client that it has registered: a token request with a code that is none is refused for
-/// the client (RFC 6749 section 5.2) or for the code. A browser would end on an error page instead of coming back.
+/// What a server knows of a client.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Standing {
+    /// It refuses the code and not the client.
+    Known,
+    /// It refuses the client (RFC 6749 section 5.2).
+    Unknown,
+    /// It does not tell.
+    Untold,
+}
+
+/// Whether the server still knows a public client that it has registered. A browser would end on an error page instead of
+/// coming back.
 pub async fn is_known(http: &Http, token_endpoint: &Url, client_id: &str, redirect_uri: &Url) -> bool {
+    ask(http, token_endpoint, client_id, None, redirect_uri).await != Standing::Unknown
+}
+
+/// Asks for tokens by a code that is none: that is refused for the client or for the code.
+async fn ask(
+    http: &Http,
+    token_endpoint: &Url,
+    client_id: &str,
+    secret: Option<&Secret>,
+    redirect_uri: &Url,
+) -> Standing {
+    let secret = secret.map(|secret| String::from_utf8_lossy(secret.expose()));
     let form = form_urlencoded::Serializer::new(String::new())
         .append_pair("grant_type", "authorization_code")
         .append_pair("code", QUESTION)
         .append_pair("code_verifier", QUESTION)
         .append_pair("redirect_uri", redirect_uri.as_str())
         .append_pair("client_id", client_id)
+        .extend_pairs(secret.map(|secret| ("client_secret", secret)))
         .finish();
-    let answer = http.post(token_endpoint, "application/x-www-form-urlencoded", form.into_bytes()).await;
-    let error = answer.ok().and_then(|answer| serde_json::from_slice::<ErrorBody>(answer.body()).ok());
-    error.is_none_or(|body| body.error != "invalid_client")
+    let Ok(answer) = http.post(token_endpoint, FORM, form.into_bytes()).await else { return Standing::Untold };
+    match outcome::given(answer) {
+        Err(Denied::Said(refusal)) if refusal.code == "invalid_client" => Standing::Unknown,
+        Err(Denied::Said(_)) => Standing::Known,
+        _ => Standing::Untold,
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
+    fn read(body: &str) -> Result<Registered, Failure> {
+        super::read(&Members::read(body.as_bytes()).unwrap())
+    }
+
+    #[test]
+    fn an_administrator_is_told_what_client_to_make() {
+        let told = |uri: &str, flow| by_hand(&Url::parse(uri).unwrap(), flow);
+        let usual = told("http://127.0.0.1/", Flow::AuthorizationCode);
+        assert!(
+            usual.contains("URI http://127.0.0.1/, or") && usual.contains(" http://127.0.0.1:28765/, which"),
+            "{usual}"
+        );
+        let own = told("https://mail.example.test/back", Flow::AuthorizationCode);
+        assert!(own.contains("URI https://mail.example.test/back; then"), "{own}");
+        assert!(!told("http://127.0.0.1/", Flow::DeviceCode).contains("redirect"));
+    }
+
     #[test]
     fn an_answer_is_judged() {
-        let good = read(br#"{"client_id":"abc","client_secret":"","client_id_issued_at":1}"#).unwrap();
-        assert!(good.client_id == "abc" && good.client_secret.is_none());
-        assert!(read(br#"{"client_id":"abc","client_secret":"s"}"#).unwrap().client_secret.is_some());
-        for bad in
-            [&b"{}"[..], b"[]", br#"{"client_id":""}"#, br#"{"client_id":"a b"}"#, br#"{"client_id":"a\u001b["}"#]
-        {
-            assert!(matches!(read(bad), Err(Failure::Misconfigured(_))), "{}", String::from_utf8_lossy(bad));
+        let good = read(r#"{"client_id":"abc","client_secret":"","client_id_issued_at":1,"scope":""}"#).unwrap();
+        assert!(good.client_id == "abc" && good.client_secret.is_none() && good.scope.is_none());
+        let full = read(r#"{"client_id":7,"client_secret":"s","scope":["mail"]}"#).unwrap();
+        assert!(full.client_id == "7" && full.client_secret.is_some() && full.scope.unwrap() == ["mail"]);
+        for bad in ["{}", r#"{"client_id":""}"#, r#"{"client_id":"a b"}"#, r#"{"client_id":"a\u001b["}"#] {
+            assert!(matches!(read(bad), Err(Failure::Misconfigured(_))), "{bad}");
         }
-        let refused = refusal(400, br#"{"error":"invalid_redirect_uri","error_description":"not\nloopback"}"#);
-        let words = "the authorization server does not register postkey: invalid_redirect_uri (not)";
-        assert_eq!(refused, Failure::Misconfigured(words.into()));
     }
 }

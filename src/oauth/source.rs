@@ -5,14 +5,15 @@ use std::process::Stdio;
 use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncReadExt as _};
-use tokio::process::Command;
 use tokio::time::timeout;
 use zeroize::Zeroizing;
 
 use super::Failure;
+use crate::config::assertion::KeySource;
 use crate::config::secret_source::SecretSource;
+use crate::pasted::decoded;
 use crate::process_group;
-use crate::secret::Secret;
+use crate::secret::{Secret, without_line_end};
 use crate::wire::printable;
 
 /// The largest secret, in bytes; a key with its certificates has some KiB.
@@ -24,12 +25,38 @@ const MOST_SAID: u64 = 1024;
 /// How long a command may take. A client waits for half a minute, and its login takes time, too.
 const COMMAND: Duration = Duration::from_secs(15);
 
-/// Reads `what` from its place. A line end behind it does not belong to it.
+/// Reads `what` from its place. A line end behind it does not belong to it, and a blank does.
 ///
 /// # Errors
 ///
 /// [`Failure::Misconfigured`] where it cannot be had.
 pub async fn read(place: &SecretSource, what: &str) -> Result<Secret, Failure> {
+    let secret = read_whole(place, what).await?;
+    match without_line_end(secret.expose()) {
+        blank if blank.trim_ascii().is_empty() => Err(unreadable(place, what, "there is nothing")),
+        line => Ok(Secret::new(line.to_vec())),
+    }
+}
+
+/// Reads a key file from its place to its last byte: PKCS#12 may end like a line.
+///
+/// # Errors
+///
+/// As [`read`].
+pub async fn read_key(key: &KeySource, what: &str) -> Result<(Secret, Option<Secret>), Failure> {
+    let password = match &key.password {
+        Some(place) => Some(read(place, &format!("the password of {what}")).await?),
+        None => None,
+    };
+    Ok((read_whole(&key.file, what).await?, password))
+}
+
+/// The failure of a secret that cannot be read.
+pub(super) fn unreadable(place: &SecretSource, what: &str, why: &str) -> Failure {
+    Failure::Misconfigured(format!("{what} cannot be read from {place}: {why}"))
+}
+
+async fn read_whole(place: &SecretSource, what: &str) -> Result<Secret, Failure> {
     let bytes = match place {
         SecretSource::Text(secret) => return Ok(secret.clone()),
         SecretSource::File(path) => read_file(path).await,
@@ -43,11 +70,7 @@ pub async fn read(place: &SecretSource, what: &str) -> Result<Secret, Failure> {
             None => Err("this variable is not set".to_owned()),
         },
     };
-    let bytes = bytes.and_then(|bytes| match bytes.trim_ascii_end() {
-        b"" => Err("there is nothing".to_owned()),
-        secret => Ok(Secret::new(secret.to_vec())),
-    });
-    bytes.map_err(|why| Failure::Misconfigured(format!("{what} cannot be read from {place}: {why}")))
+    bytes.map(|bytes| Secret::new(decoded(&bytes).into_owned())).map_err(|why| unreadable(place, what, &why))
 }
 
 async fn read_file(path: &Path) -> Result<Zeroizing<Vec<u8>>, String> {
@@ -65,9 +88,8 @@ async fn read_most(from: impl AsyncRead + Unpin, most: u64) -> Result<Zeroizing<
 /// Runs a command without a shell: its output, or why there is none. One that takes too long is killed with all that it has
 /// started.
 async fn run(words: &[String], limit: Duration) -> Result<Zeroizing<Vec<u8>>, String> {
-    let (program, arguments) = words.split_first().ok_or_else(|| "there is no command".to_owned())?;
-    let mut command = Command::new(program);
-    command.args(arguments).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let mut command = process_group::command(words).map_err(|error| error.to_string())?;
+    command.stdout(Stdio::piped()).stderr(Stdio::piped());
     let (mut child, group) = process_group::start(&mut command).map_err(|error| error.to_string())?;
     let (Some(output), Some(mut complaints)) = (child.stdout.take(), child.stderr.take()) else {
         return Err("its output is lost".to_owned());
@@ -113,6 +135,13 @@ mod tests {
         assert!(run(&["/nowhere".to_owned()], COMMAND).await.unwrap_err().contains("No such file"));
     }
 
+    /// cargo's variables stand for somebody's secrets.
+    #[tokio::test]
+    async fn a_command_gets_the_usual_variables_alone_and_runs_in_the_root_folder() {
+        let told = output("env; echo folder $(pwd)", COMMAND).await.unwrap();
+        assert!(told.contains("PATH=") && told.contains("folder /\n") && !told.contains("CARGO"), "{told}");
+    }
+
     #[tokio::test]
     async fn a_command_that_hangs_is_killed_with_all_that_it_has_started() {
         let folder = tempfile::tempdir().unwrap();
@@ -135,10 +164,10 @@ mod tests {
     async fn a_secret_has_no_line_end_and_is_never_empty() {
         let folder = tempfile::tempdir().unwrap();
         let file = folder.path().join("secret");
-        std::fs::write(&file, "hu sh\r\n").unwrap();
+        std::fs::write(&file, "hu sh \t\r\n").unwrap();
         let place = SecretSource::File(file.clone());
-        assert_eq!(read(&place, "the secret").await.ok().unwrap().expose(), b"hu sh");
-        std::fs::write(&file, "\n").unwrap();
+        assert_eq!(read(&place, "the secret").await.ok().unwrap().expose(), b"hu sh \t");
+        std::fs::write(&file, " \n").unwrap();
         let failure = read(&place, "the secret").await.err().unwrap();
         assert_eq!(failure.to_string(), format!("the secret cannot be read from {}: there is nothing", file.display()));
         let variable = SecretSource::Environment("POSTKEY_TESTS_HAVE_NO_SUCH_VARIABLE".to_owned());

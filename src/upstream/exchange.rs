@@ -1,23 +1,24 @@
-//! The one SASL exchange with a provider, the same in all three protocols: a message, and at worst an error challenge.
+//! The SASL exchange with a provider, the same in all three protocols: one message, and possibly an error challenge.
 
 use zeroize::Zeroizing;
 
-use super::{Event, Fault, Rejection, Verdict, send};
+use super::dialogue::{Event, send};
+use super::rejection::{Fault, Rejection, Verdict};
 use crate::protocol::Mechanism;
 use crate::wire::{Bearer, printable, sasl};
 
-/// How far the exchange has come. No Debug: it holds the token.
+/// The state of the exchange. It has no Debug, because it contains the token.
 pub(super) enum Exchange {
-    /// The server knows the mechanism, and has not got the message yet.
+    /// The server knows the mechanism, but does not have the message yet.
     Begun(Mechanism, Zeroizing<String>),
-    /// The server has the message. It says yes or no, or why not in an error challenge (RFC 7628 section 3.2.2).
+    /// The server has the message. It accepts, refuses, or explains in an error challenge (RFC 7628 section 3.2.2).
     Sent(Mechanism),
-    /// The error challenge is answered; only the server's no can follow.
+    /// The error challenge is answered; only a refusal can follow.
     Answered,
 }
 
 impl Exchange {
-    /// Chooses the best mechanism of those that the server offers.
+    /// Chooses the best of the mechanisms that the server offers.
     pub(super) fn begin(bearer: &Bearer, offered: &[&str]) -> Result<Self, Fault> {
         let offers = |mechanism: &Mechanism| offered.iter().any(|name| name.eq_ignore_ascii_case(mechanism.name()));
         let mechanism = bearer.mechanisms.iter().copied().find(offers);
@@ -31,8 +32,8 @@ impl Exchange {
         Self::Begun(mechanism, sasl::bearer_message(mechanism, bearer))
     }
 
-    /// Sends the command that starts the exchange. The message goes along if all of it fits in `limit` bytes, line end
-    /// included.
+    /// Sends the command that starts the exchange, with the message if the line fits in `limit` bytes including its
+    /// end.
     pub(super) fn start(self, verb: &str, limit: usize, out: &mut Vec<u8>) -> Self {
         let Self::Begun(mechanism, message) = self else { return self };
         let command = format!("{verb} {}", mechanism.name());
@@ -45,7 +46,7 @@ impl Exchange {
         Self::Sent(mechanism)
     }
 
-    /// Answers the server's challenge. One challenge too many ends it, or it might go on for ever.
+    /// Answers the server's challenge. One challenge too many ends the exchange, so that it cannot go on forever.
     pub(super) fn challenged(self, out: &mut Vec<u8>) -> Result<Self, Fault> {
         match self {
             Self::Begun(mechanism, message) => {
@@ -60,7 +61,7 @@ impl Exchange {
         }
     }
 
-    /// The server's no. Without the message it cannot be about the token, so it is about the mechanism.
+    /// Handles a refusal. Before the server has the message, it cannot concern the token, so it concerns the mechanism.
     pub(super) fn refused(&self, rejection: Rejection) -> Event {
         match (self, rejection.verdict) {
             (Self::Begun(..), Verdict::Token) => Event::Unexpected(Fault::NoMechanism(rejection.said)),
@@ -68,7 +69,7 @@ impl Exchange {
         }
     }
 
-    /// Whether the server has the message, so that a yes is believable.
+    /// Whether the server has the message, so that an acceptance is credible.
     pub(super) fn is_sent(&self) -> bool {
         !matches!(self, Self::Begun(..))
     }

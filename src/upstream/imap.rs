@@ -2,30 +2,34 @@
 
 use std::mem;
 
+use super::dialogue::{Allowance, Approach, Event, LINE, NOT_READY, Upstream, capabilities, send, told};
 use super::exchange::Exchange;
-use super::verdict::{bracketed, judge};
-use super::{Allowance, Approach, Event, Fault, LINE, NOT_READY, Rejection, Upstream, Verdict, capabilities, send};
+use super::rejection::{Fault, Rejection, Verdict};
+use super::verdict::No;
 use crate::protocol::Security;
-use crate::wire::{Acceptance, Bearer, Capabilities, Dialogue, Frame, Want};
+use crate::wire::{Acceptance, Bearer, Capabilities, Dialogue, Frame, Redactor, Want, quote, sasl};
 
-/// Longest command line with its end, in bytes (RFC 7162 section 4).
+/// The longest command line with its end, in bytes (RFC 7162 section 4).
 const COMMAND_LIMIT: usize = 8192;
 
-/// How far we have come.
+/// The most alerts that are passed on for one login.
+const ALERTS: usize = 4;
+
+/// The state of the dialogue.
 enum State {
     /// The server has not greeted us yet.
     Greeting,
-    /// We have said STARTTLS.
+    /// We have sent STARTTLS.
     StartTls,
     /// The session does the TLS handshake.
     Handshake,
-    /// We have said CAPABILITY.
+    /// We have sent CAPABILITY.
     Capability,
-    /// The session knows what the server can do, and has a bearer to bring.
+    /// The session has the capabilities and will provide a bearer.
     Ready(Capabilities),
-    /// We have said AUTHENTICATE.
+    /// We have sent AUTHENTICATE.
     Authenticating(Exchange),
-    /// Nothing more is to be said here: we are in, out, or at odds.
+    /// The dialogue is over: accepted, refused, or failed.
     Over,
 }
 
@@ -33,21 +37,25 @@ enum State {
 pub struct Imap {
     approach: Approach,
     state: State,
-    /// How many commands we have sent; the last one's tag has this number.
+    /// The number of commands sent, which is also in the tag of the last one.
     commands: u32,
-    /// The untagged list of capabilities that came since our last command.
+    /// The untagged list of capabilities that arrived since our last command.
     listed: Option<Capabilities>,
+    /// The alerts for the person.
+    alerts: Vec<String>,
     allowance: Allowance,
+    /// Removes our secrets from what the server says.
+    sent: Redactor,
 }
 
-/// Whom a line of the server speaks to.
+/// The addressee of a server's line.
 #[derive(Clone, Copy)]
 enum Kind {
-    /// `*`: to nobody.
+    /// `*`: no command.
     Untagged,
-    /// `+`: to a command that is not finished.
+    /// `+`: a command that is not finished.
     Challenge,
-    /// Our tag: to the command, whose end this is.
+    /// Our tag: the command that this line ends.
     Tagged,
 }
 
@@ -77,10 +85,18 @@ impl<'a> Reply<'a> {
 impl Imap {
     /// Waits for the greeting.
     pub fn new(approach: Approach) -> Self {
-        Self { approach, state: State::Greeting, commands: 0, listed: None, allowance: Allowance::default() }
+        Self {
+            approach,
+            state: State::Greeting,
+            commands: 0,
+            listed: None,
+            alerts: Vec::new(),
+            allowance: Allowance::default(),
+            sent: Redactor::default(),
+        }
     }
 
-    /// A tag of our own, never the client's: its tags come into use when the relay begins.
+    /// Our own tag, never one of the client's, which are used after the relay begins.
     fn tag(&self) -> String {
         format!("P{}", self.commands)
     }
@@ -92,6 +108,7 @@ impl Imap {
 
     fn line(&mut self, line: &str, out: &mut Vec<u8>) -> Result<Option<Event>, Fault> {
         let reply = Reply::parse(line, &self.tag())?;
+        self.alerts.extend(self.alert(&reply));
         let state = mem::replace(&mut self.state, State::Over);
         let (state, event) = self.step(&reply, state, out)?;
         self.state = state;
@@ -100,32 +117,38 @@ impl Imap {
 
     fn step(&mut self, reply: &Reply, state: State, out: &mut Vec<u8>) -> Result<(State, Option<Event>), Fault> {
         match (reply.kind, reply.word.as_str(), state) {
-            (Kind::Untagged, "BYE", _) => Err(Fault::Busy(self.approach.quote(reply.text))),
+            (Kind::Untagged, "BYE", _) => Err(self.refused(reply)),
             (Kind::Untagged, "OK", State::Greeting) => self.greeted(coded_list(reply.text), out),
             (Kind::Untagged, "PREAUTH", State::Greeting) => Err(Fault::PreAuth),
             (_, _, State::Greeting) => Err(Fault::Protocol("did not greet as an IMAP server does")),
             (Kind::Untagged, _, state) => self.untagged(reply).map(|()| (state, None)),
             (Kind::Tagged, "OK", State::StartTls) => Ok((State::Handshake, Some(Event::StartTls))),
+            (Kind::Tagged, "NO", State::StartTls) => Err(Fault::StartTlsLater),
             (Kind::Tagged, _, State::StartTls) => Err(Fault::NoStartTls),
             (Kind::Tagged, "OK", State::Capability) => {
                 self.newest(reply.text).map(ready).ok_or(Fault::Protocol("did not say what it can do"))
             }
+            (Kind::Tagged, "NO" | "BAD", State::Capability) => Err(self.refused(reply)),
             (Kind::Challenge, _, State::Authenticating(exchange)) => {
+                // A list from before the server has the bearer does not hold after the login.
+                self.listed = None;
                 Ok((State::Authenticating(exchange.challenged(out)?), None))
             }
             (Kind::Tagged, "OK", State::Authenticating(exchange)) if exchange.is_sent() => {
-                let capabilities = self.newest(reply.text);
-                Ok((State::Over, Some(Event::Accepted(Acceptance { capabilities }))))
+                let capabilities = self.newest(reply.text).filter(is_of_logged_in);
+                let alerts = mem::take(&mut self.alerts);
+                Ok((State::Over, Some(Event::Accepted(Acceptance { capabilities, alerts }))))
             }
             (Kind::Tagged, "NO" | "BAD", State::Authenticating(exchange)) => {
-                Ok((State::Over, Some(exchange.refused(rejection(reply)))))
+                let rejection = Rejection { alerts: mem::take(&mut self.alerts), ..no(reply).judge() };
+                Ok((State::Over, Some(exchange.refused(rejection))))
             }
             _ => Err(Fault::Protocol("sent a line that answers nothing we said")),
         }
     }
 
-    /// The greeting may list the capabilities, which spares a question. STARTTLS needs no question either: without a list
-    /// it is simply said, since whoever has it not refuses it.
+    /// Handles the greeting, which may list the capabilities. Without a list we send STARTTLS without asking, because a
+    /// server that does not support it refuses it.
     fn greeted(&mut self, list: Option<Capabilities>, out: &mut Vec<u8>) -> Result<(State, Option<Event>), Fault> {
         match (self.approach.security, list) {
             (Security::StartTls, Some(list)) if !list.has("STARTTLS") => Err(Fault::NoStartTls),
@@ -138,7 +161,7 @@ impl Imap {
         }
     }
 
-    /// Goes by what is known of the server, or else asks.
+    /// Uses the cached capabilities, or asks for them.
     fn recall(&mut self, out: &mut Vec<u8>) -> (State, Option<Event>) {
         if !self.approach.known.0.is_empty() {
             return ready(self.approach.known.clone());
@@ -147,14 +170,32 @@ impl Imap {
         (State::Capability, None)
     }
 
-    /// The list in our command's end, else the untagged one that came before it.
+    /// The list in the reply that ends our command, or else the untagged one before it.
     fn newest(&mut self, text: &str) -> Option<Capabilities> {
         let listed = self.listed.take();
         coded_list(text).or(listed)
     }
 
-    /// Keeps a list of capabilities, reads past everything else. Nothing that a server has to say before login is a
-    /// literal; reading on after one would take its bytes for replies.
+    /// The fault for a refusal before the server has judged a bearer.
+    fn refused(&mut self, reply: &Reply) -> Fault {
+        match self.approach.refused(&no(reply)) {
+            Fault::Refused(rejection) => Fault::Refused(Rejection { alerts: mem::take(&mut self.alerts), ..rejection }),
+            fault => fault,
+        }
+    }
+
+    /// Collects the text of `[ALERT]`, which must be shown to the person (RFC 3501 section 7.1), but not before TLS,
+    /// when anybody may have sent it.
+    fn alert(&self, reply: &Reply) -> Option<String> {
+        let is_status = matches!(reply.word.as_str(), "OK" | "NO" | "BAD" | "BYE");
+        let text = reply.text.strip_prefix('[').and_then(|rest| rest.split_once(']'));
+        let (code, text) = text.filter(|_| is_status && self.approach.security != Security::StartTls)?;
+        let is_alert = code.eq_ignore_ascii_case("ALERT") && self.alerts.len() < ALERTS;
+        is_alert.then(|| quote(text)).filter(|text| !text.is_empty())
+    }
+
+    /// Stores a list of capabilities and ignores everything else. A server has no reason to send a literal before the
+    /// login, and reading on after one would take its bytes for replies.
     fn untagged(&mut self, reply: &Reply) -> Result<(), Fault> {
         match reply.word.as_str() {
             "OK" | "NO" | "BAD" => {}
@@ -180,10 +221,10 @@ impl Dialogue for Imap {
 
     fn feed(&mut self, frame: Frame<'_>, out: &mut Vec<u8>) -> Option<Event> {
         let heard = self.allowance.hear(frame).and_then(|line| self.line(&line, out));
-        heard.unwrap_or_else(|fault| {
+        if heard.is_err() {
             self.state = State::Over;
-            Some(Event::Unexpected(fault))
-        })
+        }
+        told(heard, &self.sent)
     }
 }
 
@@ -198,8 +239,10 @@ impl Upstream for Imap {
 
     fn authenticate(&mut self, bearer: Bearer, out: &mut Vec<u8>) -> Result<(), Fault> {
         let State::Ready(list) = mem::replace(&mut self.state, State::Over) else { return Err(NOT_READY) };
+        self.sent = sasl::redactor(&bearer);
         let exchange = Exchange::begin(&bearer, &mechanisms(&list))?;
         self.commands += 1;
+        self.listed = None;
         let limit = if list.has("SASL-IR") { COMMAND_LIMIT } else { 0 };
         self.state = State::Authenticating(exchange.start(&format!("{} AUTHENTICATE", self.tag()), limit, out));
         Ok(())
@@ -210,10 +253,16 @@ fn ready(list: Capabilities) -> (State, Option<Event>) {
     (State::Ready(list.clone()), Some(Event::Ready(list)))
 }
 
-/// BAD is a server that is out of step (Exchange under load), NO is about the token.
-fn rejection(reply: &Reply) -> Rejection {
-    let otherwise = if reply.word == "NO" { Verdict::Token } else { Verdict::Temporary };
-    judge(bracketed(reply.text), reply.text, otherwise)
+/// NO concerns the token. BAD comes from a server that is out of step (Exchange under load), and BYE from one that
+/// closes.
+fn no<'a>(reply: &Reply<'a>) -> No<'a> {
+    No::open(reply.text, if reply.word == "NO" { Verdict::Token } else { Verdict::Temporary })
+}
+
+/// Whether a list can be from after the login. One that still offers logins was sent before; without a list the client
+/// asks.
+fn is_of_logged_in(list: &Capabilities) -> bool {
+    mechanisms(list).is_empty() && !list.has("STARTTLS") && !list.has("LOGINDISABLED")
 }
 
 /// The list in the response code `[CAPABILITY ...]`, if the text begins with that.
@@ -227,8 +276,8 @@ fn list(names: &str) -> Capabilities {
     capabilities(names.split(' '))
 }
 
-/// The mechanisms, each in an entry of its own: `AUTH=XOAUTH2`.
-fn mechanisms(list: &Capabilities) -> Vec<&str> {
+/// The mechanisms, each of which has a separate entry: `AUTH=XOAUTH2`.
+pub(super) fn mechanisms(list: &Capabilities) -> Vec<&str> {
     let split = list.0.iter().filter_map(|entry| entry.split_once('='));
     split.filter(|(name, _)| name.eq_ignore_ascii_case("AUTH")).map(|(_, name)| name).collect()
 }

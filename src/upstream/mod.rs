@@ -1,104 +1,20 @@
 //! Our half of the dialogue towards the provider: STARTTLS, capabilities, then AUTH with a bearer.
 
+mod backoff;
+mod dialogue;
 mod exchange;
-mod explanation;
 pub mod imap;
 pub mod pop3;
+mod rejection;
 pub mod smtp;
 mod verdict;
 
-pub use explanation::{explain, explained};
+pub use backoff::backoff;
+pub use dialogue::{Approach, Event, Upstream};
+pub use rejection::{Fault, Rejection, Verdict};
 
-use crate::protocol::{Protocol, Security};
-use crate::wire::{Acceptance, Bearer, Capabilities, Dialogue, Frame, Want, quote};
-
-/// What the session has to act on.
-#[derive(Debug, PartialEq, Eq)]
-pub enum Event {
-    /// The server is ready for our TLS handshake.
-    StartTls,
-    /// The server waits for `authenticate`; this is what it can do.
-    Ready(Capabilities),
-    /// We are logged in.
-    Accepted(Acceptance),
-    /// The server said no to the bearer.
-    Rejected(Rejection),
-    /// The server said something that ends the dialogue.
-    Unexpected(Fault),
-}
-
-/// What a provider's no means.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Verdict {
-    /// The token is not good: a new one may be.
-    Token,
-    /// Too many connections, logins or bytes.
-    Limit,
-    /// The server has trouble of its own.
-    Temporary,
-    /// The protocol or the mailbox is switched off for this account: a person or an administrator has to act.
-    Forbidden,
-}
-
-/// A provider's no.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Rejection {
-    /// What it means for us.
-    pub verdict: Verdict,
-    /// The provider's own words, printable.
-    pub said: String,
-}
-
-/// Why a dialogue cannot go on.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Fault {
-    /// The server ends or refuses the connection for now; its words, printable.
-    Busy(String),
-    /// STARTTLS was chosen and the server does not offer it, or refuses it.
-    NoStartTls,
-    /// The server says that we are logged in already, which cannot be (IMAP PREAUTH).
-    PreAuth,
-    /// The server offers none of the mechanisms that may carry the bearer, or takes it not any more; what it does offer, or says.
-    NoMechanism(String),
-    /// The server broke its protocol; what it did.
-    Protocol(&'static str),
-}
-
-/// What a server does, to stand behind its name.
-impl std::fmt::Display for Fault {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        match self {
-            Self::Busy(said) => write!(f, "is not available: {}", explained(said)),
-            Self::NoStartTls => f.write_str("does not offer STARTTLS, so nothing was sent to it."),
-            Self::PreAuth => f.write_str("claims that we are logged in already; somebody may be in between."),
-            Self::NoMechanism(offered) => {
-                write!(f, "offers no OAuth mechanism that the configuration allows; it offers: {offered}")
-            }
-            Self::Protocol(what) => write!(f, "breaks its protocol: {what}"),
-        }
-    }
-}
-
-/// How to talk to a server.
-#[derive(Clone, Debug)]
-pub struct Approach {
-    /// How the connection is protected; it is [`Security::Tls`] again once a handshake is done.
-    pub security: Security,
-    /// The name to give ourselves (SMTP's EHLO), already checked.
-    pub client_name: String,
-    /// What the server has been heard to offer under TLS a while ago, which spares the question in IMAP and POP3; empty
-    /// where it has to be asked.
-    pub known: Capabilities,
-}
-
-/// The dialogue with a provider's server, in whatever protocol.
-pub trait Upstream: Dialogue<Event = Event> {
-    /// The handshake is done: everything heard before is forgotten, and the capabilities are asked for, unless they are
-    /// known from another connection under TLS.
-    fn tls_started(&mut self, out: &mut Vec<u8>) -> Option<Event>;
-    /// Sends the bearer; only after [`Event::Ready`].
-    fn authenticate(&mut self, bearer: Bearer, out: &mut Vec<u8>) -> Result<(), Fault>;
-}
+use crate::protocol::{Mechanism, Protocol};
+use crate::wire::Capabilities;
 
 /// A new dialogue in this protocol.
 pub fn new(protocol: Protocol, approach: Approach) -> Box<dyn Upstream> {
@@ -109,68 +25,35 @@ pub fn new(protocol: Protocol, approach: Approach) -> Box<dyn Upstream> {
     }
 }
 
-/// Every line of a server. Providers' lines have a few hundred bytes; what RFC 7162 section 4 grants to clients'
-/// commands is enough for a capability list, too.
-const LINE: Want = Want::Line { limit: 8192 };
-
-/// What `authenticate` says when it is called too early.
-const NOT_READY: Fault = Fault::Protocol("has not said yet what it can do");
-
-/// What a server may still say before the dialogue has to be over, so that nobody can talk us to death.
-///
-/// The longest real dialogues, with two lists of capabilities, have 40 lines and 3 KiB.
-struct Allowance {
-    lines: usize,
-    bytes: usize,
-}
-
-impl Default for Allowance {
-    fn default() -> Self {
-        Self { lines: 256, bytes: 64 * 1024 }
+/// The command that ends a connection cleanly if the server waits for one (RFC 3501 section 6.1.3, RFC 1939 section 6,
+/// RFC 5321 section 4.1.1.10). No other command has this tag.
+pub const fn goodbye(protocol: Protocol) -> &'static str {
+    match protocol {
+        Protocol::Imap => "P0 LOGOUT\r\n",
+        Protocol::Pop3 | Protocol::Smtp => "QUIT\r\n",
     }
 }
 
-impl Allowance {
-    /// Takes a line off. Bytes that are no UTF-8 are replaced: nothing that we look for has any.
-    fn hear(&mut self, frame: Frame<'_>) -> Result<String, Fault> {
-        let Frame::Line(line) = frame else { return Err(Fault::Protocol("sent a line of more than 8192 bytes")) };
-        match (self.lines.checked_sub(1), self.bytes.checked_sub(line.len())) {
-            (Some(lines), Some(bytes)) => *self = Self { lines, bytes },
-            _ => return Err(Fault::Protocol("says more than a login can take")),
-        }
-        Ok(String::from_utf8_lossy(line).into_owned())
-    }
-}
-
-impl Approach {
-    /// A server's words fit to be shown. Before TLS anybody may have said them, so they are not.
-    fn quote(&self, said: &str) -> String {
-        match self.security {
-            Security::StartTls => "said before TLS began, so it is not repeated here".to_owned(),
-            Security::Tls | Security::Clear => quote(said),
-        }
-    }
-}
-
-/// A server's list, without entries that could break out of a list that we write: visible ASCII and blanks only, and
-/// not the `]` that ends an IMAP response code.
-fn capabilities<'a>(entries: impl Iterator<Item = &'a str>) -> Capabilities {
-    let harmless = |c: char| (c == ' ' || c.is_ascii_graphic()) && c != ']';
-    let entries = entries.map(str::trim).filter(|entry| !entry.is_empty() && entry.chars().all(harmless));
-    Capabilities(entries.map(str::to_owned).collect())
-}
-
-/// Appends a line.
-fn send(out: &mut Vec<u8>, line: &str) {
-    out.extend_from_slice(line.as_bytes());
-    out.extend_from_slice(b"\r\n");
+/// Which of these mechanisms a server offers, in this order. All of them if a POP3 server has not announced its
+/// capabilities.
+pub fn offered(protocol: Protocol, list: &Capabilities, allowed: &[Mechanism]) -> Vec<Mechanism> {
+    let names = match protocol {
+        Protocol::Imap => imap::mechanisms(list),
+        Protocol::Pop3 if list.0.is_empty() => return allowed.to_vec(),
+        Protocol::Pop3 => pop3::mechanisms(list),
+        Protocol::Smtp => smtp::mechanisms(list),
+    };
+    let is_offered = |one: &Mechanism| names.iter().any(|name| name.eq_ignore_ascii_case(one.name()));
+    allowed.iter().copied().filter(is_offered).collect()
 }
 
 #[cfg(test)]
 mod tests {
+    use super::dialogue::NOT_READY;
     use super::*;
-    use crate::protocol::Mechanism;
+    use crate::protocol::Security;
     use crate::secret::Token;
+    use crate::wire::Bearer;
     use crate::wire::framer::Framer;
     use proptest::prelude::*;
 
@@ -185,8 +68,15 @@ mod tests {
 
     impl Run {
         fn new(protocol: Protocol, security: Security) -> Self {
-            let dialogue =
-                new(protocol, Approach { security, client_name: "client.test".into(), known: Capabilities::default() });
+            let dialogue = new(
+                protocol,
+                Approach {
+                    security,
+                    client_name: "client.test".into(),
+                    other_name: None,
+                    known: Capabilities::default(),
+                },
+            );
             Self { dialogue, framer: Framer::default(), frames: 0, out: Vec::new(), events: Vec::new() }
         }
 
@@ -229,6 +119,37 @@ mod tests {
     ];
 
     #[test]
+    fn of_what_is_allowed_the_offered_is_taken() {
+        use Mechanism::{OAuthBearer, XOAuth2};
+        let both = [OAuthBearer, XOAuth2];
+        for (protocol, list, expected) in [
+            (Protocol::Imap, &["IDLE", "AUTH=PLAIN", "auth=xoauth2"][..], &[XOAuth2][..]),
+            (Protocol::Imap, &["AUTH=XOAUTH2", "AUTH=OAUTHBEARER"], &both),
+            (Protocol::Imap, &[], &[]),
+            (Protocol::Pop3, &["UIDL", "SASL PLAIN XOAUTH2"], &[XOAuth2]),
+            (Protocol::Pop3, &["UIDL"], &[]),
+            (Protocol::Pop3, &[], &both),
+            (Protocol::Smtp, &["SIZE 1000", "AUTH PLAIN OAuthBearer"], &[OAuthBearer]),
+            (Protocol::Smtp, &[], &[]),
+        ] {
+            let list = Capabilities(list.iter().map(ToString::to_string).collect());
+            assert_eq!(offered(protocol, &list, &both), expected, "{protocol} {list:?}");
+        }
+    }
+
+    #[test]
+    fn long_words_make_room_for_what_they_mean() {
+        let explained = |said: &str| {
+            let (verdict, alerts) = (Verdict::Limit, Vec::new());
+            Rejection { verdict, said: said.to_owned(), explanation: Some("close some"), alerts }.explained()
+        };
+        let fits = "x".repeat(160);
+        assert_eq!(explained("Too many. "), "Too many; close some.");
+        assert_eq!(explained(&fits), format!("{fits}; close some."));
+        assert_eq!(explained(&format!("{fits}x")), format!("{fits}...; close some."));
+    }
+
+    #[test]
     fn nobody_can_talk_us_to_death() {
         for (protocol, opening, line) in OPENINGS {
             let mut run = Run::new(protocol, Security::Tls);
@@ -236,7 +157,7 @@ mod tests {
             for _ in 0..100_000 {
                 run.hear(line.as_bytes());
             }
-            assert_eq!(run.fault(), Some(&Fault::Protocol("says more than a login can take")), "{protocol}");
+            assert_eq!(run.fault(), Some(&Fault::Protocol("sent more than a login needs")), "{protocol}");
             assert_eq!(run.frames, 257, "{protocol}");
         }
     }
@@ -249,7 +170,7 @@ mod tests {
             for _ in 0..9 {
                 run.hear(line.replace('X', &"x".repeat(8000)).as_bytes());
             }
-            assert_eq!(run.fault(), Some(&Fault::Protocol("says more than a login can take")), "{protocol}");
+            assert_eq!(run.fault(), Some(&Fault::Protocol("sent more than a login needs")), "{protocol}");
         }
     }
 

@@ -2,29 +2,30 @@
 
 use std::mem;
 
+use super::dialogue::{Allowance, Approach, Event, LINE, NOT_READY, Upstream, capabilities, send, told};
 use super::exchange::Exchange;
-use super::verdict::{bracketed, judge};
-use super::{Allowance, Approach, Event, Fault, LINE, NOT_READY, Upstream, Verdict, capabilities, send};
+use super::rejection::{Fault, Verdict};
+use super::verdict::{No, bracketed};
 use crate::protocol::Security;
-use crate::wire::{Acceptance, Bearer, Capabilities, Dialogue, Frame, Want};
+use crate::wire::{Acceptance, Bearer, Capabilities, Dialogue, Frame, Redactor, Want, sasl};
 
-/// How far we have come.
+/// The state of the dialogue.
 enum State {
     /// The server has not greeted us yet.
     Greeting,
-    /// We have said STLS.
+    /// We have sent STLS.
     StartTls,
     /// The session does the TLS handshake.
     Handshake,
-    /// We have said CAPA.
+    /// We have sent CAPA.
     Capa,
-    /// The server lists what it can do; the list ends with a dot.
+    /// The server lists its capabilities, up to a dot.
     Listing(Vec<String>),
-    /// The session knows what the server can do, and has a bearer to bring.
+    /// The session has the capabilities and will provide a bearer.
     Ready(Capabilities),
-    /// We have said AUTH.
+    /// We have sent AUTH.
     Authenticating(Exchange),
-    /// Nothing more is to be said here: we are in, out, or at odds.
+    /// The dialogue is over: accepted, refused, or failed.
     Over,
 }
 
@@ -33,13 +34,15 @@ pub struct Pop3 {
     approach: Approach,
     state: State,
     allowance: Allowance,
+    /// Removes our secrets from what the server says.
+    sent: Redactor,
 }
 
 /// A line of the server.
 enum Reply<'a> {
     /// `+OK`.
     Ok,
-    /// `-ERR` and why.
+    /// `-ERR` and its text.
     Err(&'a str),
     /// `+` and a challenge, which may be empty.
     Challenge,
@@ -48,7 +51,7 @@ enum Reply<'a> {
 }
 
 impl<'a> Reply<'a> {
-    /// `+OK` and `+ b64` begin alike: only the whole first word tells them apart.
+    /// Parses a line. `+OK` and `+ b64` begin with the same character, so the whole first word decides.
     fn parse(line: &'a str) -> Self {
         let (word, text) = line.split_once(' ').unwrap_or((line, ""));
         match word.to_ascii_uppercase().as_str() {
@@ -63,7 +66,7 @@ impl<'a> Reply<'a> {
 impl Pop3 {
     /// Waits for the greeting.
     pub fn new(approach: Approach) -> Self {
-        Self { approach, state: State::Greeting, allowance: Allowance::default() }
+        Self { approach, state: State::Greeting, allowance: Allowance::default(), sent: Redactor::default() }
     }
 
     fn line(&mut self, line: &str, out: &mut Vec<u8>) -> Result<Option<Event>, Fault> {
@@ -77,8 +80,11 @@ impl Pop3 {
         match (Reply::parse(line), state) {
             (_, State::Listing(list)) => Ok(listed(line, list)),
             (Reply::Ok, State::Greeting) => Ok(self.greeted(out)),
-            (Reply::Err(text), State::Greeting) => Err(Fault::Busy(self.approach.quote(text))),
+            (Reply::Err(text), State::Greeting) => Err(self.approach.refused(&No::open(text, Verdict::Temporary))),
             (Reply::Ok, State::StartTls) => Ok((State::Handshake, Some(Event::StartTls))),
+            (Reply::Err(text), State::StartTls) if bracketed(text).eq_ignore_ascii_case("SYS/TEMP") => {
+                Err(Fault::StartTlsLater)
+            }
             (Reply::Err(_), State::StartTls) => Err(Fault::NoStartTls),
             (Reply::Ok, State::Capa) => Ok((State::Listing(Vec::new()), None)),
             (Reply::Err(_), State::Capa) => Ok(ready(Capabilities::default())),
@@ -89,13 +95,14 @@ impl Pop3 {
                 Ok((State::Over, Some(Event::Accepted(Acceptance::default()))))
             }
             (Reply::Err(text), State::Authenticating(exchange)) => {
-                Ok((State::Over, Some(exchange.refused(judge(bracketed(text), text, Verdict::Token)))))
+                Ok((State::Over, Some(exchange.refused(No::open(text, Verdict::Token).judge()))))
             }
             _ => Err(Fault::Protocol("sent a line that answers nothing we said")),
         }
     }
 
-    /// STLS without asking whether it is offered: a refusal says as much, and the list would be asked for again anyway.
+    /// Sends STLS without asking whether it is offered: a refusal says the same, and the list has to be read again
+    /// after it anyway.
     fn greeted(&self, out: &mut Vec<u8>) -> (State, Option<Event>) {
         match self.approach.security {
             Security::StartTls => {
@@ -120,10 +127,10 @@ impl Dialogue for Pop3 {
 
     fn feed(&mut self, frame: Frame<'_>, out: &mut Vec<u8>) -> Option<Event> {
         let heard = self.allowance.hear(frame).and_then(|line| self.line(&line, out));
-        heard.unwrap_or_else(|fault| {
+        if heard.is_err() {
             self.state = State::Over;
-            Some(Event::Unexpected(fault))
-        })
+        }
+        told(heard, &self.sent)
     }
 }
 
@@ -135,26 +142,32 @@ impl Upstream for Pop3 {
         event
     }
 
-    /// The message is never sent along with AUTH: with it the line would have to fit in 255 bytes (RFC 5034 section 4),
-    /// and Exchange hangs up.
+    /// Never sends the message together with AUTH: the line would have to fit in 255 bytes (RFC 5034 section 4), and
+    /// Exchange hangs up.
     fn authenticate(&mut self, bearer: Bearer, out: &mut Vec<u8>) -> Result<(), Fault> {
         let State::Ready(list) = mem::replace(&mut self.state, State::Over) else { return Err(NOT_READY) };
+        self.sent = sasl::redactor(&bearer);
         let exchange = begin(&list, &bearer)?;
         self.state = State::Authenticating(exchange.start("AUTH", 0, out));
         Ok(())
     }
 }
 
-/// A server that knows no CAPA has told nothing about its mechanisms. So the best one is tried; it costs a round trip at
-/// most, for the token is not sent before the server has agreed to the mechanism.
+/// Chooses a mechanism. A server without CAPA says nothing about its mechanisms, so we try the best one. That costs at
+/// most a round trip, because the token is sent only after the server has accepted the mechanism.
 fn begin(list: &Capabilities, bearer: &Bearer) -> Result<Exchange, Fault> {
     match bearer.mechanisms.first() {
         Some(&best) if list.0.is_empty() => Ok(Exchange::with(best, bearer)),
-        _ => Exchange::begin(bearer, &list.arguments("SASL").unwrap_or_default().split(' ').collect::<Vec<_>>()),
+        _ => Exchange::begin(bearer, &mechanisms(list)),
     }
 }
 
-/// Takes one line of a list. Its own dots at the beginning are doubled (RFC 1939 section 3).
+/// The mechanisms of `SASL ...` (RFC 5034 section 6).
+pub(super) fn mechanisms(list: &Capabilities) -> Vec<&str> {
+    list.arguments("SASL").unwrap_or_default().split(' ').collect()
+}
+
+/// Reads a line of a list. A dot at its beginning is doubled (RFC 1939 section 3).
 fn listed(line: &str, mut list: Vec<String>) -> (State, Option<Event>) {
     if line == "." {
         return ready(capabilities(list.iter().map(String::as_str)));

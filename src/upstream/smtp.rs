@@ -2,31 +2,32 @@
 
 use std::mem;
 
+use super::dialogue::{Allowance, Approach, Event, LINE, NOT_READY, Upstream, capabilities, send, told};
 use super::exchange::Exchange;
-use super::verdict::judge;
-use super::{Allowance, Approach, Event, Fault, LINE, NOT_READY, Rejection, Upstream, Verdict, capabilities, send};
+use super::rejection::Fault;
+use super::verdict::No;
 use crate::protocol::Security;
-use crate::wire::{Acceptance, Bearer, Capabilities, Dialogue, Frame, Want};
+use crate::wire::{Acceptance, Bearer, Capabilities, Dialogue, Frame, Redactor, Want, sasl};
 
-/// Longest command line with its end, in bytes (RFC 5321 section 4.5.3.1.4). AUTH is no exception (RFC 4954 section 4);
-/// only the line that answers a challenge may be longer.
+/// The longest command line with its end, in bytes (RFC 5321 section 4.5.3.1.4). AUTH is no exception (RFC 4954 section
+/// 4); only the answer to a challenge may be longer.
 const COMMAND_LIMIT: usize = 512;
 
-/// How far we have come.
+/// The state of the dialogue.
 enum State {
     /// The server has not greeted us yet.
     Greeting,
-    /// We have said EHLO.
+    /// We have sent EHLO.
     Ehlo,
-    /// We have said STARTTLS.
+    /// We have sent STARTTLS.
     StartTls,
     /// The session does the TLS handshake.
     Handshake,
-    /// The session knows what the server can do, and has a bearer to bring.
+    /// The session has the capabilities and will provide a bearer.
     Ready(Capabilities),
-    /// We have said AUTH.
+    /// We have sent AUTH.
     Authenticating(Exchange),
-    /// Nothing more is to be said here: we are in, out, or at odds.
+    /// The dialogue is over: accepted, refused, or failed.
     Over,
 }
 
@@ -34,15 +35,23 @@ enum State {
 pub struct Smtp {
     approach: Approach,
     state: State,
-    /// What has come of a reply whose last line has not.
+    /// The lines so far of a reply that is not complete.
     reply: Reply,
     allowance: Allowance,
+    /// Removes our secrets from what the server says.
+    sent: Redactor,
 }
 
 impl Smtp {
     /// Waits for the greeting.
     pub fn new(approach: Approach) -> Self {
-        Self { approach, state: State::Greeting, reply: Reply::default(), allowance: Allowance::default() }
+        Self {
+            approach,
+            state: State::Greeting,
+            reply: Reply::default(),
+            allowance: Allowance::default(),
+            sent: Redactor::default(),
+        }
     }
 
     fn line(&mut self, line: &str, out: &mut Vec<u8>) -> Result<Option<Event>, Fault> {
@@ -56,20 +65,24 @@ impl Smtp {
         Ok(event)
     }
 
-    fn step(&self, reply: &Reply, state: State, out: &mut Vec<u8>) -> Result<(State, Option<Event>), Fault> {
+    fn step(&mut self, reply: &Reply, state: State, out: &mut Vec<u8>) -> Result<(State, Option<Event>), Fault> {
         match (reply.code, state) {
             (220, State::Greeting) => Ok((self.ehlo(out), None)),
             (250, State::Ehlo) => self.introduced(reply.keywords(), out),
             (220, State::StartTls) => Ok((State::Handshake, Some(Event::StartTls))),
+            (400..=499, State::StartTls) => Err(Fault::StartTlsLater),
             (_, State::StartTls) => Err(Fault::NoStartTls),
+            (500..=599, State::Ehlo) if self.approach.other_name.is_some() => Ok((self.ehlo_again(out), None)),
             (334, State::Authenticating(exchange)) if reply.lines.len() == 1 => {
                 Ok((State::Authenticating(exchange.challenged(out)?), None))
             }
             (235, State::Authenticating(exchange)) if exchange.is_sent() => {
                 Ok((State::Over, Some(Event::Accepted(Acceptance::default()))))
             }
-            (400..=599, State::Authenticating(exchange)) => Ok((State::Over, Some(exchange.refused(reply.judge())))),
-            (400..=599, _) => Err(Fault::Busy(self.approach.quote(&reply.text()))),
+            (400..=599, State::Authenticating(exchange)) => {
+                Ok((State::Over, Some(exchange.refused(No::smtp(&reply.text()).judge()))))
+            }
+            (400..=599, _) => Err(self.approach.refused(&No::smtp(&reply.text()))),
             _ => Err(Fault::Protocol("sent a reply that answers nothing we said")),
         }
     }
@@ -77,6 +90,13 @@ impl Smtp {
     fn ehlo(&self, out: &mut Vec<u8>) -> State {
         send(out, &format!("EHLO {}", self.approach.client_name));
         State::Ehlo
+    }
+
+    /// Sends EHLO again with the other name, because some servers accept no address literals, and some no name without
+    /// a dot.
+    fn ehlo_again(&mut self, out: &mut Vec<u8>) -> State {
+        self.approach.client_name = self.approach.other_name.take().unwrap_or_default();
+        self.ehlo(out)
     }
 
     fn introduced(&self, keywords: Capabilities, out: &mut Vec<u8>) -> Result<(State, Option<Event>), Fault> {
@@ -103,15 +123,15 @@ impl Dialogue for Smtp {
 
     fn feed(&mut self, frame: Frame<'_>, out: &mut Vec<u8>) -> Option<Event> {
         let heard = self.allowance.hear(frame).and_then(|line| self.line(&line, out));
-        heard.unwrap_or_else(|fault| {
+        if heard.is_err() {
             self.state = State::Over;
-            Some(Event::Unexpected(fault))
-        })
+        }
+        told(heard, &self.sent)
     }
 }
 
 impl Upstream for Smtp {
-    /// EHLO is never spared: a server takes no AUTH without it.
+    /// Always sends EHLO, because a server accepts no AUTH without it.
     fn tls_started(&mut self, out: &mut Vec<u8>) -> Option<Event> {
         self.approach.security = Security::Tls;
         self.reply = Reply::default();
@@ -121,14 +141,15 @@ impl Upstream for Smtp {
 
     fn authenticate(&mut self, bearer: Bearer, out: &mut Vec<u8>) -> Result<(), Fault> {
         let State::Ready(keywords) = mem::replace(&mut self.state, State::Over) else { return Err(NOT_READY) };
+        self.sent = sasl::redactor(&bearer);
         let exchange = Exchange::begin(&bearer, &mechanisms(&keywords))?;
         self.state = State::Authenticating(exchange.start("AUTH", COMMAND_LIMIT, out));
         Ok(())
     }
 }
 
-/// The mechanisms offered by `AUTH ...`, and by the `AUTH=...` of before the standard, which some servers write as well.
-fn mechanisms(keywords: &Capabilities) -> Vec<&str> {
+/// The mechanisms offered by `AUTH ...`, and by the pre-standard `AUTH=...`, which some servers also send.
+pub(super) fn mechanisms(keywords: &Capabilities) -> Vec<&str> {
     let split = keywords.0.iter().filter_map(|entry| entry.split_once([' ', '=']));
     split.filter(|(name, _)| name.eq_ignore_ascii_case("AUTH")).flat_map(|(_, names)| names.split(' ')).collect()
 }
@@ -141,11 +162,11 @@ struct Reply {
 }
 
 impl Reply {
-    /// Takes the next line. Whether it was the last.
+    /// Adds the next line. Returns whether it was the last.
     fn add(&mut self, line: &str) -> Result<bool, Fault> {
         let (code, rest) = line.split_at_checked(3).unwrap_or((line, ""));
         let code = code.parse().ok().filter(|code| (200..600).contains(code));
-        let code = code.ok_or(Fault::Protocol("sent a line that is no SMTP reply"))?;
+        let code = code.ok_or(Fault::Protocol("sent a line that is not an SMTP reply"))?;
         if !self.lines.is_empty() && code != self.code {
             return Err(Fault::Protocol("changed the code in the middle of a reply"));
         }
@@ -153,30 +174,19 @@ impl Reply {
             None => (true, ""),
             Some((" ", text)) => (true, text),
             Some(("-", text)) => (false, text),
-            Some(_) => return Err(Fault::Protocol("sent a line that is no SMTP reply")),
+            Some(_) => return Err(Fault::Protocol("sent a line that is not an SMTP reply")),
         };
         self.code = code;
         self.lines.push(text.to_owned());
         Ok(last)
     }
 
-    /// The lines of a reply to EHLO but the first, which is the server's name.
+    /// The lines of a reply to EHLO without the first, which is the server's name.
     fn keywords(&self) -> Capabilities {
         capabilities(self.lines.iter().skip(1).map(String::as_str))
     }
 
     fn text(&self) -> String {
         format!("{} {}", self.code, self.lines.join(" "))
-    }
-
-    /// The enhanced status code counts for more than the code, which is 535 for whatever reason.
-    fn judge(&self) -> Rejection {
-        let enhanced = self.lines.first().and_then(|line| line.split(' ').next()).unwrap_or_default();
-        let otherwise = match self.code {
-            535 => Verdict::Token,
-            400..=499 => Verdict::Temporary,
-            _ => Verdict::Forbidden,
-        };
-        judge(enhanced, &self.text(), otherwise)
     }
 }

@@ -3,19 +3,48 @@
 use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
-use tracing::warn;
 use zeroize::Zeroizing;
 
+use super::error::VaultError;
 use super::limits::Limits;
 use super::password::Password;
-use super::record::{FORMAT, Record};
-use super::seal::{self, AccountKey, Damaged, Derived, Sealed, Wrapped};
-use super::{Authorization, Secrets, VaultError, text};
+use super::record::{FORMAT, Record, checksum, text};
+use super::seal::{self, AccountKey, Damaged, Sealed};
+use super::slot::{self, Prepared, Search, Slot};
+use super::stretch::Stretch;
 use crate::clock::Moment;
 use crate::config::flow::Flow;
 use crate::config::provider::Discovered;
+use crate::config::provider::is_protected;
 use crate::secret::{Secret, Token};
 use crate::token::{Life, TokenSet};
+
+/// What an authorization has brought.
+pub struct Authorization {
+    /// For which address.
+    pub address: String,
+    /// At which provider.
+    pub provider: String,
+    /// By which grant.
+    pub flow: Flow,
+    /// With a client registration of the account's own.
+    pub client_id: Option<String>,
+    /// What is to be kept beside the tokens.
+    pub secrets: Secrets,
+    /// What was found out about the authorization server, where the configuration does not say all.
+    pub discovered: Option<Discovered>,
+    /// The tokens.
+    pub tokens: TokenSet,
+}
+
+/// The secrets that are kept with an account beside its tokens.
+#[derive(Clone, Default)]
+pub struct Secrets {
+    /// Of the client registration of the account's own.
+    pub client_secret: Option<Secret>,
+    /// The mailbox's own password at the provider, where the grant sends it.
+    pub password: Option<Secret>,
+}
 
 /// What a record holds.
 #[derive(Serialize, Deserialize)]
@@ -53,13 +82,20 @@ pub struct Account {
     /// Whether the newest token set may have been lost: damage has left only a copy of the record that may be older.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub doubtful: bool,
+    /// Whether older files have been put in the place of both copies of the record: app passwords that had been removed may
+    /// be back. It stands until a person authorizes the account again.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub rolled_back: bool,
     /// One per app password.
     pub slots: Vec<Slot>,
     /// What the provider's servers offered before login when they were last seen, by protocol.
     #[serde(default)]
     pub known: BTreeMap<String, Vec<String>>,
-    /// Derives every slot of this account, so that a login costs one derivation however many slots there are.
-    #[serde(with = "text")]
+    /// By which SASL mechanism they let this account in, by protocol, where they offer several.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub mechanisms: BTreeMap<String, String>,
+    /// Of all slots of format 1; empty if there are none.
+    #[serde(with = "text", default, skip_serializing_if = "Vec::is_empty")]
     salt: Vec<u8>,
     #[serde(with = "text")]
     public_key: Vec<u8>,
@@ -67,8 +103,6 @@ pub struct Account {
     #[serde(default)]
     password: Option<Sealed>,
     current: Stored,
-    /// The token set before the current one, until that one has worked once.
-    previous: Option<Stored>,
 }
 
 /// Why and since when an authorization has ended.
@@ -78,27 +112,6 @@ pub struct Ended {
     pub at: Moment,
     /// The authorization server's reason.
     pub why: String,
-}
-
-/// An app password's place: the account's private key, wrapped under it.
-#[derive(Clone, Serialize, Deserialize)]
-pub struct Slot {
-    /// What the user calls it: the mail program or device that it was made for.
-    pub name: String,
-    /// When it was made.
-    pub created: Moment,
-    /// What its password is good for. Authenticated with the key: who takes a limit out of the file has a slot that does not
-    /// open.
-    #[serde(default, skip_serializing_if = "Limits::is_none")]
-    pub limits: Limits,
-    wrapped: Wrapped,
-}
-
-impl Slot {
-    /// What has to be the same for the key to be unwrapped. A slot without limits is as it was before there were any.
-    fn kind(limits: &Limits) -> String {
-        if limits.is_none() { SLOT.to_owned() } else { format!("{SLOT} for {}", limits.authenticated()) }
-    }
 }
 
 /// A token set as it is kept.
@@ -112,9 +125,9 @@ struct Stored {
 
 /// What an app password takes out of the vault.
 pub struct Unlocked {
-    /// The newest token set that can be read.
+    /// The current token set.
     pub tokens: TokenSet,
-    /// The number of the current one; these numbers only grow.
+    /// Its number; these numbers only grow.
     pub generation: u64,
     /// The secrets that are kept beside it.
     pub secrets: Secrets,
@@ -122,17 +135,21 @@ pub struct Unlocked {
     pub slot: Slot,
 }
 
-/// What is sealed or wrapped in a record beside the token sets, which are told apart by their generation.
+/// What is sealed in a record beside the token set, which is known by its generation.
 const CLIENT_SECRET: &str = "client secret";
 const PASSWORD: &str = "password";
-const SLOT: &str = "slot";
+
+/// The app passwords of a person's own choice that an account may have: a wrong one costs a derivation for each.
+const MOST_CHOSEN: usize = 8;
 
 impl Entry {
-    /// Reads the record that is kept under this address. None if it is of another account or another format.
+    /// Reads the record that is kept under this address. None if it is of another account or a format that is not known,
+    /// or if it asks for what no record of ours asks for.
     pub(super) fn read(address: &str, record: &Record) -> Option<Self> {
-        let entry: Self = (record.format == FORMAT).then(|| serde_json::from_slice(&record.content).ok())??;
+        let is_known = (1..=FORMAT).contains(&record.format);
+        let entry: Self = is_known.then(|| serde_json::from_slice(&record.content).ok())??;
         match &entry {
-            Self::Account(account) if account.address != address => None,
+            Self::Account(account) if account.address != address || !account.is_sound() => None,
             _ => Some(entry),
         }
     }
@@ -147,7 +164,7 @@ impl Account {
     /// A new account with its first slot. Its token sets are numbered from above `generation`.
     pub(super) fn begin(
         authorization: &Authorization,
-        first: Option<(&str, &Password)>,
+        first: Option<(&str, Prepared)>,
         generation: u64,
         now: Moment,
     ) -> Result<Self, VaultError> {
@@ -164,21 +181,20 @@ impl Account {
             authorized: now,
             ended: None,
             doubtful: false,
+            rolled_back: false,
             slots: Vec::new(),
             known: BTreeMap::new(),
-            salt: seal::random::<16>().to_vec(),
+            mechanisms: BTreeMap::new(),
+            salt: Vec::new(),
             public_key,
             client_secret: None,
             password: None,
             current: Stored { generation, life, scope: String::new(), sealed: nothing },
-            previous: None,
         };
-        if let Some((name, password)) = first {
-            account.add_slot(&key, name, password, Limits::default(), now)?;
-        }
         account.authorize(authorization, now)?;
-        // Before the first token set there is none to go back to.
-        account.settle();
+        if let Some((name, prepared)) = first {
+            account.add_slot(&key, name, prepared, Limits::default(), now)?;
+        }
         Ok(account)
     }
 
@@ -195,7 +211,21 @@ impl Account {
             discovered: None,
             tokens: TokenSet { access: nothing, refresh: None, life, scope: String::new() },
         };
-        Self::begin(&authorization, Some(("", &Password::generate())), 0, Moment(0))
+        let prepared = Prepared::new(&Password::generate()).map_err(|_| VaultError::NoMemory)?;
+        let mut decoy = Self::begin(&authorization, Some(("", prepared)), 0, Moment(0))?;
+        decoy.slots.extend(decoy.slots.first().map(Slot::decoy));
+        Ok(decoy)
+    }
+
+    /// Whether it asks for nothing that no record of ours asks for: tokens go nowhere in the clear, and a login does not
+    /// take the machine's memory and time away.
+    fn is_sound(&self) -> bool {
+        let endpoints = self.discovered.iter().flat_map(|discovered| discovered.endpoints.all());
+        let stretches = || self.slots.iter().filter_map(Slot::stretch);
+        let most = 2 * MOST_CHOSEN as u64 * Stretch::STRONG.cost();
+        endpoints.into_iter().all(is_protected)
+            && stretches().all(Stretch::is_bearable)
+            && stretches().map(Stretch::cost).sum::<u64>() <= most
     }
 
     /// The life of the current access token.
@@ -208,16 +238,6 @@ impl Account {
         self.current.generation
     }
 
-    /// Whether the token set before the current one is still kept.
-    pub(super) fn is_unsettled(&self) -> bool {
-        self.previous.is_some()
-    }
-
-    /// Drops the token set before the current one.
-    pub(super) fn settle(&mut self) {
-        self.previous = None;
-    }
-
     /// Puts in what an authorization has brought.
     pub(super) fn authorize(&mut self, authorization: &Authorization, now: Moment) -> Result<(), VaultError> {
         self.provider.clone_from(&authorization.provider);
@@ -226,14 +246,17 @@ impl Account {
         self.discovered.clone_from(&authorization.discovered);
         self.authorized = now;
         self.ended = None;
+        self.rolled_back = false;
+        self.seal_secrets(&authorization.secrets)?;
+        self.put_tokens(&authorization.tokens)
+    }
+
+    fn seal_secrets(&mut self, secrets: &Secrets) -> Result<(), VaultError> {
         let seal =
             |what, secret: &Option<Secret>| secret.as_ref().map(|secret| self.seal(what, secret.expose())).transpose();
-        let sealed = (
-            seal(CLIENT_SECRET, &authorization.secrets.client_secret)?,
-            seal(PASSWORD, &authorization.secrets.password)?,
-        );
+        let sealed = (seal(CLIENT_SECRET, &secrets.client_secret)?, seal(PASSWORD, &secrets.password)?);
         (self.client_secret, self.password) = sealed;
-        self.put_tokens(&authorization.tokens)
+        Ok(())
     }
 
     /// A refresh takes seconds, in which a person may have authorized the account anew, or restored it.
@@ -251,26 +274,28 @@ impl Account {
         let plain = Zeroizing::new(format!("{}\n{refresh}", tokens.access.expose()));
         let sealed = self.seal(&generation.to_string(), plain.as_bytes())?;
         let stored = Stored { generation, life: tokens.life, scope: tokens.scope.clone(), sealed };
-        self.previous = Some(std::mem::replace(&mut self.current, stored));
+        self.current = stored;
         self.doubtful = false;
         Ok(())
     }
 
-    /// The newest token set that opens, and the client secret.
+    /// The token set, and the secrets beside it.
     pub(super) fn take_tokens(&self, key: &AccountKey, slot: &Slot) -> Result<Unlocked, VaultError> {
-        let tokens = match (self.open_tokens(key, &self.current), &self.previous) {
-            (Some(tokens), _) => tokens,
-            (None, Some(previous)) => {
-                warn!(account = self.address, "the current token set does not open; taking the one before it");
-                self.open_tokens(key, previous).ok_or_else(|| self.damaged())?
-            }
-            (None, None) => return Err(self.damaged()),
-        };
-        let secrets = Secrets {
+        // What a slot since format 2 opens is bound. Something older has been put in from elsewhere.
+        let pieces = [Some(&self.current.sealed), self.client_secret.as_ref(), self.password.as_ref()];
+        if !slot.is_of_format_1() && pieces.into_iter().flatten().any(|sealed| !sealed.is_bound) {
+            return Err(self.damaged());
+        }
+        let tokens = self.open_tokens(key, &self.current).ok_or_else(|| self.damaged())?;
+        let secrets = self.open_secrets(key)?;
+        Ok(Unlocked { tokens, generation: self.current.generation, secrets, slot: slot.clone() })
+    }
+
+    fn open_secrets(&self, key: &AccountKey) -> Result<Secrets, VaultError> {
+        Ok(Secrets {
             client_secret: self.open_secret(key, CLIENT_SECRET, self.client_secret.as_ref())?,
             password: self.open_secret(key, PASSWORD, self.password.as_ref())?,
-        };
-        Ok(Unlocked { tokens, generation: self.current.generation, secrets, slot: slot.clone() })
+        })
     }
 
     fn open_secret(&self, key: &AccountKey, what: &str, sealed: Option<&Sealed>) -> Result<Option<Secret>, VaultError> {
@@ -285,23 +310,49 @@ impl Account {
         Some(TokenSet { access: Token::parse(access)?, refresh: Token::parse(refresh), life, scope })
     }
 
-    /// Makes a slot that this password opens.
+    /// Makes a slot for a password.
     pub(super) fn add_slot(
         &mut self,
         key: &AccountKey,
         name: &str,
-        password: &Password,
+        prepared: Prepared,
         limits: Limits,
         now: Moment,
     ) -> Result<(), VaultError> {
         if self.slots.iter().any(|slot| slot.name == name) {
             return Err(VaultError::SlotExists(name.to_owned()));
         }
-        let context = self.context(&Slot::kind(&limits));
-        let wrapped = Derived::new(password, &self.salt).and_then(|derived| key.wrap(&derived, &context));
-        let wrapped = wrapped.map_err(|Damaged| self.damaged())?;
-        self.slots.push(Slot { name: name.to_owned(), created: now, limits, wrapped });
+        if prepared.is_chosen() && self.slots.iter().filter_map(Slot::stretch).count() >= MOST_CHOSEN {
+            return Err(VaultError::TooManyChosen(MOST_CHOSEN));
+        }
+        self.bind(key)?;
+        let slot = prepared.wrap(key, (name, limits, now), |about| self.context(FORMAT, about));
+        self.slots.push(slot.map_err(|Damaged| self.damaged())?);
         Ok(())
+    }
+
+    /// Wraps the key again for a slot that is not as new ones are.
+    pub(super) fn renew_slot(&mut self, key: &AccountKey, slot: &Slot, prepared: Prepared) -> Result<(), VaultError> {
+        self.bind(key)?;
+        let mut slots = std::mem::take(&mut self.slots);
+        if let Some(slot) = slots.iter_mut().find(|one| one.is_same(slot)) {
+            let renewed = slot.renew(key, prepared, |about| self.context(FORMAT, about));
+            renewed.map_err(|Damaged| self.damaged())?;
+        }
+        self.slots = slots;
+        if !self.slots.iter().any(Slot::is_of_format_1) {
+            self.salt.clear();
+        }
+        Ok(())
+    }
+
+    /// Seals what is still sealed as in format 1, bound to where the tokens are sent.
+    fn bind(&mut self, key: &AccountKey) -> Result<(), VaultError> {
+        let secrets = self.open_secrets(key)?;
+        let tokens = self.open(key, &self.current.generation.to_string(), &self.current.sealed);
+        let tokens = tokens.ok_or_else(|| self.damaged())?;
+        self.current.sealed = self.seal(&self.current.generation.to_string(), &tokens)?;
+        self.seal_secrets(&secrets)
     }
 
     /// Removes a slot, unless it is the last one.
@@ -317,29 +368,60 @@ impl Account {
 
     /// Whether this slot, and not another one of its name, is still there.
     pub fn has_slot(&self, slot: &Slot) -> bool {
-        self.slots.iter().any(|one| one.wrapped.is_same(&slot.wrapped))
+        self.slots.iter().any(|one| one.is_same(slot))
+    }
+
+    /// How many derivations a wrong password of each form costs here.
+    pub(super) fn derivations(&self) -> [usize; slot::FORMS] {
+        slot::derivations(&self.slots)
     }
 
     /// The private key, and the slot that this password opens.
-    pub(super) fn unlock(&self, password: &Password) -> Result<(AccountKey, &Slot), VaultError> {
-        let derived = &Derived::new(password, &self.salt).map_err(|Damaged| VaultError::WrongCredentials)?;
-        let slot = self.slots.iter().find(|slot| slot.wrapped.belongs_to(derived));
-        let slot = slot.ok_or(VaultError::WrongCredentials)?;
-        let key = slot.wrapped.unwrap_key(derived, &self.context(&Slot::kind(&slot.limits)));
-        Ok((key.map_err(|Damaged| self.damaged())?, slot))
+    pub(super) fn unlock(&self, search: &mut Search) -> Result<(AccountKey, &Slot), VaultError> {
+        let (slot, derived) = search.find(&self.slots, &self.salt)?;
+        let key = slot.unwrap_key(&derived, |about| self.context(1, about), |about| self.context(FORMAT, about));
+        match key {
+            Ok(key) if key.public_key() == self.public_key => Ok((key, slot)),
+            _ => Err(self.damaged()),
+        }
+    }
+
+    /// Goes on with a search that has found nothing, until it has cost as much as anywhere.
+    pub(super) fn search_on(&self, search: &mut Search, most: usize) -> Result<(), VaultError> {
+        self.slots.iter().try_for_each(|slot| search.fill_up(slot, most))
     }
 
     fn seal(&self, what: &str, plain: &[u8]) -> Result<Sealed, VaultError> {
-        seal::seal(&self.public_key, &self.context(what), plain).map_err(|Damaged| self.damaged())
+        let context = self.context(FORMAT, &self.bound(what));
+        seal::seal(&self.public_key, &context, plain).map_err(|Damaged| self.damaged())
     }
 
     fn open(&self, key: &AccountKey, what: &str, sealed: &Sealed) -> Option<Zeroizing<Vec<u8>>> {
-        key.open(&self.context(what), sealed).ok()
+        let context = if sealed.is_bound { self.context(FORMAT, &self.bound(what)) } else { self.context(1, what) };
+        key.open(&context, sealed).ok()
     }
 
     /// Binds what is sealed to its place: format, account and kind or generation. An address holds no NUL.
-    fn context(&self, what: &str) -> Vec<u8> {
-        format!("{FORMAT}\0{}\0{what}", self.address).into_bytes()
+    fn context(&self, format: u32, what: &str) -> Vec<u8> {
+        format!("{format}\0{}\0{what}", self.address).into_bytes()
+    }
+
+    /// Binds what is sealed to where it is sent: whoever can write to the record, or to a backup of it, has no tokens sent
+    /// elsewhere. What is added here later is left out where it is not there, so that older records open.
+    fn bound(&self, what: &str) -> String {
+        let mut parts = vec![("provider", self.provider.as_str()), ("flow", self.flow.name())];
+        parts.extend(self.client_id.as_deref().map(|id| ("client", id)));
+        // The other members explain errors, and nothing is sent where they say.
+        if let Some(Discovered { issuer, endpoints, is_registered, is_self_registered: _, methods: _ }) =
+            &self.discovered
+        {
+            parts.extend([("issuer", issuer.as_str()), ("registered", if *is_registered { "yes" } else { "no" })]);
+            parts.extend(endpoints.named().map(|(name, url)| (name, url.as_str())));
+        }
+        let mut bytes: Vec<&[u8]> =
+            parts.iter().flat_map(|(name, value)| [name.as_bytes(), value.as_bytes()]).collect();
+        bytes.push(&self.public_key);
+        format!("{what} {}", checksum(&bytes))
     }
 
     fn damaged(&self) -> VaultError {
@@ -347,100 +429,14 @@ impl Account {
     }
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    const NOW: Moment = Moment(1_000_000);
-
-    fn tokens(name: &str) -> TokenSet {
-        TokenSet {
-            access: Token::parse(&format!("access-{name}")).unwrap(),
-            refresh: Token::parse(&format!(r#"refresh-{name}-with-"quotes\""#)),
-            life: Life { issued: NOW, expires: NOW.after(3600) },
-            scope: String::new(),
-        }
-    }
-
-    /// An account with two token sets, its key and its slot.
-    fn account() -> (Account, AccountKey, Slot) {
-        let password = Password::generate();
-        let authorization = Authorization {
-            address: "ann@example.test".into(),
-            provider: "test".into(),
-            flow: Flow::Password,
-            client_id: None,
-            secrets: Secrets { client_secret: None, password: Some(Secret::new(b"own".to_vec())) },
-            discovered: None,
-            tokens: tokens("1"),
-        };
-        let mut account = Account::begin(&authorization, Some(("main", &password)), 0, NOW).unwrap();
-        assert!(!account.is_unsettled());
-        account.put_tokens(&tokens("2")).unwrap();
-        let (key, slot) = account.unlock(&password).unwrap();
-        let slot = slot.clone();
-        (account, key, slot)
-    }
-
-    #[test]
-    fn the_newest_token_set_that_opens_is_taken() {
-        let (mut account, key, slot) = account();
-        let unlocked = account.take_tokens(&key, &slot).unwrap();
-        assert_eq!((unlocked.tokens.access.expose(), unlocked.generation), ("access-2", 2));
-        assert_eq!(unlocked.tokens.refresh.unwrap().expose(), r#"refresh-2-with-"quotes\""#);
-        assert_eq!(unlocked.secrets.password.unwrap().expose(), b"own");
-        account.current.sealed = seal::seal(&account.public_key, b"elsewhere", b"x").unwrap();
-        assert_eq!(account.take_tokens(&key, &slot).unwrap().tokens.access.expose(), "access-1");
-        account.settle();
-        assert!(matches!(account.take_tokens(&key, &slot), Err(VaultError::Damaged(_))));
-    }
-
-    #[test]
-    fn a_token_set_does_not_open_in_another_place() {
-        let (mut account, key, slot) = account();
-        if let Some(previous) = &mut account.previous {
-            std::mem::swap(&mut previous.sealed, &mut account.current.sealed);
-        }
-        assert!(matches!(account.take_tokens(&key, &slot), Err(VaultError::Damaged(_))));
-    }
-
-    #[test]
-    fn a_record_of_another_account_or_format_is_not_read() {
-        let (account, ..) = account();
-        let content = Entry::Account(Box::new(account)).to_content("ann@example.test").unwrap();
-        let mut record = Record { format: FORMAT, serial: 1, content };
-        assert!(Entry::read("ann@example.test", &record).is_some());
-        assert!(Entry::read("ben@example.test", &record).is_none());
-        record.format += 1;
-        assert!(Entry::read("ann@example.test", &record).is_none());
-        let forgotten = Entry::Forgotten { generation: 7 }.to_content("ann@example.test").unwrap();
-        assert_eq!(forgotten, br#"{"forgotten":{"generation":7}}"#);
-    }
-
-    #[test]
-    fn who_takes_a_limit_out_of_the_file_has_a_slot_that_does_not_open() {
-        let (mut account, key, _) = account();
-        let password = Password::generate();
-        let limits = Limits { protocols: vec!["imap".into()], uids: vec![1000] };
-        account.add_slot(&key, "phone", &password, limits.clone(), NOW).unwrap();
-        assert_eq!(account.unlock(&password).unwrap().1.limits, limits);
-        for forged in [
-            Limits::default(),
-            Limits { uids: Vec::new(), ..limits.clone() },
-            Limits { protocols: Vec::new(), ..limits.clone() },
-            Limits { uids: vec![1000, 0], ..limits.clone() },
-            Limits { protocols: vec!["imap".into(), "smtp".into()], ..limits },
-        ] {
-            account.slots[1].limits = forged;
-            assert!(matches!(account.unlock(&password), Err(VaultError::Damaged(_))));
-        }
-    }
-
-    #[test]
-    fn a_slot_without_limits_lies_in_the_file_as_it_did_before_there_were_any() {
-        let (account, ..) = account();
-        let text = serde_json::to_string(&account.slots[0]).unwrap();
-        assert!(!text.contains("limits"), "{text}");
-        assert!(serde_json::from_str::<Slot>(&text).unwrap().limits.is_none());
+/// The account that an exported record holds.
+pub(super) fn exported(address: &str, exported: &[u8]) -> Result<(Record, Box<Account>), VaultError> {
+    let record = Record::read(address, exported);
+    match record.and_then(|record| Some((Entry::read(address, &record)?, record))) {
+        Some((Entry::Account(account), record)) => Ok((record, account)),
+        _ => Err(VaultError::NotAnAccount(address.to_owned())),
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -5,9 +5,11 @@ use std::ffi::OsString;
 use std::io::{self, Read as _};
 use std::path::Path;
 
-use super::exported_account;
+use super::account::{Account, exported};
 use super::files;
 use super::record::checksum;
+use crate::guard;
+use crate::random;
 
 /// What a backup's first line begins with; format and checksum follow.
 const MAGIC: &str = "postkey-backup 1";
@@ -36,16 +38,25 @@ impl Backup {
             Ok(about) if !about.is_file() => return Err(io::Error::other("it is there, and is no plain file")),
             _ => {}
         }
+        // A name that nobody has used: what is there is not ours to remove.
         let mut draft = OsString::from(file);
-        draft.push(".new");
-        files::replace(file, Path::new(&draft), &self.to_bytes()?)
+        draft.push(format!(".{}", random::name()));
+        files::write(file, Path::new(&draft), &self.to_bytes()?, std::fs::File::sync_all)?;
+        files::sync_parent(file)
     }
 
     /// Reads a file. None if it is damaged in any place, or no backup that this version reads.
     pub fn read(file: &Path) -> io::Result<Option<Self>> {
+        guard::readable(file)?;
         let mut bytes = Vec::new();
         std::fs::File::open(file)?.take(MOST).read_to_end(&mut bytes)?;
         Ok(Self::from_bytes(&bytes))
+    }
+
+    /// The accounts in it, as far as they are plain text.
+    pub fn accounts(&self) -> Vec<Account> {
+        let account = |(address, record): (&String, &String)| exported(address, record.as_bytes());
+        self.0.iter().filter_map(|entry| account(entry).ok()).map(|(_, account)| *account).collect()
     }
 
     fn to_bytes(&self) -> io::Result<Vec<u8>> {
@@ -60,7 +71,7 @@ impl Backup {
         let (header, json) = (lines.next()?, lines.next()?);
         let expected = format!("{MAGIC} {}", checksum(&[MAGIC.as_bytes(), json]));
         let backup: Self = (header == expected.as_bytes()).then(|| serde_json::from_slice(json).ok().map(Self))??;
-        let is_whole = |(address, record): (&String, &String)| exported_account(address, record.as_bytes()).is_ok();
+        let is_whole = |(address, record): (&String, &String)| exported(address, record.as_bytes()).is_ok();
         backup.0.iter().all(is_whole).then_some(backup)
     }
 }

@@ -4,16 +4,25 @@ use std::collections::BTreeMap;
 use std::io::{self, Read as _};
 use std::path::{Path, PathBuf};
 
+use sha2::{Digest as _, Sha256};
 use tracing::warn;
 
-use super::StoreError;
+use super::error::StoreError;
 use super::files;
+use super::record::{Found, Record};
+use crate::name::Name;
 
 /// The longest record that is read; a real one has 5 to 90 KiB.
 const MOST: u64 = 4 * 1024 * 1024;
 
-/// A name that no account's file has: there, a percent sign is followed by hexadecimal digits.
+/// Names that no account's file has: there, a percent sign is followed by hexadecimal digits.
 const DRAFT: &str = "%draft";
+
+/// How the file's name begins of an address that would make it too long. Its key is its first line.
+const LONG: &str = "%long-";
+
+/// The longest name, in bytes, that every file system takes; eCryptfs takes no longer one.
+const LONGEST_NAME: usize = 143;
 
 /// A folder of records.
 pub struct Copies {
@@ -27,23 +36,51 @@ impl Copies {
     }
 
     /// All files, by key. A file that cannot be read is empty here, which no record is.
-    pub fn read(&self) -> Result<BTreeMap<String, Vec<u8>>, StoreError> {
+    pub fn read(&self) -> Result<Found, StoreError> {
         files::make_folder(&self.dir)?;
         files::check_folder(&self.dir)?;
         let failed = |error| StoreError::failed(&self.dir, error);
-        let mut records = BTreeMap::new();
+        let (mut records, mut long) = (BTreeMap::new(), BTreeMap::new());
         for entry in std::fs::read_dir(&self.dir).map_err(failed)? {
             let name = entry.map_err(failed)?.file_name();
-            let Some(key) = name.to_str().and_then(key) else { continue };
-            records.insert(key, read_file(&self.dir.join(name))?);
+            let (path, Some(name)) = (self.dir.join(&name), name.to_str()) else { continue };
+            if name.starts_with(LONG) {
+                long.extend(read_long(&path, name)?);
+            } else if let Some(key) = key(name) {
+                records.insert(key, read_file(&path)?);
+            } else if name != DRAFT {
+                say_foreign(&path);
+            }
         }
+        for key in foreign(&records) {
+            say_foreign(&self.path(&key));
+            records.remove(&key);
+        }
+        // An earlier version has written names up to 255 bytes; what has a short name now is newer.
+        records.extend(long);
+        self.clean();
         Ok(records)
     }
 
     /// Writes a record in place of the one that was there.
     pub fn put(&self, key: &str, record: &[u8]) -> Result<(), StoreError> {
         let path = self.path(key);
-        files::replace(&path, &self.dir.join(DRAFT), record).map_err(|error| StoreError::failed(&path, error))
+        let replace = |bytes: &[u8]| {
+            files::replace(&path, &self.dir.join(DRAFT), bytes).map_err(|error| StoreError::failed(&path, error))
+        };
+        let spelled = spelled(key);
+        if spelled.len() <= LONGEST_NAME {
+            return replace(record);
+        }
+        replace(&[key.as_bytes(), b"\n", record].concat())?;
+        // What an earlier version has left, if anything.
+        let _left = std::fs::remove_file(self.dir.join(spelled));
+        Ok(())
+    }
+
+    /// A crash leaves a draft, which may hold what was removed since.
+    fn clean(&self) {
+        let _nothing = std::fs::remove_file(self.dir.join(DRAFT));
     }
 
     /// The file of this key.
@@ -57,20 +94,66 @@ fn read_file(path: &Path) -> Result<Vec<u8>, StoreError> {
     match files::open_closed(path) {
         Ok(file) => {
             if let Err(error) = file.take(MOST).read_to_end(&mut bytes) {
-                warn!(file = %path.display(), %error, "this file of the vault cannot be read");
+                warn!(file = %path.display(), %error, "cannot read {}: {error}", path.display());
                 bytes.clear();
             }
         }
         Err(StoreError::Failed(_, error)) if error.kind() != io::ErrorKind::PermissionDenied => {
-            warn!(file = %path.display(), %error, "this file of the vault cannot be opened");
+            warn!(file = %path.display(), %error, "cannot open {}: {error}", path.display());
         }
         Err(error) => return Err(error),
     }
     Ok(bytes)
 }
 
-/// An address as a file's name: itself, but for what a name cannot hold or begin with.
+fn say_foreign(path: &Path) {
+    let shown = path.display();
+    warn!(file = %shown, "{shown} is no record of the vault and is left alone; move it away if you do not need it");
+}
+
+/// The files that somebody else has laid here, by what would be their key: an editor's, or a copy of a record under a name that
+/// has more than that record's. A damaged record is none of them.
+fn foreign(records: &Found) -> Vec<String> {
+    let is_address = |key: &str| Name::address(key).is_ok_and(|address| address.as_str() == key);
+    let is_record = |key: &str, bytes: &[u8]| Record::read(key, bytes).is_some();
+    let is_copy = |key: &str, bytes: &[u8]| {
+        records.keys().any(|other| other != key && key.contains(other.as_str()) && is_record(other, bytes))
+    };
+    let is_foreign = |key: &str, bytes: &[u8]| !is_record(key, bytes) && (!is_address(key) || is_copy(key, bytes));
+    let foreign = records.iter().filter(|(key, bytes)| is_foreign(key, bytes));
+    foreign.map(|(key, _)| key.clone()).collect()
+}
+
+/// A file that begins with its key. None if the key is not the one of its name: nobody knows whose it is then.
+fn read_long(path: &Path, file_name: &str) -> Result<Option<(String, Vec<u8>)>, StoreError> {
+    let mut bytes = read_file(path)?;
+    let end = bytes.iter().position(|byte| *byte == b'\n').unwrap_or_default();
+    let key = bytes.get(..end).and_then(|key| std::str::from_utf8(key).ok()).map(str::to_owned);
+    match key.filter(|key| name(key) == file_name) {
+        Some(key) => Ok(Some((key, bytes.split_off(end + 1)))),
+        None => {
+            warn!(file = %path.display(), "{} is damaged; the vault's other copy is used", path.display());
+            Ok(None)
+        }
+    }
+}
+
+/// Whether an earlier version could not make a file for this address.
+pub fn had_no_file(key: &str) -> bool {
+    spelled(key).len() > 255
+}
+
+/// The name of an address's file.
 fn name(key: &str) -> String {
+    let spelled = spelled(key);
+    match spelled.len() <= LONGEST_NAME {
+        true => spelled,
+        false => Sha256::digest(key).iter().fold(LONG.to_owned(), |name, byte| format!("{name}{byte:02x}")),
+    }
+}
+
+/// An address as a file's name: itself, but for what a name cannot hold or begin with.
+fn spelled(key: &str) -> String {
     let mut name = String::new();
     for c in key.chars() {
         match c {
@@ -92,7 +175,7 @@ fn key(file_name: &str) -> Option<String> {
         key.push(char::from(u8::from_str_radix(digits, 16).ok()?));
         key += rest;
     }
-    (name(&key) == file_name).then_some(key)
+    (spelled(&key) == file_name).then_some(key)
 }
 
 #[cfg(test)]
@@ -107,8 +190,29 @@ mod tests {
             assert_eq!(key(&name).as_deref(), Some(address), "{name}");
             assert!(!name.contains('/') && !name.starts_with('.') && name != DRAFT);
         }
+        let long = format!("{}@example.test", "%".repeat(200));
+        assert!(name(&long).len() <= LONGEST_NAME && name(&long) != name(&format!("a{long}")));
+        assert_eq!(key(&name(&long)), None, "its key is in the file");
         for other in [DRAFT, "%41", ".hidden", "a%", "a%zz", "a%é"] {
             assert_eq!(key(other), None, "{other}");
         }
+    }
+
+    #[test]
+    fn an_address_that_is_too_long_for_a_file_name_has_a_file() {
+        let dir = tempfile::tempdir().unwrap();
+        let copies = Copies::new(dir.path());
+        let address = |length: usize| format!("{}@example.test", "/".repeat(length));
+        let addresses: Vec<String> = [1, 43, 44, 80, 81, 82, 240].map(address).into();
+        assert!(copies.read().unwrap().is_empty());
+        // As an earlier version has left it.
+        std::fs::write(dir.path().join("copies").join(spelled(&address(50))), "older").unwrap();
+        for key in addresses.iter().chain([&address(50)]) {
+            copies.put(key, key.as_bytes()).unwrap();
+        }
+        let read = copies.read().unwrap();
+        assert!(read.len() == 8 && read.iter().all(|(key, bytes)| key.as_bytes() == bytes));
+        std::fs::write(copies.path(&address(240)), "nonsense\nnonsense").unwrap();
+        assert_eq!(copies.read().unwrap().len(), 7, "nobody knows whose that was");
     }
 }

@@ -63,8 +63,14 @@ pub enum VaultError {
     WrongLength,
     /// There is an account of this address already.
     Exists(String),
-    /// The account's record is damaged, or of another version's format.
+    /// The account's record is damaged, or has been changed by somebody else.
     Damaged(String),
+    /// The account's record is of a format that only a newer version of postkey knows.
+    Newer(String),
+    /// The account has as many app passwords of a person's own choice as it may have.
+    TooManyChosen(usize),
+    /// There is not enough memory to check an app password.
+    NoMemory,
     /// What should be restored is no sealed account that this version reads.
     NotAnAccount(String),
     /// The account has newer tokens than those that this change begins from.
@@ -99,11 +105,22 @@ impl std::fmt::Display for VaultError {
             }
             Self::WrongLength => f.write_str("a password of your own has to have 8 to 255 bytes"),
             Self::Exists(address) => write!(f, "{address} has been authorized already"),
-            Self::Damaged(address) => write!(
+            Self::Damaged(address) => {
+                write!(f, "the vault's record of {address} is damaged; `postkey authorize {address}` sets it up again")
+            }
+            Self::Newer(address) => write!(
                 f,
-                "the vault's record of {address} is damaged; `postkey forget {address}` and `postkey authorize {address}` \
-                 set it up again"
+                "the vault's record of {address} was written by a newer version of postkey; install that version again, \
+                 or run `postkey forget {address}`"
             ),
+            Self::TooManyChosen(most) => write!(
+                f,
+                "this account has {most} app passwords of your own choice already, and each makes a wrong password dearer \
+                 to check; remove one, or let postkey generate the new one"
+            ),
+            Self::NoMemory => {
+                f.write_str("there are no 64 MiB of memory free to check an app password with; try again")
+            }
             Self::NotAnAccount(address) => {
                 write!(f, "what should be restored for {address} is damaged, or of another version's format")
             }
@@ -132,11 +149,12 @@ impl From<VaultError> for Failed {
             | VaultError::NoSlot(_)
             | VaultError::SlotExists(_)
             | VaultError::LastSlot(_)
+            | VaultError::TooManyChosen(_)
             | VaultError::LooksGenerated
             | VaultError::WrongLength
             | VaultError::Exists(_) => Exit::Data,
-            VaultError::Damaged(_) | VaultError::Store(_) => Exit::Io,
-            VaultError::Superseded(_) => Exit::Temporary,
+            VaultError::Damaged(_) | VaultError::Newer(_) | VaultError::Store(_) => Exit::Io,
+            VaultError::Superseded(_) | VaultError::NoMemory => Exit::Temporary,
             VaultError::Interrupted => Exit::Software,
         };
         Self::new(exit, error)

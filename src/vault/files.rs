@@ -7,8 +7,8 @@ use std::path::Path;
 
 use rustix::fs::OFlags;
 
-use super::StoreError;
-use crate::guard;
+use super::error::StoreError;
+use crate::guard::{self, Thing};
 
 /// Makes a folder, and those above it that are missing; each is on stable storage when this returns.
 pub fn make_folder(path: &Path) -> Result<(), StoreError> {
@@ -31,10 +31,9 @@ pub fn make_folder(path: &Path) -> Result<(), StoreError> {
 pub fn check_folder(path: &Path) -> Result<(), StoreError> {
     let about = std::fs::symlink_metadata(path).map_err(|error| StoreError::failed(path, error))?;
     let closed = about.is_dir() && is_ours(&about) && about.mode() & 0o077 == 0;
-    match (closed, guard::exposed_folder(path)) {
-        (false, _) => Err(StoreError::Exposed(path.to_owned())),
-        (true, Some(folder)) => Err(StoreError::failed(path, guard::exposed(&folder))),
-        (true, None) => Ok(()),
+    match closed {
+        true => guard::judge_folders(path, Thing::State).map_err(|error| StoreError::failed(path, error)),
+        false => Err(StoreError::Exposed(path.to_owned())),
     }
 }
 
@@ -63,20 +62,36 @@ pub fn open_closed(path: &Path) -> Result<File, StoreError> {
 }
 
 /// Puts a file in the place of the one that was there, or leaves that one whole. On stable storage when this returns.
-/// `draft`, in the same folder, is where it is written first.
+/// `draft`, in the same folder, is where it is written first; what is there is lost.
 pub fn replace(path: &Path, draft: &Path, bytes: &[u8]) -> io::Result<()> {
     match std::fs::remove_file(draft) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
         _ => {}
     }
-    let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(draft)?;
-    let written = file.write_all(bytes).and_then(|()| file.sync_all()).and_then(|()| std::fs::rename(draft, path));
-    if written.is_err() {
-        // On a full disk each byte counts; the next draft removes it too.
-        let _ = std::fs::remove_file(draft);
-    }
-    written?;
+    write(path, draft, bytes, File::sync_all)?;
+    sync_parent(path)
+}
+
+/// Puts the name of this file on stable storage.
+pub fn sync_parent(path: &Path) -> io::Result<()> {
     sync_folder(path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new(".")))
+}
+
+/// The same where a crash may take it back, or leave it damaged.
+pub fn replace_soon(path: &Path, draft: &Path, bytes: &[u8]) -> io::Result<()> {
+    let _nothing = std::fs::remove_file(draft);
+    write(path, draft, bytes, |_| Ok(()))
+}
+
+/// Puts a file that others have no part in in its place, by way of a draft that must not be there.
+pub fn write(path: &Path, draft: &Path, bytes: &[u8], sync: fn(&File) -> io::Result<()>) -> io::Result<()> {
+    let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(draft)?;
+    let written = file.write_all(bytes).and_then(|()| sync(&file)).and_then(|()| std::fs::rename(draft, path));
+    if written.is_err() {
+        // On a full disk each byte counts.
+        let _left = std::fs::remove_file(draft);
+    }
+    written
 }
 
 /// Puts the names in a folder on stable storage.

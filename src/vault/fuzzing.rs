@@ -2,11 +2,12 @@
 
 use super::account::{Account, Entry};
 use super::password::Password;
-use super::record::{FORMAT, Record};
+use super::record::Record;
+use super::slot::Search;
 
-/// A record with this content, as intact as a first line can make it.
-pub fn vouch(address: &str, content: &[u8]) -> Vec<u8> {
-    Record { format: FORMAT, serial: 1, content: content.to_vec() }.to_bytes(address)
+/// A record of this format with this content, as intact as a first line can make it.
+pub fn vouch(format: u32, address: &str, content: &[u8]) -> Vec<u8> {
+    Record { format, serial: 1, content: content.to_vec() }.to_bytes(address)
 }
 
 /// Reads a record and writes its content again. Where it is an account, all that is in it is opened, as far as this
@@ -20,6 +21,6 @@ pub fn read(address: &str, bytes: &[u8], password: &[u8]) -> Option<Vec<u8>> {
 }
 
 fn open(account: &Account, password: &Password) -> Option<()> {
-    let (key, slot) = account.unlock(password).ok()?;
+    let (key, slot) = account.unlock(&mut Search::new(password)).ok()?;
     account.take_tokens(&key, slot).ok().map(drop)
 }

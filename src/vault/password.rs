@@ -2,8 +2,9 @@
 
 use zeroize::Zeroizing;
 
-use super::VaultError;
-use super::seal::random;
+use super::error::VaultError;
+use crate::name::composed;
+use crate::random;
 use crate::secret::Secret;
 
 /// The 32 characters of a generated password: no two of them look alike.
@@ -25,7 +26,7 @@ impl Password {
     /// A new generated password.
     pub fn generate() -> Self {
         let letter = |byte: u8| ALPHABET.get(usize::from(byte % 32)).copied().unwrap_or(b'0');
-        Self::Generated(Secret::new(random::<LENGTH>().map(letter).to_vec()))
+        Self::Generated(Secret::new(random::bytes::<LENGTH>().map(letter).to_vec()))
     }
 
     /// Reads a password as it was typed. What has the form of a generated one is taken as one, with or without hyphens
@@ -53,13 +54,24 @@ impl Password {
         match Self::read(typed) {
             Self::Generated(_) => Err(VaultError::LooksGenerated),
             Self::Chosen(text) if !(8..=255).contains(&text.expose().len()) => Err(VaultError::WrongLength),
-            password => Ok(password),
+            password => Ok(password.prepared().unwrap_or(password)),
         }
+    }
+
+    /// A chosen password as RFC 8265 section 4.2 prepares it, letters composed and every blank a space, where that differs from what was typed:
+    /// macOS and the phone send the same letters in other bytes. New slots have this form; older ones may have what was typed.
+    pub fn prepared(&self) -> Option<Self> {
+        let Self::Chosen(text) = self else { return None };
+        let typed = std::str::from_utf8(text.expose()).ok().filter(|text| !text.is_ascii())?;
+        let is_blank = |letter: char| letter.is_whitespace() && !letter.is_control();
+        let prepared = Zeroizing::new(composed(&Zeroizing::new(typed.replace(is_blank, " "))));
+        (prepared.as_str() != typed).then(|| Self::Chosen(Secret::new(prepared.as_bytes().to_vec())))
     }
 
     /// Whether both are the same, in a time that tells nothing but their lengths.
     pub fn same_as(&self, other: &Self) -> bool {
-        match (self, other) {
+        let prepared = (self.prepared(), other.prepared());
+        match (prepared.0.as_ref().unwrap_or(self), prepared.1.as_ref().unwrap_or(other)) {
             (Self::Generated(one), Self::Generated(other)) | (Self::Chosen(one), Self::Chosen(other)) => {
                 one.same_as(other)
             }
@@ -111,5 +123,21 @@ mod tests {
         assert!(!utf8.is_generated());
         assert_eq!(utf8.expose(), latin1.expose());
         assert_eq!(Password::read(b" Mixed Case ").expose(), b" Mixed Case ");
+    }
+
+    #[test]
+    fn a_chosen_password_is_prepared_where_its_bytes_are_not_the_usual_ones() {
+        let chosen = |typed: &str| Password::chosen(typed.as_bytes()).unwrap();
+        for typed in ["pa\u{308}ssword", "pässword", "p\u{e4}ssword"] {
+            assert_eq!(chosen(typed).expose(), "pässword".as_bytes());
+            assert!(Password::read(typed.as_bytes()).same_as(&Password::read("pässword".as_bytes())));
+        }
+        assert_eq!(chosen("my\u{a0}pass\u{3000}word").expose(), b"my pass word");
+        assert!(Password::read("pa\u{308}ssword".as_bytes()).prepared().is_some(), "what was typed stays beside it");
+        for usual in ["password", "pässword", "Pass Word", "ﬁne-password"] {
+            assert!(Password::read(usual.as_bytes()).prepared().is_none(), "{usual}");
+        }
+        assert!(!Password::read(b"Password").same_as(&Password::read(b"password")));
+        assert!(Password::generate().prepared().is_none());
     }
 }

@@ -1,15 +1,20 @@
 //! A record as it lies on the disk: one line that vouches for it, and its content.
 
+use std::collections::BTreeMap;
+
 use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD_NO_PAD;
 use sha2::{Digest as _, Sha256};
 
 /// The format of what this version writes. The first line stays as it is in every format, so that an older version
 /// recognizes a newer record, and leaves it alone.
-pub const FORMAT: u32 = 1;
+pub const FORMAT: u32 = 2;
 
 /// What a record's first line begins with.
 const MAGIC: &str = "postkey-record";
+
+/// What lies in one of the copies, by address.
+pub type Found = BTreeMap<String, Vec<u8>>;
 
 /// What is kept under one address.
 #[derive(Clone)]
@@ -18,7 +23,7 @@ pub struct Record {
     pub format: u32,
     /// The number of this write. It only grows, so that of two records the newer one is known.
     pub serial: u64,
-    /// JSON, in format 1.
+    /// JSON, in formats 1 and 2.
     pub content: Vec<u8>,
 }
 
@@ -59,6 +64,22 @@ pub fn checksum(parts: &[&[u8]]) -> String {
         hash.update(part);
     }
     BASE64_STANDARD_NO_PAD.encode(hash.finalize())
+}
+
+/// Bytes as base64 in a record.
+pub mod text {
+    use base64::Engine as _;
+    use base64::prelude::BASE64_STANDARD_NO_PAD;
+    use serde::{Deserialize as _, Deserializer, Serializer, de::Error as _};
+
+    pub fn serialize<S: Serializer>(bytes: &[u8], serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(&BASE64_STANDARD_NO_PAD.encode(bytes))
+    }
+
+    pub fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<u8>, D::Error> {
+        let text = String::deserialize(deserializer)?;
+        BASE64_STANDARD_NO_PAD.decode(text).map_err(D::Error::custom)
+    }
 }
 
 #[cfg(test)]

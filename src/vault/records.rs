@@ -12,11 +12,12 @@ use std::path::{Path, PathBuf};
 
 use tracing::{error, info, warn};
 
-use super::StoreError;
-use super::copies::Copies;
+use super::copies::{self, Copies};
+use super::counters::Counters;
+use super::error::StoreError;
 use super::files;
-use super::record::{FORMAT, Record};
-use super::store::{self, Store};
+use super::record::{FORMAT, Found, Record};
+use super::store::{self, Aside, Store};
 use crate::clock::{Clock, Moment};
 
 /// Since when, and why, the newest records are not in both copies.
@@ -39,13 +40,24 @@ pub struct Records {
     lost: Vec<String>,
     /// Addresses whose file is damaged, and may have been newer than what sled has.
     doubtful: Vec<String>,
+    /// Addresses of which both copies are older than the last write.
+    rolled_back: Vec<String>,
+    counters: Counters,
     trouble: Option<Trouble>,
     /// Sled's lock is gone while sled is closed; this one, on the folder, is held to the end.
     _lock: File,
 }
 
-/// What lies in one of the copies, by address.
-pub type Found = BTreeMap<String, Vec<u8>>;
+/// What a write does.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum Purpose {
+    /// Takes the place of what was there.
+    Replace,
+    /// The same, and nothing of what was there is to be found on the disk.
+    Erase,
+    /// The same, and there is no account any more.
+    Forget,
+}
 
 impl Records {
     /// Opens the records in this folder, or begins them. What cannot be written is no reason not to open, if there is
@@ -60,6 +72,8 @@ impl Records {
             newest: BTreeMap::new(),
             lost: Vec::new(),
             doubtful: Vec::new(),
+            rolled_back: Vec::new(),
+            counters: Counters::open(dir),
             trouble: None,
             _lock: lock(dir)?,
         };
@@ -86,6 +100,11 @@ impl Records {
         &self.doubtful
     }
 
+    /// The addresses whose record is older than the last one that was written, in both copies.
+    pub fn rolled_back(&self) -> &[String] {
+        &self.rolled_back
+    }
+
     /// What is wrong with the disk, if anything.
     pub fn trouble(&self) -> Option<&Trouble> {
         self.trouble.as_ref()
@@ -93,25 +112,43 @@ impl Records {
 
     /// Takes a record in place of the one that was there, with a number above it and above `seen`. It is in force when this
     /// returns, and on stable storage unless there is [`Records::trouble`].
-    pub fn put(&mut self, key: &str, content: Vec<u8>, seen: u64) {
+    pub fn put(&mut self, key: &str, content: Vec<u8>, seen: u64, purpose: Purpose) {
         let record = Record { format: FORMAT, serial: self.next_serial(key).max(seen.saturating_add(1)), content };
-        let bytes = record.to_bytes(key);
+        let (bytes, serial) = (record.to_bytes(key), record.serial);
         self.newest.insert(key.to_owned(), record);
         self.lost.retain(|lost| lost != key);
         let copied = self.copies.put(key, &bytes);
-        let stored = self.store.as_ref().map_or(Ok(()), |store| store.put(key, &bytes));
+        let stored = match purpose {
+            Purpose::Replace => self.store.as_ref().map_or(Ok(()), |store| store.put(key, &bytes)),
+            Purpose::Erase | Purpose::Forget => self.make_store_again(key, bytes),
+        };
         if stored.is_err() {
             self.store = None;
+        }
+        if (copied.is_ok() || stored.is_ok()) && self.counters.note(key, serial, purpose == Purpose::Forget) {
+            self.counters.write();
         }
         if let Err(error) = copied.and(stored) {
             self.note(error);
         }
     }
 
+    /// Sled keeps in its log what was there before, so it is made again without it.
+    fn make_store_again(&mut self, key: &str, bytes: Vec<u8>) -> Result<(), StoreError> {
+        let Some(store) = self.store.take() else { return Ok(()) };
+        let mut whole = store.all()?;
+        drop(store);
+        whole.insert(key.to_owned(), bytes);
+        self.store = Some(Store::make(&self.dir, &whole, Aside::Remove)?);
+        Ok(())
+    }
+
     /// Tries to end the trouble: both copies are read anew, and written where they differ from what counts.
     pub fn heal(&mut self) {
         match (self.agree(), self.trouble.take()) {
-            (Ok(()), Some(trouble)) => info!(since = %trouble.since, "the vault is on stable storage again"),
+            (Ok(()), Some(trouble)) => {
+                info!(since = %trouble.since, "the vault is on stable storage again; since {} it was not", trouble.since)
+            }
             (Ok(()), None) => {}
             (Err(error), trouble) => {
                 self.trouble = trouble;
@@ -123,13 +160,14 @@ impl Records {
     /// A record without a history that we know begins with the time in seconds: accounts are written less than once a
     /// second, so that is above whatever was there before, and what may come to light of it later does not win.
     fn next_serial(&self, key: &str) -> u64 {
-        self.newest.get(key).map_or_else(|| Clock::System.now().0, |record| record.serial.saturating_add(1))
+        let known = [self.newest.get(key).map(|record| record.serial), self.counters.newest(key)];
+        known.into_iter().max().flatten().map_or_else(|| Clock::System.now().0, |serial| serial.saturating_add(1))
     }
 
     /// Said once; it lasts until [`Records::heal`] ends it.
     fn note(&mut self, error: StoreError) {
         if self.trouble.is_none() {
-            error!(%error, "the vault works from memory until it can be written again; do not restart postkey before");
+            error!(%error, "cannot write the vault: {error}; postkey works from memory until it can, do not restart it before");
             self.trouble = Some(Trouble { since: Clock::System.now(), why: error.to_string() });
         }
     }
@@ -148,9 +186,40 @@ impl Records {
             None => Found::new(),
         });
         self.choose(copied.as_ref().ok(), stored.as_ref().ok());
+        self.compare_counters(copied.is_ok() && stored.is_ok());
         let copied = copied.and_then(|copied| self.write_copies(&copied));
         let stored = stored.and_then(|stored| self.write_store(stored));
         copied.and(stored)
+    }
+
+    /// Finds what is older than the last write that is known, or gone. `is_all` is whether both copies could be read.
+    fn compare_counters(&mut self, is_all: bool) {
+        let gone: Vec<String> =
+            self.counters.accounts().filter(|key| is_all && !self.newest.contains_key(*key)).cloned().collect();
+        for key in gone.into_iter().filter(|key| !self.lost.contains(key)).collect::<Vec<_>>() {
+            error!(account = key, "both copies of the vault's record of {key} are gone");
+            self.lost.push(key);
+        }
+        let is_older = |key: &String, record: &Record| {
+            self.counters.newest(key).is_some_and(|newest| newest > record.serial) && !self.doubtful.contains(key)
+        };
+        let older = self.newest.iter().filter(|(key, record)| is_older(key, record)).map(|(key, _)| key.clone());
+        self.rolled_back = older.collect();
+        for key in &self.rolled_back {
+            error!(
+                account = key,
+                "both copies of the vault's record of {key} are older than the last one that was written"
+            );
+        }
+        let mut is_changed = false;
+        for (key, record) in &self.newest {
+            // Records from before there were counters. Whether the account is forgotten shows at its next write.
+            is_changed |=
+                self.counters.newest(key).is_none() && self.counters.note(key, record.serial, is_forgotten(record));
+        }
+        if is_changed {
+            self.counters.write();
+        }
     }
 
     /// Takes the newest valid record of each address.
@@ -164,15 +233,19 @@ impl Records {
             let candidates = [read(stored), read(copied), self.newest.remove(&key)];
             if let ([Some(record), None, None], Some(copied)) = (&candidates, copied)
                 && !copied.get(&key).is_some_and(|damaged| record.is_left_in(&key, damaged))
+                && !(record.format == 1 && copies::had_no_file(&key))
             {
-                error!(account = key, "the file of this record is damaged or gone; what sled has instead may be older");
+                error!(
+                    account = key,
+                    "the file of the vault's record of {key} is damaged or gone; sled's copy is used, which may be older"
+                );
                 self.doubtful.push(key.clone());
             }
             // Of equals the last is taken: what is in memory, then the file.
             match candidates.into_iter().flatten().max_by_key(|record| record.serial) {
                 Some(newest) => drop(self.newest.insert(key, newest)),
                 None => {
-                    error!(account = key, "both copies of the vault's record are damaged");
+                    error!(account = key, "both copies of the vault's record of {key} are damaged");
                     self.lost.push(key);
                 }
             }
@@ -203,13 +276,20 @@ impl Records {
         if self.store.is_some() && whole == stored {
             return Ok(());
         }
+        // Damage is kept, for whoever wants to look for more in it. What is only behind may hold what was removed.
+        let is_whole = self.store.is_some() && stored.iter().all(|(key, bytes)| Record::read(key, bytes).is_some());
         self.store = None;
-        self.store = Some(Store::make(&self.dir, &whole)?);
+        self.store = Some(Store::make(&self.dir, &whole, if is_whole { Aside::Remove } else { Aside::Keep })?);
         for (key, newest) in self.newest.iter().filter(|(key, _)| whole.get(*key) != stored.get(*key)) {
             report(key, &store::path(&self.dir), stored.get(key), newest);
         }
         Ok(())
     }
+}
+
+/// Whether a record says that its account is forgotten.
+fn is_forgotten(record: &Record) -> bool {
+    record.content.starts_with(br#"{"forgotten""#)
 }
 
 /// Says what was wrong with a copy that has been put right.
@@ -219,7 +299,8 @@ fn report(key: &str, file: &Path, found: Option<&Vec<u8>>, newest: &Record) {
         Some(None) => "a damaged record".to_owned(),
         Some(Some(record)) => format!("write {}", record.serial),
     };
-    warn!(account = key, file = %file.display(), found, newest = newest.serial, "this copy was behind the other; healed");
+    let (file, newest) = (file.display(), newest.serial);
+    warn!(account = key, %file, found, newest, "copy of {key} in {file} repaired: it had {found} in place of write {newest}");
 }
 
 /// Locks the vault's folder against other processes.

@@ -1,6 +1,5 @@
 //! The vault's cryptography: sealing to an account's public key, and wrapping its private key per app password.
 
-use argon2::{Algorithm, Argon2, Params, Version};
 use chacha20poly1305::aead::{Aead as _, KeyInit as _, Payload};
 use chacha20poly1305::{XChaCha20Poly1305, XNonce};
 use hkdf::Hkdf;
@@ -14,7 +13,9 @@ use subtle::ConstantTimeEq as _;
 use zeroize::Zeroizing;
 
 use super::password::Password;
-use super::text;
+use super::record::text;
+use super::stretch::{NoMemory, Stretch};
+use crate::random;
 
 type PrivateKey = <X25519HkdfSha256 as hpke::Kem>::PrivateKey;
 type PublicKey = <X25519HkdfSha256 as hpke::Kem>::PublicKey;
@@ -22,9 +23,6 @@ type EncappedKey = <X25519HkdfSha256 as hpke::Kem>::EncappedKey;
 
 /// The application's name in HPKE's key schedule (RFC 9180 section 5.1).
 const INFO: &[u8] = b"postkey vault 1";
-
-/// Argon2id with 19 MiB and two passes: what OWASP names as its floor, 20 ms here. A guess at a stolen vault costs that.
-const STRETCH: (u32, u32, u32) = (19 * 1024, 2, 1);
 
 /// Something that was sealed cannot be opened: damaged, or for another key.
 #[derive(Debug, PartialEq, Eq)]
@@ -40,6 +38,9 @@ pub struct Sealed {
     encapped: Vec<u8>,
     #[serde(with = "text")]
     ciphertext: Vec<u8>,
+    /// Whether the context names where the account's tokens are sent, as it does since format 2.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub is_bound: bool,
 }
 
 /// An account's private key, wrapped under one password.
@@ -65,20 +66,6 @@ pub fn key_pair() -> (AccountKey, Vec<u8>) {
     (AccountKey(private), public.to_bytes().to_vec())
 }
 
-/// Random bytes from the operating system.
-///
-/// # Panics
-/// If the system has none to give, which Linux does not let happen after boot.
-pub fn random<const N: usize>() -> [u8; N] {
-    let mut bytes = [0; N];
-    #[expect(
-        clippy::expect_used,
-        reason = "without random bytes nothing here is safe, and nobody outside can take them away"
-    )]
-    getrandom::fill(&mut bytes).expect("the kernel gives random bytes");
-    bytes
-}
-
 /// Seals `plaintext` so that only the holder of the private key can read it; `context` has to be given again to open it.
 pub fn seal(public_key: &[u8], context: &[u8], plaintext: &[u8]) -> Result<Sealed, Damaged> {
     let key = PublicKey::from_bytes(public_key).map_err(|_| Damaged)?;
@@ -90,10 +77,15 @@ pub fn seal(public_key: &[u8], context: &[u8], plaintext: &[u8]) -> Result<Seale
         context,
     )
     .map_err(|_| Damaged)?;
-    Ok(Sealed { encapped: encapped.to_bytes().to_vec(), ciphertext })
+    Ok(Sealed { encapped: encapped.to_bytes().to_vec(), ciphertext, is_bound: true })
 }
 
 impl AccountKey {
+    /// The public key that belongs to it, as bytes.
+    pub fn public_key(&self) -> Vec<u8> {
+        X25519HkdfSha256::sk_to_pk(&self.0).to_bytes().to_vec()
+    }
+
     /// Opens what was sealed in this context.
     pub fn open(&self, context: &[u8], sealed: &Sealed) -> Result<Zeroizing<Vec<u8>>, Damaged> {
         let encapped = EncappedKey::from_bytes(&sealed.encapped).map_err(|_| Damaged)?;
@@ -111,7 +103,7 @@ impl AccountKey {
 
     /// Wraps this key under a password's derived key; `context` has to be given again to unwrap it.
     pub fn wrap(&self, derived: &Derived, context: &[u8]) -> Result<Wrapped, Damaged> {
-        let nonce = random::<24>();
+        let nonce = random::bytes::<24>();
         let private = Zeroizing::new(self.0.to_bytes().to_vec());
         let ciphertext = derived
             .cipher()?
@@ -127,9 +119,9 @@ impl Wrapped {
         self.tag.as_slice().ct_eq(derived.tag()).into()
     }
 
-    /// Whether this is the same key under the same password, and no later one.
-    pub fn is_same(&self, other: &Self) -> bool {
-        self.tag == other.tag && self.nonce == other.nonce
+    /// What a password comes to if it is the right one. It tells nothing of the password but to who can derive it.
+    pub fn tag(&self) -> &[u8] {
+        &self.tag
     }
 
     /// The key inside.
@@ -147,15 +139,16 @@ impl Wrapped {
 impl Derived {
     /// Derives tag and key from a password. Slow, on purpose, for a password that a person chose; quick for a generated
     /// one, whose 130 bits nobody guesses. The time depends on nothing else.
-    pub fn new(password: &Password, salt: &[u8]) -> Result<Self, Damaged> {
+    pub fn new(password: &Password, salt: &[u8], stretch: Stretch) -> Result<Self, NoMemory> {
         #[cfg(test)]
         tests::DERIVED.set(tests::DERIVED.get() + 1);
         let mut bytes = Zeroizing::new([0; 48]);
         let expanded = match password {
             Password::Generated(text) => Hkdf::<Sha256>::new(Some(salt), text.expose()),
-            Password::Chosen(text) => Hkdf::<Sha256>::new(Some(salt), stretch(text.expose(), salt)?.as_slice()),
+            Password::Chosen(text) => Hkdf::<Sha256>::new(Some(salt), stretch.derive(text.expose(), salt)?.as_slice()),
         };
-        expanded.expand(b"postkey slot 1", bytes.as_mut_slice()).map_err(|_| Damaged)?;
+        // 48 bytes are not too many for it.
+        expanded.expand(b"postkey slot 1", bytes.as_mut_slice()).map_err(|_| NoMemory)?;
         Ok(Self { bytes })
     }
 
@@ -168,17 +161,6 @@ impl Derived {
     }
 }
 
-/// Argon2id (RFC 9106).
-fn stretch(password: &[u8], salt: &[u8]) -> Result<Zeroizing<[u8; 32]>, Damaged> {
-    let (memory, passes, lanes) = STRETCH;
-    let params = Params::new(memory, passes, lanes, Some(32)).map_err(|_| Damaged)?;
-    let mut bytes = Zeroizing::new([0; 32]);
-    Argon2::new(Algorithm::Argon2id, Version::V0x13, params)
-        .hash_password_into(password, salt, bytes.as_mut_slice())
-        .map_err(|_| Damaged)?;
-    Ok(bytes)
-}
-
 #[cfg(test)]
 pub mod tests {
     use super::*;
@@ -189,7 +171,7 @@ pub mod tests {
     }
 
     fn derived(password: &[u8], salt: &[u8]) -> Derived {
-        Derived::new(&Password::read(password), salt).unwrap()
+        Derived::new(&Password::read(password), salt, Stretch::FORMAT_1).unwrap()
     }
 
     #[test]

@@ -14,12 +14,21 @@ use std::time::{Duration, Instant};
 
 use tracing::{error, warn};
 
-use super::StoreError;
+use super::error::StoreError;
 use super::files;
-use super::records::Found;
+use super::record::Found;
 
 /// How long to wait for a dropped handle's lock to go; it takes some milliseconds.
 const LINGERING: Duration = Duration::from_secs(2);
+
+/// What becomes of the store in whose place another one is put.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum Aside {
+    /// It stays beside the new one.
+    Keep,
+    /// It goes, and so does one that was kept before.
+    Remove,
+}
 
 /// Records by key, each write on stable storage when it returns.
 pub struct Store {
@@ -43,16 +52,17 @@ impl Store {
         let opened = Self::open_in(&folder).and_then(|store| store.records().map(|records| (store, records)));
         match opened {
             Err(error) if is_damage(&error) => {
-                error!(file = %folder.display(), %error, "sled cannot read this; it is made anew");
+                let file = folder.display();
+                error!(%file, %error, "sled cannot read {file}: {error}; it is made again from the files beside it");
                 Ok(None)
             }
             opened => opened.map(Some).map_err(|error| StoreError::failed(&folder, error.into())),
         }
     }
 
-    /// Makes a new store of these records in place of the one that is there, which has to be closed and is kept aside. It
-    /// is made elsewhere and then moved, so that it is there whole or not at all.
-    pub fn make(vault: &Path, records: &Found) -> Result<Self, StoreError> {
+    /// Makes a new store of these records in place of the one that is there, which has to be closed. It is made elsewhere
+    /// and then moved, so that it is there whole or not at all.
+    pub fn make(vault: &Path, records: &Found, aside: Aside) -> Result<Self, StoreError> {
         let [folder, new, old] = ["sled", "sled.new", "sled.old"].map(|name| vault.join(name));
         let make = || {
             remove_folder(&new)?;
@@ -71,6 +81,9 @@ impl Store {
             }
             std::fs::rename(&new, &folder)?;
             files::sync_folder(vault)?;
+            if aside == Aside::Remove {
+                remove_folder(&old)?;
+            }
             Ok(Self::open_in(&folder)?)
         };
         make().map_err(|error| StoreError::failed(&folder, error))
@@ -83,6 +96,11 @@ impl Store {
         let store = Self { folder: folder.to_owned(), db, log };
         store.sync()?;
         Ok(store)
+    }
+
+    /// All records in it.
+    pub fn all(&self) -> Result<Found, StoreError> {
+        self.records().map_err(|error| StoreError::failed(&self.folder, error.into()))
     }
 
     fn records(&self) -> sled::Result<Found> {
@@ -118,7 +136,7 @@ impl Drop for Store {
             Ok(())
         };
         if let Err(error) = guarded(close) {
-            warn!(file = %self.folder.display(), %error, "closing sled failed");
+            warn!(file = %self.folder.display(), %error, "cannot close sled in {}: {error}", self.folder.display());
         }
     }
 }

@@ -1,7 +1,9 @@
 //! The vault as its users see it.
 
+use super::record::{FORMAT, Found, Record};
 use super::*;
-use crate::secret::Token;
+use crate::config::flow::Flow;
+use crate::secret::{Secret, Token};
 use crate::token::Life;
 
 const ANN: &str = "ann@example.test";
@@ -78,17 +80,6 @@ fn authorizing_anew_keeps_the_slots_and_needs_no_password() {
 }
 
 #[test]
-fn the_token_set_before_is_kept_until_the_new_one_has_worked() {
-    let dir = tempfile::tempdir().unwrap();
-    let (vault, _) = vault(dir.path());
-    vault.keep(ANN, 1, &tokens("2")).unwrap();
-    vault.settle(ANN, 1).unwrap();
-    assert!(vault.is_unsettled(ANN, 2), "only the current generation settles");
-    vault.settle(ANN, 2).unwrap();
-    assert!(!vault.is_unsettled(ANN, 2));
-}
-
-#[test]
 fn each_slot_opens_the_account_until_it_is_removed() {
     let dir = tempfile::tempdir().unwrap();
     let (vault, first) = vault(dir.path());
@@ -104,6 +95,21 @@ fn each_slot_opens_the_account_until_it_is_removed() {
     assert!(matches!(vault.remove_slot(ANN, "mutt"), Err(VaultError::LastSlot(_))));
     vault.forget(ANN).unwrap();
     assert!(matches!(vault.unlock(ANN, &chosen), Err(VaultError::WrongCredentials)));
+}
+
+#[test]
+fn a_chosen_password_opens_its_slot_in_whatever_bytes_its_letters_come() {
+    let dir = tempfile::tempdir().unwrap();
+    let (vault, first) = vault(dir.path());
+    let add = |name, new: &Password| vault.add_slot(ANN, &first, name, new, Limits::default(), NOW).unwrap();
+    let apart = "ne\u{301}e\u{a0}dansk o\u{308}l".as_bytes();
+    add("new", &Password::chosen(apart).unwrap());
+    for typed in ["née dansk öl".as_bytes(), apart, b"n\xe9e dansk \xf6l"] {
+        assert!(vault.unlock(ANN, &Password::read(typed)).is_ok());
+    }
+    vault.remove_slot(ANN, "new").unwrap();
+    add("from before passwords were prepared", &Password::read(apart));
+    assert!(vault.unlock(ANN, &Password::read(apart)).is_ok());
 }
 
 #[test]
@@ -135,6 +141,21 @@ fn the_vault_has_one_user_at_a_time() {
     assert!(matches!(second, Err(VaultError::Store(StoreError::InUse(_)))));
 }
 
+#[test]
+fn a_lost_record_that_is_written_anew_is_not_lost_any_more() {
+    let dir = tempfile::tempdir().unwrap();
+    let copies = dir.path().join("copies");
+    files::make_folder(&copies).unwrap();
+    for address in [ANN, "ben@example.test"] {
+        files::write(&copies.join(address), &copies.join("draft"), b"damaged", std::fs::File::sync_all).unwrap();
+    }
+    std::fs::set_permissions(dir.path(), std::os::unix::fs::PermissionsExt::from_mode(0o700)).unwrap();
+    let mut records = records::Records::open(dir.path()).unwrap();
+    assert_eq!(records.lost(), [ANN, "ben@example.test"]);
+    records.put(ANN, b"{}".to_vec(), 0, records::Purpose::Replace);
+    assert_eq!(records.lost(), ["ben@example.test"]);
+}
+
 /// Figures for docs/design/decisions/0005-second-copy.md: `cargo test --lib -- --ignored --nocapture cost_of`
 #[test]
 #[ignore = "prints figures"]
@@ -154,7 +175,7 @@ fn cost_of_a_write() {
         times.sort();
         println!("{what}: median {:?}, 99 of 100 below {:?}, {} bytes", times[150], times[296], record.len());
     };
-    let store = store::Store::make(&dir.path().join("state"), &records::Found::new()).unwrap();
+    let store = store::Store::make(&dir.path().join("state"), &Found::new(), store::Aside::Keep).unwrap();
     let copies = copies::Copies::new(&dir.path().join("state"));
     time("sled alone", &|| store.put(ANN, &record).unwrap());
     time("copy alone", &|| copies.put(ANN, &record).unwrap());
@@ -164,22 +185,59 @@ fn cost_of_a_write() {
     });
 }
 
+/// How many derivations it takes to refuse a password.
+fn work(vault: &Vault, address: &str, wrong: &Password) -> u32 {
+    let before = seal::tests::DERIVED.get();
+    assert!(matches!(vault.unlock(address, wrong), Err(VaultError::WrongCredentials)));
+    seal::tests::DERIVED.get() - before
+}
+
 /// Deliberately one answer in words; these two, that it is one in time as well.
 #[test]
 fn an_unknown_account_and_a_wrong_password_take_the_same_work() {
     let dir = tempfile::tempdir().unwrap();
     let (vault, right) = vault(dir.path());
-    let work = |address: &str, password: &Password| {
-        let before = seal::tests::DERIVED.get();
-        assert!(matches!(vault.unlock(address, password), Err(VaultError::WrongCredentials)));
-        seal::tests::DERIVED.get() - before
-    };
-    for wrong in [Password::generate(), Password::read(b"wrong horse")] {
-        assert_eq!((work(ANN, &wrong), work("nobody@example.test", &wrong)), (1, 1));
+    let composed = Password::read("wrong ho\u{308}rse".as_bytes());
+    for wrong in [Password::generate(), Password::read(b"wrong horse"), composed] {
+        assert_eq!((work(&vault, ANN, &wrong), work(&vault, "nobody@example.test", &wrong)), (1, 1));
+    }
+    // Where somebody has more of them, a wrong password costs more, and everywhere.
+    let generated = Password::generate().expose();
+    let four =
+        [("one", &b"correct horse"[..]), ("two", b"correct cow"), ("three", b"correct goat"), ("four", &generated)];
+    for (name, new) in four {
+        vault.add_slot(ANN, &right, name, &Password::read(new), Limits::default(), NOW).unwrap();
+    }
+    let ben = Authorization { address: "ben@example.test".into(), ..authorization("1") };
+    vault.authorize(&ben, Some(("main", &Password::generate())), NOW).unwrap();
+    for (wrong, most) in [(Password::generate(), 2), (Password::read(b"wrong horse"), 3)] {
+        for address in [ANN, "ben@example.test", "nobody@example.test"] {
+            assert_eq!(work(&vault, address, &wrong), most, "{address}");
+        }
     }
     let before = seal::tests::DERIVED.get();
     vault.unlock(ANN, &right).unwrap();
-    assert_eq!(seal::tests::DERIVED.get() - before, 1, "however many slots there are");
+    assert_eq!(seal::tests::DERIVED.get() - before, 1, "however many slots there are behind it");
+}
+
+/// All slots of format 1 have one salt, and take one derivation for each form of what was typed.
+#[test]
+fn slots_of_format_1_take_the_same_work_of_an_unknown_account() {
+    const FAY: &str = "fay@example.test";
+    let dir = tempfile::tempdir().unwrap();
+    std::fs::set_permissions(dir.path(), std::os::unix::fs::PermissionsExt::from_mode(0o700)).unwrap();
+    let copies = dir.path().join("copies");
+    files::make_folder(&copies).unwrap();
+    let record = std::fs::read(Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/vault/format-1").join(FAY)).unwrap();
+    files::write(&copies.join(FAY), &copies.join("draft"), &record, std::fs::File::sync_all).unwrap();
+    let vault = Vault::open(dir.path()).unwrap();
+    let forms = ["00000-00000-00000-00000-000000", "wrong horse", "wrong ho\u{308}rse"];
+    let works = |address| forms.map(|wrong| work(&vault, address, &Password::read(wrong.as_bytes())));
+    assert_eq!((works(FAY), works("nobody@example.test")), ([1, 1, 2], [1, 1, 2]));
+    vault.renew(FAY, &Password::read(b"correct horse battery staple")).unwrap();
+    assert_eq!((works(FAY), works("nobody@example.test")), ([1, 2, 3], [1, 2, 3]));
+    vault.renew(FAY, &Password::read(b"abcde-fghjk-mnpqr-stvwx-yz2345")).unwrap();
+    assert_eq!((works(FAY), works("nobody@example.test")), ([2, 2, 3], [2, 2, 3]));
 }
 
 /// Welch's t of the two, as dudect does it: below 4.5 there is nothing to see. On one core, and optimized:
@@ -194,7 +252,7 @@ fn the_time_of_an_unknown_account_and_of_a_wrong_password() {
     let mut classes = [Vec::new(), Vec::new()];
     for sample in 0..SAMPLES {
         // Neither order nor neighbours are to favour one of them.
-        let class = usize::from(random::<1>()[0] & 1);
+        let class = usize::from(crate::random::bytes::<1>()[0] & 1);
         let address = if class == 0 { ANN } else { "eve@example.test" };
         let begun = std::time::Instant::now();
         let _wrong = vault.unlock(address, &wrong);
@@ -223,4 +281,47 @@ fn same_distribution(a: &[f64], b: &[f64]) -> f64 {
     let apart = |value: &f64| (below(a, *value) / count_a - below(b, *value) / count_b).abs();
     let most = a.iter().chain(b).map(apart).fold(0.0, f64::max);
     (2.0 * (-2.0 * most.powi(2) * count_a * count_b / (count_a + count_b)).exp()).min(1.0)
+}
+
+/// What an earlier version has left of an account whose file it could not make.
+#[test]
+fn an_account_with_a_long_address_heals_and_can_be_forgotten() {
+    let dir = tempfile::tempdir().unwrap();
+    let state = dir.path().join("state");
+    let address = format!("{}@example.test", "/".repeat(100));
+    let (elsewhere, password) = (Vault::open(&dir.path().join("elsewhere")).unwrap(), Password::generate());
+    let brought = Authorization { address: address.clone(), ..authorization("1") };
+    elsewhere.authorize(&brought, Some(("main", &password)), NOW).unwrap();
+    let exported = elsewhere.export(&address).unwrap();
+    let record = Record { format: 1, ..Record::read(&address, &exported).unwrap() };
+    files::make_folder(&state).unwrap();
+    let found = Found::from([(address.clone(), record.to_bytes(&address))]);
+    drop(store::Store::make(&state, &found, store::Aside::Keep).unwrap());
+    for _ in 0..2 {
+        let vault = Vault::open(&state).unwrap();
+        assert!(vault.trouble().is_none() && vault.damaged().is_empty());
+        assert!(!vault.account(&address).unwrap().doubtful);
+        assert!(vault.unlock(&address, &password).is_ok());
+    }
+    let vault = Vault::open(&state).unwrap();
+    assert_eq!(vault.restore(&address, &exported, true).unwrap(), Restored::Same);
+    vault.forget(&address).unwrap();
+    assert!(vault.trouble().is_none() && vault.account(&address).is_none());
+    assert_eq!(vault.restore(&address, &exported, true).unwrap(), Restored::Done);
+    drop(vault);
+    assert!(Vault::open(&state).unwrap().unlock(&address, &password).is_ok());
+}
+
+#[test]
+fn what_is_no_address_is_not_restored() {
+    let dir = tempfile::tempdir().unwrap();
+    let (vault, password) = vault(dir.path());
+    for address in ["ann", "@example.test", "a\nb@example.test", &format!("{}@example.test", "a".repeat(300))] {
+        let brought = Authorization { address: address.into(), ..authorization("1") };
+        let first = Some(("main", Prepared::new(&password).unwrap()));
+        let account = Account::begin(&brought, first, 0, NOW).unwrap();
+        let content = Entry::Account(Box::new(account)).to_content(address).unwrap();
+        let exported = Record { format: FORMAT, serial: 1, content }.to_bytes(address);
+        assert!(matches!(vault.restore(address, &exported, true), Err(VaultError::NotAnAccount(_))), "{address:?}");
+    }
 }

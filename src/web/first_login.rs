@@ -1,149 +1,239 @@
-//! What a person sees after a first login: a page that asks for its password, and the way to the provider and back.
+//! The pages of a first login: one that leads to the provider, and one that asks for the mail program's password after
+//! the person has returned.
 
 use std::io;
 use std::net::SocketAddr;
+use std::os::fd::{AsFd as _, OwnedFd};
 use std::sync::Arc;
 
-use axum::Router;
 use axum::body::to_bytes;
 use axum::extract::{Request, State};
-use axum::http::{Method, StatusCode};
+use axum::http::{HeaderMap, Method, StatusCode, header};
 use axum::response::{IntoResponse as _, Response};
+use axum::{Extension, Router};
 use tokio::net::TcpListener;
-use tokio::task::JoinSet;
 use url::{Url, form_urlencoded};
 
 use super::redirect::{Page, is_meant, open, see_other};
-use crate::broker::{Broker, Return, Unasked};
+use super::server::Server;
+use crate::broker::{Authorized, Confirmation, FirstLogins, Refused};
+use crate::net::listen;
+use crate::net::peer::Visitor;
+use crate::net::strangers::Strangers;
 use crate::secret::Secret;
 use crate::vault::password::Password;
 
-/// The most that the page's form can bring: a password of 255 bytes, each written as `%XX`, and some more.
+/// The most bytes in the page's form: a password of 255 bytes, each written as `%XX`, and some more.
 const FORM: usize = 4096;
 
-/// Listens where browsers come back to. It closes when it is dropped.
+/// Listens for browsers that come back. Dropping it closes its ports.
 pub struct FirstLoginSite {
     /// The redirect URI with its real port.
     pub uri: Url,
+    /// Whether browsers connect directly. If another program forwards them, that program's user means nothing.
+    is_direct: bool,
     sockets: Vec<TcpListener>,
-    servers: JoinSet<()>,
+    /// Other handles of the sockets.
+    handles: Vec<OwnedFd>,
+    server: Option<Server>,
 }
 
 struct Site {
-    broker: Arc<Broker>,
-    /// The redirect URI's host.
-    host: String,
-    /// The redirect URI's path.
-    path: String,
+    first_logins: Arc<FirstLogins>,
+    /// The redirect URI.
+    uri: Url,
+    is_direct: bool,
 }
 
 impl FirstLoginSite {
-    /// Binds where a redirect URI leads to, or `listen`. None if it leads elsewhere, and nothing says where to listen.
-    pub fn bind(redirect_uri: &Url, listen: Option<SocketAddr>) -> io::Result<Option<Self>> {
-        let bound = open(redirect_uri, listen)?;
-        Ok(bound.map(|(uri, sockets)| Self { uri, sockets, servers: JoinSet::new() }))
+    /// Binds the address to which a redirect URI leads, or `listen`, beside sites that are still open there and will be
+    /// closed. None if the URI leads elsewhere and `listen` is not set.
+    pub fn bind(redirect_uri: &Url, listen: Option<SocketAddr>, ending: &[&Self]) -> io::Result<Option<Self>> {
+        let ending: Vec<&OwnedFd> = ending.iter().flat_map(|site| &site.handles).collect();
+        let Some((uri, sockets)) = open(redirect_uri, listen, &|address| listen::bind_over(address, &ending))? else {
+            return Ok(None);
+        };
+        let handles = sockets.iter().map(|socket| socket.as_fd().try_clone_to_owned()).collect::<io::Result<_>>()?;
+        Ok(Some(Self { uri, is_direct: listen.is_none(), sockets, handles, server: None }))
     }
 
-    /// Serves from now on.
-    pub fn serve(&mut self, broker: &Arc<Broker>) {
-        let (host, path) = (self.uri.host_str().unwrap_or_default().to_owned(), self.uri.path().to_owned());
-        let site = Arc::new(Site { broker: Arc::clone(broker), host, path });
-        for socket in self.sockets.drain(..) {
-            let router = Router::new().fallback(visit).with_state(Arc::clone(&site));
-            self.servers.spawn(async move {
-                let _ended = axum::serve(socket, router).await;
-            });
-        }
+    /// Starts to serve.
+    pub fn serve(&mut self, first_logins: &Arc<FirstLogins>, strangers: &Arc<Strangers>) {
+        let site = Site { first_logins: Arc::clone(first_logins), uri: self.uri.clone(), is_direct: self.is_direct };
+        let router = Router::new().fallback(visit).with_state(Arc::new(site));
+        self.server = Some(Server::new(std::mem::take(&mut self.sockets), &router, strangers));
     }
 }
 
-/// All is on one path, which tells pages apart by its query: it is the one that may lead here from elsewhere.
-async fn visit(State(site): State<Arc<Site>>, request: Request) -> Response {
+/// Serves everything on one path, because only that may be forwarded to here. The query distinguishes the pages.
+async fn visit(State(site): State<Arc<Site>>, Extension(visitor): Extension<Visitor>, request: Request) -> Response {
     let query = request.uri().query().unwrap_or_default().to_owned();
-    if request.uri().path() != site.path || !is_meant(&site.host, request.headers()) {
+    if request.uri().path() != site.uri.path() || !is_meant(site.host(), request.headers()) {
         return StatusCode::NOT_FOUND.into_response();
     }
+    let visitor = if site.is_direct { visitor } else { Visitor::Untold };
     let ticket = form_urlencoded::parse(query.as_bytes()).find(|(key, _)| key == "authorize").map(|(_, ticket)| ticket);
     match (request.method(), ticket, query.as_str()) {
         (&Method::GET, None, "authorized") => AUTHORIZED.response(StatusCode::OK),
+        (&Method::GET, None, "authorized-for-now") => AUTHORIZED_FOR_NOW.response(StatusCode::OK),
         (&Method::GET, None, "failed") => FAILED.response(StatusCode::OK),
         (&Method::GET, None, "somebody-else") => SOMEBODY_ELSE.response(StatusCode::OK),
-        (&Method::GET, None, query) => site.come_back(query).await,
-        (&Method::GET, Some(ticket), _) => site.ask(&ticket),
-        (&Method::POST, Some(ticket), _) => site.lead_on(&ticket, request).await,
+        (&Method::GET, None, query) => site.come_back(query, visitor).await,
+        (&Method::GET, Some(ticket), _) => site.ask(&ticket, visitor),
+        (&Method::POST, ..) if !site.is_own_page(request.headers()) => StatusCode::FORBIDDEN.into_response(),
+        (&Method::POST, Some(ticket), _) => site.lead_on(&ticket, visitor).await,
+        (&Method::POST, None, "") => site.confirm(request, visitor).await,
         _ => StatusCode::METHOD_NOT_ALLOWED.into_response(),
     }
 }
 
 impl Site {
-    /// Asks for the password of the first login.
-    fn ask(&self, ticket: &str) -> Response {
-        match self.broker.awaited(ticket) {
-            Some(address) => form(&address, "").response(StatusCode::OK),
-            None => GONE.response(StatusCode::NOT_FOUND),
+    fn host(&self) -> &str {
+        self.uri.host_str().unwrap_or_default()
+    }
+
+    /// Whether one of our own pages sent a form. Browsers say so (Fetch section 3.2, Fetch Metadata section 2.3). Pages
+    /// of the same host at another port are foreign. `Host` has been checked before.
+    fn is_own_page(&self, headers: &HeaderMap) -> bool {
+        let value = |name| headers.get(name).map(|value: &header::HeaderValue| value.as_bytes());
+        let here = [b"http://", value(header::HOST).unwrap_or_default()].concat();
+        let public = self.uri.origin().ascii_serialization();
+        let is_own_origin = value(header::ORIGIN).is_none_or(|origin| origin == here || origin == public.as_bytes());
+        let is_own_site = value(SEC_FETCH_SITE).is_none_or(|site| site == b"same-origin" || site == b"none");
+        is_own_origin && is_own_site
+    }
+
+    /// Shows the page that explains the first login.
+    fn ask(&self, ticket: &str, visitor: Visitor) -> Response {
+        match self.first_logins.awaited(ticket, visitor) {
+            Ok(address) => introduction(&address).response(StatusCode::OK),
+            Err(refused) => self.refuse(&refused, None),
         }
     }
 
-    /// Sends the person on to the provider.
-    async fn lead_on(&self, ticket: &str, request: Request) -> Response {
-        let Some(password) = password(request).await else { return StatusCode::BAD_REQUEST.into_response() };
-        match self.broker.ask_consent(ticket, &password).await {
+    /// Redirects the person to the provider.
+    async fn lead_on(&self, ticket: &str, visitor: Visitor) -> Response {
+        match self.first_logins.ask_consent(ticket, visitor).await {
             Ok(url) => see_other(url.as_str()),
-            Err(Unasked::NotAwaited) => GONE.response(StatusCode::NOT_FOUND),
-            Err(Unasked::Failed) => FAILED.response(StatusCode::SERVICE_UNAVAILABLE),
-            Err(Unasked::WrongPassword) => match self.broker.awaited(ticket) {
-                Some(address) => form(&address, WRONG).response(StatusCode::FORBIDDEN),
-                None => GONE.response(StatusCode::NOT_FOUND),
-            },
+            Err(refused) => self.refuse(&refused, None),
         }
     }
 
-    /// Leads on to an address that holds no code, so that none is left in the browser's history.
-    async fn come_back(&self, query: &str) -> Response {
-        let to = |outcome: &str| see_other(&format!("{}?{outcome}", self.path));
-        match self.broker.returned(query).await {
-            Return::Authorized => to("authorized"),
-            Return::SomebodyElse => to("somebody-else"),
-            Return::Failed => to("failed"),
-            Return::NotAwaited => GONE.response(StatusCode::BAD_REQUEST),
+    /// Asks this browser for the password. Every other result redirects to an address without a code, so that none is
+    /// left in the browser's history.
+    async fn come_back(&self, query: &str, visitor: Visitor) -> Response {
+        match self.first_logins.returned(query, visitor).await {
+            Ok(confirmation) => question(self.uri.path(), &confirmation, "").response(StatusCode::OK),
+            Err(Refused::SomebodyElse) => self.see("somebody-else"),
+            Err(Refused::Failed) => self.see("failed"),
+            Err(refused) => self.refuse(&refused, None),
+        }
+    }
+
+    /// Creates the account.
+    async fn confirm(&self, request: Request, visitor: Visitor) -> Response {
+        let Some((key, password)) = typed(request).await else { return StatusCode::BAD_REQUEST.into_response() };
+        match self.first_logins.confirm(&key, password, visitor).await {
+            Ok(Authorized::Lasting) => self.see("authorized"),
+            Ok(Authorized::Ending) => self.see("authorized-for-now"),
+            Err(refused) => self.refuse(&refused, Some(key)),
+        }
+    }
+
+    fn see(&self, outcome: &str) -> Response {
+        see_other(&format!("{}?{outcome}", self.uri.path()))
+    }
+
+    /// Answers a refusal. `key` is that of the page, if it has one.
+    fn refuse(&self, refused: &Refused, key: Option<String>) -> Response {
+        match (refused, key) {
+            (Refused::WrongPassword(address), Some(key)) => {
+                let again = Confirmation { address: address.clone(), key };
+                question(self.uri.path(), &again, WRONG).response(StatusCode::FORBIDDEN)
+            }
+            (Refused::OtherUser, _) => OTHER_USER.response(StatusCode::FORBIDDEN),
+            (Refused::TooManyWrong, _) => TOO_MANY_WRONG.response(StatusCode::FORBIDDEN),
+            (Refused::Exists, _) => EXISTS.response(StatusCode::CONFLICT),
+            (Refused::SomebodyElse, _) => SOMEBODY_ELSE.response(StatusCode::FORBIDDEN),
+            (Refused::Failed, _) => FAILED.response(StatusCode::SERVICE_UNAVAILABLE),
+            (Refused::NotAwaited | Refused::WrongPassword(_), _) => GONE.response(StatusCode::NOT_FOUND),
         }
     }
 }
 
-/// The password in the page's form.
-async fn password(request: Request) -> Option<Password> {
+/// <https://www.w3.org/TR/fetch-metadata/>
+const SEC_FETCH_SITE: header::HeaderName = header::HeaderName::from_static("sec-fetch-site");
+
+/// Reads the key and the password from the page's form.
+async fn typed(request: Request) -> Option<(String, Password)> {
     let body = Secret::new(to_bytes(request.into_body(), FORM).await.ok()?.to_vec());
-    let (_, typed) = form_urlencoded::parse(body.expose()).find(|(key, _)| key == "password")?;
-    Some(Password::read(typed.as_bytes()))
+    let field = |name| form_urlencoded::parse(body.expose()).find(|(key, _)| key == name).map(|(_, value)| value);
+    Some((field("key")?.into_owned(), Password::read(field("password")?.as_bytes())))
 }
 
-/// The page that asks for the password.
-fn form(address: &str, complaint: &str) -> Page {
-    let address = address.replace('&', "&amp;").replace('<', "&lt;").replace('"', "&quot;");
-    Page::made(format!(
-        "<!doctype html><title>postkey</title><h1>Is this your mail program?</h1>\
+/// The page that a mail program's user opens.
+fn introduction(address: &str) -> Page {
+    let address = escaped(address);
+    Page::with_form(format!(
+        "<!doctype html><title>postkey</title><h1>Set up {address}</h1>\
          <p>A mail program wants to log in to <b>{address}</b>. If it is not yours, close this page.\
-         <p>If it is, type the password that you gave to it. After that the provider asks you for your consent.{complaint}\
-         <form method=\"post\"><input type=\"password\" name=\"password\" autofocus required>\
-         <button>Go on</button></form>"
+         <p>If it is yours, continue. Your provider will ask you to sign in as <b>{address}</b>. After that, type the password \
+         that you gave to the mail program.\
+         <form method=\"post\"><button>Continue</button></form>"
     ))
 }
 
-const WRONG: &str = "<p><b>This is another password than your mail program has.</b> If it is the one that you gave to it, \
-somebody else tries to log in to your account: close this page, and tell whoever runs postkey.";
+/// The page that asks for the password after the consent.
+fn question(path: &str, Confirmation { address, key }: &Confirmation, complaint: &str) -> Page {
+    let (address, path) = (escaped(address), escaped(path));
+    Page::with_form(format!(
+        "<!doctype html><title>postkey</title><h1>One more step</h1>\
+         <p>You have signed in as <b>{address}</b>. To give your mail program access, type the password that you gave to it.{complaint}\
+         <form method=\"post\" action=\"{path}\"><input type=\"hidden\" name=\"key\" value=\"{key}\">\
+         <input type=\"password\" name=\"password\" autocomplete=\"off\" autofocus required>\
+         <button>Give access</button></form>\
+         <p>If you have not set up a mail program, somebody else is trying to get access with your help. Close this page, and \
+         tell whoever runs postkey. Nobody gets access without this password."
+    ))
+}
+
+fn escaped(text: &str) -> String {
+    text.replace('&', "&amp;").replace('<', "&lt;").replace('"', "&quot;")
+}
+
+const WRONG: &str = "<p><b>That is not the password your mail program is using.</b> Type the one that you gave to it. If you have \
+changed it there, let the mail program log in once more, and then type it here again.";
 const GONE: Page = Page::own(
-    "<!doctype html><title>postkey</title><h1>Not this page</h1><p>Nothing waits for you here any more. \
+    "<!doctype html><title>postkey</title><h1>Not this page</h1><p>This page is no longer valid. \
 Let your mail program log in again, and open the page that it shows.",
 );
 const AUTHORIZED: Page = Page::own(
     "<!doctype html><title>postkey</title><h1>Done</h1><p>postkey is authorized. You can close this \
-page; your mail program can log in now.",
+page. Your mail program can log in now.",
+);
+const AUTHORIZED_FOR_NOW: Page = Page::own(
+    "<!doctype html><title>postkey</title><h1>Done, but it will not last</h1><p>Your mail program can log in now. But your \
+provider issued no refresh token, so mail will stop when the access token expires, with most providers after an hour. Tell whoever \
+runs postkey; its log says what to change.",
 );
 const FAILED: Page = Page::own(
-    "<!doctype html><title>postkey</title><h1>Not authorized</h1><p>It did not work; postkey's log says \
+    "<!doctype html><title>postkey</title><h1>Not authorized</h1><p>It did not work. postkey's log says \
 why. To try again, open the page that your mail program shows.",
 );
 const SOMEBODY_ELSE: Page = Page::own(
-    "<!doctype html><title>postkey</title><h1>Not authorized</h1><p>At the provider you are signed \
-in as somebody else. Sign in there with the address that your mail program has, and open the page that it shows again.",
+    "<!doctype html><title>postkey</title><h1>Not authorized</h1><p>You are signed in as somebody else at the \
+provider. Sign in there with the address that your mail program uses, and open the page that it shows again. If it was this \
+address, postkey's log says why it was not accepted.",
+);
+const EXISTS: Page = Page::own(
+    "<!doctype html><title>postkey</title><h1>Already set up</h1><p>This address is already set up. \
+Your mail program can log in with its app password.",
+);
+const TOO_MANY_WRONG: Page = Page::own(
+    "<!doctype html><title>postkey</title><h1>Not set up</h1><p>None of these was the password your mail \
+program is using. Check the password there, let the mail program log in again, and open the page that it shows.",
+);
+const OTHER_USER: Page = Page::own(
+    "<!doctype html><title>postkey</title><h1>Not from here</h1><p>The mail program belongs to another \
+user of this machine. Open this page in a browser of that user.",
 );

@@ -1,5 +1,7 @@
-//! What a browser sees of us.
+//! The pages for browsers, and the endpoints for monitoring.
 
+pub mod beginning;
 pub mod first_login;
 pub mod monitoring;
 pub mod redirect;
+pub mod server;

@@ -10,35 +10,37 @@ use axum::http::{HeaderMap, StatusCode};
 use axum::middleware::{Next, from_fn};
 use axum::response::{IntoResponse as _, Response};
 use axum::routing::get;
-use axum::{Router, serve as serve_http};
-use tokio::net::TcpListener;
+use axum::{Extension, Router};
 use tokio::time::timeout;
-use tracing::warn;
 
 use crate::broker::Broker;
+use crate::net::peer::Visitor;
 
-/// What Prometheus wants to read, <https://prometheus.io/docs/specs/om/open_metrics_spec/>.
+/// The format that Prometheus reads, <https://prometheus.io/docs/specs/om/open_metrics_spec/>.
 const OPEN_METRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 
-/// How long the vault may take to answer: it writes within milliseconds.
+/// How long the vault may take to answer. Its writes take milliseconds.
 const PATIENCE: Duration = Duration::from_secs(5);
 
-/// Serves `/metrics` and `/health`.
-pub async fn serve(listener: TcpListener, broker: Arc<Broker>) {
+/// `/metrics` and `/health`.
+pub fn router(broker: Arc<Broker>) -> Router {
     let router = Router::new().route("/metrics", get(metrics)).route("/health", get(health));
-    let router = router.layer(from_fn(only_by_local_names)).with_state(broker);
-    if let Err(error) = serve_http(listener, router).await {
-        warn!(%error, "metrics are not served any more");
-    }
+    router.layer(from_fn(only_by_local_names)).with_state(broker)
 }
 
-async fn metrics(State(broker): State<Arc<Broker>>) -> Response {
+/// Serves the metrics. They name the accounts, so not every user of this machine may see them.
+async fn metrics(State(broker): State<Arc<Broker>>, Extension(visitor): Extension<Visitor>) -> Response {
+    let user = if let Visitor::User(user) = visitor { Some(user) } else { None };
+    if !broker.config().metrics_users.allow(user) {
+        return (StatusCode::FORBIDDEN, "metrics_allow_uids does not name your user\n").into_response();
+    }
     ([(CONTENT_TYPE, OPEN_METRICS)], broker.metrics_text()).into_response()
 }
 
-/// 200 if the vault answers. It costs no login; who needs a person is in the metrics, for no restart helps there.
+/// Answers 200 if the vault works. It needs no login. Accounts that need a person are in the metrics, because a restart
+/// would not help them.
 async fn health(State(broker): State<Arc<Broker>>) -> Response {
-    let vault = Arc::clone(broker.vault());
+    let vault = Arc::clone(&broker.context.vault);
     let answer = tokio::task::spawn_blocking(move || vault.accounts().len());
     match timeout(PATIENCE, answer).await {
         Ok(Ok(_)) => (StatusCode::OK, "ok\n").into_response(),
@@ -46,7 +48,7 @@ async fn health(State(broker): State<Arc<Broker>>) -> Response {
     }
 }
 
-/// A web page elsewhere can have its own name lead here and then read what we say (DNS rebinding); its name is not ours.
+/// Refuses other host names. A foreign web page can make its own name lead here and read our answers (DNS rebinding).
 async fn only_by_local_names(request: Request, next: Next) -> Response {
     if is_local(request.headers()) { next.run(request).await } else { StatusCode::MISDIRECTED_REQUEST.into_response() }
 }

@@ -1,4 +1,5 @@
-//! The loopback redirect listener (RFC 8252 section 7.3): takes the browser back from the authorization server.
+//! The loopback redirect listener (RFC 8252 section 7.3): receives the browser that returns from the authorization
+//! server.
 
 use std::borrow::Cow;
 use std::io;
@@ -6,22 +7,22 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
-use axum::Router;
-use axum::extract::connect_info::Connected;
-use axum::extract::{ConnectInfo, Request, State};
+use axum::extract::{Request, State};
 use axum::http::{HeaderMap, Method, StatusCode, header};
 use axum::response::{Html, IntoResponse, Response};
-use axum::serve::IncomingStream;
+use axum::{Extension, Router};
 use tokio::net::TcpListener;
-use tokio::sync::{Notify, mpsc, oneshot, watch};
-use tokio::task::JoinSet;
+use tokio::sync::{Notify, mpsc, oneshot};
 use tracing::warn;
 use url::Url;
 
-use crate::config::endpoints::is_protected;
-use crate::net::{listen, peer};
+use super::server::{CONNECTIONS, Server};
+use crate::config::provider::is_protected;
+use crate::net::listen;
+use crate::net::peer::Visitor;
+use crate::net::strangers::Strangers;
 
-/// How often another port is tried when a free one of IPv4 is taken on IPv6.
+/// How many ports to try if a free IPv4 port is in use on IPv6.
 const TRIES: u32 = 10;
 
 /// How long a browser may take to fetch the last page.
@@ -33,35 +34,33 @@ pub struct RedirectListener {
     pub uri: Url,
     arrivals: mpsc::Receiver<Arrival>,
     shown: Arc<Notify>,
-    /// The servers end in good order once this is dropped.
-    open: watch::Sender<()>,
-    servers: JoinSet<()>,
+    server: Server,
 }
 
-/// A browser that has come back, and waits to be told how it went.
+/// A browser that has come back and waits for the result.
 pub struct Arrival {
-    /// The query of the address it was sent to.
+    /// The query of its address.
     pub query: String,
     reply: oneshot::Sender<Outcome>,
 }
 
-/// What the browser is told. Nothing of what it brought is shown again.
+/// The result for the browser. The page repeats nothing that the browser sent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Outcome {
-    /// The tokens are here.
+    /// Success: there are tokens.
     Authorized,
-    /// It did not work; the terminal says why.
+    /// Failure; the terminal says why.
     Failed,
     /// Another account is signed in; the terminal shows where to try again.
     SomebodyElse,
-    /// This visit does not belong to the pending authorization, which goes on waiting.
+    /// The visit does not belong to the pending authorization, which continues to wait.
     Ignored,
 }
 
 impl Arrival {
-    /// Tells the browser how it went.
+    /// Sends the browser the result.
     pub fn reply(self, outcome: Outcome) {
-        // A browser that has gone in the meantime misses nothing but a page.
+        // A browser that has gone meanwhile only misses a page.
         let _gone = self.reply.send(outcome);
     }
 }
@@ -74,16 +73,16 @@ struct Site {
     arrivals: mpsc::Sender<Arrival>,
     shown: Arc<Notify>,
     last: Page,
-    /// Whether the browser comes by itself. Where another program passes it on, that one's user says nothing.
+    /// Whether the browser connects directly. If another program forwards it, that program's user means nothing.
     is_for_own_browser: bool,
 }
 
 impl RedirectListener {
-    /// Listens at `listen`; without it on 127.0.0.1 and ::1, for a browser may take `localhost` for either, at the port of
-    /// `redirect_uri` or, where it has none, at a free one. None if `redirect_uri` does not lead back to this machine over
-    /// http and nothing says where to listen: then a person has to paste the address. `last` is shown at a good end.
+    /// Listens at `listen`; without it on 127.0.0.1 and ::1, because `localhost` may be either, at the port of
+    /// `redirect_uri` or, if it has none, at a free one. None if `redirect_uri` does not lead to this machine over http
+    /// and `listen` is not set; then a person has to paste the address. `last` is the page to show after success.
     pub async fn bind(redirect_uri: &Url, listen: Option<SocketAddr>, last: Page) -> io::Result<Option<Self>> {
-        let Some((uri, sockets)) = open(redirect_uri, listen)? else { return Ok(None) };
+        let Some((uri, sockets)) = open(redirect_uri, listen, &listen::bind)? else { return Ok(None) };
         let (sender, arrivals) = mpsc::channel(8);
         let shown = Arc::new(Notify::new());
         let site = Arc::new(Site {
@@ -94,45 +93,39 @@ impl RedirectListener {
             last,
             is_for_own_browser: listen.is_none(),
         });
-        let (open, is_open) = watch::channel(());
-        let mut servers = JoinSet::new();
-        for socket in sockets {
-            let router = Router::new().fallback(visit).with_state(Arc::clone(&site));
-            let router = router.into_make_service_with_connect_info::<Visitor>();
-            let mut is_open = is_open.clone();
-            let closed = async move { while is_open.changed().await.is_ok() {} };
-            servers.spawn(async move {
-                let _ended = axum::serve(socket, router).with_graceful_shutdown(closed).await;
-            });
-        }
-        Ok(Some(Self { uri, arrivals, shown, open, servers }))
+        let router = Router::new().fallback(visit).with_state(site);
+        let server = Server::new(sockets, &router, &Strangers::new(CONNECTIONS, 0));
+        Ok(Some(Self { uri, arrivals, shown, server }))
     }
 
-    /// The next browser that comes back.
+    /// Waits for the next browser that comes back.
     pub async fn arrival(&mut self) -> Option<Arrival> {
         self.arrivals.recv().await
     }
 
-    /// Stays until the browser has its last page.
-    pub async fn finish(mut self) {
+    /// Waits until the browser has its last page.
+    pub async fn finish(self) {
         let last_page = async {
             self.shown.notified().await;
-            // The page has been asked for, but not yet sent.
-            drop(self.open);
-            while self.servers.join_next().await.is_some() {}
+            // The browser has requested the page, but we have not sent it yet.
+            self.server.finish().await;
         };
         let _in_time = tokio::time::timeout(LAST_PAGE, last_page).await;
     }
 }
 
-/// The redirect URI with its real port, and the sockets where it leads to, as [`RedirectListener::bind`] has it.
-pub(super) fn open(redirect_uri: &Url, listen: Option<SocketAddr>) -> io::Result<Option<(Url, Vec<TcpListener>)>> {
+/// The redirect URI with its real port, and the sockets to which it leads; see [`RedirectListener::bind`].
+pub(super) fn open(
+    redirect_uri: &Url,
+    listen: Option<SocketAddr>,
+    bind: &impl Fn(SocketAddr) -> io::Result<TcpListener>,
+) -> io::Result<Option<(Url, Vec<TcpListener>)>> {
     let mut uri = redirect_uri.clone();
     match listen {
-        Some(address) => Ok(Some((uri, vec![listen::bind(address)?]))),
+        Some(address) => Ok(Some((uri, vec![bind(address)?]))),
         None if uri.scheme() == "http" && is_protected(&uri) => {
-            let (sockets, port) = bind_both(uri.port())?;
-            // Cannot fail for an http URL with a host.
+            let (sockets, port) = bind_both(uri.port(), bind)?;
+            // This cannot fail for an http URL with a host.
             let _fits = uri.set_port(Some(port));
             Ok(Some((uri, sockets)))
         }
@@ -140,59 +133,46 @@ pub(super) fn open(redirect_uri: &Url, listen: Option<SocketAddr>) -> io::Result
     }
 }
 
-/// A socket on each of the loopback addresses that this machine has, at the same port.
-fn bind_both(port: Option<u16>) -> io::Result<(Vec<TcpListener>, u16)> {
+/// Binds the same port on each of the loopback addresses that this machine has.
+fn bind_both(
+    port: Option<u16>,
+    bind: &impl Fn(SocketAddr) -> io::Result<TcpListener>,
+) -> io::Result<(Vec<TcpListener>, u16)> {
     let [v4, v6] = [IpAddr::from(Ipv4Addr::LOCALHOST), IpAddr::from(Ipv6Addr::LOCALHOST)];
     for _ in 0..TRIES {
-        let first = listen::bind(SocketAddr::new(v4, port.unwrap_or(0)))?;
+        let first = match bind(SocketAddr::new(v4, port.unwrap_or(0))) {
+            Err(error) if listen::is_missing(&error) => {
+                let only = bind(SocketAddr::new(v6, port.unwrap_or(0)))?;
+                let chosen = only.local_addr()?.port();
+                return Ok((vec![only], chosen));
+            }
+            first => first?,
+        };
         let chosen = first.local_addr()?.port();
-        match listen::bind(SocketAddr::new(v6, chosen)) {
+        match bind(SocketAddr::new(v6, chosen)) {
             Ok(second) => return Ok((vec![first, second], chosen)),
             Err(error) if error.kind() == io::ErrorKind::AddrInUse && port.is_none() => {}
-            Err(error) if error.kind() == io::ErrorKind::AddrInUse => return Err(error),
-            // No IPv6 on this machine.
-            Err(_) => return Ok((vec![first], chosen)),
+            Err(error) if listen::is_missing(&error) => return Ok((vec![first], chosen)),
+            Err(error) => return Err(error),
         }
     }
     Err(io::ErrorKind::AddrInUse.into())
 }
 
-/// Whether who has connected may be the person who is waited for.
-#[derive(Clone, Copy)]
-struct Visitor {
-    is_expected: bool,
-}
-
-/// Another user of this machine has no business here: what it brings may be a code for a mailbox of its own. Where the
-/// kernel cannot be asked, `state` and PKCE stand alone.
-impl Connected<IncomingStream<'_, TcpListener>> for Visitor {
-    fn connect_info(stream: IncomingStream<'_, TcpListener>) -> Self {
-        let is_expected = match peer::user(stream.io()) {
-            Ok(user) => user.is_some_and(is_expected),
-            Err(_) => true,
-        };
-        if !is_expected {
-            warn!(peer = %stream.remote_addr(), "another user of this machine has come to the redirect listener");
-        }
-        Self { is_expected }
-    }
-}
-
-/// Who runs this command; who has become that user to run it, by sudo(8) or another login; and root, who could do all
-/// that is done here anyway, and whose command acts as the vault's owner.
+/// The users whose browser may come: the user who runs this command; the user who became that one, by sudo(8) or
+/// another login; and root, who could do everything anyway, and whose command acts as the vault's owner.
 fn is_expected(user: u32) -> bool {
     let of_sudo = std::env::var("SUDO_UID").ok().and_then(|uid| uid.parse().ok());
     let of_login = std::fs::read_to_string("/proc/self/loginuid").ok().and_then(|uid| uid.trim().parse().ok());
     user == 0 || user == rustix::process::geteuid().as_raw() || of_sudo == Some(user) || of_login == Some(user)
 }
 
-/// Answers every request: the redirect itself, and the page without the code to which it leads on.
-async fn visit(
-    State(site): State<Arc<Site>>,
-    ConnectInfo(visitor): ConnectInfo<Visitor>,
-    request: Request,
-) -> Response {
-    if site.is_for_own_browser && !visitor.is_expected {
+/// Answers every request: the redirect itself, and the page without the code to which it leads.
+async fn visit(State(site): State<Arc<Site>>, Extension(visitor): Extension<Visitor>, request: Request) -> Response {
+    // Refuse other users of this machine, who may bring a code for a mailbox of their own. If the kernel cannot be
+    // asked, only `state` and PKCE protect us.
+    if site.is_for_own_browser && !visitor.may_be(is_expected) {
+        warn!(?visitor, "redirect from another user of this machine refused ({visitor:?})");
         return Page::STRANGER.response(StatusCode::FORBIDDEN);
     }
     if request.method() != Method::GET || !is_meant(&site.host, request.headers()) {
@@ -207,7 +187,8 @@ async fn visit(
     }
 }
 
-/// A page of another site cannot reach us under a name of its own (DNS rebinding). `host` is the redirect URI's.
+/// Whether the request is for our own name, so that another site cannot reach us under its name (DNS rebinding). `host`
+/// is the redirect URI's.
 pub(super) fn is_meant(host: &str, headers: &HeaderMap) -> bool {
     let asked = headers.get(header::HOST).and_then(|host| host.to_str().ok()).unwrap_or_default();
     let is_port = |port: &str| port.bytes().all(|byte| byte.is_ascii_digit());
@@ -216,13 +197,13 @@ pub(super) fn is_meant(host: &str, headers: &HeaderMap) -> bool {
 }
 
 impl Site {
-    /// The path of a last page: below the redirect URI's own, for a reverse proxy may pass on nothing else.
+    /// The path of a last page, below the redirect URI's own, because a reverse proxy may forward nothing else.
     fn below(&self, name: &str) -> String {
         format!("{}/{name}", self.path.trim_end_matches('/'))
     }
 
-    /// Waits until the terminal's side knows how it went, then leads on to an address that holds no code, so that none is
-    /// left in the browser's history.
+    /// Waits for the result, then redirects to an address without a code, so that none is left in the browser's
+    /// history.
     async fn arrive(&self, query: String) -> Response {
         let (reply, outcome) = oneshot::channel();
         let outcome = match self.arrivals.send(Arrival { query, reply }).await {
@@ -244,9 +225,10 @@ impl Site {
     }
 }
 
-/// Sends the browser on, and has nothing of where it was kept.
+/// Redirects the browser, and forbids it to store where it was.
 pub(super) fn see_other(place: &str) -> Response {
-    (StatusCode::SEE_OTHER, HEADERS, [(header::LOCATION, place.to_owned())]).into_response()
+    let headers = [(header::REFERRER_POLICY, NO_REFERRER), (header::CACHE_CONTROL, "no-store")];
+    (StatusCode::SEE_OTHER, headers, [(header::LOCATION, place.to_owned())]).into_response()
 }
 
 /// The last parts of the pages' paths.
@@ -254,28 +236,29 @@ const AUTHORIZED: &str = "authorized";
 const FAILED: &str = "failed";
 const SOMEBODY_ELSE: &str = "somebody-else";
 
-const HEADERS: [(header::HeaderName, &str); 2] =
-    [(header::REFERRER_POLICY, "no-referrer"), (header::CACHE_CONTROL, "no-store")];
+/// Keeps the address from other sites.
+const NO_REFERRER: &str = "no-referrer";
 
 /// A page of HTML. It can load nothing, and no other page can frame it.
 #[derive(Clone)]
 pub struct Page {
     html: Cow<'static, [u8]>,
     policy: &'static str,
+    referrer: &'static str,
 }
 
 impl Page {
-    /// What is shown at a good end, if nobody wants another page.
+    /// The page after success, unless the configuration has another one.
     pub const AUTHORIZED: Self = Self::own(
-        "<!doctype html><title>postkey</title><h1>Done</h1><p>postkey is authorized. You can close this page; the terminal \
-         shows what to type into your mail program.",
+        "<!doctype html><title>postkey</title><h1>Done</h1><p>postkey is authorized. You can close this page. The terminal \
+         shows the settings for your mail program.",
     );
     const FAILED: Self = Self::own(
-        "<!doctype html><title>postkey</title><h1>Not authorized</h1><p>It did not work; the terminal says why.",
+        "<!doctype html><title>postkey</title><h1>Not authorized</h1><p>It did not work. The terminal says why.",
     );
     const IGNORED: Self = Self::own(
-        "<!doctype html><title>postkey</title><h1>Not this page</h1><p>This address does not belong to the authorization \
-         that postkey waits for. Open the address that the terminal shows.",
+        "<!doctype html><title>postkey</title><h1>Not this page</h1><p>This address does not belong to the current \
+         authorization. Open the address that the terminal shows.",
     );
     const STRANGER: Self = Self::own(
         "<!doctype html><title>postkey</title><h1>Not from here</h1><p>postkey runs as another user of this machine. Paste the \
@@ -283,29 +266,36 @@ impl Page {
     );
 
     const SOMEBODY_ELSE: Self = Self::own(
-        "<!doctype html><title>postkey</title><h1>Somebody else</h1><p>Another account is signed in in this browser. Sign out \
-         of it at the provider; then open the new address that the terminal shows.",
+        "<!doctype html><title>postkey</title><h1>Somebody else</h1><p>This browser is signed in to another account. Sign out \
+         of it at the provider, then open the new address that the terminal shows.",
     );
 
-    /// A page of ours.
+    /// Creates one of our own pages.
     pub(super) const fn own(html: &'static str) -> Self {
-        Self { html: Cow::Borrowed(html.as_bytes()), policy: "default-src 'none'; frame-ancestors 'none'" }
+        let policy = "default-src 'none'; frame-ancestors 'none'";
+        Self { html: Cow::Borrowed(html.as_bytes()), policy, referrer: NO_REFERRER }
     }
 
-    /// A page of somebody else's making, which is sent as it is; its styles and images have to be within it.
+    /// Creates a page from the user's file, which is sent unchanged. Its styles and images have to be inside it.
     pub fn foreign(html: Vec<u8>) -> Self {
         let policy = "default-src 'none'; style-src 'unsafe-inline'; img-src data:; frame-ancestors 'none'";
-        Self { html: Cow::Owned(html), policy }
+        Self { html: Cow::Owned(html), policy, referrer: NO_REFERRER }
     }
 
-    /// A page of ours that was made for one visit.
-    pub(super) fn made(html: String) -> Self {
-        Self { html: Cow::Owned(html.into_bytes()), ..Self::own("") }
+    /// Creates a page with a form, for one visit. With `no-referrer` the form's `Origin` would be `null` (Fetch section
+    /// 3.2), as that of other sites may be.
+    pub(super) fn with_form(html: String) -> Self {
+        Self { html: Cow::Owned(html.into_bytes()), referrer: "same-origin", ..Self::own("") }
     }
 
-    /// Shows it.
+    /// Creates the response with this page.
     pub(super) fn response(self, status: StatusCode) -> Response {
-        (status, HEADERS, [(header::CONTENT_SECURITY_POLICY, self.policy)], Html(self.html)).into_response()
+        let headers = [
+            (header::REFERRER_POLICY, self.referrer),
+            (header::CACHE_CONTROL, "no-store"),
+            (header::CONTENT_SECURITY_POLICY, self.policy),
+        ];
+        (status, headers, Html(self.html)).into_response()
     }
 }
 

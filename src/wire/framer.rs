@@ -4,38 +4,50 @@ use zeroize::{Zeroize, Zeroizing};
 
 use super::{Frame, Want};
 
-/// How a TLS handshake begins (RFC 8446 section 5.1). It may hold no line end at all, and nobody should wait for one.
-pub const TLS_RECORD: [u8; 2] = [0x16, 0x03];
+/// The number of bytes that identify a TLS handshake.
+const HELLO: usize = 4;
 
-/// Bytes that have arrived and are not yet used up.
+/// Memory is allocated in steps of this many bytes, which are enough for a login. It is freed when the framer is empty.
+const STEP: usize = 1024;
+
+/// Whether these bytes, where a line should begin, are a TLS handshake: a record (RFC 8446 section 5.1), or the hello
+/// of SSL 2.0 by which clients offered SSL 3.0 and TLS (RFC 5246 appendix E.2). Either may contain no line end at all,
+/// so there is no point in waiting for one.
+pub fn begins_tls(bytes: &[u8]) -> bool {
+    matches!(bytes, [0x16, 0x03, ..] | [0x80..=0xff, _, 0x01, 0x00 | 0x03, ..])
+}
+
+/// The bytes that have arrived and have not been used yet.
 #[derive(Default)]
 pub struct Framer {
     bytes: Zeroizing<Vec<u8>>,
-    /// Where the unused bytes begin.
+    /// The start of the unused bytes.
     start: usize,
-    /// Unused bytes already known to hold no line end, so that a line that drips in is scanned once.
+    /// The number of unused bytes that are known to contain no line end, so that a line that arrives slowly is scanned
+    /// once.
     scanned: usize,
-    /// An overlong line has been reported and its end is still to come.
+    /// Whether an overlong line has been reported whose end has not arrived yet.
     dropping: bool,
 }
 
 impl Framer {
-    /// Adds what has arrived. What was used, and may have been a password, is wiped.
+    /// Adds what has arrived. Wipes what was used, because it may have been a password.
     pub fn push(&mut self, bytes: &[u8]) {
         let kept = self.bytes.len() - self.start;
         self.bytes.copy_within(self.start.., 0);
         self.bytes.iter_mut().skip(kept).for_each(Zeroize::zeroize);
         self.bytes.truncate(kept);
         self.start = 0;
-        if kept + bytes.len() > self.bytes.capacity() {
-            let mut grown = Vec::with_capacity(2 * (kept + bytes.len()));
-            grown.extend_from_slice(&self.bytes);
-            self.bytes = Zeroizing::new(grown);
+        let wanted = (kept + bytes.len()).next_multiple_of(STEP);
+        if wanted > self.bytes.capacity() || (kept == 0 && wanted < self.bytes.capacity()) {
+            let mut room = Vec::with_capacity(wanted);
+            room.extend_from_slice(&self.bytes);
+            self.bytes = Zeroizing::new(room);
         }
         self.bytes.extend_from_slice(bytes);
     }
 
-    /// The next frame of the wanted kind, or None until more bytes have come.
+    /// The next frame of the wanted kind, or None until more bytes have arrived.
     pub fn next(&mut self, want: Want) -> Option<Frame<'_>> {
         match want {
             Want::Line { limit } => self.line(limit),
@@ -49,9 +61,16 @@ impl Framer {
         self.start == self.bytes.len()
     }
 
-    /// Gives up all bytes that were not used: the first ones of the relay.
+    /// Frees the memory, if every byte that arrived has been used.
+    pub fn give_back(&mut self) {
+        if self.is_empty() {
+            (self.bytes, self.start) = (Zeroizing::default(), 0);
+        }
+    }
+
+    /// Returns all bytes that were not used, which are the first ones of the relay.
     pub fn into_rest(self) -> Vec<u8> {
-        // Copied, for what was used lies beside it and is wiped.
+        // Copy them, because the used bytes beside them are wiped.
         self.unused().to_vec()
     }
 
@@ -73,13 +92,13 @@ impl Framer {
         if self.dropping && !self.drop_line() {
             return None;
         }
-        if self.unused().starts_with(&TLS_RECORD) {
-            return self.overlong(TLS_RECORD.len());
+        if begins_tls(self.unused()) {
+            return self.overlong(self.unused().len().min(HELLO));
         }
         let unseen = self.unused().get(self.scanned..).unwrap_or_default();
         let Some(offset) = unseen.iter().position(|&byte| byte == b'\n') else {
             self.scanned = self.unused().len();
-            // One byte more than the limit may be the CR of a line that fits.
+            // One byte beyond the limit may be the CR of a line that fits.
             return if self.scanned > limit + 1 { self.overlong(limit) } else { None };
         };
         let (from, end) = (self.start, self.start + self.scanned + offset);
@@ -90,7 +109,7 @@ impl Framer {
         Some(if line.len() > limit { Frame::Overlong(line.get(..limit)?) } else { Frame::Line(line) })
     }
 
-    /// Reports the line that has grown too long, and forgets it up to here.
+    /// Reports a line that has grown too long, and drops it up to here.
     fn overlong(&mut self, limit: usize) -> Option<Frame<'_>> {
         let from = self.start;
         self.start = self.bytes.len();
@@ -99,7 +118,7 @@ impl Framer {
         self.bytes.get(from..from + limit).map(Frame::Overlong)
     }
 
-    /// Drops bytes up to the end of an overlong line. Whether that end has come.
+    /// Drops bytes up to the end of an overlong line. Returns whether that end has arrived.
     fn drop_line(&mut self) -> bool {
         let end = self.unused().iter().position(|&byte| byte == b'\n');
         self.start = end.map_or(self.bytes.len(), |offset| self.start + offset + 1);
@@ -148,9 +167,10 @@ mod tests {
         framer.push(b"{3}\r\n\r");
         assert_eq!(framer.next(LINE), Some(Frame::Line(b"{3}")));
         assert_eq!(framer.next(Want::Literal(3)), None);
-        framer.push(b"\nx\r\n");
+        framer.push(b"\nx");
         assert_eq!(framer.next(Want::Nothing), None);
         assert_eq!(framer.next(Want::Literal(3)), Some(Frame::Literal(b"\r\nx")));
+        framer.push(b"\r\n");
         assert_eq!(framer.next(LINE), Some(Frame::Line(b"")));
         assert!(framer.is_empty());
     }
@@ -161,7 +181,40 @@ mod tests {
         framer.push(b"\x16");
         assert_eq!(framer.next(LINE), None);
         framer.push(b"\x03");
-        assert_eq!(framer.next(LINE), Some(Frame::Overlong(&TLS_RECORD)));
+        assert_eq!(framer.next(LINE), Some(Frame::Overlong(&[0x16, 3])));
+    }
+
+    #[test]
+    fn a_hello_of_ssl_2_is_reported_at_its_fourth_byte() {
+        for hello in [b"\x80\x2e\x01\x00\x02", b"\x80\x2e\x01\x03\x01", b"\x81\x03\x01\x03\x03"] {
+            let mut framer = Framer::default();
+            framer.push(&hello[..3]);
+            assert_eq!(framer.next(LINE), None);
+            framer.push(&hello[3..]);
+            assert!(matches!(framer.next(LINE), Some(Frame::Overlong(start)) if begins_tls(start)));
+        }
+        for line in [&b"\x80 NOOP\r\n"[..], "Änn\r\n".as_bytes(), b"a\x80\x01\x03\r\n"] {
+            let mut framer = Framer::default();
+            framer.push(line);
+            assert!(matches!(framer.next(LINE), Some(Frame::Line(_))), "{line:?}");
+        }
+    }
+
+    #[test]
+    fn memory_follows_what_is_kept() {
+        let mut framer = Framer::default();
+        for _ in 0..10 {
+            framer.push(&[b'x'; 1000]);
+        }
+        assert!(framer.bytes.capacity() <= 10_000 + STEP);
+        let limit = Want::Line { limit: 20_000 };
+        framer.push(b"\r\n");
+        assert!(framer.next(limit).is_some());
+        framer.push(b"a NOOP\r\n");
+        assert!(framer.bytes.capacity() <= STEP);
+        assert!(framer.next(limit).is_some());
+        framer.give_back();
+        assert_eq!(framer.bytes.capacity(), 0);
     }
 
     #[test]

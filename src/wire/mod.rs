@@ -1,25 +1,27 @@
-//! What both sides of a session share: the contract of a dialogue, and the words that cross it.
+//! What both sides of a session share: the contract of a dialogue, and its types.
 //!
 //! Everything in `wire`, `downstream` and `upstream` is pure: bytes in, bytes and events out. No sockets, no clock.
 
 pub mod framer;
+mod redactor;
 pub mod sasl;
 
 use crate::exit::{Exit, Failed};
 use crate::protocol::Mechanism;
 use crate::secret::{Secret, Token};
+pub use redactor::Redactor;
 
 /// What a dialogue waits for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Want {
     /// A line of at most `limit` bytes, its end not counted.
     Line {
-        /// The longest line that is worth reading, in bytes.
+        /// The longest line to read, in bytes.
         limit: usize,
     },
-    /// Exactly so many bytes (an IMAP literal, RFC 3501 section 4.3).
+    /// Exactly this many bytes (an IMAP literal, RFC 3501 section 4.3).
     Literal(usize),
-    /// Nothing until the session has acted: what arrives stays in the framer.
+    /// Nothing until the session has acted. What arrives stays in the framer.
     Nothing,
 }
 
@@ -30,20 +32,21 @@ pub enum Frame<'a> {
     Line(&'a [u8]),
     /// The bytes of a literal.
     Literal(&'a [u8]),
-    /// The first bytes of a line that was longer than wanted; the rest of it has been dropped.
-    /// A TLS handshake where a line should begin counts as one ([`framer::TLS_RECORD`]).
+    /// The first bytes of a line that was longer than the limit; the rest was dropped.
+    /// A TLS handshake where a line should begin counts as one ([`framer::begins_tls`]).
     Overlong(&'a [u8]),
 }
 
 /// One side of a session before it becomes a relay: a state machine fed with frames.
 ///
-/// `feed` returns no error: a client's mistake is answered in its own protocol, a provider's is an event to decide about.
+/// `feed` returns no error: a client's mistake is answered in its own protocol, a provider's is an event to decide
+/// about.
 pub trait Dialogue: Send {
     /// What the session has to act on.
     type Event;
     /// What to read next.
     fn want(&self) -> Want;
-    /// Takes one frame of the wanted kind; appends what is to be sent to `out`.
+    /// Handles one frame of the wanted kind, and appends the answer to `out`.
     fn feed(&mut self, frame: Frame<'_>, out: &mut Vec<u8>) -> Option<Self::Event>;
 }
 
@@ -52,28 +55,41 @@ pub trait Dialogue: Send {
 pub struct Credentials {
     /// The login name, as typed: valid UTF-8 of at most 255 bytes without control characters.
     pub user: String,
-    /// The password: 1 to 1024 bytes of any kind but NUL.
+    /// The account to open, if the client names one beside the user (RFC 4616's authorization identity).
+    pub acts_as: Option<String>,
+    /// The password: 1 to 1024 bytes without NUL.
     pub password: Secret,
 }
 
 impl Credentials {
-    /// Checks what a client sent. None where no account and no password could ever look like this.
+    /// Checks what a client sent. None if no account and no password can have this form.
     pub fn parse(user: &[u8], password: &[u8]) -> Option<Self> {
-        let user = std::str::from_utf8(user).ok()?;
-        let user_fits = (1..=255).contains(&user.len()) && !user.chars().any(char::is_control);
+        let user = Self::name(user)?;
         let password_fits = (1..=1024).contains(&password.len()) && !password.contains(&0);
-        (user_fits && password_fits).then(|| Self { user: user.to_owned(), password: Secret::new(password.to_owned()) })
+        password_fits.then(|| Self::new(user, Secret::new(password.to_owned())))
+    }
+
+    /// Creates credentials from a user, and a password that was already checked.
+    pub const fn new(user: String, password: Secret) -> Self {
+        Self { user, acts_as: None, password }
+    }
+
+    /// Checks a name that a client sent.
+    fn name(name: &[u8]) -> Option<String> {
+        let name = std::str::from_utf8(name).ok()?;
+        let fits = (1..=255).contains(&name.len()) && !name.chars().any(char::is_control);
+        fits.then(|| name.to_owned())
     }
 }
 
-/// What is sent to the provider to log in: an access token ready to use (RFC 6750), and for whom.
+/// What is sent to the provider to log in: an access token (RFC 6750), and for whom.
 #[derive(Clone)]
 pub struct Bearer {
     /// The mailbox to open, as the provider names it.
     pub user: String,
     /// The access token.
     pub token: Token,
-    /// The mechanisms that may carry it, the best first; the first that the provider offers is used.
+    /// The allowed mechanisms, the best first. The first that the provider offers is used.
     pub mechanisms: Vec<Mechanism>,
 }
 
@@ -82,12 +98,12 @@ pub struct Bearer {
 pub struct Capabilities(pub Vec<String>);
 
 impl Capabilities {
-    /// Whether an entry is exactly this word, or begins with it and a blank. Letters' case does not matter.
+    /// Whether an entry is exactly this word, or begins with it and a blank. Case does not matter.
     pub fn has(&self, word: &str) -> bool {
         self.arguments(word).is_some()
     }
 
-    /// What follows `word` in the entry that begins with it: "" where nothing does.
+    /// What follows `word` in the entry that begins with it; "" if nothing does.
     pub fn arguments(&self, word: &str) -> Option<&str> {
         self.0.iter().find_map(|entry| {
             let (name, rest) = entry.split_once(' ').unwrap_or((entry, ""));
@@ -96,60 +112,70 @@ impl Capabilities {
     }
 }
 
-/// The provider's yes.
+/// The provider's acceptance of a login.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Acceptance {
-    /// What the server can do now, if it said so along with its yes (IMAP does, mostly).
+    /// The capabilities after the login, if the server sent them with its acceptance (IMAP usually does).
     pub capabilities: Option<Capabilities>,
+    /// Alerts for the person (IMAP's ALERT, RFC 3501 section 7.1), printable.
+    pub alerts: Vec<String>,
 }
 
-/// Why a login is refused. Each protocol has its own code for each (protocol.md 2.7: RFC 5530, RFC 3206, RFC 4954).
+/// Why a login is refused. Each protocol has its own code for each reason (RFC 5530, RFC 3206, RFC 4954).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Reason {
-    /// Unknown account or wrong password; from outside both look the same.
+    /// Unknown account or wrong password, which look the same from outside.
     Credentials,
-    /// The authorization has ended; a person has to give it anew.
+    /// The client wants to act as somebody other than the user who logged in.
+    SomebodyElse,
+    /// The authorization has ended; a person has to authorize the account again.
     AuthorizationEnded,
-    /// A first login: as soon as a person has authorized the account, the same login will do.
+    /// A first login. It will work as soon as a person has authorized the account.
     AuthorizationAwaited,
     /// The provider refused a token that it had just issued.
     TokenRefused,
-    /// Something that passes: the network, the authorization server or the mail server.
+    /// A temporary problem of the network, the authorization server or the mail server.
     Unavailable,
-    /// The provider has had enough for now: too many connections or logins.
+    /// The provider's limit on connections, logins or bytes is reached.
     Limit,
-    /// The provider has this protocol or this mailbox switched off for the account.
+    /// The provider has disabled this protocol or this mailbox for the account.
     Forbidden,
+    /// The provider's server permanently refuses connections, before it has seen any credentials.
+    ServerRefuses,
 }
 
 impl Reason {
-    /// The name in logs and metrics.
+    /// The reason's name in logs and metrics.
     pub const fn name(self) -> &'static str {
         match self {
             Self::Credentials => "credentials",
+            Self::SomebodyElse => "somebody-else",
             Self::AuthorizationEnded => "authorization-ended",
             Self::AuthorizationAwaited => "authorization-awaited",
             Self::TokenRefused => "token-refused",
             Self::Unavailable => "unavailable",
             Self::Limit => "limit",
             Self::Forbidden => "forbidden",
+            Self::ServerRefuses => "server-refuses",
         }
     }
 }
 
-/// A login refused: why, and one line for the person who reads the client's error box.
+/// A refused login: the reason, and a line for the person who reads the client's error box.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Refusal {
-    /// Decides the code that the client gets.
+    /// The reason, which decides the code that the client gets.
     pub reason: Reason,
-    /// What happened and what to do; shown to the client as [`printable`] text.
+    /// What happened and what to do. The client gets it as [`printable`] text.
     pub text: String,
+    /// Alerts for the person, as in [`Acceptance::alerts`].
+    pub alerts: Vec<String>,
 }
 
 impl Refusal {
-    /// A refusal with its text.
+    /// Creates a refusal with its text.
     pub fn new(reason: Reason, text: impl Into<String>) -> Self {
-        Self { reason, text: text.into() }
+        Self { reason, text: text.into(), alerts: Vec::new() }
     }
 
     /// The one answer to unknown accounts and wrong passwords.
@@ -158,33 +184,45 @@ impl Refusal {
     }
 }
 
-/// How a command ends that is refused as a login would be.
+/// The failure of a command that is refused like a login.
 impl From<Refusal> for Failed {
     fn from(refusal: Refusal) -> Self {
         let exit = match refusal.reason {
-            Reason::Credentials | Reason::AuthorizationEnded => Exit::NoPermission,
-            Reason::TokenRefused | Reason::Forbidden => Exit::Unavailable,
+            Reason::Credentials | Reason::SomebodyElse | Reason::AuthorizationEnded => Exit::NoPermission,
+            Reason::TokenRefused | Reason::Forbidden | Reason::ServerRefuses => Exit::Unavailable,
             Reason::Unavailable | Reason::Limit | Reason::AuthorizationAwaited => Exit::Temporary,
         };
         Self::new(exit, refusal.text)
     }
 }
 
-/// Text from anywhere made fit for one reply line, a log or a terminal: printable ASCII, at most 300 characters.
+/// Makes any text fit for one reply line, the log or a terminal: printable ASCII, at most 400 characters.
 ///
-/// 300 leaves room for tag and code in the 510 bytes that old clients read (PHPMailer, RFC 5321 section 4.5.3.1.5).
+/// 400 leaves room for tag and code in the 510 bytes that old clients read (PHPMailer, RFC 5321 section 4.5.3.1.5).
 pub fn printable(text: &str) -> String {
     let clean = |c: char| if c == ' ' || c.is_ascii_graphic() { c } else { '?' };
-    text.trim().chars().take(300).map(clean).collect()
+    text.trim().chars().take(400).map(clean).collect()
 }
 
-/// A server's words made fit to be shown: it may complain by repeating what was sent to it.
+/// Makes text fit for one line of the log or of a terminal, by escaping everything that is not printable.
+pub fn one_line(text: &str) -> String {
+    text.chars().fold(String::with_capacity(text.len()), |mut line, letter| {
+        match letter {
+            '"' | '\'' | '\\' => line.push(letter),
+            _ => line.extend(letter.escape_debug()),
+        }
+        line
+    })
+}
+
+/// Makes a server's words fit to be shown, because a server may repeat what was sent to it.
 pub fn quote(said: &str) -> String {
     printable(&without_tokens(said))
 }
 
-/// Text without what could be a token or a SASL message: without runs of their characters that are longer than names and
-/// identifiers are. UUIDs have 36; a slash makes a path of names, of which only a longer one is suspect.
+/// Removes what could be a token or a SASL message: runs of their characters that are longer than names and
+/// identifiers. UUIDs have 36 characters; a slash separates the names of a path, of which only a longer one is
+/// suspicious.
 pub fn without_tokens(text: &str) -> String {
     let of_token = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '+' | '=' | '%');
     let of_base64 = |c: char| of_token(c) || c == '/';
@@ -206,7 +244,12 @@ mod tests {
     #[test]
     fn printable_text_stays_on_its_line() {
         assert_eq!(printable("a\r\nb\u{1b}[31m\u{1}é "), "a??b?[31m??");
-        assert_eq!(printable(&"x".repeat(1000)).len(), 300);
+        assert_eq!(printable(&"x".repeat(1000)).len(), 400);
+    }
+
+    #[test]
+    fn one_line_keeps_letters_and_escapes_what_could_deceive() {
+        assert_eq!(one_line("jörg \"x\" \\ a\r\n\u{1b}[31m\u{202e}b"), r#"jörg "x" \ a\r\n\u{1b}[31m\u{202e}b"#);
     }
 
     #[test]

@@ -1,23 +1,25 @@
-//! SASL messages: PLAIN and LOGIN as clients send them, XOAUTH2 and OAUTHBEARER as providers want them.
+//! SASL messages: PLAIN and LOGIN from clients, XOAUTH2 and OAUTHBEARER for providers.
 
 use base64::Engine;
 use base64::alphabet::STANDARD;
 use base64::engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig};
 use zeroize::Zeroizing;
 
-use super::{Bearer, Credentials};
+use super::{Bearer, Credentials, Redactor};
+use crate::name::Name;
 use crate::protocol::Mechanism;
 
-/// Longest base64 line of a SASL exchange (RFC 4954 section 4).
-pub const LINE_LIMIT: usize = 12_288;
+/// The longest base64 line of a SASL exchange: twice as long as the longest user names and password need (RFC 4954
+/// section 4).
+pub const LINE_LIMIT: usize = 4096;
 
-/// The prompt `Username:` of the LOGIN mechanism, which some clients compare to the letter.
+/// The prompt `Username:` of the LOGIN mechanism, which some clients compare exactly.
 pub const USERNAME_PROMPT: &str = "VXNlcm5hbWU6";
 
 /// The prompt `Password:` of the LOGIN mechanism.
 pub const PASSWORD_PROMPT: &str = "UGFzc3dvcmQ6";
 
-/// Standard alphabet; padding is written, and not asked for: some scanners leave it out.
+/// The standard alphabet. Padding is written but not required, because some scanners leave it out.
 const BASE64: GeneralPurpose = GeneralPurpose::new(
     &STANDARD,
     GeneralPurposeConfig::new().with_decode_padding_mode(DecodePaddingMode::Indifferent),
@@ -26,13 +28,11 @@ const BASE64: GeneralPurpose = GeneralPurpose::new(
 /// Why a SASL message cannot be used.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum SaslError {
-    /// It is no base64.
+    /// It is not base64.
     Base64,
-    /// It has not the form of its mechanism.
+    /// It does not have the form of its mechanism.
     Form,
-    /// The client asks to act as somebody else than who logs in.
-    Authorization,
-    /// No account and no password can look like this.
+    /// No account and no password can have this form.
     Credentials,
 }
 
@@ -44,7 +44,8 @@ pub fn decode(line: &[u8]) -> Result<Zeroizing<Vec<u8>>, SaslError> {
 
 /// Reads a PLAIN message: `[authzid] NUL authcid NUL password` (RFC 4616).
 ///
-/// An authorization identity is accepted where it names the one who logs in; several clients send that.
+/// Several clients also send an authorization identity. If it differs from the name that logs in, it may still be
+/// another name of the same account, which the session checks.
 pub fn plain(message: &[u8]) -> Result<Credentials, SaslError> {
     let mut fields = message.split(|&byte| byte == 0);
     let (Some(authzid), Some(authcid), Some(password), None) =
@@ -52,13 +53,16 @@ pub fn plain(message: &[u8]) -> Result<Credentials, SaslError> {
     else {
         return Err(SaslError::Form);
     };
-    if !authzid.is_empty() && authzid != authcid {
-        return Err(SaslError::Authorization);
+    let credentials = Credentials::parse(authcid, password).ok_or(SaslError::Credentials)?;
+    if authzid.is_empty() || authzid == authcid {
+        return Ok(credentials);
     }
-    Credentials::parse(authcid, password).ok_or(SaslError::Credentials)
+    let acts_as = Credentials::name(authzid).ok_or(SaslError::Credentials)?;
+    let is_other = !Name::typed(&acts_as).same_as(&Name::typed(&credentials.user));
+    Ok(Credentials { acts_as: is_other.then_some(acts_as), ..credentials })
 }
 
-/// The whole message of a mechanism in base64, ready for the line.
+/// The message of a mechanism in base64, ready to send.
 pub fn bearer_message(mechanism: Mechanism, bearer: &Bearer) -> Zeroizing<String> {
     let token = bearer.token.expose();
     let message = Zeroizing::new(match mechanism {
@@ -68,7 +72,15 @@ pub fn bearer_message(mechanism: Mechanism, bearer: &Bearer) -> Zeroizing<String
     Zeroizing::new(BASE64.encode(message.as_bytes()))
 }
 
-/// What the client must say to the provider's error challenge before the provider says no (RFC 7628 section 3.2.3).
+/// A redactor for the token, which a server may repeat in an error.
+pub fn redactor(bearer: &Bearer) -> Redactor {
+    let mut redactor = Redactor::default();
+    redactor.know(bearer.token.expose());
+    redactor
+}
+
+/// The client's answer to the provider's error challenge, which the provider needs before it refuses (RFC 7628 section
+/// 3.2.3).
 pub const fn error_answer(mechanism: Mechanism) -> &'static str {
     match mechanism {
         Mechanism::XOAuth2 => "",
@@ -76,7 +88,7 @@ pub const fn error_answer(mechanism: Mechanism) -> &'static str {
     }
 }
 
-/// The escapes of RFC 5801 section 4. `=` first, or it would be escaped twice.
+/// Escapes as in RFC 5801 section 4; `=` first, or it would be escaped twice.
 fn saslname(name: &str) -> String {
     name.replace('=', "=3D").replace(',', "=2C")
 }
@@ -116,12 +128,27 @@ mod tests {
     }
 
     #[test]
+    fn an_authorization_identity_is_kept_where_it_is_another_name() {
+        let acts_as = |message: &[u8]| plain(message).ok().unwrap().acts_as;
+        for same in [
+            "\0ann@x\0p",
+            "ann@x\0ann@x\0p",
+            "ANN@X\0ann@x\0p",
+            "<ann@x>\0ann@x\0p",
+            "a.nn@gmail.com\0ann@gmail.com\0p",
+        ] {
+            assert_eq!(acts_as(same.as_bytes()), None, "{same:?}");
+        }
+        assert_eq!(acts_as(b"bob\0ann@x\0p").as_deref(), Some("bob"));
+    }
+
+    #[test]
     fn plain_refuses_the_rest() {
         let error = |message: &[u8]| plain(message).err();
         assert_eq!(error(b""), Some(SaslError::Form));
         assert_eq!(error(b"ann\0secret"), Some(SaslError::Form));
         assert_eq!(error(b"\0ann\0secret\0more"), Some(SaslError::Form));
-        assert_eq!(error(b"bob\0ann\0secret"), Some(SaslError::Authorization));
+        assert_eq!(error(b"bob\xff\0ann\0secret"), Some(SaslError::Credentials));
         assert_eq!(error(b"\0ann\0"), Some(SaslError::Credentials));
         assert_eq!(error(b"\0ann\x01auth=Bearer x\0secret"), Some(SaslError::Credentials));
         assert_eq!(decode(b"not base64!").err(), Some(SaslError::Base64));

@@ -1,7 +1,7 @@
 //! Sets postkey up as a person would: a configuration, one authorization in the browser, then the daemon.
 
 use std::fs::{self, File};
-use std::io::{self, BufRead, BufReader, Lines};
+use std::io::{self, BufRead, BufReader, Lines, Write as _};
 use std::os::unix::fs::DirBuilderExt;
 use std::path::Path;
 use std::process::{Command, Stdio};
@@ -20,6 +20,9 @@ pub struct Setup<'a> {
     pub tls: bool,
     /// Limits as prlimit(1) takes them, such as `--nofile=64`.
     pub limits: &'a [&'a str],
+    /// What its configuration has besides: keys above the tables, and tables.
+    pub top: &'a str,
+    pub more: &'a str,
 }
 
 /// Authorizes the account, then starts the daemon.
@@ -38,7 +41,7 @@ pub async fn start_as(
     let home = dir.join(name);
     fs::DirBuilder::new().mode(0o700).create(&home)?;
     let (ports, log) = (free_ports()?, dir.join(format!("{name}.log")));
-    fs::write(home.join("postkey.toml"), config(dir, &home, provider, ports, setup.tls))?;
+    fs::write(home.join("postkey.toml"), config(dir, &home, provider, ports, setup))?;
     let password = authorize(&mut postkey(Command::new(program), &home), &log).await?;
     let mut command = Command::new(program);
     if !setup.limits.is_empty() {
@@ -50,21 +53,32 @@ pub async fn start_as(
     Contestant::listening(name, Way { ports, tls, password: Some(password) }, process).await
 }
 
+/// Adds an app password: a generated one, or one that the user has chosen.
+pub async fn add(program: &Path, home: &Path, generated: &str, name: &str, chosen: Option<&str>) -> io::Result<()> {
+    let mut command = postkey(Command::new(program), home);
+    command.args(["password", "add", USER, name]).args(chosen.map(|_| "--choose"));
+    let mut child = command.stdin(Stdio::piped()).stdout(Stdio::null()).spawn()?;
+    let input = format!("{generated}\n{}\n", chosen.unwrap_or_default());
+    child.stdin.take().ok_or(io::ErrorKind::BrokenPipe)?.write_all(input.as_bytes())?;
+    let ended = tokio::task::spawn_blocking(move || child.wait()).await??;
+    ended.success().then_some(()).ok_or_else(|| io::Error::other(format!("the app password {name} cannot be added")))
+}
+
 /// postkey with our configuration, and with no look at that of the person who runs this.
 fn postkey(mut command: Command, home: &Path) -> Command {
     command.env("HOME", home).env("XDG_RUNTIME_DIR", home).arg("--config").arg(home.join("postkey.toml"));
     command
 }
 
-fn config(dir: &Path, home: &Path, provider: &Provider, ports: Ports, tls: bool) -> String {
+fn config(dir: &Path, home: &Path, provider: &Provider, ports: Ports, setup: Setup<'_>) -> String {
     let http = provider.endpoints.http;
     let (state, authority) = (home.join("state"), dir.join("ca.pem"));
     let (chain, key) = (dir.join("chain.pem"), dir.join("key.pem"));
-    let security = match tls {
+    let security = match setup.tls {
         true => format!("security = \"tls\"\ncertificate = {chain:?}\nkey = {key:?}\n"),
         false => "security = \"none\"\n".to_owned(),
     };
-    let mut config = format!("state_dir = {state:?}\nlog = \"warn\"\n");
+    let mut config = format!("state_dir = {state:?}\nlog = \"warn\"\n{}", setup.top);
     for protocol in Protocol::ALL {
         let (name, port) = (protocol.to_string().to_lowercase(), ports.of(protocol));
         config += &format!("[[listener]]\nprotocol = \"{name}\"\naddress = [\"127.0.0.1:{port}\"]\n{security}");
@@ -85,7 +99,7 @@ ca_file = {authority:?}
         let (name, port) = (protocol.to_string().to_lowercase(), provider.endpoints.mail.of(protocol));
         config += &format!("[provider.bench.{name}]\nhost = \"127.0.0.1\"\nport = {port}\nsecurity = \"tls\"\n");
     }
-    config
+    config + setup.more
 }
 
 /// Plays the person: opens the URL that `postkey authorize` prints, and notes the app password that it prints then.

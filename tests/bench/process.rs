@@ -62,8 +62,18 @@ impl Process {
 
     /// Kilobytes (of 1024) in memory.
     pub fn resident(&self) -> io::Result<f64> {
+        self.status("VmRSS:")
+    }
+
+    /// The same at its peak.
+    pub fn peak(&self) -> io::Result<f64> {
+        self.status("VmHWM:")
+    }
+
+    /// A size in `/proc/PID/status`.
+    fn status(&self, name: &str) -> io::Result<f64> {
         let status = self.proc("status")?;
-        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap_or_default();
+        let line = status.lines().find_map(|line| line.strip_prefix(name)).unwrap_or_default();
         line.trim().trim_end_matches("kB").trim().parse().map_err(io::Error::other)
     }
 

@@ -31,7 +31,11 @@ pub async fn run(world: &World) -> Result<bool, String> {
     Ok(is_well)
 }
 
-/// Between the answer's arrival and the line that uses the token, everything that is written to the vault is synced. The
+/// What may be lost with the power: the numbers of the newest writes, which only show that older files were put back. They may
+/// be behind the records and never ahead, and are not worth an fsync (`src/vault/counters.rs`).
+const UNSYNCED: &str = "/counters.new";
+
+/// Between the answer's arrival and the line that uses the token, everything else that is written to the vault is synced. The
 /// files that were.
 fn check(world: &World, calls: &[Call]) -> Result<String, String> {
     let state = world.state_dir().display().to_string();
@@ -45,7 +49,7 @@ fn check(world: &World, calls: &[Call]) -> Result<String, String> {
     let between: Vec<&Call> = calls.iter().filter(|call| call.began > read && call.began < used).collect();
     let mut synced = Vec::new();
     for call in between.iter().filter(|call| call.is(&["write", "writev", "pwrite64"])) {
-        for file in call.files(&state) {
+        for file in call.files(&state).into_iter().filter(|file| !file.ends_with(UNSYNCED)) {
             let syncs = |other: &&&Call| {
                 let after = call.succeeded.is_some_and(|returned| other.began > returned);
                 let in_time = other.succeeded.is_some_and(|returned| returned < used);

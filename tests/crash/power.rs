@@ -2,7 +2,6 @@
 
 use std::ops::AddAssign;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
 
 use postkey::protocol::{Protocol, Security};
 use postkey::vault::Vault;
@@ -12,7 +11,7 @@ use tempfile::TempDir;
 use crate::replay::{Disk, Left};
 use crate::support::Settings;
 use crate::trace::{Call, Trace};
-use crate::world::{ANN, BEN, Beginning, PATIENCE, World};
+use crate::world::{ANN, BEN, Beginning, World};
 
 /// New access tokens are longer than anything else that goes to the mail server, so the line that has one shows under TLS;
 /// and a record with one takes more than a page.
@@ -83,21 +82,12 @@ async fn tell(world: &World, tale: Tale) -> Result<Told, String> {
     }
     let disk = Disk::of(&state)?;
     let trace = Trace::record(&world.path("trace"));
-    world.provider.change(|settings| {
-        settings.token_length = TOKEN;
-        if !matches!(tale, Tale::First) {
-            // Each login needs a refresh.
-            (settings.token_life, settings.grace) = (Duration::ZERO, PATIENCE);
-        }
-    });
+    world.provider.change(|settings| settings.token_length = TOKEN);
     let happened = match tale {
         Tale::First => first(world, &trace).await,
         Tale::Refreshes | Tale::Damaged => refreshes(world, &trace).await,
     };
-    world.provider.change(|settings| {
-        let Settings { token_length, token_life, grace, .. } = Settings::default();
-        (settings.token_length, settings.token_life, settings.grace) = (token_length, token_life, grace);
-    });
+    world.provider.change(|settings| settings.token_length = Settings::default().token_length);
     let (password, tokens) = happened?;
     let calls = trace.calls().await;
     let lines = match tale {
@@ -128,6 +118,8 @@ async fn refreshes(world: &World, trace: &Trace) -> Result<(String, Vec<String>)
     let mut tokens = vec![current(world)?];
     let daemon = world.start(Some(trace)).await?;
     for _ in 0..REFRESHES {
+        // Each login needs a refresh.
+        world.provider.revoke_access_tokens();
         daemon.log_in(ANN, &world.main).await?;
         tokens.push(current(world)?);
     }

@@ -1,5 +1,7 @@
 //! What is going on when the kill comes, and what has to be true afterwards.
 
+use postkey::broker::AccountState;
+
 use crate::trace::{Call, Trace};
 use crate::world::{ANN, Beginning, Daemon, Told, World};
 
@@ -222,7 +224,7 @@ async fn check_loss(
         Some(_) => return Err(format!("lost, though it was in the vault: {reply}")),
     };
     let status = world.status().await?;
-    if !status.accounts.iter().any(|account| account.address == ANN && account.state == "ended") {
+    if !status.accounts.iter().any(|account| account.address == ANN && account.state == AccountState::Ended) {
         return Err(format!("the status does not say that a person is needed: {reply}"));
     }
     world.authorize(ANN, None).await?;

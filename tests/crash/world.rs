@@ -292,8 +292,8 @@ async fn imap_login(port: u16, user: &str, password: &str) -> std::io::Result<St
 
 /// The daemon's status; none while nobody answers.
 async fn status(socket: &Path) -> Option<Status> {
-    let reply = timeout(PATIENCE, control::ask(socket, &Request::Status)).await.ok()?;
-    reply.ok()??.status().ok()
+    let reply = timeout(PATIENCE, control::ask(socket, None, &Request::Status)).await.ok()?;
+    control::read(reply.ok()??.ok()?).ok()
 }
 
 async fn end(child: Child, text: String) -> Result<Told, String> {

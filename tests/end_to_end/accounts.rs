@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use postkey::control::{Carried, Request};
+use postkey::control::Request;
 use postkey::protocol::{Protocol, Security};
 use postkey::secret::Secret;
 use postkey::vault::Limits;
@@ -75,8 +75,8 @@ async fn only_the_delegates_app_passwords_open_a_shared_mailbox() {
 async fn a_delegates_withdrawn_app_password_opens_nothing_any_more() {
     let house = sharing("").await;
     log_in(&house, Protocol::Imap, OFFICE).await;
-    let new = Carried(Secret::new(Password::generate().expose()));
-    let old = Carried(Secret::new(house.password.clone().into_bytes()));
+    let new = Password::generate();
+    let old = Secret::new(house.password.clone().into_bytes());
     let (address, name) = (ANN.to_owned(), "new".to_owned());
     let limits = Limits::default();
     house.command(&Request::AddSlot { address: address.clone(), password: old, name, new, limits }).await;
@@ -176,7 +176,7 @@ async fn status_metrics_and_test_name_both() {
     let line = format!("postkey_account_ended{{account=\"{OFFICE}\",delegate=\"{ANN}\"}} 0");
     assert!(metrics.contains(&line), "{metrics}");
     let tested = house.run_beside(&["test", OFFICE], &house.password).await;
-    assert!(tested.out.contains(&format!("{OFFICE} is opened with the authorization of {ANN}")), "{}", tested.out);
+    assert!(tested.out.contains(&format!("{OFFICE} uses the authorization of {ANN}")), "{}", tested.out);
     assert!(
         tested.out.matches("  ok").count() == 3 && tested.out.contains(&format!(" as {ANN}  ok")),
         "{}",
@@ -210,7 +210,8 @@ async fn an_account_can_have_further_login_names() {
 #[tokio::test]
 async fn an_account_can_have_scopes_of_its_own() {
     let entry = format!("\n[account.\"{ANN}\"]\nscope = [\"mail\", \"more\"]\n");
-    let house = House::with(Security::Tls, |config| config + &entry).await;
+    let named = |config: String| config.replacen("\nscope =", "\nrefresh_scope = true\nscope =", 1) + &entry;
+    let house = House::with(Security::Tls, named).await;
     house.pass(LIFE);
     log_in(&house, Protocol::Imap, ANN).await;
     assert_eq!(house.provider.scopes(), ["mail more"]);

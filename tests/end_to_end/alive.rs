@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use postkey::control::{Carried, Reply, Request};
+use postkey::control::Request;
 use postkey::protocol::{Protocol, Security};
 use postkey::secret::Secret;
 use postkey::vault::password::Password;
@@ -38,11 +38,7 @@ async fn until_refreshed(house: &House, times: usize) {
 async fn leave(house: &House, program: Program) {
     let none = format!("postkey_sessions{{protocol=\"{}\"}} 0", program.protocol.name());
     drop(program);
-    until("the end of the session", async || match house.command(&Request::Metrics).await {
-        Reply::Metrics(text) => text.contains(&none),
-        _ => false,
-    })
-    .await;
+    until("the end of the session", async || house.metrics().await.contains(&none)).await;
 }
 
 /// Looks several times at what is due, with a login between that gives everything its turn.
@@ -227,7 +223,7 @@ async fn a_person_may_insist() {
         house.provider.change(|settings| settings.token_endpoint = TokenEndpoint::Normal);
         house.try_login(Protocol::Pop3).await;
         assert_eq!(refreshes(&house), 1, "{number}");
-        let password = Carried(Secret::new(house.password.clone().into_bytes()));
+        let password = Secret::new(house.password.clone().into_bytes());
         house.command(&Request::Test { address: ANN.to_owned(), password }).await;
         assert_eq!((refreshes(&house), &house.state().await["state"]), (2, &json!("ready")), "{number}");
         house.logged_in(Protocol::Pop3).await.prove().await;

@@ -11,6 +11,7 @@ use url::Url;
 
 use crate::support::house::{ANN, BEN, House, Way, accepted};
 use crate::support::process::{Ended, Process};
+use crate::support::skipped::skipped;
 use crate::support::{Options, TokenEndpoint};
 
 pub async fn house() -> House {
@@ -119,6 +120,35 @@ async fn the_address_or_its_query_can_be_pasted() {
     }
 }
 
+/// In quotes, as HTML, and in the lines of a narrow window or a mail; after a beginning that never had its end, too.
+#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
+async fn an_address_can_be_pasted_as_other_programs_pass_it_on() {
+    let house = house().await;
+    for form in ["quotes", "HTML", "lines", "mail", "twice"] {
+        let (mut process, url) = begin(&house, &["authorize", ANN]);
+        let target = house.provider.person().consent(&url, ANN).await;
+        let target = target.as_str();
+        let lines = target.as_bytes().chunks(40).map(|line| std::str::from_utf8(line).unwrap());
+        match form {
+            "quotes" => process.say(&format!("\"{target}\"")),
+            "HTML" => process.say(&format!("<{}>", target.replace('&', "&amp;"))),
+            "lines" => lines.for_each(|line| process.say(line)),
+            "mail" => {
+                let whole = lines.collect::<Vec<_>>().join("\n> ");
+                process.say(&format!("> <{whole}>"));
+            }
+            _ => {
+                process.say(&target[..target.len() - 30]);
+                process.hear_complaint("breaks off before its end");
+                process.say(target);
+            }
+        }
+        let ended = process.end();
+        expect(&ended, 0, "");
+        assert!(ended.err.matches("breaks off").count() <= 1, "{form}: {}", ended.err);
+    }
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 1)]
 async fn what_belongs_to_another_authorization_is_passed_over() {
     let house = house().await;
@@ -147,9 +177,75 @@ async fn a_no_and_nobody_end_in_77() {
     assert_eq!((status, page.contains("Not authorized")), (303, true), "{page}");
     expect(&process.end(), 77, "access_denied");
 
-    let (process, _) = begin(&house, &["authorize", ANN, "--timeout", "1s"]);
-    expect(&process.end(), 77, "nobody signed in within 1s");
+    let (process, url) = begin(&house, &["authorize", ANN, "--timeout", "1s"]);
+    let ended = process.end();
+    expect(&ended, 77, "nobody signed in within 1s");
+    // A wrong client or redirect URI is told to the browser alone.
+    let redirect_uri =
+        Url::parse(&url).unwrap().query_pairs().find(|(name, _)| name == "redirect_uri").unwrap().1.into_owned();
+    for words in ["an error page of localhost", "client client-of-the-tests exists", &redirect_uri] {
+        expect(&ended, 77, words);
+    }
     assert!(house.run(&["status"], "").out.contains("no account"));
+}
+
+/// RFC 6749 section 4.1.2.1: each error says who has to do what, and ends in the code of that.
+#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
+async fn an_error_that_the_browser_brings_says_what_to_do() {
+    for (error, code, words) in [
+        ("invalid_scope", 78, "correct scope, and the client's permissions"),
+        ("unauthorized_client", 78, "allow it the grant type authorization_code at the provider"),
+        ("unsupported_response_type", 78, "choose another flow"),
+        ("admin_policy_enforced", 77, "an administrator has to allow it"),
+        ("access_denied", 77, "consent was declined"),
+        ("temporarily_unavailable", 75, "temporarily_unavailable"),
+        ("server_error", 75, "server_error"),
+        ("an_error_of_its_own", 78, "an_error_of_its_own"),
+    ] {
+        let house = house().await;
+        house.provider.change(|settings| settings.authorization_error = Some(error));
+        let (process, url) = begin(&house, &["authorize", ANN]);
+        let returned = house.provider.http_client().get(url).send().await.unwrap();
+        let target = Url::parse(returned.headers()["location"].to_str().unwrap()).unwrap();
+        assert!(visit(&house, target).await.1.contains("Not authorized"));
+        let ended = process.end();
+        expect(&ended, code, words);
+        expect(&ended, code, "a test wants it so");
+        assert_eq!(house.provider.requests(), [""; 0], "{error}");
+    }
+}
+
+/// Mail would stop at the first expiry, and to authorize again would change nothing.
+#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
+async fn an_authorization_without_a_refresh_token_says_what_this_server_needs() {
+    const OFFLINE: &str = "scope = [\"mail\", \"openid\", \"email\", \"offline_access\"]";
+    for (scope, parameters, words) in [
+        ("", "", "most servers need the scope offline_access"),
+        (OFFLINE, "authorization_parameters = { prompt = \"login\" }", "set prompt = \"consent\""),
+        (OFFLINE, "", "allow the client client-of-the-tests refresh tokens"),
+    ] {
+        let edit = |config: String| match scope {
+            "" => config,
+            scope => config.replace("scope = [\"mail\", \"openid\", \"email\"]", &format!("{scope}\n{parameters}")),
+        };
+        let house = House::empty(Security::Tls, Options::default(), edit).await;
+        house.provider.change(|settings| settings.gives_refresh_tokens = false);
+        let ended = authorize(&house, &["authorize", ANN]).await;
+        expect(&ended, 78, "gave no refresh token, so mail for ann@example.test stops when its access token expires");
+        expect(&ended, 78, words);
+        assert_eq!(ended.out.matches("  ok").count(), 3, "until then it works: {}", ended.out);
+        house.provider.change(|settings| settings.gives_refresh_tokens = true);
+        expect(&authorize(&house, &["authorize", ANN]).await, 0, "");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
+async fn an_authorization_for_less_than_was_asked_for_says_what_is_missing() {
+    let house = house().await;
+    house.provider.change(|settings| settings.granted_scope = Some("openid email".to_owned()));
+    let ended = authorize(&house, &["authorize", ANN]).await;
+    expect(&ended, 0, "granted less than was asked for: it left out mail. ");
+    expect(&ended, 0, "allow it for the client client-of-the-tests at the provider, and run `postkey authorize ");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 1)]
@@ -171,7 +267,7 @@ async fn trouble_with_the_code_is_told_in_terminal_and_browser() {
         let (process, url) = begin(&house, &["authorize", ANN]);
         let (_, page) = visit(&house, house.provider.person().consent(&url, ANN).await).await;
         assert!(page.contains("Not authorized"), "{page}");
-        expect(&process.end(), code, "no tokens came");
+        expect(&process.end(), code, "the provider gave no tokens");
     }
 }
 
@@ -226,7 +322,12 @@ async fn app_passwords_come_and_go_while_the_daemon_runs() {
         log_in_everywhere(&house, password).await;
     }
 
-    expect(&house.run(&["password", "remove", ANN, "main"], ""), 0, "");
+    let removed = house.run(&["password", "remove", ANN, "main"], "");
+    expect(&removed, 0, "");
+    // The account's key is the same, so with an older copy of the vault it opens today's tokens.
+    for advice in ["If it has leaked", "copy of the vault", "`postkey forget --revoke ", "`postkey authorize "] {
+        assert!(removed.out.contains(advice), "{advice} is not in {}", removed.out);
+    }
     for protocol in Protocol::ALL {
         let mut program = house.program(protocol, Security::Clear).await;
         assert!(!accepted(protocol, &program.log_in(Way::Plain, ANN, &main).await), "{protocol}");
@@ -235,7 +336,7 @@ async fn app_passwords_come_and_go_while_the_daemon_runs() {
 
     expect(&house.run(&["password", "add", ANN, "third"], &main), 77, "wrong user name or password");
     expect(&house.run(&["password", "add", ANN, "printer"], &printer), 65, "printer");
-    expect(&house.run(&["password", "add", ANN, "third"], ""), 65, "a password is needed");
+    expect(&house.run(&["password", "add", ANN, "third"], ""), 65, "a password is required");
     expect(&house.run(&["password", "remove", ANN, "main"], ""), 65, "main");
     expect(&house.run(&["password", "remove", ANN, "old phone"], ""), 0, "");
     expect(&house.run(&["password", "remove", ANN, "printer"], ""), 65, "last app password");
@@ -256,7 +357,7 @@ async fn an_account_that_is_authorized_anew_keeps_its_passwords_in_the_running_d
 
     let ended = authorize(&house, &["authorize", ANN]).await;
     expect(&ended, 0, "");
-    assert!(ended.out.contains("go on with the app passwords that they have"), "{}", ended.out);
+    assert!(ended.out.contains("keep their app passwords"), "{}", ended.out);
     let reply = program.log_in(Way::Own, ANN, &main).await;
     assert!(accepted(Protocol::Imap, &reply), "{reply}");
     log_in_everywhere(&house, &main).await;
@@ -359,6 +460,8 @@ async fn all_mistakes_of_a_configuration_are_told_at_once() {
         expect(&ended, 78, "other machines can reach 0.0.0.0");
         expect(&ended, 78, "postkey.toml:6:");
     }
+    std::fs::write(&house.file, format!("control_socket = \"/run/{}\"\n", "x".repeat(103))).unwrap();
+    expect(&house.run(&["check"], ""), 78, "postkey.toml:1:18: control_socket: is longer than 107 bytes");
     std::fs::remove_file(&house.file).unwrap();
     expect(&house.run(&["check"], ""), 78, "no such file");
 }
@@ -389,7 +492,7 @@ async fn a_daemon_that_was_killed_leaves_nothing_in_the_way() {
 }
 
 /// A user id that nobody has.
-const STRANGER: u32 = 61_234;
+pub const STRANGER: u32 = 61_234;
 
 /// The owners of everything in a folder, the folder included.
 fn owners(folder: &Path) -> BTreeSet<u32> {
@@ -402,7 +505,7 @@ fn owners(folder: &Path) -> BTreeSet<u32> {
 }
 
 /// Lets everybody go through the folders of the tests, as through those of a system.
-fn open_ways(house: &House) {
+pub fn open_ways(house: &House) {
     for folder in [house.folder.path(), house.provider.ca_file().parent().unwrap()] {
         std::fs::set_permissions(folder, Permissions::from_mode(0o755)).unwrap();
     }
@@ -416,7 +519,7 @@ async fn what_root_does_while_the_service_is_down_the_service_can_use() {
     std::fs::create_dir(state).unwrap();
     std::fs::set_permissions(state, Permissions::from_mode(0o700)).unwrap();
     if chown(state, Some(STRANGER), Some(STRANGER)).is_err() {
-        eprintln!("skipped: only root can give a folder away");
+        skipped("only root can give a folder away");
         return;
     }
     let ended = authorize(&house, &["authorize", ANN]).await;
@@ -426,11 +529,11 @@ async fn what_root_does_while_the_service_is_down_the_service_can_use() {
     // The rights are gone for good, and a backup is the owner's.
     let backup = house.folder.path().join("backup");
     let failed = house.run(&["backup", backup.to_str().unwrap()], "");
-    expect(&failed, 74, "cannot be written");
+    expect(&failed, 74, "cannot write the backup");
     let backup = state.join("backup");
     expect(&house.run(&["backup", backup.to_str().unwrap()], ""), 0, "");
     assert_eq!(owners(state), BTreeSet::from([STRANGER]));
-    let own = house.begin_as(STRANGER, &["status"]).end();
+    let own = house.begin_as(STRANGER, &["status"], &[]).end();
     assert!(own.code == Some(0) && own.out.contains(ANN), "{}", own.err);
 }
 
@@ -443,7 +546,7 @@ async fn root_keeps_its_rights_where_the_service_does_the_work() {
     expect(&authorize(&house, &["authorize", ANN]).await, 0, "");
     // As if it ran as another user; what it has open it can use.
     if chown(&state, Some(STRANGER), None).is_err() {
-        eprintln!("skipped: only root can give a folder away");
+        skipped("only root can give a folder away");
         return;
     }
     let backup = house.folder.path().join("backup");

@@ -1,6 +1,5 @@
 //! A panic in one session: sessions are tasks, and only that one ends.
 
-use postkey::control::{Reply, Request};
 use postkey::protocol::{Protocol, Security};
 use tokio::io::AsyncReadExt;
 
@@ -26,7 +25,7 @@ async fn a_panic_ends_its_session_and_no_other() {
             (format!("postkey_sessions{{protocol=\"{}\"}} 0", protocol.name()), protocol as usize * 2 + 2);
         let ended = format!("postkey_defects_total {ended}");
         until("none is counted as open, and each defect", async || {
-            let Reply::Metrics(text) = house.command(&Request::Metrics).await else { panic!("no metrics") };
+            let text = house.metrics().await;
             [&open, &ended].iter().all(|line| text.lines().any(|other| other == **line))
         })
         .await;

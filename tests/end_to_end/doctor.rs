@@ -4,7 +4,7 @@
 use std::collections::BTreeSet;
 
 use postkey::config::flow::Flow;
-use postkey::protocol::{Protocol, Security};
+use postkey::protocol::{Mechanism, Protocol, Security};
 use postkey::secret::Token;
 use postkey::token::{Life, TokenSet};
 use postkey::vault::{Authorization, Secrets, Vault};
@@ -56,18 +56,18 @@ async fn where_all_is_well_it_says_so() {
     house.provider.change(|settings| settings.publishes = Publishes { userinfo: true, ..Publishes::default() });
     let _daemon = house.serve().await;
     let ended = house.run(&["doctor", ANN], &house.password);
-    assert!(ended.code == Some(0) && ended.out.contains("All is well"), "{}{}", ended.out, ended.err);
+    assert!(ended.code == Some(0) && ended.out.contains("Everything works"), "{}{}", ended.out, ended.err);
     assert!(!ended.out.contains("problem "), "{}", ended.out);
     for words in [
         "clock: it is ",
-        "IMAP login: the provider lets",
+        "IMAP login: the provider accepts",
         "POP3 server: localhost (",
         "who signed in: ann@",
         "until 4096-01-01",
     ] {
         assert!(ended.out.contains(words), "{words} is not in {}", ended.out);
     }
-    assert_eq!(ended.out.matches("it answers; security").count(), 9, "{}", ended.out);
+    assert_eq!(ended.out.matches("reachable; security").count(), 9, "{}", ended.out);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 1)]
@@ -93,7 +93,7 @@ async fn what_concerns_the_account_itself_is_named() {
     house.provider.end_grant(ANN);
     expect(&house, 77, "authorization", "postkey authorize ann@example.test");
     let (ended, code) = report(&house, "");
-    assert!(code == 77 && finding(&ended, "authorization").1.contains("it has ended, on "), "{ended:#}");
+    assert!(code == 77 && finding(&ended, "authorization").1.contains("it ended on "), "{ended:#}");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 1)]
@@ -147,7 +147,7 @@ async fn why_the_tokens_cannot_be_refreshed_is_named() {
     house.provider.change(|settings| settings.token_endpoint = TokenEndpoint::Html);
     expect(&house, 75, "authorization", "no OAuth answer");
     house.provider.change(|settings| settings.token_endpoint = TokenEndpoint::Normal);
-    assert!(expect(&house, 69, "daemon", "it does not run").to_string().contains("just given a new token"));
+    assert!(expect(&house, 69, "daemon", "it does not run").to_string().contains("just issued a new token"));
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 1)]
@@ -160,7 +160,18 @@ async fn what_the_token_is_not_good_for_is_named() {
             (*granted_scope, *access_claims) = (scope.map(str::to_owned), claims);
         });
     };
+    let lets_in = |is_let_in: bool| {
+        let broken = if is_let_in { Vec::new() } else { vec![Mechanism::XOAuth2, Mechanism::OAuthBearer] };
+        house.provider.change(|settings| {
+            Protocol::ALL.iter().for_each(|one| settings.server_mut(*one).broken.clone_from(&broken));
+        });
+    };
     set(Some("openid"), None);
+    lets_in(true);
+    let found = report(&house, &house.password).0;
+    let (state, text) = finding(&found, "token's scope");
+    assert!(state == "ok" && text.contains("the logins work without mail"), "what was seen counts: {text}");
+    lets_in(false);
     expect(&house, 78, "token's scope", "mail is missing, so mail will be refused");
     set(Some("openid https://www.googleapis.com/auth/gmail.readonly mail"), None);
     expect(&house, 78, "token's scope", "https://mail.google.com/ is missing");
@@ -169,6 +180,28 @@ async fn what_the_token_is_not_good_for_is_named() {
     assert!(finding(&report, "token's audience").1.contains("of tenant tenant, for ann@example.test"));
     set(None, Some(jwt("https://graph.microsoft.com")));
     expect(&house, 78, "token's audience", "lack the https://outlook.office.com/ prefix");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
+async fn what_was_left_out_is_not_called_well() {
+    let mut house = house(Security::Tls, |config| config).await;
+    let _daemon = house.serve().await;
+    let ended = house.run(&["doctor", ANN], "\n");
+    assert!(ended.out.contains("Without an app password") && !ended.out.contains("Everything works"), "{}", ended.out);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
+async fn a_mechanism_that_is_offered_and_does_not_work_is_named_with_the_key() {
+    for broken in [Mechanism::XOAuth2, Mechanism::OAuthBearer] {
+        let house = house(Security::Tls, |config| config).await;
+        house.provider.change(|settings| settings.imap.broken = vec![broken]);
+        let report = report(&house, &house.password).0;
+        let (state, text) = finding(&report, "IMAP login");
+        let good = if broken == Mechanism::XOAuth2 { Mechanism::OAuthBearer } else { Mechanism::XOAuth2 };
+        let words = format!("it offers {}, which does not work; set mechanisms = [\"{}\"]", broken.name(), good.name());
+        assert!(state == "ok" && text.contains(&words), "{text}");
+        assert!(!finding(&report, "SMTP login").1.contains("mechanisms"), "{report:#}");
+    }
 }
 
 /// What Ben has consented to lies in the vault as Ann's.
@@ -213,14 +246,14 @@ async fn what_a_server_answers_is_explained_by_doctor_test_and_log() {
     for (protocol, said, exit, words) in [
         (Protocol::Imap, "NO User is authenticated but not connected.", 69, "not open to whoever signed in"),
         (Protocol::Imap, "NO [ALERT] Please log in via your web browser: https://a.test", 69, "in a browser once"),
-        (Protocol::Imap, "NO AUTHENTICATE failed.", 69, "IMAP is switched off"),
+        (Protocol::Imap, "NO AUTHENTICATE failed.", 69, "IMAP is disabled"),
         (
             Protocol::Imap,
             "BAD Request is throttled. Suggested Backoff Time: 30000 milliseconds",
             75,
             "fewer connections",
         ),
-        (Protocol::Pop3, "-ERR [SYS/PERM] Your account is not enabled for POP access.", 69, "POP is switched off"),
+        (Protocol::Pop3, "-ERR [SYS/PERM] Your account is not enabled for POP access.", 69, "POP is disabled"),
         (Protocol::Smtp, "535 5.7.139 SmtpClientAuthentication is disabled for the Mailbox.", 69, "e-mail apps"),
         (Protocol::Smtp, "535 5.7.3 Authentication unsuccessful [A.TEST 2026]", 69, "SMTP.Send is missing"),
         (Protocol::Smtp, "432 4.3.2 Concurrent connections limit exceeded", 75, "use fewer"),
@@ -234,7 +267,8 @@ async fn what_a_server_answers_is_explained_by_doctor_test_and_log() {
         house.provider.change(|settings| settings.server_mut(protocol).refuse_login = None);
     }
     let log = daemon.terminate().err;
-    assert!(log.contains("explanation=") && log.contains("e-mail apps"), "{log}");
+    let words = "localhost refuses the POP3 login of ann@example.test: [SYS/PERM] Your account is not enabled for POP access; POP is";
+    assert!(log.contains(words) && log.contains("e-mail apps"), "{log}");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 1)]
@@ -245,13 +279,14 @@ async fn a_server_that_cannot_be_used_is_named() {
     })
     .await;
     let report = expect(&no_tls, 69, "IMAP server", "does not speak TLS on this port");
-    assert_eq!(finding(&report, "IMAP login"), ("skipped", "its server is not reached"));
+    assert!(finding(&report, "IMAP server").1.contains("\"* OK"), "{report:#}");
+    assert_eq!(finding(&report, "IMAP login"), ("skipped", "its server cannot be reached"));
 
     let starttls = house(Security::StartTls, |config| config).await;
     starttls.provider.change(|settings| settings.smtp.starttls = false);
     expect(&starttls, 69, "SMTP server", "does not offer STARTTLS");
     starttls.provider.change(|settings| settings.pop3.close_at_connect = true);
-    expect(&starttls, 69, "POP3 server", "breaks before the login");
+    expect(&starttls, 69, "POP3 server", "broke off before the login");
 
     // Bound, so that nobody else gets the port, and not listening.
     let socket = tokio::net::TcpSocket::new_v4().unwrap();
@@ -263,7 +298,7 @@ async fn a_server_that_cannot_be_used_is_named() {
         format!("{before}[provider.own.pop3]\nhost = \"127.0.0.1\"\nport = {port}\n{rest}")
     })
     .await;
-    expect(&closed, 69, "POP3 server", "port in the configuration, and whether a firewall");
+    expect(&closed, 69, "POP3 server", "port in the configuration, and the firewall");
 }
 
 /// Servers that repeat what they were sent, in every form.
@@ -279,7 +314,7 @@ async fn the_report_holds_no_secret() {
         assert!(ended.out.contains(words), "{words} is not in {}", ended.out);
         seen.extend([ended.out, ended.err]);
     };
-    look(&house, "lets this account in");
+    look(&house, "accepts the login");
     house.provider.change(|settings| settings.access_claims = Some(json!({"aud": "https://a.test", "upn": ANN})));
     look(&house, "for https://a.test");
     // The client's secret is the last, and a server does not repeat that one.

@@ -15,7 +15,7 @@ fn forget(house: &House, options: &[&str], input: &str) -> Ended {
 fn expect(house: &House, ended: &Ended, told: &str, is_revoked: bool) {
     let said = format!("{}{}", ended.out, ended.err);
     assert_eq!(ended.code, Some(0), "{said}");
-    assert!(said.contains("is forgotten here") && said.contains(told), "{said}");
+    assert!(said.contains("has been removed") && said.contains(told), "{said}");
     let revocations = house.provider.revocations();
     let all = ["refresh_token", "access_token"];
     assert_eq!(revocations, if is_revoked { &all[..] } else { &[] });
@@ -29,7 +29,7 @@ async fn an_open_account_is_withdrawn_and_a_sealed_one_with_an_app_password() {
     let password = format!("{}\n", house.password);
     let _daemon = house.serve().await;
     house.logged_in(Protocol::Pop3).await.prove().await;
-    expect(&house, &forget(&house, &[], ""), "is withdrawn", true);
+    expect(&house, &forget(&house, &[], ""), "has revoked", true);
 
     for daemon in [true, false] {
         let mut house = House::furnished(Security::Tls, |config| config).await;
@@ -38,7 +38,7 @@ async fn an_open_account_is_withdrawn_and_a_sealed_one_with_an_app_password() {
         let wrong = forget(&house, &["--revoke"], "wrong-password\n");
         assert_eq!(wrong.code, Some(77), "{}", wrong.err);
         assert!(house.run(&["status"], "").out.contains(ANN), "nothing was changed");
-        expect(&house, &forget(&house, &["--revoke"], &password), "is withdrawn", true);
+        expect(&house, &forget(&house, &["--revoke"], &password), "has revoked", true);
     }
 }
 
@@ -46,7 +46,7 @@ async fn an_open_account_is_withdrawn_and_a_sealed_one_with_an_app_password() {
 async fn what_cannot_be_withdrawn_is_told() {
     let mut house = House::furnished(Security::Tls, |config| config).await;
     let _daemon = house.serve().await;
-    expect(&house, &forget(&house, &[], ""), "its tokens were sealed", false);
+    expect(&house, &forget(&house, &[], ""), "only an app password decrypts the tokens", false);
 
     let without = |config: String| {
         let lines = config.lines().filter(|line| !line.starts_with("revocation_endpoint"));
@@ -55,7 +55,7 @@ async fn what_cannot_be_withdrawn_is_told() {
     let mut house = House::furnished(Security::Tls, without).await;
     let _daemon = house.serve().await;
     house.logged_in(Protocol::Pop3).await.prove().await;
-    expect(&house, &forget(&house, &[], ""), "no way for a program", false);
+    expect(&house, &forget(&house, &[], ""), "no revocation endpoint", false);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 1)]
@@ -67,7 +67,7 @@ async fn a_provider_that_fails_does_not_keep_the_account_here() {
         house.provider.change(|settings| settings.revocation_status = status);
         let ended = forget(&house, &[], "");
         assert_eq!(ended.code, Some(0), "{}", ended.err);
-        assert!(ended.err.contains("still stands") && ended.err.contains(&status.to_string()), "{}", ended.err);
+        assert!(ended.err.contains("still holds") && ended.err.contains(&status.to_string()), "{}", ended.err);
         assert_eq!(house.provider.revocations(), ["refresh_token"]);
         assert!(house.run(&["status"], "").out.contains("no account"));
     }

@@ -78,7 +78,19 @@ async fn a_code_is_typed_in_elsewhere() {
     let _daemon = house.serve().await;
     live_on(&house, &password).await;
     assert_eq!(asked(&house, "device_code"), 3);
-    assert_eq!(asked(&house, "refresh_token"), 1);
+    assert_eq!(asked(&house, "refresh_token"), 2, "the first while the person was still there");
+}
+
+/// Mail would stop at the first expiry, and to authorize again would change nothing.
+#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
+async fn a_code_that_brings_no_refresh_token_says_what_this_server_needs() {
+    let house = device(Value::Null, &[]).await;
+    house.provider.change(|settings| settings.gives_refresh_tokens = false);
+    let (process, page, code) = begin(&house);
+    assert_eq!(house.provider.person().type_in(&page, &code, ANN, "allow").await, 200);
+    let ended = process.end();
+    expect(&ended, 78, "gave no refresh token, so mail for ann@example.test stops when its access token expires");
+    expect(&ended, 78, "most servers need the scope offline_access");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 1)]
@@ -152,6 +164,23 @@ async fn a_client_signs_an_assertion_for_each_request() {
     }
 }
 
+/// The certificate comes with the key.
+#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
+async fn a_clients_key_comes_from_a_pkcs12_file() {
+    for name in ["signing-legacy.p12", "signing-modern.p12"] {
+        let file = assertions::key_file().with_file_name(name);
+        let keys = format!("{CLIENT}\nclient_key.file = {file:?}\nclient_key_password = \"notasecret\"");
+        let options = Options { signs: true, ..Options::default() };
+        let mut house = house(options, &keys).await;
+        let password = password(&house.run(&["authorize", ANN], ""));
+        let _daemon = house.serve().await;
+        live_on(&house, &password).await;
+        for assertion in house.provider.assertions() {
+            assert_eq!(assertion.header["x5t#S256"], json!(assertions::thumbprint()), "{name}");
+        }
+    }
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 1)]
 async fn the_other_grants_sign_as_well() {
     let options = Options { signs: true, ..Options::default() };
@@ -162,8 +191,8 @@ async fn the_other_grants_sign_as_well() {
     let password = password(&process.end());
     let _daemon = house.serve().await;
     live_on(&house, &password).await;
-    assert_eq!(house.provider.requests(), ["authorization_code", "refresh_token"]);
-    assert_eq!(house.provider.assertions().len(), 2);
+    assert_eq!(house.provider.requests(), ["authorization_code", "refresh_token", "refresh_token"]);
+    assert_eq!(house.provider.assertions().len(), 3);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 1)]
@@ -190,13 +219,23 @@ async fn a_secret_comes_from_every_place() {
     let folder = tempfile::tempdir().unwrap();
     std::fs::write(folder.path().join("secret"), "of the client\n").unwrap();
     let file = format!("{{ file = {:?} }}", folder.path().join("secret"));
+    let command = format!("{{ command = [\"/bin/cat\", {:?}] }}", folder.path().join("secret"));
+    // As a console offers it, and as PowerShell writes it.
+    let google = "\u{feff}{\"installed\": {\"client_secret\": \"of the client\"}}\r\n";
+    let utf16: Vec<u8> = google.encode_utf16().flat_map(u16::to_le_bytes).collect();
+    std::fs::write(folder.path().join("google.json"), utf16).unwrap();
+    std::fs::write(folder.path().join("tokens.json"), "{\"access_token\": \"hush\"}").unwrap();
+    let [google, tokens] =
+        ["google", "tokens"].map(|name| format!("{{ file = {:?} }}", folder.path().join(format!("{name}.json"))));
     for (place, words) in [
         ("\"of the client\"", ""),
         (&file, ""),
-        ("{ command = [\"cat\", \"credentials/own\"] }", ""),
+        (&google, ""),
+        (&tokens, "tokens.json: it is JSON without a client_secret; it has access_token"),
+        (&command, ""),
         ("{ credential = \"own\" }", ""),
         ("{ environment = \"OWN_SECRET\" }", ""),
-        ("{ command = [\"sh\", \"-c\", \"echo locked >&2; exit 2\"] }", "exit status: 2: locked"),
+        ("{ command = [\"/bin/sh\", \"-c\", \"echo locked >&2; exit 2\"] }", "exit status: 2: locked"),
         ("{ credential = \"other\" }", "the credential other: No such file"),
         ("{ environment = \"NO_SECRET\" }", "$NO_SECRET: this variable is not set"),
     ] {
@@ -230,12 +269,14 @@ async fn a_secret_comes_from_every_place() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 1)]
 async fn a_service_account_speaks_for_the_mailbox() {
-    let json_file = "service_account.command = [\"/bin/cat\", \"service-account.json\"]";
+    let folder = tempfile::tempdir().unwrap();
+    let key_file = folder.path().join("service-account.json");
+    let json_file = format!("service_account.command = [\"/bin/cat\", {key_file:?}]");
     let one_by_one = format!(
-        "assertion = {{ issuer = \"service@example.test\", lifetime = \"10m\", key_id = \"1\", key = {{ file = {:?} }} }}",
+        "assertion = {{ issuer = \"service@example.test\", lifetime = \"10m\", claims = {{ deployment = \"x\", roles = [1, true] }}, key_id = \"1\", key = {{ file = {:?} }} }}",
         assertions::key_file()
     );
-    for (keys, lifetime) in [(json_file, 3600), (&one_by_one, 600)] {
+    for (keys, lifetime) in [(&json_file, 3600), (&one_by_one, 600)] {
         let mut house = house(Options::default(), &format!("flow = \"jwt-bearer\"\n{keys}")).await;
         let file = json!({
             "type": "service_account",
@@ -244,7 +285,7 @@ async fn a_service_account_speaks_for_the_mailbox() {
             "private_key_id": "1",
             "token_uri": format!("{}/token", house.provider.issuer()),
         });
-        std::fs::write(house.folder.path().join("service-account.json"), file.to_string()).unwrap();
+        std::fs::write(&key_file, file.to_string()).unwrap();
         let password = password(&house.run(&["authorize", ANN], ""));
         let _daemon = house.serve().await;
         live_on(&house, &password).await;
@@ -254,7 +295,10 @@ async fn a_service_account_speaks_for_the_mailbox() {
         assert_eq!((&assertion.claims["sub"], &assertion.claims["scope"]), (&json!(ANN), &json!("mail openid email")));
         let time = |claim: &str| assertion.claims[claim].as_u64().unwrap();
         assert_eq!(time("exp") - time("iat"), lifetime);
-        expect(&house.run(&["authorize", "eve@example.test"], ""), 77, "there is no such mailbox");
+        let further = (&assertion.claims["deployment"], &assertion.claims["roles"]);
+        let expected = if lifetime == 600 { (json!("x"), json!([1, true])) } else { (json!(null), json!(null)) };
+        assert_eq!(further, (&expected.0, &expected.1));
+        expect(&house.run(&["authorize", "eve@example.test"], ""), 78, "there is no such mailbox");
     }
 }
 
@@ -309,7 +353,7 @@ async fn the_password_outlives_the_refresh_token() {
 async fn the_password_grant_wants_to_be_allowed() {
     let house = house(Options::default(), "").await;
     let ended = house.run(&["authorize", ANN, "--flow", "password"], "the mailbox's own");
-    expect(&ended, 78, "needs legacy = true");
+    expect(&ended, 78, "needs `legacy = true`");
     let text = std::fs::read_to_string(&house.file).unwrap();
     std::fs::write(&house.file, text.replace("\nclient_id", "\nlegacy = true\nclient_id")).unwrap();
     let checked = house.run(&["check"], "");
@@ -324,11 +368,13 @@ async fn a_refresh_token_is_taken_over() {
     let mut house = house(Options::default(), "").await;
     let take_over = |token: &str| house.run(&["authorize", ANN, "--refresh-token-stdin"], token);
     expect(&take_over("a token"), 65, "this is no refresh token");
-    expect(&take_over("unknown"), 77, "unknown refresh token");
+    expect(&take_over("{\n\"access_token\": \"old\"\n}"), 65, "JSON that holds none");
+    expect(&take_over("of-nobody"), 77, "unknown refresh token");
     let (_, bens) = house.provider.grant_for(BEN, "mail openid");
     expect(&take_over(&bens), 77, &format!("{BEN} has signed in, not {ANN}"));
     let (_, anns) = house.provider.grant_for(ANN, "mail openid");
-    let password = password(&take_over(&anns));
+    let answer = json!({"access_token": "old", "refresh_token": anns, "expires_in": 3599});
+    let password = password(&take_over(&format!("{answer:#}")));
     let _daemon = house.serve().await;
     live_on(&house, &password).await;
     assert_eq!(asked(&house, "refresh_token"), 4);

@@ -75,6 +75,8 @@ async fn userinfo_tells_who_has_signed_in_where_there_is_no_id_token() {
         } else {
             sign_in(&house, &url, ANN, "Done").await;
         }
-        expect(&process.end(), 0, "");
+        let ended = process.end();
+        expect(&ended, 0, "");
+        assert_eq!(ended.err.contains("own does not say who has signed in"), !userinfo, "{}", ended.err);
     }
 }

@@ -12,11 +12,16 @@ use crate::support::{Options, Publishes};
 
 /// One whose configuration has neither endpoints nor a client, and whose provider publishes this of itself.
 pub async fn house(publishes: Publishes) -> House {
+    house_with(publishes, |config| config).await
+}
+
+/// The same with a change of its configuration.
+async fn house_with(publishes: Publishes, edit: impl FnOnce(String) -> String) -> House {
     let house = House::empty(Security::Tls, Options::default(), |config| {
         let is_left = |line: &&str| {
             !["authorization_endpoint", "token_endpoint", "client_id"].iter().any(|key| line.starts_with(key))
         };
-        config.lines().filter(is_left).map(|line| format!("{line}\n")).collect()
+        edit(config.lines().filter(is_left).map(|line| format!("{line}\n")).collect())
     });
     let house = house.await;
     house.provider.change(|settings| settings.publishes = publishes);
@@ -36,14 +41,18 @@ async fn an_issuer_is_all_that_has_to_be_known() {
         expect(&ended, 0, "");
         let registered = house.provider.registered();
         assert_eq!(registered.len(), 1);
-        assert!(ended.out.contains(&format!("registered itself with own, as {}", registered[0])), "{}", ended.out);
+        assert!(
+            ended.out.contains(&format!("registered itself at own with the client id {}", registered[0])),
+            "{}",
+            ended.out
+        );
 
         // The token endpoint has to be known from then on, whatever becomes of the metadata.
         house.provider.change(|settings| settings.publishes = Publishes::default());
         let _daemon = house.serve().await;
         house.provider.revoke_access_tokens();
         log_in_everywhere(&house, &password(&ended)).await;
-        assert_eq!(house.provider.token_requests("refresh_token"), 1);
+        assert_eq!(house.provider.token_requests("refresh_token"), 2, "the first while the person was still there");
     }
 }
 
@@ -90,12 +99,27 @@ async fn a_client_that_gets_a_secret_keeps_it_sealed_with_its_account() {
 async fn a_server_that_registers_nobody_is_told_with_what_to_do() {
     let house = house(Publishes { registers: None, ..open() }).await;
     let ended = house.run(&["authorize", ANN], "");
-    expect(&ended, 78, "asks for a client registration of your own");
+    let client = "have the server's administrator make a public client with the redirect URI http://127.0.0.1/, or";
+    expect(&ended, 78, &format!("asks for a client registration of your own: {client}"));
     house.provider.change(|settings| {
         settings.publishes.instead =
             vec![("registration_endpoint", json!(format!("{}/register", house.provider.issuer())))]
     });
-    expect(&house.run(&["authorize", ANN], ""), 78, "does not register postkey: HTTP status 404");
+    expect(&house.run(&["authorize", ANN], ""), 78, &format!("HTTP status 404; {client}"));
+    expect(&house.run(&["authorize", ANN, "--flow", "device-code"], ""), 78, "that may use the device grant; then run");
+}
+
+/// To add offline_access to a scope that has it already would change nothing.
+#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
+async fn offline_access_that_a_server_does_not_list_is_not_asked_for_again() {
+    let lists = vec![("scopes_supported", json!(["mail", "openid", "email"]))];
+    let publishes = Publishes { instead: lists, ..open() };
+    let house = house_with(publishes, |config| config.replace("\"mail\", ", "\"mail\", \"offline_access\", ")).await;
+    house.provider.change(|settings| settings.gives_refresh_tokens = false);
+    let ended = authorize(&house, &["authorize", ANN]).await;
+    expect(&ended, 78, "the server does not offer the scope offline_access, so postkey does not request it");
+    expect(&ended, 78, "have its administrator make a client that may use refresh tokens, and set client_id of");
+    assert!(!ended.err.contains("add it to scope"), "{}", ended.err);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 1)]
@@ -107,9 +131,9 @@ async fn hostile_metadata_end_before_anybody_signs_in() {
         (instead("issuer", json!("https://evil.test")), "another issuer, https://evil.test"),
         (instead("token_endpoint", json!("http://192.0.2.1/token")), "http://192.0.2.1/token, which is not https"),
         (instead("jwks_uri", json!("http://192.0.2.1/keys")), "http://192.0.2.1/keys, which is not https"),
-        (instead("token_endpoint", json!(7)), "not in the form of RFC 8414"),
-        (instead("token_endpoint", Value::Null), "name no token endpoint"),
-        (instead("authorization_endpoint", Value::Null), "name no authorization endpoint"),
+        (instead("token_endpoint", json!(7)), "has no token endpoint"),
+        (instead("token_endpoint", Value::Null), "has no token endpoint"),
+        (instead("authorization_endpoint", Value::Null), "has no authorization endpoint"),
         (Publishes { blanks: 1 << 20, ..open() }, "larger than 65536 bytes"),
         (Publishes { elsewhere: Some(target), metadata: (true, true), ..open() }, "HTTP status 302"),
         (Publishes { metadata: (false, false), ..open() }, "publishes no metadata"),

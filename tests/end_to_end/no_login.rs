@@ -24,7 +24,8 @@ struct Office {
 impl Office {
     /// Its postkey does not run yet.
     async fn furnished(allowed: &str) -> Self {
-        Self::furnished_at("\"127.0.0.1:0\"", &format!("allow_addresses = [{allowed:?}]")).await
+        let own = rustix::process::geteuid().as_raw();
+        Self::furnished_at("\"127.0.0.1:0\"", &format!("allow_addresses = [{allowed:?}]\nallow_uids = [{own}]")).await
     }
 
     /// The same at these addresses, for those whom this line names.

@@ -1,6 +1,8 @@
 //! What people are told by `notify_command`: a real program sees every event once.
 
 use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use postkey::protocol::{Protocol, Security};
@@ -14,9 +16,16 @@ const DAY: u64 = 24 * 3600;
 const SCRIPT: &str =
     "#!/bin/sh\necho \"$POSTKEY_EVENT $POSTKEY_ACCOUNT $1: $POSTKEY_REASON\" >>\"$(dirname \"$0\")/told\"\n";
 
+/// Each house's program has a folder of its own in the build's, which the next run uses again.
+static HOUSES: AtomicU32 = AtomicU32::new(0);
+
 /// A house with that program, whose provider has this line in its configuration as well.
 async fn house_with(line: &str) -> House {
-    let program = tempfile::TempDir::new().unwrap().keep().join("tell");
+    let number = HOUSES.fetch_add(1, Ordering::Relaxed).to_string();
+    let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join("people").join(number);
+    let _absent = std::fs::remove_dir_all(&folder);
+    std::fs::create_dir_all(&folder).unwrap();
+    let program = folder.join("tell");
     std::fs::write(&program, SCRIPT).unwrap();
     std::fs::set_permissions(&program, std::fs::Permissions::from_mode(0o700)).unwrap();
     let command = format!("notify_command = [{program:?}, \"as argued\"]\n");
@@ -116,6 +125,21 @@ async fn the_age_of_a_sealed_refresh_token() {
     house.pass(LIFE);
     house.logged_in(Protocol::Pop3).await.prove().await;
     settle(&house, 3).await;
+}
+
+/// As it stands in the file, where the configuration does not say it.
+#[tokio::test]
+async fn the_end_of_a_client_certificate() {
+    let mut certificate = rcgen::CertificateParams::new(["client.test".to_owned()]).unwrap();
+    certificate.not_after = rcgen::date_time_ymd(2027, 2, 1);
+    let pem = certificate.self_signed(&rcgen::KeyPair::generate().unwrap()).unwrap().pem();
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("client.pem");
+    std::fs::write(&file, pem).unwrap();
+    let key = crate::support::assertions::key_file();
+    let house = house_with(&format!("client_key.file = {key:?}\nclient_certificate = {file:?}")).await;
+    let line = until_told(&house, 1).await;
+    assert!(line.starts_with("ends-soon ") && line.contains("certificate of own"), "{line}");
 }
 
 #[tokio::test]

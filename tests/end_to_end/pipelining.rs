@@ -65,3 +65,26 @@ async fn smtp() {
         assert_eq!(house.provider.mailbox(ANN), [b"one\r\n"].repeat(count));
     }
 }
+
+/// As `printf ... | nc` does.
+#[tokio::test]
+async fn a_client_that_ends_its_half_behind_all_that_it_asks_is_answered() {
+    let house = House::open().await;
+    let (plain, password) = (BASE64_STANDARD.encode(format!("\0{ANN}\0{}", house.password)), &house.password);
+    let mail = "MAIL FROM:<>\r\nRCPT TO:<ann@example.test>\r\nDATA\r\none\r\n.\r\n";
+    for (protocol, all, answers, last) in [
+        (Protocol::Imap, format!("a LOGIN {ANN} {password}\r\nb NOOP\r\nc LOGOUT\r\n"), 4, "c OK"),
+        (Protocol::Pop3, format!("USER {ANN}\r\nPASS {password}\r\nNOOP\r\nQUIT\r\n"), 4, "+OK"),
+        (Protocol::Smtp, format!("AUTH PLAIN {plain}\r\n{mail}QUIT\r\n"), 6, "221"),
+    ] {
+        for security in SECURITIES {
+            let mut program = house.program(protocol, security).await;
+            program.client.send(all.as_bytes()).await;
+            program.client.finish().await;
+            let heard = String::from_utf8(program.client.rest().await).unwrap();
+            let lines: Vec<_> = heard.lines().collect();
+            assert!(lines.len() >= answers && lines.last().unwrap().starts_with(last), "{security:?}: {heard}");
+        }
+    }
+    assert_eq!(house.provider.mailbox(ANN), [b"one\r\n"].repeat(SECURITIES.len()));
+}

@@ -15,6 +15,7 @@ use rustix::process::Signal;
 use crate::support::canaries::forms;
 use crate::support::house::{ANN, House, SECURITIES, Way, accepted, until};
 use crate::support::process::Process;
+use crate::support::skipped::skipped;
 
 /// Root may read everybody's memory, unless it has given up all that is special about it.
 const WITHOUT_PRIVILEGE: &str = "exec setpriv --bounding-set -all --inh-caps -all --";
@@ -64,11 +65,7 @@ fn memory(id: u32) -> Vec<u8> {
 #[tokio::test(flavor = "multi_thread", worker_threads = 1)]
 async fn a_process_of_the_same_user_cannot_read_it() {
     let mut house = House::furnished(Security::Tls, |config| config).await;
-    let (file, folder) = (house.file.to_str().unwrap().to_owned(), house.folder.path().to_owned());
-    let begin = format!("{WITHOUT_PRIVILEGE} \"$0\" \"$@\"");
-    let daemon = Process::start_by(&begin, &folder, &["--config", &file], &[]);
-    until("the daemon", async || house.config.control_socket.exists()).await;
-    house.look().await;
+    let daemon = house.serve_by(&format!("{WITHOUT_PRIVILEGE} \"$0\" \"$@\"")).await;
     let _program = house.logged_in(Protocol::Imap).await;
     let sleep = format!("{WITHOUT_PRIVILEGE} sleep 60");
     let mut other = Command::new("/bin/bash").args(["-c", &sleep]).spawn().unwrap();
@@ -85,24 +82,20 @@ async fn a_process_of_the_same_user_cannot_read_it() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 1)]
 async fn no_core_is_written_even_where_cores_are_wanted() {
     let mut house = House::furnished(Security::Tls, |config| config).await;
-    let file = house.file.to_str().unwrap().to_owned();
-    let folder = house.folder.path().to_owned();
-    let daemon = Process::start_by("ulimit -c unlimited", &folder, &["--config", &file], &[]);
-    until("the daemon", async || house.config.control_socket.exists()).await;
-    house.look().await;
+    let daemon = house.serve_by("ulimit -c unlimited").await;
     let _program = house.logged_in(Protocol::Imap).await;
     daemon.signal(Signal::ABORT);
     let ended = daemon.end();
     assert!(ended.code.is_none() && !ended.core_dumped);
     let is_core = |entry: fs::DirEntry| entry.file_name().to_string_lossy().starts_with("core");
-    assert!(!fs::read_dir(folder).unwrap().any(|entry| is_core(entry.unwrap())));
+    assert!(!fs::read_dir(house.folder.path()).unwrap().any(|entry| is_core(entry.unwrap())));
 }
 
 /// Even root finds no password in it once a login is over.
 #[tokio::test(flavor = "multi_thread", worker_threads = 1)]
 async fn a_password_does_not_stay_in_memory() {
     if !rustix::process::geteuid().is_root() {
-        eprintln!("skipped: only root can read another process's memory");
+        skipped("only root can read another process's memory");
         return;
     }
     let (house, daemon) = house(|config| config).await;
@@ -146,7 +139,7 @@ fn copies(id: u32, secrets: &[String]) -> Vec<usize> {
 #[tokio::test(flavor = "multi_thread", worker_threads = 1)]
 async fn a_token_does_not_stay_in_memory_beyond_its_use() {
     if !rustix::process::geteuid().is_root() {
-        eprintln!("skipped: only root can read another process's memory");
+        skipped("only root can read another process's memory");
         return;
     }
     let mut house = House::furnished(Security::Tls, |config| config).await;
@@ -174,8 +167,9 @@ async fn it_gains_no_privilege_and_writes_nowhere_else() {
     assert!(status.contains("NoNewPrivs:\t1"), "{status}");
     // Where Landlock is missing, there is a line that says so.
     let log = fs::read_to_string(house.config.state_dir.join("log")).unwrap();
+    assert_eq!(log.contains("postkey runs as root"), rustix::process::geteuid().is_root(), "{log}");
     if log.contains("not confined") {
-        eprintln!("skipped in part: {log}");
+        skipped(&format!("in part: {log}"));
         return;
     }
     let text = fs::read_to_string(&house.file).unwrap();
@@ -183,7 +177,7 @@ async fn it_gains_no_privilege_and_writes_nowhere_else() {
     fs::create_dir(&elsewhere).unwrap();
     fs::write(&house.file, text.replace("state/log", "elsewhere/log")).unwrap();
     let refused = house.run(&["reload"], "");
-    assert!(refused.code == Some(78) && refused.err.contains("after a restart only"), "{}", refused.err);
+    assert!(refused.code == Some(78) && refused.err.contains("only after a restart"), "{}", refused.err);
     assert_eq!(fs::read_dir(&elsewhere).unwrap().count(), 0);
 
     fs::write(&house.file, text.replace("state/log", "state/another")).unwrap();
@@ -194,19 +188,54 @@ async fn it_gains_no_privilege_and_writes_nowhere_else() {
     daemon.terminate();
 }
 
+/// What is started is confined as postkey is, and nothing takes that back.
+#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
+async fn a_reload_refuses_a_first_program_and_takes_further_ones() {
+    let (mut house, daemon) = house(|config| format!("log_file = \"state/log\"\n{config}")).await;
+    if fs::read_to_string(house.config.state_dir.join("log")).unwrap().contains("not confined") {
+        return skipped("this kernel has no Landlock");
+    }
+    let text = fs::read_to_string(&house.file).unwrap();
+    let notifies = "notify_command = [\"/bin/true\"]\n";
+    let secret = "client_id = \"x\"\nclient_secret = { command = [\"/bin/echo\", \"x\"] }\n";
+    let key = "client_id = \"x\"\nclient_key = { environment = \"KEY\" }\nclient_key_password = { command = [\"/bin/echo\", \"x\"] }\n";
+    let with = |before: &str, behind: &str| format!("{before}{text}\n{behind}");
+    let firsts = [
+        with(notifies, ""),
+        with("", &format!("[provider.google]\n{secret}")),
+        with("", &format!("[account.\"{ANN}\"]\n{secret}")),
+        with("", &format!("[account.\"*@example.org\"]\nprovider = \"google\"\n{secret}")),
+        with("", &format!("[provider.google]\n{key}")),
+    ];
+    for first in &firsts {
+        fs::write(&house.file, first).unwrap();
+        let refused = house.run(&["reload"], "");
+        assert!(refused.code == Some(78) && refused.err.contains("needs a restart"), "{first}: {}", refused.err);
+        let checked = house.run(&["check"], "");
+        assert_eq!(checked.code, Some(0), "{}", checked.err);
+    }
+    daemon.terminate();
+    fs::write(&house.file, &firsts[0]).unwrap();
+    let daemon = house.serve().await;
+    for next in [text.clone(), firsts[0].clone(), with(notifies, &format!("[provider.google]\n{secret}")), text.clone()]
+    {
+        fs::write(&house.file, &next).unwrap();
+        let taken = house.run(&["reload"], "");
+        assert_eq!(taken.code, Some(0), "{next}: {}", taken.err);
+    }
+    daemon.terminate();
+}
+
 /// The unit's filter says no to other system calls; here it ends who tries one.
 #[tokio::test(flavor = "multi_thread", worker_threads = 1)]
 async fn it_needs_no_system_call_that_the_unit_forbids() {
     let filtered = concat!("exec /usr/bin/python3 ", env!("CARGO_MANIFEST_DIR"), "/tests/support/filtered.py");
     let run = format!("{filtered} \"$0\" \"$@\"");
     let mut house = House::furnished(Security::StartTls, |config| format!("log_file = \"state/log\"\n{config}")).await;
-    let (file, folder) = (house.file.to_str().unwrap().to_owned(), house.folder.path().to_owned());
     let forbidden =
         Command::new("/bin/bash").args(["-c", &format!("{filtered} /usr/bin/unshare --mount true")]).status();
     assert_eq!(forbidden.unwrap().signal(), Some(Signal::SYS.as_raw()), "the filter is there");
-    let daemon = Process::start_by(&run, &folder, &["--config", &file], &[]);
-    until("the daemon", async || house.config.control_socket.exists()).await;
-    house.look().await;
+    let daemon = house.serve_by(&run).await;
     let input = format!("{}\n{CHOSEN}", house.password);
     assert_eq!(house.run(&["password", "add", ANN, "chosen", "--choose"], &input).code, Some(0));
     for security in SECURITIES {
@@ -229,7 +258,7 @@ async fn it_needs_no_system_call_that_the_unit_forbids() {
 /// What stands in the place of the log, the control socket or the state folder is left alone, and named.
 #[tokio::test(flavor = "multi_thread", worker_threads = 1)]
 async fn what_somebody_else_has_laid_there_is_refused_by_name() {
-    let house = House::furnished(Security::Tls, |config| {
+    let mut house = House::furnished(Security::Tls, |config| {
         format!("log_file = \"logs/log\"\ncontrol_socket = \"run/control\"\n{config}")
     })
     .await;
@@ -250,7 +279,7 @@ async fn what_somebody_else_has_laid_there_is_refused_by_name() {
         assert_refused("a link", &place(name));
         fs::remove_file(place(name)).unwrap();
         fs::hard_link(&target, place(name)).unwrap();
-        assert_refused("another name", &place(name));
+        assert_refused("second hard link", &place(name));
         fs::remove_file(place(name)).unwrap();
         rustix::fs::mknodat(rustix::fs::CWD, place(name), rustix::fs::FileType::Fifo, 0o600.into(), 0).unwrap();
         assert_refused("a pipe", &place(name));
@@ -269,7 +298,6 @@ async fn what_somebody_else_has_laid_there_is_refused_by_name() {
     fs::set_permissions(house.folder.path(), fs::Permissions::from_mode(0o777)).unwrap();
     assert_refused("an open parent", house.folder.path());
     fs::set_permissions(house.folder.path(), fs::Permissions::from_mode(0o700)).unwrap();
-    let daemon = house.begin(&[]);
-    until("the daemon", async || house.config.control_socket.exists()).await;
+    let daemon = house.serve().await;
     assert_eq!(daemon.terminate().code, Some(0));
 }

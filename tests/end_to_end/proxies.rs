@@ -5,7 +5,7 @@ use std::time::Duration;
 use postkey::protocol::{Protocol, Security};
 
 use crate::support::Options;
-use crate::support::house::{House, LIFE, SECURITIES, accepted, skip};
+use crate::support::house::{House, LIFE, SECURITIES, accepted, skip, until};
 use crate::support::proxy::{Manner, Proxy};
 
 const KINDS: [&str; 2] = ["http", "socks5"];
@@ -110,6 +110,8 @@ async fn a_token_request_that_the_proxy_does_not_pass_on_is_made_again() {
             proxy.behave(manner);
             let reply = house.try_login(Protocol::Imap).await;
             assert!(reply.starts_with("a NO [UNAVAILABLE] "), "{kind} {manner:?}: {reply}");
+            // The mail server is not reached either, and the login did not wait for the token.
+            until("the end of the refresh", async || !house.state().await["last_failure"].is_null()).await;
             assert_eq!(house.provider.token_requests("refresh_token"), 0);
             proxy.behave(Manner::Serves);
             skip(Duration::from_secs(3600)).await;

@@ -1,6 +1,9 @@
 //! The redirect listener against web pages, other programs and the curious: nothing that they send ends, changes or learns
 //! anything, and the right answer still counts.
 
+use std::fs::Permissions;
+use std::os::unix::fs::{PermissionsExt as _, chown};
+use std::path::PathBuf;
 use std::time::Duration;
 
 use postkey::protocol::Security;
@@ -8,10 +11,12 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use url::Url;
 
+use crate::command_line::{STRANGER, open_ways};
 use crate::introduction;
 use crate::support::house::{ANN, BEN, House, PATIENCE, until};
 use crate::support::process::Process;
 use crate::support::{Options, TokenEndpoint};
+use crate::users::{MALLORY, can_be_others, request_as};
 
 /// Sends bytes, and hears all until the connection ends.
 async fn send(port: u16, bytes: &[u8]) -> String {
@@ -53,6 +58,10 @@ async fn answer_to(target: &Url, query: &str) -> String {
 
 /// The right answer still works, and its code is used once.
 async fn finish(house: House, process: Process, target: Url) {
+    finish_in(&house, process, target).await;
+}
+
+async fn finish_in(house: &House, process: Process, target: Url) {
     let answer = house.provider.http_client().get(target.clone()).send().await.expect("an answer");
     let next = target.join(answer.headers()["location"].to_str().unwrap()).unwrap();
     assert_eq!((answer.status().as_u16(), next.as_str()), (303, target.join("/authorized").unwrap().as_str()));
@@ -225,5 +234,70 @@ async fn a_foreign_code_is_found_out_though_the_server_ignores_its_challenge() {
         assert!(ended.code == Some(77) && ended.err.contains(words), "{:?} {}", ended.code, ended.err);
         assert!(house.run(&["status"], "").out.contains("no account"));
         drop((other, target));
+    }
+}
+
+/// A program that notes what it is started with, in the place of a browser.
+fn browser(house: &House) -> (String, PathBuf) {
+    open_ways(house);
+    let folder = house.folder.path().join("noted");
+    std::fs::create_dir(&folder).unwrap();
+    let (script, notes) = (house.folder.path().join("browser"), folder.join("notes"));
+    std::fs::write(&script, format!("#!/bin/sh\necho \"$@\" > {0}.new; mv {0}.new {0}\n", notes.display())).unwrap();
+    std::fs::write(&notes, "").unwrap();
+    for place in [&script, &folder] {
+        std::fs::set_permissions(place, Permissions::from_mode(0o777)).unwrap();
+    }
+    (script.to_str().unwrap().to_owned(), notes)
+}
+
+/// Everybody can read command lines: with the authorization request, somebody else could sign in in the user's place.
+#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
+async fn a_browsers_command_line_holds_nothing_that_others_can_use() {
+    if !can_be_others() {
+        return;
+    }
+    let house = House::empty(Security::Tls, Options::default(), |config| config).await;
+    let (script, notes) = browser(&house);
+    let state = &house.config.state_dir;
+    std::fs::create_dir(state).unwrap();
+    std::fs::set_permissions(state, Permissions::from_mode(0o700)).unwrap();
+    chown(state, Some(STRANGER), Some(STRANGER)).unwrap();
+    let mut process = house.begin_as(STRANGER, &["authorize", ANN], &[("BROWSER", &script)]);
+    let shown = process.hear("/authorize?").trim().to_owned();
+    let read = || std::fs::read_to_string(&notes).unwrap_or_default();
+    until("the browser is started", async || read().contains("http")).await;
+    let started = Url::parse(read().trim()).unwrap();
+    assert!(started.path().starts_with("/begin-") && started.path().len() == 39, "{started}");
+    assert_eq!((started.host_str(), started.query()), (Some("127.0.0.1"), None));
+    assert!(request_as(MALLORY, &started, "GET", "").await.starts_with("HTTP/1.1 404"), "another user");
+    let elsewhere = started.join("/begin-00000000000000000000000000000000").unwrap();
+    assert!(request_as(STRANGER, &elsewhere, "GET", "").await.starts_with("HTTP/1.1 404"), "another address");
+    let led = request_as(STRANGER, &started, "GET", "").await;
+    assert!(led.starts_with("HTTP/1.1 303") && led.contains(&format!("location: {shown}")), "{led}");
+    assert!(request_as(STRANGER, &started, "GET", "").await.starts_with("HTTP/1.1 404"), "once");
+    let target = house.provider.person().consent(&shown, ANN).await;
+    finish(house, process, target).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
+async fn nobodys_browser_is_started_by_root_or_on_another_users_screen() {
+    if !can_be_others() {
+        return;
+    }
+    for environment in [("HOME", "/"), ("SUDO_UID", "1000"), ("DOAS_USER", "ann"), ("PKEXEC_UID", "1000")] {
+        let house = House::empty(Security::Tls, Options::default(), |config| config).await;
+        let (script, notes) = browser(&house);
+        let state = &house.config.state_dir;
+        std::fs::create_dir(state).unwrap();
+        std::fs::set_permissions(state, Permissions::from_mode(0o700)).unwrap();
+        // Root steps back to the owner of the state.
+        chown(state, Some(STRANGER), Some(STRANGER)).unwrap();
+        let user = if environment.0 == "HOME" { 0 } else { STRANGER };
+        let mut process = house.begin_as(user, &["authorize", ANN], &[("BROWSER", &script), environment]);
+        let url = process.hear("/authorize?").trim().to_owned();
+        let target = house.provider.person().consent(&url, ANN).await;
+        finish_in(&house, process, target).await;
+        assert_eq!(std::fs::read_to_string(&notes).unwrap(), "", "{environment:?}");
     }
 }

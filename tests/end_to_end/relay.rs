@@ -7,7 +7,7 @@ use tokio::io::{AsyncBufReadExt, AsyncRead, AsyncReadExt, AsyncWrite, AsyncWrite
 use tokio::net::{TcpListener, TcpStream};
 use tokio_rustls::server::TlsStream;
 
-use crate::support::house::{ANN, House, PATIENCE, Program, Way};
+use crate::support::house::{ANN, House, PATIENCE, Program, SECURITIES, Way};
 
 type Server = BufReader<TlsStream<TcpStream>>;
 
@@ -104,17 +104,21 @@ async fn much_in_pieces_of_any_size_arrives_bit_for_bit_both_ways_at_once() {
     }
 }
 
+/// Many servers take close_notify for the end of both directions, and answer nothing behind it.
 #[tokio::test]
 async fn a_client_that_has_nothing_more_to_say_still_hears_the_answer() {
-    for security in [Security::Clear, Security::Tls] {
+    for security in SECURITIES {
         let (_house, mut program, mut server) = pair(security, "").await;
-        program.client.send(b"the last words").await;
+        program.client.send(b"a NOOP\r\nb LOGOUT\r\n").await;
         program.client.finish().await;
-        assert_eq!(receive_all(&mut server).await, b"the last words");
+        assert_eq!(receive(&mut server, 18).await, b"a NOOP\r\nb LOGOUT\r\n");
+        let end = tokio::time::timeout(Duration::from_millis(300), server.read(&mut [0])).await;
+        assert!(end.is_err(), "{security:?}: the provider hears an end before it has answered");
         let answer = noise(300_000, 3);
         server.write_all(&answer).await.unwrap();
         server.shutdown().await.unwrap();
         assert!(program.client.rest().await == answer, "{security:?}");
+        assert_eq!(receive_all(&mut server).await, b"");
     }
 }
 
@@ -142,6 +146,19 @@ async fn whoever_leaves_takes_the_other_along() {
         let end = tokio::time::timeout(PATIENCE, server.read(&mut [0])).await.expect("an end in time");
         assert!(matches!(end, Ok(0) | Err(_)), "{security:?}: the client has left");
     }
+}
+
+/// An end without close_notify is an error in many servers' logs.
+#[tokio::test]
+async fn a_client_that_resets_its_connection_ends_it_in_good_order_at_the_provider() {
+    let (_house, mut program, mut server) = pair(Security::Clear, "").await;
+    server.write_all(&noise(100_000, 6)).await.unwrap();
+    server.flush().await.unwrap();
+    // Its system sends RST, because there are bytes that it has not read.
+    program.client.exactly(1).await;
+    drop(program);
+    let end = tokio::time::timeout(PATIENCE, server.read(&mut [0])).await.expect("an end in time");
+    assert_eq!(end.expect("close_notify"), 0);
 }
 
 #[tokio::test]

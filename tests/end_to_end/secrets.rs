@@ -8,7 +8,7 @@ use base64::prelude::BASE64_STANDARD_NO_PAD;
 use postkey::protocol::{Protocol, Security};
 
 use crate::support::canaries::{assert_none, forms, hear, listen};
-use crate::support::house::{ANN, House, Way, accepted, until};
+use crate::support::house::{ANN, House, Way, accepted};
 use crate::support::process::Process;
 use crate::support::{Options, TokenEndpoint};
 
@@ -146,14 +146,62 @@ async fn nothing_shows_a_secret_even_when_everything_is_logged() {
     }
 }
 
+/// A refresh token is no longer than these, and an access token neither, at many providers: nothing about their form tells what
+/// they are.
+#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
+async fn a_short_token_that_a_server_repeats_is_shown_nowhere() {
+    for (characters, bytes) in [(8, 6), (20, 15), (36, 27)] {
+        let mut house = House::furnished(Security::Tls, |config| format!("log = \"trace\"\n{config}")).await;
+        let daemon = house.serve().await;
+        let old = house.provider.secrets();
+        house.provider.change(|settings| (settings.token_length, settings.refresh_bytes) = (characters, bytes));
+        house.provider.revoke_access_tokens();
+        log_in(&house, Way::Plain, &house.password, true).await;
+        let short: Vec<_> = house.provider.secrets().into_iter().filter(|secret| !old.contains(secret)).collect();
+        assert_eq!(short.iter().map(String::len).collect::<Vec<_>>(), [characters; 2]);
+        let mut seen = String::new();
+        for (protocol, no) in Protocol::ALL.into_iter().zip(["NO", "-ERR", "535 5.7.8"]) {
+            let no = format!("{no} the token {{token}} is not good");
+            house.provider.change(|settings| settings.server_mut(protocol).refuse_login = Some(no));
+            let reply = house.try_login(protocol).await;
+            assert!(!accepted(protocol, &reply) && reply.contains("is not good"), "{reply}");
+            seen += &reply;
+        }
+        seen += &daemon.terminate().err;
+        house.provider.change(|settings| settings.imap.refuse_login = None);
+        let daemon = house.serve().await;
+        let repeats =
+            serde_json::json!({"error": "invalid_grant", "error_description": "refused: {token} is not good"});
+        house.provider.change(|settings| settings.token_endpoint = TokenEndpoint::Refuse(repeats));
+        house.provider.revoke_access_tokens();
+        let reply = house.try_login(Protocol::Imap).await;
+        assert!(!accepted(Protocol::Imap, &reply), "{reply}");
+        seen += &reply;
+        let backup = house.config.state_dir.with_file_name("backup");
+        for arguments in [&["status"][..], &["status", "--json"], &["metrics"], &["backup", backup.to_str().unwrap()]] {
+            let ended = house.run_beside(arguments, "").await;
+            seen.extend([ended.out, ended.err]);
+        }
+        assert!(seen.matches("is not good").count() > 4, "the reason is shown: {seen}");
+        seen += &daemon.terminate().err;
+        let kept = house.vault_bytes();
+        let backup = std::fs::read(&backup).unwrap();
+        let told = String::from_utf8_lossy(&backup).into_owned();
+        assert!(told.contains("is not good"), "the backup has the reason, too: {told} {seen}");
+        for secret in house.provider.secrets().iter().filter(|secret| !old.contains(secret)) {
+            assert!(!holds(seen.as_bytes(), secret), "{secret} was shown: {seen}");
+            assert!(!holds(&kept, secret) && !holds(&backup, secret), "{secret} is on the disk");
+        }
+    }
+}
+
 /// Whatever the umask is.
 #[tokio::test(flavor = "multi_thread", worker_threads = 1)]
 async fn what_postkey_keeps_is_for_its_user_alone() {
     for umask in ["umask 000", "umask 022"] {
-        let house = House::empty(Security::Tls, Options::default(), |config| config).await;
-        let (file, folder) = (house.file.to_str().unwrap(), &house.config.state_dir);
-        let daemon = Process::start_by(umask, house.folder.path(), &["--config", file], &[]);
-        until("the daemon", async || house.config.control_socket.exists()).await;
+        let mut house = House::empty(Security::Tls, Options::default(), |config| config).await;
+        let daemon = house.serve_by(umask).await;
+        let folder = &house.config.state_dir;
         authorize(&house, CHOSEN, &mut Vec::new()).await;
         assert_eq!(std::fs::metadata(folder).unwrap().permissions().mode() & 0o777, 0o700, "{umask}");
         let files = files(folder);

@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use postkey::protocol::{Protocol, Security};
+use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 
 use crate::support::TokenEndpoint;
@@ -98,22 +99,20 @@ async fn a_token_that_stays_refused_is_no_reason_to_loop() {
         let house = House::open().await;
         let said = said[protocol as usize].to_owned();
         house.provider.change(|settings| settings.server_mut(protocol).refuse_login = Some(said));
-        for (attempts, requests) in [(2, 1), (3, 1), (4, 1)] {
+        let made = || (house.provider.attempts(protocol).len(), house.provider.requests().len());
+        for _ in 0..100 {
             let reply = house.try_login(protocol).await;
             assert!(reply.starts_with(told[protocol as usize]), "{reply}");
-            assert_eq!(
-                (house.provider.attempts(protocol).len(), house.provider.requests().len()),
-                (attempts, requests)
-            );
+            assert_eq!(made(), (2, 1), "one try with the token that was there, and one with a new one");
         }
-        for attempts in 5..100 {
+        // After one minute, and then after two, one more new token is tried.
+        for (seconds, attempts) in [(61, 3), (61, 3), (61, 4)] {
+            skip(Duration::from_secs(seconds)).await;
             house.try_login(protocol).await;
-            assert_eq!((house.provider.attempts(protocol).len(), house.provider.requests().len()), (attempts, 1));
+            assert_eq!(made(), (attempts, attempts - 1));
         }
-        skip(Duration::from_secs(61)).await;
-        house.try_login(protocol).await;
-        assert_eq!(house.provider.requests().len(), 2, "after a minute one more is tried");
         house.provider.change(|settings| settings.server_mut(protocol).refuse_login = None);
+        skip(Duration::from_secs(241)).await;
         house.logged_in(protocol).await.prove().await;
     }
 }
@@ -156,13 +155,18 @@ async fn while_the_token_lives_nobody_notices_that_the_token_endpoint_is_down() 
     house.pass(LIFE - 120);
     for trouble in [TokenEndpoint::Status(500), TokenEndpoint::Html] {
         house.provider.change(|settings| settings.token_endpoint = trouble);
-        for protocol in Protocol::ALL {
-            house.logged_in(protocol).await.prove().await;
+        // At once, because a failure stands for some seconds.
+        let [imap, pop3, smtp] = Protocol::ALL.map(|protocol| house.logged_in(protocol));
+        let programs = tokio::join!(imap, pop3, smtp);
+        for mut program in [programs.0, programs.1, programs.2] {
+            program.prove().await;
         }
-        skip(Duration::from_secs(10)).await;
+        // It stands no longer then, and it is not yet time for the refresh ahead.
+        skip(Duration::from_secs(6)).await;
     }
-    assert_eq!(house.provider.requests().len(), 2, "a failure stands for some seconds");
+    assert_eq!(house.provider.requests().len(), 2, "one for each trouble");
     house.provider.change(|settings| settings.token_endpoint = TokenEndpoint::Normal);
+    skip(Duration::from_secs(6)).await;
     house.logged_in(Protocol::Imap).await;
     assert_eq!(house.provider.requests().len(), 3);
 }
@@ -217,14 +221,16 @@ async fn an_ended_authorization_asks_for_nothing_until_it_is_given_anew() {
 async fn an_authorization_is_not_overwritten_by_a_refresh_of_the_one_before() {
     let mut house = House::open().await;
     house.pass(LIFE);
+    let gate = Arc::new(Semaphore::new(0));
     house.provider.change(|settings| {
-        settings.token_endpoint = TokenEndpoint::Delay(Duration::from_millis(300));
+        settings.token_endpoint = TokenEndpoint::Gate(Arc::clone(&gate));
         settings.token_life = Duration::from_secs(2 * LIFE);
     });
     let mut program = begin_login(&house).await;
     until("a request for a token", async || house.provider.requests().len() == 1).await;
     house.authorize(ANN, None).await;
     let authorized = expires(&house).await;
+    gate.add_permits(1);
     program.client.expect("+OK").await;
     assert_eq!(expires(&house).await, authorized);
     drop(program);
@@ -237,16 +243,18 @@ async fn an_authorization_is_not_ended_by_the_end_of_the_one_before() {
     let house = House::open().await;
     house.pass(LIFE);
     house.provider.end_grant(ANN);
-    house.provider.change(|settings| settings.token_endpoint = TokenEndpoint::Delay(Duration::from_millis(300)));
+    let gate = Arc::new(Semaphore::new(0));
+    house.provider.change(|settings| settings.token_endpoint = TokenEndpoint::Gate(Arc::clone(&gate)));
     let mut program = begin_login(&house).await;
     until("a request for a token", async || house.provider.requests().len() == 1).await;
     house.authorize(ANN, None).await;
+    gate.add_permits(1);
     let reply = program.client.line().await;
-    assert_eq!(house.state().await["state"], "ready", "after {reply}");
-    assert!(
-        accepted(Protocol::Pop3, &program.log_in(Way::Own, ANN, &house.password).await)
-            || accepted(Protocol::Pop3, &reply)
-    );
+    assert!(reply.starts_with("-ERR [SYS/PERM]"), "who waited for the old one hears of its end: {reply}");
+    assert_eq!(house.state().await["state"], "ready");
+    let reply = program.log_in(Way::Own, ANN, &house.password).await;
+    assert!(accepted(Protocol::Pop3, &reply), "and is let in by the new one: {reply}");
+    house.provider.change(|settings| settings.token_endpoint = TokenEndpoint::Normal);
     house.pass(LIFE);
     house.logged_in(Protocol::Pop3).await.prove().await;
 }

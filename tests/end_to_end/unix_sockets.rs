@@ -129,7 +129,7 @@ async fn only_users_who_are_named_come_to_a_unix_socket() {
     for protocol in Protocol::ALL {
         let heard = hall.as_user(MALLORY + 1, protocol, &[]).await;
         let end = ["* BYE", "-ERR", "421"][protocol as usize];
-        assert!(heard.starts_with(end) && heard.contains("not for your user"), "{heard}");
+        assert!(heard.starts_with(end) && heard.contains("not open to your user"), "{heard}");
     }
     assert!(hall.house.provider.requests().is_empty());
     for protocol in Protocol::ALL {

@@ -5,8 +5,10 @@ use std::process::{Command, Stdio};
 use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
 use postkey::protocol::{Protocol, Security};
+use url::Url;
 
 use crate::support::house::{ANN, House, PATIENCE, Way, accepted, until};
+use crate::support::skipped::skipped;
 
 /// A user of this machine who is not the one that runs the tests.
 pub const MALLORY: u32 = 1234;
@@ -15,13 +17,13 @@ pub const MALLORY: u32 = 1234;
 pub fn can_be_others() -> bool {
     let is_root = rustix::process::geteuid().is_root();
     if !is_root {
-        eprintln!("skipped: only root can be another user");
+        skipped("only root can be another user");
     }
     is_root
 }
 
 /// Connects as another user, says these lines, and hears all until the connection ends.
-async fn as_user(uid: u32, port: u16, lines: &[&str]) -> String {
+pub async fn as_user(uid: u32, port: u16, lines: &[&str]) -> String {
     let script = format!(
         "exec 3<>/dev/tcp/127.0.0.1/{port}; [ $# = 0 ] || printf '%s\\r\\n' \"$@\" >&3; exec timeout 10 cat <&3"
     );
@@ -32,8 +34,22 @@ async fn as_user(uid: u32, port: u16, lines: &[&str]) -> String {
     String::from_utf8_lossy(&heard.stdout).into_owned()
 }
 
+/// What another user of this machine says over HTTP, and is answered.
+pub async fn request_as(uid: u32, url: &Url, method: &str, body: &str) -> String {
+    let target = url.query().map_or(url.path().to_owned(), |query| format!("{}?{query}", url.path()));
+    let lines = [
+        format!("{method} {target} HTTP/1.1"),
+        "Host: localhost".to_owned(),
+        format!("Content-Length: {}", body.len() + if body.is_empty() { 0 } else { 2 }),
+        String::new(),
+        body.to_owned(),
+    ];
+    let lines: Vec<&str> = lines.iter().map(String::as_str).take(if body.is_empty() { 4 } else { 5 }).collect();
+    as_user(uid, url.port().unwrap(), &lines).await
+}
+
 /// Logs in as another user, and out again; what was said.
-async fn log_in_as(uid: u32, house: &House, protocol: Protocol, password: &str) -> String {
+pub async fn log_in_as(uid: u32, house: &House, protocol: Protocol, password: &str) -> String {
     let lines = login(protocol, password);
     as_user(uid, house.port(protocol, Security::Clear), &lines.each_ref().map(String::as_str)).await
 }
@@ -94,7 +110,7 @@ async fn a_listener_is_for_the_users_that_the_configuration_names() {
     for protocol in Protocol::ALL {
         let heard = as_user(MALLORY, house.port(protocol, Security::Clear), &[]).await;
         let (end, lines) = (["* BYE", "-ERR", "421"][protocol as usize], heard.lines().count());
-        assert!(heard.starts_with(end) && heard.contains("not for your user") && lines == 1, "{heard}");
+        assert!(heard.starts_with(end) && heard.contains("not open to your user") && lines == 1, "{heard}");
     }
     assert_untouched(&house);
     for protocol in Protocol::ALL {

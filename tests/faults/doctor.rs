@@ -4,22 +4,22 @@ use postkey::control::{self, Request};
 use postkey::protocol::Security;
 
 use crate::certificates::Flaw;
-use crate::front::Front;
+use crate::front::{Answer, Front};
 use crate::server::{Fault, Servers, Stage};
 use crate::support::house::{ANN, House, until};
 
 const FLAWS: [(Flaw, &str); 4] = [
-    (Flaw::Expired, "has expired, on 2020-01-01"),
+    (Flaw::Expired, "expired on 2020-01-01"),
     (Flaw::NotYet, "not valid before 4000-01-01"),
     (Flaw::WrongName, "for another name (DnsName(\"elsewhere.test\"))"),
-    (Flaw::UnknownAuthority, "signed by nobody whom this machine trusts"),
+    (Flaw::UnknownAuthority, "not signed by a CA that this machine trusts"),
 ];
 
 /// Stops the postkey in this process, and waits until nobody finds it any more.
 async fn stop(house: &mut House) {
     house.stop().await;
     let socket = &house.config.control_socket;
-    until("no daemon", async || matches!(control::ask(socket, &Request::Status).await, Ok(None))).await;
+    until("no daemon", async || matches!(control::ask(socket, None, &Request::Status).await, Ok(None))).await;
 }
 
 /// The likely cause, by a process of its own, whose clock is right.
@@ -50,5 +50,20 @@ async fn the_flaw_of_the_token_endpoints_certificate_is_named() {
         let mut house = front.house().await;
         stop(&mut house).await;
         expect(&house, "token endpoint", words);
+    }
+}
+
+/// A front that still stands while the server behind it does not: what it keeps from being looked at is not well.
+#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
+async fn an_authorization_server_that_is_down_behind_its_front_is_a_problem() {
+    let page = b"HTTP/1.1 502 Bad Gateway\r\nContent-Type: text/html\r\nContent-Length: 4\r\n\r\nOops".to_vec();
+    for (answer, words) in [(Answer::Bytes(page), "HTTP status 502"), (Answer::HangUp, "does not answer")] {
+        let mut front = Front::new().await;
+        let mut house = front.house().await;
+        stop(&mut house).await;
+        front.set(answer);
+        expect(&house, "authorization server", words);
+        let ended = house.run(&["doctor", ANN], "\n");
+        assert!(ended.code == Some(69) && !ended.out.contains("Everything works"), "{}", ended.out);
     }
 }

@@ -1,9 +1,8 @@
 //! A provider's mail servers fail at every step of a login: the client is told to try later, in time, and nothing is left.
 
-use std::time::Duration;
-
 use postkey::protocol::{Protocol, Security};
-use tokio::net::{TcpSocket, TcpStream};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::task::JoinSet;
 
 use super::certificates::Flaw;
@@ -109,6 +108,15 @@ async fn a_server_that_does_not_listen() {
     unserved(socket.local_addr().unwrap().port(), REACH).await;
 }
 
+/// Whether a connection fills the queue of this port, whose room is one (proc_net_tcp).
+fn waits_to_be_accepted(port: u16) -> bool {
+    let table = std::fs::read_to_string("/proc/self/net/tcp").unwrap();
+    let mut listening = table.lines().map(|line| line.split_whitespace().collect::<Vec<_>>());
+    // What would be the receive queue of a connection is the queue of a port that listens, which is state 0A.
+    listening
+        .any(|line| line[1].ends_with(&format!(":{port:04X}")) && line[3] == "0A" && line[4].ends_with(":00000001"))
+}
+
 #[tokio::test]
 async fn a_server_that_does_not_accept() {
     let socket = TcpSocket::new_v4().unwrap();
@@ -119,7 +127,7 @@ async fn a_server_that_does_not_accept() {
     for _ in 0..3 {
         filling.spawn(TcpStream::connect(address));
     }
-    tokio::time::sleep(Duration::from_millis(50)).await;
+    until("a full queue", async || waits_to_be_accepted(address.port())).await;
     unserved(address.port(), REACH).await;
 }
 
@@ -173,4 +181,67 @@ async fn a_name_that_does_not_exist() {
     assert!(seconds <= REACH, "{seconds} s");
     let reply = house.try_login(Protocol::Pop3).await;
     assert!(reply.contains("its name cannot be looked up"), "{reply}");
+}
+
+/// A house whose provider speaks in one way, and whose configuration says the other.
+async fn house_with_wrong_security(really: Security, said: Security) -> House {
+    House::with(really, |config| {
+        let (before, provider) = config.split_once("[provider.own]").unwrap();
+        let [really, said] = [really, said].map(|security| format!("security = {:?}", security.name()));
+        format!("{before}[provider.own]{}", provider.replace(&really, &said))
+    })
+    .await
+}
+
+#[tokio::test]
+async fn a_greeting_in_clear_where_tls_is_expected_is_quoted() {
+    let house = house_with_wrong_security(Security::StartTls, Security::Tls).await;
+    for (protocol, greeting) in Protocol::ALL.into_iter().zip(["* OK", "+OK ready", "220 "]) {
+        house.pass(1);
+        let reply = house.try_login(protocol).await;
+        assert!(reply.starts_with(TRY_LATER[protocol as usize]), "{reply}");
+        assert!(reply.contains("set security = \"starttls\"") && reply.contains(&format!("\"{greeting}")), "{reply}");
+        assert_in_status(&house, &format!("{protocol}: localhost cannot be used: it does not speak TLS"), greeting)
+            .await;
+    }
+}
+
+/// Exim and others refuse a connection in clear where they are at their limit, also on a port for TLS.
+#[tokio::test]
+async fn a_limit_told_in_clear_where_tls_is_expected_is_quoted() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let port = listener.local_addr().unwrap().port();
+    let house = House::with(Security::Tls, |config| with_ports(&config, &[port; 3], Security::Tls, None)).await;
+    let server = tokio::spawn(async move {
+        while let Ok((mut client, _)) = listener.accept().await {
+            let _gone = client.write_all(b"421 too many connections\r\n").await;
+            // What the client has said is read, so that the answer is not lost with the connection.
+            let _gone = client.read(&mut [0; 1024]).await;
+        }
+    });
+    for protocol in Protocol::ALL {
+        house.pass(1);
+        let reply = house.try_login(protocol).await;
+        assert!(reply.starts_with(TRY_LATER[protocol as usize]), "{reply}");
+        assert!(reply.contains("\"421 too many connections\"") && !reply.contains("InvalidContentType"), "{reply}");
+        let words = format!("{protocol}: localhost cannot be used: it does not speak TLS on this port");
+        assert_in_status(&house, &words, "421 too many connections").await;
+    }
+    server.abort();
+}
+
+/// The last failure that `postkey status` shows has these words, and quotes the server.
+async fn assert_in_status(house: &House, words: &str, said: &str) {
+    let status = house.run_beside(&["status"], "").await.out;
+    assert!(status.contains(words) && status.contains(&format!("\"{said}")), "{words}\n{status}");
+}
+
+#[tokio::test]
+async fn silence_where_a_greeting_in_clear_is_expected_names_the_setting() {
+    let house = house_with_wrong_security(Security::Tls, Security::StartTls).await;
+    for mut login in begin_logins(&house).await {
+        let (reply, _) = timed(login.answer()).await;
+        assert!(reply.starts_with(TRY_LATER[login.protocol as usize]), "{reply}");
+        assert!(reply.contains("set security = \"tls\""), "{reply}");
+    }
 }

@@ -78,7 +78,7 @@ fn passing() -> Vec<(&'static str, Answer, u64)> {
         ("half of the answer", Bytes(head("Content-Length: 1000\r\n")), soon),
         ("half of the head", Bytes(b"HTTP/1.1 200 OK\r\nContent-Ty".to_vec()), soon),
         ("a token with a line end", json("200 OK", r#"{"access_token":"a\r\nb"}"#), soon),
-        ("the wrong content type", Bytes(http("200 OK", "Content-Type: text/plain\r\n", "access_token=abc")), soon),
+        ("the wrong content type", Bytes(http("200 OK", "Content-Type: text/plain\r\n", "access_token: abc")), soon),
         ("no HTTP", Bytes(b"* OK IMAP4rev1 ready\r\n".to_vec()), soon),
         ("a gigabyte", Flood(head("Content-Length: 1073741824\r\n")), soon),
         ("no end", Flood(head("")), soon),
@@ -173,9 +173,9 @@ async fn an_answer_without_end_takes_no_memory() {
         assert!(reply.starts_with(TRY_LATER[Protocol::Pop3 as usize]), "{what}: {reply}");
         let [after, peak] = memory(daemon.id());
         println!("{what}: {before} KiB before, {peak} at most, {after} after");
-        // The first failure of all brings code in that was not needed before. 1 MiB, and half of one for the allocator that
-        // wipes: a buffer that grows is copied, so for a moment there are two.
-        assert!(number == 0 || peak - before <= 1536, "{what}: {before} KiB before, {peak} at most");
+        // The first failure of all brings code in that was not needed before. 1 MiB, half of one for the allocator that wipes,
+        // because a buffer that grows is copied, and a quarter for what the threads' heaps take meanwhile.
+        assert!(number == 0 || peak - before <= 1792, "{what}: {before} KiB before, {peak} at most");
         before = after;
     }
 }

@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 const SIZES: [u8; 3] = [0, 6, 40];
 
 /// What is taken as it is.
-const FILES: [(&str, &str); 8] = [
+const FILES: [(&str, &str); 9] = [
     ("sasl", "tests/fuzz/seeds/sasl"),
     ("redirect", "tests/fuzz/seeds/redirect"),
     ("token_response", "tests/fuzz/seeds/token_response"),
@@ -18,6 +18,7 @@ const FILES: [(&str, &str); 8] = [
     ("config", "config"),
     ("config", "config/examples"),
     ("vault_record", "tests/vault/format-1"),
+    ("vault_record", "tests/vault/format-2"),
     ("session", "tests/fuzz/seeds/session"),
 ];
 

@@ -144,12 +144,12 @@ async fn names_that_are_nobodys() {
     }
 }
 
-/// B5. Names that look like another, or like what some programs would expand: they are nobody's.
+/// B5. Names that look like another, or like what some programs would expand: they are nobody's. A byte order mark before a name
+/// is not among them, because it is taken off like all that comes along when a name is copied.
 #[tokio::test]
 async fn names_like_another() {
     let mut quiet = Quiet::new().await;
-    let names =
-        ["ann@ex%61mple.test", "ann@example.test%s%n", "{5}", "\u{feff}ann@example.test", "\u{430}nn@example.test"];
+    let names = ["ann@ex%61mple.test", "ann@example.test%s%n", "{5}", "ann+x@example.test", "\u{430}nn@example.test"];
     for protocol in Protocol::ALL {
         for name in names {
             let mut program = quiet.house.program(protocol, Security::Clear).await;

@@ -9,7 +9,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinSet;
 use tokio_rustls::TlsAcceptor;
 
-use crate::support::house::House;
+use crate::support::house::{ANN, House, Way};
 
 /// How each protocol says that a login may be tried again later, or that somebody has to act.
 const REFUSED: [[&str; 2]; 3] =
@@ -243,6 +243,7 @@ async fn who_says_too_much_is_left() {
     }
 }
 
+/// But for what the person has to see.
 #[tokio::test]
 async fn what_comes_in_between_is_passed_over() {
     let server = Server::start(Protocol::Imap, Security::Tls).await;
@@ -250,7 +251,9 @@ async fn what_comes_in_between_is_passed_over() {
     let between = "* 3 EXISTS\r\n* OK [ALERT] x\r\n* NO y\r\n* FLAGS (\\Seen)\r\n% OK in\r\n";
     for cut in 0..between.len() {
         server.says(Script::good(Protocol::Imap).cut(cut).with("AUTHENTICATE", between));
-        house.logged_in(Protocol::Imap).await;
+        let mut program = house.program(Protocol::Imap, Security::Clear).await;
+        assert_eq!(program.log_in(Way::Plain, ANN, &house.password).await, "* OK [ALERT] x");
+        program.client.expect("a OK Logged in.").await;
     }
 }
 

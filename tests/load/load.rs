@@ -3,6 +3,7 @@
 //! `tests/run` builds this program and starts it for about half a minute, `tests/run --soak` with everything. The provider is
 //! the benchmark's, in a process of its own, and so is each postkey: what `/proc` says of it is about nothing else.
 
+mod before;
 #[path = "../bench/client.rs"]
 #[allow(dead_code, reason = "the benchmark measures more")]
 mod client;
@@ -11,6 +12,7 @@ mod client;
 mod contestant;
 mod deadline;
 mod flood;
+mod hostile;
 mod idle;
 mod limits;
 #[path = "../bench/pki.rs"]
@@ -25,6 +27,7 @@ mod process;
 mod protocol;
 mod relay;
 mod report;
+mod strangers;
 #[path = "../bench/upstream/mod.rs"]
 #[allow(dead_code, reason = "the benchmark measures more")]
 mod upstream;
@@ -44,6 +47,15 @@ enum Args {
     Upstream {
         /// Where `ca.pem`, `chain.pem` and `key.pem` are.
         dir: PathBuf,
+    },
+    /// Be the hostile user until the standard input ends.
+    Hostile {
+        /// Where `ca.pem` is.
+        dir: PathBuf,
+        /// What to attack, as JSON.
+        targets: String,
+        /// The mail ports, as JSON.
+        ports: String,
     },
     /// Put postkey under load.
     Run {
@@ -76,6 +88,11 @@ pub struct Load {
     /// Clients that say nothing, and clients that say little; none where there is no time to wait for their end.
     pub silent: usize,
     pub slow: usize,
+    /// For how long a hostile user does the worst.
+    pub hostile_for: Duration,
+    /// How many times the time on a quiet machine something may take. The figures for the documents have none; elsewhere others
+    /// use the machine too, and only what hangs is wrong.
+    pub slack: f64,
 }
 
 impl Load {
@@ -88,6 +105,8 @@ impl Load {
         relay: 64 << 20,
         silent: 0,
         slow: 0,
+        hostile_for: Duration::from_secs(12),
+        slack: 10.0,
     };
     const SOAK: Self = Self {
         idle: 10_000,
@@ -98,6 +117,8 @@ impl Load {
         relay: 1 << 30,
         silent: 9500,
         slow: 1000,
+        hostile_for: Duration::from_secs(120),
+        slack: 1.0,
     };
 }
 
@@ -115,6 +136,7 @@ async fn main() -> ExitCode {
     let _ = tokio_rustls::rustls::crypto::ring::default_provider().install_default();
     let done = match Args::parse() {
         Args::Upstream { dir } => upstream::serve(&dir).await.map(|()| true),
+        Args::Hostile { dir, targets, ports } => hostile::be(&targets, &ports, &dir).await,
         Args::Run { postkey, soak, only } => run(&postkey, if soak { &Load::SOAK } else { &Load::SHORT }, &only).await,
     };
     match done {
@@ -133,8 +155,20 @@ async fn run(program: &Path, load: &Load, only: &[String]) -> io::Result<bool> {
     pki::write(dir.path())?;
     let provider = upstream::Provider::start(dir.path())?;
     let stage = Stage { dir: dir.path(), provider: &provider, program, load };
-    let mut report = Report::begin();
-    for part in ["idle", "churn", "flood", "relay", "silent", "slow", "descriptors", "exhausted", "memory"] {
+    let mut report = Report::begin(load.slack);
+    for part in [
+        "idle",
+        "churn",
+        "flood",
+        "relay",
+        "silent",
+        "slow",
+        "before",
+        "strangers",
+        "descriptors",
+        "exhausted",
+        "memory",
+    ] {
         if !only.is_empty() && !only.iter().any(|name| name == part) {
             continue;
         }
@@ -147,6 +181,8 @@ async fn run(program: &Path, load: &Load, only: &[String]) -> io::Result<bool> {
             "relay" => relay::relay(&stage, &mut report).await,
             "silent" => deadline::silent(&stage, &mut report).await,
             "slow" => deadline::slow(&stage, &mut report).await,
+            "before" => before::before(&stage, &mut report).await,
+            "strangers" => strangers::strangers(&stage, &mut report).await,
             "descriptors" => limits::descriptors(&stage, &mut report).await,
             "exhausted" => limits::exhausted(&stage, &mut report).await,
             _ => limits::memory(&stage, &mut report).await,

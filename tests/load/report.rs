@@ -3,16 +3,26 @@
 use std::io;
 
 /// Prints figures as they come, and remembers whether all were right.
-#[derive(Default)]
 pub struct Report {
     wrong: usize,
+    slack: f64,
 }
 
 impl Report {
-    /// Begins the table.
-    pub fn begin() -> Self {
+    /// Begins the table. `slack` is how many times the time that it takes on a quiet machine something may take.
+    pub fn begin(slack: f64) -> Self {
         println!("|       | {:58} | {:>10} | has to be |\n|---|---|---|---|", "part: figure", "is");
-        Self::default()
+        Self { wrong: 0, slack }
+    }
+
+    /// One for a part that runs beside this one.
+    pub fn beside(&self) -> Self {
+        Self { wrong: 0, slack: self.slack }
+    }
+
+    /// A time that may not be longer than `most` on a quiet machine.
+    pub fn in_time(&mut self, what: &str, time: f64, most: f64, unit: &str) {
+        self.at_most(what, time, most * self.slack, unit);
     }
 
     /// A figure that may not be above `most`.

@@ -7,6 +7,7 @@
 // The https port is what the world sees. The clear port serves introspection (RFC 7662) and the driver's own routes:
 //
 //   GET  /admin/counts                 answered token requests by grant type; "refused" counts the others
+//   GET  /admin/refresh-scopes         the scope that each refresh request names, or null
 //   GET  /admin/registered             the ids of clients that have registered themselves (RFC 7591)
 //   GET  /admin/authorized             the addresses of which a refresh token is alive
 //   GET  /admin/secrets                every token, code verifier and code that was issued or presented so far
@@ -27,6 +28,7 @@ const settings = JSON.parse(readFileSync(process.argv[2], 'utf8'));
 const behaviour = { accessTokenSeconds: 3600, unavailable: false };
 const counts = { authorization_code: 0, refresh_token: 0, refused: 0 };
 const secrets = new Set();
+const refreshScopes = [];
 
 /** Everything the provider stores, for as long as the process lives: the built-in store forgets beyond 1000 entries. */
 const store = new Map();
@@ -113,6 +115,7 @@ async function watchTokenEndpoint(ctx, next) {
     return undefined;
   }
   await next();
+  if (ctx.oidc?.params?.grant_type === 'refresh_token') refreshScopes.push(ctx.oidc.params.scope ?? null);
   const answered = ctx.status === 200;
   const counted = answered ? ctx.oidc.params.grant_type : 'refused';
   counts[counted] = (counts[counted] ?? 0) + 1;
@@ -142,6 +145,7 @@ addGrants(provider, settings.grants);
 
 const routes = {
   'GET /admin/counts': () => counts,
+  'GET /admin/refresh-scopes': () => refreshScopes,
   'GET /admin/registered': () =>
     [...store.keys()].filter((key) => key.startsWith('Client:')).map((key) => key.slice('Client:'.length)),
   'GET /admin/authorized': () =>

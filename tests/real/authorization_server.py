@@ -95,6 +95,10 @@ class AuthorizationServer:
         """The address of each refresh token that is alive."""
         return self._admin("GET", "authorized")
 
+    def refresh_scopes(self):
+        """The scope of each refresh request so far, None where it names none."""
+        return self._admin("GET", "refresh-scopes")
+
     def secrets(self):
         """Every token, code and code verifier that the token endpoint has seen, and the client secrets."""
         return self._admin("GET", "secrets") + [self.client_secret, self.password]

@@ -24,7 +24,7 @@ from clients import CLIENTS, RECIPIENT, Case
 from dovecot import Dovecot
 from message import new_message
 from postfix import Submission
-from postkey import SECURITIES, Postkey
+from postkey import SECURITIES, Postkey, configuration
 from process import Failure, Run
 
 
@@ -38,7 +38,7 @@ class World:
         self.submission = Submission(run, self.dovecot)
         self.ports = {**self.dovecot.ports, **self.submission.ports}
         self.tokens = direct.Tokens(run, self.server)
-        self.postkey = Postkey(self, binary)
+        self.postkey = Postkey(run, binary, lambda folder: configuration(self, folder))
         self.accounts = {}
 
 

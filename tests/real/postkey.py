@@ -55,7 +55,7 @@ flow = "device-code"
 [account."secret@example.test"]
 flow = "client-credentials"
 client_id = "service-secret"
-client_secret = {{ command = ["cat", "{secret}"] }}
+client_secret = {{ command = ["/bin/cat", "{secret}"] }}
 
 [account."key@example.test"]
 flow = "client-credentials"
@@ -127,11 +127,12 @@ class Account:
 class Postkey:
     """One configuration, and the daemon that serves it. Keeps what the commands have printed and which accounts there were."""
 
-    def __init__(self, world, binary):
-        self._run, self._binary = world.run, binary
-        self.folder = world.run.subfolder("postkey")
+    def __init__(self, run, binary, configuration, listeners=3 * len(SECURITIES)):
+        """`configuration` has the text for a folder; `listeners` says how many ports it opens."""
+        self._run, self._binary, self._listeners = run, binary, listeners
+        self.folder = run.subfolder("postkey")
         self.state = self.folder / "state"
-        self._configuration = write_private(self.folder / "postkey.toml", configuration(world, self.folder))
+        self._configuration = write_private(self.folder / "postkey.toml", configuration(self.folder))
         self._env = {"PATH": os.environ["PATH"], "HOME": str(self.folder)}
         self.printed, self.authorized = [], []
         self.process = None
@@ -157,9 +158,9 @@ class Postkey:
         def is_ready():
             if self.process.child.poll() is not None:
                 raise Failure(f"postkey has ended by itself:\n{self.process.last_lines()}")
-            return sum(" listening " in line for line in self.log_after(log_size)) == 3 * len(SECURITIES)
+            return sum(": listening on " in line for line in self.log_after(log_size)) == self._listeners
 
-        wait_until(is_ready, "nine listeners in the daemon's log")
+        wait_until(is_ready, "all listeners in the daemon's log")
 
     def stop(self):
         """Ends the daemon politely, and checks that it ends well."""
@@ -338,7 +339,7 @@ def accounts(world):
 
 def from_pkcs12(file):
     """The command that shows a key from a PKCS#12 file as PEM."""
-    return ["openssl", "pkcs12", "-in", str(file), "-nocerts", "-nodes", "-passin", "pass:notasecret"]
+    return ["/usr/bin/openssl", "pkcs12", "-in", str(file), "-nocerts", "-nodes", "-passin", "pass:notasecret"]
 
 
 def provider(world, name, domain, security, mechanisms, head=PROVIDER):

@@ -7,6 +7,7 @@ mod manager;
 
 mod activation;
 mod journal;
+mod machine;
 mod monitoring;
 mod notify;
 mod reload;

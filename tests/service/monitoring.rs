@@ -10,6 +10,10 @@ fn value(metrics: &str, name: &str) -> Option<f64> {
     metrics.lines().find_map(|line| line.strip_prefix(name)?.trim().parse().ok())
 }
 
+fn without_users(config: &str) -> String {
+    config.lines().filter(|line| !line.starts_with("metrics_allow_uids")).map(|line| format!("{line}\n")).collect()
+}
+
 async fn use_it(house: &House) {
     let mut program = house.logged_in(Protocol::Imap).await;
     program.prove().await;
@@ -64,6 +68,15 @@ async fn metrics_and_health_are_served_where_the_configuration_says_and_cost_no_
     let foreign = client.get(url("/metrics")).header("host", "evil.test").send().await.unwrap();
     assert_eq!(foreign.status().as_u16(), 421);
     assert!(service.house.provider.connections(Protocol::Imap) == 0, "nobody has logged in");
+    let own = rustix::process::geteuid().as_raw();
+    for (uid, status) in [(own + 1, 403), (own, 200)] {
+        service.reload(|config| format!("metrics_allow_uids = {uid}\n{}", without_users(&config))).await;
+        let told = client.get(url("/metrics")).send().await.unwrap();
+        assert_eq!(told.status().as_u16(), status, "uid {uid}");
+        assert_eq!(told.text().await.unwrap().contains(ANN), status == 200);
+        assert_eq!(client.get(url("/health")).send().await.unwrap().status().as_u16(), 200, "names nobody");
+    }
+    service.reload(|config| without_users(&config)).await;
     service.reload(|config| config.replace(&key, "")).await;
     let closed = async || tokio::net::TcpStream::connect(("127.0.0.1", port)).await.is_err();
     crate::support::house::until("the port to be closed", closed).await;

@@ -50,8 +50,8 @@ async fn who_needs_a_person_is_in_the_status_and_in_the_log() {
     service.house.provider.end_grant(ANN);
     assert!(!accepted(Protocol::Imap, &service.house.try_login(Protocol::Imap).await));
     service.hear(&format!("STATUS=1 account. A person is needed for: {ANN}."));
-    let line = service.process.hear_complaint("a person has to run");
-    assert!(line.contains("message_id=\"") && line.contains(ANN), "{line}");
+    let line = service.process.hear_complaint(&format!("authorization of {ANN} ended: "));
+    assert!(line.contains(&format!("run `postkey authorize {ANN}`")), "{line}");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

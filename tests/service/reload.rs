@@ -1,17 +1,16 @@
 //! A new configuration, and what goes on meanwhile.
 
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
-use postkey::control::{self, Reply, Request};
+use postkey::control::{self, Request};
 use postkey::exit::Exit;
 use postkey::protocol::{Protocol, Security};
 use tokio::io::AsyncReadExt;
 use tokio::net::TcpStream;
+use tokio::sync::watch;
 
 use crate::manager::Service;
-use crate::support::house::{ANN, Program, accepted};
+use crate::support::house::{ANN, Program, accepted, free_port};
 use crate::support::tls;
 
 const SESSIONS: usize = 1000;
@@ -22,14 +21,9 @@ fn listener(port: u16) -> String {
     format!("[[listener]]\nprotocol = \"imap\"\naddress = \"127.0.0.1:{port}\"\n")
 }
 
-/// A port that is free, and stays so with some luck: the kernel goes round.
-fn free_port() -> u16 {
-    std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
-}
-
 async fn refusal(service: &Service) -> postkey::exit::Failed {
-    match control::ask(&service.house.config.control_socket, &Request::Reload).await {
-        Ok(Some(Reply::Failed(failed))) => failed,
+    match control::ask(&service.house.config.control_socket, None, &Request::Reload).await {
+        Ok(Some(Err(failed))) => failed,
         other => panic!("it was taken: {other:?}"),
     }
 }
@@ -42,32 +36,33 @@ async fn a_hundred_reloads_drop_none_of_1000_sessions_and_refuse_nobody() {
     for _ in 0..SESSIONS {
         sessions.push(service.house.logged_in(Protocol::Imap).await);
     }
-    let (stop, greeted) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicUsize::new(0)));
-    let port = service.house.port(Protocol::Pop3, Security::Clear);
-    let visitor = tokio::spawn(visit(port, Arc::clone(&stop), Arc::clone(&greeted)));
+    let (greeted, mut visits) = watch::channel(());
+    let visitor = tokio::spawn(visit(service.house.port(Protocol::Pop3, Security::Clear), greeted));
     let extra = listener(free_port());
     for round in 0..RELOADS {
         let added = round % 2 == 0;
         let (from, to) = if added { ("", &*extra) } else { (&*extra, "") };
         service.reload(|config| if added { config + "\n" + to } else { config.replace(from, "") }).await;
+        if visits.changed().await.is_err() {
+            break;
+        }
     }
-    stop.store(true, Ordering::SeqCst);
+    drop(visits);
     visitor.await.expect("nobody was refused");
-    assert!(greeted.load(Ordering::SeqCst) > RELOADS / 2, "only {greeted:?} were greeted");
     for session in &mut sessions {
         session.prove().await;
     }
     assert!(accepted(Protocol::Imap, &service.house.try_login(Protocol::Imap).await));
 }
 
-/// Connects again and again, and is greeted each time.
-async fn visit(port: u16, stop: Arc<AtomicBool>, greeted: Arc<AtomicUsize>) {
-    while !stop.load(Ordering::SeqCst) {
+/// Connects again and again, and is greeted each time, until nobody wants to know any more.
+async fn visit(port: u16, greeted: watch::Sender<()>) {
+    while !greeted.is_closed() {
         let mut client = TcpStream::connect(("127.0.0.1", port)).await.expect("a connection");
         let mut greeting = [0; 3];
         client.read_exact(&mut greeting).await.expect("a greeting");
         assert_eq!(&greeting, b"+OK");
-        greeted.fetch_add(1, Ordering::SeqCst);
+        greeted.send_replace(());
         // It is to be there all the time, not to use up the machine.
         tokio::time::sleep(Duration::from_millis(5)).await;
     }
@@ -89,7 +84,7 @@ async fn a_mistake_is_told_whole_and_changes_nothing() {
     let new = listener(free_port());
     for (wrong, said) in [
         ("lgo = \"info\"\n", "lgo"),
-        ("control_socket = \"elsewhere\"\n", "control_socket takes a restart"),
+        ("control_socket = \"elsewhere\"\n", "control_socket needs a restart"),
         ("log_file = \"no/such/folder/log\"\n", "no/such/folder/log"),
     ] {
         service.edit(|_| format!("{wrong}{good}\n{new}"));
@@ -104,7 +99,7 @@ async fn a_mistake_is_told_whole_and_changes_nothing() {
     service.edit(|_| format!("lgo = \"info\"\nstate_dri = \"x\"\n{good}"));
     service.process.signal(rustix::process::Signal::HUP);
     let line = service.process.hear_complaint("state_dri");
-    assert!(line.contains("lgo") && line.contains("the configuration is not changed"), "{line}");
+    assert!(line.contains("lgo") && line.contains("; /") && line.contains("configuration not reloaded"), "{line}");
     assert!(accepted(Protocol::Imap, &service.house.try_login(Protocol::Imap).await));
 }
 
@@ -165,4 +160,25 @@ async fn an_account_goes_by_its_new_settings_with_the_tokens_that_it_has() {
     // One forced refresh, for the refusal looked like that of a token.
     assert!(service.house.provider.requests().len() <= requests + 1);
     old.prove().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_port_is_widened_to_all_addresses_and_narrowed_again() {
+    let mut service = Service::with(|config| config).await;
+    let port = free_port();
+    let at = |host: &str| {
+        format!(
+            "[[listener]]\nprotocol = \"imap\"\naddress = \"{host}:{port}\"\nallow_remote = true\nsecurity = \"tls\"\n\
+             certificate = \"cert.pem\"\nkey = \"key.pem\"\n"
+        )
+    };
+    let (narrow, wide) = (at("127.0.0.1"), at("0.0.0.0"));
+    service.reload(|config| format!("{config}\n{narrow}")).await;
+    for round in 0..4 {
+        let (from, to) = if round % 2 == 0 { (&narrow, &wide) } else { (&wide, &narrow) };
+        service.reload(|config| config.replace(from, to)).await;
+        TcpStream::connect(("127.0.0.1", port)).await.unwrap();
+        let is_wide = TcpStream::connect(("127.0.0.2", port)).await.is_ok();
+        assert_eq!(is_wide, round % 2 == 0, "round {round}");
+    }
 }

@@ -45,7 +45,8 @@ async fn everyone_is_told_in_their_protocol_and_it_ends_at_once() {
 async fn a_mail_that_is_being_sent_arrives() {
     let service = Service::with(|config| config).await;
     let port = service.house.port(Protocol::Imap, Security::Clear);
-    let mut sender = service.house.logged_in(Protocol::Smtp).await;
+    let (mut sender, mut idle) =
+        (service.house.logged_in(Protocol::Smtp).await, service.house.logged_in(Protocol::Smtp).await);
     for (command, reply) in [("MAIL FROM:<>", "250"), (&*format!("RCPT TO:<{BEN}>"), "250"), ("DATA", "354")] {
         sender.client.say(command).await;
         sender.client.expect(reply).await;
@@ -55,8 +56,9 @@ async fn a_mail_that_is_being_sent_arrives() {
     sender.client.send(first).await;
     service.process.signal(Signal::TERM);
     closed(port).await;
-    // Longer than an idle session is given.
-    tokio::time::sleep(Duration::from_millis(1500)).await;
+    // Sessions that have nothing under way are over.
+    idle.client.expect("421").await;
+    assert_eq!(idle.client.rest().await, b"");
     sender.client.send(second).await;
     sender.client.expect("250").await;
     sender.client.expect("421").await;

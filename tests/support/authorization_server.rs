@@ -37,6 +37,7 @@ pub async fn serve(service: Arc<Service>, listener: TcpListener) {
         .route("/authorize", get(authorize))
         .route("/consent", post(consent))
         .route("/token", post(token))
+        .route("/{tenant}/oauth2/v2.0/token", post(token))
         .route("/device_authorization", post(device::begin))
         .route("/device", get(device::form).post(device::decide))
         .route("/revoke", post(revoke))
@@ -80,7 +81,8 @@ async fn authorize(State(service): Shared, RawQuery(query): RawQuery) -> Respons
         nonce: field(&fields, "nonce").to_owned(),
         client_id: field(&fields, "client_id").to_owned(),
     };
-    match fault(&fields) {
+    let wanted = service.settings().authorization_error.map(|error| (error, "a test wants it so"));
+    match wanted.or_else(|| fault(&fields)) {
         Some((error, why)) => send_back(&service, &request, &[("error", error), ("error_description", why)]),
         None => ask(&service, request, field(&fields, "login_hint")),
     }
@@ -161,14 +163,18 @@ async fn token(State(service): Shared, headers: HeaderMap, body: String) -> Resp
     lock(&service.log).requests.push(field(&fields, "grant_type").to_owned());
     lock(&service.log).scopes.push(field(&fields, "scope").to_owned());
     let settings = service.settings();
-    match settings.token_endpoint {
+    match settings.token_endpoint.clone() {
         TokenEndpoint::Normal => {}
         TokenEndpoint::Delay(time) => tokio::time::sleep(time).await,
+        TokenEndpoint::Gate(gate) => gate.acquire().await.expect("a gate is never closed").forget(),
         TokenEndpoint::Hang => std::future::pending().await,
         TokenEndpoint::Status(status) => {
             return StatusCode::from_u16(status).expect("a test knows its statuses").into_response();
         }
-        TokenEndpoint::Refuse(body) => return no_store(StatusCode::BAD_REQUEST, body),
+        TokenEndpoint::Refuse(body) => {
+            let body = body.to_string().replace("{token}", field(&fields, "refresh_token"));
+            return no_store(StatusCode::BAD_REQUEST, serde_json::from_str(&body).expect("a token needs no escapes"));
+        }
         TokenEndpoint::InvalidGrant => return refusal("invalid_grant", "a test wants it so"),
         TokenEndpoint::Html => return page(StatusCode::OK, "<p>Welcome to our hotel!</p>"),
         TokenEndpoint::LoseAnswer => {
@@ -177,11 +183,11 @@ async fn token(State(service): Shared, headers: HeaderMap, body: String) -> Resp
         }
     }
     match lock(&service.settings).token_errors.pop_front() {
+        Some("") | None => exchange(&service, &settings, &headers, &fields),
         Some(error) => match error.parse().ok().and_then(|status| StatusCode::from_u16(status).ok()) {
             Some(status) => status.into_response(),
             None => refusal(error, "a test wants it so"),
         },
-        None => exchange(&service, &settings, &headers, &fields),
     }
 }
 
@@ -309,24 +315,28 @@ fn token_response(service: &Service, settings: &Settings, tokens: Tokens, client
         "expires_in": if settings.expires_in_as_text { json!(seconds.to_string()) } else { json!(seconds) },
         "scope": tokens.scope,
     });
-    if let Some(refresh_token) = &tokens.refresh_token {
+    if let Some(refresh_token) = tokens.refresh_token.as_ref().filter(|_| settings.gives_refresh_tokens) {
         response["refresh_token"] = json!(refresh_token);
     }
     let is_wanted = tokens.scope.split(' ').any(|scope| scope == "openid");
     if is_wanted && settings.id_token != IdToken::None {
-        response["id_token"] = json!(id_token(service, settings.id_token, &tokens, client_id));
+        response["id_token"] = json!(id_token(service, settings, &tokens, client_id));
     }
     response
 }
 
 /// Who consented (OpenID Connect Core section 2).
-fn id_token(service: &Service, how: IdToken, tokens: &Tokens, client_id: &str) -> String {
+fn id_token(service: &Service, settings: &Settings, tokens: &Tokens, client_id: &str) -> String {
+    let how = settings.id_token;
     let now = SystemTime::now().duration_since(UNIX_EPOCH).expect("a clock after 1970").as_secs();
     let (iss, address) = (&service.issuer, &tokens.address);
     let aud = if how == IdToken::OtherAudience { "another client" } else { client_id };
     // Far enough for a house, whose clock is another one.
     let exp = now + 1_000_000_000;
     let mut claims = json!({"iss": iss, "aud": aud, "sub": address, "email": address, "iat": now, "exp": exp});
+    if let Some(more) = &settings.id_claims {
+        claims.as_object_mut().expect("an object").extend(more.clone());
+    }
     match how {
         IdToken::OtherNonce => claims["nonce"] = json!("of another request"),
         _ if !tokens.nonce.is_empty() => claims["nonce"] = json!(tokens.nonce),

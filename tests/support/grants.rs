@@ -131,7 +131,8 @@ impl Grants {
 
     /// A new grant with its first tokens.
     pub fn grant(&mut self, address: &str, scope: &str, settings: &Settings) -> Tokens {
-        let (address, scope, refresh_token) = (address.to_owned(), scope.to_owned(), self.secret(32));
+        let (address, scope, refresh_token) =
+            (address.to_owned(), scope.to_owned(), self.secret(settings.refresh_bytes));
         let spent = HashSet::new();
         self.grants.push(Grant { address, scope, alive: true, refresh_token: refresh_token.clone(), spent });
         Tokens { refresh_token: Some(refresh_token), ..self.issue(self.grants.len() - 1, settings) }
@@ -169,7 +170,7 @@ impl Grants {
     pub fn refresh(&mut self, token: &str, settings: &Settings) -> Result<Tokens, &'static str> {
         let holds = |grant: &Grant| grant.refresh_token == token || grant.spent.contains(token);
         let place = self.grants.iter().position(holds).ok_or("unknown refresh token")?;
-        let renewed = settings.rotate.then(|| self.secret(32));
+        let renewed = settings.rotate.then(|| self.secret(settings.refresh_bytes));
         let grant = &mut self.grants[place];
         if !grant.alive {
             return Err("the grant has ended");

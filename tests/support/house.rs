@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU16, AtomicU64, Ordering};
 use std::time::Duration;
 
 use base64::Engine;
@@ -10,7 +10,8 @@ use base64::prelude::BASE64_STANDARD;
 use postkey::clock::{Clock, Moment};
 use postkey::config::Config;
 use postkey::config::flow::Flow;
-use postkey::control::{self, Authorized, Listening, Reply, Request};
+use postkey::config::provider::Discovered;
+use postkey::control::{self, Listening, NewAuthorization, Request, Status};
 use postkey::daemon::Daemon;
 use postkey::protocol::{Protocol, Security};
 use postkey::secret::Token;
@@ -18,6 +19,8 @@ use postkey::token::{Life, TokenSet};
 use postkey::vault::password::Password;
 use postkey::vault::{Authorization, Secrets, Vault};
 use tempfile::TempDir;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::{TcpListener, TcpStream};
 
 use super::client::Client;
 use super::process::{Ended, Process};
@@ -143,9 +146,11 @@ impl House {
         daemon.stop().await;
     }
 
-    /// Ends postkey and starts it anew.
+    /// Ends postkey without a stop and starts it anew, once the last session of the old one has let go of the vault.
     pub async fn restart(&mut self) {
         self.daemon = None;
+        let is_free = || std::fs::File::open(&self.config.state_dir).unwrap().try_lock().is_ok();
+        until("the end of the postkey before", async || is_free()).await;
         self.start().await;
     }
 
@@ -157,8 +162,7 @@ impl House {
 
     /// Asks postkey, which runs as a process of its own, for its ports.
     pub async fn look(&mut self) {
-        let status = self.command(&Request::Status).await.status();
-        self.listening = status.unwrap_or_else(|failed| panic!("{}", failed.message)).listeners;
+        self.listening = self.status().await.listeners;
     }
 
     /// Runs a command of the program, its configuration named, and does not wait for its end.
@@ -168,9 +172,9 @@ impl House {
     }
 
     /// The same as another user, which only root can do.
-    pub fn begin_as(&self, user: u32, arguments: &[&str]) -> Process {
+    pub fn begin_as(&self, user: u32, arguments: &[&str], environment: &[(&str, &str)]) -> Process {
         let file = self.file.to_str().unwrap();
-        Process::start_as(user, self.folder.path(), &[&["--config", file], arguments].concat())
+        Process::start_as(user, self.folder.path(), &[&["--config", file], arguments].concat(), environment)
     }
 
     /// Runs a command to its end; `input` is what it reads.
@@ -198,6 +202,12 @@ impl House {
         self.await_service(process).await
     }
 
+    /// The same by a shell that does something first.
+    pub async fn serve_by(&mut self, preparation: &str) -> Process {
+        let file = self.file.to_str().unwrap().to_owned();
+        self.await_service(Process::start_by(preparation, self.folder.path(), &["--config", &file], &[])).await
+    }
+
     /// The same with these options.
     pub async fn serve_as(&mut self, options: &[&str]) -> Process {
         let process = self.begin(options);
@@ -207,8 +217,8 @@ impl House {
     async fn await_service(&mut self, process: Process) -> Process {
         let deadline = tokio::time::Instant::now() + PATIENCE;
         self.listening = loop {
-            if let Ok(Some(Reply::Status(status))) = control::ask(&self.config.control_socket, &Request::Status).await {
-                break status.listeners;
+            if let Ok(Some(Ok(status))) = control::ask(&self.config.control_socket, None, &Request::Status).await {
+                break control::read::<Status>(status).unwrap_or_else(|failed| panic!("{}", failed.message)).listeners;
             }
             assert!(tokio::time::Instant::now() < deadline, "it does not serve: {}", process.terminate().err);
             breath().await;
@@ -242,32 +252,56 @@ impl House {
 
     /// Has the running postkey take a new grant, with which it logs in to each of the provider's servers at once.
     pub async fn authorize(&self, address: &str, first: Option<(&str, &Password)>) {
-        let first = first.map(|(name, password)| (name.to_owned(), password));
-        self.command(&Request::Authorize(Box::new(Authorized::new(&self.grant(address), first)))).await;
+        let name = first.map(|(name, _)| name.to_owned()).unwrap_or_default();
+        let first = first.map(|(_, password)| password.clone());
+        let authorized = NewAuthorization { authorization: self.grant(address), name, first };
+        self.command(&Request::Authorize(Box::new(authorized))).await;
+    }
+
+    /// The same where this was found out about the authorization server.
+    pub async fn authorize_as_found(&self, address: &str, discovered: Discovered) {
+        let authorization = Authorization { discovered: Some(discovered), ..self.grant(address) };
+        let authorized = NewAuthorization { authorization, name: String::new(), first: None };
+        let request = Request::Authorize(Box::new(authorized));
+        let _may_be_refused = control::ask(&self.config.control_socket, None, &request).await;
     }
 
     /// Has the daemon do something.
-    pub async fn command(&self, request: &Request) -> Reply {
-        match control::ask(&self.config.control_socket, request).await {
-            Ok(Some(Reply::Failed(failed))) => panic!("{}", failed.message),
-            Ok(Some(reply)) => reply,
+    pub async fn command(&self, request: &Request) -> serde_json::Value {
+        match control::ask(&self.config.control_socket, None, request).await {
+            Ok(Some(Err(failed))) => panic!("{}", failed.message),
+            Ok(Some(Ok(answer))) => answer,
             other => panic!("no reply: {other:?}"),
         }
     }
 
-    /// Ann's records in the vault, as `status` sees them.
-    pub async fn state(&self) -> serde_json::Value {
-        serde_json::to_value(self.command(&Request::Status).await).unwrap()["Status"]["accounts"][0].clone()
+    /// What `postkey status` shows.
+    pub async fn status(&self) -> Status {
+        serde_json::from_value(self.command(&Request::Status).await).unwrap()
     }
 
-    /// The vault's log, byte for byte.
+    /// What `postkey metrics` shows.
+    pub async fn metrics(&self) -> String {
+        serde_json::from_value(self.command(&Request::Metrics).await).unwrap()
+    }
+
+    /// Ann's records in the vault, as `status` sees them.
+    pub async fn state(&self) -> serde_json::Value {
+        self.command(&Request::Status).await["accounts"][0].clone()
+    }
+
+    /// Both copies of the vault, byte for byte: sled's log, and the records' files by their names.
     pub fn vault_bytes(&self) -> Vec<u8> {
-        std::fs::read(self.config.state_dir.join("sled/db")).expect("the vault")
+        let read = |path| std::fs::read(path).expect("the vault");
+        let entries = std::fs::read_dir(self.config.state_dir.join("copies")).expect("the vault");
+        let mut files: Vec<PathBuf> = entries.map(|entry| entry.unwrap().path()).collect();
+        files.sort();
+        files.into_iter().fold(read(self.config.state_dir.join("sled/db")), |all, file| [all, read(file)].concat())
     }
 
     /// The port of a listener; of several that are alike, the last in the configuration.
     pub fn port(&self, protocol: Protocol, security: Security) -> u16 {
-        let alike = |one: &&Listening| (&*one.protocol, &*one.security) == (protocol.name(), security.name());
+        let alike = |one: &&Listening| (one.protocol, one.security) == (protocol, security);
         let mut ports = self.listening.iter().filter(alike).filter_map(|one| one.address.tcp());
         ports.next_back().expect("postkey runs, and has one of each").port()
     }
@@ -470,7 +504,6 @@ pub async fn until(what: &str, is_so: impl AsyncFn() -> bool) {
 pub async fn until_skipping(what: &str, step: Duration, is_so: impl AsyncFn() -> bool) {
     for _ in 0..1000 {
         skip(step).await;
-        breath().await;
         if is_so().await {
             return;
         }
@@ -482,9 +515,64 @@ async fn breath() {
     tokio::time::sleep(Duration::from_millis(5)).await;
 }
 
-/// Lets time pass for all timers of this process: timeouts, and failures that stand for a while.
+/// Lets time pass for all timers of this process: timeouts, and failures that stand for a while. It passes between two
+/// moments in which nothing is under way: a request that is would end in a timeout, and on a busy machine one often is.
 pub async fn skip(time: Duration) {
+    rest().await;
     tokio::time::pause();
     tokio::time::advance(time).await;
     tokio::time::resume();
+    rest().await;
+}
+
+/// A port that is free at all addresses and that nobody else takes: this process gives each once, and the kernel takes those of
+/// outgoing connections from 32768 on.
+pub fn free_port() -> u16 {
+    static GIVEN: AtomicU16 = AtomicU16::new(0);
+    let begin = 10_000 + (std::process::id() % 20_000) as u16;
+    loop {
+        let port = begin + GIVEN.fetch_add(1, Ordering::Relaxed);
+        if std::net::TcpListener::bind(("0.0.0.0", port)).is_ok() {
+            return port;
+        }
+    }
+}
+
+/// There and back over loopback: more than a request by TLS and a proxy takes.
+const WAYS: usize = 25;
+
+/// Waits until all that is under way in this runtime has come to its end, or waits for time to pass: whoever goes over
+/// loopback goes no faster than we do, on however busy a machine, and outside of it there are only threads to wait for.
+pub async fn rest() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let (near, far) = tokio::join!(TcpStream::connect(listener.local_addr().unwrap()), listener.accept());
+    let (mut near, mut far, deadline) = (near.unwrap(), far.unwrap().0, std::time::Instant::now() + PATIENCE);
+    loop {
+        for _ in 0..WAYS {
+            near.write_u8(0).await.unwrap();
+            far.read_u8().await.unwrap();
+            far.write_u8(0).await.unwrap();
+            near.read_u8().await.unwrap();
+        }
+        if !has_waited_for_a_thread().await && !looks_up() {
+            return;
+        }
+        assert!(std::time::Instant::now() < deadline, "this process does not come to rest");
+    }
+}
+
+/// Waits until none of the runtime's threads works on a file. Whether one did.
+async fn has_waited_for_a_thread() -> bool {
+    let begun = std::time::Instant::now();
+    // A clock that stands still goes on by itself when nothing else does, which is at once unless such a thread works.
+    tokio::time::pause();
+    tokio::time::sleep(Duration::from_millis(1)).await;
+    tokio::time::resume();
+    begun.elapsed() >= Duration::from_millis(1)
+}
+
+/// Whether a thread of this process looks a name up, which postkey does outside of the runtime.
+fn looks_up() -> bool {
+    let names = std::fs::read_dir("/proc/self/task").unwrap().flatten().map(|thread| thread.path().join("comm"));
+    names.filter_map(|name| std::fs::read_to_string(name).ok()).any(|name| name == "lookup\n")
 }

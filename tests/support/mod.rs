@@ -23,6 +23,7 @@ pub mod process;
 pub mod proxy;
 mod sasl;
 mod settings;
+pub mod skipped;
 mod smtp;
 pub mod tls;
 pub mod tmpfs;

@@ -48,11 +48,12 @@ impl Process {
     }
 
     /// The same as this user, with a copy of the program that the user can reach.
-    pub fn start_as(user: u32, home: &Path, arguments: &[&str]) -> Self {
+    pub fn start_as(user: u32, home: &Path, arguments: &[&str], environment: &[(&str, &str)]) -> Self {
         let copy = home.join("postkey");
         std::fs::copy(program(), &copy).expect("a copy of the program");
         let mut command = Command::new(copy);
-        command.args(arguments).env_clear().env("HOME", home).current_dir(home).uid(user).gid(user);
+        command.args(arguments).env_clear().envs(environment.iter().copied()).env("HOME", home).current_dir(home);
+        command.uid(user).gid(user);
         Self::spawn(command)
     }
 

@@ -6,7 +6,7 @@ use postkey::protocol::Mechanism;
 use tokio::io;
 
 use super::connection::Connection;
-use super::{Attempt, lock};
+use super::{Attempt, MailServer, lock};
 
 /// How an exchange ended.
 pub enum Outcome {
@@ -37,24 +37,30 @@ pub async fn exchange(
     let settings = connection.settings();
     let decoded = decode(mechanism, &response);
     let user = decoded.as_ref().map(|(user, _)| user.to_lowercase()).unwrap_or_default();
-    let holder = decoded.filter(|_| settings.refuse_login.is_none()).and_then(|(_, token)| {
+    let sent = decoded.as_ref().map(|(_, token)| token.clone()).unwrap_or_default();
+    let holder = decoded.filter(|_| is_served(&settings, mechanism)).and_then(|(_, token)| {
         let grants = lock(&connection.service.grants);
         let holder = grants.holder(&token)?;
         (holder == user || connection.service.is_shared(&user, holder, connection.protocol)).then(|| user.clone())
     });
     let attempt = Attempt { protocol: connection.protocol, mechanism, user, accepted: holder.is_some() };
     lock(&connection.service.log).attempts.push(attempt);
+    tokio::time::sleep(settings.login_delay).await;
     if let Some(holder) = holder {
         return Ok(Outcome::Accepted(holder));
     }
-    if let Some(text) = settings.refuse_login {
-        return Ok(Outcome::Refused(text));
+    if let Some(text) = settings.refuse_login.or(settings.denial) {
+        return Ok(Outcome::Refused(text.replace("{token}", &sent)));
     }
     match response.as_str() {
         "*" => Ok(Outcome::Malformed("cancelled")),
         text if BASE64_STANDARD.decode(text).is_err() => Ok(Outcome::Malformed("the response is not base64")),
         _ => challenge(connection, mechanism, prompt).await,
     }
+}
+
+fn is_served(settings: &MailServer, mechanism: Mechanism) -> bool {
+    settings.refuse_login.is_none() && !settings.broken.contains(&mechanism)
 }
 
 /// Sends the error challenge and takes its answer: an empty line for XOAUTH2, a 0x01 for OAUTHBEARER.

@@ -1,6 +1,7 @@
 //! What can be changed while a provider runs, and what it writes down.
 
 use std::collections::VecDeque;
+use std::sync::Arc;
 use std::time::Duration;
 
 use postkey::protocol::{Mechanism, Protocol};
@@ -17,19 +18,27 @@ pub struct Settings {
     pub grace: Duration,
     /// How long an access token issued from now on is, in characters; a multiple of 4.
     pub token_length: usize,
+    /// How many random bytes a refresh token issued from now on is made of; it has a third more characters.
+    pub refresh_bytes: usize,
     /// Whether `expires_in` is a string, as some servers in the field have it.
     pub expires_in_as_text: bool,
     /// Whether every refresh brings a new refresh token and spends the old one (RFC 9700 section 4.14.2).
     pub rotate: bool,
+    /// Whether a person's consent brings a refresh token.
+    pub gives_refresh_tokens: bool,
+    /// The error with which the browser is sent back, whatever is asked for.
+    pub authorization_error: Option<&'static str>,
     /// What the token endpoint does with a request.
     pub token_endpoint: TokenEndpoint,
     /// What token responses name as the scope, if not that of the grant.
     pub granted_scope: Option<String>,
     /// The claims of access tokens issued from now on, which are JWTs then.
     pub access_claims: Option<Value>,
+    /// Claims of id_tokens, in addition to the usual ones or in their place.
+    pub id_claims: Option<serde_json::Map<String, Value>>,
     /// How many seconds the authorization server's clock is ahead of ours.
     pub clock_ahead: i64,
-    /// The error codes of the next answers of the token endpoint, or statuses in digits.
+    /// The error codes of the next answers of the token endpoint, or statuses in digits; an empty one is as it should be.
     pub token_errors: VecDeque<&'static str>,
     /// What differs in the answer of the device authorization endpoint from RFC 8628.
     pub device_answer: Value,
@@ -81,11 +90,15 @@ impl Default for Settings {
             token_life: Duration::from_secs(3600),
             grace: Duration::ZERO,
             token_length: 200,
+            refresh_bytes: 32,
             expires_in_as_text: false,
             rotate: true,
+            gives_refresh_tokens: true,
+            authorization_error: None,
             token_endpoint: TokenEndpoint::Normal,
             granted_scope: None,
             access_claims: None,
+            id_claims: None,
             clock_ahead: 0,
             token_errors: VecDeque::new(),
             device_answer: Value::Null,
@@ -146,9 +159,11 @@ pub enum TokenEndpoint {
     Normal,
     /// Waits, then answers it; one that is given up meanwhile changes nothing.
     Delay(Duration),
+    /// Waits for a permit of this gate, which a test adds, and then answers it.
+    Gate(Arc<tokio::sync::Semaphore>),
     /// Answers with this status and an empty body.
     Status(u16),
-    /// Answers with status 400 and this body, and the grant stays as it was.
+    /// Answers with status 400 and this body, and the grant stays as it was. `{token}` in it is the refresh token that was sent.
     Refuse(serde_json::Value),
     /// Answers `invalid_grant`, and the grant stays as it was.
     InvalidGrant,
@@ -163,8 +178,11 @@ pub enum TokenEndpoint {
 /// How a mail server behaves.
 #[derive(Clone, Debug)]
 pub struct MailServer {
-    /// Every login is answered so, whatever the token: `NO [LIMIT] Too many.`, `-ERR [IN-USE] ..`, `454 4.7.0 ..`.
+    /// Every login is answered so, whatever the token: `NO [LIMIT] Too many.`, `-ERR [IN-USE] ..`, `454 4.7.0 ..`. `{token}` in
+    /// it is the token that was sent.
     pub refuse_login: Option<String>,
+    /// A token that is not good is answered so, and not by an error challenge.
+    pub denial: Option<String>,
     /// Whether a connection is closed as soon as it is there.
     pub close_at_connect: bool,
     /// How long the greeting takes, or on a TLS port the handshake before it.
@@ -175,6 +193,10 @@ pub struct MailServer {
     pub sasl_ir: bool,
     /// The mechanisms that are offered and taken.
     pub mechanisms: Vec<Mechanism>,
+    /// Those of them by which no token is good, as has been seen of servers in the field.
+    pub broken: Vec<Mechanism>,
+    /// How long the answer to a login takes.
+    pub login_delay: Duration,
 }
 
 impl MailServer {
@@ -194,11 +216,14 @@ impl Default for MailServer {
     fn default() -> Self {
         Self {
             refuse_login: None,
+            denial: None,
             close_at_connect: false,
             greeting_delay: Duration::ZERO,
             starttls: true,
             sasl_ir: true,
             mechanisms: vec![Mechanism::XOAuth2, Mechanism::OAuthBearer],
+            broken: Vec::new(),
+            login_delay: Duration::ZERO,
         }
     }
 }

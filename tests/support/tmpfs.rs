@@ -7,6 +7,8 @@ use std::process::Command;
 
 use tempfile::TempDir;
 
+use super::skipped::skipped;
+
 /// A file system of 4 MiB in memory, gone when this is dropped.
 pub struct Tmpfs {
     folder: TempDir,
@@ -21,7 +23,7 @@ impl Tmpfs {
         if mount.output().is_ok_and(|output| output.status.success()) {
             return Some(Self { folder });
         }
-        eprintln!("skipped: only root can mount the disk that this test fills");
+        skipped("only root can mount the disk that this test fills");
         None
     }
 

@@ -42,7 +42,7 @@ fn a_backup_brings_everything_back_on_another_machine() {
     assert!(output.status.success() && said(&output).contains("eve@example.test: restored"), "{}", said(&output));
     assert_newest(&reopen(&state), &password, "restored");
     let again = said(&postkey(there.path(), &["restore", file.to_str().unwrap()]));
-    assert!(again.contains("eve@example.test: is as in the backup"), "{again}");
+    assert!(again.contains("eve@example.test: unchanged, the same as in the backup"), "{again}");
 }
 
 #[test]
@@ -56,8 +56,11 @@ fn something_newer_is_replaced_only_by_force() {
     vault.forget(BEN).unwrap();
     drop(vault);
     let output = said(&postkey(dir.path(), &["restore", "file"]));
-    assert!(output.contains("ann@example.test: left alone, it is newer"), "{output}");
-    assert!(output.contains("ben@example.test: restored") && output.contains("eve@example.test: is as in"), "{output}");
+    assert!(output.contains("ann@example.test: kept, because it is newer"), "{output}");
+    assert!(
+        output.contains("ben@example.test: restored") && output.contains("eve@example.test: unchanged, the same as in"),
+        "{output}"
+    );
     let vault = reopen(&state);
     let expected = [(ANN, 5), (BEN, NEWEST), (EVE, NEWEST)];
     for (address, generation) in expected {

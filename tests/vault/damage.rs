@@ -1,7 +1,9 @@
 //! Flipped bits, truncations and lost files.
 
+use std::cell::RefCell;
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::sync::Once;
 
 use postkey::vault::password::Password;
 use postkey::vault::{Vault, VaultError};
@@ -132,7 +134,63 @@ fn a_copy_that_steps_back_loses_against_the_newer_one() {
         duplicate(&before.join(old), &mixed.join(old));
         let vault = reopen(&mixed);
         assert_eq!(refresh_token(&vault, ANN, &password), Some(format!("refresh-{ANN}-{newest}")), "old {old}");
+        drop(vault);
+        let other = if old == "sled" { "copies" } else { "sled" };
+        fs::remove_dir_all(mixed.join(other)).unwrap();
+        let alone = refresh_token(&reopen(&mixed), ANN, &password);
+        assert_eq!(alone, Some(format!("refresh-{ANN}-{newest}")), "{old} is put right");
     }
+}
+
+thread_local! {
+    /// What is logged on this thread.
+    static LOGGED: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
+}
+
+struct Log;
+
+impl std::io::Write for Log {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        LOGGED.with_borrow_mut(|logged| logged.write(bytes))
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
+    }
+}
+
+/// What a vault says of the copies that it repairs when it is opened.
+fn repairs(state: &Path) -> Vec<String> {
+    // One subscriber for all threads: what another thread without one logs first would be silent from then on.
+    static SUBSCRIBED: Once = Once::new();
+    SUBSCRIBED.call_once(|| tracing_subscriber::fmt().with_ansi(false).with_writer(|| Log).init());
+    LOGGED.take();
+    drop(reopen(state));
+    let text = String::from_utf8(LOGGED.take()).unwrap();
+    let told = text.lines().filter_map(|line| line.split("copy of ").nth(1)?.split_once(" in place of write "));
+    told.map(|(what, _)| what.replace(&format!("{}/", state.display()), "")).collect()
+}
+
+#[test]
+fn what_is_put_right_is_told_of_each_copy() {
+    let dir = folder();
+    let (state, before) = (dir.path().join("state"), dir.path().join("before"));
+    vault_of_three(&state);
+    duplicate(&state, &before);
+    reopen(&state).keep(ANN, NEWEST, &tokens(ANN, 5)).unwrap();
+    assert_eq!(repairs(&state), Vec::<String>::new(), "both copies are the same");
+    duplicate(&before.join("sled"), &state.join("sled"));
+    fs::remove_file(state.join("copies").join(BEN)).unwrap();
+    fs::OpenOptions::new().write(true).open(state.join("copies").join(EVE)).unwrap().set_len(100).unwrap();
+    let record = fs::read_to_string(before.join("copies").join(ANN)).unwrap();
+    let older = record.split(' ').nth(2).unwrap();
+    let expected = [
+        format!("{BEN} in copies/{BEN} repaired: it had nothing"),
+        format!("{EVE} in copies/{EVE} repaired: it had a damaged record"),
+        format!("{ANN} in sled/db repaired: it had write {older}"),
+    ];
+    assert_eq!(repairs(&state), expected);
+    assert_eq!(repairs(&state), Vec::<String>::new());
 }
 
 /// Damages a file: in a bit, or at its end.
@@ -214,16 +272,50 @@ fn what_both_copies_have_lost_is_named_and_the_others_work() {
     fs::write(state.join("copies").join(ANN), record).unwrap();
     let vault = reopen(&state);
     assert_eq!(vault.damaged(), [ANN]);
-    assert!(matches!(vault.unlock(ANN, &password), Err(VaultError::WrongCredentials)));
-    assert!(matches!(vault.authorize(&authorization(ANN, 9), None, NOW), Err(VaultError::Damaged(_))));
+    for password in [&password, &Password::generate()] {
+        assert!(matches!(vault.unlock(ANN, password), Err(VaultError::Damaged(_))), "nobody knows if it is wrong");
+    }
+    let (no_password, stranger) = (authorization(ANN, 9), Password::generate());
+    assert!(matches!(vault.authorize(&no_password, None, NOW), Err(VaultError::Damaged(_))));
+    assert!(matches!(vault.begin(&no_password, ("main", &stranger), NOW), Err(VaultError::Exists(_))), "a first login");
     for address in [BEN, EVE] {
         assert_eq!(refresh_token(&vault, address, &password), Some(format!("refresh-{address}-{NEWEST}")));
     }
-    vault.forget(ANN).unwrap();
-    assert!(vault.damaged().is_empty());
     vault.authorize(&authorization(ANN, 9), Some(("main", &password)), NOW).unwrap();
+    assert!(vault.damaged().is_empty());
     drop(vault);
     assert_eq!(refresh_token(&reopen(&state), ANN, &password), Some(format!("refresh-{ANN}-9")));
+}
+
+/// What an administrator or an editor leaves beside a record is no account.
+#[test]
+fn a_file_that_is_no_record_is_left_alone_and_a_damaged_record_is_named() {
+    let dir = folder();
+    let state = dir.path().join("state");
+    let password = vault_of_three(&state);
+    let copy = |name: &str| state.join("copies").join(name);
+    let record = fs::read(copy(ANN)).unwrap();
+    let names = [".bak", "~", ".2026-11-28", ".orig"].map(|behind| format!("{ANN}{behind}"));
+    let names = names.into_iter().chain(["#", ".", "Copy of "].map(|before| format!("{before}{ANN}.swp")));
+    let names: Vec<String> = names.chain(["notes".to_owned()]).collect();
+    for name in &names {
+        fs::copy(copy(ANN), copy(name)).unwrap();
+    }
+    let vault = reopen(&state);
+    assert!(vault.damaged().is_empty() && vault.trouble().is_none(), "{:?}", vault.damaged());
+    assert_newest(&vault, &password, "with other files");
+    drop(vault);
+    for name in &names {
+        assert_eq!(fs::read(copy(name)).unwrap(), record, "{name}");
+    }
+    // Damaged, these could be records, and nobody knows whose.
+    let longer = format!("{ANN}.org");
+    fs::remove_dir_all(state.join("sled")).unwrap();
+    for name in [BEN, &longer] {
+        fs::copy(copy(EVE), copy(name)).unwrap();
+        fs::OpenOptions::new().write(true).open(copy(name)).unwrap().set_len(100).unwrap();
+    }
+    assert_eq!(reopen(&state).damaged(), [&longer, BEN]);
 }
 
 #[test]
@@ -266,4 +358,172 @@ fn a_forgotten_account_does_not_come_back_and_counts_on() {
     let vault = reopen(&state);
     assert_eq!(refresh_token(&vault, ANN, &other), Some(format!("refresh-{ANN}-5")));
     assert_eq!(ADDRESSES.map(|address| vault.account(address).is_some()), [true; 3]);
+}
+
+#[test]
+fn a_record_of_a_newer_version_is_left_alone() {
+    let dir = folder();
+    let state = dir.path().join("state");
+    let password = vault_of_three(&state);
+    let of_3 = crate::vouched(ANN, 4_000_000_000, "{}").replace("postkey-record 2", "postkey-record 3");
+    let checksum = |format| crate::checksum(format, ANN, 4_000_000_000, "{}");
+    fs::write(state.join("copies").join(ANN), of_3.replace(&checksum(2), &checksum(3))).unwrap();
+    let vault = reopen(&state);
+    assert!(matches!(vault.unlock(ANN, &password), Err(VaultError::Newer(_))));
+    let refused = vault.authorize(&authorization(ANN, 9), Some(("main", &password)), NOW);
+    assert!(matches!(refused, Err(VaultError::Newer(_))), "all of its app passwords would be gone");
+    drop(vault);
+    let copy = fs::read_to_string(state.join("copies").join(ANN)).unwrap();
+    assert!(copy.starts_with("postkey-record 3 4000000000 "), "{copy}");
+    reopen(&state).forget(ANN).unwrap();
+    assert!(reopen(&state).damaged().is_empty());
+}
+
+#[test]
+fn older_files_in_the_place_of_both_copies_are_noticed() {
+    let dir = folder();
+    let (state, before) = (dir.path().join("state"), dir.path().join("before"));
+    let password = vault_of_three(&state);
+    let removed = Password::generate();
+    let vault = reopen(&state);
+    vault.add_slot(ANN, &password, "leaked", &removed, postkey::vault::Limits::default(), NOW).unwrap();
+    drop(vault);
+    duplicate(&state, &before);
+    let vault = reopen(&state);
+    vault.remove_slot(ANN, "leaked").unwrap();
+    vault.forget(EVE).unwrap();
+    drop(vault);
+    for part in ["copies", "sled"] {
+        duplicate(&before.join(part), &state.join(part));
+    }
+    for _ in 0..2 {
+        let vault = reopen(&state);
+        assert_eq!(ADDRESSES.map(|address| vault.account(address).unwrap().rolled_back), [true, false, true]);
+    }
+    let vault = reopen(&state);
+    vault.keep(ANN, NEWEST, &tokens(ANN, 5)).unwrap();
+    assert!(vault.account(ANN).unwrap().rolled_back, "a refresh does not take the app password away");
+    vault.authorize(&authorization(ANN, 6), None, NOW).unwrap();
+    assert!(!vault.account(ANN).unwrap().rolled_back);
+    drop(vault);
+    for part in ["copies", "sled"] {
+        fs::remove_dir_all(state.join(part)).unwrap();
+    }
+    assert_eq!(reopen(&state).damaged(), ADDRESSES, "both copies are gone");
+}
+
+#[test]
+fn damaged_counters_are_no_reason_for_an_alarm() {
+    let dir = folder();
+    let state = dir.path().join("state");
+    let password = vault_of_three(&state);
+    for bytes in [&b""[..], b"nonsense", b"postkey-counters 1 AAAA\n9999999999 account ann@example.test\n"] {
+        fs::write(state.join("counters"), bytes).unwrap();
+        let vault = reopen(&state);
+        assert!(vault.accounts().iter().all(|account| !account.rolled_back));
+        assert_newest(&vault, &password, "with damaged counters");
+    }
+}
+
+#[test]
+fn counters_that_begin_again_know_every_record() {
+    let dir = folder();
+    let (state, before) = (dir.path().join("state"), dir.path().join("before"));
+    vault_of_three(&state);
+    duplicate(&state, &before);
+    reopen(&state).keep(ANN, NEWEST, &tokens(ANN, 5)).unwrap();
+    fs::remove_file(state.join("counters")).unwrap();
+    drop(reopen(&state));
+    for part in ["copies", "sled"] {
+        duplicate(&before.join(part), &state.join(part));
+    }
+    let vault = reopen(&state);
+    assert_eq!(ADDRESSES.map(|address| vault.account(address).unwrap().rolled_back), [true, false, false]);
+}
+
+#[test]
+fn counters_that_begin_again_miss_no_account_that_was_forgotten() {
+    let dir = folder();
+    let state = dir.path().join("state");
+    vault_of_three(&state);
+    reopen(&state).forget(EVE).unwrap();
+    fs::remove_file(state.join("counters")).unwrap();
+    drop(reopen(&state));
+    for part in ["copies", "sled"] {
+        fs::remove_dir_all(state.join(part)).unwrap();
+    }
+    assert_eq!(reopen(&state).damaged(), [ANN, BEN]);
+}
+
+#[test]
+fn a_write_that_only_one_copy_has_taken_counts() {
+    let dir = folder();
+    let (state, before) = (dir.path().join("state"), dir.path().join("before"));
+    let password = vault_of_three(&state);
+    duplicate(&state, &before);
+    let vault = reopen(&state);
+    // In the place of the draft, it lets no file be written.
+    fs::create_dir(state.join("copies/%draft")).unwrap();
+    vault.keep(ANN, NEWEST, &tokens(ANN, 5)).unwrap();
+    assert!(vault.trouble().is_some());
+    drop(vault);
+    let vault = reopen(&state);
+    assert_eq!(refresh_token(&vault, ANN, &password), Some(format!("refresh-{ANN}-5")));
+    drop(vault);
+    for part in ["copies", "sled"] {
+        duplicate(&before.join(part), &state.join(part));
+    }
+    assert!(reopen(&state).account(ANN).unwrap().rolled_back);
+}
+
+#[test]
+fn what_may_be_in_a_copy_that_cannot_be_read_is_not_lost() {
+    let dir = folder();
+    let (state, aside) = (dir.path().join("state"), dir.path().join("aside"));
+    let password = vault_of_three(&state);
+    fs::remove_file(state.join("copies").join(BEN)).unwrap();
+    fs::rename(state.join("sled"), &aside).unwrap();
+    fs::write(state.join("sled"), b"no folder").unwrap();
+    let vault = reopen(&state);
+    assert!(vault.trouble().is_some() && vault.damaged().is_empty(), "{:?}", vault.damaged());
+    fs::remove_file(state.join("sled")).unwrap();
+    fs::rename(&aside, state.join("sled")).unwrap();
+    vault.heal();
+    assert!(vault.trouble().is_none());
+    assert_newest(&vault, &password, "after sled is back");
+}
+
+/// Where these bytes are in any file of the vault.
+fn found(state: &Path, bytes: &[u8]) -> Vec<PathBuf> {
+    let holds = |path: &PathBuf| fs::read(path).unwrap().windows(bytes.len()).any(|window| window == bytes);
+    files(state).into_iter().filter(holds).collect()
+}
+
+#[test]
+fn what_was_removed_or_forgotten_is_gone_from_the_disk() {
+    let dir = folder();
+    let state = dir.path().join("state");
+    let password = vault_of_three(&state);
+    // A damaged sled is kept aside, and a crash leaves a draft.
+    fs::write(state.join("sled/conf"), b"segment_size: ten\nnonsense").unwrap();
+    let vault = reopen(&state);
+    vault
+        .add_slot(ANN, &password, "leaked-slot", &Password::generate(), postkey::vault::Limits::default(), NOW)
+        .unwrap();
+    drop(vault);
+    fs::copy(state.join("copies").join(ANN), state.join("copies/%draft")).unwrap();
+    assert!(state.join("sled.old").exists());
+    assert_eq!(found(&state, b"leaked-slot").len(), 3, "the copy, the draft and sled");
+    let vault = reopen(&state);
+    vault.remove_slot(ANN, "leaked-slot").unwrap();
+    assert_eq!(found(&state, b"leaked-slot"), Vec::<PathBuf>::new());
+    assert!(!state.join("sled.old").exists());
+    vault.forget(BEN).unwrap();
+    assert_eq!(found(&state, b"\"address\":\"ben@example.test\""), Vec::<PathBuf>::new());
+    drop(vault);
+    let vault = reopen(&state);
+    assert!(vault.trouble().is_none() && vault.account(BEN).is_none());
+    for address in [ANN, EVE] {
+        assert_eq!(refresh_token(&vault, address, &password), Some(format!("refresh-{address}-{NEWEST}")));
+    }
 }

@@ -5,6 +5,8 @@ mod damage;
 mod format;
 mod full_disk;
 mod intruders;
+#[path = "../support/skipped.rs"]
+mod skipped;
 #[path = "../support/tmpfs.rs"]
 mod tmpfs;
 
@@ -16,6 +18,7 @@ use postkey::secret::{Secret, Token};
 use postkey::token::{Life, TokenSet};
 use postkey::vault::password::Password;
 use postkey::vault::{Authorization, Secrets, StoreError, Vault, VaultError};
+use sha2::{Digest as _, Sha256};
 use tempfile::TempDir;
 
 pub const ANN: &str = "ann@example.test";
@@ -65,7 +68,6 @@ pub fn vault_of_three(state: &Path) -> Password {
             assert_eq!(vault.keep(address, generation - 1, &tokens(address, generation)).unwrap(), generation);
         }
     }
-    vault.settle(ANN, NEWEST).unwrap();
     password
 }
 
@@ -109,4 +111,20 @@ pub fn files(state: &Path) -> Vec<PathBuf> {
     }
     files.sort();
     files
+}
+
+/// A record of format 2 with this content, as whoever can write to the files would make it: the checksum needs no key.
+pub fn vouched(address: &str, serial: u64, content: &str) -> String {
+    format!("postkey-record 2 {serial} {}\n{content}", checksum(2, address, serial, content))
+}
+
+/// The checksum in a record's first line.
+pub fn checksum(format: u32, address: &str, serial: u64, content: &str) -> String {
+    use base64::Engine as _;
+    let mut hash = Sha256::new();
+    for part in [format!("{format} {serial}").as_bytes(), address.as_bytes(), content.as_bytes()] {
+        hash.update((part.len() as u64).to_be_bytes());
+        hash.update(part);
+    }
+    base64::prelude::BASE64_STANDARD_NO_PAD.encode(hash.finalize())
 }

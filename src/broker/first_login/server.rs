@@ -3,27 +3,41 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use super::super::{Broker, Reach};
+use tracing::warn;
+
+use super::super::accounts::Accounts;
+use super::super::connector::Connector;
 use crate::clock::Clock;
+use crate::config::Config;
 use crate::config::flow::Flow;
 use crate::config::provider::{Discovered, Endpoints};
 use crate::exit::{Exit, Failed};
-use crate::oauth::authorization_code::{Asking, Granted, Pending};
+use crate::oauth::authorization_code::{Asking, Pending};
 use crate::oauth::discovery::{Metadata, discover};
+use crate::oauth::grant::Ask;
 use crate::oauth::id_token::Expected;
 use crate::oauth::identity::{Identity, who};
-use crate::oauth::{Failure, Registration};
+use crate::oauth::lasting;
+use crate::oauth::revocation::revoke;
+use crate::oauth::{Failure, Granted, Registration};
+use crate::protocol::Protocol;
 use crate::token::TokenSet;
 use crate::vault::{Authorization, Secrets};
 
 /// An authorization server, and what it is asked for.
+#[derive(Clone)]
 pub struct Server {
-    reach: Arc<Reach>,
-    metadata: Option<Metadata>,
+    connector: Arc<Connector>,
+    /// What its metadata say.
+    discovered: Option<Discovered>,
+    /// Whether it has promised to name itself when the browser returns.
+    names_itself: bool,
     endpoints: Endpoints,
     registration: Registration,
     scope: Vec<String>,
     parameters: BTreeMap<String, String>,
+    /// The mailbox at the provider.
+    user: String,
 }
 
 /// A person has been sent there.
@@ -34,38 +48,52 @@ pub struct Asked {
 
 impl Server {
     /// Finds it for an address that is still to be authorized at its first login.
-    pub async fn find(broker: &Broker, address: &str) -> Result<Self, Failed> {
-        let config = broker.config();
+    pub async fn find(accounts: &Accounts, config: &Config, address: &str) -> Result<Self, Failed> {
         if config.domain_of(address).is_none() {
             return Err(misconfigured("its domain has no entry in the configuration any more"));
         }
         let name = config.provider_for(address).map(|provider| provider.name.clone()).unwrap_or_default();
-        let reach = broker.reach(&name)?;
-        let (provider, account) = (&reach.provider, config.account(address).into_owned());
+        let connector = accounts.connector(&name)?;
+        let (provider, account) = (&connector.provider, config.account(address).into_owned());
         if account.flow.unwrap_or(provider.flow) != Flow::AuthorizationCode {
             return Err(misconfigured("its flow is not authorization-code; run `postkey authorize`"));
         }
-        let metadata = metadata(&reach).await?;
+        let metadata = metadata(&connector).await?;
         let found = metadata.as_ref().map(|found| found.endpoints.clone()).unwrap_or_default();
         let endpoints = provider.endpoints.or(&found);
         let client = config.client_for(address, provider);
         let client = client.ok_or_else(|| misconfigured("there is no client_id for it in the configuration"))?;
         let token = endpoints.token.as_ref().ok_or_else(|| misconfigured("there is no token_endpoint"))?;
         let registration = Registration::new(&client, token).await.map_err(no_tokens)?;
+        let names_itself = provider.names_itself || metadata.as_ref().is_some_and(|metadata| metadata.names_itself);
+        let issuer = provider.issuer.clone().unwrap_or_default();
+        let discovered = metadata.map(|Metadata { endpoints, methods, .. }| Discovered {
+            issuer,
+            endpoints,
+            is_registered: false,
+            is_self_registered: false,
+            methods,
+        });
+        let registration = registration.discovered(discovered.as_ref());
         let scope = account.scope.unwrap_or_else(|| provider.scope.clone());
         let mut parameters = provider.authorization_parameters.clone();
         parameters.extend(account.authorization_parameters);
-        Ok(Self { metadata, endpoints, registration, scope, parameters, reach: Arc::clone(&reach) })
+        let user = config.user_of(address, Protocol::Imap);
+        Ok(Self {
+            discovered,
+            names_itself,
+            endpoints,
+            registration,
+            scope,
+            parameters,
+            user,
+            connector: Arc::clone(&connector),
+        })
     }
 
     /// Which provider's it is.
     pub fn provider(&self) -> &str {
-        &self.reach.provider.name
-    }
-
-    /// Whether it has promised to name itself when the browser returns.
-    fn names_itself(&self) -> bool {
-        self.reach.provider.names_itself || self.metadata.as_ref().is_some_and(|metadata| metadata.names_itself)
+        &self.connector.provider.name
     }
 
     /// Begins to ask for consent as this very address.
@@ -73,8 +101,8 @@ impl Server {
         let endpoint = self.endpoints.authorization.as_ref();
         let pending = Pending::begin(&Asking {
             endpoint: endpoint.ok_or_else(|| misconfigured("there is no authorization_endpoint"))?,
-            issuer: self.reach.provider.issuer.as_deref(),
-            names_itself: self.names_itself(),
+            issuer: self.connector.provider.issuer.as_deref(),
+            names_itself: self.names_itself,
             client_id: &self.registration.client_id,
             redirect_uri,
             scope: &self.scope,
@@ -84,21 +112,42 @@ impl Server {
         Ok(Asked { pending, server: self })
     }
 
+    /// Uses the new refresh token once, and logs what the provider has not granted. Returns the tokens to keep, and why they
+    /// end with the access token, if so.
+    pub async fn try_out(
+        &self,
+        address: &str,
+        tokens: TokenSet,
+        clock: &Clock,
+    ) -> Result<(TokenSet, Option<String>), Failed> {
+        let (provider, scope) = (&self.connector.provider, &*self.scope);
+        let ask = Ask { flow: Flow::AuthorizationCode, provider, scope, user: &self.user, password: None };
+        let asked = lasting::Asked { address, ask, registration: &self.registration, parameters: &self.parameters };
+        let (tokens, doubt) = asked.first_refresh(&self.connector.http, tokens, clock).await?;
+        let end = asked.end(&tokens);
+        for why in doubt.iter().chain(&asked.left_out(&tokens)).chain(&end) {
+            warn!(account = address, why, "first login to {address}: {why}");
+        }
+        Ok((tokens, end))
+    }
+
+    /// Revokes tokens that nobody will use, where the provider has a way.
+    pub async fn revoke(&self, tokens: &TokenSet, clock: &Clock) -> Result<(), Failure> {
+        match &self.endpoints.revocation {
+            Some(endpoint) => revoke(&self.connector.http, &self.registration, endpoint, tokens, clock).await,
+            None => Ok(()),
+        }
+    }
+
     /// What goes into the vault.
     pub fn authorization(&self, address: &str, tokens: TokenSet) -> Authorization {
-        let issuer = self.reach.provider.issuer.clone().unwrap_or_default();
-        let discovered = self.metadata.as_ref().map(|metadata| Discovered {
-            issuer,
-            endpoints: metadata.endpoints.clone(),
-            is_registered: false,
-        });
         Authorization {
             address: address.to_owned(),
             provider: self.provider().to_owned(),
             flow: Flow::AuthorizationCode,
             client_id: None,
             secrets: Secrets::default(),
-            discovered,
+            discovered: self.discovered.clone(),
             tokens,
         }
     }
@@ -109,12 +158,14 @@ impl Asked {
     pub async fn exchange(self, query: &str, clock: &Clock) -> Result<(Server, TokenSet, Identity), Failed> {
         let Self { pending, server } = self;
         let code = pending.code(query).map_err(|denied| Failed::new(Exit::NoPermission, denied))?;
-        let http = &server.reach.http;
+        let http = &server.connector.http;
         let granted = pending.exchange(http, &server.registration, code, clock).await;
         let Granted { tokens, id_token, nonce } = granted.map_err(no_tokens)?;
         let expected = Expected {
             client_id: &server.registration.client_id,
-            issuer: server.reach.provider.issuer.as_deref(),
+            secret: server.registration.secret(),
+            issuer: server.connector.provider.issuer.as_deref(),
+            token_endpoint: Some(&server.registration.token_endpoint),
             nonce: nonce.as_deref(),
             now: clock.now(),
         };
@@ -125,14 +176,14 @@ impl Asked {
 }
 
 /// The metadata, where the configuration lacks something; not having them matters only if the grant cannot do without.
-async fn metadata(reach: &Reach) -> Result<Option<Metadata>, Failed> {
-    let (provider, known) = (&reach.provider, &reach.provider.endpoints);
+async fn metadata(connector: &Connector) -> Result<Option<Metadata>, Failed> {
+    let (provider, known) = (&connector.provider, &connector.provider.endpoints);
     let Some(issuer) = &provider.issuer else { return Ok(None) };
     let is_usable = known.token.is_some() && known.authorization.is_some();
     if is_usable && known.jwks.is_some() {
         return Ok(None);
     }
-    match discover(&reach.http, issuer).await {
+    match discover(&connector.http, issuer).await {
         Ok(metadata) => Ok(Some(metadata)),
         Err(_) if is_usable => Ok(None),
         Err(error) => Err(Failed::new(Exit::Unavailable, error)),

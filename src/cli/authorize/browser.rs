@@ -1,47 +1,65 @@
-//! A person consents in a browser: on this machine, or on another one, whose last address is pasted here.
+//! A person consents in a browser on this machine, or on another one and then pastes the address of the last page.
 
 use oauth2::AuthorizationCode;
 use tokio::time::{Instant, timeout_at};
+use url::Url;
 
-use super::super::AuthorizeOptions;
+use super::super::arguments::AuthorizeOptions;
 use super::super::terminal::{Input, complain, say};
-use super::plan::{Plan, Redirect};
-use super::{no_tokens, nobody_came};
+use super::plan::{Plan, Redirect, nobody_came};
+use super::server::no_tokens;
 use crate::clock::Clock;
 use crate::exit::{Exit, Failed};
-use crate::oauth::authorization_code::{Asking, Granted, Pending, RedirectError};
+use crate::oauth::Granted;
+use crate::oauth::authorization_code::{Asking, Pending, RedirectError};
+use crate::oauth::self_registration::with_fixed_port;
+use crate::pasted::is_open;
 use crate::secret::Secret;
 use crate::token::TokenSet;
+use crate::web::beginning::Beginning;
 use crate::web::redirect::{Arrival, Outcome, RedirectListener};
 
-/// Why a sign-in has brought no tokens.
+/// The longest address to assemble from pasted lines, in bytes.
+const MOST: usize = 16 * 1024;
+
+/// Why a sign-in gave no tokens.
 enum Refused {
-    /// Somebody else has signed in, whose address this is; another try may do better.
+    /// Somebody else has signed in, with this address. Another attempt may succeed.
     SomebodyElse(String),
-    /// Another try would not help.
+    /// Another attempt would not help.
     Failed(Failed),
 }
 
 impl Plan {
-    /// Sends the person to the provider and waits for the answer, by the browser or pasted. Where somebody else has signed
-    /// in, the person may try again.
+    /// Sends the person to the provider and waits for the answer, from the browser or pasted. If somebody else has signed in,
+    /// the person can try again.
     pub async fn ask_in_browser(&self, options: &AuthorizeOptions, input: Input) -> Result<TokenSet, Failed> {
         let deadline = Instant::now() + options.timeout;
         let Redirect { uri, listen, page } = &self.redirect;
-        let listener = RedirectListener::bind(uri, *listen, page.clone()).await.map_err(|error| {
+        let fixed = with_fixed_port(uri).filter(|_| listen.is_none() && self.is_self_registered());
+        let bind = async |uri| RedirectListener::bind(uri, *listen, page.clone()).await;
+        let listener = match &fixed {
+            // Another authorization may be waiting on that port.
+            Some(fixed) => match bind(fixed).await {
+                Err(_) => bind(uri).await,
+                bound => bound,
+            },
+            None => bind(uri).await,
+        };
+        let listener = listener.map_err(|error| {
             let place = listen.map_or_else(|| uri.to_string(), |listen| listen.to_string());
             Failed::new(Exit::Os, format!("cannot wait for the browser at {place}: {error}"))
         })?;
-        let mut ways = Ways { listener, input: Some(input) };
+        let mut ways = Ways { listener, input: Some(input), begun: String::new() };
         self.show_note();
         loop {
             let pending = self.begin(&ways)?;
-            self.introduce(&pending, options, ways.listener.is_some());
+            let _open = self.introduce(&pending, options, ways.listener.is_some());
             let answer = timeout_at(deadline, ways.answer(&pending)).await;
-            let (code, arrival) = answer.map_err(|_| nobody_came(options))?;
+            let (code, arrival) = answer.map_err(|_| self.nobody_came_back(&pending, options))?;
             let tokens = match code {
                 Ok(code) => self.exchange(pending, code).await,
-                Err(denied) => Err(Refused::Failed(Failed::new(Exit::NoPermission, denied))),
+                Err(denied) => Err(Refused::Failed(not_given(&denied))),
             };
             match tokens {
                 Ok(tokens) => {
@@ -60,28 +78,36 @@ impl Plan {
         }
     }
 
-    /// A new authorization request.
+    fn is_self_registered(&self) -> bool {
+        self.server.discovered.as_ref().is_some_and(|discovered| discovered.is_self_registered)
+    }
+
+    /// Creates a new authorization request.
     fn begin(&self, ways: &Ways) -> Result<Pending, Failed> {
-        let missing =
-            || Failed::new(Exit::Config, "the authorization server's metadata name no authorization endpoint");
-        let provider = &self.reach.provider;
+        let missing = || {
+            Failed::new(
+                Exit::Config,
+                "the authorization server's metadata has no authorization endpoint; set `authorization_endpoint`",
+            )
+        };
+        let provider = &self.connector.provider;
         Ok(Pending::begin(&Asking {
             endpoint: self.server.endpoints.authorization.as_ref().ok_or_else(missing)?,
             issuer: provider.issuer.as_deref(),
             names_itself: self.server.names_itself,
             client_id: &self.registration.client_id,
             redirect_uri: ways.listener.as_ref().map_or(&self.redirect.uri, |listener| &listener.uri),
-            scope: &provider.scope,
+            scope: &self.server.scope,
             parameters: &self.parameters,
             login_hint: &self.signs_in,
         }))
     }
 
     async fn exchange(&self, pending: Pending, code: AuthorizationCode) -> Result<TokenSet, Refused> {
-        let granted = pending.exchange(&self.reach.http, &self.registration, code, &Clock::System).await;
+        let granted = pending.exchange(&self.connector.http, &self.registration, code, &Clock::System).await;
         let Granted { tokens, id_token, nonce } = granted.map_err(|failure| Refused::Failed(no_tokens(&failure)))?;
         match self.whose(&tokens, id_token.as_deref(), nonce.as_deref()).await.map_err(Refused::Failed)? {
-            None => Ok(tokens),
+            None => self.lasting(tokens).await.map_err(Refused::Failed),
             Some(other) => {
                 self.give_back(&other, &tokens).await;
                 Err(Refused::SomebodyElse(other))
@@ -89,8 +115,25 @@ impl Plan {
         }
     }
 
-    fn introduce(&self, pending: &Pending, options: &AuthorizeOptions, is_waiting: bool) {
-        say(format_args!("To let postkey into {}, sign in on this page:\n\n  {}\n", self.address, pending.url));
+    /// The server reports a wrong client id or redirect URI only to the person, and does not send the browser back (RFC 6749
+    /// section 4.1.2.1).
+    fn nobody_came_back(&self, pending: &Pending, options: &AuthorizeOptions) -> Failed {
+        let Failed { exit, message } = nobody_came(options);
+        let (server, client) = (pending.url.host_str().unwrap_or_default(), &self.registration.client_id);
+        Failed::new(
+            exit,
+            format!(
+                "{message}. If the browser shows an error page of {server}, the cause stands there: check that the client \
+                 {client} exists there, and that its redirect URI is {}",
+                pending.redirect_uri()
+            ),
+        )
+    }
+
+    /// Shows where to sign in, and starts a browser if there is one. The local page that redirects it exists as long as the
+    /// returned value.
+    fn introduce(&self, pending: &Pending, options: &AuthorizeOptions, is_waiting: bool) -> Option<Beginning> {
+        say(format_args!("To give postkey access to {}, sign in on this page:\n\n  {}\n", self.address, pending.url));
         let waited = humantime::format_duration(options.timeout);
         match is_waiting {
             true => say(format_args!(
@@ -102,40 +145,79 @@ impl Plan {
                  paste that page's address here."
             )),
         }
-        if !options.no_browser && has_display() {
-            let quiet = webbrowser::BrowserOptions::new().with_suppress_output(true).clone();
-            // The page can be opened by hand just as well.
-            let _opened =
-                webbrowser::open_browser_with_options(webbrowser::Browser::Default, pending.url.as_str(), &quiet);
-        }
+        // If this fails, the person can still open the page.
+        if options.no_browser || !has_display() { None } else { start_browser(&pending.url) }
     }
 }
 
-/// The ways by which the provider's answer may come.
+/// Starts a browser and redirects it to this page.
+fn start_browser(page: &Url) -> Option<Beginning> {
+    let beginning = Beginning::of(page).ok()?;
+    let url = beginning.url.clone();
+    // Some browsers block their caller, and we have to redirect this one meanwhile.
+    std::thread::spawn(move || {
+        let quiet = webbrowser::BrowserOptions::new().with_suppress_output(true).clone();
+        let _opened = webbrowser::open_browser_with_options(webbrowser::Browser::Default, url.as_str(), &quiet);
+    });
+    Some(beginning)
+}
+
+/// The failure for a browser that came back without a code.
+fn not_given(denied: &RedirectError) -> Failed {
+    let exit = if let RedirectError::Denied(failure) = denied { failure.exit() } else { Exit::NoPermission };
+    Failed::new(exit, denied)
+}
+
+/// The ways in which the provider's answer can arrive.
 struct Ways {
     listener: Option<RedirectListener>,
-    /// None once the standard input has ended.
+    /// None after standard input has ended.
     input: Option<Input>,
+    /// The beginning of a pasted address that is not complete yet.
+    begun: String,
 }
 
 impl Ways {
-    /// The first answer that belongs to this authorization, a code or a no, and the browser that brought it. What does not
-    /// belong to it is told to whoever brought it.
+    /// Returns the first answer that belongs to this authorization, a code or a refusal, with the browser that brought it.
+    /// Whoever brings anything else is told so.
     async fn answer(&mut self, pending: &Pending) -> (Result<AuthorizationCode, RedirectError>, Option<Arrival>) {
         loop {
             let (result, arrival) = tokio::select! {
                 arrival = arrival(&mut self.listener) => (pending.code(&arrival.query), Some(arrival)),
-                line = line(&mut self.input) => (pending.pasted(&String::from_utf8_lossy(line.expose())), None),
+                line = line(&mut self.input) => (self.pasted(pending, &String::from_utf8_lossy(line.expose())), None),
             };
             match (result, arrival) {
                 (result @ (Ok(_) | Err(RedirectError::Denied(_))), arrival) => return (result, arrival),
                 (Err(_), Some(arrival)) => arrival.reply(Outcome::Ignored),
+                // Report this once, not for each line that follows.
+                (Err(RedirectError::BrokenOff), None) if self.begun.contains('\n') => {}
                 (Err(error), None) => complain(error),
             }
         }
     }
 
-    /// Shows the browser, if it waits, how it went.
+    /// Reads a pasted line: an answer, or the continuation of the lines before it.
+    fn pasted(&mut self, pending: &Pending, line: &str) -> Result<AuthorizationCode, RedirectError> {
+        let begun = std::mem::take(&mut self.begun);
+        let joined = if begun.is_empty() { line.to_owned() } else { format!("{begun}\n{line}") };
+        let mut result = (joined.clone(), pending.pasted(&joined));
+        if result.1.is_err() && !begun.is_empty() && (line.contains("://") || line.contains("code=")) {
+            // The person may have pasted the whole address again.
+            let alone = pending.pasted(line);
+            if alone.is_ok() || !matches!(result.1, Err(RedirectError::BrokenOff)) {
+                result = (line.to_owned(), alone);
+            }
+        }
+        let (text, result) = result;
+        let is_open = is_open(&text) && result.is_ok();
+        if (is_open || matches!(result, Err(RedirectError::BrokenOff))) && text.len() < MOST {
+            self.begun = text;
+            return Err(RedirectError::BrokenOff);
+        }
+        result
+    }
+
+    /// Shows the result in the browser, if one waits.
     async fn finish(self, arrival: Option<Arrival>, outcome: Outcome) {
         if let (Some(arrival), Some(listener)) = (arrival, self.listener) {
             arrival.reply(outcome);
@@ -144,7 +226,7 @@ impl Ways {
     }
 }
 
-/// The next browser that comes back; never, if there is nothing to come back to.
+/// Waits for the next browser that comes back; forever, if there is no listener.
 async fn arrival(listener: &mut Option<RedirectListener>) -> Arrival {
     match listener {
         Some(open) => match open.arrival().await {
@@ -155,7 +237,7 @@ async fn arrival(listener: &mut Option<RedirectListener>) -> Arrival {
     }
 }
 
-/// The next line that is not empty; never, if the standard input has ended.
+/// Waits for the next line that is not empty; forever, if standard input has ended.
 async fn line(input: &mut Option<Input>) -> Secret {
     while let Some(open) = input {
         match open.line().await {
@@ -167,9 +249,16 @@ async fn line(input: &mut Option<Input>) -> Secret {
     std::future::pending().await
 }
 
-/// A browser can be opened where there is a screen, or where the user has named one.
+/// Whether a browser can be opened: there is a display, or the user has named a browser.
 fn has_display() -> bool {
     ["BROWSER", "DISPLAY", "WAYLAND_DISPLAY"]
         .iter()
         .any(|name| std::env::var_os(name).is_some_and(|value| !value.is_empty()))
+}
+
+/// Whether the display belongs to the user who runs this. Root's browser would run with all privileges, and after sudo(8),
+/// doas(1) or pkexec(1) the display belongs to another user.
+pub fn is_own_session() -> bool {
+    let became = ["SUDO_UID", "DOAS_USER", "PKEXEC_UID"].iter().any(|name| std::env::var_os(name).is_some());
+    !rustix::process::geteuid().is_root() && !became
 }

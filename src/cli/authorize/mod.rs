@@ -3,46 +3,48 @@
 mod browser;
 mod device;
 mod identity;
+mod lasting;
 mod plan;
 mod provider;
 mod server;
 mod settings;
 mod unattended;
 
-use super::AuthorizeOptions;
-use super::hand::Hand;
+use super::admin::AdminClient;
+use super::arguments::AuthorizeOptions;
 use super::terminal::{Input, say};
 use super::test::report;
 use crate::config::Config;
 use crate::config::flow::Flow;
-use crate::control::{Authorized, Request};
-use crate::exit::{Exit, Failed};
-use crate::oauth::Failure;
+use crate::control::{NewAuthorization, Probe, Request};
+use crate::exit::Failed;
 use crate::secret::Secret;
 use crate::token::TokenSet;
+pub use browser::is_own_session;
 use plan::Plan;
 use settings::show_settings;
 
-/// Sets an account up, or renews its authorization: gets the first tokens, stores them, logs in with them, and says what to
-/// type into a mail program.
+/// Sets up an account, or renews its authorization: gets the first tokens, stores them, logs in with them, and shows the
+/// settings for a mail program.
 pub async fn run(config: &Config, address: &str, options: AuthorizeOptions) -> Result<(), Failed> {
-    // The vault is not held while a person is waited for: a daemon may want to start.
-    let status = Hand::reach(config).await?.status().await?;
+    // Do not keep the vault open while waiting for a person, because a daemon may want to start.
+    let status = AdminClient::connect(config).await?.status().await?;
     let mut input = Input::new();
     let plan = Plan::new(config, address, &options, &status, &mut input).await?;
     let first = plan.first_password(&status, &options, &mut input).await?;
     let (tokens, password) = first_tokens(&plan, &options, input).await?;
+    let end = plan.tell_what_is_missing(&tokens);
     say("\nAuthorized. Logging in with the new token:");
-    let named = first.as_ref().map(|password| (options.password_name.clone(), password));
-    let authorized = Authorized::new(&plan.authorization(tokens, password), named);
-    let hand = Hand::reach(config).await?;
-    let probes = hand.ask(Request::Authorize(Box::new(authorized))).await?.tested()?;
+    let (authorization, name) = (plan.authorization(tokens, password), options.password_name.clone());
+    let authorized = NewAuthorization { authorization, name, first: first.clone() };
+    let admin = AdminClient::connect(config).await?;
+    let probes: Vec<Probe> = admin.ask(Request::Authorize(Box::new(authorized))).await?;
     let result = report(&probes, false);
     show_settings(&plan, config, &status, first.as_ref());
-    result
+    result.and(end)
 }
 
-/// Gets the first tokens, as the account's grant has it; and the mailbox's own password, where that is to be kept.
+/// Gets the first tokens by the account's grant, and the mailbox's own password if it has to be kept.
 async fn first_tokens(
     plan: &Plan,
     options: &AuthorizeOptions,
@@ -57,19 +59,4 @@ async fn first_tokens(
         Flow::ClientCredentials | Flow::JwtBearer => Ok((plan.ask_alone(None).await?, None)),
         Flow::Password => plan.ask_with_password(&mut input).await.map(|(tokens, password)| (tokens, Some(password))),
     }
-}
-
-fn nobody_came(options: &AuthorizeOptions) -> Failed {
-    let waited = humantime::format_duration(options.timeout);
-    Failed::new(Exit::NoPermission, format!("nobody signed in within {waited}; run the command again"))
-}
-
-/// The provider has answered, but there are no tokens.
-fn no_tokens(failure: &Failure) -> Failed {
-    let exit = match failure {
-        Failure::Temporary(..) => Exit::Temporary,
-        Failure::Ended(_) | Failure::Forbidden(_) => Exit::NoPermission,
-        Failure::Misconfigured(_) => Exit::Config,
-    };
-    Failed::new(exit, format!("no tokens came: {failure}"))
 }

@@ -1,52 +1,53 @@
-//! What is known before a person is asked.
+//! Collects everything that is needed before a person is asked to sign in.
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 
-use super::super::AuthorizeOptions;
+use super::super::arguments::AuthorizeOptions;
 use super::super::password::{check_name, chosen};
-use super::super::terminal::{Input, say};
+use super::super::terminal::{Input, complain, say};
 use super::provider;
-use super::server::{Server, Wanted};
-use crate::broker::Reach;
+use super::server::{Server, Wanted, no_token};
+use crate::broker::Connector;
 use crate::config::Config;
 use crate::config::flow::Flow;
 use crate::config::provider::Provider;
 use crate::control::Status;
 use crate::exit::{Exit, Failed};
+use crate::name::Name;
 use crate::oauth::grant::Ask;
 use crate::oauth::{Proof, Registration};
 use crate::protocol::Protocol;
 use crate::secret::Secret;
 use crate::token::TokenSet;
 use crate::vault::password::Password;
-use crate::vault::{Authorization, Secrets};
+use crate::vault::{Authorization, Secrets, VaultError};
 use crate::web::redirect::Page;
 
-/// All that is known before a person is asked.
+/// Everything that is needed before a person is asked to sign in.
 pub struct Plan {
     pub address: String,
-    pub reach: Reach,
+    pub connector: Connector,
     pub flow: Flow,
     pub server: Server,
     pub registration: Registration,
     pub redirect: Redirect,
-    /// Parameters of the authorization request beside the standard ones.
+    /// Extra parameters of the authorization request.
     pub parameters: BTreeMap<String, String>,
-    /// Who has to sign in.
+    /// The address of the person who has to sign in.
     pub signs_in: String,
-    /// The accounts that there are.
+    /// The addresses of the existing accounts.
     pub known: Vec<String>,
     /// The mailbox at the provider.
     user: String,
 }
 
-/// Where the browser returns to, and what it is shown there.
+/// Where the browser returns to, and what it shows there.
 pub struct Redirect {
     pub uri: url::Url,
-    /// Where to wait for it, if not there.
+    /// Where to wait for the browser, if not at the URI.
     pub listen: Option<SocketAddr>,
-    /// The page at a good end.
+    /// The page to show after success.
     pub page: Page,
 }
 
@@ -58,33 +59,37 @@ impl Plan {
         status: &Status,
         input: &mut Input,
     ) -> Result<Self, Failed> {
-        let address = config.address_of(&checked(address)?);
+        let address = config.address_of(checked(address)?.as_str());
+        // An existing account keeps its spelling.
+        let address = status.account(&address).map_or(address, |account| account.address.clone());
         refuse_shared(config, &address)?;
         check_name(&options.password_name)?;
         let name = provider::find(config, &address, options.provider.as_deref(), input).await?;
-        let mut reach = Reach::new(config, &name).map_err(|why| Failed::new(Exit::Config, why))?;
+        let mut connector = Connector::new(config, &name).map_err(|why| Failed::new(Exit::Config, why))?;
         let account = config.account(&address).into_owned();
-        reach.provider.scope = account.scope.unwrap_or(reach.provider.scope);
-        let redirect = Redirect::new(config, options, &reach.provider)?;
-        let flow = options.flow.or(account.flow).unwrap_or(reach.provider.flow);
-        if flow == Flow::Password && !reach.provider.legacy && !account.legacy {
-            let why = "the grant password needs legacy = true in the configuration, for the provider or the account";
+        connector.provider.scope = account.scope.unwrap_or(connector.provider.scope);
+        let redirect = Redirect::new(config, options, &connector.provider)?;
+        let flow = options.flow.or(account.flow).unwrap_or(connector.provider.flow);
+        if flow == Flow::Password && !connector.provider.legacy && !account.legacy {
+            let why =
+                "the grant `password` needs `legacy = true` in the configuration, for the provider or the account";
             return Err(Failed::new(Exit::Config, why));
         }
         let wanted = Wanted { config, address: &address, options, flow, status, redirect_uri: &redirect.uri };
-        let server = Server::find(&reach, &wanted).await?;
+        let server = Server::find(&connector, &wanted).await?;
         let registration =
             Registration::new(&server.client, server.endpoints.token.as_ref().ok_or_else(no_token)?).await;
         let registration = registration.map_err(|failure| Failed::new(Exit::Config, failure))?;
-        let signs_in = options.signs_in.as_ref().map(|address| address.to_lowercase()).or(account.signs_in);
-        let mut parameters = reach.provider.authorization_parameters.clone();
+        let registration = registration.discovered(server.discovered.as_ref());
+        let signs_in = options.signs_in.as_ref().map(|name| Name::typed(name).into()).or(account.signs_in);
+        let mut parameters = connector.provider.authorization_parameters.clone();
         parameters.extend(account.authorization_parameters);
         Ok(Self {
             signs_in: signs_in.unwrap_or_else(|| address.clone()),
             known: status.accounts.iter().map(|account| account.address.clone()).collect(),
             user: config.user_of(&address, Protocol::Imap),
             address,
-            reach,
+            connector,
             flow,
             server,
             registration,
@@ -93,19 +98,29 @@ impl Plan {
         })
     }
 
-    /// The first app password of a new account. One that exists keeps those that it has.
+    /// The first app password of a new account. An existing account keeps its passwords.
     pub async fn first_password(
         &self,
         status: &Status,
         options: &AuthorizeOptions,
         input: &mut Input,
     ) -> Result<Option<Password>, Failed> {
-        let exists = status.accounts.iter().any(|account| account.address == self.address);
+        if status.newer.contains(&self.address) {
+            return Err(VaultError::Newer(self.address.clone()).into());
+        }
+        if status.damaged.contains(&self.address) {
+            complain(format_args!(
+                "the vault's record of {} is damaged. This authorization takes its place; its app passwords are lost, and \
+                 you get a new one",
+                self.address
+            ));
+        }
+        let exists = status.account(&self.address).is_some();
         match (exists, options.password_stdin) {
             (true, true) => Err(Failed::new(
                 Exit::Usage,
                 format!(
-                    "{0} has app passwords already; `postkey password add {0} NAME --choose` adds one",
+                    "{0} already has app passwords; add one with `postkey password add {0} NAME --choose`",
                     self.address
                 ),
             )),
@@ -115,27 +130,32 @@ impl Plan {
                 let typed = input
                     .line()
                     .await
-                    .ok_or_else(|| Failed::new(Exit::Data, "no password came on the standard input"))?;
+                    .ok_or_else(|| Failed::new(Exit::Data, "there was no password on standard input"))?;
                 chosen(&typed).map(Some)
             }
         }
     }
 
-    /// What a user has to know of the provider.
+    /// Shows what a user has to know about the provider.
     pub fn show_note(&self) {
-        let provider = &self.reach.provider;
+        let provider = &self.connector.provider;
         if let Some(note) = &provider.note {
             say(format_args!("{}: {note}\n", provider.name));
         }
     }
 
-    /// What is asked for. `password` is the mailbox's own, where the grant sends it.
+    /// What to request. `password` is the mailbox's own, if the grant sends it.
     pub fn ask<'a>(&'a self, password: Option<&'a Secret>) -> Ask<'a> {
-        let provider = &self.reach.provider;
-        Ask { flow: self.flow, provider, scope: &provider.scope, user: &self.user, password }
+        Ask {
+            flow: self.flow,
+            provider: &self.connector.provider,
+            scope: &self.server.scope,
+            user: &self.user,
+            password,
+        }
     }
 
-    /// What goes into the vault. `password` is the mailbox's own, where the grant sends it.
+    /// What to store in the vault. `password` is the mailbox's own, if the grant sends it.
     pub fn authorization(&self, tokens: TokenSet, password: Option<Secret>) -> Authorization {
         let own = self.server.is_own_client;
         let client_secret = match &self.registration.proof {
@@ -144,7 +164,7 @@ impl Plan {
         };
         Authorization {
             address: self.address.clone(),
-            provider: self.reach.provider.name.clone(),
+            provider: self.connector.provider.name.clone(),
             flow: self.flow,
             client_id: own.then(|| self.registration.client_id.clone()),
             secrets: Secrets { client_secret, password },
@@ -158,7 +178,7 @@ impl Redirect {
     fn new(config: &Config, options: &AuthorizeOptions, provider: &Provider) -> Result<Self, Failed> {
         let page = match &config.finish_page {
             Some(file) => Page::foreign(std::fs::read(file).map_err(|error| {
-                Failed::new(Exit::Config, format!("the page {} cannot be read: {error}", file.display()))
+                Failed::new(Exit::Config, format!("cannot read the page {}: {error}", file.display()))
             })?),
             None => Page::AUTHORIZED,
         };
@@ -167,26 +187,28 @@ impl Redirect {
     }
 }
 
-/// An e-mail address, in lower case.
-fn checked(address: &str) -> Result<String, Failed> {
-    let is_address = address.split_once('@').is_some_and(|(local, domain)| !local.is_empty() && domain.contains('.'));
-    if !is_address || address.chars().any(|c| c.is_control() || c.is_whitespace()) || address.len() > 255 {
-        return Err(Failed::new(Exit::Usage, format!("{address:?} is no e-mail address")));
-    }
-    Ok(address.to_lowercase())
+/// Checks that this is an e-mail address.
+fn checked(address: &str) -> Result<Name, Failed> {
+    let name = Name::address(address).ok();
+    let name = name.filter(|name| name.parts().is_some_and(|(_, domain)| domain.contains('.')));
+    name.ok_or_else(|| {
+        let why = format!("{address:?} is not an e-mail address such as ann@example.com");
+        Failed::new(Exit::Usage, why)
+    })
 }
 
-/// A shared mailbox is opened with its delegate's authorization.
+/// Refuses a shared mailbox, which uses its delegate's authorization.
 fn refuse_shared(config: &Config, address: &str) -> Result<(), Failed> {
     match config.owner_of(address) {
         owner if owner == address => Ok(()),
         owner => Err(Failed::new(
             Exit::Usage,
-            format!("{address} is opened with the authorization of {owner}; run `postkey authorize {owner}`"),
+            format!("{address} uses the authorization of {owner}; run `postkey authorize {owner}`"),
         )),
     }
 }
 
-fn no_token() -> Failed {
-    Failed::new(Exit::Config, "the authorization server's metadata name no token endpoint")
+pub fn nobody_came(options: &AuthorizeOptions) -> Failed {
+    let waited = humantime::format_duration(options.timeout);
+    Failed::new(Exit::NoPermission, format!("nobody signed in within {waited}; run the command again"))
 }

@@ -1,18 +1,20 @@
-//! Whose account an address is: by its domain, by where its mail goes, or by what a person says.
+//! Finds the provider of an address: by its domain, by its MX records, or by asking.
 
 use std::io::IsTerminal as _;
 
 use super::super::terminal::{Input, complain, say};
 use crate::config::Config;
 use crate::exit::{Exit, Failed};
+use crate::name::Name;
 use crate::net::mx::MailExchangers;
 
-/// The name of the provider of an address, in lower case; `named` comes from the command line. Says how it was found.
+/// Returns the name of an address's provider, in lower case, and shows how it was found. `named` comes from the command
+/// line.
 pub async fn find(config: &Config, address: &str, named: Option<&str>, input: &mut Input) -> Result<String, Failed> {
     if let Some(name) = named {
         return match config.providers.contains_key(name) {
             true => Ok(name.to_owned()),
-            false => Err(unknown(&format!("there is no provider {name}; the configuration knows"), config)),
+            false => Err(unknown(&format!("there is no provider {name}; the known ones are"), config)),
         };
     }
     match by_address(config, address, &MailExchangers::system()).await {
@@ -22,11 +24,9 @@ pub async fn find(config: &Config, address: &str, named: Option<&str>, input: &m
         }
         None if std::io::stdin().is_terminal() => choose(config, address, input).await,
         None => {
-            let what = "neither the domain nor its mail exchangers tell the provider of";
+            let what = "neither the domain nor its MX records show the provider of";
             Err(unknown(
-                &format!(
-                    "{what} {address}; describe your own in the configuration, or name it with --provider, one of"
-                ),
+                &format!("{what} {address}; describe it in the configuration, or name one with `--provider`:"),
                 config,
             ))
         }
@@ -38,36 +38,37 @@ fn unknown(what: &str, config: &Config) -> Failed {
     Failed::new(Exit::Usage, format!("{what} {}", known.join(", ")))
 }
 
-/// The provider that the address itself leads to, and how it was found.
+/// The provider to which the address itself leads, and how it was found.
 async fn by_address(config: &Config, address: &str, exchangers: &MailExchangers) -> Option<(String, String)> {
-    let (_, domain) = address.rsplit_once('@')?;
+    let name = Name::typed(address);
+    let (_, domain) = name.parts()?;
     if let Some(provider) = config.provider_for(address) {
         let is_configured = config.account(address).provider.is_some();
         let how =
             if is_configured { "the configuration says so".to_owned() } else { format!("{domain} belongs to it") };
         return Some((provider.name.clone(), how));
     }
-    let hosts = exchangers.of(domain).await;
+    let hosts = exchangers.of(&domain).await;
     hosts.iter().find_map(|host| {
         let provider = config.providers.values().find(|provider| provider.has_exchanger(host))?;
-        Some((provider.name.clone(), format!("mail for {domain} goes to {host}")))
+        Some((provider.name.clone(), format!("the mail server of {domain} is {host}")))
     })
 }
 
-/// Has a person choose from a list.
+/// Lets a person choose from a list.
 async fn choose(config: &Config, address: &str, input: &mut Input) -> Result<String, Failed> {
-    say(format_args!("Nothing tells the provider of {address}. Which one is it?\n"));
+    say(format_args!("The provider of {address} is not known. Which one is it?\n"));
     for (number, name) in (1..).zip(config.providers.keys()) {
         say(format_args!("  {number:2}  {name}"));
     }
-    say("\nIf it is none of them, describe it in the configuration. Its number or name:");
+    say("\nIf it is not in the list, describe it in the configuration. Number or name:");
     while let Some(line) = input.line().await {
         match chosen(config, &String::from_utf8_lossy(line.expose())) {
             Some(name) => return Ok(name),
-            None => complain(format_args!("a number from 1 to {}, or a name, please", config.providers.len())),
+            None => complain(format_args!("enter a number from 1 to {}, or a name", config.providers.len())),
         }
     }
-    Err(unknown("no provider was chosen; there are", config))
+    Err(unknown("no provider was chosen; the known ones are", config))
 }
 
 fn chosen(config: &Config, answer: &str) -> Option<String> {
@@ -127,38 +128,38 @@ mod tests {
             (
                 "ann@a.test",
                 "alt4.aspmx.l.google.com",
-                Some(("google", "mail for a.test goes to alt4.aspmx.l.google.com")),
+                Some(("google", "the mail server of a.test is alt4.aspmx.l.google.com")),
             ),
-            ("ann@a.test", "SMTP.google.com", Some(("google", "mail for a.test goes to smtp.google.com"))),
+            ("ann@a.test", "SMTP.google.com", Some(("google", "the mail server of a.test is smtp.google.com"))),
             (
                 "ann@a.test",
                 "a-test.mail.protection.outlook.com",
-                Some(("microsoft", "mail for a.test goes to a-test.mail.protection.outlook.com")),
+                Some(("microsoft", "the mail server of a.test is a-test.mail.protection.outlook.com")),
             ),
             (
                 "ann@a.test",
                 "a-test.a-v1.mx.microsoft",
-                Some(("microsoft", "mail for a.test goes to a-test.a-v1.mx.microsoft")),
+                Some(("microsoft", "the mail server of a.test is a-test.a-v1.mx.microsoft")),
             ),
             (
                 "ann@a.test",
                 "a-test.olc.protection.outlook.com",
-                Some(("outlook", "mail for a.test goes to a-test.olc.protection.outlook.com")),
+                Some(("outlook", "the mail server of a.test is a-test.olc.protection.outlook.com")),
             ),
             (
                 "ann@a.test",
                 "in1-smtp.messagingengine.com",
-                Some(("fastmail", "mail for a.test goes to in1-smtp.messagingengine.com")),
+                Some(("fastmail", "the mail server of a.test is in1-smtp.messagingengine.com")),
             ),
             (
                 "ann@comcast.net",
                 "mx-aol.mail.gm0.yahoodns.net",
-                Some(("aol", "mail for comcast.net goes to mx-aol.mail.gm0.yahoodns.net")),
+                Some(("aol", "the mail server of comcast.net is mx-aol.mail.gm0.yahoodns.net")),
             ),
             (
                 "ann@comcast.net",
                 "mx1.mxge.comcast.net",
-                Some(("comcast", "mail for comcast.net goes to mx1.mxge.comcast.net")),
+                Some(("comcast", "the mail server of comcast.net is mx1.mxge.comcast.net")),
             ),
             ("ann@a.test", "mx.a.test", None),
             ("ann@a.test", "evilsmtp.google.com", None),

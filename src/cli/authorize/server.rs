@@ -1,9 +1,8 @@
-//! What there is to find out about an authorization server: its endpoints, and who postkey is there.
+//! Finds out about an authorization server: its endpoints, and postkey's client registration there.
 
-use super::super::AuthorizeOptions;
-use super::super::terminal::say;
-use super::no_tokens;
-use crate::broker::Reach;
+use super::super::arguments::AuthorizeOptions;
+use super::super::terminal::{complain, say};
+use crate::broker::Connector;
 use crate::config::Config;
 use crate::config::client::{Client, ClientAuthentication};
 use crate::config::flow::Flow;
@@ -11,24 +10,27 @@ use crate::config::provider::{Discovered, Endpoints, Provider};
 use crate::config::secret_source::SecretSource;
 use crate::control::Status;
 use crate::exit::{Exit, Failed};
+use crate::oauth::Failure;
 use crate::oauth::discovery::{Metadata, discover};
-use crate::oauth::self_registration::{is_known, register};
+use crate::oauth::self_registration::{by_hand, is_known, register};
 
-/// An authorization server, and postkey's place there.
+/// An authorization server, and postkey's client registration there.
 pub struct Server {
-    /// Those of the configuration, and what they lack from the metadata.
+    /// The endpoints from the configuration, completed from the metadata.
     pub endpoints: Endpoints,
     /// Whether it promises to name itself when the browser returns (RFC 9207 section 3).
     pub names_itself: bool,
-    /// Who postkey is there.
+    /// postkey's registration at the server.
     pub client: Client,
-    /// Whether the client is the account's own, and is to be kept with it.
+    /// Whether the client belongs to this account alone, and is stored with it.
     pub is_own_client: bool,
-    /// What is to be kept of what was found out.
+    /// The scopes to request.
+    pub scope: Vec<String>,
+    /// What to store of what was discovered.
     pub discovered: Option<Discovered>,
 }
 
-/// For whom, and how.
+/// The mailbox, and how postkey gets its tokens.
 pub struct Wanted<'a> {
     pub config: &'a Config,
     pub address: &'a str,
@@ -39,58 +41,83 @@ pub struct Wanted<'a> {
 }
 
 impl Server {
-    /// Finds out what the configuration leaves out.
-    pub async fn find(reach: &Reach, wanted: &Wanted<'_>) -> Result<Self, Failed> {
-        let (provider, configured) = (&reach.provider, wanted.client(&reach.provider));
-        let metadata = metadata(reach, wanted.flow, configured.is_some()).await?;
-        let endpoints =
-            provider.endpoints.or(metadata.as_ref().map_or(&Endpoints::default(), |found| &found.endpoints));
+    /// Discovers what the configuration does not say.
+    pub async fn find(connector: &Connector, wanted: &Wanted<'_>) -> Result<Self, Failed> {
+        let (provider, configured) = (&connector.provider, wanted.client(&connector.provider));
+        let metadata = metadata(connector, wanted.flow, configured.as_ref()).await?;
+        let found = metadata.clone().unwrap_or_default();
+        let endpoints = provider.endpoints.or(&found.endpoints);
+        let mut scope = provider.scope.clone();
         let (client, registered) = match configured {
             Some(client) => (client, None),
-            None => wanted.register(reach, &endpoints).await.map(|(client, shared)| (client, Some(shared)))?,
+            None => {
+                scope = listed(scope, &found.scopes);
+                let (client, is_shared, own) = wanted.register(connector, &endpoints, &scope).await?;
+                scope = listed(scope, &own);
+                (client, Some(is_shared))
+            }
         };
         let discovered = (metadata.is_some() || registered.is_some()).then(|| Discovered {
             issuer: name(provider, &endpoints),
-            endpoints: metadata.as_ref().map(|found| found.endpoints.clone()).unwrap_or_default(),
+            endpoints: found.endpoints,
             is_registered: registered == Some(true),
+            is_self_registered: registered.is_some(),
+            methods: found.methods,
         });
         let is_own_client = wanted.options.client_id.is_some() || registered.is_some();
-        let names_itself = provider.names_itself || metadata.is_some_and(|found| found.names_itself);
-        Ok(Self { endpoints, names_itself, client, is_own_client, discovered })
+        let names_itself = provider.names_itself || found.names_itself;
+        Ok(Self { endpoints, names_itself, client, is_own_client, scope, discovered })
     }
 }
 
-/// The metadata, where something has to be found there. Where they only say how id_tokens are signed, they may be missing.
-async fn metadata(reach: &Reach, flow: Flow, has_client: bool) -> Result<Option<Metadata>, Failed> {
-    let (provider, known) = (&reach.provider, &reach.provider.endpoints);
+/// The requested scopes that a server lists, if it lists any of them. It might refuse a client that requests others.
+fn listed(scope: Vec<String>, list: &[String]) -> Vec<String> {
+    let (listed, others): (Vec<_>, Vec<_>) = scope.into_iter().partition(|one| list.contains(one));
+    if listed.is_empty() {
+        return others;
+    }
+    if !others.is_empty() {
+        complain(format_args!(
+            "warning: the server does not offer the scope {}, so postkey does not request it",
+            others.join(", ")
+        ));
+    }
+    listed
+}
+
+/// The metadata, if anything is needed from it. It may be missing if it would only say how id_tokens are signed.
+async fn metadata(connector: &Connector, flow: Flow, client: Option<&Client>) -> Result<Option<Metadata>, Failed> {
+    let (provider, known) = (&connector.provider, &connector.provider.endpoints);
     let Some(issuer) = &provider.issuer else { return Ok(None) };
     let is_usable = known.token.is_some()
         && (known.authorization.is_some() || flow != Flow::AuthorizationCode)
         && (known.device().is_some() || flow != Flow::DeviceCode);
-    let may_sign_in = has_client || known.registration.is_some();
+    let may_sign_in = client.is_some() || known.registration.is_some();
+    // Only the metadata says which signature algorithm the server accepts.
+    let signs = client.is_some_and(|client| matches!(client.authentication, ClientAuthentication::Key(_)));
+    let registers = client.is_none();
     let tells_who = known.jwks.is_some() || !provider.scope.iter().any(|scope| scope == "openid");
-    if is_usable && (tells_who || !may_sign_in) {
+    if is_usable && !signs && !registers && (tells_who || !may_sign_in) {
         return Ok(None);
     }
-    match discover(&reach.http, issuer).await {
+    match discover(&connector.http, issuer).await {
         Ok(metadata) => Ok(Some(metadata)),
         Err(_) if is_usable => Ok(None),
         Err(error) => {
-            let text = format!("the endpoints of {} cannot be found out: {error}", provider.name);
+            let text = format!("cannot discover the endpoints of {}: {error}", provider.name);
             Err(Failed::new(Exit::Unavailable, text))
         }
     }
 }
 
-/// By what a registration is found again: the issuer, or the place of the registration.
+/// The key by which to find a registration again: the issuer, or else the registration endpoint.
 fn name(provider: &Provider, endpoints: &Endpoints) -> String {
     let place = endpoints.registration.as_ref().map(ToString::to_string);
     provider.issuer.clone().or(place).unwrap_or_default()
 }
 
 impl Wanted<'_> {
-    /// The client registration that somebody has made: the command line's, or the configuration's for this account or its
-    /// provider.
+    /// The user's own client registration: from the command line, or from the configuration of this account or its provider.
     fn client(&self, provider: &Provider) -> Option<Client> {
         let nobody = (self.flow == Flow::JwtBearer).then(Client::nobody);
         let Some(id) = &self.options.client_id else {
@@ -101,36 +128,63 @@ impl Wanted<'_> {
         Some(Client { id: id.clone(), authentication })
     }
 
-    /// The client by which postkey has registered itself, or does so now; and whether other accounts can use it, too.
-    async fn register(&self, reach: &Reach, endpoints: &Endpoints) -> Result<(Client, bool), Failed> {
-        let provider = &reach.provider;
-        let Some(endpoint) = &endpoints.registration else { return Err(no_client(provider)) };
+    /// postkey's own registration, made now if there is none; whether other accounts can use it; and which scopes it may
+    /// request, if the server says so.
+    async fn register(
+        &self,
+        connector: &Connector,
+        endpoints: &Endpoints,
+        scope: &[String],
+    ) -> Result<(Client, bool, Vec<String>), Failed> {
+        let provider = &connector.provider;
+        let Some(endpoint) = &endpoints.registration else { return Err(self.no_client(provider)) };
+        let token = endpoints.token.as_ref().ok_or_else(no_token)?;
         let public = |id: String| Client { id, authentication: ClientAuthentication::None };
         let is_usual = *self.redirect_uri == provider.redirect_uri;
         let kept = self.status.registered.get(&name(provider, endpoints)).filter(|_| is_usual);
-        if let (Some(id), Some(token)) = (kept, &endpoints.token)
-            && is_known(&reach.http, token, id, self.redirect_uri).await
+        if let Some(id) = kept
+            && is_known(&connector.http, token, id, self.redirect_uri).await
         {
-            return Ok((public(id.clone()), true));
+            return Ok((public(id.clone()), true, Vec::new()));
         }
-        let registered = register(&reach.http, endpoint, self.redirect_uri, self.flow, &provider.scope).await;
+        let registered = register(&connector.http, (endpoint, token), self.redirect_uri, self.flow, scope).await;
         let registered = registered.map_err(|failure| no_tokens(&failure))?;
-        say(format_args!("postkey has registered itself with {}, as {}.\n", provider.name, registered.client_id));
+        say(format_args!(
+            "postkey has registered itself at {} with the client id {}.\n",
+            provider.name, registered.client_id
+        ));
+        let (id, scope) = (registered.client_id, registered.scope.unwrap_or_default());
         Ok(match registered.client_secret {
             Some(secret) => {
                 let authentication = ClientAuthentication::Secret(SecretSource::Text(secret));
-                (Client { id: registered.client_id, authentication }, false)
+                (Client { id, authentication }, false, scope)
             }
-            None => (public(registered.client_id), is_usual),
+            None => (public(id), is_usual, scope),
         })
+    }
+
+    /// The failure for a missing registration. Everybody can register a client at a compiled-in provider; another server has an
+    /// administrator.
+    fn no_client(&self, provider: &Provider) -> Failed {
+        let name = &provider.name;
+        let message = match &provider.note {
+            Some(note) => format!(
+                "{name} asks for a client registration of your own: create one there, then add `--client-id ID`. {note}"
+            ),
+            None => {
+                format!("{name} asks for a client registration of your own: {}", by_hand(self.redirect_uri, self.flow))
+            }
+        };
+        Failed::new(Exit::Config, message)
     }
 }
 
-fn no_client(provider: &Provider) -> Failed {
-    let note = provider.note.as_deref().unwrap_or_default();
-    let message = format!(
-        "{} asks for a client registration of your own: get a client id there, then add --client-id ID. {note}",
-        provider.name
-    );
-    Failed::new(Exit::Config, message)
+/// The failure for metadata without a token endpoint.
+pub fn no_token() -> Failed {
+    Failed::new(Exit::Config, "the authorization server's metadata has no token endpoint; set `token_endpoint`")
+}
+
+/// The failure for an answer without tokens.
+pub fn no_tokens(failure: &Failure) -> Failed {
+    Failed::new(failure.exit(), format!("the provider gave no tokens: {failure}"))
 }

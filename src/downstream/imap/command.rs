@@ -2,21 +2,21 @@
 
 use zeroize::Zeroizing;
 
-use crate::downstream::{split_word, verb};
+use super::super::dialogue::{split_word, verb};
 
-/// Longest tag that is taken. Clients use up to a dozen bytes, and it comes back in lines of 510.
+/// The longest tag to accept. Clients use up to a dozen bytes, and it is repeated in lines of 510.
 const LONGEST_TAG: usize = 64;
 
-/// A command that is being collected, or is complete.
+/// A command that is complete or still arriving.
 pub struct Command {
-    /// What the reply has to begin with.
+    /// The tag with which the reply has to begin.
     pub tag: String,
     /// Its name in upper case.
     pub verb: String,
     pieces: Vec<Piece>,
 }
 
-/// A stretch of a command. Any of them can hold a password.
+/// A piece of a command. Any of them can contain a password.
 enum Piece {
     Text(Zeroizing<Vec<u8>>),
     Literal(Zeroizing<Vec<u8>>),
@@ -25,13 +25,13 @@ enum Piece {
 /// The end of a line that announces a literal: `{5}`, or `{5+}` (RFC 7888).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Announcement {
-    /// Its size in bytes; None where it is beyond all numbers.
+    /// Its size in bytes; None if it is too large for a number.
     pub length: Option<usize>,
-    /// Whether the client waits for our consent before it sends the literal.
+    /// Whether the client waits for our permission before it sends the literal.
     pub waits: bool,
 }
 
-/// The tag that a line begins with, if it is one. It may be echoed as it is.
+/// The tag at the beginning of a line, if there is one. It can be echoed unchanged.
 pub fn tag(line: &[u8]) -> Option<&str> {
     let tag = split_word(line).0;
     let fits = |&byte: &u8| byte.is_ascii_graphic() && !br#"(){%*"\+"#.contains(&byte);
@@ -40,13 +40,13 @@ pub fn tag(line: &[u8]) -> Option<&str> {
 }
 
 impl Command {
-    /// A command of this tag, and the arguments that follow its name on the line.
+    /// Creates a command with this tag, and the arguments after its name on the line.
     pub fn new<'a>(tag: &str, line: &'a [u8]) -> (Self, &'a [u8]) {
         let (name, arguments) = split_word(split_word(line).1.trim_ascii_start());
         (Self { tag: tag.to_owned(), verb: verb(name), pieces: Vec::new() }, arguments)
     }
 
-    /// Adds a stretch of the command line, up to its end or to the literal that it announces.
+    /// Adds a piece of the command line, up to its end or to the literal that it announces.
     pub fn add_text(&mut self, text: &[u8]) -> Option<Announcement> {
         let (text, announcement) = split_announcement(text);
         self.pieces.push(Piece::Text(Zeroizing::new(text.to_vec())));
@@ -58,7 +58,15 @@ impl Command {
         self.pieces.push(Piece::Literal(Zeroizing::new(bytes.to_vec())));
     }
 
-    /// How many literals it has.
+    /// The number of bytes in memory.
+    pub fn size(&self) -> usize {
+        let size = |piece: &Piece| match piece {
+            Piece::Text(bytes) | Piece::Literal(bytes) => bytes.len(),
+        };
+        self.pieces.iter().map(size).sum()
+    }
+
+    /// The number of literals.
     pub fn literals(&self) -> usize {
         self.pieces.iter().filter(|piece| matches!(piece, Piece::Literal(_))).count()
     }
@@ -71,13 +79,13 @@ impl Command {
         }
     }
 
-    /// The arguments as strings: atoms, quoted strings and literals, as they come. None where they are no strings.
+    /// The arguments as strings: atoms, quoted strings and literals, in their order. None if they are not strings.
     pub fn strings(&self) -> Option<Vec<Zeroizing<Vec<u8>>>> {
         let mut strings = Vec::new();
         for (index, piece) in self.pieces.iter().enumerate() {
             match piece {
                 Piece::Literal(bytes) => strings.push(bytes.clone()),
-                // What follows a literal is set off from it by a blank; only the line's end needs none.
+                // A blank separates a literal from what follows; only the line's end needs none.
                 Piece::Text(text) if index > 0 && !text.starts_with(b" ") => {
                     return (text.is_empty() && index + 1 == self.pieces.len()).then_some(strings);
                 }
@@ -105,7 +113,7 @@ fn announcement(text: &[u8]) -> Option<(&[u8], Announcement)> {
     (is_number && stands_alone).then_some((before, Announcement { length, waits }))
 }
 
-/// Adds the strings of a stretch without literals. Some blanks more than needed are no harm.
+/// Adds the strings of a piece without literals. Extra blanks do no harm.
 fn add_strings(text: &[u8], strings: &mut Vec<Zeroizing<Vec<u8>>>) -> Option<()> {
     let mut rest = text.trim_ascii();
     while let Some(first) = rest.first() {
@@ -119,7 +127,7 @@ fn add_strings(text: &[u8], strings: &mut Vec<Zeroizing<Vec<u8>>>) -> Option<()>
     Some(())
 }
 
-/// An atom, and what follows. `% * \ ]` and bytes above ASCII are let in: passwords are sent like that.
+/// An atom, and what follows. `% * \ ]` and bytes above ASCII are accepted, because passwords are sent like that.
 fn atom(text: &[u8]) -> Option<(Zeroizing<Vec<u8>>, &[u8])> {
     let ends = |byte: &u8| byte.is_ascii_control() || br#" (){""#.contains(byte);
     let (atom, after) = text.split_at_checked(text.iter().position(ends).unwrap_or(text.len()))?;

@@ -1,7 +1,8 @@
 //! Bytes of every value in pieces of every size, both ways at once, until both sides have said that they are done.
 //!
-//! After `XNOISE SIZE SEED` the server sends SIZE bytes, takes bytes until the client has no more, and then sends the
-//! SHA-256 of what it took and ends. So one exchange shows both directions to be whole, and half-closes to be passed on.
+//! After `XNOISE SIZE SEED` the server sends SIZE bytes, takes as many, and then sends the SHA-256 of what it took and ends,
+//! as a mail server ends behind QUIT. So one exchange shows both directions to be whole, and a client that has ended its half
+//! to get its answer.
 
 use std::io;
 use std::time::Duration;
@@ -25,7 +26,7 @@ pub fn wanted(line: &str) -> Option<(u64, u64)> {
 /// The server's part.
 pub async fn answer(stream: impl AsyncRead + AsyncWrite, size: u64, seed: u64) -> io::Result<()> {
     let (reader, mut writer) = tokio::io::split(stream);
-    let ((_, hash), ()) = tokio::try_join!(receive(reader, u64::MAX, false), send(&mut writer, size, seed))?;
+    let ((_, hash), ()) = tokio::try_join!(receive(reader, size, false), send(&mut writer, size, seed))?;
     writer.write_all(&hash).await?;
     writer.shutdown().await
 }

@@ -3,7 +3,7 @@
 use postkey::protocol::{Mechanism, Protocol, Security};
 use postkey::secret::Token;
 use postkey::upstream::{self, Approach, Event, Fault};
-use postkey::wire::{Bearer, Capabilities, sasl};
+use postkey::wire::{Acceptance, Bearer, Capabilities, sasl};
 
 use super::cut::{self, Sizes, Wire};
 
@@ -61,7 +61,8 @@ pub fn approach(choice: u8, client_name: &str) -> Approach {
     let security = if choice.is_multiple_of(2) { Security::Tls } else { Security::StartTls };
     let known =
         if choice < 192 { vec![] } else { vec!["AUTH=XOAUTH2".into(), "SASL XOAUTH2".into(), "SASL-IR".into()] };
-    Approach { security, client_name: client_name.into(), known: Capabilities(known) }
+    let other_name = (choice & 4 != 0).then(|| "other.test".into());
+    Approach { security, client_name: client_name.into(), other_name, known: Capabilities(known) }
 }
 
 /// The bearer that no one but the server may see, and only under TLS.
@@ -94,9 +95,13 @@ pub fn check_out(out: &[u8]) {
 fn check_event(event: &Event) {
     let words = match event {
         Event::Ready(Capabilities(list)) => list.concat(),
-        Event::Accepted(acceptance) => acceptance.capabilities.as_ref().map(|list| list.0.concat()).unwrap_or_default(),
-        Event::Rejected(rejection) => rejection.said.clone(),
-        Event::Unexpected(Fault::Busy(said) | Fault::NoMechanism(said)) => said.clone(),
+        Event::Accepted(Acceptance { capabilities, alerts }) => {
+            capabilities.as_ref().map(|list| list.0.concat()).unwrap_or_default() + &alerts.concat()
+        }
+        Event::Rejected(rejection) | Event::Unexpected(Fault::Refused(rejection)) => {
+            rejection.said.clone() + &rejection.alerts.concat()
+        }
+        Event::Unexpected(Fault::NoMechanism(said)) => said.clone(),
         Event::StartTls | Event::Unexpected(_) => String::new(),
     };
     assert!(words.bytes().all(|byte| matches!(byte, b' '..=b'~')), "{words:?}");

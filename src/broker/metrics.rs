@@ -1,0 +1,258 @@
+//! What is counted, for monitoring.
+
+use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
+
+use prometheus_client::encoding::text::encode;
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::family::Family;
+use prometheus_client::metrics::gauge::Gauge;
+use prometheus_client::metrics::histogram::Histogram;
+use prometheus_client::registry::{Metric, Registry, Unit};
+
+use super::status::{AccountState, AccountStatus};
+use super::throttle::Occupancy;
+use crate::clock::Moment;
+use crate::protocol::Protocol;
+
+type Labels<const N: usize> = [(&'static str, &'static str); N];
+
+/// The account, and its delegate if it has one.
+type AccountLabels = Vec<(&'static str, String)>;
+
+/// The steps towards a provider's server, in seconds: from a machine nearby to one that hardly answers in time.
+const BUCKETS: [f64; 9] = [0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0, 20.0, 30.0];
+
+/// Counters of one process.
+pub struct Metrics {
+    /// Held by the one scrape that is under way: another one would meet families that are just being filled.
+    scrape: Mutex<()>,
+    registry: Registry,
+    sessions: Family<Labels<1>, Gauge>,
+    logins: Family<Labels<2>, Counter>,
+    refreshes: Family<Labels<1>, Counter>,
+    upstream: Family<Labels<2>, Histogram, fn() -> Histogram>,
+    relayed: Family<Labels<2>, Counter>,
+    defects: Counter,
+    expiry: Family<AccountLabels, Gauge>,
+    idle_end: Family<AccountLabels, Gauge>,
+    ended: Family<AccountLabels, Gauge>,
+    needed: Family<AccountLabels, Gauge>,
+    connections: Family<AccountLabels, Gauge>,
+    limits: Family<AccountLabels, Gauge>,
+    waiting: Family<AccountLabels, Gauge>,
+    backoffs: Family<AccountLabels, Gauge>,
+}
+
+/// A step towards a provider's server.
+#[derive(Clone, Copy, Debug)]
+pub enum Step {
+    /// The name is looked up, and the connection is made.
+    Connect,
+    /// The TLS handshake.
+    Tls,
+    /// The token is shown, and judged.
+    Auth,
+}
+
+/// A session that is under way. A panic ends it, too.
+pub struct Session<'a> {
+    metrics: &'a Metrics,
+    protocol: Protocol,
+    /// What it has relayed to the provider, in bytes.
+    pub up: u64,
+    /// What it has relayed to the client, in bytes.
+    pub down: u64,
+}
+
+impl Drop for Session<'_> {
+    fn drop(&mut self) {
+        let (metrics, protocol) = (self.metrics, self.protocol.name());
+        metrics.sessions.get_or_create(&[("protocol", protocol)]).dec();
+        metrics.relayed.get_or_create(&[("protocol", protocol), ("direction", "up")]).inc_by(self.up);
+        metrics.relayed.get_or_create(&[("protocol", protocol), ("direction", "down")]).inc_by(self.down);
+        if std::thread::panicking() {
+            metrics.defects.inc();
+        }
+    }
+}
+
+impl Default for Metrics {
+    fn default() -> Self {
+        let mut registry = Registry::with_prefix("postkey");
+        let histogram: fn() -> Histogram = || Histogram::new(BUCKETS);
+        let (to, seconds, bytes) = (&mut registry, Some(Unit::Seconds), Some(Unit::Bytes));
+        let upstream = "Time that a step towards the provider's mail server took";
+        let expiry = "Time until the account's access token expires; it is refreshed at the first login after that";
+        let idle_end =
+            "Time until the account's refresh token ends unless it is used, where the provider has such a time";
+        let backoffs = "For how long the provider wants no logins to the account";
+        Self {
+            scrape: Mutex::default(),
+            sessions: add(to, "sessions", None, "Connections of mail programs that are open"),
+            logins: add(to, "logins", None, "Logins of mail programs, by how they were answered"),
+            refreshes: add(to, "refreshes", None, "Requests for a new access token, by their outcome"),
+            upstream: register(to, "upstream", seconds.clone(), upstream, Family::new_with_constructor(histogram)),
+            relayed: add(to, "relayed", bytes, "What was relayed in sessions that have ended"),
+            defects: add(to, "defects", None, "Sessions that were ended by a defect of postkey"),
+            expiry: add(to, "token_expiry", seconds.clone(), expiry),
+            idle_end: add(to, "refresh_token_expiry", seconds.clone(), idle_end),
+            needed: add(to, "account_needs_person", None, "1 if nothing is asked for the account until a person acts"),
+            connections: add(to, "account_connections", None, "Connections of the account to the provider"),
+            limits: add(to, "account_connections_limit", None, "How many of them there may be"),
+            waiting: add(to, "account_connections_waiting", None, "Logins that wait for one of them to end"),
+            backoffs: add(to, "account_backoff", seconds, backoffs),
+            ended: add(to, "account_ended", None, "1 if a person has to authorize the account anew"),
+            registry,
+        }
+    }
+}
+
+/// Registers a new metric.
+fn add<M: Metric + Clone + Default>(registry: &mut Registry, name: &str, unit: Option<Unit>, help: &str) -> M {
+    register(registry, name, unit, help, M::default())
+}
+
+fn register<M: Metric + Clone>(registry: &mut Registry, name: &str, unit: Option<Unit>, help: &str, metric: M) -> M {
+    match unit {
+        Some(unit) => registry.register_with_unit(name, help, unit, metric.clone()),
+        None => registry.register(name, help, metric.clone()),
+    }
+    metric
+}
+
+impl Metrics {
+    /// A session begins; it ends when what this returns is dropped.
+    pub fn session(&self, protocol: Protocol) -> Session<'_> {
+        self.sessions.get_or_create(&[("protocol", protocol.name())]).inc();
+        Session { metrics: self, protocol, up: 0, down: 0 }
+    }
+
+    /// A login was answered so: "ok", or the reason of the refusal.
+    pub fn login(&self, protocol: Protocol, result: &'static str) {
+        self.logins.get_or_create(&[("protocol", protocol.name()), ("result", result)]).inc();
+    }
+
+    /// A refresh came out so: "ok", or the kind of its failure.
+    pub fn refresh(&self, result: &'static str) {
+        self.refreshes.get_or_create(&[("result", result)]).inc();
+    }
+
+    /// A step towards a provider's server has been made.
+    pub fn upstream(&self, protocol: Protocol, step: Step, time: Duration) {
+        let step = match step {
+            Step::Connect => "connect",
+            Step::Tls => "tls",
+            Step::Auth => "auth",
+        };
+        let labels = [("protocol", protocol.name()), ("step", step)];
+        self.upstream.get_or_create(&labels).observe(time.as_secs_f64());
+    }
+
+    /// Everything, in the text form of OpenMetrics 1.0, which Prometheus reads.
+    pub fn text(&self, accounts: &[AccountStatus], now: Moment) -> String {
+        let _alone = self.scrape.lock().unwrap_or_else(PoisonError::into_inner);
+        // An account that was forgotten is not shown any more.
+        let of_accounts = [&self.expiry, &self.idle_end, &self.ended, &self.needed];
+        let throttles = [&self.connections, &self.limits, &self.waiting, &self.backoffs];
+        of_accounts.into_iter().chain(throttles).for_each(Family::clear);
+        accounts.iter().for_each(|account| self.measure(account, now));
+        let mut text = String::new();
+        // A String takes everything.
+        let _written = encode(&mut text, &self.registry);
+        text
+    }
+
+    fn measure(&self, account: &AccountStatus, now: Moment) {
+        let number = |count: usize| i64::try_from(count).unwrap_or(i64::MAX);
+        let seconds = |moment: Moment| i64::try_from(moment.0).unwrap_or(i64::MAX);
+        let left = |end| seconds(end).saturating_sub(seconds(now));
+        let mut labels = vec![("account", account.address.clone())];
+        labels.extend(account.delegate.clone().map(|delegate| ("delegate", delegate)));
+        let set = |family: &Family<AccountLabels, Gauge>, value| {
+            family.get_or_create(&labels).set(value);
+        };
+        set(&self.expiry, left(account.token_expires));
+        set(&self.ended, (account.state == AccountState::Ended).into());
+        set(&self.needed, (account.state != AccountState::Ready).into());
+        set(&self.backoffs, account.backoff.as_ref().map_or(0, |backoff| left(backoff.until)));
+        if let Some(end) = account.refresh_token_ends {
+            set(&self.idle_end, left(end));
+        }
+        for Occupancy { protocol, open, limit, waiting } in &account.connections {
+            let mut labels = labels.clone();
+            labels.push(("protocol", protocol.name().to_owned()));
+            self.connections.get_or_create(&labels).set(number(*open));
+            self.waiting.get_or_create(&labels).set(number(*waiting));
+            if let Some(limit) = limit {
+                self.limits.get_or_create(&labels).set(number(*limit));
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::throttle::Backoff;
+    use super::*;
+
+    #[test]
+    fn everything_that_happened_is_in_the_text() {
+        let metrics = Metrics::default();
+        let _open = metrics.session(Protocol::Imap);
+        (metrics.session(Protocol::Imap).up, metrics.session(Protocol::Imap).down) = (3, 500);
+        metrics.login(Protocol::Smtp, "credentials");
+        metrics.refresh("ok");
+        metrics.upstream(Protocol::Pop3, Step::Tls, Duration::from_millis(200));
+        let [imap, smtp] = [(Protocol::Imap, 3, Some(15), 1), (Protocol::Smtp, 2, None, 0)]
+            .map(|(protocol, open, limit, waiting)| Occupancy { protocol, open, limit, waiting });
+        let account = |address: &str| AccountStatus {
+            address: address.to_owned(),
+            state: AccountState::Ended,
+            token_expires: Moment(95),
+            refresh_token_ends: Some(Moment(86_500)),
+            connections: vec![imap, smtp],
+            backoff: Some(Backoff { until: Moment(130), why: String::new() }),
+            ..AccountStatus::default()
+        };
+        let text = metrics.text(&[account("ann@example.test")], Moment(100));
+        for line in [
+            "postkey_sessions{protocol=\"imap\"} 1",
+            "postkey_relayed_bytes_total{protocol=\"imap\",direction=\"down\"} 500",
+            "postkey_logins_total{protocol=\"smtp\",result=\"credentials\"} 1",
+            "postkey_refreshes_total{result=\"ok\"} 1",
+            "postkey_upstream_seconds_bucket{le=\"0.3\",protocol=\"pop3\",step=\"tls\"} 1",
+            "postkey_upstream_seconds_bucket{le=\"0.1\",protocol=\"pop3\",step=\"tls\"} 0",
+            "postkey_token_expiry_seconds{account=\"ann@example.test\"} -5",
+            "postkey_refresh_token_expiry_seconds{account=\"ann@example.test\"} 86400",
+            "postkey_account_ended{account=\"ann@example.test\"} 1",
+            "postkey_account_connections{account=\"ann@example.test\",protocol=\"imap\"} 3",
+            "postkey_account_connections_limit{account=\"ann@example.test\",protocol=\"imap\"} 15",
+            "postkey_account_connections_waiting{account=\"ann@example.test\",protocol=\"imap\"} 1",
+            "postkey_account_connections{account=\"ann@example.test\",protocol=\"smtp\"} 2",
+            "postkey_account_backoff_seconds{account=\"ann@example.test\"} 30",
+            "postkey_account_needs_person{account=\"ann@example.test\"} 1",
+        ] {
+            assert!(text.lines().any(|one| one == line), "{line} is not in\n{text}");
+        }
+        assert!(
+            !metrics.text(&[account("ben@example.test")], Moment(100)).contains("ann@"),
+            "forgotten accounts are gone"
+        );
+    }
+
+    /// Each fills the families of the accounts anew.
+    #[test]
+    fn scrapes_at_once_do_not_meet_each_others_half_filled_families() {
+        let account = |number| AccountStatus { address: format!("u{number}@example.test"), ..AccountStatus::default() };
+        let accounts: Vec<_> = (0..50).map(account).collect();
+        let metrics = Metrics::default();
+        let scrape = || {
+            for _ in 0..200 {
+                let text = metrics.text(&accounts, Moment(0));
+                assert_eq!(text.matches("postkey_account_ended{").count(), 50);
+            }
+        };
+        std::thread::scope(|threads| (0..4).for_each(|_| drop(threads.spawn(scrape))));
+    }
+}

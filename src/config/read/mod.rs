@@ -1,0 +1,146 @@
+//! Reads the configuration from TOML, one file for each table. `reader` notes all mistakes.
+
+mod accounts;
+mod assertion;
+mod client;
+mod clients;
+mod endpoints;
+mod fields;
+mod hosts;
+mod listeners;
+mod providers;
+mod proxy;
+mod reader;
+mod redirects;
+mod secret_source;
+mod servers;
+#[cfg(test)]
+mod tests;
+
+use std::io;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+
+use toml::de::DeTable;
+use tracing_subscriber::filter::LevelFilter;
+
+use super::environment::Environment;
+use super::mistake::Mistake;
+use super::{Config, LogFormat, log_filter};
+use reader::{Disk, Report, Section};
+
+impl Config {
+    /// Reads the file at `path`, or the one at the usual place, or does with the defaults where there is none.
+    ///
+    /// All files that the configuration names have to be readable by this process.
+    ///
+    /// # Errors
+    ///
+    /// All mistakes at once, in the order of the file. A file that was named and is not there is one.
+    pub fn load(path: Option<&Path>) -> Result<Self, Vec<Mistake>> {
+        let environment = Environment::of_process();
+        let usual = environment.config_file().unwrap_or_else(|| PathBuf::from("postkey.toml"));
+        let file = path.unwrap_or(&usual);
+        let text = match std::fs::read_to_string(file) {
+            Ok(text) => text,
+            Err(error) if path.is_none() && error.kind() == io::ErrorKind::NotFound => String::new(),
+            Err(error) => return Err(vec![unreadable(file, &error)]),
+        };
+        read(file, &text, &environment, Disk::REAL)
+    }
+
+    /// Reads `text` as the contents of `file`, against whose folder relative paths are resolved. No file is opened.
+    ///
+    /// # Errors
+    ///
+    /// All mistakes at once, in the order of the file.
+    pub fn parse(text: &str, file: &Path, environment: &Environment) -> Result<Self, Vec<Mistake>> {
+        read(file, text, environment, Disk::NONE)
+    }
+}
+
+fn unreadable(file: &Path, error: &io::Error) -> Mistake {
+    let message = match error.kind() {
+        io::ErrorKind::NotFound => {
+            "there is no such file; correct the path, or leave it out to use the defaults".to_owned()
+        }
+        io::ErrorKind::InvalidData => "is no text in UTF-8; save it as UTF-8".to_owned(),
+        _ => format!("cannot be read: {error}"),
+    };
+    Mistake { file: file.to_owned(), position: None, key: String::new(), message }
+}
+
+/// Reads a file that contains `text`; `disk` judges it, and the files that it names.
+fn read(file: &Path, text: &str, environment: &Environment, disk: Disk) -> Result<Config, Vec<Mistake>> {
+    let (document, errors) = DeTable::parse_recoverable(text);
+    let report = Report::new(file, text, disk);
+    report.syntax(&errors);
+    let config = top(Section::top(&report, document.get_ref()), environment);
+    report.into_result().map(|warnings| Config { warnings, ..config })
+}
+
+/// Reads everything. Where a value has a mistake, which is noted, anything may stand in the result.
+fn top(mut section: Section<'_>, environment: &Environment) -> Config {
+    let state_dir = state_dir(&mut section, environment);
+    let control_socket = section.get("control_socket").and_then(|value| {
+        let path = value.path()?;
+        listeners::judge_length(&value, &path);
+        Some(path)
+    });
+    if control_socket.is_none() && !listeners::fits(&state_dir.join("control")) {
+        section.absence(
+            "state_dir is so long that a Unix socket in it would have no room; set control_socket to a shorter path",
+        );
+    }
+    let log = section.parse("log", log_filter::read);
+    let log_formats = [("plain", LogFormat::Plain), ("json", LogFormat::Json)];
+    let log_format = section.choice("log_format", &log_formats);
+    let log_file = section.get("log_file").and_then(|value| value.path());
+    let metrics = section.parse("metrics", loopback);
+    let metrics_users = fields::users(&mut section, "metrics_allow_uids");
+    if let (None, Some(value)) = (metrics, section.get("metrics_allow_uids")) {
+        value.absence("says who may read metrics, and nothing serves them; add metrics, or remove this");
+    }
+    let notify_command = section.get("notify_command").and_then(|value| value.command());
+    let finish_page = section.file("finish_page");
+    let providers = providers::read(&mut section);
+    let entries = section.section("account").map(|table| accounts::read(&table, &providers)).unwrap_or_default();
+    let mut config = Config {
+        control_socket: control_socket.unwrap_or_else(|| state_dir.join("control")),
+        state_dir,
+        log: log.unwrap_or_else(|| log_filter::of_level(LevelFilter::INFO)),
+        log_format,
+        log_file,
+        metrics,
+        metrics_users,
+        notify_command: notify_command.unwrap_or_default(),
+        finish_page,
+        listeners: Vec::new(),
+        warnings: Vec::new(),
+        accounts: entries.accounts,
+        aliases: entries.aliases.into_iter().map(|(alias, (address, _))| (alias, address)).collect(),
+        domains: entries.domains,
+        providers,
+    };
+    config.listeners = listeners::read(&mut section, &config);
+    redirects::judge(&section, &config);
+    section.finish();
+    config
+}
+
+fn state_dir(section: &mut Section<'_>, environment: &Environment) -> PathBuf {
+    if let Some(value) = section.get("state_dir") {
+        return value.path().unwrap_or_default();
+    }
+    let usual = environment.state_dir();
+    if usual.is_none() {
+        section.absence("nothing says where to keep the tokens; set state_dir, or HOME in the environment");
+    }
+    usual.unwrap_or_default()
+}
+
+/// An address that no other machine can reach: what is served there tells who has an account.
+fn loopback(text: &str) -> Result<SocketAddr, String> {
+    let address = text.parse::<SocketAddr>().ok().filter(|address| address.ip().is_loopback());
+    address.ok_or_else(|| "must be an address on this machine and a port; write \"127.0.0.1:9143\"".to_owned())
+}

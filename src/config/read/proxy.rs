@@ -1,0 +1,79 @@
+//! `proxy` and what belongs to it, for all providers or for one.
+
+use std::path::PathBuf;
+
+use url::{Host, Url};
+
+use super::reader::{Section, Value};
+use super::secret_source;
+use crate::config::provider::{Proxy, ProxyKind};
+use crate::config::secret_source::SecretSource;
+
+/// The port of a SOCKS proxy (RFC 1928 section 3).
+const SOCKS: u16 = 1080;
+
+/// The proxy that a table names. None if it says nothing of one, and Some(None) if there is to be none.
+pub fn read(section: &mut Section<'_>) -> Option<Option<Proxy>> {
+    let proxy = section.get("proxy").map(|value| value.parse(proxy).flatten());
+    let user = section.get("proxy_user");
+    let password = section.get("proxy_password");
+    let missing = match (&proxy, &user, &password) {
+        (None | Some(None), Some(stray), _) | (None | Some(None), None, Some(stray)) => {
+            stray.absence("belongs to a proxy, and there is none; add proxy, or remove this");
+            return proxy;
+        }
+        (_, Some(_), None) => &["proxy_password"][..],
+        (_, None, Some(_)) => &["proxy_user"],
+        _ => &[],
+    };
+    section.require(missing);
+    let user = user.and_then(|value| value.parse(user_name));
+    let login = user.zip(password.and_then(|value| file(&value)));
+    proxy.map(|proxy| proxy.map(|proxy| Proxy { login, ..proxy }))
+}
+
+fn file(value: &Value<'_>) -> Option<PathBuf> {
+    match secret_source::read(value)? {
+        SecretSource::File(path) => Some(path),
+        _ => {
+            value.mistake("must be in a file; write { file = \"proxy.password\" }");
+            None
+        }
+    }
+}
+
+/// `http://HOST:PORT`, `socks5://HOST:PORT` or `none`.
+fn proxy(text: &str) -> Result<Option<Proxy>, String> {
+    let form = "must be \"none\", or a proxy such as \"http://proxy.example.test:3128\" or \"socks5://127.0.0.1:1080\"";
+    if text.eq_ignore_ascii_case("none") {
+        return Ok(None);
+    }
+    let url = Url::parse(text).map_err(|_| form.to_owned())?;
+    if !url.username().is_empty() || url.password().is_some() {
+        return Err("has a login in it; write it to proxy_user, and its password to a file".to_owned());
+    }
+    let (kind, usual) = match url.scheme() {
+        "http" => (ProxyKind::Http, 80),
+        "socks5" | "socks5h" => (ProxyKind::Socks5, SOCKS),
+        _ => return Err(form.to_owned()),
+    };
+    let has_more = !matches!(url.path(), "" | "/") || url.query().is_some() || url.fragment().is_some();
+    let host = match url.host() {
+        Some(Host::Domain(name)) if !name.is_empty() => name.to_owned(),
+        Some(Host::Ipv4(address)) => address.to_string(),
+        Some(Host::Ipv6(address)) => address.to_string(),
+        _ => return Err(form.to_owned()),
+    };
+    if has_more {
+        return Err(form.to_owned());
+    }
+    Ok(Some(Proxy { kind, host, port: url.port().unwrap_or(usual), login: None }))
+}
+
+/// What fits both RFC 1929 section 2 and RFC 7617 section 2.
+fn user_name(text: &str) -> Result<String, String> {
+    match text.len() <= 255 && !text.contains(':') {
+        true => Ok(text.to_owned()),
+        false => Err("must have no colon and at most 255 bytes".to_owned()),
+    }
+}

@@ -1,0 +1,110 @@
+//! The clients of one open port.
+
+use std::sync::Arc;
+
+use tokio::sync::{mpsc, oneshot};
+use tokio::time::Instant;
+use tracing::{Instrument as _, debug, info, info_span, warn};
+
+use crate::net::listen::{self, Arrival};
+use crate::net::peer::Peer;
+use crate::net::strangers::{LogTopic, Source, Strangers};
+use crate::relay::Relayed;
+use crate::session::{self, ListenerPolicy, Newcomer};
+
+/// A message to an accept loop.
+pub enum Message {
+    /// Use this policy for new connections.
+    Policy(Arc<ListenerPolicy>),
+    /// Prove that the loop works.
+    Ping(oneshot::Sender<()>),
+}
+
+/// Accepts clients. Never ends.
+pub async fn accept(
+    listener: listen::Listener,
+    mut policy: Arc<ListenerPolicy>,
+    mut messages: mpsc::Receiver<Message>,
+    strangers: Arc<Strangers>,
+) {
+    loop {
+        let arrival = tokio::select! {
+            biased;
+            message = messages.recv() => match message {
+                Some(Message::Policy(new)) => { policy = new; continue }
+                Some(Message::Ping(pong)) => { let _late = pong.send(()); continue }
+                None => return,
+            },
+            arrival = listener.accept() => arrival,
+        };
+        let span = info_span!(
+            "session",
+            protocol = policy.protocol.name(),
+            security = policy.security.name(),
+            peer = arrival.peer.map(display)
+        );
+        if let Some(newcomer) = span.in_scope(|| admit(arrival, &policy, &strangers)) {
+            let policy = Arc::clone(&policy);
+            tokio::spawn(async move { serve_client(newcomer, &policy).await }.instrument(span));
+        }
+    }
+}
+
+/// Decides whether a client may connect at all, before TLS and before it takes a place. Others get an answer only if
+/// the port is unencrypted, which takes no time.
+fn admit(arrival: Arrival, policy: &ListenerPolicy, strangers: &Arc<Strangers>) -> Option<Newcomer> {
+    let Arrival { socket, is_surplus, .. } = arrival;
+    // This fails if the connection has already ended.
+    let peer = Peer::of(&socket).ok()?;
+    let source = Source::of(&peer);
+    let (why, told) = if !policy.is_open_to(peer.address.map(|address| address.ip())) {
+        ("allow_addresses of this listener does not name the client's address", None)
+    } else if !policy.users.allow(peer.user) {
+        (
+            "allow_uids of this listener does not name the client's user",
+            Some("This port of postkey is not open to your user."),
+        )
+    } else if is_surplus {
+        ("no file descriptors are left", Some("postkey has too many connections now; try later."))
+    } else {
+        return Some(Newcomer { socket, peer, stranger: strangers.admit(source) });
+    };
+    if strangers.log_limit.may_log(source, LogTopic::Refusal) {
+        warn!(uid = peer.user, why, "{} connection from {peer} turned away: {why}", policy.protocol);
+    }
+    if let Some(text) = told {
+        session::turn_away(socket, policy, text);
+    }
+    None
+}
+
+async fn serve_client(newcomer: Newcomer, policy: &ListenerPolicy) {
+    let (begun, mut measured) = (Instant::now(), policy.broker.metrics.session(policy.protocol));
+    let (from, (end, result)) = (newcomer.peer, session::serve(newcomer, policy).await);
+    let (relayed, seconds) = (end.relayed, begun.elapsed().as_secs());
+    let (Relayed { up, down }, protocol) = (relayed, policy.protocol);
+    (measured.up, measured.down) = (up, down);
+    drop(measured);
+    match (end.account, result) {
+        (Some(account), Ok(())) => {
+            info!(
+                account,
+                up, down, seconds, "{protocol} session of {account} from {from} ended after {seconds} s: {relayed}"
+            );
+        }
+        (Some(account), Err(error)) => {
+            info!(
+                account,
+                up,
+                down,
+                seconds,
+                %error,
+                "{protocol} session of {account} from {from} broke off after {seconds} s: {error} ({relayed})"
+            );
+        }
+        (None, Ok(())) => debug!(seconds, "{protocol} client {from} left without a login"),
+        (None, Err(error)) => {
+            debug!(seconds, %error, "{protocol} connection from {from} broke off before the login: {error}");
+        }
+    }
+}

@@ -1,0 +1,101 @@
+//! The policy of a listener: who may connect, and which accounts it serves.
+
+use std::net::IpAddr;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use ipnet::IpNet;
+use tokio_rustls::rustls::ServerConfig;
+
+use crate::broker::{Broker, Resolved};
+use crate::config::users::Users;
+use crate::name::Name;
+use crate::protocol::{Protocol, Security};
+use crate::shutdown::Shutdown;
+use crate::vault::password::Password;
+use crate::wire::{Capabilities, Credentials, one_line};
+
+/// The policy that the sessions of one listener share.
+pub struct ListenerPolicy {
+    /// The listener's protocol.
+    pub protocol: Protocol,
+    /// How connections are encrypted.
+    pub security: Security,
+    /// The TLS configuration, if the listener has TLS.
+    pub tls: Option<Arc<ServerConfig>>,
+    /// The only provider that is served here, if there is such a limit.
+    pub provider: Option<String>,
+    /// The only account that is served here, if there is such a limit.
+    pub account: Option<Name>,
+    /// The addresses from which clients may connect; all, if None.
+    pub allow_addresses: Option<Vec<IpNet>>,
+    /// The login to use for clients that may send mail without one.
+    pub own: Option<Credentials>,
+    /// The users of this machine who may connect; all, if None.
+    pub users: Users,
+    /// Our host name in greetings.
+    pub host: String,
+    /// The broker, which has the accounts.
+    pub broker: Arc<Broker>,
+    /// The shutdown signal.
+    pub shutdown: Shutdown,
+    /// The cached capabilities for greetings, with the version that they were computed from, because the cost of a
+    /// greeting must not grow with the number of accounts.
+    pub promised: Mutex<Option<(u64, Capabilities)>>,
+}
+
+impl ListenerPolicy {
+    /// The capabilities to announce before the login: what the servers of all accounts of this listener offer. Nothing
+    /// as long as one of them is unknown.
+    pub(super) fn known(&self) -> Capabilities {
+        let offers = self.broker.context.vault.offers();
+        let mut promised = self.promised.lock().unwrap_or_else(PoisonError::into_inner);
+        match &*promised {
+            Some((of, known)) if *of == offers => known.clone(),
+            _ => promised.insert((offers, self.common())).1.clone(),
+        }
+    }
+
+    fn common(&self) -> Capabilities {
+        let only = self.account.as_ref().map(|only| self.broker.resolve(only.as_str()).owner);
+        let accounts = self.broker.context.vault.accounts().into_iter().filter(|account| {
+            only.as_ref().is_none_or(|only| *only == account.address) && self.serves_provider(&account.provider)
+        });
+        let mut lists = accounts.map(|account| account.known.get(self.protocol.name()).cloned().unwrap_or_default());
+        let mut common = lists.next().unwrap_or_default();
+        for list in lists {
+            common.retain(|entry| list.contains(entry));
+        }
+        Capabilities(common)
+    }
+
+    /// Whether a client from this address may connect. A Unix socket has only users.
+    pub fn is_open_to(&self, address: Option<IpAddr>) -> bool {
+        let Some(address) = address.map(|address| address.to_canonical()) else { return true };
+        self.allow_addresses.as_ref().is_none_or(|networks| networks.iter().any(|network| network.contains(&address)))
+    }
+
+    /// A login name as the log shows it. Somebody who confuses the two fields of a form types a password there, so the
+    /// name is shown only if it belongs to an account, or looks like an address of a domain that has a provider.
+    pub(super) fn shown(&self, name: &str, login: &Resolved) -> String {
+        let is_account = self.broker.context.vault.account(&login.owner).is_some();
+        let is_generated = |part: &str| Password::read(part.as_bytes()).is_generated();
+        match is_account || (login.provider().is_some() && !name.split('@').any(is_generated)) {
+            true => one_line(name),
+            false => format!("? ({} bytes)", name.len()),
+        }
+    }
+
+    /// Whether the listener serves this account of this provider.
+    pub(super) fn serves(&self, account: &str, provider: &str) -> bool {
+        self.account.as_ref().is_none_or(|only| only.same_as(&Name::typed(account))) && self.serves_provider(provider)
+    }
+
+    /// Whether the listener serves this login name, which may not have an account yet.
+    pub(super) fn serves_login(&self, login: &Resolved) -> bool {
+        login.provider().is_some_and(|provider| self.serves(&login.address, &provider.name))
+    }
+
+    fn serves_provider(&self, provider: &str) -> bool {
+        self.provider.as_ref().is_none_or(|only| only == provider)
+    }
+}

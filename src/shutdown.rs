@@ -1,0 +1,68 @@
+//! The shutdown signal: the daemon sends it once, and everything that serves clients receives it.
+
+use tokio::sync::watch;
+
+/// Sends the shutdown signal, also when dropped.
+#[derive(Debug)]
+pub struct ShutdownSender(watch::Sender<bool>);
+
+/// Receives the shutdown signal. As long as one of these exists, a client is still being served.
+#[derive(Clone, Debug)]
+pub struct Shutdown(watch::Receiver<bool>);
+
+impl Default for ShutdownSender {
+    fn default() -> Self {
+        Self(watch::Sender::new(false))
+    }
+}
+
+impl ShutdownSender {
+    /// Sends the shutdown signal.
+    pub fn send(&self) {
+        self.0.send_replace(true);
+    }
+
+    /// Returns a receiver of the signal.
+    pub fn subscribe(&self) -> Shutdown {
+        Shutdown(self.0.subscribe())
+    }
+
+    /// Waits until all receivers have been dropped.
+    pub async fn all_gone(&self) {
+        self.0.closed().await;
+    }
+}
+
+impl Shutdown {
+    /// Waits for the signal.
+    pub async fn requested(&mut self) {
+        // An error means that the sender has been dropped, which counts as the signal.
+        let _requested = self.0.wait_for(|requested| *requested).await;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use tokio::time::{Duration, timeout};
+
+    #[tokio::test(start_paused = true)]
+    async fn it_is_heard_early_and_late_and_the_end_of_the_listeners_is_seen() {
+        let shutdown = ShutdownSender::default();
+        let (mut early, mut late) = (shutdown.subscribe(), shutdown.subscribe());
+        assert!(timeout(Duration::from_secs(1), early.requested()).await.is_err());
+        shutdown.send();
+        early.requested().await;
+        late.requested().await;
+        drop(early);
+        assert!(timeout(Duration::from_secs(1), shutdown.all_gone()).await.is_err());
+        drop(late);
+        shutdown.all_gone().await;
+    }
+
+    #[tokio::test]
+    async fn a_daemon_that_is_gone_has_stopped() {
+        let mut shutdown = ShutdownSender::default().subscribe();
+        shutdown.requested().await;
+    }
+}

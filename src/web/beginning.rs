@@ -1,0 +1,62 @@
+//! The local address with which a browser is started. It redirects to the authorization request, once.
+//!
+//! Every user can read a browser's command line (proc(5)). With the authorization request from there, another user
+//! could sign in as somebody else and have that code sent to us.
+
+use std::io;
+use std::net::{Ipv4Addr, SocketAddr};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use axum::extract::{Request, State};
+use axum::http::StatusCode;
+use axum::response::{IntoResponse as _, Response};
+use axum::{Extension, Router};
+use url::Url;
+
+use super::redirect::{is_meant, see_other};
+use super::server::{CONNECTIONS, Server};
+use crate::net::listen;
+use crate::net::peer::Visitor;
+use crate::net::strangers::Strangers;
+use crate::random;
+
+/// Redirects a browser of this user to a page, once. Dropping it closes its port.
+pub struct Beginning {
+    /// The address to start the browser with.
+    pub url: Url,
+    _server: Server,
+}
+
+struct Site {
+    path: String,
+    /// None after a browser has been there.
+    target: Mutex<Option<Url>>,
+}
+
+impl Beginning {
+    /// Starts to redirect to `target`.
+    ///
+    /// # Errors
+    ///
+    /// Fails if it cannot listen on a port.
+    pub fn of(target: &Url) -> io::Result<Self> {
+        let socket = listen::bind(SocketAddr::from((Ipv4Addr::LOCALHOST, 0)))?;
+        let path = format!("/begin-{}", random::name());
+        let url = format!("http://{}{path}", socket.local_addr()?);
+        let site = Arc::new(Site { path, target: Mutex::new(Some(target.clone())) });
+        let router = Router::new().fallback(visit).with_state(site);
+        let server = Server::new(vec![socket], &router, &Strangers::new(CONNECTIONS, 0));
+        Ok(Self { url: Url::parse(&url).map_err(io::Error::other)?, _server: server })
+    }
+}
+
+async fn visit(State(site): State<Arc<Site>>, Extension(visitor): Extension<Visitor>, request: Request) -> Response {
+    let is_own = visitor.may_be(|user| user == rustix::process::geteuid().as_raw());
+    if !is_own || request.uri().path() != site.path || !is_meant("127.0.0.1", request.headers()) {
+        return StatusCode::NOT_FOUND.into_response();
+    }
+    match site.target.lock().unwrap_or_else(PoisonError::into_inner).take() {
+        Some(target) => see_other(target.as_str()),
+        None => StatusCode::NOT_FOUND.into_response(),
+    }
+}

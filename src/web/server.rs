@@ -1,0 +1,118 @@
+//! A small HTTP server for browsers and scrapers. It limits connections, their time and what it reads.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::{Extension, Router};
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use hyper_util::server::conn::auto::Builder;
+use hyper_util::service::TowerToHyperService;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::watch;
+use tokio::task::JoinSet;
+use tokio::time::{sleep, timeout};
+use tracing::{debug, warn};
+
+use crate::net::peer::{Peer, Visitor};
+use crate::net::strangers::{Source, Stranger, Strangers};
+
+/// The most connections at a time, of all HTTP ports of this process together. A page needs one, and a browser opens a
+/// few in advance.
+pub const CONNECTIONS: usize = 64;
+
+/// How long a client may take to send a request's header.
+const HEADER: Duration = Duration::from_secs(10);
+
+/// The longest time for a connection. A return from the provider waits for up to four token requests of 14 s each,
+/// because the code and the new refresh token are each tried twice if the answer is lost, and for the keys and
+/// userinfo.
+const CONNECTION: Duration = Duration::from_secs(120);
+
+/// The most to read ahead of a request, in bytes: the longest header. hyper's minimum is 8 KiB.
+const HEADER_SIZE: usize = 16 * 1024;
+
+/// How long to wait when the system has no descriptors or memory left.
+const BREATH: Duration = Duration::from_millis(100);
+
+/// A server on one or more ports. Dropping it closes them.
+pub struct Server {
+    /// Dropping this stops accepting; open connections may end.
+    closing: watch::Sender<()>,
+    ports: JoinSet<()>,
+}
+
+impl Server {
+    /// Serves these ports. Handlers get the peer's user as an [`Extension`] with a [`Visitor`].
+    pub fn new(sockets: Vec<TcpListener>, router: &Router, strangers: &Arc<Strangers>) -> Self {
+        let (closing, mut ports) = (watch::Sender::default(), JoinSet::new());
+        for socket in sockets {
+            let port = Port { socket, router: router.clone(), strangers: Arc::clone(strangers) };
+            ports.spawn(port.serve(closing.subscribe()));
+        }
+        Self { closing, ports }
+    }
+
+    /// Stops accepting, and waits until all requests are answered.
+    pub async fn finish(mut self) {
+        drop(self.closing);
+        while self.ports.join_next().await.is_some() {}
+    }
+}
+
+struct Port {
+    socket: TcpListener,
+    router: Router,
+    strangers: Arc<Strangers>,
+}
+
+impl Port {
+    async fn serve(self, mut closing: watch::Receiver<()>) {
+        let mut connections = JoinSet::new();
+        loop {
+            let accepted = tokio::select! {
+                accepted = self.socket.accept() => accepted,
+                _ = closing.changed() => break,
+            };
+            // Remove connections that have ended.
+            while connections.try_join_next().is_some() {}
+            match accepted {
+                Ok((stream, peer)) => self.accept(stream, peer, &mut connections),
+                Err(error) => {
+                    debug!(%error, "cannot accept a connection to an HTTP port");
+                    sleep(BREATH).await;
+                }
+            }
+        }
+        drop(self.socket);
+        while connections.join_next().await.is_some() {}
+    }
+
+    fn accept(&self, stream: TcpStream, peer: SocketAddr, connections: &mut JoinSet<()>) {
+        // With route_localnet set, the kernel delivers foreign packets to loopback ports (CVE-2020-8558).
+        if self.socket.local_addr().is_ok_and(|own| own.ip().is_loopback()) && !peer.ip().is_loopback() {
+            warn!(%peer, "HTTP connection from {peer} to a loopback port closed: it comes from another machine");
+            return;
+        }
+        let visitor = Visitor::of(&stream);
+        let user = if let Visitor::User(user) = visitor { Some(user) } else { None };
+        let stranger = self.strangers.admit(Source::of(&Peer { address: Some(peer), user }));
+        let router = self.router.clone().layer(Extension(visitor));
+        connections.spawn(converse(stream, router, stranger));
+    }
+}
+
+/// Serves one request. A client that sends or reads too slowly is cut off, and so is one whose place others need.
+async fn converse(stream: TcpStream, router: Router, stranger: Stranger) {
+    let mut http = Builder::new(TokioExecutor::new()).http1_only();
+    http.http1().timer(TokioTimer::new()).header_read_timeout(HEADER).keep_alive(false).max_buf_size(HEADER_SIZE);
+    let conversation = http.serve_connection(TokioIo::new(stream), TowerToHyperService::new(router));
+    tokio::select! {
+        ended = timeout(CONNECTION, conversation) => match ended {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) => debug!(%error, "an HTTP connection broke off"),
+            Err(_) => debug!("an HTTP connection took longer than {} s and was closed", CONNECTION.as_secs()),
+        },
+        () = stranger.evicted() => debug!("an HTTP connection was closed because others need its place"),
+    }
+}

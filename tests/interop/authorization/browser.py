@@ -1,0 +1,96 @@
+"""A browser that keeps cookies, fills in forms, and stops where it is led back to this machine's clear HTTP."""
+
+import html.parser
+import http.cookiejar
+import json
+import ssl
+import urllib.error
+import urllib.parse
+import urllib.request
+
+from process import Failure
+
+
+class Ended(Exception):
+    """The person has left, or the server's own page is all that they see: the browser does not come back."""
+
+
+class Browser:
+    """One person's window. `address` is where it is."""
+
+    def __init__(self, ca):
+        self.address = None
+        self._opener = urllib.request.build_opener(
+            urllib.request.HTTPCookieProcessor(http.cookiejar.CookieJar()),
+            urllib.request.HTTPSHandler(context=ssl.create_default_context(cafile=ca)),
+            StopBeforeClearHttp(),
+        )
+
+    def follow(self, url, fields=None):
+        """Opens a page, or sends a form; returns where that leads, and keeps the page."""
+        body = urllib.parse.urlencode(fields).encode() if fields is not None else None
+        request = urllib.request.Request(url, body, {"Accept": "text/html", **({"Referer": self.address} if self.address else {})})
+        try:
+            with self._opener.open(request, timeout=20) as response:
+                self.page, self.address = response.read().decode("utf-8", "replace"), response.url
+        except Redirected as redirected:
+            self.page, self.address = "", redirected.url
+        except urllib.error.HTTPError as error:
+            raise Ended(f"{urllib.parse.urlsplit(url).path} answers {error.code}: {error.read().decode()[:500]}") from None
+        return self.address
+
+    def submit(self, answers, press=None):
+        """Fills in the form of the page, and presses a button of it; returns where that leads."""
+        form = Form(self.page)
+        fields = form.fields | answers | ({press[0]: press[1]} if press else {})
+        return self.follow(urllib.parse.urljoin(self.address, form.action), fields)
+
+    def open_json(self, url, content, method):
+        """What a page's script does: sends JSON, and reads JSON if there is any."""
+        request = urllib.request.Request(url, json.dumps(content).encode(), {"Content-Type": "application/json"}, method=method)
+        try:
+            with self._opener.open(request, timeout=20) as response:
+                body = response.read()
+        except urllib.error.HTTPError as error:
+            raise Failure(f"{method} {url}: {error.code} {error.read().decode()[:500]}") from None
+        return json.loads(body) if body else None
+
+    @staticmethod
+    def parameter(url, name):
+        """A parameter of a URL, or None."""
+        return urllib.parse.parse_qs(urllib.parse.urlsplit(url).query).get(name, [None])[0]
+
+
+class Redirected(Exception):
+    """The browser is about to leave the server for this URL."""
+
+    def __init__(self, url):
+        super().__init__(url)
+        self.url = url
+
+
+class StopBeforeClearHttp(urllib.request.HTTPRedirectHandler):
+    """Follows redirects at the server; the loopback redirect, which is clear HTTP, is left to the caller."""
+
+    def redirect_request(self, request, file, code, message, headers, url):
+        if url.startswith("http://"):
+            raise Redirected(url)
+        return super().redirect_request(request, file, code, message, headers, url)
+
+
+class Form(html.parser.HTMLParser):
+    """The first form of a page: where it goes, and what it holds but for its buttons."""
+
+    def __init__(self, page):
+        super().__init__()
+        self.action, self.fields = None, {}
+        self.feed(page)
+        if self.action is None:
+            raise Ended(f"a page without a form:\n{page[:1500]}")
+
+    def handle_starttag(self, tag, attributes):
+        attributes = dict(attributes)
+        if tag == "form" and self.action is None:
+            self.action = attributes.get("action") or ""  # a form without one goes to its own page
+        elif tag == "input" and "name" in attributes and attributes.get("type") not in ("submit", "checkbox"):
+            self.fields[attributes["name"]] = attributes.get("value") or ""

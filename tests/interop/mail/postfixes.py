@@ -1,0 +1,62 @@
+"""Postfix as the provider's submission server, and as a client with a queue."""
+
+import re
+
+import postfix
+from process import free_port
+
+# What it logs of clients that are not polite, and what goes wrong with itself.
+TROUBLE = re.compile(r"lost connection|timeout after|SSL_accept error|TLS library problem|improper command|fatal:|panic:")
+
+
+class Submission(postfix.Postfix):
+    """Asks Dovecot about tokens, and hands all mail on to the sink."""
+
+    def __init__(self, run, name, auth, sink):
+        self.name = name
+        self.ports = {("smtp", security): free_port() for security in ("tls", "starttls")}
+        main = postfix.SUBMISSION.format(sockets="SOCKETS", certificate=run.certificate, key=run.key)
+        main = main.replace("SOCKETS/auth", str(auth)).replace("lmtp:unix:SOCKETS/lmtp", f"smtp:[127.0.0.1]:{sink.port}")
+        main = main.replace("example.test, starttls.test", "sink.test")
+        super().__init__(run, name, main, postfix.SMTPD.format(**{s: port for (_, s), port in self.ports.items()}))
+        self.process.wait_for_ports(*self.ports.values())
+
+    def restart(self):
+        """Replaces its processes as soon as each has done what it is at. A stop would cut its own deliveries."""
+        self.command("postfix", "reload")
+
+    def troubles(self, offset):
+        """The lines of its log since that show something amiss."""
+        return [line for line in self.log.read_bytes()[offset:].decode("utf-8", "replace").splitlines() if TROUBLE.search(line)]
+
+
+class Client(postfix.Relay):
+    """Sends its queue through a listener of postkey's. It does not know BDAT as a client."""
+
+    def __init__(self, run, name, listener, account):
+        client = postfix.CLIENT.format(port=listener.port, address=account.address, password=account.password, ca=run.ca,
+                                       tls=postfix.RELAY_TLS[listener.security])
+        # The queue is held until all mails are in it.
+        super().__init__(run, name, client + "defer_transports = smtp\n")
+        self._sender = account.address
+
+    def put(self, marks):
+        """Queues a mail for each."""
+        for mark in marks:
+            self.send(self._sender, "somebody@sink.test", f"Subject: {mark}\r\n\r\n".encode() + b"A line of this mail.\r\n" * 50)
+
+    def begin_flush(self):
+        """Tries everything in the queue."""
+        main = self.folder / "main.cf"
+        main.write_text(main.read_text().replace("defer_transports = smtp\n", ""))
+        self.command("postfix", "reload")
+        self.flush()
+
+    def is_empty(self):
+        """Whether nothing is in the queue."""
+        return not self.queue()
+
+    def deferrals(self):
+        """What did not go out at the first try."""
+        return [line for line in self.log.read_text().splitlines()
+                if "status=deferred" in line and "deferred transport" not in line or "status=bounced" in line]

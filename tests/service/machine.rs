@@ -1,0 +1,68 @@
+//! Machines that lack what others have, played in network namespaces.
+
+use crate::support::process::{Ended, Process};
+use crate::support::skipped::skipped;
+
+/// Where the service manager runs the program: on a machine of its own, with this done to its network first.
+fn machine(network: &str) -> String {
+    format!(
+        "PATH=/usr/sbin:/usr/bin:/sbin:/bin exec unshare --net /bin/bash -c '{network}; exec \"$0\" \"$@\"' \"$0\" \"$@\""
+    )
+}
+
+const WITHOUT_IPV6: &str = "echo 1 > /proc/sys/net/ipv6/conf/all/disable_ipv6; ip link set lo up";
+
+/// None where this process may not make namespaces.
+fn start(network: &str, config: &str) -> Option<(tempfile::TempDir, Process)> {
+    if !rustix::process::geteuid().is_root() {
+        skipped("only root can make a network namespace");
+        return None;
+    }
+    let home = tempfile::tempdir().unwrap();
+    let file = home.path().join("postkey.toml");
+    std::fs::write(&file, format!("state_dir = \"state\"\n{config}")).unwrap();
+    let arguments = ["--config", file.to_str().unwrap()];
+    let process = Process::start_by(&machine(network), home.path(), &arguments, &[]);
+    Some((home, process))
+}
+
+#[test]
+fn without_ipv6_the_default_and_the_shipped_configuration_serve_by_ipv4() {
+    for config in ["", include_str!("../../config/postkey.toml")] {
+        let Some((_home, mut process)) = start(WITHOUT_IPV6, config) else { return };
+        for port in [1143, 1110, 1587] {
+            let line = process.hear_complaint(&format!("not listening on [::1]:{port}"));
+            assert!(line.contains("WARN") && line.contains("this machine does not have the address"), "{line}");
+        }
+        for port in [1143, 1110, 1587] {
+            process.hear_complaint(&format!("listening on 127.0.0.1:{port}"));
+        }
+        let Ended { code, err, .. } = process.terminate();
+        assert_eq!(code, Some(0), "{err}");
+    }
+}
+
+#[test]
+fn a_listener_of_which_the_machine_has_no_address_is_an_error_that_says_so() {
+    let listener = |addresses: &str| format!("[[listener]]\nprotocol = \"imap\"\naddress = {addresses}\n");
+    for (network, config) in [
+        (WITHOUT_IPV6, listener("\"[::1]:1143\"")),
+        (WITHOUT_IPV6, listener("[\"[::1]:1143\", \"[::1]:1144\"]")),
+        (WITHOUT_IPV6, listener("\"127.0.0.1:1143\"") + &listener("\"[::1]:1144\"")),
+    ] {
+        let Some((_home, process)) = start(network, &config) else { return };
+        let Ended { code, err, .. } = process.end();
+        assert_eq!(code, Some(71), "{err}");
+        assert!(err.contains("this machine does not have that address"), "{err}");
+        assert!(!err.contains("another postkey"), "{err}");
+    }
+}
+
+#[test]
+fn the_other_loopback_address_will_do_as_well() {
+    let only_ipv6 = "ip link set lo up; ip address del 127.0.0.1/8 dev lo";
+    let Some((_home, mut process)) = start(only_ipv6, "") else { return };
+    process.hear_complaint("not listening on 127.0.0.1:1143");
+    process.hear_complaint("listening on [::1]:1143");
+    assert_eq!(process.terminate().code, Some(0));
+}
