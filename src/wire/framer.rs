@@ -13,8 +13,11 @@ const STEP: usize = 1024;
 /// Whether these bytes, where a line should begin, are a TLS handshake: a record (RFC 8446 section 5.1), or the hello
 /// of SSL 2.0 by which clients offered SSL 3.0 and TLS (RFC 5246 appendix E.2). Either may contain no line end at all,
 /// so there is no point in waiting for one.
+///
+/// A line end among these bytes ends a line, and the rest is no handshake: otherwise it would depend on how the bytes
+/// arrive whether the line is read or not.
 pub fn begins_tls(bytes: &[u8]) -> bool {
-    matches!(bytes, [0x16, 0x03, ..] | [0x80..=0xff, _, 0x01, 0x00 | 0x03, ..])
+    matches!(bytes, [0x16, 0x03, ..] | [0x80..=0xff, ..=0x09 | 0x0b.., 0x01, 0x00 | 0x03, ..])
 }
 
 /// The bytes that have arrived and have not been used yet.
@@ -147,6 +150,19 @@ mod tests {
             }
         }
         seen
+    }
+
+    #[test]
+    fn what_looks_like_tls_is_the_same_however_it_arrives() {
+        for bytes in [&b"\xfc\n\x01\0\n"[..], b"\x92\n\x01\x03\n", b"\x80.\x01\x03\n", b"\x16\x03\n", b"\x16\n\x03\n"] {
+            let lines = |sizes: &[usize]| -> Vec<bool> {
+                frames(bytes, sizes).iter().map(|frame| frame.starts_with("Line")).collect()
+            };
+            for size in 1..bytes.len() {
+                assert_eq!(lines(&[size]), lines(&[bytes.len()]), "{} by {size}", bytes.escape_ascii());
+            }
+        }
+        assert!(begins_tls(b"\x80.\x01\x03\x01") && begins_tls(b"\x16\x03") && !begins_tls(b"\x80\n\x01\x03\x01"));
     }
 
     #[test]
