@@ -31,7 +31,7 @@ use crate::web::server::CONNECTIONS;
 use first_logins::FirstLoginPorts;
 use monitoring::Monitoring;
 use ports::Ports;
-use room::Room;
+use room::Capacity;
 
 /// The longest time for a shutdown: longer than a refresh can take, and than sessions are given.
 pub const STOP: Duration = Duration::from_secs(40);
@@ -55,7 +55,7 @@ pub struct Daemon {
 }
 
 /// What the daemon cannot handle itself.
-pub enum Event {
+pub enum DaemonEvent {
     /// A command that concerns the whole program.
     Request(PendingRequest),
     /// The daemon cannot continue.
@@ -80,7 +80,7 @@ impl Daemon {
         let config = Arc::new(config);
         let broker = Arc::new(Broker::new(Arc::clone(&config), vault, clock, false));
         let shutdown = ShutdownSender::default();
-        let room = Room::here();
+        let room = Capacity::here();
         let strangers = Strangers::new(room.strangers, room.sessions);
         let mut ports = Ports::new(sockets, Arc::clone(&strangers));
         let places = ports.prepare(&config.listeners, &broker, &shutdown.subscribe())?;
@@ -159,9 +159,9 @@ impl Daemon {
     }
 
     /// Serves until there is an event for the caller.
-    pub async fn next(&mut self) -> Event {
+    pub async fn next(&mut self) -> DaemonEvent {
         tokio::select! {
-            Some(request) = self.requests.recv() => Event::Request(request),
+            Some(request) = self.requests.recv() => DaemonEvent::Request(request),
             () = self.ports.ended() => Self::defect("a listener"),
             Some(ended) = self.tasks.join_next_with_id() => {
                 let id = ended.map_or_else(|error| error.id(), |(id, ())| id);
@@ -170,8 +170,8 @@ impl Daemon {
         }
     }
 
-    fn defect(what: &str) -> Event {
-        Event::Failed(Failed::new(
+    fn defect(what: &str) -> DaemonEvent {
+        DaemonEvent::Failed(Failed::new(
             Exit::Software,
             format!("{what} has ended unexpectedly; this is a defect, see the log"),
         ))
@@ -235,10 +235,10 @@ mod tests {
         let task = daemon.tasks.spawn(async {});
         daemon.task_names.insert(task.id(), "the task of a test");
         match daemon.next().await {
-            Event::Failed(failed) => {
+            DaemonEvent::Failed(failed) => {
                 assert!(failed.message.starts_with("the task of a test has ended"), "{}", failed.message)
             }
-            Event::Request(_) => panic!("nobody has asked for anything"),
+            DaemonEvent::Request(_) => panic!("nobody has asked for anything"),
         }
     }
 }

@@ -21,7 +21,7 @@ use crate::oauth::identity::who;
 use crate::protocol::Protocol;
 use crate::upstream;
 use crate::wire::Refusal;
-pub use finding::{Finding, State};
+pub use finding::{Finding, FindingState};
 use rights::Rights;
 use settings::Known;
 
@@ -42,7 +42,7 @@ pub async fn examine(
     };
     let servers = examine_servers(broker, &known, token.as_ref().map(|(account, _)| account), was_opened).await;
     if let Some((account, held)) = &token {
-        let let_in = servers.iter().filter(|(_, [_, login])| login.state == State::Ok);
+        let let_in = servers.iter().filter(|(_, [_, login])| login.state == FindingState::Ok);
         let let_in: Vec<Protocol> = let_in.map(|(protocol, _)| *protocol).collect();
         let token = Examined { broker, known: &known, account, held, claims: Claims::read(&held.tokens.access) };
         findings.extend(token.rights(&let_in));

@@ -23,7 +23,7 @@ type Output = Box<dyn Layer<Registry> + Send + Sync>;
 /// The log of this process. Its filter and its file can be changed while it runs.
 pub struct Log {
     filter: reload::Handle<Targets, tracing_subscriber::layer::Layered<Output, Registry>>,
-    target: Target,
+    target: LogFile,
     form: Form,
 }
 
@@ -55,8 +55,8 @@ impl Log {
     ///
     /// Fails if the file cannot be written.
     pub fn start(config: &Config) -> Result<Self, Failed> {
-        let Change { file, filter, form } = Self::prepare(config)?;
-        let target = Target::default();
+        let LogChange { file, filter, form } = Self::prepare(config)?;
+        let target = LogFile::default();
         target.turn(file);
         let output = output(form, &target);
         let (filter, handle) = reload::Layer::new(filter);
@@ -71,13 +71,13 @@ impl Log {
     }
 
     /// Opens the file again in any case, because it may have been rotated. If this fails, nothing has changed.
-    pub fn prepare(config: &Config) -> Result<Change, Failed> {
+    pub fn prepare(config: &Config) -> Result<LogChange, Failed> {
         let file = config.log_file.as_deref().map(open).transpose()?;
-        Ok(Change { file, filter: config.log.clone(), form: Form::of(config) })
+        Ok(LogChange { file, filter: config.log.clone(), form: Form::of(config) })
     }
 
     /// Applies a new configuration.
-    pub fn put(&self, Change { file, filter, form }: Change) {
+    pub fn put(&self, LogChange { file, filter, form }: LogChange) {
         self.target.turn(file);
         // This fails only if there is no log any more.
         let _gone = self.filter.reload(filter);
@@ -89,14 +89,14 @@ impl Log {
 }
 
 /// A prepared change of the log.
-pub struct Change {
+pub struct LogChange {
     file: Option<File>,
     filter: Targets,
     form: Form,
 }
 
-fn output(form: Form, target: &Target) -> Output {
-    let lines = || tracing_subscriber::fmt::layer().fmt_fields(plain::Kept).event_format(plain::Sentences);
+fn output(form: Form, target: &LogFile) -> Output {
+    let lines = || tracing_subscriber::fmt::layer().fmt_fields(plain::PlainFields).event_format(plain::Sentences);
     let plain = || lines().with_writer(target.clone()).boxed();
     match form {
         Form::Json => tracing_subscriber::fmt::layer().json().with_writer(target.clone()).boxed(),
@@ -118,9 +118,9 @@ fn goes_to_journal() -> bool {
 
 /// Where lines go: a file, or standard error if there is none.
 #[derive(Clone, Default)]
-struct Target(Arc<Mutex<Option<File>>>);
+struct LogFile(Arc<Mutex<Option<File>>>);
 
-impl Target {
+impl LogFile {
     fn turn(&self, file: Option<File>) {
         *self.0.lock().unwrap_or_else(PoisonError::into_inner) = file;
     }
@@ -136,7 +136,7 @@ fn open(path: &Path) -> Result<File, Failed> {
     })
 }
 
-impl<'a> MakeWriter<'a> for Target {
+impl<'a> MakeWriter<'a> for LogFile {
     type Writer = Self;
 
     fn make_writer(&'a self) -> Self {
@@ -144,7 +144,7 @@ impl<'a> MakeWriter<'a> for Target {
     }
 }
 
-impl Write for Target {
+impl Write for LogFile {
     fn write(&mut self, line: &[u8]) -> io::Result<usize> {
         match &mut *self.0.lock().unwrap_or_else(PoisonError::into_inner) {
             Some(file) => file.write(line),

@@ -15,7 +15,7 @@ use crate::broker::{Account, Broker, ConnectionPermit, Connector, CurrentTokens,
 use crate::config::provider::Server;
 use crate::net::certificate::Flaw;
 use crate::net::connection::Connection;
-use crate::net::trace::{Peer, Trace};
+use crate::net::trace::{Trace, TracedPeer};
 use crate::net::transport::Transport;
 use crate::protocol::{Mechanism, Protocol, Security};
 use crate::upstream::{self, Approach, Event, Fault, Rejection, Verdict};
@@ -208,7 +208,7 @@ impl<'a> Target<'a> {
         let Server { host, port, security, .. } = self.server;
         let dial = Transport::dial(&self.connector.resolver, self.connector.proxy.as_ref(), host, *port);
         let transport = self.timed(Step::Connect, dial).await?;
-        let connection = Connection::new(transport, Trace::new(self.protocol, Peer::Provider), ALL);
+        let connection = Connection::new(transport, Trace::new(self.protocol, TracedPeer::Provider), ALL);
         let (client_name, other_name) = (self.client_name.to_owned(), other_name(self.server, self.client_name));
         let approach = Approach { security: *security, client_name, other_name, known: known.clone() };
         let mut visit = Visit::new(connection, self.protocol, approach);

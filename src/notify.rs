@@ -27,7 +27,7 @@ const OUTPUT: u64 = 16 * 1024;
 
 /// The kind of a notice.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Event {
+pub enum NoticeEvent {
     /// Nothing more happens for this account until a person acts.
     PersonNeeded,
     /// A person is no longer needed.
@@ -36,7 +36,7 @@ pub enum Event {
     EndsSoon,
 }
 
-impl Event {
+impl NoticeEvent {
     /// The value of `POSTKEY_EVENT`.
     pub const fn name(self) -> &'static str {
         match self {
@@ -51,7 +51,7 @@ impl Event {
 #[derive(Clone, Debug)]
 pub struct Notice {
     /// What has happened.
-    pub event: Event,
+    pub event: NoticeEvent,
     /// The account's address; empty if the notice concerns all accounts of a provider.
     pub account: String,
     /// What has happened, and what to do, in one line.
@@ -151,7 +151,7 @@ mod tests {
     use tempfile::TempDir;
     use tokio::time::Instant;
 
-    fn notice(event: Event) -> Notice {
+    fn notice(event: NoticeEvent) -> Notice {
         let url = Url::parse("https://auth.example.test/?a=1").ok();
         Notice { event, account: "ann@example.test".into(), reason: "it's $(over); sign in".into(), url }
     }
@@ -165,7 +165,7 @@ mod tests {
         let folder = TempDir::new().unwrap();
         let file = folder.path().join("environment");
         let command = shell(&format!("env >{}", file.display()));
-        assert!(run(&command, &notice(Event::PersonNeeded)).await.unwrap().unwrap().success());
+        assert!(run(&command, &notice(NoticeEvent::PersonNeeded)).await.unwrap().unwrap().success());
         let told = std::fs::read_to_string(file).unwrap();
         for line in [
             "POSTKEY_EVENT=person-needed",
@@ -185,11 +185,11 @@ mod tests {
         let file = folder.path().join("events");
         let (notifier, done) = (Notifier::default(), file.display());
         let script = format!("mkdir {0}.lock && echo $POSTKEY_EVENT >>{0} && rmdir {0}.lock; exit 3", done);
-        notifier.tell(&["/nowhere/at/all".to_owned()], notice(Event::Settled));
-        for event in [Event::PersonNeeded, Event::Settled, Event::EndsSoon] {
+        notifier.tell(&["/nowhere/at/all".to_owned()], notice(NoticeEvent::Settled));
+        for event in [NoticeEvent::PersonNeeded, NoticeEvent::Settled, NoticeEvent::EndsSoon] {
             notifier.tell(&shell(&script), notice(event));
         }
-        notifier.tell(&[], notice(Event::Settled));
+        notifier.tell(&[], notice(NoticeEvent::Settled));
         let told = || std::fs::read_to_string(&file).unwrap_or_default();
         let all = async {
             while told().lines().count() < 3 {
@@ -209,7 +209,7 @@ mod tests {
         let file = folder.path().join("pid");
         let begun = Instant::now();
         let command = shell(&format!("sleep 1000 & echo $! >{}; wait", file.display()));
-        let notice = notice(Event::EndsSoon);
+        let notice = notice(NoticeEvent::EndsSoon);
         let running = run(&command, &notice);
         let time = async {
             while std::fs::read_to_string(&file).unwrap_or_default().is_empty() {

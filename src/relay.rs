@@ -264,7 +264,7 @@ impl Stall {
 
 /// One direction.
 struct Pump {
-    state: State,
+    state: DirectionState,
     /// The buffer for bytes that have been read; empty while there are none.
     buffer: Vec<u8>,
     /// How many bytes of `buffer` are filled, and how many of those have been written.
@@ -283,7 +283,7 @@ struct Pump {
 
 /// The state of one direction.
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum State {
+enum DirectionState {
     /// More bytes may arrive.
     Open,
     /// The source has ended. The rest has to be written, and then the end passed on when that is allowed.
@@ -295,7 +295,7 @@ enum State {
 impl Pump {
     fn new(rest: Vec<u8>) -> Self {
         Self {
-            state: State::Open,
+            state: DirectionState::Open,
             filled: rest.len(),
             buffer: rest,
             written: 0,
@@ -310,15 +310,15 @@ impl Pump {
     /// How long nothing may move.
     fn patience(&self) -> Duration {
         match self.state {
-            State::Open if self.buffer.is_empty() => Duration::MAX,
-            State::Open => BLOCKED,
-            State::Ending | State::Done => HALF,
+            DirectionState::Open if self.buffer.is_empty() => Duration::MAX,
+            DirectionState::Open => BLOCKED,
+            DirectionState::Ending | DirectionState::Done => HALF,
         }
     }
 
     /// Whether everything that the source has sent has been passed on, except its end.
     fn holds_end(&self) -> bool {
-        self.state == State::Ending && self.filled == 0 && !self.may_pass_end()
+        self.state == DirectionState::Ending && self.filled == 0 && !self.may_pass_end()
     }
 
     /// Whether the source's end may be passed on. One that has sent nothing waits for no answer.
@@ -357,16 +357,16 @@ impl Pump {
                 return Poll::Ready(Err(error));
             }
             match self.state {
-                State::Open => ready!(self.poll_fill(cx, from, to))?,
-                State::Ending if !self.may_pass_end() => {
+                DirectionState::Open => ready!(self.poll_fill(cx, from, to))?,
+                DirectionState::Ending if !self.may_pass_end() => {
                     ready!(Pin::new(&mut *to).poll_flush(cx))?;
                     return Poll::Pending;
                 }
-                State::Ending => {
+                DirectionState::Ending => {
                     ready!(Pin::new(&mut *to).poll_shutdown(cx))?;
-                    self.state = State::Done;
+                    self.state = DirectionState::Done;
                 }
-                State::Done => return Poll::Ready(Ok(())),
+                DirectionState::Done => return Poll::Ready(Ok(())),
             }
         }
     }
@@ -402,15 +402,17 @@ impl Pump {
     fn poll_fill(&mut self, cx: &mut Context<'_>, from: &mut Transport, to: &mut Transport) -> Poll<io::Result<()>> {
         let mut buffer = take();
         let mut space = ReadBuf::new(&mut buffer);
-        while self.state == State::Open && self.failure.is_none() && space.remaining() > 0 {
+        while self.state == DirectionState::Open && self.failure.is_none() && space.remaining() > 0 {
             let before = space.filled().len();
             match Pin::new(&mut *from).poll_read(cx, &mut space) {
                 Poll::Pending => break,
                 Poll::Ready(Ok(())) if space.filled().len() > before => {}
-                Poll::Ready(Ok(())) => self.state = State::Ending,
+                Poll::Ready(Ok(())) => self.state = DirectionState::Ending,
                 // Many servers end a TLS connection without close_notify; the mail protocols themselves say when they
                 // are done.
-                Poll::Ready(Err(error)) if error.kind() == io::ErrorKind::UnexpectedEof => self.state = State::Ending,
+                Poll::Ready(Err(error)) if error.kind() == io::ErrorKind::UnexpectedEof => {
+                    self.state = DirectionState::Ending
+                }
                 Poll::Ready(Err(error)) => self.failure = Some(error),
             }
         }
@@ -421,7 +423,7 @@ impl Pump {
         }
         give_back(buffer);
         match self.state {
-            State::Open if self.failure.is_none() => {
+            DirectionState::Open if self.failure.is_none() => {
                 ready!(Pin::new(to).poll_flush(cx))?;
                 Poll::Pending
             }

@@ -17,7 +17,7 @@ use crate::login::{Visit, log_in};
 use crate::net::connection::Connection;
 use crate::net::listen::Socket;
 use crate::net::peer::Peer;
-use crate::net::strangers::{LogTopic, Room, Stranger};
+use crate::net::strangers::{LogTopic, SessionPermit, Stranger};
 use crate::net::trace::{self, Trace};
 use crate::net::transport::Transport;
 use crate::protocol::{Protocol, Security};
@@ -67,7 +67,7 @@ pub struct Newcomer {
 /// Serves one client to the end.
 pub async fn serve(newcomer: Newcomer, policy: &ListenerPolicy) -> (End, io::Result<()>) {
     let Newcomer { socket, peer, stranger } = newcomer;
-    let visitor = Visitor { peer, stranger };
+    let visitor = NewClient { peer, stranger };
     // Boxed, so that a session that only relays does not keep the memory of the login.
     let logged_in = tokio::select! {
         logged_in = Box::pin(log_in_client(socket, &visitor, policy)) => logged_in,
@@ -101,7 +101,7 @@ pub fn turn_away(socket: Socket, policy: &ListenerPolicy, why: &str) {
 }
 
 /// The peer, and the place of the connection until the login.
-struct Visitor {
+struct NewClient {
     peer: Peer,
     stranger: Stranger,
 }
@@ -112,11 +112,11 @@ struct LoggedIn {
     permit: ConnectionPermit,
     client: Side,
     server: Side,
-    room: Room,
+    room: SessionPermit,
 }
 
 /// Greets, reads logins until one succeeds, and answers each. None if the client left without a login.
-async fn log_in_client(socket: Socket, visitor: &Visitor, policy: &ListenerPolicy) -> io::Result<Option<LoggedIn>> {
+async fn log_in_client(socket: Socket, visitor: &NewClient, policy: &ListenerPolicy) -> io::Result<Option<LoggedIn>> {
     let mut client = Client::greet(socket, visitor, policy).await?;
     let mut shutdown = policy.shutdown.clone();
     for _ in 0..TRIES {
@@ -180,7 +180,7 @@ struct Answered {
     permit: ConnectionPermit,
     server: Visit,
     acceptance: Acceptance,
-    room: Room,
+    room: SessionPermit,
 }
 
 /// Checks the client and its password first; only then contacts the provider. An unknown address may be one that a
@@ -189,12 +189,12 @@ async fn answer(
     login: &Resolved,
     credentials: &Credentials,
     client_name: Option<&str>,
-    visitor: &Visitor,
+    visitor: &NewClient,
     attempt: Attempt<'_>,
     client: &Connection,
     policy: &ListenerPolicy,
 ) -> Result<Answered, Refusal> {
-    let Visitor { peer, stranger } = visitor;
+    let NewClient { peer, stranger } = visitor;
     let forbidden = |why| Refusal::new(Reason::Forbidden, why);
     if !login.allows(peer.user) {
         return Err(forbidden("This account is not for your user on this machine."));
@@ -247,14 +247,14 @@ impl ListenerPolicy {
 struct Client<'a> {
     connection: Connection,
     dialogue: Box<dyn Downstream>,
-    visitor: &'a Visitor,
+    visitor: &'a NewClient,
 }
 
 impl<'a> Client<'a> {
     /// Greets at once, in our own name, with the known capabilities of the provider. Starts TLS first if the listener
     /// has it from the first byte on.
-    async fn greet(socket: Socket, visitor: &'a Visitor, policy: &ListenerPolicy) -> io::Result<Self> {
-        let trace = Trace::new(policy.protocol, trace::Peer::Client);
+    async fn greet(socket: Socket, visitor: &'a NewClient, policy: &ListenerPolicy) -> io::Result<Self> {
+        let trace = Trace::new(policy.protocol, trace::TracedPeer::Client);
         let mut connection = Connection::new(Transport::of_client(socket)?, trace, LOGIN);
         let tls = match (policy.security, &policy.tls) {
             (Security::Tls, Some(config)) => {
@@ -341,7 +341,7 @@ impl<'a> Client<'a> {
 async fn protect(
     connection: Connection,
     config: &Arc<ServerConfig>,
-    visitor: &Visitor,
+    visitor: &NewClient,
     protocol: Protocol,
 ) -> io::Result<Connection> {
     connection.accept_tls(Arc::clone(config)).await.inspect_err(|error| {

@@ -27,7 +27,7 @@ use crate::config::is_address;
 use crate::exit::{Exit, Failed};
 use crate::net::peer::{Peer, Visitor};
 use crate::net::strangers::Source;
-use crate::notify::{Event, Notice};
+use crate::notify::{Notice, NoticeEvent};
 use crate::token::TokenSet;
 use crate::vault::password::Password;
 use crate::vault::{Authorization, Vault};
@@ -138,11 +138,11 @@ impl FirstLogins {
         let page = self.attempts.begin(address, provider, password, source)?;
         warn!(account = address, %page, "first login to {address}: a person has to authorize the account on {page}");
         let reason = format!("A mail program wants to log in to {address}. If it is yours, open {page} in a browser.");
-        self.notify(Event::PersonNeeded, address, reason, Some(page.clone()));
+        self.notify(NoticeEvent::PersonNeeded, address, reason, Some(page.clone()));
         Ok(page)
     }
 
-    fn notify(&self, event: Event, address: &str, reason: String, url: Option<Url>) {
+    fn notify(&self, event: NoticeEvent, address: &str, reason: String, url: Option<Url>) {
         self.notices.send_first_login(Notice { event, account: address.to_owned(), reason, url });
     }
 
@@ -338,7 +338,7 @@ impl FirstLogins {
         if let Some(end) = &consent.end {
             reason = format!("{reason} But {end}.");
         }
-        self.notify(Event::Settled, &attempt.address, reason, None);
+        self.notify(NoticeEvent::Settled, &attempt.address, reason, None);
         Ok(lasts)
     }
 

@@ -18,7 +18,7 @@ use super::context::Context;
 use super::status::AccountStatus;
 use crate::clock::Moment;
 use crate::config::Config;
-use crate::notify::{Event, Notice, Notifier};
+use crate::notify::{Notice, NoticeEvent, Notifier};
 use crate::oauth::certificate;
 
 /// How often the accounts are reviewed, if nothing asks for it before.
@@ -208,12 +208,12 @@ impl NotifiedState {
             match (reason, self.needed.get(address)) {
                 (Some(why), None) => {
                     self.needed.insert(address.clone(), *generation);
-                    notices.push(notice(Event::PersonNeeded, address, why.clone()));
+                    notices.push(notice(NoticeEvent::PersonNeeded, address, why.clone()));
                 }
                 (None, Some(told)) if told != generation => {
                     self.needed.remove(address);
                     notices.push(notice(
-                        Event::Settled,
+                        NoticeEvent::Settled,
                         address,
                         format!("{address} has a working authorization again"),
                     ));
@@ -237,7 +237,7 @@ impl NotifiedState {
                 Some(days) => {
                     self.ends.insert(what.clone(), (*end, days));
                     let reason = format!("the {what} ends on {end}: {advice}");
-                    notices.push(Notice { event: Event::EndsSoon, account: account.clone(), reason, url: None });
+                    notices.push(Notice { event: NoticeEvent::EndsSoon, account: account.clone(), reason, url: None });
                 }
             }
         }

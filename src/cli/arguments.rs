@@ -30,11 +30,11 @@ pub struct Arguments {
     #[arg(long, conflicts_with = "authorize")]
     pub trace_dialogue: bool,
     #[command(subcommand)]
-    pub command: Option<Command>,
+    pub command: Option<CliCommand>,
 }
 
 #[derive(Subcommand)]
-pub enum Command {
+pub enum CliCommand {
     /// Set up an account, or renew its authorization
     Authorize {
         /// The e-mail address, which is also the login name
@@ -193,7 +193,7 @@ Exit codes: 0 done · 64 wrong command line · 65 unusable input · 67 no such a
 70 a defect · 71 a port or socket is not available · 74 reading or writing failed · 75 try later · 77 wrong password, or
 authorization not given · 78 wrong configuration";
 
-impl Command {
+impl CliCommand {
     /// Whether it opens the vault itself if no daemon runs.
     pub const fn may_open_vault(&self) -> bool {
         !matches!(self, Self::Check | Self::Reload | Self::Log { .. } | Self::Metrics | Self::Completions { .. })

@@ -12,7 +12,7 @@ use super::terminal::{Input, say};
 use crate::address::Address;
 use crate::config::Config;
 use crate::control::{Listening, Request};
-use crate::examination::{Finding, State};
+use crate::examination::{Finding, FindingState};
 use crate::exit::{Exit, Failed};
 
 /// How long to wait for an answer from one of our own ports.
@@ -24,7 +24,7 @@ const NO_LOGIN: &str = "\nNo problem was found. Without an app password, the tok
 
 /// What `--json` shows.
 #[derive(Serialize)]
-struct Report<'a> {
+struct JsonReport<'a> {
     findings: &'a [Finding],
     likely_cause: Option<String>,
     exit_code: u8,
@@ -37,7 +37,7 @@ pub async fn run(config: &Config, address: &str, json: bool) -> Result<(), Faile
     let likely_cause = problem.map(|problem| format!("{}: {}.", problem.subject, problem.text));
     let exit = problem.and_then(|problem| problem.exit);
     if json {
-        let report = Report { findings: &findings, likely_cause, exit_code: exit.map_or(0, |exit| exit as u8) };
+        let report = JsonReport { findings: &findings, likely_cause, exit_code: exit.map_or(0, |exit| exit as u8) };
         say(serde_json::to_string_pretty(&report).map_err(|error| Failed::new(Exit::Software, error))?);
     } else {
         findings.iter().for_each(show);
@@ -49,15 +49,16 @@ pub async fn run(config: &Config, address: &str, json: bool) -> Result<(), Faile
 
 /// The last line of a report without problems.
 fn well(findings: &[Finding]) -> &'static str {
-    let has_tried = findings.iter().any(|finding| finding.subject == "authorization" && finding.state == State::Ok);
+    let has_tried =
+        findings.iter().any(|finding| finding.subject == "authorization" && finding.state == FindingState::Ok);
     if has_tried { ALL_WELL } else { NO_LOGIN }
 }
 
 fn show(finding: &Finding) {
     let mark = match finding.state {
-        State::Ok => "ok",
-        State::Problem => "problem",
-        State::Skipped => "skipped",
+        FindingState::Ok => "ok",
+        FindingState::Problem => "problem",
+        FindingState::Skipped => "skipped",
     };
     say(format_args!("{mark:<8} {}: {}", finding.subject, finding.text));
 }

@@ -28,7 +28,7 @@ use crate::exit::{Exit, Failed};
 use crate::net::systemd::Sockets;
 use crate::net::trace;
 use crate::vault::Vault;
-use arguments::{Arguments, Command};
+use arguments::{Arguments, CliCommand};
 pub use arguments::{command, understands};
 
 /// Runs a command line to its end.
@@ -49,8 +49,8 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
 }
 
 /// What is decided before there are threads.
-struct Plan {
-    command: Option<Command>,
+struct Invocation {
+    command: Option<CliCommand>,
     file: Option<PathBuf>,
     /// The configuration or its mistakes, because not every command needs it.
     config: Result<Config, Failed>,
@@ -60,11 +60,11 @@ struct Plan {
 }
 
 /// Reads the environment and the configuration, and drops the privileges that the command does not need.
-fn prepare(arguments: Arguments) -> Result<Plan, Failed> {
+fn prepare(arguments: Arguments) -> Result<Invocation, Failed> {
     let sockets = Sockets::of_process().map_err(|why| Failed::new(Exit::Config, why))?;
     let Arguments { config: file, authorize, options, trace_dialogue, command } = arguments;
     let mut command = match (authorize, command) {
-        (Some(address), None) => Some(Command::Authorize { address, options }),
+        (Some(address), None) => Some(CliCommand::Authorize { address, options }),
         (Some(_), Some(_)) => return Err(Failed::new(Exit::Usage, "`--authorize` cannot be combined with a command")),
         (None, command) => command,
     };
@@ -75,21 +75,21 @@ fn prepare(arguments: Arguments) -> Result<Plan, Failed> {
         ));
     }
     // Decide this before root drops its privileges.
-    if let Some(Command::Authorize { options, .. }) = &mut command {
+    if let Some(CliCommand::Authorize { options, .. }) = &mut command {
         options.no_browser |= !authorize::is_own_session();
     }
     let mut config = check::load(file.as_deref());
     if let (Ok(config), true) = (&mut config, trace_dialogue) {
         config.log = trace::filter();
     }
-    if let (Ok(config), true) = (&config, command.as_ref().is_some_and(Command::may_open_vault)) {
+    if let (Ok(config), true) = (&config, command.as_ref().is_some_and(CliCommand::may_open_vault)) {
         owner::step_back(config)?;
     }
     let confined = match (&command, &config) {
         (None, Ok(config)) => Some(confine_daemon(config)?),
         _ => None,
     };
-    Ok(Plan { command, file, config, confined, sockets })
+    Ok(Invocation { command, file, config, confined, sockets })
 }
 
 /// Confines the daemon to its own folders.
@@ -99,7 +99,7 @@ fn confine_daemon(config: &Config) -> Result<Confined, Failed> {
     Ok(confine::daemon(config))
 }
 
-fn carry_out(plan: Plan) -> Result<(), Failed> {
+fn carry_out(plan: Invocation) -> Result<(), Failed> {
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
     let runtime = runtime.map_err(|error| Failed::new(Exit::Os, format!("cannot start threads: {error}")))?;
     let result = runtime.block_on(dispatch(plan));
@@ -113,23 +113,23 @@ fn fail(failed: &Failed) -> ExitCode {
     ExitCode::from(failed.exit as u8)
 }
 
-async fn dispatch(plan: Plan) -> Result<(), Failed> {
-    let Plan { command, file, config, confined, sockets } = plan;
+async fn dispatch(plan: Invocation) -> Result<(), Failed> {
+    let Invocation { command, file, config, confined, sockets } = plan;
     match command {
         None => serve::run(config?, confined, file.as_deref(), sockets).await,
-        Some(Command::Authorize { address, options }) => authorize::run(&config?, &address, *options).await,
-        Some(Command::Password(command)) => password::run(&config?, command).await,
-        Some(Command::Forget { address, revoke }) => forget::run(&config?, &address, revoke).await,
-        Some(Command::Status { exit_code: true, .. }) => status::judge(&config?).await,
-        Some(Command::Status { json, .. }) => status::run(&config?, json).await,
-        Some(Command::Reload) => order::reload(&config?).await,
-        Some(Command::Log { filter }) => order::log(&config?, filter).await,
-        Some(Command::Metrics) => order::metrics(&config?).await,
-        Some(Command::Backup { file }) => backup::backup(&config?, &file).await,
-        Some(Command::Restore { file, force }) => backup::restore(&config?, &file, force).await,
-        Some(Command::Check) => check::run(&config?),
-        Some(Command::Test { address, trace_dialogue }) => test::run(&config?, &address, trace_dialogue).await,
-        Some(Command::Doctor { address, json }) => doctor::run(&config?, &address, json).await,
-        Some(Command::Completions { shell }) => completions::run(shell),
+        Some(CliCommand::Authorize { address, options }) => authorize::run(&config?, &address, *options).await,
+        Some(CliCommand::Password(command)) => password::run(&config?, command).await,
+        Some(CliCommand::Forget { address, revoke }) => forget::run(&config?, &address, revoke).await,
+        Some(CliCommand::Status { exit_code: true, .. }) => status::judge(&config?).await,
+        Some(CliCommand::Status { json, .. }) => status::run(&config?, json).await,
+        Some(CliCommand::Reload) => order::reload(&config?).await,
+        Some(CliCommand::Log { filter }) => order::log(&config?, filter).await,
+        Some(CliCommand::Metrics) => order::metrics(&config?).await,
+        Some(CliCommand::Backup { file }) => backup::backup(&config?, &file).await,
+        Some(CliCommand::Restore { file, force }) => backup::restore(&config?, &file, force).await,
+        Some(CliCommand::Check) => check::run(&config?),
+        Some(CliCommand::Test { address, trace_dialogue }) => test::run(&config?, &address, trace_dialogue).await,
+        Some(CliCommand::Doctor { address, json }) => doctor::run(&config?, &address, json).await,
+        Some(CliCommand::Completions { shell }) => completions::run(shell),
     }
 }

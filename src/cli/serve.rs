@@ -12,7 +12,7 @@ use crate::clock::Clock;
 use crate::config::Config;
 use crate::confine::Confined;
 use crate::control::{PendingRequest, Request};
-use crate::daemon::{Daemon, Event, STOP};
+use crate::daemon::{Daemon, DaemonEvent, STOP};
 use crate::exit::{Exit, Failed};
 use crate::log::Log;
 use crate::net::systemd::{self, Sockets};
@@ -45,8 +45,8 @@ pub async fn run(
     loop {
         tokio::select! {
             event = program.daemon.next() => match event {
-                Event::Request(request) => program.answer(request).await,
-                Event::Failed(failed) => return Err(failed),
+                DaemonEvent::Request(request) => program.answer(request).await,
+                DaemonEvent::Failed(failed) => return Err(failed),
             },
             wish = signals.next() => match wish {
                 SignalAction::Reload => drop(program.reload().await),

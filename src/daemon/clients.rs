@@ -6,7 +6,7 @@ use tokio::sync::{mpsc, oneshot};
 use tokio::time::Instant;
 use tracing::{Instrument as _, debug, info, info_span, warn};
 
-use crate::net::listen::{self, Arrival};
+use crate::net::listen::{self, AcceptedSocket};
 use crate::net::peer::Peer;
 use crate::net::strangers::{LogTopic, Source, Strangers};
 use crate::relay::Relayed;
@@ -52,8 +52,8 @@ pub async fn accept(
 
 /// Decides whether a client may connect at all, before TLS and before it takes a place. Others get an answer only if
 /// the port is unencrypted, which takes no time.
-fn admit(arrival: Arrival, policy: &ListenerPolicy, strangers: &Arc<Strangers>) -> Option<Newcomer> {
-    let Arrival { socket, is_surplus, .. } = arrival;
+fn admit(arrival: AcceptedSocket, policy: &ListenerPolicy, strangers: &Arc<Strangers>) -> Option<Newcomer> {
+    let AcceptedSocket { socket, is_surplus, .. } = arrival;
     // This fails if the connection has already ended.
     let peer = Peer::of(&socket).ok()?;
     let source = Source::of(&peer);

@@ -15,31 +15,31 @@ use crate::net::strangers::Strangers;
 use crate::web::first_login::FirstLoginSite;
 
 /// The redirect URI and `redirect_listen` from the configuration.
-type Place = (Url, Option<SocketAddr>);
+type SiteAddress = (Url, Option<SocketAddr>);
 
 /// The open ports.
 #[derive(Default)]
 pub struct FirstLoginPorts {
-    open: HashMap<Place, FirstLoginSite>,
+    open: HashMap<SiteAddress, FirstLoginSite>,
 }
 
 /// Ports that are bound but not served yet.
-pub struct Bound {
-    sites: HashMap<Place, FirstLoginSite>,
+pub struct BoundSites {
+    sites: HashMap<SiteAddress, FirstLoginSite>,
     /// By provider.
-    wanted: HashMap<String, Place>,
+    wanted: HashMap<String, SiteAddress>,
 }
 
 impl FirstLoginPorts {
     /// Binds the ports that are not open yet. If this fails, nothing else has changed.
-    pub fn prepare(&self, config: &Config) -> Result<Bound, Failed> {
+    pub fn prepare(&self, config: &Config) -> Result<BoundSites, Failed> {
         let providers = config.providers_of_domains().into_values();
         let place = |provider: &Provider| (provider.redirect_uri.clone(), provider.redirect_listen);
         let wanted: HashMap<_, _> = providers.map(|provider| (provider.name.clone(), place(provider))).collect();
-        let is_wanted = |place: &Place| wanted.values().any(|wanted| wanted == place);
+        let is_wanted = |place: &SiteAddress| wanted.values().any(|wanted| wanted == place);
         let ending = self.open.iter().filter(|(place, _)| !is_wanted(place));
         let ending: Vec<_> = ending.map(|(_, site)| site).collect();
-        let mut bound = Bound { sites: HashMap::new(), wanted: wanted.clone() };
+        let mut bound = BoundSites { sites: HashMap::new(), wanted: wanted.clone() };
         for place in wanted.into_values() {
             if self.open.contains_key(&place) || bound.sites.contains_key(&place) {
                 continue;
@@ -58,7 +58,7 @@ impl FirstLoginPorts {
     }
 
     /// Serves these ports, and closes all others.
-    pub fn put(&mut self, mut bound: Bound, first_logins: &Arc<FirstLogins>, strangers: &Arc<Strangers>) {
+    pub fn put(&mut self, mut bound: BoundSites, first_logins: &Arc<FirstLogins>, strangers: &Arc<Strangers>) {
         self.open.retain(|place, _| bound.wanted.values().any(|wanted| wanted == place));
         for (configured, mut site) in bound.sites.drain() {
             info!(uri = %site.uri, "waiting for redirects of first logins at {}", site.uri);

@@ -11,17 +11,17 @@ use crate::exit::{Exit, Failed};
 use crate::net::listen;
 use crate::net::strangers::Strangers;
 use crate::web::monitoring;
-use crate::web::server::Server;
+use crate::web::server::HttpServer;
 
 /// The open port, if there is one.
 #[derive(Default)]
 pub struct Monitoring {
     configured: Option<SocketAddr>,
-    server: Option<Server>,
+    server: Option<HttpServer>,
 }
 
 /// A change of the port.
-pub enum Change {
+pub enum MetricsChange {
     /// Keep it as it is.
     None,
     /// Close it.
@@ -32,31 +32,31 @@ pub enum Change {
 
 impl Monitoring {
     /// Binds the port if it is not open yet. If this fails, nothing else has changed.
-    pub fn prepare(&self, wanted: Option<SocketAddr>) -> Result<Change, Failed> {
+    pub fn prepare(&self, wanted: Option<SocketAddr>) -> Result<MetricsChange, Failed> {
         match wanted {
-            _ if wanted == self.configured => Ok(Change::None),
-            None => Ok(Change::Close),
+            _ if wanted == self.configured => Ok(MetricsChange::None),
+            None => Ok(MetricsChange::Close),
             Some(address) => {
                 let failed = |error| Failed::new(Exit::Os, format!("cannot listen on {address} for metrics: {error}"));
-                listen::bind(address).map(|listener| Change::Open(address, listener)).map_err(failed)
+                listen::bind(address).map(|listener| MetricsChange::Open(address, listener)).map_err(failed)
             }
         }
     }
 
     /// Applies the change.
-    pub fn put(&mut self, change: Change, broker: &Arc<Broker>, strangers: &Arc<Strangers>) {
+    pub fn put(&mut self, change: MetricsChange, broker: &Arc<Broker>, strangers: &Arc<Strangers>) {
         match change {
-            Change::None => {}
-            Change::Close => {
+            MetricsChange::None => {}
+            MetricsChange::Close => {
                 self.server = None;
                 self.configured = None;
             }
-            Change::Open(configured, listener) => {
+            MetricsChange::Open(configured, listener) => {
                 // It is bound, so it has an address. That differs from the configured one only if any free port was
                 // requested.
                 let address = listener.local_addr().unwrap_or(configured);
                 info!(%address, "serving metrics on {address}");
-                self.server = Some(Server::new(vec![listener], &monitoring::router(Arc::clone(broker)), strangers));
+                self.server = Some(HttpServer::new(vec![listener], &monitoring::router(Arc::clone(broker)), strangers));
                 self.configured = Some(configured);
             }
         }

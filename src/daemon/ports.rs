@@ -30,7 +30,7 @@ use crate::vault::machine::credentials;
 
 /// All open ports, and what is needed to open another one.
 pub struct Ports {
-    open: Vec<Port>,
+    open: Vec<OpenPort>,
     tasks: JoinSet<()>,
     sockets: Sockets,
     strangers: Arc<Strangers>,
@@ -38,7 +38,7 @@ pub struct Ports {
 }
 
 /// An open port and its accept loop.
-struct Port {
+struct OpenPort {
     /// The address from the configuration, where port 0 means any free one.
     configured: Address,
     listening: Listening,
@@ -51,15 +51,15 @@ struct Port {
 }
 
 /// A prepared port, ready to be put in place.
-pub struct Place {
+pub struct PlannedPort {
     policy: Arc<ListenerPolicy>,
     configured: Address,
     mode: u32,
-    how: How,
+    how: Opening,
 }
 
 /// Where the socket of a port comes from.
-enum How {
+enum Opening {
     /// The open port with this index.
     Kept(usize),
     /// A newly bound socket.
@@ -83,9 +83,9 @@ impl Ports {
         listeners: &[Listener],
         broker: &Arc<Broker>,
         shutdown: &Shutdown,
-    ) -> Result<Vec<Place>, Failed> {
+    ) -> Result<Vec<PlannedPort>, Failed> {
         self.refuse_surplus(listeners)?;
-        let mut free: Vec<(usize, &Port)> = self.open.iter().enumerate().collect();
+        let mut free: Vec<(usize, &OpenPort)> = self.open.iter().enumerate().collect();
         let mut places = Vec::new();
         for listener in listeners {
             let (policy, mode) = (policy(listener, broker, shutdown)?, listener.mode);
@@ -93,9 +93,9 @@ impl Ports {
             for configured in &listener.addresses {
                 let found = free.iter().position(|(_, port)| port.is(configured, &policy));
                 let how = match found {
-                    Some(at) => How::Kept(free.swap_remove(at).0),
+                    Some(at) => Opening::Kept(free.swap_remove(at).0),
                     None => match self.bind(configured, listener, listeners) {
-                        Ok((bound, file)) => How::Bound(bound, file),
+                        Ok((bound, file)) => Opening::Bound(bound, file),
                         Err(error) if is_missing_loopback(configured, &error) => {
                             missing.push((configured, error));
                             continue;
@@ -103,7 +103,7 @@ impl Ports {
                         Err(error) => return Err(cannot_listen(configured, listener, &error)),
                     },
                 };
-                places.push(Place { policy: Arc::clone(&policy), configured: configured.clone(), mode, how });
+                places.push(PlannedPort { policy: Arc::clone(&policy), configured: configured.clone(), mode, how });
             }
             judge_missing(listener, &missing, places.len() > before)?;
         }
@@ -111,17 +111,17 @@ impl Ports {
     }
 
     /// Puts ports in place, and closes all others. A port that both have stays open.
-    pub async fn put(&mut self, places: Vec<Place>) {
-        let mut before: Vec<Option<Port>> = std::mem::take(&mut self.open).into_iter().map(Some).collect();
+    pub async fn put(&mut self, places: Vec<PlannedPort>) {
+        let mut before: Vec<Option<OpenPort>> = std::mem::take(&mut self.open).into_iter().map(Some).collect();
         for place in places {
             let kept = match &place.how {
-                How::Kept(index) => before.get_mut(*index).and_then(Option::take),
-                How::Bound(..) => None,
+                Opening::Kept(index) => before.get_mut(*index).and_then(Option::take),
+                Opening::Bound(..) => None,
             };
             let port = match (kept, place.how) {
                 (Some(port), _) => port.with_policy(place.policy, place.mode).await,
-                (None, How::Bound(listener, file)) => self.serve(listener, file, place.configured, place.policy),
-                (None, How::Kept(_)) => continue,
+                (None, Opening::Bound(listener, file)) => self.serve(listener, file, place.configured, place.policy),
+                (None, Opening::Kept(_)) => continue,
             };
             self.open.push(port);
         }
@@ -164,7 +164,7 @@ impl Ports {
         file: Option<SocketFile>,
         configured: Address,
         policy: Arc<ListenerPolicy>,
-    ) -> Port {
+    ) -> OpenPort {
         let address = listener.port().map_or_else(|| configured.clone(), Address::Tcp);
         let handle = listener.handle().ok();
         let listening = Listening { protocol: policy.protocol, address, security: policy.security };
@@ -183,7 +183,7 @@ impl Ports {
             heard,
             Arc::clone(&self.strangers),
         ));
-        Port { configured, listening, messages, task, handle, file }
+        OpenPort { configured, listening, messages, task, handle, file }
     }
 
     fn bind(
@@ -247,7 +247,7 @@ impl Ports {
     }
 }
 
-impl Port {
+impl OpenPort {
     /// Whether this port serves this address. For any free port, the protocol decides.
     fn is(&self, configured: &Address, policy: &ListenerPolicy) -> bool {
         let alike = self.listening.protocol == policy.protocol && self.listening.security == policy.security;

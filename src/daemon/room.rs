@@ -22,14 +22,14 @@ const STRANGERS: std::ops::RangeInclusive<u64> = 8..=1024;
 
 /// The number of connections allowed at a time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Room {
+pub struct Capacity {
     /// Sessions, after the login.
     pub sessions: usize,
     /// Connections before the login.
     pub strangers: usize,
 }
 
-impl Room {
+impl Capacity {
     /// The limits of this process. A failed allocation ends a Rust program, and so does the kernel if a control group
     /// has no memory left. If either is limited, postkey refuses sessions before the memory is used up.
     pub fn here() -> Self {
@@ -95,7 +95,7 @@ mod tests {
     #[test]
     fn the_units_descriptors_and_memory_go_together() {
         let (descriptors, memory) = (limit_of_unit("LimitNOFILE"), limit_of_unit("MemoryMax"));
-        let (by_both, by_memory) = (Room::of(descriptors, memory), Room::of(1 << 20, memory));
+        let (by_both, by_memory) = (Capacity::of(descriptors, memory), Capacity::of(1 << 20, memory));
         assert_eq!(by_both, by_memory, "there are enough descriptors");
         let used = RESERVED as usize + by_both.strangers + 2 * by_both.sessions;
         assert!(used <= descriptors as usize && used * 5 / 4 >= descriptors as usize, "{used} of {descriptors}");
@@ -107,7 +107,7 @@ mod tests {
     fn everything_has_room_within_the_limits() {
         for descriptors in [16, 64, 256, 1024, 4096, 65_536, 1 << 20] {
             for memory in [GIBIBYTE / 4, GIBIBYTE, 8 * GIBIBYTE, u64::MAX] {
-                let Room { sessions, strangers } = Room::of(descriptors, memory);
+                let Capacity { sessions, strangers } = Capacity::of(descriptors, memory);
                 let (sessions, strangers) = (sessions as u64, strangers as u64);
                 assert!(sessions >= 1 && strangers >= 8, "{descriptors} {memory}");
                 if descriptors >= 64 {
@@ -120,8 +120,8 @@ mod tests {
 
     #[test]
     fn what_is_small_is_shared_out_as_well() {
-        assert_eq!(Room::of(64, u64::MAX), Room { sessions: 12, strangers: 8 });
-        assert_eq!(Room::of(1024, u64::MAX), Room { sessions: 420, strangers: 56 });
-        assert_eq!(Room::of(1 << 20, u64::MAX).strangers, 1024);
+        assert_eq!(Capacity::of(64, u64::MAX), Capacity { sessions: 12, strangers: 8 });
+        assert_eq!(Capacity::of(1024, u64::MAX), Capacity { sessions: 420, strangers: 56 });
+        assert_eq!(Capacity::of(1 << 20, u64::MAX).strangers, 1024);
     }
 }

@@ -11,7 +11,7 @@ pub struct Finding {
     /// What was checked.
     pub subject: String,
     /// The result.
-    pub state: State,
+    pub state: FindingState,
     /// What was found and, for a problem, what to do: a clause without a full stop. It contains no secrets.
     pub text: String,
     /// What kind of problem it is.
@@ -21,7 +21,7 @@ pub struct Finding {
 /// The result of a check.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
-pub enum State {
+pub enum FindingState {
     /// It works.
     Ok,
     /// It prevents a login.
@@ -33,26 +33,26 @@ pub enum State {
 impl Finding {
     /// Creates a finding for something that works.
     pub fn ok(subject: impl Into<String>, text: impl AsRef<str>) -> Self {
-        Self::new(subject, State::Ok, text, None)
+        Self::new(subject, FindingState::Ok, text, None)
     }
 
     /// Creates a finding for something that prevents a login.
     pub fn problem(subject: impl Into<String>, exit: Exit, text: impl AsRef<str>) -> Self {
-        Self::new(subject, State::Problem, text, Some(exit))
+        Self::new(subject, FindingState::Problem, text, Some(exit))
     }
 
     /// Creates a finding for something that could not be checked because of another problem, so that it does not count
     /// as well.
     pub fn blocked(subject: impl Into<String>, text: impl AsRef<str>) -> Self {
-        Self::new(subject, State::Skipped, text, Some(Exit::Unavailable))
+        Self::new(subject, FindingState::Skipped, text, Some(Exit::Unavailable))
     }
 
     /// Creates a finding for something that was skipped, or that is not known.
     pub fn skipped(subject: impl Into<String>, text: impl AsRef<str>) -> Self {
-        Self::new(subject, State::Skipped, text, None)
+        Self::new(subject, FindingState::Skipped, text, None)
     }
 
-    fn new(subject: impl Into<String>, state: State, text: impl AsRef<str>, exit: Option<Exit>) -> Self {
+    fn new(subject: impl Into<String>, state: FindingState, text: impl AsRef<str>, exit: Option<Exit>) -> Self {
         let text = without_tokens(text.as_ref().trim_end_matches(['.', ' ']));
         let text = text.chars().map(|c| if c.is_control() { '?' } else { c }).collect();
         Self { subject: subject.into(), state, text, exit }
@@ -60,12 +60,12 @@ impl Finding {
 
     /// Whether another problem prevented the check, so that the state is not known.
     pub fn is_blocked(&self) -> bool {
-        self.state == State::Skipped && self.exit.is_some()
+        self.state == FindingState::Skipped && self.exit.is_some()
     }
 
     /// Whether it prevents a login.
     pub fn is_problem(&self) -> bool {
-        self.state == State::Problem
+        self.state == FindingState::Problem
     }
 }
 

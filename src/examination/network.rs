@@ -17,7 +17,7 @@ use crate::login::{no_greeting, other_name};
 use crate::net::certificate::{self, Flaw};
 use crate::net::connection::Connection;
 use crate::net::dial;
-use crate::net::trace::{Peer, Trace};
+use crate::net::trace::{Trace, TracedPeer};
 use crate::net::transport::Transport;
 use crate::protocol::{Protocol, Security};
 use crate::upstream::{self, Approach, Event};
@@ -152,7 +152,7 @@ async fn talk(
     let broken = |error: io::Error| format!("the connection broke off before the login: {error}");
     let (client_name, other_name) = (CLIENT_NAME.to_owned(), other_name(server, CLIENT_NAME));
     let known = Capabilities::default();
-    let mut connection = Connection::new(transport, Trace::new(protocol, Peer::Provider), LIMIT);
+    let mut connection = Connection::new(transport, Trace::new(protocol, TracedPeer::Provider), LIMIT);
     let mut dialogue = upstream::new(protocol, Approach { security: server.security, client_name, other_name, known });
     if server.security != Security::Tls {
         in_time(connection.fill()).await.map_err(|error| match error.kind() {

@@ -17,7 +17,7 @@ use crate::wire::one_line;
 pub struct Sentences;
 
 /// Stores the fields of a span for its lines, each on a separate line.
-pub struct Kept;
+pub struct PlainFields;
 
 impl<S, N> FormatEvent<S, N> for Sentences
 where
@@ -52,7 +52,7 @@ where
     }
 }
 
-impl<'w> FormatFields<'w> for Kept {
+impl<'w> FormatFields<'w> for PlainFields {
     fn format_fields<R: RecordFields>(&self, mut writer: Writer<'w>, fields: R) -> fmt::Result {
         let mut line = Line::default();
         fields.record(&mut line);
@@ -127,7 +127,7 @@ mod tests {
     fn line(log: impl FnOnce()) -> String {
         let lines = Lines::default();
         let writer = lines.clone();
-        let log_to = tracing_subscriber::fmt().fmt_fields(Kept).event_format(Sentences);
+        let log_to = tracing_subscriber::fmt().fmt_fields(PlainFields).event_format(Sentences);
         tracing::subscriber::with_default(log_to.with_writer(move || writer.clone()).finish(), log);
         let text = String::from_utf8(lines.0.lock().unwrap().clone()).unwrap();
         let text = text.strip_suffix('\n').expect("a whole line");

@@ -218,7 +218,7 @@ impl Connection {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::net::trace::Peer;
+    use crate::net::trace::TracedPeer;
     use crate::protocol::Protocol;
     use crate::wire::Want;
     use tokio::net::UnixStream;
@@ -245,7 +245,7 @@ mod tests {
 
     fn connected(left: Duration) -> (UnixStream, Connection) {
         let (client, server) = UnixStream::pair().unwrap();
-        (client, Connection::new(Transport::Unix(server), Trace::new(Protocol::Imap, Peer::Client), left))
+        (client, Connection::new(Transport::Unix(server), Trace::new(Protocol::Imap, TracedPeer::Client), left))
     }
 
     #[tokio::test(start_paused = true)]

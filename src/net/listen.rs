@@ -145,7 +145,7 @@ pub struct Listener {
 }
 
 /// An accepted connection.
-pub struct Arrival {
+pub struct AcceptedSocket {
     /// The connection.
     pub socket: Socket,
     /// Where it comes from; none on a Unix socket.
@@ -162,7 +162,7 @@ impl Listener {
 
     /// Waits for the next connection. Errors do not end a listener: it ignores those of a single connection, uses a
     /// spare descriptor if no other is left, and pauses if there are no spare ones either.
-    pub async fn accept(&self) -> Arrival {
+    pub async fn accept(&self) -> AcceptedSocket {
         loop {
             self.spares.fill();
             let mut accepted = self.socket.accept().await;
@@ -173,7 +173,7 @@ impl Listener {
             }
             match accepted {
                 Ok((socket, peer)) if self.socket.lets_in(peer) => {
-                    return Arrival { socket, peer, is_surplus: !self.spares.fill() };
+                    return AcceptedSocket { socket, peer, is_surplus: !self.spares.fill() };
                 }
                 Ok((_, peer)) => {
                     let from = peer.map_or_else(|| "elsewhere".to_owned(), |peer| peer.to_string());

@@ -52,8 +52,8 @@ pub struct Stranger {
     evicted: Arc<Notify>,
 }
 
-/// Room for a session after its login.
-pub struct Room {
+/// Permits one session after its login, until it is dropped.
+pub struct SessionPermit {
     _permit: OwnedSemaphorePermit,
 }
 
@@ -97,10 +97,10 @@ impl Stranger {
 
     /// Promotes the connection after a correct password, so that it can no longer be evicted. None if there is no room
     /// for another session.
-    pub fn enter(&self) -> Option<Room> {
+    pub fn enter(&self) -> Option<SessionPermit> {
         let permit = Arc::clone(&self.strangers.sessions).try_acquire_owned().ok()?;
         self.leave();
-        Some(Room { _permit: permit })
+        Some(SessionPermit { _permit: permit })
     }
 
     /// Demotes the connection if its login failed in spite of a correct password. It becomes the newest stranger.

@@ -14,11 +14,11 @@ use crate::protocol::Protocol;
 /// lives, so that a listener can be removed from the configuration and come back. The port belongs to the service
 /// manager.
 #[derive(Debug, Default)]
-pub struct Sockets(Vec<Socket>);
+pub struct Sockets(Vec<PassedSocket>);
 
 /// One of them.
 #[derive(Debug)]
-struct Socket {
+struct PassedSocket {
     protocol: Protocol,
     address: SocketAddr,
     listener: TcpListener,
@@ -36,7 +36,7 @@ impl Sockets {
         let names = std::env::var("LISTEN_FDNAMES").unwrap_or_default();
         let mut names = names.split(':');
         (0..passed.len())
-            .map(|index| Socket::new(&mut passed, index, names.next().unwrap_or_default()))
+            .map(|index| PassedSocket::new(&mut passed, index, names.next().unwrap_or_default()))
             .collect::<Result<_, _>>()
             .map(Self)
     }
@@ -54,7 +54,7 @@ impl Sockets {
     }
 }
 
-impl Socket {
+impl PassedSocket {
     fn new(passed: &mut ListenFd, index: usize, name: &str) -> Result<Self, String> {
         let Some(protocol) = Protocol::ALL.into_iter().find(|protocol| protocol.name() == name) else {
             return Err(format!(

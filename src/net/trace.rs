@@ -67,7 +67,7 @@ const POP3_CODES: &[&str] = &["AUTH", "IN-USE", "LOGIN-DELAY", "SYS/PERM", "SYS/
 
 /// The kind of peer at the other end of a connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Peer {
+pub enum TracedPeer {
     /// A mail program, which sends commands.
     Client,
     /// A provider's server, which sends replies.
@@ -83,7 +83,7 @@ enum Direction {
 
 /// The kind of a line.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Kind {
+enum LineKind {
     Command,
     Reply,
 }
@@ -91,7 +91,7 @@ enum Kind {
 /// The trace of one connection.
 pub struct Trace {
     protocol: Protocol,
-    peer: Peer,
+    peer: TracedPeer,
     /// The next line from the sender of commands continues the last one, and may be anything.
     goes_on: bool,
 }
@@ -113,7 +113,7 @@ pub fn relayed(protocol: Protocol, up: u64, down: u64) {
 
 impl Trace {
     /// Starts the trace of a new connection.
-    pub const fn new(protocol: Protocol, peer: Peer) -> Self {
+    pub const fn new(protocol: Protocol, peer: TracedPeer) -> Self {
         Self { protocol, peer, goes_on: false }
     }
 
@@ -157,20 +157,20 @@ impl Trace {
     /// What can be shown of a line at this point of the dialogue.
     fn line(&mut self, direction: Direction, line: &[u8]) -> String {
         let kind = match (self.peer, direction) {
-            (Peer::Client, Direction::From) | (Peer::Provider, Direction::To) => Kind::Command,
-            (Peer::Client, Direction::To) | (Peer::Provider, Direction::From) => Kind::Reply,
+            (TracedPeer::Client, Direction::From) | (TracedPeer::Provider, Direction::To) => LineKind::Command,
+            (TracedPeer::Client, Direction::To) | (TracedPeer::Provider, Direction::From) => LineKind::Reply,
         };
-        if kind == Kind::Command && std::mem::take(&mut self.goes_on) {
+        if kind == LineKind::Command && std::mem::take(&mut self.goes_on) {
             return DATA.to_owned();
         }
         let shown = shown(self.protocol, kind, line);
-        self.goes_on |= kind == Kind::Reply && ["+", "334"].contains(&shown.as_str());
+        self.goes_on |= kind == LineKind::Reply && ["+", "334"].contains(&shown.as_str());
         shown
     }
 
     fn tell(&self, direction: Direction, shown: &str, bytes: Option<usize>) {
         let direction = if direction == Direction::From { "from" } else { "to" };
-        let peer = if self.peer == Peer::Client { "client" } else { "provider" };
+        let peer = if self.peer == TracedPeer::Client { "client" } else { "provider" };
         let bytes = bytes.map(|bytes| format!(", {bytes} bytes")).unwrap_or_default();
         tell(self.protocol, format!("{direction} {peer}: {shown}{bytes}"));
     }
@@ -191,17 +191,17 @@ fn tell(protocol: Protocol, line: String) {
 }
 
 /// The words of a line that are safe to show.
-fn shown(protocol: Protocol, kind: Kind, line: &[u8]) -> String {
+fn shown(protocol: Protocol, kind: LineKind, line: &[u8]) -> String {
     match (protocol, kind) {
-        (Protocol::Imap, Kind::Command) => listed(IMAP_COMMANDS, word(after_word(line))),
-        (Protocol::Pop3, Kind::Command) => listed(POP3_COMMANDS, word(line)),
-        (Protocol::Smtp, Kind::Command) => listed(SMTP_COMMANDS, word(line)),
-        (Protocol::Imap, Kind::Reply) if word(line) == b"+" => Some("+"),
-        (Protocol::Imap, Kind::Reply) => return imap_reply(line),
-        (Protocol::Pop3, Kind::Reply) => {
+        (Protocol::Imap, LineKind::Command) => listed(IMAP_COMMANDS, word(after_word(line))),
+        (Protocol::Pop3, LineKind::Command) => listed(POP3_COMMANDS, word(line)),
+        (Protocol::Smtp, LineKind::Command) => listed(SMTP_COMMANDS, word(line)),
+        (Protocol::Imap, LineKind::Reply) if word(line) == b"+" => Some("+"),
+        (Protocol::Imap, LineKind::Reply) => return imap_reply(line),
+        (Protocol::Pop3, LineKind::Reply) => {
             return with_code(listed(POP3_STATUS, word(line)), POP3_CODES, after_word(line));
         }
-        (Protocol::Smtp, Kind::Reply) => return smtp_reply(line),
+        (Protocol::Smtp, LineKind::Reply) => return smtp_reply(line),
     }
     .unwrap_or(UNKNOWN)
     .to_owned()
@@ -258,11 +258,11 @@ fn after_word(line: &[u8]) -> &[u8] {
 
 #[cfg(test)]
 mod tests {
-    use super::Kind::{Command, Reply};
+    use super::LineKind::{Command, Reply};
     use super::*;
     use Protocol::{Imap, Pop3, Smtp};
 
-    const TABLE: &[(Protocol, Kind, &[u8], &str)] = &[
+    const TABLE: &[(Protocol, LineKind, &[u8], &str)] = &[
         (Imap, Command, b"a1 LOGIN \"ann@example.test\" \"hunter2\"", "LOGIN"),
         (Imap, Command, b"hunter2 authenticate PLAIN AGFubgBodW50ZXIy", "AUTHENTICATE"),
         (Imap, Command, b"a hunter2", "?"),
@@ -330,7 +330,7 @@ mod tests {
     }
 
     /// What a dialogue between these two leaves: lines that begin with `<` came from the peer.
-    async fn traced(protocol: Protocol, peer: Peer, dialogue: &[&str]) -> Vec<String> {
+    async fn traced(protocol: Protocol, peer: TracedPeer, dialogue: &[&str]) -> Vec<String> {
         let talk = async {
             let mut trace = Trace::new(protocol, peer);
             for line in dialogue {
@@ -353,14 +353,14 @@ mod tests {
             ["<AUTH LOGIN", ">334 VXNlcm5hbWU6\r\n", "<QUIT", ">334 UGFzc3dvcmQ6\r\n", "<DATA", ">535 x\r\n", "<QUIT"];
         let shown = ["AUTH, 10", "334, 16", "data, 4", "334, 16", "data, 4", "535, 5", "QUIT, 4"]
             .map(|it| format!("{it} bytes"));
-        assert_eq!(traced(Smtp, Peer::Client, &smtp).await, shown);
+        assert_eq!(traced(Smtp, TracedPeer::Client, &smtp).await, shown);
         let imap = ["<a LOGIN {3+}", "{ann", "< {4+}", "{a ID", "< NOOP", "<b NOOP"];
         let shown =
             ["LOGIN, 12", "data, 3", "data, 5", "data, 4", "data, 5", "NOOP, 6"].map(|it| format!("{it} bytes"));
-        assert_eq!(traced(Imap, Peer::Client, &imap).await, shown);
+        assert_eq!(traced(Imap, TracedPeer::Client, &imap).await, shown);
         let pop3 = [">AUTH XOAUTH2\r\n", "<+ ", ">QUIT\r\n", "<-ERR [AUTH] x", ">QUIT\r\n", "~+OK"];
         let shown = ["AUTH, 12", "+, 2", "data, 4", "-ERR [AUTH], 13", "QUIT, 4", "overlong, 3"]
             .map(|it| format!("{it} bytes"));
-        assert_eq!(traced(Pop3, Peer::Provider, &pop3).await, shown);
+        assert_eq!(traced(Pop3, TracedPeer::Provider, &pop3).await, shown);
     }
 }

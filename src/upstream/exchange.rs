@@ -8,7 +8,7 @@ use crate::protocol::Mechanism;
 use crate::wire::{Bearer, printable, sasl};
 
 /// The state of the exchange. It has no Debug, because it contains the token.
-pub(super) enum Exchange {
+pub(super) enum BearerExchange {
     /// The server knows the mechanism, but does not have the message yet.
     Begun(Mechanism, Zeroizing<String>),
     /// The server has the message. It accepts, refuses, or explains in an error challenge (RFC 7628 section 3.2.2).
@@ -17,7 +17,7 @@ pub(super) enum Exchange {
     Answered,
 }
 
-impl Exchange {
+impl BearerExchange {
     /// Chooses the best of the mechanisms that the server offers.
     pub(super) fn begin(bearer: &Bearer, offered: &[&str]) -> Result<Self, Fault> {
         let offers = |mechanism: &Mechanism| offered.iter().any(|name| name.eq_ignore_ascii_case(mechanism.name()));
@@ -87,7 +87,7 @@ mod tests {
         let line = "AUTH XOAUTH2 dXNlcj1hbm5AZXhhbXBsZS50ZXN0AWF1dGg9QmVhcmVyIHRvay0xMjMBAQ==\r\n";
         for (limit, sent, is_sent) in [(line.len(), line, true), (line.len() - 1, "AUTH XOAUTH2\r\n", false)] {
             let mut out = Vec::new();
-            let exchange = Exchange::with(Mechanism::XOAuth2, &bearer).start("AUTH", limit, &mut out);
+            let exchange = BearerExchange::with(Mechanism::XOAuth2, &bearer).start("AUTH", limit, &mut out);
             assert_eq!((out.as_slice(), exchange.is_sent()), (sent.as_bytes(), is_sent));
         }
     }

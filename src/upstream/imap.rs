@@ -3,7 +3,7 @@
 use std::mem;
 
 use super::dialogue::{Allowance, Approach, Event, LINE, NOT_READY, Upstream, capabilities, send, told};
-use super::exchange::Exchange;
+use super::exchange::BearerExchange;
 use super::rejection::{Fault, Rejection, Verdict};
 use super::verdict::No;
 use crate::protocol::Security;
@@ -28,7 +28,7 @@ enum State {
     /// The session has the capabilities and will provide a bearer.
     Ready(Capabilities),
     /// We have sent AUTHENTICATE.
-    Authenticating(Exchange),
+    Authenticating(BearerExchange),
     /// The dialogue is over: accepted, refused, or failed.
     Over,
 }
@@ -50,7 +50,7 @@ pub struct Imap {
 
 /// The addressee of a server's line.
 #[derive(Clone, Copy)]
-enum Kind {
+enum ReplyKind {
     /// `*`: no command.
     Untagged,
     /// `+`: a command that is not finished.
@@ -61,7 +61,7 @@ enum Kind {
 
 /// A line of the server.
 struct Reply<'a> {
-    kind: Kind,
+    kind: ReplyKind,
     /// Its first word, upper case.
     word: String,
     /// What follows.
@@ -72,9 +72,9 @@ impl<'a> Reply<'a> {
     fn parse(line: &'a str, tag: &str) -> Result<Self, Fault> {
         let (start, rest) = line.split_once(' ').unwrap_or((line, ""));
         let kind = match start {
-            "*" => Kind::Untagged,
-            "+" => Kind::Challenge,
-            start if start == tag => Kind::Tagged,
+            "*" => ReplyKind::Untagged,
+            "+" => ReplyKind::Challenge,
+            start if start == tag => ReplyKind::Tagged,
             _ => return Err(Fault::Protocol("sent a line that answers nothing we said")),
         };
         let (word, text) = rest.split_once(' ').unwrap_or((rest, ""));
@@ -117,29 +117,29 @@ impl Imap {
 
     fn step(&mut self, reply: &Reply, state: State, out: &mut Vec<u8>) -> Result<(State, Option<Event>), Fault> {
         match (reply.kind, reply.word.as_str(), state) {
-            (Kind::Untagged, "BYE", _) => Err(self.refused(reply)),
-            (Kind::Untagged, "OK", State::Greeting) => self.greeted(coded_list(reply.text), out),
-            (Kind::Untagged, "PREAUTH", State::Greeting) => Err(Fault::PreAuth),
+            (ReplyKind::Untagged, "BYE", _) => Err(self.refused(reply)),
+            (ReplyKind::Untagged, "OK", State::Greeting) => self.greeted(coded_list(reply.text), out),
+            (ReplyKind::Untagged, "PREAUTH", State::Greeting) => Err(Fault::PreAuth),
             (_, _, State::Greeting) => Err(Fault::Protocol("did not greet as an IMAP server does")),
-            (Kind::Untagged, _, state) => self.untagged(reply).map(|()| (state, None)),
-            (Kind::Tagged, "OK", State::StartTls) => Ok((State::Handshake, Some(Event::StartTls))),
-            (Kind::Tagged, "NO", State::StartTls) => Err(Fault::StartTlsLater),
-            (Kind::Tagged, _, State::StartTls) => Err(Fault::NoStartTls),
-            (Kind::Tagged, "OK", State::Capability) => {
+            (ReplyKind::Untagged, _, state) => self.untagged(reply).map(|()| (state, None)),
+            (ReplyKind::Tagged, "OK", State::StartTls) => Ok((State::Handshake, Some(Event::StartTls))),
+            (ReplyKind::Tagged, "NO", State::StartTls) => Err(Fault::StartTlsLater),
+            (ReplyKind::Tagged, _, State::StartTls) => Err(Fault::NoStartTls),
+            (ReplyKind::Tagged, "OK", State::Capability) => {
                 self.newest(reply.text).map(ready).ok_or(Fault::Protocol("did not say what it can do"))
             }
-            (Kind::Tagged, "NO" | "BAD", State::Capability) => Err(self.refused(reply)),
-            (Kind::Challenge, _, State::Authenticating(exchange)) => {
+            (ReplyKind::Tagged, "NO" | "BAD", State::Capability) => Err(self.refused(reply)),
+            (ReplyKind::Challenge, _, State::Authenticating(exchange)) => {
                 // A list from before the server has the bearer does not hold after the login.
                 self.listed = None;
                 Ok((State::Authenticating(exchange.challenged(out)?), None))
             }
-            (Kind::Tagged, "OK", State::Authenticating(exchange)) if exchange.is_sent() => {
+            (ReplyKind::Tagged, "OK", State::Authenticating(exchange)) if exchange.is_sent() => {
                 let capabilities = self.newest(reply.text).filter(is_of_logged_in);
                 let alerts = mem::take(&mut self.alerts);
                 Ok((State::Over, Some(Event::Accepted(Acceptance { capabilities, alerts }))))
             }
-            (Kind::Tagged, "NO" | "BAD", State::Authenticating(exchange)) => {
+            (ReplyKind::Tagged, "NO" | "BAD", State::Authenticating(exchange)) => {
                 let rejection = Rejection { alerts: mem::take(&mut self.alerts), ..no(reply).judge() };
                 Ok((State::Over, Some(exchange.refused(rejection))))
             }
@@ -240,7 +240,7 @@ impl Upstream for Imap {
     fn authenticate(&mut self, bearer: Bearer, out: &mut Vec<u8>) -> Result<(), Fault> {
         let State::Ready(list) = mem::replace(&mut self.state, State::Over) else { return Err(NOT_READY) };
         self.sent = sasl::redactor(&bearer);
-        let exchange = Exchange::begin(&bearer, &mechanisms(&list))?;
+        let exchange = BearerExchange::begin(&bearer, &mechanisms(&list))?;
         self.commands += 1;
         self.listed = None;
         let limit = if list.has("SASL-IR") { COMMAND_LIMIT } else { 0 };

@@ -3,7 +3,7 @@
 use std::mem;
 
 use super::dialogue::{Allowance, Approach, Event, LINE, NOT_READY, Upstream, capabilities, send, told};
-use super::exchange::Exchange;
+use super::exchange::BearerExchange;
 use super::rejection::{Fault, Verdict};
 use super::verdict::{No, bracketed};
 use crate::protocol::Security;
@@ -24,7 +24,7 @@ enum State {
     /// The session has the capabilities and will provide a bearer.
     Ready(Capabilities),
     /// We have sent AUTH.
-    Authenticating(Exchange),
+    Authenticating(BearerExchange),
     /// The dialogue is over: accepted, refused, or failed.
     Over,
 }
@@ -143,7 +143,7 @@ impl Upstream for Pop3 {
     }
 
     /// Never sends the message together with AUTH: the line would have to fit in 255 bytes (RFC 5034 section 4), and
-    /// Exchange hangs up.
+    /// BearerExchange hangs up.
     fn authenticate(&mut self, bearer: Bearer, out: &mut Vec<u8>) -> Result<(), Fault> {
         let State::Ready(list) = mem::replace(&mut self.state, State::Over) else { return Err(NOT_READY) };
         self.sent = sasl::redactor(&bearer);
@@ -155,10 +155,10 @@ impl Upstream for Pop3 {
 
 /// Chooses a mechanism. A server without CAPA says nothing about its mechanisms, so we try the best one. That costs at
 /// most a round trip, because the token is sent only after the server has accepted the mechanism.
-fn begin(list: &Capabilities, bearer: &Bearer) -> Result<Exchange, Fault> {
+fn begin(list: &Capabilities, bearer: &Bearer) -> Result<BearerExchange, Fault> {
     match bearer.mechanisms.first() {
-        Some(&best) if list.0.is_empty() => Ok(Exchange::with(best, bearer)),
-        _ => Exchange::begin(bearer, &mechanisms(list)),
+        Some(&best) if list.0.is_empty() => Ok(BearerExchange::with(best, bearer)),
+        _ => BearerExchange::begin(bearer, &mechanisms(list)),
     }
 }
 

@@ -3,7 +3,7 @@
 use std::mem;
 
 use super::dialogue::{Allowance, Approach, Event, LINE, NOT_READY, Upstream, capabilities, send, told};
-use super::exchange::Exchange;
+use super::exchange::BearerExchange;
 use super::rejection::Fault;
 use super::verdict::No;
 use crate::protocol::Security;
@@ -26,7 +26,7 @@ enum State {
     /// The session has the capabilities and will provide a bearer.
     Ready(Capabilities),
     /// We have sent AUTH.
-    Authenticating(Exchange),
+    Authenticating(BearerExchange),
     /// The dialogue is over: accepted, refused, or failed.
     Over,
 }
@@ -142,7 +142,7 @@ impl Upstream for Smtp {
     fn authenticate(&mut self, bearer: Bearer, out: &mut Vec<u8>) -> Result<(), Fault> {
         let State::Ready(keywords) = mem::replace(&mut self.state, State::Over) else { return Err(NOT_READY) };
         self.sent = sasl::redactor(&bearer);
-        let exchange = Exchange::begin(&bearer, &mechanisms(&keywords))?;
+        let exchange = BearerExchange::begin(&bearer, &mechanisms(&keywords))?;
         self.state = State::Authenticating(exchange.start("AUTH", COMMAND_LIMIT, out));
         Ok(())
     }

@@ -14,7 +14,7 @@ use axum::{Extension, Router};
 use url::Url;
 
 use super::redirect::{is_meant, see_other};
-use super::server::{CONNECTIONS, Server};
+use super::server::{CONNECTIONS, HttpServer};
 use crate::net::listen;
 use crate::net::peer::Visitor;
 use crate::net::strangers::Strangers;
@@ -24,10 +24,10 @@ use crate::random;
 pub struct Beginning {
     /// The address to start the browser with.
     pub url: Url,
-    _server: Server,
+    _server: HttpServer,
 }
 
-struct Site {
+struct StartPage {
     path: String,
     /// None after a browser has been there.
     target: Mutex<Option<Url>>,
@@ -43,14 +43,18 @@ impl Beginning {
         let socket = listen::bind(SocketAddr::from((Ipv4Addr::LOCALHOST, 0)))?;
         let path = format!("/begin-{}", random::name());
         let url = format!("http://{}{path}", socket.local_addr()?);
-        let site = Arc::new(Site { path, target: Mutex::new(Some(target.clone())) });
+        let site = Arc::new(StartPage { path, target: Mutex::new(Some(target.clone())) });
         let router = Router::new().fallback(visit).with_state(site);
-        let server = Server::new(vec![socket], &router, &Strangers::new(CONNECTIONS, 0));
+        let server = HttpServer::new(vec![socket], &router, &Strangers::new(CONNECTIONS, 0));
         Ok(Self { url: Url::parse(&url).map_err(io::Error::other)?, _server: server })
     }
 }
 
-async fn visit(State(site): State<Arc<Site>>, Extension(visitor): Extension<Visitor>, request: Request) -> Response {
+async fn visit(
+    State(site): State<Arc<StartPage>>,
+    Extension(visitor): Extension<Visitor>,
+    request: Request,
+) -> Response {
     let is_own = visitor.may_be(|user| user == rustix::process::geteuid().as_raw());
     if !is_own || request.uri().path() != site.path || !is_meant("127.0.0.1", request.headers()) {
         return StatusCode::NOT_FOUND.into_response();

@@ -15,7 +15,7 @@ use tokio::net::TcpListener;
 use url::{Url, form_urlencoded};
 
 use super::redirect::{Page, is_meant, open, see_other};
-use super::server::Server;
+use super::server::HttpServer;
 use crate::broker::{Authorized, Confirmation, FirstLogins, Refused};
 use crate::net::listen;
 use crate::net::peer::Visitor;
@@ -35,10 +35,10 @@ pub struct FirstLoginSite {
     sockets: Vec<TcpListener>,
     /// Other handles of the sockets.
     handles: Vec<OwnedFd>,
-    server: Option<Server>,
+    server: Option<HttpServer>,
 }
 
-struct Site {
+struct FirstLoginPage {
     first_logins: Arc<FirstLogins>,
     /// The redirect URI.
     uri: Url,
@@ -59,14 +59,19 @@ impl FirstLoginSite {
 
     /// Starts to serve.
     pub fn serve(&mut self, first_logins: &Arc<FirstLogins>, strangers: &Arc<Strangers>) {
-        let site = Site { first_logins: Arc::clone(first_logins), uri: self.uri.clone(), is_direct: self.is_direct };
+        let site =
+            FirstLoginPage { first_logins: Arc::clone(first_logins), uri: self.uri.clone(), is_direct: self.is_direct };
         let router = Router::new().fallback(visit).with_state(Arc::new(site));
-        self.server = Some(Server::new(std::mem::take(&mut self.sockets), &router, strangers));
+        self.server = Some(HttpServer::new(std::mem::take(&mut self.sockets), &router, strangers));
     }
 }
 
 /// Serves everything on one path, because only that may be forwarded to here. The query distinguishes the pages.
-async fn visit(State(site): State<Arc<Site>>, Extension(visitor): Extension<Visitor>, request: Request) -> Response {
+async fn visit(
+    State(site): State<Arc<FirstLoginPage>>,
+    Extension(visitor): Extension<Visitor>,
+    request: Request,
+) -> Response {
     let query = request.uri().query().unwrap_or_default().to_owned();
     if request.uri().path() != site.uri.path() || !is_meant(site.host(), request.headers()) {
         return StatusCode::NOT_FOUND.into_response();
@@ -87,7 +92,7 @@ async fn visit(State(site): State<Arc<Site>>, Extension(visitor): Extension<Visi
     }
 }
 
-impl Site {
+impl FirstLoginPage {
     fn host(&self) -> &str {
         self.uri.host_str().unwrap_or_default()
     }

@@ -16,7 +16,7 @@ use tokio::sync::{Notify, mpsc, oneshot};
 use tracing::warn;
 use url::Url;
 
-use super::server::{CONNECTIONS, Server};
+use super::server::{CONNECTIONS, HttpServer};
 use crate::config::provider::is_protected;
 use crate::net::listen;
 use crate::net::peer::Visitor;
@@ -34,7 +34,7 @@ pub struct RedirectListener {
     pub uri: Url,
     arrivals: mpsc::Receiver<Arrival>,
     shown: Arc<Notify>,
-    server: Server,
+    server: HttpServer,
 }
 
 /// A browser that has come back and waits for the result.
@@ -65,7 +65,7 @@ impl Arrival {
     }
 }
 
-struct Site {
+struct RedirectPage {
     /// The redirect URI's host.
     host: String,
     /// The redirect URI's path.
@@ -85,7 +85,7 @@ impl RedirectListener {
         let Some((uri, sockets)) = open(redirect_uri, listen, &listen::bind)? else { return Ok(None) };
         let (sender, arrivals) = mpsc::channel(8);
         let shown = Arc::new(Notify::new());
-        let site = Arc::new(Site {
+        let site = Arc::new(RedirectPage {
             host: uri.host_str().unwrap_or_default().to_owned(),
             path: uri.path().to_owned(),
             arrivals: sender,
@@ -94,7 +94,7 @@ impl RedirectListener {
             is_for_own_browser: listen.is_none(),
         });
         let router = Router::new().fallback(visit).with_state(site);
-        let server = Server::new(sockets, &router, &Strangers::new(CONNECTIONS, 0));
+        let server = HttpServer::new(sockets, &router, &Strangers::new(CONNECTIONS, 0));
         Ok(Some(Self { uri, arrivals, shown, server }))
     }
 
@@ -168,7 +168,11 @@ fn is_expected(user: u32) -> bool {
 }
 
 /// Answers every request: the redirect itself, and the page without the code to which it leads.
-async fn visit(State(site): State<Arc<Site>>, Extension(visitor): Extension<Visitor>, request: Request) -> Response {
+async fn visit(
+    State(site): State<Arc<RedirectPage>>,
+    Extension(visitor): Extension<Visitor>,
+    request: Request,
+) -> Response {
     // Refuse other users of this machine, who may bring a code for a mailbox of their own. If the kernel cannot be
     // asked, only `state` and PKCE protect us.
     if site.is_for_own_browser && !visitor.may_be(is_expected) {
@@ -196,7 +200,7 @@ pub(super) fn is_meant(host: &str, headers: &HeaderMap) -> bool {
     ["localhost", "127.0.0.1", "[::1]"].contains(&name) || name.eq_ignore_ascii_case(host)
 }
 
-impl Site {
+impl RedirectPage {
     /// The path of a last page, below the redirect URI's own, because a reverse proxy may forward nothing else.
     fn below(&self, name: &str) -> String {
         format!("{}/{name}", self.path.trim_end_matches('/'))
@@ -305,7 +309,7 @@ mod tests {
 
     #[test]
     fn only_names_that_lead_here_are_answered() {
-        let site = Site {
+        let site = RedirectPage {
             host: "mail.example.test".into(),
             path: "/callback".into(),
             arrivals: mpsc::channel(1).0,

@@ -36,18 +36,18 @@ const HEADER_SIZE: usize = 16 * 1024;
 const BREATH: Duration = Duration::from_millis(100);
 
 /// A server on one or more ports. Dropping it closes them.
-pub struct Server {
+pub struct HttpServer {
     /// Dropping this stops accepting; open connections may end.
     closing: watch::Sender<()>,
     ports: JoinSet<()>,
 }
 
-impl Server {
+impl HttpServer {
     /// Serves these ports. Handlers get the peer's user as an [`Extension`] with a [`Visitor`].
     pub fn new(sockets: Vec<TcpListener>, router: &Router, strangers: &Arc<Strangers>) -> Self {
         let (closing, mut ports) = (watch::Sender::default(), JoinSet::new());
         for socket in sockets {
-            let port = Port { socket, router: router.clone(), strangers: Arc::clone(strangers) };
+            let port = HttpPort { socket, router: router.clone(), strangers: Arc::clone(strangers) };
             ports.spawn(port.serve(closing.subscribe()));
         }
         Self { closing, ports }
@@ -60,13 +60,13 @@ impl Server {
     }
 }
 
-struct Port {
+struct HttpPort {
     socket: TcpListener,
     router: Router,
     strangers: Arc<Strangers>,
 }
 
-impl Port {
+impl HttpPort {
     async fn serve(self, mut closing: watch::Receiver<()>) {
         let mut connections = JoinSet::new();
         loop {

@@ -23,7 +23,7 @@ use crate::web::redirect::{Arrival, Outcome, RedirectListener};
 const MOST: usize = 16 * 1024;
 
 /// Why a sign-in gave no tokens.
-enum Refused {
+enum BrowserError {
     /// Somebody else has signed in, with this address. Another attempt may succeed.
     SomebodyElse(String),
     /// Another attempt would not help.
@@ -59,18 +59,18 @@ impl Plan {
             let (code, arrival) = answer.map_err(|_| self.nobody_came_back(&pending, options))?;
             let tokens = match code {
                 Ok(code) => self.exchange(pending, code).await,
-                Err(denied) => Err(Refused::Failed(not_given(&denied))),
+                Err(denied) => Err(BrowserError::Failed(not_given(&denied))),
             };
             match tokens {
                 Ok(tokens) => {
                     ways.finish(arrival, Outcome::Authorized).await;
                     return Ok(tokens);
                 }
-                Err(Refused::SomebodyElse(other)) => {
+                Err(BrowserError::SomebodyElse(other)) => {
                     complain(self.somebody_else(&other));
                     arrival.into_iter().for_each(|arrival| arrival.reply(Outcome::SomebodyElse));
                 }
-                Err(Refused::Failed(failed)) => {
+                Err(BrowserError::Failed(failed)) => {
                     ways.finish(arrival, Outcome::Failed).await;
                     return Err(failed);
                 }
@@ -103,14 +103,15 @@ impl Plan {
         }))
     }
 
-    async fn exchange(&self, pending: Pending, code: AuthorizationCode) -> Result<TokenSet, Refused> {
+    async fn exchange(&self, pending: Pending, code: AuthorizationCode) -> Result<TokenSet, BrowserError> {
         let granted = pending.exchange(&self.connector.http, &self.registration, code, &Clock::System).await;
-        let Granted { tokens, id_token, nonce } = granted.map_err(|failure| Refused::Failed(no_tokens(&failure)))?;
-        match self.whose(&tokens, id_token.as_deref(), nonce.as_deref()).await.map_err(Refused::Failed)? {
-            None => self.lasting(tokens).await.map_err(Refused::Failed),
+        let Granted { tokens, id_token, nonce } =
+            granted.map_err(|failure| BrowserError::Failed(no_tokens(&failure)))?;
+        match self.whose(&tokens, id_token.as_deref(), nonce.as_deref()).await.map_err(BrowserError::Failed)? {
+            None => self.lasting(tokens).await.map_err(BrowserError::Failed),
             Some(other) => {
                 self.give_back(&other, &tokens).await;
-                Err(Refused::SomebodyElse(other))
+                Err(BrowserError::SomebodyElse(other))
             }
         }
     }

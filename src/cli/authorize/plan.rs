@@ -7,7 +7,7 @@ use super::super::arguments::AuthorizeOptions;
 use super::super::password::{check_name, chosen};
 use super::super::terminal::{Input, complain, say};
 use super::provider;
-use super::server::{Server, Wanted, no_token};
+use super::server::{DiscoveredServer, Wanted, no_token};
 use crate::broker::Connector;
 use crate::config::Config;
 use crate::config::flow::Flow;
@@ -29,7 +29,7 @@ pub struct Plan {
     pub address: String,
     pub connector: Connector,
     pub flow: Flow,
-    pub server: Server,
+    pub server: DiscoveredServer,
     pub registration: Registration,
     pub redirect: Redirect,
     /// Extra parameters of the authorization request.
@@ -76,7 +76,7 @@ impl Plan {
             return Err(Failed::new(Exit::Config, why));
         }
         let wanted = Wanted { config, address: &address, options, flow, status, redirect_uri: &redirect.uri };
-        let server = Server::find(&connector, &wanted).await?;
+        let server = DiscoveredServer::find(&connector, &wanted).await?;
         let registration =
             Registration::new(&server.client, server.endpoints.token.as_ref().ok_or_else(no_token)?).await;
         let registration = registration.map_err(|failure| Failed::new(Exit::Config, failure))?;

@@ -15,7 +15,7 @@ use crate::oauth::discovery::{Metadata, discover};
 use crate::oauth::self_registration::{by_hand, is_known, register};
 
 /// An authorization server, and postkey's client registration there.
-pub struct Server {
+pub struct DiscoveredServer {
     /// The endpoints from the configuration, completed from the metadata.
     pub endpoints: Endpoints,
     /// Whether it promises to name itself when the browser returns (RFC 9207 section 3).
@@ -40,7 +40,7 @@ pub struct Wanted<'a> {
     pub redirect_uri: &'a url::Url,
 }
 
-impl Server {
+impl DiscoveredServer {
     /// Discovers what the configuration does not say.
     pub async fn find(connector: &Connector, wanted: &Wanted<'_>) -> Result<Self, Failed> {
         let (provider, configured) = (&connector.provider, wanted.client(&connector.provider));
