@@ -3,15 +3,19 @@
 
     tests/code_figures.py            the figures of this checkout
     tests/code_figures.py COMMIT     the same beside those of another commit
+    tests/code_figures.py --walk     the files of src that work in one IMAP login; needs valgrind, and takes a minute or two
 
 A line counts as code if it is neither blank nor only a comment and belongs to no unit test. A room is a module at the top of src with all
 its files. A type name that is defined in two files is doubled: a reader cannot say it without saying the file too.
 """
 
 import collections
+import os
 import re
+import signal
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -78,9 +82,34 @@ def figures(commit):
     return general, rooms, doubled
 
 
+def walk():
+    """The files whose functions run while a debug build does nothing but log in, without those that only start it."""
+    subprocess.run(['cargo', 'build', '--quiet', '--bin', 'postkey', '--example', 'bench'], cwd=ROOT, check=True)
+    target = Path(os.environ.get('CARGO_TARGET_DIR', ROOT / 'target')) / 'debug'
+    with tempfile.TemporaryDirectory() as folder:
+        counted, data = Path(folder, 'postkey'), Path(folder, 'bench')
+        data.mkdir()
+        # A profile for every eight million blocks, so that most of them are of logins alone.
+        counted.write_text(f'''#!/bin/sh
+            exec valgrind --quiet --tool=callgrind --callgrind-out-file={folder}/profile --dump-every-bb=8000000 \\
+            --compress-strings=no {target}/postkey "$@" 2> /dev/null''')
+        counted.chmod(0o755)
+        bench = [target / 'examples/bench', 'load', data, '--postkey', counted, '--only', 'postkey', '--quick']
+        subprocess.run([*bench, '--measure', 'IMAP logins'], check=True, stdout=subprocess.DEVNULL)
+        profiles = sorted(Path(folder).glob('profile.*'), key=lambda path: int(path.suffix[1:]))
+        middle = profiles[len(profiles) // 2].read_text(errors='replace')
+    found = re.findall(rf'^f[lie]={re.escape(str(ROOT))}/src/(\S+\.rs)$', middle, re.MULTILINE)
+    return sorted(set(found) - {'lib.rs', 'main.rs', 'cli/mod.rs'})
+
+
 def main():
     if len(sys.argv) > 2 or sys.argv[1:2] == ['--help']:
         sys.exit(__doc__)
+    if sys.argv[1:] == ['--walk']:
+        files = walk()
+        print(f'{len(files)} files work in one IMAP login:')
+        print('\n'.join(files))
+        return
     general, rooms, doubled = figures(None)
     columns = [(general, rooms)]
     if len(sys.argv) == 2:
@@ -96,4 +125,5 @@ def main():
 
 
 if __name__ == '__main__':
+    signal.signal(signal.SIGPIPE, signal.SIG_DFL)       # `| head` is no error
     main()
