@@ -15,9 +15,14 @@ pub struct Bounded {
 }
 
 impl Bounded {
-    /// Limits the peer: reading fails after this many bytes.
+    /// Limits the peer to this many bytes and one more read. Then nothing arrives any more, and nobody is woken.
     pub fn new(socket: TcpStream, most: usize) -> Self {
         Self { socket, left: most }
+    }
+
+    /// Whether the peer has sent all that it may.
+    pub fn is_exhausted(&self) -> bool {
+        self.left == 0
     }
 
     /// Removes the limit.
@@ -34,8 +39,10 @@ impl Bounded {
 impl AsyncRead for Bounded {
     fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         let own = self.get_mut();
-        if own.left == 0 {
-            return Poll::Ready(Err(io::Error::other("the TLS handshake is too long")));
+        if own.is_exhausted() {
+            // No error: TLS reads on beyond the end of its handshake as long as something is there, and what comes
+            // early is not too much of a handshake that is complete.
+            return Poll::Pending;
         }
         let before = buf.filled().len();
         ready!(Pin::new(&mut own.socket).poll_read(cx, buf))?;

@@ -1,5 +1,6 @@
 //! The transport of a connection: TCP, TLS or a Unix socket; and connecting to a provider.
 
+use std::future::poll_fn;
 use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -120,7 +121,14 @@ impl Transport {
         if matches!(socket.peek(&mut [0]).await, Ok(0) | Err(_)) {
             return Err(io::ErrorKind::ConnectionAborted.into());
         }
-        let mut stream = TlsAcceptor::from(config).accept(Bounded::new(socket, HANDSHAKE)).await?;
+        let mut handshake = TlsAcceptor::from(config).accept(Bounded::new(socket, HANDSHAKE));
+        let ended = poll_fn(|cx| match Pin::new(&mut handshake).poll(cx) {
+            Poll::Pending if handshake.get_ref().is_some_and(Bounded::is_exhausted) => {
+                Poll::Ready(Err(io::Error::other("the TLS handshake is too long")))
+            }
+            ended => ended,
+        });
+        let mut stream = ended.await?;
         stream.get_mut().0.lift();
         Ok(Self::Tls(Box::new(stream.into())))
     }

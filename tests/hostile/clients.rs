@@ -114,7 +114,7 @@ async fn what_cannot_be_told_apart_ends_the_connection() {
         assert_eq!(heard, b"* BYE Literal too large.\r\n");
         let parens = format!("a LOGIN {}\r\nb LOGOUT\r\n", "(".repeat(10_000));
         let heard = quiet.house.greeted(Imap, security).await.talk(&[parens.as_bytes()]).await;
-        assert!(heard.starts_with(b"a BAD Line too long.\r\n* BYE"), "{}", heard.escape_ascii());
+        assert!(heard.starts_with(b"a BAD Line too long.\r\n* BYE"), "{security:?}: {}", heard.escape_ascii());
     }
     quiet.is_undisturbed("endless literals").await;
 }

@@ -1,6 +1,14 @@
 //! B6. Bytes ahead of a TLS handshake, in both roles, however they arrive: the connection ends, and they are used by nobody.
+//! Bytes right behind a handshake are used.
+
+use std::io::{Read as _, Write as _};
+use std::sync::Arc;
 
 use postkey::protocol::{Protocol, Security};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::TcpStream;
+use tokio_rustls::rustls::ClientConnection;
+use tokio_rustls::rustls::pki_types::ServerName;
 
 use crate::servers::{Script, Server};
 use crate::support::client::Client;
@@ -25,6 +33,41 @@ async fn from_a_client() {
         }
         assert_eq!(house.provider.connections(protocol), 0);
     }
+}
+
+/// More than a handshake may be, in the packet that ends the handshake.
+#[tokio::test]
+async fn a_client_that_talks_as_soon_as_the_handshake_ends_is_heard() {
+    let house = House::open().await;
+    let mut socket = TcpStream::connect(("127.0.0.1", house.port(Protocol::Imap, Security::Tls))).await.unwrap();
+    let name = ServerName::try_from("localhost").unwrap();
+    let mut tls = ClientConnection::new(Arc::new(house.identity.client_config()), name).unwrap();
+    let (mut heard, mut has_talked) = (Vec::new(), false);
+    loop {
+        if !tls.is_handshaking() && !has_talked {
+            has_talked = true;
+            tls.writer().write_all(format!("a LOGIN {}\r\nb LOGOUT\r\n", "(".repeat(10_000)).as_bytes()).unwrap();
+        }
+        let mut sent = Vec::new();
+        while tls.wants_write() {
+            tls.write_tls(&mut sent).unwrap();
+        }
+        socket.write_all(&sent).await.unwrap();
+        let mut arrived = Vec::with_capacity(4096);
+        if socket.read_buf(&mut arrived).await.unwrap() == 0 {
+            break;
+        }
+        tls.read_tls(&mut &arrived[..]).unwrap();
+        tls.process_new_packets().unwrap();
+        // An error says that there is no more for now.
+        let _for_now = tls.reader().read_to_end(&mut heard);
+    }
+    let lines: Vec<_> = heard.split(|byte| *byte == b'\n').map(|line| String::from_utf8_lossy(line)).collect();
+    assert!(
+        matches!(&*lines, [greeting, bad, bye, ..] if greeting.starts_with("* OK")
+        && bad.starts_with("a BAD Line too long.") && bye.starts_with("* BYE")),
+        "{lines:?}"
+    );
 }
 
 /// The server's consent, and what a man in the middle adds.

@@ -52,7 +52,7 @@ pub struct House {
     /// Its configuration file.
     pub file: PathBuf,
     pub folder: TempDir,
-    identity: tls::Identity,
+    pub identity: tls::Identity,
     daemon: Option<Daemon>,
     /// The ports of the postkey that runs, in this process or as one of its own.
     listening: Vec<Listening>,
