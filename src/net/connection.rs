@@ -10,7 +10,7 @@ use std::time::Duration;
 use tokio::io::{AsyncRead as _, AsyncReadExt as _, AsyncWriteExt as _, ReadBuf};
 use tokio::time::{Instant, timeout, timeout_at};
 use tokio_rustls::rustls::{ClientConfig, ServerConfig};
-use zeroize::Zeroize as _;
+use zeroize::{Zeroize as _, Zeroizing};
 
 use super::trace::Trace;
 use super::transport::Transport;
@@ -26,6 +26,12 @@ const MOST_WAITING: usize = 2048;
 
 /// How long a peer may take to read a goodbye before it is cut off.
 const GOODBYE: Duration = Duration::from_secs(2);
+
+/// A peer that says nothing more for this long after its goodbye has been sent will not lose it.
+const SILENCE: Duration = Duration::from_millis(200);
+
+/// How much a peer may still send after its goodbye, in bytes.
+const MOST_AFTER_GOODBYE: usize = 64 * 1024;
 
 /// A transport with what has arrived on it and what is still to be sent.
 ///
@@ -203,7 +209,9 @@ impl Connection {
     pub async fn close(mut self) -> io::Result<()> {
         let goodbye = async {
             self.send().await?;
-            self.transport.shutdown().await
+            self.transport.shutdown().await?;
+            self.drain().await;
+            Ok(())
         };
         match timeout(GOODBYE, goodbye).await {
             Ok(ended) => ended,
@@ -211,6 +219,18 @@ impl Connection {
                 self.transport.abort();
                 Err(late.into())
             }
+        }
+    }
+
+    /// Discards what the peer still sends. A socket that is closed with unread bytes resets the connection (RFC 2525
+    /// section 2.17), and then the peer loses the goodbye that it has not read yet.
+    async fn drain(&mut self) {
+        // It may be a password.
+        let (mut left, mut discarded) = (MOST_AFTER_GOODBYE, Zeroizing::new([0; 512]));
+        while let Ok(Ok(read @ 1..)) = timeout(SILENCE, self.transport.read(discarded.as_mut_slice())).await
+            && read <= left
+        {
+            left -= read;
         }
     }
 }
@@ -276,6 +296,22 @@ mod tests {
         let numbers = numbers.map(|line| std::str::from_utf8(line).unwrap().trim().parse::<usize>().unwrap());
         assert!(numbers.eq(1..=talker.0), "each answer once");
         assert_eq!(heard.len(), ANSWER * talker.0);
+    }
+
+    #[tokio::test]
+    async fn a_peer_that_goes_on_sending_can_read_its_goodbye() {
+        let (mut client, mut connection) = connected(Duration::from_secs(60));
+        client.write_all(&[&b"bye\n"[..], &b"x".repeat(50_000)].concat()).await.unwrap();
+        connection.converse(&mut Talker::default()).await.unwrap();
+        connection.out.extend(b"Too much.\r\n");
+        let closed = tokio::spawn(connection.close());
+        let mut heard = Vec::new();
+        client.read_to_end(&mut heard).await.unwrap();
+        assert!(heard.ends_with(b"Too much.\r\n"), "{}", heard.escape_ascii());
+        // A close that leaves bytes unread would make this fail: the socket was reset.
+        client.write_all(b"x").await.unwrap();
+        drop(client);
+        closed.await.unwrap().unwrap();
     }
 
     #[tokio::test]
