@@ -32,7 +32,7 @@ use crate::config::Config;
 use crate::exit::Failed;
 use crate::vault::password::Password;
 use crate::vault::{self, Authorization, Vault};
-pub use account::{Account, Presence};
+pub use account::{OpenAccount, Presence};
 pub use accounts::Accounts;
 pub use connector::Connector;
 pub use context::{Context, Resolved};
@@ -44,7 +44,7 @@ pub use passwords::{Opened, Passwords};
 pub use refresh::Refresher;
 pub use showing::Showing;
 pub use state::PastFailure;
-use state::State;
+use state::TokenState;
 pub use status::{AccountState, AccountStatus, SlotStatus};
 pub use throttle::{Backoff, ConnectionPermit, Occupancy, Throttle};
 pub use tokens::CurrentTokens;
@@ -105,8 +105,8 @@ impl Broker {
 
     /// Has the next refresh and the next login of an account tried, whatever was before: a person wants to see whether it works
     /// now.
-    pub fn insist(&self, account: &Account) {
-        account.tokens.change(State::insisted);
+    pub fn insist(&self, account: &OpenAccount) {
+        account.tokens.change(TokenState::insisted);
         self.throttle.forget_backoff(&account.address);
     }
 
@@ -120,7 +120,7 @@ impl Broker {
         &self,
         authorization: Authorization,
         first: Option<(String, Password)>,
-    ) -> Result<Arc<Account>, Failed> {
+    ) -> Result<Arc<OpenAccount>, Failed> {
         let now = self.context.now();
         let authorize = move |vault: &Arc<Vault>| {
             let first = first.as_ref().map(|(name, password)| (name.as_str(), password));
@@ -138,7 +138,7 @@ impl Broker {
     /// # Errors
     ///
     /// It is still in the vault.
-    pub async fn forget_account(&self, address: &str, opened: Option<Arc<Account>>) -> Result<Withdrawal, Failed> {
+    pub async fn forget_account(&self, address: &str, opened: Option<Arc<OpenAccount>>) -> Result<Withdrawal, Failed> {
         forget::forget(&self.context, &self.accounts, &self.passwords, address, opened).await
     }
 
@@ -166,13 +166,13 @@ impl Broker {
         Some(if owner.address == address { status } else { self.shared(&status, address) })
     }
 
-    fn status(&self, record: &vault::Account) -> AccountStatus {
+    fn status(&self, record: &vault::StoredAccount) -> AccountStatus {
         let (config, status) = (self.config(), self.of_tokens(record));
         let (aliases, mailboxes) = (config.aliases_of(&status.address), config.shared_with(&status.address));
         self.throttled(AccountStatus { aliases, mailboxes, ..status })
     }
 
-    fn of_tokens(&self, record: &vault::Account) -> AccountStatus {
+    fn of_tokens(&self, record: &vault::StoredAccount) -> AccountStatus {
         AccountStatus::new(record, &self.config(), self.accounts.tokens_of(&record.address).as_deref())
     }
 

@@ -18,8 +18,8 @@ use tokio::time::timeout;
 use tracing::{debug, warn};
 use zeroize::Zeroizing;
 
-use crate::broker::guesses::Attempt;
-use crate::broker::{Account, Broker};
+use crate::broker::guesses::PasswordAttempt;
+use crate::broker::{Broker, OpenAccount};
 use crate::examination::examine;
 use crate::exit::{Exit, Failed};
 use crate::login::log_in;
@@ -27,7 +27,7 @@ use crate::net::trace::overhear;
 use crate::secret::Secret;
 use crate::vault::password::Password;
 use crate::wire::Refusal;
-pub use message::{Listening, NewAuthorization, Probe, Reply, Request, Status};
+pub use message::{ControlReply, ControlRequest, Listening, LoginTest, NewAuthorization, Status};
 
 /// The longest request, in bytes; the longest real one is a record from a backup. A reply may be as long as there are accounts.
 const MOST: u64 = 4 * 1024 * 1024;
@@ -37,8 +37,8 @@ const REQUEST: Duration = Duration::from_secs(5);
 
 /// Something that only the program as a whole can do, and where its outcome is waited for.
 pub struct PendingRequest {
-    /// [`Request::Reload`] or [`Request::Log`].
-    pub request: Request,
+    /// [`ControlRequest::Reload`] or [`ControlRequest::Log`].
+    pub request: ControlRequest,
     /// Takes the outcome.
     pub outcome: oneshot::Sender<Result<(), Failed>>,
 }
@@ -71,62 +71,62 @@ impl Control {
     }
 
     /// Does one thing.
-    pub async fn answer(&self, mut request: Request) -> Reply {
+    pub async fn answer(&self, mut request: ControlRequest) -> ControlReply {
         let broker = &self.broker;
         if let Some(address) = request.address_mut() {
             *address = broker.resolve(address).address;
         }
         match request {
-            Request::Greet => reply(broker.context.vault.trouble()),
-            Request::Status => reply(self.status()),
-            Request::Authorize(authorized) => {
+            ControlRequest::Greet => reply(broker.context.vault.trouble()),
+            ControlRequest::Status => reply(self.status()),
+            ControlRequest::Authorize(authorized) => {
                 let NewAuthorization { authorization, name, first } = *authorized;
                 let account = broker.authorize(authorization, first.map(|first| (name, first))).await?;
                 reply(self.probe(&account).await)
             }
-            Request::AddSlot { address, password, name, new, limits } => {
+            ControlRequest::AddSlot { address, password, name, new, limits } => {
                 let (of, now, password) = (address.clone(), broker.context.now(), Password::read(password.expose()));
                 broker.context.in_vault(move |vault| vault.add_slot(&of, &password, &name, &new, limits, now)).await?;
                 broker.passwords.withdraw(&address);
                 reply(())
             }
-            Request::RemoveSlot { address, name } => {
+            ControlRequest::RemoveSlot { address, name } => {
                 let of = address.clone();
                 let done = broker.context.in_vault(move |vault| vault.remove_slot(&of, &name)).await;
                 broker.passwords.withdraw(&address);
                 reply(done?)
             }
             // A wrong password stops it: whoever gives one wants the authorization revoked.
-            Request::Forget { address, password } => {
+            ControlRequest::Forget { address, password } => {
                 let opened = self.open(&address, password).await.transpose()?;
                 reply(broker.forget_account(&address, opened).await?)
             }
-            Request::Export { address } => {
+            ControlRequest::Export { address } => {
                 let record = broker.context.in_vault(move |vault| vault.export(&address)).await?;
                 // A record is JSON with a line of ASCII before it.
                 reply(String::from_utf8_lossy(&record))
             }
-            Request::Restore { address, record, force } => {
+            ControlRequest::Restore { address, record, force } => {
                 let of = address.clone();
                 let restored = broker.context.in_vault(move |vault| vault.restore(&of, record.as_bytes(), force)).await;
                 broker.passwords.close(&address);
                 reply(restored?)
             }
-            Request::Test { address, password } => {
+            ControlRequest::Test { address, password } => {
                 let account = self.unlock(&address, password).await?;
                 broker.insist(&account);
                 reply(self.probe(&account).await)
             }
-            Request::Examine { address, password } => {
+            ControlRequest::Examine { address, password } => {
                 let opened = self.open(&address, password).await;
                 reply(examine(broker, &address, opened).await)
             }
-            Request::Metrics => reply(broker.metrics_text()),
-            request @ (Request::Reload | Request::Log(_)) => reply(self.order(request).await?),
+            ControlRequest::Metrics => reply(broker.metrics_text()),
+            request @ (ControlRequest::Reload | ControlRequest::Log(_)) => reply(self.order(request).await?),
         }
     }
 
-    async fn order(&self, request: Request) -> Result<(), Failed> {
+    async fn order(&self, request: ControlRequest) -> Result<(), Failed> {
         let gone = || Failed::new(Exit::Unavailable, "no daemon runs; `postkey` starts it");
         let requests = self.requests.as_ref().ok_or_else(gone)?;
         let (outcome, result) = oneshot::channel();
@@ -152,17 +152,17 @@ impl Control {
     }
 
     /// Opens an account where somebody has given an app password.
-    async fn open(&self, address: &str, password: Option<Secret>) -> Option<Result<Arc<Account>, Refusal>> {
+    async fn open(&self, address: &str, password: Option<Secret>) -> Option<Result<Arc<OpenAccount>, Refusal>> {
         Some(self.unlock(address, password?).await)
     }
 
-    async fn unlock(&self, address: &str, password: Secret) -> Result<Arc<Account>, Refusal> {
+    async fn unlock(&self, address: &str, password: Secret) -> Result<Arc<OpenAccount>, Refusal> {
         let login = self.broker.resolve(address);
-        Ok(self.broker.passwords.unlock(&login, &password, Attempt::of_this_process()).await?.account)
+        Ok(self.broker.passwords.unlock(&login, &password, PasswordAttempt::of_this_process()).await?.account)
     }
 
     /// Logs in to each of the provider's servers, and leaves again.
-    async fn probe(&self, account: &Arc<Account>) -> Vec<Probe> {
+    async fn probe(&self, account: &Arc<OpenAccount>) -> Vec<LoginTest> {
         let mut probes = Vec::new();
         for (protocol, server) in &account.connector.provider.servers {
             let login = async {
@@ -173,13 +173,13 @@ impl Control {
             let refused = answer.err().map(|refusal| refusal.text);
             let server = format!("{}:{}", server.host, server.port);
             let user = Some(account.user(*protocol)).filter(|user| **user != account.address).cloned();
-            probes.push(Probe { protocol: *protocol, server, user, refused, dialogue });
+            probes.push(LoginTest { protocol: *protocol, server, user, refused, dialogue });
         }
         probes
     }
 }
 
-fn reply(answer: impl Serialize) -> Reply {
+fn reply(answer: impl Serialize) -> ControlReply {
     serde_json::to_value(answer).map_err(|error| Failed::new(Exit::Software, error))
 }
 
@@ -237,7 +237,7 @@ async fn answer_on(mut stream: UnixStream, control: &Control) -> io::Result<()> 
 /// # Errors
 ///
 /// Somebody else listens there, who is sent nothing; or the daemon does not answer.
-pub async fn ask(socket: &Path, owner: Option<u32>, request: &Request) -> io::Result<Option<Reply>> {
+pub async fn ask(socket: &Path, owner: Option<u32>, request: &ControlRequest) -> io::Result<Option<ControlReply>> {
     let mut stream = match UnixStream::connect(socket).await {
         Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused) => {
             return Ok(None);

@@ -10,7 +10,7 @@ mod throttle;
 
 use std::sync::Arc;
 
-use crate::broker::{Account, Broker, CurrentTokens};
+use crate::broker::{Broker, CurrentTokens, OpenAccount};
 use crate::config::flow::Flow;
 use crate::exit::{Exit, Failed};
 use crate::login::{log_in, try_mechanism};
@@ -30,7 +30,7 @@ use settings::Known;
 pub async fn examine(
     broker: &Arc<Broker>,
     address: &str,
-    opened: Option<Result<Arc<Account>, Refusal>>,
+    opened: Option<Result<Arc<OpenAccount>, Refusal>>,
 ) -> Vec<Finding> {
     let mut findings = Vec::new();
     let Some(known) = settings::examine(broker, address, &mut findings).await else { return findings };
@@ -77,10 +77,10 @@ async fn examine_endpoints(broker: &Broker, known: &Known, findings: &mut Vec<Fi
 
 /// Returns the account that the password has opened.
 fn open(
-    opened: Option<Result<Arc<Account>, Refusal>>,
+    opened: Option<Result<Arc<OpenAccount>, Refusal>>,
     known: &Known,
     findings: &mut Vec<Finding>,
-) -> Option<Arc<Account>> {
+) -> Option<Arc<OpenAccount>> {
     match opened {
         Some(Ok(account)) => Some(account),
         Some(Err(refusal)) => {
@@ -106,10 +106,10 @@ fn open(
 /// Gets new tokens even if that failed before, because an account stays alive only if this works.
 async fn renew(
     broker: &Arc<Broker>,
-    account: Arc<Account>,
+    account: Arc<OpenAccount>,
     is_reached: bool,
     findings: &mut Vec<Finding>,
-) -> Option<(Arc<Account>, Arc<CurrentTokens>)> {
+) -> Option<(Arc<OpenAccount>, Arc<CurrentTokens>)> {
     const SUBJECT: &str = "authorization";
     if !is_reached {
         findings.push(Finding::blocked(SUBJECT, "the token endpoint cannot be reached"));
@@ -134,7 +134,7 @@ async fn renew(
 struct Examined<'a> {
     broker: &'a Broker,
     known: &'a Known,
-    account: &'a Account,
+    account: &'a OpenAccount,
     held: &'a CurrentTokens,
     claims: Option<Claims>,
 }
@@ -184,7 +184,7 @@ impl Examined<'_> {
         }
         let now = self.broker.context.now();
         let expected = Expected { client_id: "", secret: None, issuer: None, token_endpoint: None, nonce: None, now };
-        let Account { connector, endpoints, .. } = self.account;
+        let OpenAccount { connector, endpoints, .. } = self.account;
         let identity = who(&connector.http, endpoints, None, &self.held.tokens.access, &expected).await.ok()?;
         let name = if identity.is(wanted) { Some(wanted) } else { identity.other_than(wanted) };
         name.map(str::to_owned)
@@ -195,7 +195,7 @@ impl Examined<'_> {
 async fn examine_servers(
     broker: &Arc<Broker>,
     known: &Known,
-    account: Option<&Arc<Account>>,
+    account: Option<&Arc<OpenAccount>>,
     was_opened: bool,
 ) -> Vec<(Protocol, [Finding; 2])> {
     let mut findings = Vec::new();
@@ -214,7 +214,7 @@ async fn examine_servers(
 }
 
 /// Describes which of the mechanisms that a server offers do not work, and what to do; nothing if all work.
-async fn mechanisms(broker: &Arc<Broker>, account: &Arc<Account>, protocol: Protocol) -> String {
+async fn mechanisms(broker: &Arc<Broker>, account: &Arc<OpenAccount>, protocol: Protocol) -> String {
     let provider = &account.connector.provider;
     let offered = upstream::offered(protocol, &account.capabilities(protocol), &provider.mechanisms);
     let (mut good, mut bad) = (Vec::new(), Vec::new());
@@ -239,7 +239,7 @@ fn no_token(subject: String, was_opened: bool) -> Finding {
     if was_opened { Finding::blocked(subject, WHY) } else { Finding::skipped(subject, WHY) }
 }
 
-async fn login(broker: &Arc<Broker>, account: &Arc<Account>, protocol: Protocol) -> Finding {
+async fn login(broker: &Arc<Broker>, account: &Arc<OpenAccount>, protocol: Protocol) -> Finding {
     let subject = format!("{protocol} login");
     let login = async {
         let permit = broker.throttle.permit(account, protocol).await?;

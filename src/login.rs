@@ -10,9 +10,9 @@ use std::time::Duration;
 use tokio::time::{Instant, timeout_at};
 use tracing::{debug, warn};
 
-use crate::broker::metrics::Step;
-use crate::broker::{Account, Broker, ConnectionPermit, Connector, CurrentTokens, Showing};
-use crate::config::provider::Server;
+use crate::broker::metrics::UpstreamStep;
+use crate::broker::{Broker, ConnectionPermit, Connector, CurrentTokens, OpenAccount, Showing};
+use crate::config::provider::MailServer;
 use crate::net::certificate::Flaw;
 use crate::net::connection::Connection;
 use crate::net::trace::{Trace, TracedPeer};
@@ -40,7 +40,7 @@ const NAME_WITH_DOT: &str = "localhost.localdomain";
 const MECHANISMS: u32 = 2;
 
 /// The name to try if the server refuses `client_name`.
-pub fn other_name(server: &Server, client_name: &str) -> Option<String> {
+pub fn other_name(server: &MailServer, client_name: &str) -> Option<String> {
     let names = [server.ehlo_name.as_deref(), Some(NAMELESS), Some(NAME_WITH_DOT)];
     names.into_iter().flatten().find(|name| *name != client_name).map(str::to_owned)
 }
@@ -48,7 +48,7 @@ pub fn other_name(server: &Server, client_name: &str) -> Option<String> {
 /// Logs in to the provider. Returns a connection that is ready for the relay and keeps its place until it is closed.
 pub async fn log_in(
     broker: &Arc<Broker>,
-    account: &Arc<Account>,
+    account: &Arc<OpenAccount>,
     protocol: Protocol,
     client_name: Option<&str>,
     _permit: &ConnectionPermit,
@@ -71,23 +71,23 @@ pub async fn log_in(
         // While this login waited, the provider may have asked another one for a pause.
         broker.throttle.check_backoff(account)?;
         let answer = ready.authenticate(showing.bearer(), server.deadline);
-        match server.timed(Step::Auth, answer).await {
-            Ok(Answer::Accepted(visit, acceptance)) => {
+        match server.timed(UpstreamStep::Auth, answer).await {
+            Ok(LoginOutcome::Accepted(visit, acceptance)) => {
                 server.accepted(&showing).await;
                 server.alerted(&acceptance.alerts);
                 return Ok((visit, acceptance));
             }
-            Ok(Answer::Rejected(rejection)) if rejection.verdict == Verdict::Token => {
+            Ok(LoginOutcome::Rejected(rejection)) if rejection.verdict == Verdict::Token => {
                 showing.refused(&server.rejected(&rejection));
             }
-            Ok(Answer::Rejected(rejection)) => {
+            Ok(LoginOutcome::Rejected(rejection)) => {
                 let refusal = server.rejected(&rejection);
                 let may_have_ended = rejection.may_mean_the_token() && showing.doubted();
                 if !may_have_ended || !server.renews(&held).await {
                     return Err(refusal);
                 }
             }
-            Err(Trouble::Fault(Fault::NoMechanism(said))) if turned_down < MECHANISMS => {
+            Err(LoginError::Fault(Fault::NoMechanism(said))) if turned_down < MECHANISMS => {
                 debug!(account = account.address, said, "the server rejected the mechanism; asking for its list");
                 showing.mechanism_refused();
                 turned_down += 1;
@@ -101,7 +101,7 @@ pub async fn log_in(
 /// logins, and no token counts as refused.
 pub async fn try_mechanism(
     broker: &Arc<Broker>,
-    account: &Arc<Account>,
+    account: &Arc<OpenAccount>,
     protocol: Protocol,
     mechanism: Mechanism,
     _permit: &ConnectionPermit,
@@ -112,8 +112,8 @@ pub async fn try_mechanism(
     let user = account.user(protocol).clone();
     let bearer = Bearer { user, token: held.tokens.access.clone(), mechanisms: vec![mechanism] };
     match ready.authenticate(bearer, server.deadline).await {
-        Ok(Answer::Accepted(..)) => Ok(()),
-        Ok(Answer::Rejected(rejection)) => Err(server.refusal(&rejection)),
+        Ok(LoginOutcome::Accepted(..)) => Ok(()),
+        Ok(LoginOutcome::Rejected(rejection)) => Err(server.refusal(&rejection)),
         Err(trouble) => Err(trouble.refusal(server.server)),
     }
 }
@@ -121,10 +121,10 @@ pub async fn try_mechanism(
 /// A login to a provider's server.
 struct Target<'a> {
     broker: &'a Arc<Broker>,
-    account: &'a Arc<Account>,
+    account: &'a Arc<OpenAccount>,
     connector: &'a Connector,
     protocol: Protocol,
-    server: &'a Server,
+    server: &'a MailServer,
     client_name: &'a str,
     /// When the client needs its answer.
     deadline: Instant,
@@ -137,7 +137,7 @@ struct Ready {
 }
 
 /// A server's answer to a bearer.
-enum Answer {
+enum LoginOutcome {
     Accepted(Visit, Acceptance),
     Rejected(Rejection),
 }
@@ -145,7 +145,7 @@ enum Answer {
 impl<'a> Target<'a> {
     fn new(
         broker: &'a Arc<Broker>,
-        account: &'a Arc<Account>,
+        account: &'a Arc<OpenAccount>,
         protocol: Protocol,
         client_name: Option<&'a str>,
     ) -> Result<Self, Refusal> {
@@ -200,14 +200,15 @@ impl<'a> Target<'a> {
         let deadline = self.deadline.min(Instant::now() + REACH);
         let mut awaits_greeting = false;
         let ready = timeout_at(deadline, self.try_reach(known, &mut awaits_greeting)).await;
-        let ready = ready.unwrap_or_else(|_| Err(if awaits_greeting { Trouble::NoGreeting } else { Trouble::Silent }));
+        let ready =
+            ready.unwrap_or_else(|_| Err(if awaits_greeting { LoginError::NoGreeting } else { LoginError::Silent }));
         ready.map_err(|trouble| self.troubled(trouble))
     }
 
-    async fn try_reach(&self, known: &Capabilities, awaits_greeting: &mut bool) -> Result<Ready, Trouble> {
-        let Server { host, port, security, .. } = self.server;
+    async fn try_reach(&self, known: &Capabilities, awaits_greeting: &mut bool) -> Result<Ready, LoginError> {
+        let MailServer { host, port, security, .. } = self.server;
         let dial = Transport::dial(&self.connector.resolver, self.connector.proxy.as_ref(), host, *port);
-        let transport = self.timed(Step::Connect, dial).await?;
+        let transport = self.timed(UpstreamStep::Connect, dial).await?;
         let connection = Connection::new(transport, Trace::new(self.protocol, TracedPeer::Provider), ALL);
         let (client_name, other_name) = (self.client_name.to_owned(), other_name(self.server, self.client_name));
         let approach = Approach { security: *security, client_name, other_name, known: known.clone() };
@@ -230,16 +231,16 @@ impl<'a> Target<'a> {
         }
     }
 
-    async fn protect(&self, visit: &mut Visit) -> Result<(), Trouble> {
+    async fn protect(&self, visit: &mut Visit) -> Result<(), LoginError> {
         let handshake = visit.start_tls(Arc::clone(&self.connector.tls), &self.server.host);
-        self.timed(Step::Tls, handshake).await.map_err(|error| match error.kind() {
-            io::ErrorKind::UnexpectedEof => Trouble::Io(error),
-            _ => Trouble::Handshake(Flaw::of(&error)),
+        self.timed(UpstreamStep::Tls, handshake).await.map_err(|error| match error.kind() {
+            io::ErrorKind::UnexpectedEof => LoginError::Io(error),
+            _ => LoginError::Handshake(Flaw::of(&error)),
         })
     }
 
     /// Measures how long a step takes, unless it fails.
-    async fn timed<T, E>(&self, step: Step, work: impl Future<Output = Result<T, E>>) -> Result<T, E> {
+    async fn timed<T, E>(&self, step: UpstreamStep, work: impl Future<Output = Result<T, E>>) -> Result<T, E> {
         let begun = Instant::now();
         let made = work.await?;
         self.broker.metrics.upstream(self.protocol, step, begun.elapsed());
@@ -260,7 +261,7 @@ impl<'a> Target<'a> {
         }
     }
 
-    fn troubled(&self, trouble: Trouble) -> Refusal {
+    fn troubled(&self, trouble: LoginError) -> Refusal {
         let refusal = trouble.refusal(self.server);
         let (account, host, why) = (&self.account.address, &self.server.host, one_line(&refusal.text));
         warn!(account, host, why, "{} login of {account} failed: {why}", self.protocol);
@@ -305,22 +306,22 @@ impl<'a> Target<'a> {
 
 impl Ready {
     /// Sends the bearer and waits for the answer.
-    async fn authenticate(self, bearer: Bearer, deadline: Instant) -> Result<Answer, Trouble> {
-        timeout_at(deadline, self.try_authenticate(bearer)).await.unwrap_or(Err(Trouble::Silent))
+    async fn authenticate(self, bearer: Bearer, deadline: Instant) -> Result<LoginOutcome, LoginError> {
+        timeout_at(deadline, self.try_authenticate(bearer)).await.unwrap_or(Err(LoginError::Silent))
     }
 
-    async fn try_authenticate(mut self, bearer: Bearer) -> Result<Answer, Trouble> {
-        self.visit.show(bearer)?.map_err(Trouble::Fault)?;
+    async fn try_authenticate(mut self, bearer: Bearer) -> Result<LoginOutcome, LoginError> {
+        self.visit.show(bearer)?.map_err(LoginError::Fault)?;
         match self.visit.hear().await? {
-            Event::Accepted(acceptance) => Ok(Answer::Accepted(self.visit, acceptance)),
-            Event::Rejected(rejection) => Ok(Answer::Rejected(rejection)),
+            Event::Accepted(acceptance) => Ok(LoginOutcome::Accepted(self.visit, acceptance)),
+            Event::Rejected(rejection) => Ok(LoginOutcome::Rejected(rejection)),
             event => Err(event.into()),
         }
     }
 }
 
 /// Explains why a server may be silent where a greeting was expected: with TLS the client speaks first.
-pub fn no_greeting(Server { port, security, .. }: &Server) -> String {
+pub fn no_greeting(MailServer { port, security, .. }: &MailServer) -> String {
     format!(
         "does not greet on port {port}, where security = \"{}\" expects a greeting in clear; if TLS begins there at once, set \
          security = \"tls\"",
@@ -338,7 +339,7 @@ const fn reason_of(verdict: Verdict) -> Reason {
 }
 
 /// Why the dialogue with a server failed.
-enum Trouble {
+enum LoginError {
     /// The server took too long.
     Silent,
     /// The server did not greet, although a greeting was expected.
@@ -351,14 +352,14 @@ enum Trouble {
     Fault(Fault),
 }
 
-impl From<io::Error> for Trouble {
+impl From<io::Error> for LoginError {
     fn from(error: io::Error) -> Self {
         Self::Io(error)
     }
 }
 
 /// The fault for an event that is out of place.
-impl From<Event> for Trouble {
+impl From<Event> for LoginError {
     fn from(event: Event) -> Self {
         Self::Fault(match event {
             Event::Unexpected(fault) => fault,
@@ -367,8 +368,8 @@ impl From<Event> for Trouble {
     }
 }
 
-impl Trouble {
-    fn refusal(self, server: &Server) -> Refusal {
+impl LoginError {
+    fn refusal(self, server: &MailServer) -> Refusal {
         let host = &server.host;
         let unavailable = |what: String| Refusal::new(Reason::Unavailable, format!("{host} {what}"));
         match self {

@@ -9,13 +9,13 @@ use crate::secret::Secret;
 /// A proxy that can be used.
 pub struct Proxy {
     /// What and where it is.
-    pub place: provider::Proxy,
+    pub place: provider::ProxyConfig,
     password: Option<Secret>,
 }
 
 impl Proxy {
     /// Reads the password, where there is one. The error says what to do.
-    pub fn new(place: &provider::Proxy) -> Result<Self, String> {
+    pub fn new(place: &provider::ProxyConfig) -> Result<Self, String> {
         let Some((_, file)) = &place.login else { return Ok(Self { place: place.clone(), password: None }) };
         let read = File::open(file).and_then(Secret::read);
         let password =

@@ -10,7 +10,7 @@ use tokio::time::Instant;
 use tokio_rustls::rustls::ServerConfig;
 use tracing::info;
 
-use crate::broker::guesses::Attempt;
+use crate::broker::guesses::PasswordAttempt;
 use crate::broker::{ConnectionPermit, Opened, Presence, Resolved};
 use crate::downstream::{self, Downstream, Event, Offer, Tls};
 use crate::login::{Visit, log_in};
@@ -125,7 +125,7 @@ async fn log_in_client(socket: Socket, visitor: &NewClient, policy: &ListenerPol
         let client_name = client.dialogue.client_name().map(str::to_owned);
         let (begun, login) = (Instant::now(), policy.broker.resolve(&credentials.user));
         let gone = Box::pin(client.connection.gone());
-        let attempt = Attempt { source: visitor.stranger.source(), gone };
+        let attempt = PasswordAttempt { source: visitor.stranger.source(), gone };
         // Boxed, so that a connection that has not tried to log in does not use the memory of a login.
         let connection = &client.connection;
         let answer =
@@ -190,7 +190,7 @@ async fn answer(
     credentials: &Credentials,
     client_name: Option<&str>,
     visitor: &NewClient,
-    attempt: Attempt<'_>,
+    attempt: PasswordAttempt<'_>,
     client: &Connection,
     policy: &ListenerPolicy,
 ) -> Result<Answered, Refusal> {

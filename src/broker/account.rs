@@ -12,11 +12,11 @@ use super::state::Mailbox;
 use super::tokens::{CurrentTokens, Tokens};
 use crate::clock::Moment;
 use crate::config::Config;
-use crate::config::client::{Client, ClientAuthentication};
+use crate::config::client::{ClientAuthentication, ClientRegistration};
 use crate::config::flow::Flow;
 use crate::config::provider::{Discovered, Endpoints, Provider};
 use crate::config::secret_source::SecretSource;
-use crate::oauth::grant::Ask;
+use crate::oauth::grant::GrantRequest;
 use crate::oauth::{Failure, Registration};
 use crate::protocol::{Mechanism, Protocol};
 use crate::token::Use;
@@ -27,7 +27,7 @@ use crate::wire::{Capabilities, Reason, Refusal};
 const HEARSAY: Duration = Duration::from_secs(24 * 3600);
 
 /// An account that a password has opened.
-pub struct Account {
+pub struct OpenAccount {
     /// Its address.
     pub address: String,
     /// Under which address the vault has its authorization: its delegate's, or its own.
@@ -37,12 +37,12 @@ pub struct Account {
     /// Its authorization server's endpoints.
     pub endpoints: Endpoints,
     pub(super) tokens: Arc<Tokens>,
-    /// See [`Account::user`].
+    /// See [`OpenAccount::user`].
     users: [String; Protocol::ALL.len()],
     /// What else authorizing it has found out about its authorization server.
     discovered: Option<Discovered>,
     flow: Flow,
-    client: Option<Client>,
+    client: Option<ClientRegistration>,
     /// The owner's name at the provider, for which tokens are requested where no person consents.
     subject: String,
     /// The scope of token requests.
@@ -56,12 +56,12 @@ pub struct Presence {
     _session: Arc<()>,
 }
 
-impl Account {
+impl OpenAccount {
     /// An account, from its owner's record and the configuration.
     pub(super) fn new(
         config: &Config,
         address: &str,
-        record: &vault::Account,
+        record: &vault::StoredAccount,
         connector: Arc<Connector>,
         tokens: Arc<Tokens>,
     ) -> Result<Self, Refusal> {
@@ -83,7 +83,7 @@ impl Account {
             flow: record.flow,
             client: match &record.client_id {
                 // Its secret, if it has one, is kept with the tokens.
-                Some(id) => Some(Client { id: id.clone(), authentication: ClientAuthentication::None }),
+                Some(id) => Some(ClientRegistration { id: id.clone(), authentication: ClientAuthentication::None }),
                 None => config.client_for(owner, provider),
             },
             scope: config.account(owner).scope.clone().unwrap_or_else(|| provider.scope.clone()),
@@ -120,14 +120,20 @@ impl Account {
     }
 
     /// What it asks the authorization server for.
-    pub(super) fn ask<'a>(&'a self, held: &'a CurrentTokens) -> Ask<'a> {
+    pub(super) fn ask<'a>(&'a self, held: &'a CurrentTokens) -> GrantRequest<'a> {
         let (flow, provider) = (self.flow, &self.connector.provider);
-        Ask { flow, provider, scope: &self.scope, user: &self.subject, password: held.secrets.password.as_ref() }
+        GrantRequest {
+            flow,
+            provider,
+            scope: &self.scope,
+            user: &self.subject,
+            password: held.secrets.password.as_ref(),
+        }
     }
 
     /// The client registration, its secret read again.
     pub(super) async fn registration(&self, held: &CurrentTokens) -> Result<Registration, Failure> {
-        let mut client = self.client.clone().unwrap_or_else(Client::nobody);
+        let mut client = self.client.clone().unwrap_or_else(ClientRegistration::nobody);
         if let Some(secret) = &held.secrets.client_secret {
             client.authentication = ClientAuthentication::Secret(SecretSource::Text(secret.clone()));
         }
@@ -189,7 +195,7 @@ fn foreign(owner: &str, discovered: &Discovered, provider: &Provider) -> Refusal
 }
 
 /// Restores which mechanisms the provider's servers have accepted before this process began.
-fn recall(record: &vault::Account, address: &str, mechanisms: &[Mechanism], tokens: &Tokens) {
+fn recall(record: &vault::StoredAccount, address: &str, mechanisms: &[Mechanism], tokens: &Tokens) {
     for protocol in Protocol::ALL {
         let Some(name) = record.mechanisms.get(protocol.name()) else { continue };
         if let Some(mechanism) = mechanisms.iter().find(|mechanism| mechanism.name() == name) {

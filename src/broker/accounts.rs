@@ -6,10 +6,10 @@ use std::sync::{Arc, Mutex};
 use tokio::time::Instant;
 use tracing::{info, warn};
 
-use super::account::{Account, ended};
+use super::account::{OpenAccount, ended};
 use super::connector::Connector;
 use super::context::{Context, lock};
-use super::state::State;
+use super::state::TokenState;
 use super::tokens::{CurrentTokens, Tokens};
 use crate::config::Config;
 use crate::exit::{Exit, Failed};
@@ -28,7 +28,7 @@ pub struct Accounts {
 #[derive(Default)]
 struct Open {
     /// By address; those of a delegate and of the mailboxes that it opens have the same tokens.
-    accounts: HashMap<String, Arc<Account>>,
+    accounts: HashMap<String, Arc<OpenAccount>>,
     /// By owner.
     tokens: HashMap<String, Arc<Tokens>>,
 }
@@ -39,12 +39,12 @@ impl Accounts {
     }
 
     /// The open account of this address.
-    pub(super) fn get(&self, address: &str) -> Option<Arc<Account>> {
+    pub(super) fn get(&self, address: &str) -> Option<Arc<OpenAccount>> {
         lock(&self.open).accounts.get(address).cloned()
     }
 
     /// One open account of each owner: what is done to its tokens is done for all accounts that they open.
-    pub(super) fn by_owner(&self) -> HashMap<String, Arc<Account>> {
+    pub(super) fn by_owner(&self) -> HashMap<String, Arc<OpenAccount>> {
         let open = lock(&self.open);
         open.accounts.values().map(|account| (account.owner.clone(), Arc::clone(account))).collect()
     }
@@ -58,7 +58,7 @@ impl Accounts {
     }
 
     /// The account that a password has opened: the one that is open already, or one with these tokens.
-    pub(super) fn admit(&self, address: &str, owner: &str, held: CurrentTokens) -> Result<Arc<Account>, Refusal> {
+    pub(super) fn admit(&self, address: &str, owner: &str, held: CurrentTokens) -> Result<Arc<OpenAccount>, Refusal> {
         let record = self.record(owner)?;
         // Before the lock is held, because the first use of a provider takes a while.
         self.connector(&record.provider)?;
@@ -67,7 +67,7 @@ impl Accounts {
             return Ok(Arc::clone(account));
         }
         let end = record.ended.as_ref().map(|end| ended(owner, &end.why));
-        let new = || Tokens::new(State::new(held.generation, None, end), held, Arc::default());
+        let new = || Tokens::new(TokenState::new(held.generation, None, end), held, Arc::default());
         let tokens = Arc::clone(open.tokens.entry(owner.to_owned()).or_insert_with(new));
         let account = Arc::new(self.account(address, owner, tokens)?);
         open.accounts.insert(address.to_owned(), Arc::clone(&account));
@@ -75,13 +75,13 @@ impl Accounts {
     }
 
     /// Opens the account whose authorization has just been stored. Its provider and its registration may be others now.
-    pub(super) fn begin(&self, authorization: Authorization, generation: u64) -> Result<Arc<Account>, Failed> {
+    pub(super) fn begin(&self, authorization: Authorization, generation: u64) -> Result<Arc<OpenAccount>, Failed> {
         let Authorization { address, provider, tokens, secrets, .. } = authorization;
         info!(account = address, provider, "{address} authorized at {provider}");
         // Sessions go on, with whatever token they began.
         let sessions = self.close(&address).map(|before| before.sessions()).unwrap_or_default();
         let held = CurrentTokens { tokens, generation, secrets };
-        let tokens = Tokens::new(State::new(generation, Some(Instant::now()), None), held, sessions);
+        let tokens = Tokens::new(TokenState::new(generation, Some(Instant::now()), None), held, sessions);
         let account = Arc::new(self.account(&address, &address, Arc::clone(&tokens))?);
         let mut open = lock(&self.open);
         open.accounts.insert(address.clone(), Arc::clone(&account));
@@ -113,14 +113,14 @@ impl Accounts {
         Ok(connector)
     }
 
-    fn record(&self, owner: &str) -> Result<Arc<vault::Account>, Refusal> {
+    fn record(&self, owner: &str) -> Result<Arc<vault::StoredAccount>, Refusal> {
         self.context.vault.account(owner).ok_or_else(Refusal::credentials)
     }
 
-    fn account(&self, address: &str, owner: &str, tokens: Arc<Tokens>) -> Result<Account, Refusal> {
+    fn account(&self, address: &str, owner: &str, tokens: Arc<Tokens>) -> Result<OpenAccount, Refusal> {
         let record = self.record(owner)?;
         let connector = self.connector(&record.provider)?;
-        Account::new(&self.context.config(), address, &record, connector, tokens)
+        OpenAccount::new(&self.context.config(), address, &record, connector, tokens)
     }
 
     /// Uses a new configuration from now on, or keeps the old one if one of the providers in use cannot be set up. Logins that are
@@ -150,15 +150,15 @@ impl Accounts {
                 _ => false,
             }
         });
-        open.tokens.values().for_each(|tokens| tokens.change(State::reloaded));
+        open.tokens.values().for_each(|tokens| tokens.change(TokenState::reloaded));
         Ok(())
     }
 
     /// Notes a server's capabilities before login: the next login need not ask, and clients are promised them.
-    pub async fn learn(&self, account: &Account, protocol: Protocol, capabilities: &Capabilities) {
+    pub async fn learn(&self, account: &OpenAccount, protocol: Protocol, capabilities: &Capabilities) {
         account.hear(protocol, capabilities);
-        let Account { address, owner, .. } = account;
-        let is_known = |record: Arc<vault::Account>| record.known.get(protocol.name()) == Some(&capabilities.0);
+        let OpenAccount { address, owner, .. } = account;
+        let is_known = |record: Arc<vault::StoredAccount>| record.known.get(protocol.name()) == Some(&capabilities.0);
         if self.context.vault.account(owner).is_some_and(is_known) {
             return;
         }
@@ -169,9 +169,9 @@ impl Accounts {
     }
 
     /// Notes which of several mechanisms works: after a restart the first login need not find out again.
-    pub async fn prefer(&self, account: &Account, protocol: Protocol, mechanism: Mechanism) {
-        let Account { address, owner, .. } = account;
-        let is_known = |record: Arc<vault::Account>| {
+    pub async fn prefer(&self, account: &OpenAccount, protocol: Protocol, mechanism: Mechanism) {
+        let OpenAccount { address, owner, .. } = account;
+        let is_known = |record: Arc<vault::StoredAccount>| {
             record.mechanisms.get(protocol.name()).is_some_and(|known| known == mechanism.name())
         };
         if self.context.vault.account(owner).is_none_or(is_known) {

@@ -34,8 +34,8 @@ use crate::vault::{Authorization, Vault};
 use crate::wire::{Credentials, Reason, Refusal};
 use attempt::Attempt;
 use attempts::Attempts;
-use consent::{Consent, State};
-use server::{Asked, Server};
+use consent::{Consent, ConsentState};
+use server::{AuthorizationRequest, AuthorizationServer};
 
 /// The name of the first app password.
 const SLOT: &str = "main";
@@ -189,8 +189,8 @@ impl FirstLogins {
         }
     }
 
-    async fn asked(&self, address: &str) -> Result<Asked, Failed> {
-        let server = Server::find(&self.accounts, &self.context.config(), address).await?;
+    async fn asked(&self, address: &str) -> Result<AuthorizationRequest, Failed> {
+        let server = AuthorizationServer::find(&self.accounts, &self.context.config(), address).await?;
         let redirect_uri = self.attempts.redirect_uri(server.provider());
         let redirect_uri =
             redirect_uri.ok_or_else(|| Failed::new(Exit::Config, "its redirect_uri does not lead to this machine"))?;
@@ -223,7 +223,7 @@ impl FirstLogins {
     async fn exchange(
         self: &Arc<Self>,
         attempt: Arc<Attempt>,
-        asked: Asked,
+        asked: AuthorizationRequest,
         query: &str,
     ) -> Result<Confirmation, Refused> {
         let account = &attempt.address;
@@ -305,14 +305,14 @@ impl FirstLogins {
         let attempt = &consent.attempt;
         let mut state = consent.state.lock().await;
         let tokens = match &mut *state {
-            State::Authorized => return Ok(lasts),
-            State::Closed => return Err(Refused::NotAwaited),
-            State::Open { tokens, .. } if attempt.has_tried(password) => tokens.clone(),
-            State::Open { tries_left, .. } if *tries_left > 1 => {
+            ConsentState::Authorized => return Ok(lasts),
+            ConsentState::Closed => return Err(Refused::NotAwaited),
+            ConsentState::Open { tokens, .. } if attempt.has_tried(password) => tokens.clone(),
+            ConsentState::Open { tries_left, .. } if *tries_left > 1 => {
                 *tries_left -= 1;
                 return Err(Refused::WrongPassword(attempt.address.clone()));
             }
-            State::Open { .. } => {
+            ConsentState::Open { .. } => {
                 warn!(
                     account = attempt.address,
                     "first login to {} not authorized: the person typed too many wrong passwords of the mail program",
@@ -332,7 +332,7 @@ impl FirstLogins {
             let exists = self.context.vault.knows(&attempt.address);
             return Err(if exists { self.close(consent, key, &mut state, Refused::Exists) } else { Refused::Failed });
         }
-        *state = State::Authorized;
+        *state = ConsentState::Authorized;
         self.attempts.settle(&attempt.address);
         let mut reason = format!("{} is authorized; its mail program can log in.", attempt.address);
         if let Some(end) = &consent.end {
@@ -355,22 +355,22 @@ impl FirstLogins {
     }
 
     /// Ends a consent that will not be used.
-    fn close(self: &Arc<Self>, consent: &Consent, key: &str, state: &mut State, why: Refused) -> Refused {
+    fn close(self: &Arc<Self>, consent: &Consent, key: &str, state: &mut ConsentState, why: Refused) -> Refused {
         self.attempts.drop_consent(key);
-        if let State::Open { tokens, .. } = std::mem::replace(state, State::Closed) {
+        if let ConsentState::Open { tokens, .. } = std::mem::replace(state, ConsentState::Closed) {
             self.give_back(consent.server.clone(), consent.attempt.address.clone(), tokens);
         }
         why
     }
 
     /// Revokes tokens that nobody will use. No page waits for it.
-    fn give_back(self: &Arc<Self>, server: Server, whose: String, tokens: TokenSet) {
+    fn give_back(self: &Arc<Self>, server: AuthorizationServer, whose: String, tokens: TokenSet) {
         let first_logins = Arc::clone(self);
         tokio::spawn(async move { first_logins.revoke_unused(&server, &whose, &tokens).await });
     }
 
     /// Not those of a person who has another authorization here: some providers end all with one.
-    async fn revoke_unused(&self, server: &Server, whose: &str, tokens: &TokenSet) {
+    async fn revoke_unused(&self, server: &AuthorizationServer, whose: &str, tokens: &TokenSet) {
         if self.context.vault.knows(whose) || self.attempts.has_consent_of(whose) {
             return;
         }
@@ -392,7 +392,9 @@ impl FirstLogins {
         for consent in consents {
             let first_logins = Arc::clone(self);
             all.spawn(async move {
-                if let State::Open { tokens, .. } = std::mem::replace(&mut *consent.state.lock().await, State::Closed) {
+                if let ConsentState::Open { tokens, .. } =
+                    std::mem::replace(&mut *consent.state.lock().await, ConsentState::Closed)
+                {
                     first_logins.revoke_unused(&consent.server, &consent.attempt.address, &tokens).await;
                 }
             });

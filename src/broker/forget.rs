@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use tokio::time::timeout;
 use tracing::{info, warn};
 
-use super::account::Account;
+use super::account::OpenAccount;
 use super::accounts::Accounts;
 use super::context::Context;
 use super::passwords::Passwords;
@@ -55,7 +55,7 @@ pub(super) async fn forget(
     accounts: &Accounts,
     passwords: &Passwords,
     address: &str,
-    opened: Option<Arc<Account>>,
+    opened: Option<Arc<OpenAccount>>,
 ) -> Result<Withdrawal, Failed> {
     let account = opened.or_else(|| accounts.by_owner().remove(address));
     // A refresh that is under way may bring the token that is to be revoked.
@@ -85,7 +85,7 @@ fn can_revoke(context: &Context, address: &str) -> bool {
     discovered || config.providers.get(&record.provider).is_some_and(|one| one.endpoints.revocation.is_some())
 }
 
-async fn revoke_at_provider(account: &Account, clock: &Clock) -> Withdrawal {
+async fn revoke_at_provider(account: &OpenAccount, clock: &Clock) -> Withdrawal {
     let Some(endpoint) = &account.endpoints.revocation else { return Withdrawal::Unsupported };
     let (held, http) = (account.held(), &account.connector.http);
     let revoked = async {

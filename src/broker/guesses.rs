@@ -35,14 +35,14 @@ const CHECKS: usize = 1;
 pub type Fingerprint = [u8; 32];
 
 /// A login that is tried.
-pub struct Attempt<'a> {
+pub struct PasswordAttempt<'a> {
     /// From where.
     pub source: Source,
     /// Ends when nobody hears the answer any more.
     pub gone: Pin<Box<dyn Future<Output = ()> + Send + 'a>>,
 }
 
-impl Attempt<'_> {
+impl PasswordAttempt<'_> {
     /// What somebody asks for who may command this process.
     pub fn of_this_process() -> Self {
         let source = Source::of_user(rustix::process::geteuid().as_raw());
@@ -51,7 +51,7 @@ impl Attempt<'_> {
 }
 
 /// Whether a password is to be checked.
-pub enum Turn {
+pub enum CheckDecision {
     /// Yes.
     Yours(Check),
     /// No: it was wrong a moment ago. To be wrong with the same one again does not count.
@@ -97,15 +97,15 @@ impl Default for Guesses {
 
 impl Guesses {
     /// Waits until this password may be checked.
-    pub async fn turn(self: &Arc<Self>, source: Source, fingerprint: &Fingerprint) -> Turn {
-        let place = Place::take(self, source);
+    pub async fn turn(self: &Arc<Self>, source: Source, fingerprint: &Fingerprint) -> CheckDecision {
+        let place = QueueEntry::take(self, source);
         if place.is_known_wrong(fingerprint) {
-            return Turn::KnownWrong;
+            return CheckDecision::KnownWrong;
         }
         if place.waiting() > WAITING {
-            return Turn::TooMany;
+            return CheckDecision::TooMany;
         }
-        timeout(PATIENCE, place.turn(fingerprint)).await.unwrap_or(Turn::TooMany)
+        timeout(PATIENCE, place.turn(fingerprint)).await.unwrap_or(CheckDecision::TooMany)
     }
 
     /// What was wrong may be right now.
@@ -115,13 +115,13 @@ impl Guesses {
 }
 
 /// A login that waits for its turn, or has it.
-struct Place {
+struct QueueEntry {
     guesses: Arc<Guesses>,
     /// Its source, and the wider ones that it counts for.
     sources: Vec<Source>,
 }
 
-impl Place {
+impl QueueEntry {
     fn take(guesses: &Arc<Guesses>, source: Source) -> Self {
         let mut known = lock(&guesses.sources);
         let was_right = known.get(&source).is_some_and(|tried| tried.was_right);
@@ -136,20 +136,20 @@ impl Place {
     }
 
     /// One turn after the other, the wider the later: of each source one waits for the next.
-    async fn turn(self, fingerprint: &Fingerprint) -> Turn {
+    async fn turn(self, fingerprint: &Fingerprint) -> CheckDecision {
         let mut held = Vec::new();
         for source in &self.sources {
             let turn = self.with(*source, |tried| Arc::clone(&tried.turn));
             held.extend(turn.acquire_owned().await);
             if self.is_known_wrong(fingerprint) {
-                return Turn::KnownWrong;
+                return CheckDecision::KnownWrong;
             }
             let (burst, pace) = allowance(*source);
             let even = self.with(*source, |tried| tried.even);
             sleep_until(even.checked_sub(pace * (burst - 1)).unwrap_or(even)).await;
         }
         held.extend(Arc::clone(&self.guesses.checks).acquire_owned().await);
-        Turn::Yours(Check { place: self, fingerprint: *fingerprint, counts: true, _held: held })
+        CheckDecision::Yours(Check { place: self, fingerprint: *fingerprint, counts: true, _held: held })
     }
 
     fn is_known_wrong(&self, fingerprint: &Fingerprint) -> bool {
@@ -167,7 +167,7 @@ impl Place {
     }
 }
 
-impl Drop for Place {
+impl Drop for QueueEntry {
     fn drop(&mut self) {
         for source in &self.sources {
             self.with(*source, |tried| tried.waiting = tried.waiting.saturating_sub(1));
@@ -201,7 +201,7 @@ impl Tried {
 /// A password whose turn it is. It belongs to whatever checks the password and goes on doing so when the client has gone; it
 /// counts as wrong unless something else is said. The next one's turn comes when it is dropped.
 pub struct Check {
-    place: Place,
+    place: QueueEntry,
     fingerprint: Fingerprint,
     counts: bool,
     _held: Vec<OwnedSemaphorePermit>,
@@ -272,13 +272,13 @@ mod tests {
 
     async fn wrong(guesses: &Arc<Guesses>, source: Source, number: u32) -> &'static str {
         match guesses.turn(source, &fingerprint(number)).await {
-            Turn::Yours(check) => {
+            CheckDecision::Yours(check) => {
                 tokio::time::sleep(WORK).await;
                 check.wrong();
                 "wrong"
             }
-            Turn::KnownWrong => "known",
-            Turn::TooMany => "too many",
+            CheckDecision::KnownWrong => "known",
+            CheckDecision::TooMany => "too many",
         }
     }
 
@@ -332,7 +332,8 @@ mod tests {
                 for login in 0..10 {
                     tokio::time::sleep(Duration::from_millis(1234)).await;
                     let begun = Instant::now();
-                    let Turn::Yours(check) = guesses.turn(Source::User(1000), &fingerprint(u32::MAX - login)).await
+                    let CheckDecision::Yours(check) =
+                        guesses.turn(Source::User(1000), &fingerprint(u32::MAX - login)).await
                     else {
                         panic!("refused")
                     };
@@ -347,12 +348,12 @@ mod tests {
     async fn somebody_elsewhere_who_was_right_once_feels_nothing_of_other_machines() {
         let guesses = Arc::new(Guesses::default());
         let ann = address(u32::MAX);
-        let Turn::Yours(check) = guesses.turn(ann, &fingerprint(0)).await else { panic!("refused") };
+        let CheckDecision::Yours(check) = guesses.turn(ann, &fingerprint(0)).await else { panic!("refused") };
         check.right();
         flood(&guesses, &(0..1000).map(address).collect::<Vec<_>>(), PATIENCE);
         tokio::time::sleep(Duration::from_secs(60)).await;
         let begun = Instant::now();
-        assert!(matches!(guesses.turn(ann, &fingerprint(1)).await, Turn::Yours(_)));
+        assert!(matches!(guesses.turn(ann, &fingerprint(1)).await, CheckDecision::Yours(_)));
         assert!(begun.elapsed() <= WORK, "{:?}", begun.elapsed());
     }
 
@@ -391,7 +392,9 @@ mod tests {
         let guesses = Arc::new(Guesses::default());
         let begun = Instant::now();
         for login in 0..100 {
-            let Turn::Yours(check) = guesses.turn(MALLORY, &fingerprint(login)).await else { panic!("refused") };
+            let CheckDecision::Yours(check) = guesses.turn(MALLORY, &fingerprint(login)).await else {
+                panic!("refused")
+            };
             if login % 2 == 0 { check.right() } else { check.unneeded() }
         }
         assert!(begun.elapsed().is_zero());
@@ -433,7 +436,7 @@ mod tests {
         let mut places = Vec::new();
         for number in 0..3 * SOURCES as u32 {
             for source in [address(number), network(number), Source::User(number)] {
-                places.push(Place::take(&guesses, source));
+                places.push(QueueEntry::take(&guesses, source));
             }
         }
         assert!(lock(&guesses.sources).len() <= SOURCES + 2);

@@ -46,7 +46,7 @@ pub struct Metrics {
 
 /// A step towards a provider's server.
 #[derive(Clone, Copy, Debug)]
-pub enum Step {
+pub enum UpstreamStep {
     /// The name is looked up, and the connection is made.
     Connect,
     /// The TLS handshake.
@@ -139,11 +139,11 @@ impl Metrics {
     }
 
     /// A step towards a provider's server has been made.
-    pub fn upstream(&self, protocol: Protocol, step: Step, time: Duration) {
+    pub fn upstream(&self, protocol: Protocol, step: UpstreamStep, time: Duration) {
         let step = match step {
-            Step::Connect => "connect",
-            Step::Tls => "tls",
-            Step::Auth => "auth",
+            UpstreamStep::Connect => "connect",
+            UpstreamStep::Tls => "tls",
+            UpstreamStep::Auth => "auth",
         };
         let labels = [("protocol", protocol.name()), ("step", step)];
         self.upstream.get_or_create(&labels).observe(time.as_secs_f64());
@@ -203,7 +203,7 @@ mod tests {
         (metrics.session(Protocol::Imap).up, metrics.session(Protocol::Imap).down) = (3, 500);
         metrics.login(Protocol::Smtp, "credentials");
         metrics.refresh("ok");
-        metrics.upstream(Protocol::Pop3, Step::Tls, Duration::from_millis(200));
+        metrics.upstream(Protocol::Pop3, UpstreamStep::Tls, Duration::from_millis(200));
         let [imap, smtp] = [(Protocol::Imap, 3, Some(15), 1), (Protocol::Smtp, 2, None, 0)]
             .map(|(protocol, open, limit, waiting)| Occupancy { protocol, open, limit, waiting });
         let account = |address: &str| AccountStatus {

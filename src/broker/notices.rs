@@ -36,7 +36,7 @@ const AHEAD: [u64; 3] = [30, 7, 1];
 const FILE: &str = "told.json";
 
 /// Something that expires unless a person acts.
-struct Ending {
+struct Expiry {
     /// Tells it from all others.
     what: String,
     account: String,
@@ -119,14 +119,14 @@ impl Notices {
 }
 
 /// Everything that expires some day.
-fn endings(accounts: &[AccountStatus], config: &Config) -> Vec<Ending> {
+fn endings(accounts: &[AccountStatus], config: &Config) -> Vec<Expiry> {
     let providers: BTreeSet<&String> = accounts.iter().map(|account| &account.provider).collect();
     let providers = providers.into_iter().filter_map(|name| config.providers.get(name));
-    let for_all = providers.filter_map(|one| Some(Ending::of_client(&one.name, "", one.client_expires?)));
+    let for_all = providers.filter_map(|one| Some(Expiry::of_client(&one.name, "", one.client_expires?)));
     let own = accounts.iter().filter_map(|AccountStatus { address, .. }| {
-        Some(Ending::of_client(address, address, config.entry_of(address)?.client_expires?))
+        Some(Expiry::of_client(address, address, config.entry_of(address)?.client_expires?))
     });
-    accounts.iter().filter_map(Ending::of_idleness).chain(for_all).chain(own).collect()
+    accounts.iter().filter_map(Expiry::of_idleness).chain(for_all).chain(own).collect()
 }
 
 /// When clients' certificates end, where the configuration does not say it by `client_expires`. Read now and then only,
@@ -138,7 +138,7 @@ struct Certificates {
 }
 
 impl Certificates {
-    async fn endings(&mut self, config: &Arc<Config>, accounts: &[AccountStatus]) -> Vec<Ending> {
+    async fn endings(&mut self, config: &Arc<Config>, accounts: &[AccountStatus]) -> Vec<Expiry> {
         let is_fresh = |(at, of): &(Instant, Arc<Config>)| at.elapsed() < CERTIFICATES && Arc::ptr_eq(of, config);
         if !self.read.as_ref().is_some_and(is_fresh) {
             self.ends = read_certificates(config).await;
@@ -146,7 +146,7 @@ impl Certificates {
         }
         let known = |owner: &str| accounts.iter().find(|one| one.provider == owner || one.address == owner);
         let ends = self.ends.iter().filter_map(|(owner, end)| Some((known(owner)?, owner, *end)));
-        ends.map(|(one, owner, end)| Ending::of_client(owner, if one.address == *owner { owner } else { "" }, end))
+        ends.map(|(one, owner, end)| Expiry::of_client(owner, if one.address == *owner { owner } else { "" }, end))
             .collect()
     }
 }
@@ -166,7 +166,7 @@ async fn read_certificates(config: &Config) -> Vec<(String, Moment)> {
     ends
 }
 
-impl Ending {
+impl Expiry {
     /// A client's secret or certificate.
     fn of_client(owner: &str, account: &str, end: Moment) -> Self {
         Self {
@@ -194,7 +194,7 @@ impl Ending {
 
 impl NotifiedState {
     /// The notices to send now. They count as sent from then on.
-    fn review(&mut self, accounts: &[AccountStatus], endings: &[Ending], now: Moment) -> Vec<Notice> {
+    fn review(&mut self, accounts: &[AccountStatus], endings: &[Expiry], now: Moment) -> Vec<Notice> {
         let mut notices = self.review_needs(accounts);
         notices.extend(self.review_endings(endings, now));
         notices
@@ -226,9 +226,9 @@ impl NotifiedState {
         notices
     }
 
-    fn review_endings(&mut self, endings: &[Ending], now: Moment) -> Vec<Notice> {
+    fn review_endings(&mut self, endings: &[Expiry], now: Moment) -> Vec<Notice> {
         let mut notices = Vec::new();
-        for Ending { what, account, end, most_days, advice } in endings {
+        for Expiry { what, account, end, most_days, advice } in endings {
             let reached = AHEAD.into_iter().filter(|days| days <= most_days && now.after(days * DAY) >= *end).min();
             let told = self.ends.get(what).filter(|(told_end, _)| told_end == end).map(|(_, days)| *days);
             match reached {
@@ -300,7 +300,7 @@ mod tests {
         let mut told = NotifiedState::default();
         let end = Moment(life * DAY);
         let ending =
-            || Ending { what: "thing".into(), account: String::new(), end, most_days, advice: "so act".into() };
+            || Expiry { what: "thing".into(), account: String::new(), end, most_days, advice: "so act".into() };
         let hours = (0..=(life + 2) * 24).map(|hour| Moment(hour * 3600));
         let told_at = hours.filter(|now| !told.review(&[], &[ending()], *now).is_empty());
         told_at.map(|at| end.since(at) / DAY).collect()
@@ -318,7 +318,7 @@ mod tests {
     fn a_new_end_is_told_anew() {
         let mut told = NotifiedState::default();
         let ending = |days: u64| {
-            [Ending {
+            [Expiry {
                 what: "thing".into(),
                 account: String::new(),
                 end: Moment(days * DAY),

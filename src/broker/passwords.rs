@@ -11,10 +11,10 @@ use tokio::time::{Instant, sleep_until};
 use tracing::{error, warn};
 use zeroize::Zeroizing;
 
-use super::account::Account;
+use super::account::OpenAccount;
 use super::accounts::Accounts;
 use super::context::{Context, Resolved, lock};
-use super::guesses::{Attempt, Check, Fingerprint, Guesses, Turn};
+use super::guesses::{Check, CheckDecision, Fingerprint, Guesses, PasswordAttempt};
 use super::tokens::CurrentTokens;
 use crate::exit::Failed;
 use crate::random;
@@ -34,7 +34,7 @@ const NO: Duration = Duration::from_millis(200);
 #[derive(Clone)]
 pub struct Opened {
     /// The account.
-    pub account: Arc<Account>,
+    pub account: Arc<OpenAccount>,
     /// The app password's place in the vault.
     pub slot: Arc<Slot>,
 }
@@ -45,14 +45,14 @@ pub struct Passwords {
     accounts: Arc<Accounts>,
     /// The key of the fingerprints of checked passwords. It lives as long as this process.
     key: Secret,
-    checked: Mutex<Checked>,
+    checked: Mutex<CheckedPasswords>,
     guesses: Arc<Guesses>,
     /// Something has changed about app passwords.
     withdrawn: watch::Sender<()>,
 }
 
 #[derive(Default)]
-struct Checked {
+struct CheckedPasswords {
     /// By address, the passwords that were right and what they have opened, the oldest first.
     right: HashMap<String, VecDeque<(Fingerprint, Opened)>>,
     /// Grows when a password stops being valid, so that a check that was under way is not remembered.
@@ -76,7 +76,12 @@ impl Passwords {
     /// # Errors
     ///
     /// It is not right, or cannot be checked.
-    pub async fn unlock(&self, login: &Resolved, password: &Secret, attempt: Attempt<'_>) -> Result<Opened, Refusal> {
+    pub async fn unlock(
+        &self,
+        login: &Resolved,
+        password: &Secret,
+        attempt: PasswordAttempt<'_>,
+    ) -> Result<Opened, Refusal> {
         let (begun, password) = (Instant::now(), Password::read(password.expose()));
         // Of the form in which passwords are compared, because the same one can be typed in many ways.
         let fingerprint = self.fingerprint(&login.address, &Zeroizing::new(password.expose()));
@@ -103,7 +108,7 @@ impl Passwords {
     }
 
     /// Opens the account whose authorization has just been stored. Its passwords open what it is now.
-    pub(super) fn begin(&self, authorization: Authorization, generation: u64) -> Result<Arc<Account>, Failed> {
+    pub(super) fn begin(&self, authorization: Authorization, generation: u64) -> Result<Arc<OpenAccount>, Failed> {
         let owner = authorization.address.clone();
         let begun = self.accounts.begin(authorization, generation);
         self.withdraw(&owner);
@@ -144,7 +149,7 @@ impl Passwords {
         &self,
         Resolved { address, owner, .. }: &Resolved,
         password: Password,
-        attempt: Attempt<'_>,
+        attempt: PasswordAttempt<'_>,
         fingerprint: Fingerprint,
         withdrawals: u64,
     ) -> Result<Opened, Refusal> {
@@ -172,17 +177,17 @@ impl Passwords {
     }
 
     /// Waits until it is a password's turn.
-    async fn turn(&self, attempt: Attempt<'_>, fingerprint: &Fingerprint) -> Result<Check, Refusal> {
+    async fn turn(&self, attempt: PasswordAttempt<'_>, fingerprint: &Fingerprint) -> Result<Check, Refusal> {
         let turn = tokio::select! {
             biased;
             turn = self.guesses.turn(attempt.source, fingerprint) => turn,
-            () = attempt.gone => Turn::TooMany,
+            () = attempt.gone => CheckDecision::TooMany,
         };
         let too_many = "Too many wrong passwords have come from here; try later.";
         match turn {
-            Turn::Yours(check) => Ok(check),
-            Turn::KnownWrong => Err(Refusal::credentials()),
-            Turn::TooMany => Err(Refusal::new(Reason::Limit, too_many)),
+            CheckDecision::Yours(check) => Ok(check),
+            CheckDecision::KnownWrong => Err(Refusal::credentials()),
+            CheckDecision::TooMany => Err(Refusal::new(Reason::Limit, too_many)),
         }
     }
 
@@ -229,7 +234,7 @@ fn renew(vault: &Vault, address: &str, password: &Password) {
     }
 }
 
-impl Checked {
+impl CheckedPasswords {
     /// What this password has opened since the start.
     fn get(&self, address: &str, fingerprint: &Fingerprint) -> Option<Opened> {
         let of_account = self.right.get(address)?;

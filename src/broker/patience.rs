@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use crate::oauth::Trouble;
+use crate::oauth::TemporaryCause;
 use crate::random;
 
 /// Requests for one refresh, at most.
@@ -44,12 +44,12 @@ impl Tries {
     ///
     /// A refresh whose answer was lost is tried once more with the same token, and at once. The server may have spent that
     /// token; but then it is the only one that we have, and the servers that forgive a second use do so for seconds.
-    pub(super) fn pause(&mut self, trouble: Trouble) -> Option<Duration> {
+    pub(super) fn pause(&mut self, trouble: TemporaryCause) -> Option<Duration> {
         self.made += 1;
         match trouble {
-            Trouble::Lasting(_) | Trouble::Unexplained => None,
-            Trouble::Lost => (!std::mem::replace(&mut self.lost, true)).then_some(Duration::ZERO),
-            Trouble::Unreachable | Trouble::Faulty => {
+            TemporaryCause::Lasting(_) | TemporaryCause::Unexplained => None,
+            TemporaryCause::Lost => (!std::mem::replace(&mut self.lost, true)).then_some(Duration::ZERO),
+            TemporaryCause::Unreachable | TemporaryCause::Faulty => {
                 let soon = self.made < TRIES && self.begun.elapsed() < SOON;
                 soon.then(|| shortened(PAUSE * self.made))
             }
@@ -59,12 +59,14 @@ impl Tries {
 
 /// How long the last of so many failures in a row stands. A server that is not reached is not spared by waiting, and its
 /// return should be noticed soon.
-pub(super) fn stands(trouble: Trouble, in_a_row: u32) -> Duration {
+pub(super) fn stands(trouble: TemporaryCause, in_a_row: u32) -> Duration {
     let grown = FIRST.saturating_mul(1 << in_a_row.saturating_sub(1).min(10)).min(LONGEST);
     match trouble {
-        Trouble::Unreachable => FIRST,
-        Trouble::Lasting(Some(asked)) => shortened(grown).max(asked.min(LONGEST_ASKED)),
-        Trouble::Lasting(None) | Trouble::Lost | Trouble::Faulty | Trouble::Unexplained => shortened(grown),
+        TemporaryCause::Unreachable => FIRST,
+        TemporaryCause::Lasting(Some(asked)) => shortened(grown).max(asked.min(LONGEST_ASKED)),
+        TemporaryCause::Lasting(None) | TemporaryCause::Lost | TemporaryCause::Faulty | TemporaryCause::Unexplained => {
+            shortened(grown)
+        }
     }
 }
 
@@ -78,14 +80,14 @@ pub(super) fn shortened(time: Duration) -> Duration {
 mod tests {
     use super::*;
 
-    fn pauses(troubles: &[Trouble]) -> usize {
+    fn pauses(troubles: &[TemporaryCause]) -> usize {
         let mut tries = Tries::begin();
         troubles.iter().map_while(|trouble| tries.pause(*trouble)).count()
     }
 
     #[tokio::test]
     async fn a_refresh_is_tried_a_few_times() {
-        use Trouble::{Faulty, Lasting, Lost, Unreachable};
+        use TemporaryCause::{Faulty, Lasting, Lost, Unreachable};
         assert_eq!(pauses(&[Faulty; 9]), 2);
         assert_eq!(pauses(&[Unreachable; 9]), 2);
         assert_eq!(pauses(&[Lost; 9]), 1, "a lost answer is asked for once more");
@@ -106,18 +108,18 @@ mod tests {
     async fn the_pause_before_a_try_doubles() {
         let mut tries = Tries::begin();
         for longest in [PAUSE, PAUSE * 2] {
-            let pause = tries.pause(Trouble::Faulty).unwrap();
+            let pause = tries.pause(TemporaryCause::Faulty).unwrap();
             assert!((longest * 3 / 4..=longest).contains(&pause), "{pause:?}");
         }
-        assert_eq!(tries.pause(Trouble::Faulty), None);
+        assert_eq!(tries.pause(TemporaryCause::Faulty), None);
     }
 
     #[tokio::test(start_paused = true)]
     async fn it_is_not_tried_when_it_cannot_help_any_more() {
         let mut tries = Tries::begin();
         tokio::time::advance(SOON).await;
-        assert_eq!(tries.pause(Trouble::Unreachable), None);
-        assert_eq!(Tries { lost: false, ..tries }.pause(Trouble::Lost), Some(Duration::ZERO));
+        assert_eq!(tries.pause(TemporaryCause::Unreachable), None);
+        assert_eq!(Tries { lost: false, ..tries }.pause(TemporaryCause::Lost), Some(Duration::ZERO));
     }
 
     #[test]
@@ -126,15 +128,15 @@ mod tests {
             let stands = stands(trouble, in_a_row).as_secs_f64();
             assert!((from..=to).contains(&stands), "{trouble:?} for the {in_a_row}th time stands {stands} s");
         };
-        for trouble in [Trouble::Faulty, Trouble::Lost, Trouble::Lasting(None)] {
+        for trouble in [TemporaryCause::Faulty, TemporaryCause::Lost, TemporaryCause::Lasting(None)] {
             between(trouble, 1, 3.75, 5.0);
             between(trouble, 2, 7.5, 10.0);
             between(trouble, 5, 45.0, 60.0);
             between(trouble, u32::MAX, 45.0, 60.0);
         }
-        between(Trouble::Unreachable, 100, 5.0, 5.0);
-        between(Trouble::Lasting(Some(Duration::from_secs(1))), 1, 3.75, 5.0);
-        between(Trouble::Lasting(Some(Duration::from_secs(120))), 1, 120.0, 120.0);
-        between(Trouble::Lasting(Some(Duration::MAX)), 1, 3600.0, 3600.0);
+        between(TemporaryCause::Unreachable, 100, 5.0, 5.0);
+        between(TemporaryCause::Lasting(Some(Duration::from_secs(1))), 1, 3.75, 5.0);
+        between(TemporaryCause::Lasting(Some(Duration::from_secs(120))), 1, 120.0, 120.0);
+        between(TemporaryCause::Lasting(Some(Duration::MAX)), 1, 3600.0, 3600.0);
     }
 }

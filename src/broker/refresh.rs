@@ -8,14 +8,14 @@ use tokio::sync::Semaphore;
 use tokio::time::{Instant, timeout};
 use tracing::{debug, error, warn};
 
-use super::account::{Account, ended};
+use super::account::{OpenAccount, ended};
 use super::context::Context;
 use super::metrics::Metrics;
 use super::notices::Notices;
 use super::patience::Tries;
-use super::state::{State, Ticket};
+use super::state::{Ticket, TokenState};
 use super::tokens::{CurrentTokens, Refreshing};
-use crate::oauth::{Failure, Registration, Trouble};
+use crate::oauth::{Failure, Registration, TemporaryCause};
 use crate::protocol::Protocol;
 use crate::token::{TokenSet, Use};
 use crate::vault::{Ended, VaultError};
@@ -64,11 +64,12 @@ impl Refresher {
     /// What a client hears where there is none.
     pub async fn bearer(
         self: &Arc<Self>,
-        account: &Arc<Account>,
+        account: &Arc<OpenAccount>,
         protocol: Protocol,
     ) -> Result<Arc<CurrentTokens>, Refusal> {
         let (mailbox, usage, now) = (account.mailbox(protocol), account.usage(protocol), self.context.now());
-        let next = |state: &State, held: &CurrentTokens| state.next(&mailbox, held.left(usage, now), Instant::now());
+        let next =
+            |state: &TokenState, held: &CurrentTokens| state.next(&mailbox, held.left(usage, now), Instant::now());
         let obtained = account.tokens.obtain(next, |refreshing| self.begin(account, refreshing));
         match account.tokens.while_they_last(&mailbox, usage, now) {
             Some(held) => {
@@ -86,10 +87,10 @@ impl Refresher {
     /// What a client hears where there is none.
     pub async fn renew(
         self: &Arc<Self>,
-        account: &Arc<Account>,
+        account: &Arc<OpenAccount>,
         generation: u64,
     ) -> Result<Arc<CurrentTokens>, Refusal> {
-        let next = |state: &State, _: &CurrentTokens| state.renewal(generation, Instant::now());
+        let next = |state: &TokenState, _: &CurrentTokens| state.renewal(generation, Instant::now());
         account.tokens.obtain(next, |refreshing| self.begin(account, refreshing)).await
     }
 
@@ -107,7 +108,7 @@ impl Refresher {
     }
 
     /// Refreshes in a task of its own: a client that hangs up must not take a rotated refresh token with it.
-    fn begin(self: &Arc<Self>, account: &Arc<Account>, refreshing: Refreshing) {
+    fn begin(self: &Arc<Self>, account: &Arc<OpenAccount>, refreshing: Refreshing) {
         let (refresher, account) = (Arc::clone(self), Arc::clone(account));
         // From now on `rest` and `finish` wait for this one.
         let permit = Arc::clone(&self.permits).try_acquire_owned();
@@ -121,7 +122,7 @@ impl Refresher {
         });
     }
 
-    async fn refresh(&self, account: &Account, ticket: Ticket) {
+    async fn refresh(&self, account: &OpenAccount, ticket: Ticket) {
         let held = account.held();
         debug!(account = account.owner, generation = ticket.generation, "refreshing the access token");
         let ready = match self.check_storage(account).await {
@@ -133,7 +134,7 @@ impl Refresher {
             Err(failure) => (Err(failure), false),
         };
         let result = match result {
-            Err(Failure::Temporary(Trouble::Unexplained, why)) => Err(self.explain(account, why).await),
+            Err(Failure::Temporary(TemporaryCause::Unexplained, why)) => Err(self.explain(account, why).await),
             result => result,
         };
         self.metrics.refresh(result.as_ref().map_or_else(Failure::name, |_| "ok"));
@@ -150,8 +151,8 @@ impl Refresher {
 
     /// Classifies a refusal without a reason: the authorization has ended, if it comes again and again from a server that
     /// otherwise works.
-    async fn explain(&self, account: &Account, why: String) -> Failure {
-        let is_often = account.tokens.change(State::unexplained);
+    async fn explain(&self, account: &OpenAccount, why: String) -> Failure {
+        let is_often = account.tokens.change(TokenState::unexplained);
         let works = match &account.endpoints.token {
             Some(endpoint) if is_often => account.connector.http.date(endpoint).await.is_ok(),
             _ => false,
@@ -159,13 +160,13 @@ impl Refresher {
         if works {
             Failure::Ended(format!("{why}, again and again, as some servers do when an authorization has ended"))
         } else {
-            Failure::Temporary(Trouble::Unexplained, why)
+            Failure::Temporary(TemporaryCause::Unexplained, why)
         }
     }
 
     /// A refresh spends the refresh token, so there is none where its outcome could only be lost. Writing the record unchanged
     /// shows whether it can be stored.
-    async fn check_storage(&self, account: &Account) -> Result<(), Failure> {
+    async fn check_storage(&self, account: &OpenAccount) -> Result<(), Failure> {
         if !self.stores_first {
             return Ok(());
         }
@@ -176,7 +177,7 @@ impl Refresher {
             None => Ok(()),
             Some(why) => {
                 let text = format!("new tokens could not be stored, so none were asked for: {why}");
-                Err(Failure::Temporary(Trouble::Lasting(None), text))
+                Err(Failure::Temporary(TemporaryCause::Lasting(None), text))
             }
         }
     }
@@ -184,18 +185,18 @@ impl Refresher {
     /// Requests new tokens, and retries as far as that helps a client that waits; one whose token still works need not wait.
     async fn request(
         &self,
-        account: &Account,
+        account: &OpenAccount,
         registration: &Registration,
         held: &CurrentTokens,
     ) -> Result<TokenSet, Failure> {
         let connector = &account.connector;
         let ask = account.ask(held);
-        let needed = account.tokens.look(State::is_refused) || !held.tokens.life.is_alive(self.context.now());
+        let needed = account.tokens.look(TokenState::is_refused) || !held.tokens.life.is_alive(self.context.now());
         let mut tries = Tries::begin();
         loop {
             let outcome = ask.renew(&connector.http, registration, Some(&held.tokens), &self.context.clock).await;
             let Err(Failure::Temporary(trouble, why)) = &outcome else { return outcome };
-            let pause = tries.pause(*trouble).filter(|_| needed || *trouble == Trouble::Lost);
+            let pause = tries.pause(*trouble).filter(|_| needed || *trouble == TemporaryCause::Lost);
             let Some(pause) = pause else { return outcome };
             warn!(
                 account = account.owner,
@@ -207,7 +208,7 @@ impl Refresher {
 
     /// Puts new tokens on stable storage, and only then into use. While the disk is full or fails, the vault holds them in
     /// memory, and they are used from there.
-    async fn keep(&self, account: &Account, before: &CurrentTokens, tokens: TokenSet) {
+    async fn keep(&self, account: &OpenAccount, before: &CurrentTokens, tokens: TokenSet) {
         let (owner, kept, last) = (account.owner.clone(), tokens.clone(), before.generation);
         let generation = match self.context.in_vault(move |vault| vault.keep(&owner, last, &kept)).await {
             Ok(generation) => generation,
@@ -228,7 +229,7 @@ impl Refresher {
     }
 
     /// Turns a failed refresh into what clients are answered, now and as long as it stands.
-    async fn failed(&self, account: &Account, generation: u64, failure: &Failure) -> Refusal {
+    async fn failed(&self, account: &OpenAccount, generation: u64, failure: &Failure) -> Refusal {
         warn!(account = account.owner, %failure, "cannot refresh the access token of {}: {failure}", account.owner);
         let address = &account.owner;
         match failure {
@@ -248,7 +249,7 @@ impl Refresher {
         }
     }
 
-    async fn note_end(&self, account: &Account, generation: u64, why: &str) {
+    async fn note_end(&self, account: &OpenAccount, generation: u64, why: &str) {
         error!(
             message_id = PERSON_NEEDED,
             account = account.owner,

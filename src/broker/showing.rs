@@ -4,23 +4,23 @@ use std::sync::Arc;
 
 use tokio::time::Instant;
 
-use super::account::Account;
-use super::state::{Mailbox, Probe};
+use super::account::OpenAccount;
+use super::state::{Mailbox, TokenProbe};
 use super::tokens::CurrentTokens;
 use crate::protocol::{Mechanism, Protocol};
 use crate::wire::{Bearer, Refusal};
 
 /// A token that is being shown to a mailbox's server. Where nothing is said of the answer, there was none about the token.
 pub struct Showing {
-    account: Arc<Account>,
+    account: Arc<OpenAccount>,
     mailbox: Mailbox,
     held: Arc<CurrentTokens>,
     /// The mechanisms that the server offers, in the order of use.
     mechanisms: Vec<Mechanism>,
-    probe: Option<Probe>,
+    probe: Option<TokenProbe>,
 }
 
-impl Account {
+impl OpenAccount {
     /// Waits until this token is to be shown to a mailbox's server that offers these mechanisms; None if it is not to be any
     /// more, because it was refused or replaced meanwhile.
     pub async fn show(

@@ -74,26 +74,26 @@ pub(super) enum Next {
 
 /// Whether a login that is connected to its server sends the token now.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum Turn {
+pub(super) enum ShowDecision {
     /// It does, and the others wait for its answer.
-    First(Probe),
+    First(TokenProbe),
     /// It does: somebody has been let in while it waited.
     Follow,
     /// It waits for the answer to somebody else, or until then.
     Wait(Instant),
-    /// The token is not to be shown any more: [`State::next`] says what to do.
+    /// The token is not to be shown any more: [`TokenState::next`] says what to do.
     Stale,
 }
 
 /// The one login that shows a token of which nobody knows whether it is still good.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Probe {
+pub(super) struct TokenProbe {
     generation: u64,
     begun: Instant,
 }
 
 /// The state of an authorization's tokens.
-pub(super) struct State {
+pub(super) struct TokenState {
     newest: Newest,
     mailboxes: HashMap<Mailbox, History>,
     /// Whether a refresh is under way.
@@ -122,7 +122,7 @@ struct Newest {
     /// Where it was refused, and whether that says something about this mailbox only.
     refused: HashMap<Mailbox, bool>,
     /// The login whose answer the others wait for.
-    probe: Option<Probe>,
+    probe: Option<TokenProbe>,
     /// Where it was met with trouble that may be its end: nobody shows it while it is being replaced.
     doubted: HashSet<Mailbox>,
     /// How many logins it has opened.
@@ -176,7 +176,7 @@ pub(super) struct Ticket {
     remedies: u64,
 }
 
-impl State {
+impl TokenState {
     /// Of tokens that come out of the vault, or from an authorization just `obtained`. `ended` is what clients hear where
     /// the vault says that a person has to give the authorization again.
     pub(super) fn new(generation: u64, obtained: Option<Instant>, ended: Option<Refusal>) -> Self {
@@ -216,23 +216,23 @@ impl State {
     }
 
     /// Whether a login that is ready to show this token does so. `seen` is what this has set it to before, if it had to wait.
-    pub(super) fn turn(&mut self, of: &Mailbox, generation: u64, seen: &mut Option<u64>, now: Instant) -> Turn {
+    pub(super) fn turn(&mut self, of: &Mailbox, generation: u64, seen: &mut Option<u64>, now: Instant) -> ShowDecision {
         if generation != self.newest.generation || !self.may_show(of, now) {
-            return Turn::Stale;
+            return ShowDecision::Stale;
         }
         let newest = &mut self.newest;
         if seen.is_some_and(|logins| logins != newest.logins) {
-            return Turn::Follow;
+            return ShowDecision::Follow;
         }
         match newest.probe.map(|probe| probe.begun + SLOW) {
             Some(slow) if now < slow => {
                 *seen = Some(newest.logins);
-                Turn::Wait(slow)
+                ShowDecision::Wait(slow)
             }
             _ => {
-                let probe = Probe { generation, begun: now };
+                let probe = TokenProbe { generation, begun: now };
                 newest.probe = Some(probe);
-                Turn::First(probe)
+                ShowDecision::First(probe)
             }
         }
     }
@@ -314,7 +314,7 @@ impl State {
     }
 
     /// The login whose answer the others wait for has ended without one about the token.
-    pub(super) fn unanswered(&mut self, probe: Probe) {
+    pub(super) fn unanswered(&mut self, probe: TokenProbe) {
         if self.newest.probe == Some(probe) {
             self.newest.probe = None;
         }

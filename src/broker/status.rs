@@ -5,7 +5,7 @@ use std::fmt;
 use serde::{Deserialize, Serialize};
 
 use super::account::ended;
-use super::state::{PastFailure, State};
+use super::state::{PastFailure, TokenState};
 use super::throttle::{Backoff, Occupancy};
 use super::tokens::Tokens;
 use crate::clock::Moment;
@@ -107,10 +107,11 @@ pub struct SlotStatus {
 impl AccountStatus {
     /// How an account is, from its record, the configuration, and its tokens where they are open. Other names and
     /// connections are left out, because notices need neither, and are reviewed often.
-    pub(super) fn new(record: &vault::Account, config: &Config, tokens: Option<&Tokens>) -> Self {
+    pub(super) fn new(record: &vault::StoredAccount, config: &Config, tokens: Option<&Tokens>) -> Self {
         let (address, life) = (&record.address, record.life());
-        let look =
-            |state: &State| (state.needed().map(str::to_owned), state.past_failure().cloned(), state.said().cloned());
+        let look = |state: &TokenState| {
+            (state.needed().map(str::to_owned), state.past_failure().cloned(), state.said().cloned())
+        };
         let (needed, last_failure, last_login_failure) = tokens.map(|tokens| tokens.look(look)).unwrap_or_default();
         let ended = record.ended.as_ref().map(|end| ended(address, &end.why).text);
         let slot =
@@ -142,12 +143,12 @@ impl AccountStatus {
 }
 
 /// When the refresh token is to be used at the latest.
-pub(super) fn next_use(config: &Config, record: &vault::Account) -> Option<Moment> {
+pub(super) fn next_use(config: &Config, record: &vault::StoredAccount) -> Option<Moment> {
     idle_life(config, record).map(|life| record.life().issued.after(life / IDLE_PART))
 }
 
 /// How long a refresh token of this account may lie idle, in seconds.
-fn idle_life(config: &Config, record: &vault::Account) -> Option<u64> {
+fn idle_life(config: &Config, record: &vault::StoredAccount) -> Option<u64> {
     // The other grants ask with something else; their refresh tokens do not age.
     if !matches!(record.flow, Flow::AuthorizationCode | Flow::DeviceCode) {
         return None;

@@ -9,7 +9,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::{Instant, timeout};
 use tracing::warn;
 
-use super::account::Account;
+use super::account::OpenAccount;
 use super::context::{Context, lock};
 use super::state::Mailbox;
 
@@ -30,11 +30,11 @@ const NO_LIMIT: usize = 1 << 20;
 /// waited longest.
 pub struct ConnectionPermit {
     permit: Option<OwnedSemaphorePermit>,
-    connections: Arc<Connections>,
+    connections: Arc<MailboxConnections>,
 }
 
 /// The connections of a mailbox.
-struct Connections {
+struct MailboxConnections {
     free: Arc<Semaphore>,
     size: Mutex<Size>,
     /// Shared by the logins that wait.
@@ -73,7 +73,7 @@ pub struct Occupancy {
 /// The connections of all accounts, and the pauses that their providers have asked for.
 pub struct Throttle {
     context: Arc<Context>,
-    connections: Mutex<HashMap<Mailbox, Arc<Connections>>>,
+    connections: Mutex<HashMap<Mailbox, Arc<MailboxConnections>>>,
     /// By address, and until when.
     backoffs: Mutex<HashMap<String, (Instant, Backoff)>>,
 }
@@ -89,7 +89,7 @@ impl Throttle {
     /// # Errors
     ///
     /// None has become free in time, or the provider wants to be left alone.
-    pub async fn permit(&self, account: &Account, protocol: Protocol) -> Result<ConnectionPermit, Refusal> {
+    pub async fn permit(&self, account: &OpenAccount, protocol: Protocol) -> Result<ConnectionPermit, Refusal> {
         self.check_backoff(account)?;
         let limit = self.context.config().connections(&account.address, &account.connector.provider, protocol);
         let connections = Arc::clone(lock(&self.connections).entry(account.mailbox(protocol)).or_default());
@@ -110,7 +110,7 @@ impl Throttle {
     }
 
     /// The provider has named a time for which it wants no logins to this account.
-    pub fn back_off(&self, account: &Account, time: Duration, said: &str) {
+    pub fn back_off(&self, account: &OpenAccount, time: Duration, said: &str) {
         let time = time.min(LONGEST);
         let (address, seconds) = (&account.address, time.as_secs());
         warn!(
@@ -126,7 +126,7 @@ impl Throttle {
     /// # Errors
     ///
     /// Until when it wants to be left alone, and its words.
-    pub fn check_backoff(&self, account: &Account) -> Result<(), Refusal> {
+    pub fn check_backoff(&self, account: &OpenAccount) -> Result<(), Refusal> {
         let Some(Backoff { until, why }) = self.backoff(&account.address) else { return Ok(()) };
         Err(Refusal::new(Reason::Limit, format!("Try again after {until}: the provider asks for a pause: {why}")))
     }
@@ -170,14 +170,14 @@ impl Throttle {
     }
 }
 
-impl Default for Connections {
+impl Default for MailboxConnections {
     fn default() -> Self {
         let size = Mutex::new(Size { limit: NO_LIMIT, surplus: 0 });
         Self { free: Arc::new(Semaphore::new(NO_LIMIT)), size, waiting: Arc::default() }
     }
 }
 
-impl Connections {
+impl MailboxConnections {
     /// Waits for a place, in turn; None if there was none for too long.
     async fn take(self: &Arc<Self>) -> Option<ConnectionPermit> {
         let free = Arc::clone(&self.free);
@@ -231,7 +231,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn places_go_to_whoever_has_waited_longest_and_come_back_at_once() {
-        let connections = Arc::new(Connections::default());
+        let connections = Arc::new(MailboxConnections::default());
         connections.resize(2);
         let mut places = vec![connections.take().await.unwrap(), connections.take().await.unwrap()];
         let waiters: Vec<_> = (0..3)
@@ -256,7 +256,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_limit_that_changes_counts_from_now_on() {
-        let connections = Arc::new(Connections::default());
+        let connections = Arc::new(MailboxConnections::default());
         let mut places = Vec::new();
         for _ in 0..4 {
             places.push(connections.take().await.unwrap());

@@ -6,7 +6,7 @@ use tokio::sync::watch;
 use tokio::time::{Instant, timeout_at};
 
 use super::context::lock;
-use super::state::{Left, Mailbox, Next, Probe, State, Ticket, Turn};
+use super::state::{Left, Mailbox, Next, ShowDecision, Ticket, TokenProbe, TokenState};
 use crate::clock::Moment;
 use crate::token::{TokenSet, Use};
 use crate::vault::Secrets;
@@ -24,7 +24,7 @@ pub(super) struct Tokens {
 /// The newest tokens, and what is known of them.
 struct Kept {
     held: Arc<CurrentTokens>,
-    state: State,
+    state: TokenState,
 }
 
 /// The tokens that are in use.
@@ -49,7 +49,7 @@ impl CurrentTokens {
 
 impl Tokens {
     /// `sessions` are those that are open.
-    pub(super) fn new(state: State, held: CurrentTokens, sessions: Arc<()>) -> Arc<Self> {
+    pub(super) fn new(state: TokenState, held: CurrentTokens, sessions: Arc<()>) -> Arc<Self> {
         let kept = Mutex::new(Kept { held: Arc::new(held), state });
         Arc::new(Self { kept, changed: watch::Sender::default(), sessions })
     }
@@ -60,12 +60,12 @@ impl Tokens {
     }
 
     /// Reads the state.
-    pub(super) fn look<T>(&self, look: impl FnOnce(&State) -> T) -> T {
+    pub(super) fn look<T>(&self, look: impl FnOnce(&TokenState) -> T) -> T {
         look(&lock(&self.kept).state)
     }
 
     /// Changes the state, and wakes those who wait for that.
-    pub(super) fn change<T>(&self, change: impl FnOnce(&mut State) -> T) -> T {
+    pub(super) fn change<T>(&self, change: impl FnOnce(&mut TokenState) -> T) -> T {
         let changed = change(&mut lock(&self.kept).state);
         self.changed.send_replace(());
         changed
@@ -114,7 +114,7 @@ impl Tokens {
     /// Waits until `decide` says whether there are tokens to show. Where it decides on a refresh, `refresh` begins it.
     pub(super) async fn obtain(
         self: &Arc<Self>,
-        decide: impl Fn(&State, &CurrentTokens) -> Next,
+        decide: impl Fn(&TokenState, &CurrentTokens) -> Next,
         refresh: impl Fn(Refreshing),
     ) -> Result<Arc<CurrentTokens>, Refusal> {
         let mut changes = self.changed.subscribe();
@@ -133,15 +133,15 @@ impl Tokens {
 
     /// Waits until a login that is ready to show this token may do so; None if the token is not to be shown any more. The login
     /// whose answer the others wait for gets a probe.
-    pub(super) async fn turn(&self, mailbox: &Mailbox, generation: u64) -> Option<Option<Probe>> {
+    pub(super) async fn turn(&self, mailbox: &Mailbox, generation: u64) -> Option<Option<TokenProbe>> {
         let (mut changes, mut seen) = (self.changed.subscribe(), None);
         loop {
             let turn = lock(&self.kept).state.turn(mailbox, generation, &mut seen, Instant::now());
             match turn {
-                Turn::First(probe) => return Some(Some(probe)),
-                Turn::Follow => return Some(None),
-                Turn::Stale => return None,
-                Turn::Wait(until) => drop(timeout_at(until, changes.changed()).await),
+                ShowDecision::First(probe) => return Some(Some(probe)),
+                ShowDecision::Follow => return Some(None),
+                ShowDecision::Stale => return None,
+                ShowDecision::Wait(until) => drop(timeout_at(until, changes.changed()).await),
             }
         }
     }
@@ -149,7 +149,7 @@ impl Tokens {
     /// What to do now, and with which tokens. If that is a refresh, it has begun.
     fn step(
         self: &Arc<Self>,
-        decide: impl Fn(&State, &CurrentTokens) -> Next,
+        decide: impl Fn(&TokenState, &CurrentTokens) -> Next,
     ) -> (Next, Arc<CurrentTokens>, Option<Refreshing>) {
         let kept = &mut *lock(&self.kept);
         let next = decide(&kept.state, &kept.held);
@@ -167,6 +167,6 @@ pub(super) struct Refreshing {
 
 impl Drop for Refreshing {
     fn drop(&mut self) {
-        self.tokens.change(State::end);
+        self.tokens.change(TokenState::end);
     }
 }

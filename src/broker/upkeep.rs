@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::account::Account;
+use super::account::OpenAccount;
 use super::accounts::Accounts;
 use super::context::Context;
 use super::patience::shortened;
@@ -55,7 +55,7 @@ pub(super) async fn run(context: &Context, accounts: &Accounts, refresher: &Arc<
 }
 
 /// Whether an account's tokens are to be refreshed though nobody waits for them.
-fn is_due(context: &Context, account: &Account) -> bool {
+fn is_due(context: &Context, account: &OpenAccount) -> bool {
     let record = context.vault.account(&account.owner);
     let Some(record) = record.filter(|record| record.ended.is_none()) else { return false };
     let wears_out = account.held().tokens.life.is_due(account.usage(Protocol::Imap), context.now());
@@ -63,7 +63,7 @@ fn is_due(context: &Context, account: &Account) -> bool {
     account.tokens.are_in_use() && wears_out || ages
 }
 
-async fn refresh_ahead(refresher: &Arc<Refresher>, account: &Arc<Account>, pauses: &mut Pauses) {
+async fn refresh_ahead(refresher: &Arc<Refresher>, account: &Arc<OpenAccount>, pauses: &mut Pauses) {
     if !pauses.is_over(&account.owner) {
         return;
     }

@@ -10,9 +10,9 @@ use super::terminal::complain;
 use crate::broker::Broker;
 use crate::clock::Clock;
 use crate::config::Config;
-use crate::control::{self, Control, Reply, Request, Status};
+use crate::control::{self, Control, ControlReply, ControlRequest, Status};
 use crate::exit::{Exit, Failed};
-use crate::vault::{StoreError, Trouble, Vault, VaultError};
+use crate::vault::{Degradation, StoreError, Vault, VaultError};
 
 /// Sends requests to whichever process has the vault open.
 pub enum AdminClient<'a> {
@@ -26,7 +26,7 @@ impl<'a> AdminClient<'a> {
     /// Connects to the daemon, or opens the vault if none runs.
     pub async fn connect(config: &'a Config) -> Result<Self, Failed> {
         let daemon = Self::Daemon(config);
-        let runs = async || ask_daemon::<Value>(config, &Request::Greet).await.map(|answer| answer.is_some());
+        let runs = async || ask_daemon::<Value>(config, &ControlRequest::Greet).await.map(|answer| answer.is_some());
         if runs().await? {
             return Ok(daemon);
         }
@@ -41,11 +41,11 @@ impl<'a> AdminClient<'a> {
         }
     }
 
-    /// Sends a request and returns its answer, whose type is the one that [`Request`] names.
-    pub async fn ask<T: DeserializeOwned>(&self, request: Request) -> Result<T, Failed> {
+    /// Sends a request and returns its answer, whose type is the one that [`ControlRequest`] names.
+    pub async fn ask<T: DeserializeOwned>(&self, request: ControlRequest) -> Result<T, Failed> {
         let is_change = request.is_change();
         // Show the findings even if the tokens that they needed could not be stored.
-        let finds_out = matches!(request, Request::Test { .. } | Request::Examine { .. });
+        let finds_out = matches!(request, ControlRequest::Test { .. } | ControlRequest::Examine { .. });
         let answer = self.have_done(request).await?;
         if is_change {
             match self.check_stored().await {
@@ -58,7 +58,7 @@ impl<'a> AdminClient<'a> {
 
     /// A change that is not on stable storage yet stays in the daemon's memory. Without a daemon it is lost.
     async fn check_stored(&self) -> Result<(), Failed> {
-        match (self, self.have_done::<Option<Trouble>>(Request::Greet).await?) {
+        match (self, self.have_done::<Option<Degradation>>(ControlRequest::Greet).await?) {
             (_, None) => Ok(()),
             (Self::Daemon(_), Some(trouble)) => {
                 complain(format_args!(
@@ -74,7 +74,7 @@ impl<'a> AdminClient<'a> {
         }
     }
 
-    async fn have_done<T: DeserializeOwned>(&self, request: Request) -> Result<T, Failed> {
+    async fn have_done<T: DeserializeOwned>(&self, request: ControlRequest) -> Result<T, Failed> {
         match self {
             Self::Own(control) => control::read(answer(control, request).await?),
             Self::Daemon(config) => ask_daemon(config, &request)
@@ -85,12 +85,12 @@ impl<'a> AdminClient<'a> {
 
     /// The listeners, and the state of the accounts.
     pub async fn status(&self) -> Result<Status, Failed> {
-        self.have_done(Request::Status).await
+        self.have_done(ControlRequest::Status).await
     }
 }
 
 /// Answers a request in this process. An interrupt ends it once no refresh is under way, so that new tokens are stored.
-async fn answer(control: &Control, request: Request) -> Reply {
+async fn answer(control: &Control, request: ControlRequest) -> ControlReply {
     let reply = tokio::select! {
         reply = control.answer(request) => reply,
         _ = tokio::signal::ctrl_c() => Err(Failed::new(Exit::Temporary, "interrupted; nothing was lost")),
@@ -100,13 +100,13 @@ async fn answer(control: &Control, request: Request) -> Reply {
 }
 
 /// Sends a request that only a daemon can answer.
-pub async fn ask_running<T: DeserializeOwned>(config: &Config, request: &Request) -> Result<T, Failed> {
+pub async fn ask_running<T: DeserializeOwned>(config: &Config, request: &ControlRequest) -> Result<T, Failed> {
     let answer = ask_daemon(config, request).await?;
     answer.ok_or_else(|| Failed::new(Exit::Unavailable, "no daemon runs; start it with `postkey`"))
 }
 
 /// Sends a request to the daemon. Returns None if none runs.
-async fn ask_daemon<T: DeserializeOwned>(config: &Config, request: &Request) -> Result<Option<T>, Failed> {
+async fn ask_daemon<T: DeserializeOwned>(config: &Config, request: &ControlRequest) -> Result<Option<T>, Failed> {
     let socket = &config.control_socket;
     let owner = std::fs::metadata(&config.state_dir).ok().map(|folder| folder.uid());
     let reply = control::ask(socket, owner, request)

@@ -8,10 +8,10 @@ use std::path::Path;
 use super::admin::AdminClient;
 use super::terminal::{complain, say};
 use crate::config::Config;
-use crate::control::Request;
+use crate::control::ControlRequest;
 use crate::exit::{Exit, Failed};
 use crate::vault::backup::Backup;
-use crate::vault::{Account, Restored};
+use crate::vault::{Restored, StoredAccount};
 
 /// Writes all accounts to a file.
 pub async fn backup(config: &Config, file: &Path) -> Result<(), Failed> {
@@ -20,7 +20,7 @@ pub async fn backup(config: &Config, file: &Path) -> Result<(), Failed> {
     let mut backup = Backup::default();
     for account in &status.accounts {
         let address = account.address.clone();
-        backup.add(address.clone(), admin.ask(Request::Export { address }).await?);
+        backup.add(address.clone(), admin.ask(ControlRequest::Export { address }).await?);
     }
     backup
         .write(file)
@@ -50,7 +50,7 @@ pub async fn restore(config: &Config, file: &Path, force: bool) -> Result<(), Fa
         differences(config, &account).iter().for_each(|difference| complain(format_args!("{difference}")));
     }
     for (address, record) in backup.records() {
-        let request = Request::Restore { address: address.clone(), record, force };
+        let request = ControlRequest::Restore { address: address.clone(), record, force };
         say(match admin.ask::<Restored>(request).await? {
             Restored::Done => format!("{address}: restored"),
             Restored::Same => format!("{address}: unchanged, the same as in the backup"),
@@ -62,7 +62,7 @@ pub async fn restore(config: &Config, file: &Path, force: bool) -> Result<(), Fa
 
 /// Where an account's unencrypted part differs from the configuration. A record from elsewhere decides where its tokens are
 /// sent, so the user should know.
-fn differences(config: &Config, account: &Account) -> Vec<String> {
+fn differences(config: &Config, account: &StoredAccount) -> Vec<String> {
     let (address, name) = (&account.address, &account.provider);
     let Some(provider) = config.providers.get(name) else {
         return vec![format!("{address}: its provider in the backup is {name}, which the configuration does not have")];

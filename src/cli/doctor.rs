@@ -11,7 +11,7 @@ use super::admin::AdminClient;
 use super::terminal::{Input, say};
 use crate::address::Address;
 use crate::config::Config;
-use crate::control::{Listening, Request};
+use crate::control::{ControlRequest, Listening};
 use crate::examination::{Finding, FindingState};
 use crate::exit::{Exit, Failed};
 
@@ -87,7 +87,7 @@ async fn ask(admin: &AdminClient<'_>, address: &str, owner: &str) -> Result<Vec<
     let is_known = admin.status().await?.account(owner).is_some();
     let prompt = format!("An app password of {owner}, or Enter to skip the checks that need it: ");
     let password = if is_known { Input::new().password(&prompt).await.ok() } else { None };
-    admin.ask(Request::Examine { address: address.to_owned(), password }).await
+    admin.ask(ControlRequest::Examine { address: address.to_owned(), password }).await
 }
 
 /// Checks that mail programs on this machine reach the daemon's ports.

@@ -4,7 +4,7 @@ use super::admin::AdminClient;
 use super::terminal::{Input, complain, say};
 use crate::broker::Withdrawal;
 use crate::config::Config;
-use crate::control::Request;
+use crate::control::ControlRequest;
 use crate::exit::Failed;
 
 /// Forgets an account. With `revoke` it asks for an app password, so that sealed tokens can be revoked too.
@@ -15,7 +15,7 @@ pub async fn run(config: &Config, address: &str, revoke: bool) -> Result<(), Fai
         true => Some(Input::new().password(&format!("An app password of {address}: ")).await?),
         false => None,
     };
-    let withdrawal: Withdrawal = admin.ask(Request::Forget { address: address.clone(), password }).await?;
+    let withdrawal: Withdrawal = admin.ask(ControlRequest::Forget { address: address.clone(), password }).await?;
     say(format_args!("{address} has been removed from this machine."));
     let settings = "revoke it in your account settings there";
     match withdrawal {

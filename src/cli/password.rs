@@ -4,7 +4,7 @@ use super::admin::AdminClient;
 use super::arguments::PasswordCommand;
 use super::terminal::{Input, say};
 use crate::config::Config;
-use crate::control::Request;
+use crate::control::ControlRequest;
 use crate::exit::{Exit, Failed};
 use crate::secret::Secret;
 use crate::vault::password::Password;
@@ -22,7 +22,7 @@ pub async fn run(config: &Config, command: PasswordCommand) -> Result<(), Failed
         PasswordCommand::List { address } => list(&admin, &owner(address)).await,
         PasswordCommand::Remove { address, name } => {
             let address = owner(address);
-            admin.ask::<()>(Request::RemoveSlot { address: address.clone(), name: name.clone() }).await?;
+            admin.ask::<()>(ControlRequest::RemoveSlot { address: address.clone(), name: name.clone() }).await?;
             say(format_args!("The app password {name} has been removed."));
             say(format_args!(
                 "If it has leaked together with a backup or another copy of the vault, run `postkey forget --revoke {address}` \
@@ -47,7 +47,7 @@ async fn add(
         true => chosen(&input.password("The new app password: ").await?)?,
         false => Password::generate(),
     };
-    let request = Request::AddSlot { address, password, name: name.clone(), new: new.clone(), limits };
+    let request = ControlRequest::AddSlot { address, password, name: name.clone(), new: new.clone(), limits };
     admin.ask::<()>(request).await?;
     say(format_args!(
         "{name} can log in now.{}",

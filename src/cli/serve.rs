@@ -11,7 +11,7 @@ use super::check;
 use crate::clock::Clock;
 use crate::config::Config;
 use crate::confine::Confined;
-use crate::control::{PendingRequest, Request};
+use crate::control::{ControlRequest, PendingRequest};
 use crate::daemon::{Daemon, DaemonEvent, STOP};
 use crate::exit::{Exit, Failed};
 use crate::log::Log;
@@ -75,8 +75,8 @@ struct Program<'a> {
 impl Program<'_> {
     async fn answer(&mut self, PendingRequest { request, outcome }: PendingRequest) {
         let result = match request {
-            Request::Reload => self.reload().await,
-            Request::Log(filter) => self.log.set_filter(&filter),
+            ControlRequest::Reload => self.reload().await,
+            ControlRequest::Log(filter) => self.log.set_filter(&filter),
             _ => Err(Failed::new(Exit::Software, "the daemon cannot handle this request")),
         };
         // The client may have disconnected.

@@ -4,7 +4,7 @@ use super::admin::{AdminClient, ask_running};
 use super::terminal::say;
 use crate::broker::{AccountState, AccountStatus, Backoff, Occupancy, PastFailure, SlotStatus};
 use crate::config::Config;
-use crate::control::{Listening, Request, Status};
+use crate::control::{ControlRequest, Listening, Status};
 use crate::exit::{Exit, Failed};
 
 pub async fn run(config: &Config, json: bool) -> Result<(), Failed> {
@@ -21,7 +21,7 @@ pub async fn run(config: &Config, json: bool) -> Result<(), Failed> {
 
 /// For monitoring: a line, and an exit code. The daemon alone is asked, and no login is made.
 pub async fn judge(config: &Config) -> Result<(), Failed> {
-    let status = ask_running(config, &Request::Status).await?;
+    let status = ask_running(config, &ControlRequest::Status).await?;
     let exit = match &status {
         Status { damaged, degraded, .. } if !damaged.is_empty() || degraded.is_some() => Exit::Io,
         Status { accounts, .. } if accounts.iter().any(|account| account.state != AccountState::Ready) => {

@@ -3,7 +3,7 @@
 use super::admin::AdminClient;
 use super::terminal::{Input, say};
 use crate::config::Config;
-use crate::control::{Probe, Request};
+use crate::control::{ControlRequest, LoginTest};
 use crate::exit::{Exit, Failed};
 
 pub async fn run(config: &Config, address: &str, trace_dialogue: bool) -> Result<(), Failed> {
@@ -14,13 +14,13 @@ pub async fn run(config: &Config, address: &str, trace_dialogue: bool) -> Result
     if owner != address {
         say(format_args!("{address} uses the authorization of {owner}:"));
     }
-    let probes: Vec<Probe> = admin.ask(Request::Test { address, password }).await?;
+    let probes: Vec<LoginTest> = admin.ask(ControlRequest::Test { address, password }).await?;
     report(&probes, trace_dialogue)
 }
 
 /// Shows each server's answer, and the trace of the dialogue if requested. Fails only if no server accepted the login.
-pub fn report(probes: &[Probe], trace_dialogue: bool) -> Result<(), Failed> {
-    for Probe { protocol, server, user, refused, dialogue } in probes {
+pub fn report(probes: &[LoginTest], trace_dialogue: bool) -> Result<(), Failed> {
+    for LoginTest { protocol, server, user, refused, dialogue } in probes {
         let user = user.as_ref().map(|user| format!(" as {user}")).unwrap_or_default();
         match refused {
             None => say(format_args!("  {protocol:<5} {server}{user}  ok")),

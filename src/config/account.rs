@@ -2,9 +2,9 @@
 
 use std::collections::BTreeMap;
 
-use super::client::Client;
+use super::client::ClientRegistration;
 use super::flow::Flow;
-use super::provider::Connections;
+use super::provider::ConnectionLimits;
 use super::users::Users;
 use crate::clock::Moment;
 use crate::name::Name;
@@ -12,7 +12,7 @@ use crate::protocol::Protocol;
 
 /// What the file says about an account. Everything is optional: what is not here, the authorization has recorded.
 #[derive(Clone, Debug, Default)]
-pub struct Account {
+pub struct AccountConfig {
     /// Its provider, where the address's domain does not tell.
     pub provider: Option<String>,
     /// Whose authorization opens it, where it is a shared mailbox: the address of an account that has one.
@@ -30,11 +30,11 @@ pub struct Account {
     /// Whether it may use the password grant.
     pub legacy: bool,
     /// The client registration to use for this account alone.
-    pub client: Option<Client>,
+    pub client: Option<ClientRegistration>,
     /// When that client's secret or certificate ends, where that is known.
     pub client_expires: Option<Moment>,
     /// How many connections there may be to it at a time, where that is not what its provider's entry says.
-    pub connections: Connections,
+    pub connections: ConnectionLimits,
     /// The users of this machine who may log in to it.
     pub users: Users,
 }
@@ -43,12 +43,12 @@ pub struct Account {
 #[derive(Clone, Debug, Default)]
 pub struct Domain {
     /// What each account goes by, as far as it has no entry of its own. In `user`, `*` stands for the part before the @.
-    pub members: Account,
+    pub members: AccountConfig,
     /// Whether a first login from another machine counts.
     pub allow_remote: bool,
 }
 
-impl Account {
+impl AccountConfig {
     /// The same, with what it does not say taken from the entry for its domain.
     pub(super) fn or(mut self, members: &Self, address: &str) -> Self {
         let local = address.rsplit_once('@').map_or(address, |(local, _)| local);

@@ -58,7 +58,7 @@ pub struct ClientKey {
 
 /// Who speaks for the owners of mailboxes in the JWT bearer grant (RFC 7523 section 2.1).
 #[derive(Clone, Debug)]
-pub enum Bearer {
+pub enum AssertionIssuer {
     /// The JSON file that Google makes for a service account's key.
     ServiceAccount(SecretSource),
     /// The same, one by one.
@@ -86,7 +86,7 @@ pub struct Issuer {
     pub algorithm: Algorithm,
 }
 
-impl Bearer {
+impl AssertionIssuer {
     /// Where its key comes from, and the password of that.
     pub const fn sources(&self) -> [Option<&SecretSource>; 2] {
         match self {

@@ -5,7 +5,7 @@ use super::secret_source::SecretSource;
 
 /// A client registration (RFC 6749 section 2).
 #[derive(Clone, Debug)]
-pub struct Client {
+pub struct ClientRegistration {
     /// Its name at the authorization server.
     pub id: String,
     /// How it proves who it is.
@@ -26,7 +26,7 @@ pub enum ClientAuthentication {
     Assertion(SecretSource),
 }
 
-impl Client {
+impl ClientRegistration {
     /// No client at all: the JWT bearer grant may do without one.
     pub fn nobody() -> Self {
         Self { id: String::new(), authentication: ClientAuthentication::None }

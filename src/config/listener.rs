@@ -10,7 +10,7 @@ use crate::protocol::{Protocol, Security};
 
 /// Local addresses that serve one protocol.
 #[derive(Clone, Debug)]
-pub struct Listener {
+pub struct ListenerConfig {
     /// What is spoken.
     pub protocol: Protocol,
     /// Where; port 0 is a free one.

@@ -23,9 +23,9 @@ use tracing_subscriber::filter::Targets;
 
 use crate::name::{Name, find};
 use crate::protocol::Protocol;
-pub use account::{Account, Domain, is_address};
-use client::Client;
-pub use listener::{Certificate, Listener, Machine};
+pub use account::{AccountConfig, Domain, is_address};
+use client::ClientRegistration;
+pub use listener::{Certificate, ListenerConfig, Machine};
 use mistake::Mistake;
 use provider::{Provider, Providers};
 use secret_source::SecretSource;
@@ -53,11 +53,11 @@ pub struct Config {
     /// The page that the browser shows at the end of an authorization, HTML, if not postkey's own.
     pub finish_page: Option<PathBuf>,
     /// The local ports, at least one.
-    pub listeners: Vec<Listener>,
+    pub listeners: Vec<ListenerConfig>,
     /// All known providers by name: those that are compiled in, and the file's changes and additions.
     pub providers: Providers,
     /// What the file says about single accounts.
-    pub accounts: BTreeMap<Name, Account>,
+    pub accounts: BTreeMap<Name, AccountConfig>,
     /// The accounts' further login names, and whose they are.
     pub aliases: BTreeMap<Name, Name>,
     /// What the file says about all addresses of a domain, by domain in lower case and in ASCII.
@@ -96,7 +96,7 @@ impl Config {
     }
 
     /// The client registration for an account of a provider: its own, or its provider's.
-    pub fn client_for(&self, address: &str, provider: &Provider) -> Option<Client> {
+    pub fn client_for(&self, address: &str, provider: &Provider) -> Option<ClientRegistration> {
         self.account(address).client.as_ref().or(provider.client.as_ref()).cloned()
     }
 
@@ -117,7 +117,7 @@ impl Config {
     }
 
     /// The entry of an account, whichever spelling of its name it has.
-    pub fn entry_of(&self, address: &str) -> Option<&Account> {
+    pub fn entry_of(&self, address: &str) -> Option<&AccountConfig> {
         find(&self.accounts, &Name::typed(address)).map(|(_, account)| account)
     }
 
@@ -136,7 +136,7 @@ impl Config {
     /// The shared mailboxes that this account's authorization opens.
     pub fn shared_with(&self, delegate: &str) -> Vec<String> {
         let delegate = Name::typed(delegate);
-        let is_shared = |account: &Account| account.delegate.as_ref().is_some_and(|one| one.same_as(&delegate));
+        let is_shared = |account: &AccountConfig| account.delegate.as_ref().is_some_and(|one| one.same_as(&delegate));
         let shared = self.accounts.iter().filter(|(_, account)| is_shared(account));
         shared.map(|(address, _)| address.to_string()).collect()
     }
@@ -147,7 +147,7 @@ impl Config {
     }
 
     /// What the file says of an account: in its own entry, or else in that of its domain.
-    pub fn account(&self, address: &str) -> Cow<'_, Account> {
+    pub fn account(&self, address: &str) -> Cow<'_, AccountConfig> {
         let own = self.entry_of(address).map(Cow::Borrowed).unwrap_or_default();
         match self.domain_of(address) {
             Some(domain) => Cow::Owned(own.into_owned().or(&domain.members, address)),

@@ -8,8 +8,8 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 use url::{Host, Url};
 
-use super::assertion::Bearer;
-use super::client::Client;
+use super::assertion::AssertionIssuer;
+use super::client::ClientRegistration;
 use super::flow::Flow;
 use crate::clock::Moment;
 use crate::protocol::{Mechanism, Protocol, Security};
@@ -18,7 +18,7 @@ use crate::protocol::{Mechanism, Protocol, Security};
 pub type Providers = BTreeMap<String, Provider>;
 
 /// By protocol: the most connections at a time, or None where it is said that there is no limit.
-pub type Connections = BTreeMap<Protocol, Option<usize>>;
+pub type ConnectionLimits = BTreeMap<Protocol, Option<usize>>;
 
 /// Whose domain this is, in lower case.
 pub fn of_domain<'a>(providers: &'a Providers, domain: &str) -> Option<&'a Provider> {
@@ -54,9 +54,9 @@ pub struct Provider {
     /// Parameters of the authorization request beside the standard ones.
     pub authorization_parameters: BTreeMap<String, String>,
     /// The client registration, where one is configured for all accounts.
-    pub client: Option<Client>,
+    pub client: Option<ClientRegistration>,
     /// Who speaks for the owners of mailboxes in the JWT bearer grant.
-    pub bearer: Option<Bearer>,
+    pub bearer: Option<AssertionIssuer>,
     /// What the password grant asks for beside or instead of scopes.
     pub resource: Option<String>,
     /// Whether the password grant may be used.
@@ -70,7 +70,7 @@ pub struct Provider {
     /// The mechanisms to use, the best first.
     pub mechanisms: Vec<Mechanism>,
     /// What to connect through, to its mail servers and for token requests alike.
-    pub proxy: Option<Proxy>,
+    pub proxy: Option<ProxyConfig>,
     /// The certificate authorities to trust instead of the system's.
     pub ca_file: Option<PathBuf>,
     /// The time after which a refresh token that nobody uses is not good any more, where the provider has such a time.
@@ -78,9 +78,9 @@ pub struct Provider {
     /// Whether its mail servers end a session when the access token expires that has opened it.
     pub session_ends_with_token: bool,
     /// How many connections of one account it takes at a time.
-    pub connections: Connections,
+    pub connections: ConnectionLimits,
     /// Its mail servers; a protocol that is missing is not served.
-    pub servers: BTreeMap<Protocol, Server>,
+    pub servers: BTreeMap<Protocol, MailServer>,
     /// What a user should know before starting.
     pub note: Option<String>,
 }
@@ -203,7 +203,7 @@ pub fn is_protected(url: &Url) -> bool {
 
 /// What stands between us and a provider's servers.
 #[derive(Clone, Debug)]
-pub struct Proxy {
+pub struct ProxyConfig {
     /// What it speaks.
     pub kind: ProxyKind,
     /// Its name or address.
@@ -225,7 +225,7 @@ pub enum ProxyKind {
 
 /// A mail server of a provider.
 #[derive(Clone, Debug)]
-pub struct Server {
+pub struct MailServer {
     /// Its name, which its certificate must have.
     pub host: String,
     /// Its port.

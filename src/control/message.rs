@@ -13,11 +13,11 @@ use crate::name::Name;
 use crate::protocol::{Protocol, Security};
 use crate::secret::Secret;
 use crate::vault::password::Password;
-use crate::vault::{Authorization, Limits, Trouble};
+use crate::vault::{Authorization, Degradation, Limits};
 
 /// What a command asks for. Each says what it is answered with; without that, the answer is `()`.
 #[derive(Serialize, Deserialize)]
-pub enum Request {
+pub enum ControlRequest {
     /// Since when and why changes are in memory only, if so: `Option<Trouble>`.
     Greet,
     /// What is served, and the state of every account: [`Status`].
@@ -107,8 +107,8 @@ pub struct NewAuthorization {
     pub first: Option<Password>,
 }
 
-/// The answer to a request: what [`Request`] says, or why it was not done.
-pub type Reply = Result<Value, Failed>;
+/// The answer to a request: what [`ControlRequest`] says, or why it was not done.
+pub type ControlReply = Result<Value, Failed>;
 
 /// What is served, and how the accounts are.
 #[derive(Debug, Default, Serialize, Deserialize)]
@@ -120,7 +120,7 @@ pub struct Status {
     /// Addresses whose records in the vault cannot be read.
     pub damaged: Vec<String>,
     /// Since when, and why, the newest records are not on stable storage, if so.
-    pub degraded: Option<Trouble>,
+    pub degraded: Option<Degradation>,
     /// The client ids by which postkey has registered itself, by issuer: the next account there uses the same.
     #[serde(default)]
     pub registered: BTreeMap<String, String>,
@@ -142,7 +142,7 @@ pub struct Listening {
 
 /// What a provider's server said to a login.
 #[derive(Debug, Serialize, Deserialize)]
-pub struct Probe {
+pub struct LoginTest {
     /// What was spoken.
     pub protocol: Protocol,
     /// The server.
@@ -156,7 +156,7 @@ pub struct Probe {
     pub dialogue: Vec<String>,
 }
 
-impl Request {
+impl ControlRequest {
     /// The account that it is about, by any of its names. A record from a backup has its own.
     pub(super) const fn address_mut(&mut self) -> Option<&mut String> {
         match self {
@@ -173,7 +173,7 @@ impl Request {
 
     /// Whether it changes what is in the vault, or may: a login can bring new tokens.
     pub const fn is_change(&self) -> bool {
-        use Request::{Export, Greet, Log, Metrics, Reload, Status};
+        use ControlRequest::{Export, Greet, Log, Metrics, Reload, Status};
         !matches!(self, Status | Greet | Export { .. } | Metrics | Reload | Log(_))
     }
 }

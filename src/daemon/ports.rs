@@ -13,7 +13,7 @@ use tracing::{info, warn};
 use super::clients::{self, Message};
 use crate::address::Address;
 use crate::broker::Broker;
-use crate::config::Listener;
+use crate::config::ListenerConfig;
 use crate::control::Listening;
 use crate::exit::{Exit, Failed};
 use crate::name::Name;
@@ -80,7 +80,7 @@ impl Ports {
     /// Reads the certificates, and binds the ports that are not open yet. If this fails, nothing else has changed.
     pub fn prepare(
         &self,
-        listeners: &[Listener],
+        listeners: &[ListenerConfig],
         broker: &Arc<Broker>,
         shutdown: &Shutdown,
     ) -> Result<Vec<PlannedPort>, Failed> {
@@ -189,8 +189,8 @@ impl Ports {
     fn bind(
         &self,
         address: &Address,
-        listener: &Listener,
-        wanted: &[Listener],
+        listener: &ListenerConfig,
+        wanted: &[ListenerConfig],
     ) -> io::Result<(Bound, Option<SocketFile>)> {
         match address {
             Address::Tcp(port) => Ok((Bound::Tcp(self.bind_tcp(*port, listener.protocol, wanted)?), None)),
@@ -198,7 +198,7 @@ impl Ports {
         }
     }
 
-    fn bind_tcp(&self, address: SocketAddr, protocol: Protocol, wanted: &[Listener]) -> io::Result<TcpListener> {
+    fn bind_tcp(&self, address: SocketAddr, protocol: Protocol, wanted: &[ListenerConfig]) -> io::Result<TcpListener> {
         if let Some(socket) = self.sockets.get(protocol, address) {
             return socket.and_then(TcpListener::from_std);
         }
@@ -210,7 +210,7 @@ impl Ports {
 
     /// A port with the same number that will be closed, such as 127.0.0.1 when all addresses are to be opened, or the
     /// reverse.
-    fn in_the_way_of(&self, address: SocketAddr, wanted: &[Listener]) -> Option<&OwnedFd> {
+    fn in_the_way_of(&self, address: SocketAddr, wanted: &[ListenerConfig]) -> Option<&OwnedFd> {
         let is_wanted = |open: &Address| wanted.iter().any(|listener| listener.addresses.contains(open));
         let is_in_the_way = |open: SocketAddr| {
             let overlap = open.ip().is_unspecified() || address.ip().is_unspecified();
@@ -223,8 +223,8 @@ impl Ports {
 
     /// Checks that the service manager's sockets are in the configuration, because that has TLS, certificates and
     /// permissions, and only for the addresses that it names.
-    fn refuse_surplus(&self, listeners: &[Listener]) -> Result<(), Failed> {
-        let addresses = |listener: &Listener| {
+    fn refuse_surplus(&self, listeners: &[ListenerConfig]) -> Result<(), Failed> {
+        let addresses = |listener: &ListenerConfig| {
             let protocol = listener.protocol;
             listener
                 .addresses
@@ -282,7 +282,7 @@ fn is_missing_loopback(address: &Address, error: &io::Error) -> bool {
 }
 
 /// A listener serves on those of its addresses that this machine has, if there is at least one.
-fn judge_missing(listener: &Listener, missing: &[(&Address, io::Error)], is_served: bool) -> Result<(), Failed> {
+fn judge_missing(listener: &ListenerConfig, missing: &[(&Address, io::Error)], is_served: bool) -> Result<(), Failed> {
     for (address, error) in missing {
         if !is_served {
             return Err(cannot_listen(address, listener, error));
@@ -294,7 +294,7 @@ fn judge_missing(listener: &Listener, missing: &[(&Address, io::Error)], is_serv
     Ok(())
 }
 
-fn cannot_listen(address: &Address, listener: &Listener, error: &io::Error) -> Failed {
+fn cannot_listen(address: &Address, listener: &ListenerConfig, error: &io::Error) -> Failed {
     let advice = match address {
         Address::Unix(_) => "its folder must exist and be writable; a folder that is new to postkey needs a restart",
         Address::Tcp(_) if listen::is_missing(error) => {
@@ -309,7 +309,7 @@ fn cannot_listen(address: &Address, listener: &Listener, error: &io::Error) -> F
 }
 
 /// Creates the policy of a listener, which its sessions share.
-fn policy(listener: &Listener, broker: &Arc<Broker>, shutdown: &Shutdown) -> Result<Arc<ListenerPolicy>, Failed> {
+fn policy(listener: &ListenerConfig, broker: &Arc<Broker>, shutdown: &Shutdown) -> Result<Arc<ListenerPolicy>, Failed> {
     let own = listener.machine.as_ref().map(|from| credentials(listener.account.as_deref().unwrap_or_default(), from));
     let tls = listener.certificate.as_ref().map(|files| tls::server_config(&files.chain, &files.key));
     Ok(Arc::new(ListenerPolicy {

@@ -26,7 +26,7 @@ pub enum Step {
 
 /// Why an exchange ended without credentials.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Failure {
+pub enum SaslFailure {
     /// The client has sent `*`.
     Cancelled,
     /// It is not base64, or does not have the mechanism's form.
@@ -39,7 +39,7 @@ pub enum Failure {
     Credentials,
 }
 
-impl From<SaslError> for Failure {
+impl From<SaslError> for SaslFailure {
     fn from(error: SaslError) -> Self {
         match error {
             SaslError::Base64 | SaslError::Form => Self::Malformed,
@@ -52,13 +52,13 @@ impl Exchange {
     /// Reads what follows AUTH or AUTHENTICATE: a mechanism, and perhaps an initial response (RFC 4959).
     ///
     /// LOGIN's initial response is the user name. Several programs send it, although no specification defines it.
-    pub fn begin(arguments: &[u8]) -> Result<Step, Failure> {
+    pub fn begin(arguments: &[u8]) -> Result<Step, SaslFailure> {
         let (mechanism, initial) = split_word(arguments.trim_ascii());
         let exchange = match mechanism.to_ascii_uppercase().as_slice() {
             b"PLAIN" => Self::Plain,
             b"LOGIN" => Self::User,
-            b"" => return Err(Failure::Malformed),
-            _ => return Err(Failure::Mechanism),
+            b"" => return Err(SaslFailure::Malformed),
+            _ => return Err(SaslFailure::Mechanism),
         };
         if initial.is_empty() { Ok(Step::Ask(exchange)) } else { exchange.answer(initial) }
     }
@@ -73,23 +73,25 @@ impl Exchange {
     }
 
     /// Handles the client's next line, of at most [`sasl::LINE_LIMIT`] bytes.
-    pub fn take(self, frame: Frame<'_>) -> Result<Step, Failure> {
+    pub fn take(self, frame: Frame<'_>) -> Result<Step, SaslFailure> {
         match frame {
             Frame::Line(line) => self.answer(line),
-            Frame::Overlong(_) | Frame::Literal(_) => Err(Failure::TooLong),
+            Frame::Overlong(_) | Frame::Literal(_) => Err(SaslFailure::TooLong),
         }
     }
 
-    fn answer(self, line: &[u8]) -> Result<Step, Failure> {
+    fn answer(self, line: &[u8]) -> Result<Step, SaslFailure> {
         let line = line.trim_ascii();
         if line == b"*" {
-            return Err(Failure::Cancelled);
+            return Err(SaslFailure::Cancelled);
         }
         let message = sasl::decode(line)?;
         match self {
             Self::Plain => Ok(Step::Login(sasl::plain(&message)?)),
             Self::User => Ok(Step::Ask(Self::Password(message))),
-            Self::Password(user) => Credentials::parse(&user, &message).map(Step::Login).ok_or(Failure::Credentials),
+            Self::Password(user) => {
+                Credentials::parse(&user, &message).map(Step::Login).ok_or(SaslFailure::Credentials)
+            }
         }
     }
 }

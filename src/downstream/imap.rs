@@ -3,7 +3,7 @@
 mod command;
 
 use super::dialogue::{Downstream, Event, Offer, Tls, reply, shown};
-use super::exchange::{Exchange, Failure, Step};
+use super::exchange::{Exchange, SaslFailure, Step};
 use super::manners::Manners;
 use crate::wire::{Acceptance, Capabilities, Credentials, Dialogue, Frame, Reason, Refusal, Want, printable, sasl};
 use command::{Announcement, Command};
@@ -237,12 +237,12 @@ impl Imap {
         let Some([user, password]) = strings.as_deref() else {
             return self.bad(&command.tag, "LOGIN takes a user name and a password.", out);
         };
-        let step = Credentials::parse(user, password).map(Step::Login).ok_or(Failure::Credentials);
+        let step = Credentials::parse(user, password).map(Step::Login).ok_or(SaslFailure::Credentials);
         self.step(command.tag.clone(), step, out)
     }
 
     /// Continues a login, whichever command started it.
-    fn step(&mut self, tag: String, step: Result<Step, Failure>, out: &mut Vec<u8>) -> Option<Event> {
+    fn step(&mut self, tag: String, step: Result<Step, SaslFailure>, out: &mut Vec<u8>) -> Option<Event> {
         match step {
             Ok(Step::Ask(exchange)) => {
                 reply(out, &format!("+ {}", exchange.prompt()));
@@ -257,13 +257,13 @@ impl Imap {
         }
     }
 
-    fn failed(&mut self, tag: &str, failure: Failure, out: &mut Vec<u8>) -> Option<Event> {
+    fn failed(&mut self, tag: &str, failure: SaslFailure, out: &mut Vec<u8>) -> Option<Event> {
         match failure {
-            Failure::Cancelled => self.bad(tag, "AUTHENTICATE cancelled.", out),
-            Failure::Malformed => self.bad(tag, "Malformed AUTHENTICATE.", out),
-            Failure::TooLong => self.bad(tag, "Line too long.", out),
-            Failure::Mechanism => self.mistake(&format!("{tag} NO Unsupported mechanism."), out),
-            Failure::Credentials => {
+            SaslFailure::Cancelled => self.bad(tag, "AUTHENTICATE cancelled.", out),
+            SaslFailure::Malformed => self.bad(tag, "Malformed AUTHENTICATE.", out),
+            SaslFailure::TooLong => self.bad(tag, "Line too long.", out),
+            SaslFailure::Mechanism => self.mistake(&format!("{tag} NO Unsupported mechanism."), out),
+            SaslFailure::Credentials => {
                 no(tag, &Refusal::credentials(), out);
                 None
             }

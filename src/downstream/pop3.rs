@@ -3,7 +3,7 @@
 use zeroize::Zeroizing;
 
 use super::dialogue::{Downstream, Event, Offer, Tls, reply, shown, split_word, verb};
-use super::exchange::{Exchange, Failure, Step};
+use super::exchange::{Exchange, SaslFailure, Step};
 use super::manners::Manners;
 use crate::wire::{Acceptance, Credentials, Dialogue, Frame, Reason, Refusal, Want, printable, sasl};
 
@@ -146,7 +146,7 @@ impl Pop3 {
         let State::Named(user) = std::mem::replace(&mut self.state, State::Ready) else {
             return self.err("USER comes first.", out);
         };
-        let step = Credentials::parse(&user, password).map(Step::Login).ok_or(Failure::Credentials);
+        let step = Credentials::parse(&user, password).map(Step::Login).ok_or(SaslFailure::Credentials);
         self.step(step, out)
     }
 
@@ -158,7 +158,7 @@ impl Pop3 {
     }
 
     /// Continues a login, whichever command started it.
-    fn step(&mut self, step: Result<Step, Failure>, out: &mut Vec<u8>) -> Option<Event> {
+    fn step(&mut self, step: Result<Step, SaslFailure>, out: &mut Vec<u8>) -> Option<Event> {
         match step {
             Ok(Step::Ask(exchange)) => {
                 reply(out, &format!("+ {}", exchange.prompt()));
@@ -173,13 +173,13 @@ impl Pop3 {
         }
     }
 
-    fn failed(&mut self, failure: Failure, out: &mut Vec<u8>) -> Option<Event> {
+    fn failed(&mut self, failure: SaslFailure, out: &mut Vec<u8>) -> Option<Event> {
         match failure {
-            Failure::Cancelled => self.err("AUTH cancelled.", out),
-            Failure::Malformed => self.err("Malformed AUTH.", out),
-            Failure::TooLong => self.err("Line too long.", out),
-            Failure::Mechanism => self.err("Unsupported mechanism.", out),
-            Failure::Credentials => {
+            SaslFailure::Cancelled => self.err("AUTH cancelled.", out),
+            SaslFailure::Malformed => self.err("Malformed AUTH.", out),
+            SaslFailure::TooLong => self.err("Line too long.", out),
+            SaslFailure::Mechanism => self.err("Unsupported mechanism.", out),
+            SaslFailure::Credentials => {
                 refuse(&Refusal::credentials(), out);
                 None
             }

@@ -3,7 +3,7 @@
 use std::net::IpAddr;
 
 use super::dialogue::{Downstream, Event, Offer, Tls, reply, shown, split_word, verb};
-use super::exchange::{Exchange, Failure, Step};
+use super::exchange::{Exchange, SaslFailure, Step};
 use super::manners::Manners;
 use crate::wire::{Acceptance, Dialogue, Frame, Reason, Refusal, Want, printable, sasl};
 
@@ -196,7 +196,7 @@ impl Smtp {
     }
 
     /// Continues an AUTH.
-    fn step(&mut self, step: Result<Step, Failure>, out: &mut Vec<u8>) -> Option<Event> {
+    fn step(&mut self, step: Result<Step, SaslFailure>, out: &mut Vec<u8>) -> Option<Event> {
         match step {
             Ok(Step::Ask(exchange)) => {
                 reply(out, &format!("334 {}", exchange.prompt()));
@@ -211,13 +211,13 @@ impl Smtp {
         }
     }
 
-    fn failed(&mut self, failure: Failure, out: &mut Vec<u8>) -> Option<Event> {
+    fn failed(&mut self, failure: SaslFailure, out: &mut Vec<u8>) -> Option<Event> {
         match failure {
-            Failure::Cancelled => self.mistake("501 5.5.2 AUTH cancelled.", out),
-            Failure::Malformed => self.mistake("501 5.5.2 Malformed AUTH.", out),
-            Failure::TooLong => self.mistake("500 5.5.6 Line too long.", out),
-            Failure::Mechanism => self.mistake("504 5.5.4 Unsupported mechanism.", out),
-            Failure::Credentials => {
+            SaslFailure::Cancelled => self.mistake("501 5.5.2 AUTH cancelled.", out),
+            SaslFailure::Malformed => self.mistake("501 5.5.2 Malformed AUTH.", out),
+            SaslFailure::TooLong => self.mistake("500 5.5.6 Line too long.", out),
+            SaslFailure::Mechanism => self.mistake("504 5.5.4 Unsupported mechanism.", out),
+            SaslFailure::Credentials => {
                 let refusal = Refusal::credentials();
                 refuse(status(refusal.reason), &refusal.text, out);
                 None

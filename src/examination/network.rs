@@ -11,7 +11,7 @@ use url::Url;
 use super::finding::Finding;
 use crate::broker::Connector;
 use crate::clock::Moment;
-use crate::config::provider::{Endpoints, Server};
+use crate::config::provider::{Endpoints, MailServer};
 use crate::exit::Exit;
 use crate::login::{no_greeting, other_name};
 use crate::net::certificate::{self, Flaw};
@@ -74,7 +74,7 @@ pub async fn endpoint(connector: &Connector, name: &str, url: &Url, now: Moment)
 }
 
 /// Connects to a mail server, and talks to it until it waits for a login.
-pub async fn server(connector: &Connector, protocol: Protocol, server: &Server, now: Moment) -> Finding {
+pub async fn server(connector: &Connector, protocol: Protocol, server: &MailServer, now: Moment) -> Finding {
     let place = (server.host.as_str(), server.port);
     let reached = async {
         let (transport, way) = connect(connector, place.0, place.1, server.security).await?;
@@ -147,7 +147,7 @@ async fn talk(
     transport: Transport,
     connector: &Connector,
     protocol: Protocol,
-    server: &Server,
+    server: &MailServer,
 ) -> Result<Transport, Stopped> {
     let broken = |error: io::Error| format!("the connection broke off before the login: {error}");
     let (client_name, other_name) = (CLIENT_NAME.to_owned(), other_name(server, CLIENT_NAME));

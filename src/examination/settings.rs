@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use super::finding::Finding;
 use crate::broker::{Broker, Connector};
-use crate::config::client::{Client, ClientAuthentication};
+use crate::config::client::{ClientAuthentication, ClientRegistration};
 use crate::config::flow::Flow;
 use crate::config::provider::Endpoints;
 use crate::exit::{Exit, Failed};
@@ -14,7 +14,7 @@ use crate::vault::{self, VaultError};
 /// What is known about an account without its tokens.
 pub struct Known {
     /// Its record.
-    pub record: Arc<vault::Account>,
+    pub record: Arc<vault::StoredAccount>,
     /// Its provider.
     pub connector: Arc<Connector>,
     /// Its authorization server's endpoints.
@@ -54,7 +54,7 @@ fn missing(broker: &Broker, address: &str) -> Finding {
     Finding::problem("account", exit, message)
 }
 
-fn account(address: &str, record: &vault::Account) -> Finding {
+fn account(address: &str, record: &vault::StoredAccount) -> Finding {
     let slots = match record.slots.len() {
         1 => "1 app password".to_owned(),
         count => format!("{count} app passwords"),
@@ -64,7 +64,7 @@ fn account(address: &str, record: &vault::Account) -> Finding {
     Finding::ok("account", format!("{address}{delegate}, provider {provider}, by {flow}, authorized {since}, {slots}"))
 }
 
-fn vault(broker: &Broker, record: &vault::Account) -> Finding {
+fn vault(broker: &Broker, record: &vault::StoredAccount) -> Finding {
     const SUBJECT: &str = "vault";
     if let Some(trouble) = broker.context.vault.trouble() {
         let text = format!(
@@ -91,7 +91,7 @@ async fn client(broker: &Broker, known: &Known) -> Finding {
         return Finding::problem(SUBJECT, Exit::Config, text);
     };
     let client = match &record.client_id {
-        Some(id) => Client { id: id.clone(), authentication: ClientAuthentication::None },
+        Some(id) => ClientRegistration { id: id.clone(), authentication: ClientAuthentication::None },
         None => match broker.config().client_for(address, &connector.provider) {
             Some(client) => client,
             // Its assertion identifies the client.

@@ -5,9 +5,9 @@ use std::collections::BTreeMap;
 use oauth2::{AuthorizationCode, PkceCodeChallenge, PkceCodeVerifier, RedirectUrl};
 use url::Url;
 
-use super::errors::Request;
+use super::errors::RequestKind;
 use super::extension::granted;
-use super::outcome::Refusal;
+use super::outcome::ErrorResponse;
 use super::{Failure, Granted, Http, Registration};
 use crate::clock::Clock;
 use crate::pasted;
@@ -34,7 +34,7 @@ pub struct Asking<'a> {
 }
 
 /// An authorization that has been asked for and not yet been given.
-pub struct Pending {
+pub struct PendingAuthorization {
     /// The page where the person signs in and consents.
     pub url: Url,
     redirect_uri: Url,
@@ -89,7 +89,7 @@ impl Asking<'_> {
     }
 }
 
-impl Pending {
+impl PendingAuthorization {
     /// Begins: the address to open, and what has to be remembered until the answer comes.
     pub fn begin(asking: &Asking<'_>) -> Self {
         let (challenge, verifier) = PkceCodeChallenge::new_random_sha256();
@@ -147,8 +147,8 @@ impl Pending {
         }
         match (value("error"), value("code")) {
             (Some(error), _) => {
-                let refusal = Refusal::redirected(error, value("error_description").unwrap_or_default());
-                Err(RedirectError::Denied(refusal.failure(&Request::Authorization.into())))
+                let refusal = ErrorResponse::redirected(error, value("error_description").unwrap_or_default());
+                Err(RedirectError::Denied(refusal.failure(&RequestKind::Authorization.into())))
             }
             (None, Some(code)) => Ok(AuthorizationCode::new(code)),
             (None, None) => Err(RedirectError::NoAnswer),
@@ -204,7 +204,7 @@ impl Pending {
             request = request.add_extra_param(name, value);
         }
         let granted = granted(request.request_async(http).await, clock.now(), None);
-        let granted = granted.map_err(|denied| denied.failure(&registration.context(Request::Code)))?;
+        let granted = granted.map_err(|denied| denied.failure(&registration.context(RequestKind::Code)))?;
         Ok(Granted { nonce: self.nonce, ..granted })
     }
 }
@@ -221,8 +221,8 @@ mod tests {
 
     const ISSUER: &str = "https://login.example.test";
 
-    fn begin(endpoint: &str, scope: &str, names_itself: bool) -> (Pending, String) {
-        let pending = Pending::begin(&Asking {
+    fn begin(endpoint: &str, scope: &str, names_itself: bool) -> (PendingAuthorization, String) {
+        let pending = PendingAuthorization::begin(&Asking {
             endpoint: &Url::parse(endpoint).unwrap(),
             issuer: Some(ISSUER),
             names_itself,
@@ -236,7 +236,7 @@ mod tests {
         (pending, state)
     }
 
-    fn pending() -> (Pending, String) {
+    fn pending() -> (PendingAuthorization, String) {
         begin("https://login.example.test/auth?prompt=consent&access_type=offline", "openid", false)
     }
 

@@ -2,7 +2,7 @@
 
 use oauth2::Scope;
 
-use super::errors::Request;
+use super::errors::RequestKind;
 use super::extension::granted;
 use super::{Failure, Http, Registration};
 use crate::clock::Clock;
@@ -21,5 +21,5 @@ pub async fn ask(
         request = request.add_extra_param(name, value);
     }
     let granted = granted(request.request_async(http).await, clock.now(), None);
-    granted.map(|granted| granted.tokens).map_err(|denied| denied.failure(&registration.context(Request::Client)))
+    granted.map(|granted| granted.tokens).map_err(|denied| denied.failure(&registration.context(RequestKind::Client)))
 }

@@ -6,10 +6,10 @@ use tokio::time::{Instant, sleep};
 use url::Url;
 use zeroize::Zeroizing;
 
-use super::errors::{Context, Request};
+use super::errors::{ErrorContext, RequestKind};
 use super::members::Members;
 use super::outcome::Denied;
-use super::{Failure, Granted, Http, Registration, Trouble, extension};
+use super::{Failure, Granted, Http, Registration, TemporaryCause, extension};
 use crate::clock::Clock;
 
 const GRANT_TYPE: &str = "urn:ietf:params:oauth:grant-type:device_code";
@@ -33,7 +33,7 @@ const USUAL_LIFE: u64 = 900;
 const LONGEST_LIFE: u64 = 24 * 3600;
 
 /// An authorization that a person has been asked for.
-pub struct Pending {
+pub struct DeviceAuthorization {
     device_code: Zeroizing<String>,
     /// What the person types in.
     pub user_code: String,
@@ -47,7 +47,7 @@ pub struct Pending {
 
 /// What an answer to the question for tokens means.
 #[derive(Debug, PartialEq, Eq)]
-enum Step {
+enum PollStep {
     /// The person has not decided yet.
     Wait,
     /// The same, and the questions come too fast.
@@ -58,7 +58,7 @@ enum Step {
     End(Failure),
 }
 
-impl Pending {
+impl DeviceAuthorization {
     /// Asks for a code.
     pub async fn begin(
         http: &Http,
@@ -69,10 +69,10 @@ impl Pending {
     ) -> Result<Self, Failure> {
         let form = [("scope", &*scope.join(" "))];
         let members = extension::post(http, endpoint, registration, &form, clock.now()).await;
-        let members = members.map_err(|denied| denied.failure(&registration.context(Request::Device)))?;
+        let members = members.map_err(|denied| denied.failure(&registration.context(RequestKind::Device)))?;
         let incomplete =
             "the authorization server's answer is no OAuth answer: it lacks device_code, user_code or verification_uri";
-        Self::read(&members).ok_or_else(|| Failure::Temporary(Trouble::Lasting(None), incomplete.to_owned()))
+        Self::read(&members).ok_or_else(|| Failure::Temporary(TemporaryCause::Lasting(None), incomplete.to_owned()))
     }
 
     /// Reads the answer (section 3.2). Google has names of its own for the addresses.
@@ -104,10 +104,10 @@ impl Pending {
                 return Err(expired());
             }
             let form = [("grant_type", GRANT_TYPE), ("device_code", self.device_code.as_str())];
-            let context = registration.context(Request::Device);
+            let context = registration.context(RequestKind::Device);
             match extension::ask(http, registration, &form, clock.now()).await.map_err(|no| step(no, &context)) {
                 Ok(granted) => return Ok(granted),
-                Err(Step::End(failure)) => return Err(failure),
+                Err(PollStep::End(failure)) => return Err(failure),
                 Err(step) => rhythm.after(&step),
             }
         }
@@ -126,29 +126,31 @@ impl Rhythm {
         Self { interval, pause: interval }
     }
 
-    fn after(&mut self, step: &Step) {
-        if *step == Step::Slower {
+    fn after(&mut self, step: &PollStep) {
+        if *step == PollStep::Slower {
             self.interval += SLOWER;
         }
-        self.pause = if *step == Step::Again { (self.pause * 2).min(LONGEST_PAUSE) } else { self.interval };
+        self.pause = if *step == PollStep::Again { (self.pause * 2).min(LONGEST_PAUSE) } else { self.interval };
     }
 }
 
 /// Section 3.5, and what servers make of it.
-fn step(denied: Denied, context: &Context) -> Step {
+fn step(denied: Denied, context: &ErrorContext) -> PollStep {
     let refusal = match denied {
         Denied::Said(refusal) => refusal,
-        Denied::Unsaid(Failure::Temporary(..)) => return Step::Again,
-        Denied::Unsaid(failure) => return Step::End(failure),
+        Denied::Unsaid(Failure::Temporary(..)) => return PollStep::Again,
+        Denied::Unsaid(failure) => return PollStep::End(failure),
     };
     match refusal.code.as_str() {
-        "authorization_pending" => Step::Wait,
-        "slow_down" => Step::Slower,
-        "access_denied" | "authorization_declined" => Step::End(Failure::Ended("the person has said no".to_owned())),
-        "expired_token" | "bad_verification_code" => Step::End(expired()),
+        "authorization_pending" => PollStep::Wait,
+        "slow_down" => PollStep::Slower,
+        "access_denied" | "authorization_declined" => {
+            PollStep::End(Failure::Ended("the person has said no".to_owned()))
+        }
+        "expired_token" | "bad_verification_code" => PollStep::End(expired()),
         _ => match refusal.failure(context) {
-            Failure::Temporary(..) => Step::Again,
-            failure => Step::End(failure),
+            Failure::Temporary(..) => PollStep::Again,
+            failure => PollStep::End(failure),
         },
     }
 }
@@ -160,39 +162,47 @@ fn expired() -> Failure {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::oauth::outcome::Refusal;
+    use crate::oauth::outcome::ErrorResponse;
 
-    fn step(denied: Denied) -> Step {
-        super::step(denied, &Request::Device.into())
+    fn step(denied: Denied) -> PollStep {
+        super::step(denied, &RequestKind::Device.into())
     }
 
-    fn said(error: &str) -> Step {
-        step(Denied::Said(Box::new(Refusal::redirected(error.to_owned(), "x".to_owned()))))
+    fn said(error: &str) -> PollStep {
+        step(Denied::Said(Box::new(ErrorResponse::redirected(error.to_owned(), "x".to_owned()))))
     }
 
     #[test]
     fn every_dialect_of_an_answer_is_understood() {
-        assert_eq!(said("authorization_pending"), Step::Wait);
-        assert_eq!(said("slow_down"), Step::Slower);
-        assert_eq!(said("temporarily_unavailable"), Step::Again);
+        assert_eq!(said("authorization_pending"), PollStep::Wait);
+        assert_eq!(said("slow_down"), PollStep::Slower);
+        assert_eq!(said("temporarily_unavailable"), PollStep::Again);
         let failed = |failure| step(Denied::Unsaid(failure));
-        assert_eq!(failed(Failure::Temporary(Trouble::Unreachable, "no route".into())), Step::Again);
-        assert!(matches!(failed(Failure::Misconfigured("no key".into())), Step::End(_)));
+        assert_eq!(failed(Failure::Temporary(TemporaryCause::Unreachable, "no route".into())), PollStep::Again);
+        assert!(matches!(failed(Failure::Misconfigured("no key".into())), PollStep::End(_)));
         for no in ["access_denied", "authorization_declined"] {
-            assert_eq!(said(no), Step::End(Failure::Ended("the person has said no".into())));
+            assert_eq!(said(no), PollStep::End(Failure::Ended("the person has said no".into())));
         }
         for late in ["expired_token", "bad_verification_code"] {
-            assert_eq!(said(late), Step::End(expired()));
+            assert_eq!(said(late), PollStep::End(expired()));
         }
-        assert!(matches!(said("invalid_client"), Step::End(Failure::Misconfigured(_))));
-        assert!(matches!(said("invalid_grant"), Step::End(Failure::Ended(_))));
+        assert!(matches!(said("invalid_client"), PollStep::End(Failure::Misconfigured(_))));
+        assert!(matches!(said("invalid_grant"), PollStep::End(Failure::Ended(_))));
     }
 
     #[test]
     fn the_questions_keep_the_rhythm_that_the_server_wants() {
         let mut rhythm = Rhythm::new(None);
         let mut pauses = vec![rhythm.pause.as_secs()];
-        for step in [Step::Wait, Step::Slower, Step::Wait, Step::Again, Step::Again, Step::Wait, Step::Slower] {
+        for step in [
+            PollStep::Wait,
+            PollStep::Slower,
+            PollStep::Wait,
+            PollStep::Again,
+            PollStep::Again,
+            PollStep::Wait,
+            PollStep::Slower,
+        ] {
             rhythm.after(&step);
             pauses.push(rhythm.pause.as_secs());
         }
@@ -203,7 +213,7 @@ mod tests {
 
     #[test]
     fn every_dialect_of_the_first_answer_is_understood() {
-        let read = |text: &str| Pending::read(&Members::read(text.as_bytes()).unwrap()).unwrap();
+        let read = |text: &str| DeviceAuthorization::read(&Members::read(text.as_bytes()).unwrap()).unwrap();
         let rfc = read(
             r#"{"device_code":"d","user_code":"WDJB-MJHT","verification_uri":"https://a.test/device",
                 "verification_uri_complete":"https://a.test/device?user_code=WDJB-MJHT","expires_in":1800,"interval":7}"#,

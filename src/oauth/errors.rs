@@ -7,13 +7,13 @@
 use std::borrow::Cow;
 use std::time::Duration;
 
-use Class::{Administrator, BackOff, Configuration, Flow, Passes, Person};
+use ErrorClass::{Administrator, BackOff, Configuration, Flow, Passes, Person};
 
 use crate::config::provider::ClientMethods;
 
 /// Who has to act.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Class {
+pub enum ErrorClass {
     /// Nobody: it passes by itself, and may be asked for again soon.
     Passes,
     /// Nobody, as long as we stop asking for a while; for so long, where it is known.
@@ -32,14 +32,14 @@ pub enum Class {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Meaning {
     /// Who has to act.
-    pub class: Class,
+    pub class: ErrorClass,
     /// What happened and what to do: a clause without an end.
     pub sentence: Cow<'static, str>,
 }
 
 /// Which request an error answers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Request {
+pub enum RequestKind {
     /// For consent, by a browser (RFC 6749 section 4.1.1).
     Authorization,
     /// For the tokens of a code (section 4.1.3).
@@ -74,9 +74,9 @@ pub enum Shown {
 
 /// What an error answers.
 #[derive(Clone, Debug)]
-pub struct Context {
+pub struct ErrorContext {
     /// Which request.
-    pub request: Request,
+    pub request: RequestKind,
     /// How the client showed who it is.
     pub shown: Shown,
     /// Whether postkey registered this client itself.
@@ -85,8 +85,8 @@ pub struct Context {
     pub methods: ClientMethods,
 }
 
-impl From<Request> for Context {
-    fn from(request: Request) -> Self {
+impl From<RequestKind> for ErrorContext {
+    fn from(request: RequestKind) -> Self {
         let (shown, is_self_registered, methods) = Default::default();
         Self { request, shown, is_self_registered, methods }
     }
@@ -105,7 +105,7 @@ pub struct Said<'a> {
     pub description: &'a str,
 }
 
-type Row<K> = (K, Class, &'static str);
+type Row<K> = (K, ErrorClass, &'static str);
 
 /// Microsoft wants a loop to have ended before it is asked again, and counts minutes.
 const LOOP: Duration = Duration::from_secs(600);
@@ -286,64 +286,72 @@ const CODES: &[Row<&str>] = &[
 ];
 
 /// What a standard code means as the answer to one kind of request.
-const BY_REQUEST: &[Row<(Request, &str)>] = &[
+const BY_REQUEST: &[Row<(RequestKind, &str)>] = &[
     (
-        (Request::Refresh, "invalid_request"),
+        (RequestKind::Refresh, "invalid_request"),
         Person,
         "the provider does not take the refresh token any more: sign in again; if that does not help, check the provider's \
          entries",
     ),
-    ((Request::Refresh, "invalid_scope"), Person, "the authorization does not cover what is asked for: sign in again"),
     (
-        (Request::Refresh, "access_denied"),
+        (RequestKind::Refresh, "invalid_scope"),
+        Person,
+        "the authorization does not cover what is asked for: sign in again",
+    ),
+    (
+        (RequestKind::Refresh, "access_denied"),
         Person,
         "the provider denies new tokens: sign in again, and ask an administrator if it stays so",
     ),
     (
-        (Request::Refresh, "unauthorized_client"),
+        (RequestKind::Refresh, "unauthorized_client"),
         Configuration,
         "the client may not use refresh tokens: allow it the grant type refresh_token at the provider",
     ),
     (
-        (Request::Refresh, "unsupported_grant_type"),
+        (RequestKind::Refresh, "unsupported_grant_type"),
         Configuration,
         "the client may not use refresh tokens: allow it the grant type refresh_token at the provider",
     ),
     (
-        (Request::Code, "invalid_grant"),
+        (RequestKind::Code, "invalid_grant"),
         Flow,
         "the provider does not accept the code of this sign-in, which is good once and for minutes: start the sign-in again",
     ),
     (
-        (Request::Authorization, "unauthorized_client"),
+        (RequestKind::Authorization, "unauthorized_client"),
         Configuration,
         "the client may not ask a person by a browser: allow it the grant type authorization_code at the provider",
     ),
     (
-        (Request::Device, "unauthorized_client"),
+        (RequestKind::Device, "unauthorized_client"),
         Configuration,
         "the client may not use the device flow: allow it at the provider, or choose another flow",
     ),
     (
-        (Request::Client, "invalid_grant"),
+        (RequestKind::Client, "invalid_grant"),
         Configuration,
         "the provider gives the client itself no tokens: check its registration and its permissions",
     ),
     (
-        (Request::Assertion, "invalid_grant"),
+        (RequestKind::Assertion, "invalid_grant"),
         Configuration,
         "the provider does not accept the assertion: check its issuer, subject, audience and key, and this machine's time",
     ),
     (
-        (Request::Password, "invalid_grant"),
+        (RequestKind::Password, "invalid_grant"),
         Person,
         "wrong user name or password at the provider: run `postkey authorize` with the right one",
     ),
-    ((Request::Revocation, "unsupported_token_type"), Configuration, "the provider does not revoke this kind of token"),
+    (
+        (RequestKind::Revocation, "unsupported_token_type"),
+        Configuration,
+        "the provider does not revoke this kind of token",
+    ),
 ];
 
 /// What an error means.
-pub fn meaning(said: &Said<'_>, context: &Context) -> Meaning {
+pub fn meaning(said: &Said<'_>, context: &ErrorContext) -> Meaning {
     // Of several numbers the last is the cause, and the others say where it was met.
     let numbers = said.numbers.iter().copied().chain(numbers_in(said.description));
     let by_number = numbers.filter_map(|number| find(NUMBERS, |known| known.contains(&number))).last();
@@ -362,9 +370,9 @@ pub fn is_known(code: &str) -> bool {
 }
 
 /// What is wrong with the client, by how it showed who it is.
-fn of_client(code: &str, context: &Context) -> Option<Meaning> {
+fn of_client(code: &str, context: &ErrorContext) -> Option<Meaning> {
     let is_lost = matches!(code, "invalid_client" | "deleted_client" | "unauthorized_client");
-    if context.request == Request::Revocation && context.shown == Shown::Nothing && is_lost {
+    if context.request == RequestKind::Revocation && context.shown == Shown::Nothing && is_lost {
         let sentence = "the provider revokes authorizations only for clients with a secret, and this client has none";
         return Some(Meaning { class: Configuration, sentence: sentence.into() });
     }
@@ -405,12 +413,12 @@ fn offered(methods: &[String], before: &str, after: &str) -> String {
 }
 
 /// What a code means that nobody knows. About a refresh token it mostly is that a person signs in again.
-fn unknown(said: &Said<'_>, context: &Context) -> Meaning {
+fn unknown(said: &Said<'_>, context: &ErrorContext) -> Meaning {
     let words = format!("{} {}", said.code, said.description).to_ascii_lowercase();
     let has = |all: &[&str]| all.iter().any(|word| words.contains(word));
     let is_dead = has(&["token", "grant", "session", "authorization"])
         && has(&["expired", "revoked", "invalid", "not found", "not_found", "unknown", "already used", "reuse"]);
-    let (class, sentence) = match context.request == Request::Refresh && is_dead {
+    let (class, sentence) = match context.request == RequestKind::Refresh && is_dead {
         true => (Person, "the provider does not take the refresh token any more: sign in again"),
         false => (Configuration, "the provider refuses in words of its own: check the provider's entries"),
     };
@@ -437,15 +445,15 @@ mod tests {
     use super::*;
 
     fn meaning(said: &Said<'_>) -> Meaning {
-        super::meaning(said, &Request::Authorization.into())
+        super::meaning(said, &RequestKind::Authorization.into())
     }
 
-    fn class_of(said: Said<'_>) -> Class {
+    fn class_of(said: Said<'_>) -> ErrorClass {
         meaning(&said).class
     }
 
     /// Every number, with who has to act, in the order of the table of what providers document.
-    const DOCUMENTED: &[(&[u32], Class)] = &[
+    const DOCUMENTED: &[(&[u32], ErrorClass)] = &[
         (&[50076, 50078, 50079, 50072, 50074, 50158], Person),
         (&[50173, 50132, 50133], Person),
         (&[70000], Person),
@@ -566,24 +574,24 @@ mod tests {
 
     #[test]
     fn what_an_error_means_depends_on_the_request_that_it_answers() {
-        let of = |code, request: Request| super::meaning(&Said { code, ..Said::default() }, &request.into());
+        let of = |code, request: RequestKind| super::meaning(&Said { code, ..Said::default() }, &request.into());
         for (code, request, class, words) in [
-            ("invalid_request", Request::Refresh, Person, "sign in again"),
-            ("invalid_request", Request::Authorization, Configuration, "check the provider's entries"),
-            ("invalid_scope", Request::Refresh, Person, "sign in again"),
-            ("invalid_scope", Request::Authorization, Configuration, "correct scope"),
-            ("invalid_scope", Request::Device, Configuration, "correct scope"),
-            ("invalid_grant", Request::Refresh, Person, "sign in again"),
-            ("invalid_grant", Request::Code, Flow, "start the sign-in again"),
-            ("invalid_grant", Request::Assertion, Configuration, "assertion"),
-            ("invalid_grant", Request::Password, Person, "wrong user name or password"),
-            ("unauthorized_client", Request::Refresh, Configuration, "refresh_token"),
-            ("unauthorized_client", Request::Device, Configuration, "device flow"),
-            ("unsupported_grant_type", Request::Refresh, Configuration, "refresh_token"),
-            ("refresh_token_expired", Request::Refresh, Person, "sign in again"),
-            ("refresh_token_expired", Request::Revocation, Configuration, "words of its own"),
-            ("token_quota", Request::Refresh, Configuration, "words of its own"),
-            ("certificate_expired", Request::Refresh, Configuration, "words of its own"),
+            ("invalid_request", RequestKind::Refresh, Person, "sign in again"),
+            ("invalid_request", RequestKind::Authorization, Configuration, "check the provider's entries"),
+            ("invalid_scope", RequestKind::Refresh, Person, "sign in again"),
+            ("invalid_scope", RequestKind::Authorization, Configuration, "correct scope"),
+            ("invalid_scope", RequestKind::Device, Configuration, "correct scope"),
+            ("invalid_grant", RequestKind::Refresh, Person, "sign in again"),
+            ("invalid_grant", RequestKind::Code, Flow, "start the sign-in again"),
+            ("invalid_grant", RequestKind::Assertion, Configuration, "assertion"),
+            ("invalid_grant", RequestKind::Password, Person, "wrong user name or password"),
+            ("unauthorized_client", RequestKind::Refresh, Configuration, "refresh_token"),
+            ("unauthorized_client", RequestKind::Device, Configuration, "device flow"),
+            ("unsupported_grant_type", RequestKind::Refresh, Configuration, "refresh_token"),
+            ("refresh_token_expired", RequestKind::Refresh, Person, "sign in again"),
+            ("refresh_token_expired", RequestKind::Revocation, Configuration, "words of its own"),
+            ("token_quota", RequestKind::Refresh, Configuration, "words of its own"),
+            ("certificate_expired", RequestKind::Refresh, Configuration, "words of its own"),
         ] {
             let meaning = of(code, request);
             assert_eq!(meaning.class, class, "{code} {request:?}");
@@ -601,7 +609,7 @@ mod tests {
         let key = || Shown::Key("PS256", "a key named by x5t#S256 abc".to_owned());
         let of = |code, shown, algorithms: &[&str], is_self_registered| {
             let context =
-                Context { request: Request::Refresh, shown, is_self_registered, methods: methods(algorithms) };
+                ErrorContext { request: RequestKind::Refresh, shown, is_self_registered, methods: methods(algorithms) };
             super::meaning(&Said { code, ..Said::default() }, &context)
         };
         for (shown, algorithms, words) in [
@@ -630,7 +638,7 @@ mod tests {
     fn a_revocation_refused_to_a_client_without_a_secret_asks_for_no_other_setting() {
         let of = |code, shown, is_self_registered| {
             let methods = ClientMethods::default();
-            let context = Context { request: Request::Revocation, shown, is_self_registered, methods };
+            let context = ErrorContext { request: RequestKind::Revocation, shown, is_self_registered, methods };
             super::meaning(&Said { code, ..Said::default() }, &context).sentence
         };
         for code in ["invalid_client", "unauthorized_client"] {

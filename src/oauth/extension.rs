@@ -4,10 +4,10 @@ use oauth2::RequestTokenError;
 use url::Url;
 use url::form_urlencoded::Serializer;
 
-use super::http::{Answer, FORM, Heard};
+use super::http::{FORM, Heard, ServerResponse};
 use super::members::Members;
 use super::outcome::{self, Denied};
-use super::{Failure, Granted, Http, Registration, Trouble};
+use super::{Failure, Granted, Http, Registration, TemporaryCause};
 use crate::clock::Moment;
 use crate::token::TokenSet;
 
@@ -23,7 +23,7 @@ pub fn granted<T, E: oauth2::ErrorResponse>(
             Ok(outcome::tokens(&members, now, before)?)
         }
         // The crate hears of no answer, so that it can say nothing about one.
-        _ => Err(Failure::Temporary(Trouble::Faulty, "the request could not be made".to_owned()).into()),
+        _ => Err(Failure::Temporary(TemporaryCause::Faulty, "the request could not be made".to_owned()).into()),
     }
 }
 
@@ -56,7 +56,7 @@ pub async fn send(
     registration: &Registration,
     form: &[(&str, &str)],
     now: Moment,
-) -> Result<Answer, Failure> {
+) -> Result<ServerResponse, Failure> {
     let own = registration.parameters(now)?;
     let body = Serializer::new(String::new()).extend_pairs(form).extend_pairs(own).finish().into_bytes();
     Ok(http.post(endpoint, FORM, body).await?)

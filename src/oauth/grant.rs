@@ -9,7 +9,7 @@ use crate::secret::Secret;
 use crate::token::TokenSet;
 
 /// What an account asks for, and how.
-pub struct Ask<'a> {
+pub struct GrantRequest<'a> {
     /// How it gets its tokens.
     pub flow: Flow,
     /// Where.
@@ -22,7 +22,7 @@ pub struct Ask<'a> {
     pub password: Option<&'a Secret>,
 }
 
-impl Ask<'_> {
+impl GrantRequest<'_> {
     /// Gets a new token set: by the refresh token where there is one, and else by asking again, where the grant needs no
     /// person for it.
     pub async fn renew(

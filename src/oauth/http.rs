@@ -42,13 +42,13 @@ impl std::fmt::Display for HttpSetupError {
 impl std::error::Error for HttpSetupError {}
 
 /// What a server has answered, whatever it is: [`super::outcome`] decides what it means.
-pub struct Answer {
+pub struct ServerResponse {
     /// The HTTP status.
     pub status: u16,
     /// The body, or as much of it as came.
     pub body: Vec<u8>,
     /// How the body ended.
-    pub end: End,
+    pub end: BodyEnd,
     /// For how long the server wants to be left alone (RFC 9110 section 10.2.3).
     pub retry_after: Option<Duration>,
     /// Knows the secrets of the request, which the answer may repeat.
@@ -57,7 +57,7 @@ pub struct Answer {
 
 /// How the body of an answer ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum End {
+pub enum BodyEnd {
     /// It came whole.
     Whole,
     /// The connection broke before it came whole.
@@ -112,7 +112,7 @@ impl Http {
     }
 
     /// Fetches a document, as whoever this token belongs to.
-    pub async fn get(&self, url: &Url, bearer: Option<&Token>) -> Result<Answer, HttpError> {
+    pub async fn get(&self, url: &Url, bearer: Option<&Token>) -> Result<ServerResponse, HttpError> {
         let request = oauth2::http::Request::get(url.as_str()).header(ACCEPT, "application/json");
         let request = match bearer {
             Some(token) => request.header(AUTHORIZATION, format!("Bearer {}", token.expose())),
@@ -122,7 +122,7 @@ impl Http {
     }
 
     /// Sends a document of this kind.
-    pub async fn post(&self, url: &Url, kind: &str, body: Vec<u8>) -> Result<Answer, HttpError> {
+    pub async fn post(&self, url: &Url, kind: &str, body: Vec<u8>) -> Result<ServerResponse, HttpError> {
         let request = oauth2::http::Request::post(url.as_str());
         let request = request.header(ACCEPT, "application/json").header(CONTENT_TYPE, kind).body(body);
         self.send(request.map_err(|error| HttpError::Network(error.to_string()))?).await
@@ -142,7 +142,7 @@ impl Http {
     }
 
     /// Sends one request and reads the answer.
-    async fn send(&self, request: HttpRequest) -> Result<Answer, HttpError> {
+    async fn send(&self, request: HttpRequest) -> Result<ServerResponse, HttpError> {
         let sent = secrets(&request);
         let request = reqwest::Request::try_from(request).map_err(network)?;
         let mut response = self.0.execute(request).await.map_err(network)?;
@@ -151,17 +151,17 @@ impl Http {
         let end = loop {
             match response.chunk().await {
                 Ok(Some(chunk)) if body.len() + chunk.len() <= MOST => body.extend_from_slice(&chunk),
-                Ok(Some(_)) => break End::TooLong,
-                Ok(None) => break End::Whole,
-                Err(_) => break End::Cut,
+                Ok(Some(_)) => break BodyEnd::TooLong,
+                Ok(None) => break BodyEnd::Whole,
+                Err(_) => break BodyEnd::Cut,
             }
         };
-        Ok(Answer { status, body, end, retry_after, sent })
+        Ok(ServerResponse { status, body, end, retry_after, sent })
     }
 }
 
 /// What came of a request that the oauth2 crate has made.
-pub struct Heard(pub Result<Answer, HttpError>);
+pub struct Heard(pub Result<ServerResponse, HttpError>);
 
 impl std::fmt::Debug for Heard {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {

@@ -79,7 +79,7 @@ struct Header {
 
 /// What an id_token says.
 #[derive(Debug, PartialEq)]
-pub struct Checked {
+pub struct CheckedIdToken {
     /// Its claims (section 2).
     pub claims: Value,
     /// Whether its signature was verified. Otherwise there was nothing to verify it by, and the connection to the token
@@ -88,7 +88,7 @@ pub struct Checked {
 }
 
 /// Reads an id_token, if it is what it has to be (section 3.1.3.7).
-pub fn check(id_token: &str, keys: Option<&Keys>, expected: &Expected<'_>) -> Result<Checked, Untrusted> {
+pub fn check(id_token: &str, keys: Option<&Keys>, expected: &Expected<'_>) -> Result<CheckedIdToken, Untrusted> {
     let (signed, signature) = id_token.rsplit_once('.').ok_or(Untrusted::Malformed)?;
     let (header, claims) = signed.split_once('.').ok_or(Untrusted::Malformed)?;
     let header: Header = serde_json::from_slice(&decode(header)?).map_err(|_| Untrusted::Malformed)?;
@@ -98,7 +98,7 @@ pub fn check(id_token: &str, keys: Option<&Keys>, expected: &Expected<'_>) -> Re
     }
     let claims: Value = serde_json::from_slice(&decode(claims)?).map_err(|_| Untrusted::Malformed)?;
     expected.judge(&claims)?;
-    Ok(Checked { claims, is_verified: is_good.is_some() })
+    Ok(CheckedIdToken { claims, is_verified: is_good.is_some() })
 }
 
 impl Header {
@@ -265,7 +265,7 @@ mod tests {
             json!({"alg": "PS256", "kid": "rsa"}),
         ] {
             let token = signer.token(header, &good());
-            assert_eq!(read(&token).unwrap(), Checked { claims: good(), is_verified: true });
+            assert_eq!(read(&token).unwrap(), CheckedIdToken { claims: good(), is_verified: true });
             let mut other = good();
             other["email"] = "ben@example.test".into();
             let (signed, signature) = token.rsplit_once('.').unwrap();

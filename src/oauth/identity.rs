@@ -3,7 +3,7 @@
 use serde_json::Value;
 
 use super::Http;
-use super::id_token::{self, Checked, Expected, Untrusted};
+use super::id_token::{self, CheckedIdToken, Expected, Untrusted};
 use super::keys::Keys;
 use super::members::Members;
 use crate::config::provider::Endpoints;
@@ -74,7 +74,7 @@ pub async fn who(
     access: &Token,
     expected: &Expected<'_>,
 ) -> Result<Identity, Untrusted> {
-    let mut told = Checked { claims: Value::Null, is_verified: false };
+    let mut told = CheckedIdToken { claims: Value::Null, is_verified: false };
     if let Some(id_token) = id_token {
         let keys = keys(http, endpoints).await;
         told = id_token::check(id_token, keys.as_ref(), expected)?;

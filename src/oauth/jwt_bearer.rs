@@ -4,11 +4,11 @@ use serde::Deserialize;
 use serde_json::{Map, Value, json};
 use zeroize::Zeroizing;
 
-use super::errors::Request;
+use super::errors::RequestKind;
 use super::jwt::SigningKey;
 use super::{Failure, Http, Registration, extension, source};
 use crate::clock::Clock;
-use crate::config::assertion::{Algorithm, Bearer, Issuer};
+use crate::config::assertion::{Algorithm, AssertionIssuer, Issuer};
 use crate::config::provider::Provider;
 use crate::config::secret_source::SecretSource;
 use crate::secret::Secret;
@@ -39,8 +39,8 @@ pub async fn ask(
     clock: &Clock,
 ) -> Result<TokenSet, Failure> {
     let speaker = match &provider.bearer {
-        Some(Bearer::ServiceAccount(place)) => service_account(place).await?,
-        Some(Bearer::Issuer(own)) => issuer(own, registration).await?,
+        Some(AssertionIssuer::ServiceAccount(place)) => service_account(place).await?,
+        Some(AssertionIssuer::Issuer(own)) => issuer(own, registration).await?,
         None => {
             return Err(Failure::Misconfigured(format!(
                 "the provider {} has neither service_account nor assertion in the configuration",
@@ -61,7 +61,9 @@ pub async fn ask(
     let assertion = speaker.key.sign(&Value::Object(claims))?;
     let form = [("grant_type", GRANT_TYPE), ("assertion", &assertion)];
     let granted = extension::ask(http, registration, &form, now).await;
-    granted.map(|granted| granted.tokens).map_err(|denied| denied.failure(&registration.context(Request::Assertion)))
+    granted
+        .map(|granted| granted.tokens)
+        .map_err(|denied| denied.failure(&registration.context(RequestKind::Assertion)))
 }
 
 /// What Google's file says of a service account's key; there is more in it.

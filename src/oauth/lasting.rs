@@ -3,8 +3,8 @@
 
 use std::collections::BTreeMap;
 
-use super::grant::Ask;
-use super::{Failure, Http, Registration, Trouble};
+use super::grant::GrantRequest;
+use super::{Failure, Http, Registration, TemporaryCause};
 use crate::clock::Clock;
 use crate::config::flow::Flow;
 use crate::exit::Failed;
@@ -14,18 +14,18 @@ use crate::token::TokenSet;
 const QUIET: [&str; 6] = ["openid", "email", "profile", "offline_access", "address", "phone"];
 
 /// What a new authorization was asked for.
-pub struct Asked<'a> {
+pub struct LastingRequest<'a> {
     /// Whose mailbox it opens.
     pub address: &'a str,
     /// The grant.
-    pub ask: Ask<'a>,
+    pub ask: GrantRequest<'a>,
     /// As whom.
     pub registration: &'a Registration,
     /// Parameters of the authorization request beside the standard ones.
     pub parameters: &'a BTreeMap<String, String>,
 }
 
-impl Asked<'_> {
+impl LastingRequest<'_> {
     /// Uses a new refresh token once, so that a person learns now, and not after an hour, that it does not work. Returns the
     /// tokens to keep, and why it is not known whether they last, if so.
     ///
@@ -44,7 +44,7 @@ impl Asked<'_> {
         let renew = async || self.ask.renew(http, self.registration, Some(&first), clock).await;
         let mut outcome = renew().await;
         // The one second try that the daemon makes as well: the server may have replaced the token.
-        if matches!(outcome, Err(Failure::Temporary(Trouble::Lost, _))) {
+        if matches!(outcome, Err(Failure::Temporary(TemporaryCause::Lost, _))) {
             outcome = renew().await;
         }
         match outcome {

@@ -32,5 +32,5 @@ mod source;
 mod tenant;
 
 pub use http::{Http, HttpSetupError};
-pub use outcome::{Failure, Granted, Trouble};
+pub use outcome::{Failure, Granted, TemporaryCause};
 pub use registration::{Proof, Registration};

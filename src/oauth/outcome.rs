@@ -7,8 +7,8 @@ use std::time::Duration;
 
 use tracing::debug;
 
-use super::errors::{Class, Context, Meaning, Said, is_known, meaning};
-use super::http::{Answer, End, HttpError, MOST};
+use super::errors::{ErrorClass, ErrorContext, Meaning, Said, is_known, meaning};
+use super::http::{BodyEnd, HttpError, MOST, ServerResponse};
 use super::members::Members;
 use crate::clock::Moment;
 use crate::exit::Exit;
@@ -43,7 +43,7 @@ pub struct Granted {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Failure {
     /// Something that passes by itself.
-    Temporary(Trouble, String),
+    Temporary(TemporaryCause, String),
     /// The authorization has ended: a person has to give it again.
     Ended(String),
     /// An administrator at the provider has to allow or correct something.
@@ -54,7 +54,7 @@ pub enum Failure {
 
 /// What passes by itself, by what can be done meanwhile.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Trouble {
+pub enum TemporaryCause {
     /// The server was not reached, so that asking again costs it nothing.
     Unreachable,
     /// The request was sent, and its answer did not come whole: nobody knows what the server has given.
@@ -99,8 +99,8 @@ impl std::fmt::Display for Failure {
 impl From<HttpError> for Failure {
     fn from(error: HttpError) -> Self {
         let trouble = match error {
-            HttpError::Network(_) => Trouble::Unreachable,
-            HttpError::Lost(_) => Trouble::Lost,
+            HttpError::Network(_) => TemporaryCause::Unreachable,
+            HttpError::Lost(_) => TemporaryCause::Lost,
         };
         Self::Temporary(trouble, error.to_string())
     }
@@ -109,14 +109,14 @@ impl From<HttpError> for Failure {
 /// Why an endpoint has not given what was asked for.
 pub enum Denied {
     /// It says so (RFC 6749 section 5.2).
-    Said(Box<Refusal>),
+    Said(Box<ErrorResponse>),
     /// It was not asked, or nothing was heard of it that OAuth knows.
     Unsaid(Failure),
 }
 
 impl Denied {
     /// What it means as the answer to this request.
-    pub fn failure(self, context: &Context) -> Failure {
+    pub fn failure(self, context: &ErrorContext) -> Failure {
         match self {
             Self::Said(refusal) => refusal.failure(context),
             Self::Unsaid(failure) => failure,
@@ -131,15 +131,15 @@ impl From<Failure> for Denied {
 }
 
 /// The members of an answer that gives what was asked for.
-pub fn given(answer: Answer) -> Result<Members, Denied> {
-    let form = || Members::read_form(&answer.body, &["access_token", "error"]).filter(|_| answer.end == End::Whole);
+pub fn given(answer: ServerResponse) -> Result<Members, Denied> {
+    let form = || Members::read_form(&answer.body, &["access_token", "error"]).filter(|_| answer.end == BodyEnd::Whole);
     let members = Members::read(&answer.body).or_else(form);
     let is_success = (200..300).contains(&answer.status);
     let code = members.as_ref().and_then(code).filter(|code| is_said_by_oauth(answer.status, code));
     match (members, code) {
         (Some(members), None) if is_success => Ok(members),
         (Some(members), Some(_)) if is_success && members.text("access_token").is_some() => Ok(members),
-        (Some(members), Some(code)) => Err(Denied::Said(Box::new(Refusal::read(&members, code, answer.sent)))),
+        (Some(members), Some(code)) => Err(Denied::Said(Box::new(ErrorResponse::read(&members, code, answer.sent)))),
         (members, None) | (members @ None, _) => Err(Denied::Unsaid(foreign(&answer, members.as_ref()))),
     }
 }
@@ -164,15 +164,15 @@ fn is_busy(status: u16) -> bool {
 }
 
 /// What an answer means that OAuth does not know.
-fn foreign(answer: &Answer, members: Option<&Members>) -> Failure {
-    let &Answer { status, end, retry_after, .. } = answer;
+fn foreign(answer: &ServerResponse, members: Option<&Members>) -> Failure {
+    let &ServerResponse { status, end, retry_after, .. } = answer;
     let text = String::from_utf8_lossy(&answer.body);
     let is_page = members.is_none() && text.contains('<');
     let trouble = match status {
-        _ if end == End::Cut && !is_page => Trouble::Lost,
-        408 | 425 | 500.. if retry_after.is_none() => Trouble::Faulty,
-        400 | 401 if !is_page => Trouble::Unexplained,
-        _ => Trouble::Lasting(retry_after),
+        _ if end == BodyEnd::Cut && !is_page => TemporaryCause::Lost,
+        408 | 425 | 500.. if retry_after.is_none() => TemporaryCause::Faulty,
+        400 | 401 if !is_page => TemporaryCause::Unexplained,
+        _ => TemporaryCause::Lasting(retry_after),
     };
     let words = match members {
         Some(members) => members.leaves(|name| !NEVER_SHOWN.contains(&name)).join(", "),
@@ -184,9 +184,9 @@ fn foreign(answer: &Answer, members: Option<&Members>) -> Failure {
         words => format!(" and says {words}"),
     };
     let text = match trouble {
-        Trouble::Lost => "the authorization server's answer was lost: it was cut off".to_owned(),
-        _ if end == End::TooLong => format!("the authorization server's answer is larger than {MOST} bytes"),
-        Trouble::Unexplained => {
+        TemporaryCause::Lost => "the authorization server's answer was lost: it was cut off".to_owned(),
+        _ if end == BodyEnd::TooLong => format!("the authorization server's answer is larger than {MOST} bytes"),
+        TemporaryCause::Unexplained => {
             format!("the authorization server refuses with HTTP status {status}{words}, without an OAuth error")
         }
         _ if is_page && !is_busy(status) => {
@@ -216,14 +216,14 @@ pub fn tokens(members: &Members, now: Moment, before: Option<&TokenSet>) -> Resu
         (Some(access), Some(_), _) => (access, life),
         (Some(access), None, _) if members.is_whole() => (access, life),
         (None, Some(_), Some(before)) => (before.access.clone(), before.life),
-        _ if !members.is_whole() => return Err(unusable(Trouble::Lost, "less than all")),
+        _ if !members.is_whole() => return Err(unusable(TemporaryCause::Lost, "less than all")),
         (None, ..) if members.get("access_token").is_none() => {
             let words = members.leaves(|name| COMPLAINTS.iter().any(|part| name.contains(part))).join(", ");
             let what =
                 if words.is_empty() { "nothing".to_owned() } else { format!("only the words \"{}\"", quote(&words)) };
-            return Err(unusable(Trouble::Lasting(None), &what));
+            return Err(unusable(TemporaryCause::Lasting(None), &what));
         }
-        _ => return Err(unusable(Trouble::Lasting(None), "an unusable token")),
+        _ => return Err(unusable(TemporaryCause::Lasting(None), "an unusable token")),
     };
     let scope = members.words("scope").map(|words| words.iter().map(|word| clean(word)).collect::<Vec<_>>().join(" "));
     let tokens = TokenSet {
@@ -241,7 +241,7 @@ fn clean(word: &str) -> String {
 }
 
 /// A refusal (RFC 6749 section 5.2), with what Microsoft and Google add.
-pub struct Refusal {
+pub struct ErrorResponse {
     /// The error code.
     pub code: String,
     description: String,
@@ -255,7 +255,7 @@ pub struct Refusal {
     sent: Redactor,
 }
 
-impl Refusal {
+impl ErrorResponse {
     fn read(members: &Members, code: String, sent: Redactor) -> Self {
         let numbers = members.get("error_codes").and_then(|numbers| numbers.as_array()).into_iter().flatten();
         let text = |name| members.text(name);
@@ -279,17 +279,17 @@ impl Refusal {
     }
 
     /// By who has to act: a sentence for them, and then the server's own words.
-    pub fn failure(&self, context: &Context) -> Failure {
+    pub fn failure(&self, context: &ErrorContext) -> Failure {
         let Self { code, numbers, subtype, description, .. } = self;
         let Meaning { class, sentence } = meaning(&Said { code, numbers, subtype, description }, context);
         debug!(correlation_id = printable(&self.correlation_id), "the authorization server refuses");
         let text = format!("{sentence}; the authorization server says {}", self.words());
         match class {
-            Class::Passes => Failure::Temporary(Trouble::Faulty, text),
-            Class::BackOff(time) => Failure::Temporary(Trouble::Lasting(time), text),
-            Class::Person | Class::Flow => Failure::Ended(text),
-            Class::Administrator => Failure::Forbidden(text),
-            Class::Configuration => Failure::Misconfigured(text),
+            ErrorClass::Passes => Failure::Temporary(TemporaryCause::Faulty, text),
+            ErrorClass::BackOff(time) => Failure::Temporary(TemporaryCause::Lasting(time), text),
+            ErrorClass::Person | ErrorClass::Flow => Failure::Ended(text),
+            ErrorClass::Administrator => Failure::Forbidden(text),
+            ErrorClass::Configuration => Failure::Misconfigured(text),
         }
     }
 
@@ -306,14 +306,14 @@ impl Refusal {
 }
 
 /// An answer to a request that has no tokens to lose, such as for a document: its members, or its status and words.
-pub fn document(answer: Answer) -> Result<Members, Failure> {
+pub fn document(answer: ServerResponse) -> Result<Members, Failure> {
     let status = answer.status;
     given(answer).map_err(|denied| match denied {
         Denied::Unsaid(failure) => failure,
         Denied::Said(refusal) => {
             let text =
                 format!("the authorization server answers with HTTP status {status} and says {}", refusal.words());
-            Failure::Temporary(Trouble::Lasting(None), text)
+            Failure::Temporary(TemporaryCause::Lasting(None), text)
         }
     })
 }
@@ -322,22 +322,22 @@ pub fn document(answer: Answer) -> Result<Members, Failure> {
 #[cfg(fuzzing)]
 pub fn of_refresh(status: u16, body: &[u8], before: &TokenSet, now: Moment) -> Result<TokenSet, Failure> {
     let sent = Redactor::default();
-    let answer = Answer { status, body: body.to_vec(), end: End::Whole, retry_after: None, sent };
-    let members = given(answer).map_err(|denied| denied.failure(&super::errors::Request::Refresh.into()))?;
+    let answer = ServerResponse { status, body: body.to_vec(), end: BodyEnd::Whole, retry_after: None, sent };
+    let members = given(answer).map_err(|denied| denied.failure(&super::errors::RequestKind::Refresh.into()))?;
     tokens(&members, now, Some(before)).map(|granted| granted.tokens)
 }
 
 #[cfg(test)]
 mod tests {
-    use super::super::errors::Request;
+    use super::super::errors::RequestKind;
     use super::*;
 
     const NOW: Moment = Moment(1000);
 
-    fn answer(status: u16, body: &str) -> Answer {
+    fn answer(status: u16, body: &str) -> ServerResponse {
         let mut sent = Redactor::default();
         sent.know("the-refresh-token-1");
-        Answer { status, body: body.as_bytes().to_vec(), end: End::Whole, retry_after: None, sent }
+        ServerResponse { status, body: body.as_bytes().to_vec(), end: BodyEnd::Whole, retry_after: None, sent }
     }
 
     fn before() -> TokenSet {
@@ -350,8 +350,8 @@ mod tests {
         }
     }
 
-    fn read(answer: Answer) -> Result<TokenSet, Failure> {
-        let members = given(answer).map_err(|denied| denied.failure(&Request::Refresh.into()))?;
+    fn read(answer: ServerResponse) -> Result<TokenSet, Failure> {
+        let members = given(answer).map_err(|denied| denied.failure(&RequestKind::Refresh.into()))?;
         tokens(&members, NOW, Some(&before())).map(|granted| granted.tokens)
     }
 
@@ -410,8 +410,8 @@ mod tests {
         assert_eq!(got(200, form), ("new".into(), "n/e+xt".into(), 1799, "openid mail".into()));
         let refusal = refused(400, "error=invalid_grant&error_description=The+token+is+revoked");
         assert!(matches!(&refusal, Failure::Ended(text) if text.ends_with("invalid_grant (The token is revoked)")));
-        let cut = read(Answer { end: End::Cut, ..answer(200, form) }).map(|_| ());
-        assert!(matches!(cut, Err(Failure::Temporary(Trouble::Lost, _))));
+        let cut = read(ServerResponse { end: BodyEnd::Cut, ..answer(200, form) }).map(|_| ());
+        assert!(matches!(cut, Err(Failure::Temporary(TemporaryCause::Lost, _))));
     }
 
     #[test]
@@ -436,13 +436,13 @@ mod tests {
     #[test]
     fn what_was_cut_off_before_its_refresh_token_is_lost() {
         for body in [r#"{"access_token":"new","refresh_token":"ne"#, r#"{"access_tok"#, "{"] {
-            assert!(matches!(refused(200, body), Failure::Temporary(Trouble::Lost, _)), "{body}");
+            assert!(matches!(refused(200, body), Failure::Temporary(TemporaryCause::Lost, _)), "{body}");
         }
         for body in ["", "{", "hello"] {
-            let cut = read(Answer { end: End::Cut, ..answer(200, body) }).map(|_| ());
-            assert!(matches!(cut, Err(Failure::Temporary(Trouble::Lost, _))), "{body}");
+            let cut = read(ServerResponse { end: BodyEnd::Cut, ..answer(200, body) }).map(|_| ());
+            assert!(matches!(cut, Err(Failure::Temporary(TemporaryCause::Lost, _))), "{body}");
         }
-        let cut = read(Answer { end: End::Cut, ..answer(200, "hello") }).map(|_| ()).unwrap_err();
+        let cut = read(ServerResponse { end: BodyEnd::Cut, ..answer(200, "hello") }).map(|_| ()).unwrap_err();
         assert!(cut.to_string().ends_with("was lost: it was cut off"), "{cut}");
     }
 
@@ -450,11 +450,11 @@ mod tests {
     #[test]
     fn an_answer_that_came_whole_counts_although_the_connection_broke() {
         for body in [r#"{"access_token":"new"}"#, r#"{"access_token":"new","refresh_token":"next"}"#] {
-            let tokens = read(Answer { end: End::Cut, ..answer(200, body) }).unwrap();
+            let tokens = read(ServerResponse { end: BodyEnd::Cut, ..answer(200, body) }).unwrap();
             assert_eq!(tokens.access.expose(), "new", "{body}");
         }
-        let cut = read(Answer { end: End::Cut, ..answer(200, r#"{"access_token":"new""#) }).map(|_| ());
-        assert!(matches!(cut, Err(Failure::Temporary(Trouble::Lost, _))));
+        let cut = read(ServerResponse { end: BodyEnd::Cut, ..answer(200, r#"{"access_token":"new""#) }).map(|_| ());
+        assert!(matches!(cut, Err(Failure::Temporary(TemporaryCause::Lost, _))));
     }
 
     #[test]
@@ -462,7 +462,7 @@ mod tests {
         let guide = include_str!("../../docs/guide/monitoring.md");
         let row = guide.lines().find(|line| line.contains("`postkey_refreshes_total`")).unwrap();
         for (kind, name) in [
-            (Failure::Temporary(Trouble::Lost, String::new()), "temporary"),
+            (Failure::Temporary(TemporaryCause::Lost, String::new()), "temporary"),
             (Failure::Ended(String::new()), "ended"),
             (Failure::Forbidden(String::new()), "forbidden"),
             (Failure::Misconfigured(String::new()), "misconfigured"),
@@ -482,15 +482,15 @@ mod tests {
             (r#"{"message":"not here"}"#, "HTTP status 404 and says not here"),
         ] {
             let failure = document(answer(404, body)).map(|_| ()).unwrap_err();
-            let Failure::Temporary(Trouble::Lasting(None), text) = &failure else { panic!("{failure:?}") };
+            let Failure::Temporary(TemporaryCause::Lasting(None), text) = &failure else { panic!("{failure:?}") };
             assert!(text.ends_with(words), "{text}");
         }
     }
 
     #[test]
     fn an_answer_without_end_is_named() {
-        let failure = read(Answer { end: End::TooLong, ..answer(200, r#"["#) }).map(|_| ()).unwrap_err();
-        let Failure::Temporary(Trouble::Lasting(None), text) = &failure else { panic!("{failure:?}") };
+        let failure = read(ServerResponse { end: BodyEnd::TooLong, ..answer(200, r#"["#) }).map(|_| ()).unwrap_err();
+        let Failure::Temporary(TemporaryCause::Lasting(None), text) = &failure else { panic!("{failure:?}") };
         assert!(text.ends_with(&format!("larger than {MOST} bytes")), "{text}");
     }
 
@@ -506,7 +506,7 @@ mod tests {
             ("<html>Welcome to our hotel!", "no OAuth answer (HTTP status 200)"),
         ] {
             let failure = refused(200, body);
-            assert!(matches!(failure, Failure::Temporary(Trouble::Lasting(None), _)), "{body}: {failure:?}");
+            assert!(matches!(failure, Failure::Temporary(TemporaryCause::Lasting(None), _)), "{body}: {failure:?}");
             assert!(failure.to_string().contains(words) && !failure.to_string().contains("hush"), "{failure}");
         }
     }
@@ -521,12 +521,15 @@ mod tests {
         }
         assert!(matches!(refused(200, r#"{"error":"Something went wrong"}"#), Failure::Misconfigured(_)));
         assert!(matches!(refused(400, r#"{"error":"its_own_code"}"#), Failure::Misconfigured(_)));
-        assert!(matches!(refused(503, r#"{"error":"its_own_code"}"#), Failure::Temporary(Trouble::Faulty, _)));
+        assert!(matches!(refused(503, r#"{"error":"its_own_code"}"#), Failure::Temporary(TemporaryCause::Faulty, _)));
         assert!(matches!(
             refused(500, r#"{"error":"temporarily_unavailable"}"#),
-            Failure::Temporary(Trouble::Faulty, _)
+            Failure::Temporary(TemporaryCause::Faulty, _)
         ));
-        assert!(matches!(refused(400, r#"{"error":"slow_down"}"#), Failure::Temporary(Trouble::Lasting(None), _)));
+        assert!(matches!(
+            refused(400, r#"{"error":"slow_down"}"#),
+            Failure::Temporary(TemporaryCause::Lasting(None), _)
+        ));
         assert!(matches!(refused(401, r#"{"error":"invalid_client"}"#), Failure::Misconfigured(_)));
         assert!(matches!(refused(400, r#"{"error":"admin_policy_enforced"}"#), Failure::Forbidden(_)));
     }
@@ -534,28 +537,33 @@ mod tests {
     #[test]
     fn a_refusal_that_oauth_does_not_know_keeps_status_and_words() {
         for (status, body, trouble, words) in [
-            (400, "", Trouble::Unexplained, "HTTP status 400, without"),
-            (401, "{}", Trouble::Unexplained, "HTTP status 401, without"),
+            (400, "", TemporaryCause::Unexplained, "HTTP status 400, without"),
+            (401, "{}", TemporaryCause::Unexplained, "HTTP status 401, without"),
             (
                 400,
                 r#"{"code":400,"error_code":"refresh_token_not_found","msg":"Invalid Refresh Token"}"#,
-                Trouble::Unexplained,
+                TemporaryCause::Unexplained,
                 "HTTP status 400 and says 400, refresh_token_not_found, Invalid Refresh Token",
             ),
-            (401, "no such token: the-refresh-token-1", Trouble::Unexplained, "no such token: ..."),
-            (400, r#"{"error":{"code":400,"message":"API key?"}}"#, Trouble::Unexplained, "says 400, API key?"),
-            (400, r#"{"error":"Bad Request","path":"/token"}"#, Trouble::Unexplained, "says Bad Request, /token"),
-            (400, "<h1>Bad Request</h1>", Trouble::Lasting(None), "no OAuth answer (HTTP status 400)"),
-            (403, r#"{"message":"blocked"}"#, Trouble::Lasting(None), "HTTP status 403 and says blocked"),
-            (302, "", Trouble::Lasting(None), "HTTP status 302"),
-            (429, "slowly", Trouble::Lasting(None), "HTTP status 429 and says slowly"),
+            (401, "no such token: the-refresh-token-1", TemporaryCause::Unexplained, "no such token: ..."),
+            (400, r#"{"error":{"code":400,"message":"API key?"}}"#, TemporaryCause::Unexplained, "says 400, API key?"),
+            (
+                400,
+                r#"{"error":"Bad Request","path":"/token"}"#,
+                TemporaryCause::Unexplained,
+                "says Bad Request, /token",
+            ),
+            (400, "<h1>Bad Request</h1>", TemporaryCause::Lasting(None), "no OAuth answer (HTTP status 400)"),
+            (403, r#"{"message":"blocked"}"#, TemporaryCause::Lasting(None), "HTTP status 403 and says blocked"),
+            (302, "", TemporaryCause::Lasting(None), "HTTP status 302"),
+            (429, "slowly", TemporaryCause::Lasting(None), "HTTP status 429 and says slowly"),
             (
                 500,
                 r#"{"error":"Internal Server Error"}"#,
-                Trouble::Faulty,
+                TemporaryCause::Faulty,
                 "HTTP status 500 and says Internal Server Error",
             ),
-            (503, "<h1>busy</h1>", Trouble::Faulty, "HTTP status 503"),
+            (503, "<h1>busy</h1>", TemporaryCause::Faulty, "HTTP status 503"),
         ] {
             let failure = refused(status, body);
             let Failure::Temporary(is, text) = &failure else { panic!("{body}: {failure:?}") };
@@ -563,8 +571,8 @@ mod tests {
             assert!(text.contains(words) && !text.contains('<'), "{text}");
         }
         let after = Some(Duration::from_secs(120));
-        let busy = read(Answer { retry_after: after, ..answer(503, "") }).map(|_| ());
-        assert!(matches!(busy, Err(Failure::Temporary(Trouble::Lasting(asked), _)) if asked == after));
+        let busy = read(ServerResponse { retry_after: after, ..answer(503, "") }).map(|_| ());
+        assert!(matches!(busy, Err(Failure::Temporary(TemporaryCause::Lasting(asked), _)) if asked == after));
     }
 
     #[test]
@@ -595,6 +603,6 @@ mod tests {
         let rapt = r#"{"error":"invalid_grant","error_subtype":"invalid_rapt","error_description":"Bad Request"}"#;
         assert!(refused(400, rapt).to_string().contains("session control"));
         let looped = refused(400, r#"{"error":"invalid_grant","error_codes":[50196]}"#);
-        assert!(matches!(looped, Failure::Temporary(Trouble::Lasting(Some(time)), _) if time.as_secs() >= 300));
+        assert!(matches!(looped, Failure::Temporary(TemporaryCause::Lasting(Some(time)), _) if time.as_secs() >= 300));
     }
 }

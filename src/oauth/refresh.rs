@@ -2,7 +2,7 @@
 
 use oauth2::{RefreshToken, Scope};
 
-use super::errors::Request;
+use super::errors::RequestKind;
 use super::extension::granted;
 use super::members::Members;
 use super::{Failure, Granted, Http, Registration};
@@ -33,7 +33,7 @@ pub async fn refresh(
     }
     let heard = request.request_async(http).await;
     let mut granted = granted(heard, clock.now(), before)
-        .map_err(|denied| denied.failure(&registration.context(Request::Refresh)))?;
+        .map_err(|denied| denied.failure(&registration.context(RequestKind::Refresh)))?;
     granted.tokens.refresh.get_or_insert_with(|| token.clone());
     Ok(granted)
 }

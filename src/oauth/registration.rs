@@ -5,12 +5,12 @@ use oauth2::{AuthType, ClientId, ClientSecret, EndpointNotSet, EndpointSet, Toke
 use serde_json::json;
 use url::Url;
 
-use super::errors::{Context, Request, Shown};
+use super::errors::{ErrorContext, RequestKind, Shown};
 use super::jwt::SigningKey;
 use super::{Failure, client_secret, source};
 use crate::clock::Moment;
 use crate::config::assertion::ClientKey;
-use crate::config::client::{Client, ClientAuthentication};
+use crate::config::client::{ClientAuthentication, ClientRegistration};
 use crate::config::provider::{ClientMethods, Discovered};
 use crate::config::secret_source::SecretSource;
 use crate::secret::{Secret, Token};
@@ -58,7 +58,7 @@ impl Registration {
     /// # Errors
     ///
     /// [`Failure::Misconfigured`] where a secret cannot be had.
-    pub async fn new(client: &Client, token_endpoint: &Url) -> Result<Self, Failure> {
+    pub async fn new(client: &ClientRegistration, token_endpoint: &Url) -> Result<Self, Failure> {
         let proof = match &client.authentication {
             ClientAuthentication::None => Proof::None,
             ClientAuthentication::Secret(place) => Proof::Secret(client_secret::read(place, &client.id).await?),
@@ -76,14 +76,14 @@ impl Registration {
     }
 
     /// What an error answers that comes to this request.
-    pub(super) fn context(&self, request: Request) -> Context {
+    pub(super) fn context(&self, request: RequestKind) -> ErrorContext {
         let shown = match &self.proof {
             Proof::None => Shown::Nothing,
             Proof::Secret(_) => Shown::Secret,
             Proof::Key(key) => Shown::Key(key.algorithm(), key.name()),
             Proof::Assertion(_) => Shown::Assertion,
         };
-        Context { request, shown, is_self_registered: self.is_self_registered, methods: self.methods.clone() }
+        ErrorContext { request, shown, is_self_registered: self.is_self_registered, methods: self.methods.clone() }
     }
 
     /// What shows who the client is, beside its id and its secret: parameters for one request.

@@ -2,7 +2,7 @@
 
 use url::Url;
 
-use super::errors::Request;
+use super::errors::RequestKind;
 use super::outcome::{self, Denied};
 use super::{Failure, Http, Registration, extension};
 use crate::clock::Clock;
@@ -51,7 +51,7 @@ impl Revocation<'_> {
             Ok(_) => Ok(()),
             // The body of a yes has no meaning (section 2.2), and mostly there is none.
             Err(Denied::Unsaid(_)) if is_done => Ok(()),
-            Err(denied) => Err(denied.failure(&registration.context(Request::Revocation))),
+            Err(denied) => Err(denied.failure(&registration.context(RequestKind::Revocation))),
         }
     }
 }

@@ -51,7 +51,7 @@ pub struct Secrets {
 #[serde(rename_all = "snake_case")]
 pub(super) enum Entry {
     /// An account.
-    Account(Box<Account>),
+    Account(Box<StoredAccount>),
     /// An account was here. It is noted, or an older copy that comes to light would bring the account back.
     Forgotten {
         /// Its last token set; one that is authorized here later counts on from there.
@@ -61,7 +61,7 @@ pub(super) enum Entry {
 
 /// An account as it lies in the vault. The public fields are plain text there.
 #[derive(Clone, Serialize, Deserialize)]
-pub struct Account {
+pub struct StoredAccount {
     /// The address, lower case: the login name, and the key of the record.
     pub address: String,
     /// The provider's name in the configuration.
@@ -160,7 +160,7 @@ impl Entry {
     }
 }
 
-impl Account {
+impl StoredAccount {
     /// A new account with its first slot. Its token sets are numbered from above `generation`.
     pub(super) fn begin(
         authorization: &Authorization,
@@ -430,7 +430,7 @@ impl Account {
 }
 
 /// The account that an exported record holds.
-pub(super) fn exported(address: &str, exported: &[u8]) -> Result<(Record, Box<Account>), VaultError> {
+pub(super) fn exported(address: &str, exported: &[u8]) -> Result<(Record, Box<StoredAccount>), VaultError> {
     let record = Record::read(address, exported);
     match record.and_then(|record| Some((Entry::read(address, &record)?, record))) {
         Some((Entry::Account(account), record)) => Ok((record, account)),

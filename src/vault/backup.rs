@@ -5,7 +5,7 @@ use std::ffi::OsString;
 use std::io::{self, Read as _};
 use std::path::Path;
 
-use super::account::{Account, exported};
+use super::account::{StoredAccount, exported};
 use super::files;
 use super::record::checksum;
 use crate::guard;
@@ -54,7 +54,7 @@ impl Backup {
     }
 
     /// The accounts in it, as far as they are plain text.
-    pub fn accounts(&self) -> Vec<Account> {
+    pub fn accounts(&self) -> Vec<StoredAccount> {
         let account = |(address, record): (&String, &String)| exported(address, record.as_bytes());
         self.0.iter().filter_map(|entry| account(entry).ok()).map(|(_, account)| *account).collect()
     }

@@ -1,6 +1,6 @@
 //! What the fuzzers do with records (`tests/fuzz`); no other build has it.
 
-use super::account::{Account, Entry};
+use super::account::{Entry, StoredAccount};
 use super::password::Password;
 use super::record::Record;
 use super::slot::Search;
@@ -20,7 +20,7 @@ pub fn read(address: &str, bytes: &[u8], password: &[u8]) -> Option<Vec<u8>> {
     entry.to_content(address).ok()
 }
 
-fn open(account: &Account, password: &Password) -> Option<()> {
+fn open(account: &StoredAccount, password: &Password) -> Option<()> {
     let (key, slot) = account.unlock(&mut Search::new(password)).ok()?;
     account.take_tokens(&key, slot).ok().map(drop)
 }

@@ -41,17 +41,17 @@ use crate::name::{Name, find};
 use crate::protocol::{Mechanism, Protocol};
 use crate::token::TokenSet;
 use account::Entry;
-pub use account::{Account, Authorization, Ended, Secrets, Unlocked};
+pub use account::{Authorization, Ended, Secrets, StoredAccount, Unlocked};
 pub use error::{StoreError, VaultError};
 pub use limits::Limits;
 use password::Password;
-pub use records::Trouble;
+pub use records::Degradation;
 use records::{Purpose, Records};
 use seal::AccountKey;
 pub use slot::Slot;
 use slot::{Prepared, Search};
 use stretch::NoMemory;
-use view::{View, derivations};
+use view::{VaultView, derivations};
 
 /// How long to wait for another process that has the vault open.
 const TURN: Duration = Duration::from_secs(3);
@@ -62,12 +62,12 @@ pub struct Vault {
     /// Locked for as long as the disk takes.
     records: Mutex<Records>,
     /// What they say. Locked for a moment.
-    view: Mutex<View>,
+    view: Mutex<VaultView>,
     /// Grows with each change of what servers are known to offer to which accounts.
     offers: AtomicU64,
     troubled: Notify,
     /// Stands in for an account that does not exist, so that its login takes as long as another's. Nobody knows its password.
-    decoy: Arc<Account>,
+    decoy: Arc<StoredAccount>,
 }
 
 /// What came of restoring an account.
@@ -91,11 +91,11 @@ impl Vault {
     pub fn open(dir: &Path) -> Result<Self, VaultError> {
         let records = Records::open(dir)?;
         let vault = Self {
-            view: Mutex::new(View::of(&records)),
+            view: Mutex::new(VaultView::of(&records)),
             records: Mutex::new(records),
             offers: AtomicU64::new(0),
             troubled: Notify::new(),
-            decoy: Arc::new(Account::decoy()?),
+            decoy: Arc::new(StoredAccount::decoy()?),
         };
         vault.note_doubts()?;
         vault.look_after();
@@ -133,7 +133,7 @@ impl Vault {
     }
 
     /// All accounts, by address.
-    pub fn accounts(&self) -> Vec<Arc<Account>> {
+    pub fn accounts(&self) -> Vec<Arc<StoredAccount>> {
         lock(&self.view).accounts.values().cloned().collect()
     }
 
@@ -153,7 +153,7 @@ impl Vault {
     }
 
     /// Since when and why the newest records are not on stable storage, if so.
-    pub fn trouble(&self) -> Option<Trouble> {
+    pub fn trouble(&self) -> Option<Degradation> {
         lock(&self.view).trouble.clone()
     }
 
@@ -167,7 +167,7 @@ impl Vault {
         let mut records = lock(&self.records);
         let before: BTreeMap<String, u64> = serials(&records).collect();
         records.heal();
-        *lock(&self.view) = View::of(&records);
+        *lock(&self.view) = VaultView::of(&records);
         self.offers.fetch_add(1, Ordering::Release);
         serials(&records).filter(|(address, serial)| before.get(address) != Some(serial)).map(|(key, _)| key).collect()
     }
@@ -178,7 +178,7 @@ impl Vault {
     }
 
     /// The account of this address.
-    pub fn account(&self, address: &str) -> Option<Arc<Account>> {
+    pub fn account(&self, address: &str) -> Option<Arc<StoredAccount>> {
         lock(&self.view).accounts.get(address).cloned()
     }
 
@@ -223,11 +223,13 @@ impl Vault {
                 account.authorize(authorization, now)?;
                 account
             }
-            Some(Entry::Forgotten { generation }) => Box::new(Account::begin(authorization, first, generation, now)?),
+            Some(Entry::Forgotten { generation }) => {
+                Box::new(StoredAccount::begin(authorization, first, generation, now)?)
+            }
             // Without a password nobody could open what takes the damaged record's place.
             None if self.is_damaged(address) && first.is_none() => return Err(self.damage(address)),
             None if self.is_newer(address) => return Err(self.damage(address)),
-            None => Box::new(Account::begin(authorization, first, 0, now)?),
+            None => Box::new(StoredAccount::begin(authorization, first, 0, now)?),
         };
         let generation = account.generation();
         self.put(Purpose::Replace, records, address, Entry::Account(account), 0)?;
@@ -266,7 +268,7 @@ impl Vault {
 
     fn open_slot<'a>(
         &self,
-        account: &'a Account,
+        account: &'a StoredAccount,
         address: &str,
         password: &Password,
     ) -> Result<(AccountKey, &'a Slot), VaultError> {
@@ -398,13 +400,13 @@ impl Vault {
         Ok(Restored::Done)
     }
 
-    fn account_or_decoy(&self, address: &str) -> Arc<Account> {
+    fn account_or_decoy(&self, address: &str) -> Arc<StoredAccount> {
         // One path for both, to the nanosecond.
         Arc::clone(lock(&self.view).accounts.get(address).unwrap_or(&self.decoy))
     }
 
     /// Changes an account.
-    fn set(&self, address: &str, set: impl FnOnce(&mut Account)) -> Result<(), VaultError> {
+    fn set(&self, address: &str, set: impl FnOnce(&mut StoredAccount)) -> Result<(), VaultError> {
         self.change(Purpose::Replace, address, |account| {
             set(account);
             Ok(())
@@ -416,11 +418,11 @@ impl Vault {
         &self,
         purpose: Purpose,
         address: &str,
-        change: impl FnOnce(&mut Account) -> Result<T, VaultError>,
+        change: impl FnOnce(&mut StoredAccount) -> Result<T, VaultError>,
     ) -> Result<T, VaultError> {
         let mut records = lock(&self.records);
         let account = self.account(address).ok_or_else(|| VaultError::NoAccount(address.to_owned()))?;
-        let mut changed = Account::clone(&account);
+        let mut changed = StoredAccount::clone(&account);
         let result = change(&mut changed)?;
         self.put(purpose, &mut records, address, Entry::Account(Box::new(changed)), 0)?;
         Ok(result)
@@ -439,9 +441,9 @@ impl Vault {
         let mut view = lock(&self.view);
         match entry {
             Entry::Account(account) => {
-                let account = Arc::<Account>::from(account);
+                let account = Arc::<StoredAccount>::from(account);
                 let before = view.accounts.insert(address.to_owned(), Arc::clone(&account));
-                let is_same = |one: Arc<Account>| one.known == account.known && one.provider == account.provider;
+                let is_same = |one: Arc<StoredAccount>| one.known == account.known && one.provider == account.provider;
                 if !before.is_some_and(is_same) {
                     self.offers.fetch_add(1, Ordering::Release);
                 }

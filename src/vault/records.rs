@@ -22,7 +22,7 @@ use crate::clock::{Clock, Moment};
 
 /// Since when, and why, the newest records are not in both copies.
 #[derive(Clone, Debug, serde::Serialize, serde::Deserialize)]
-pub struct Trouble {
+pub struct Degradation {
     /// Since when.
     pub since: Moment,
     /// What failed.
@@ -43,7 +43,7 @@ pub struct Records {
     /// Addresses of which both copies are older than the last write.
     rolled_back: Vec<String>,
     counters: Counters,
-    trouble: Option<Trouble>,
+    trouble: Option<Degradation>,
     /// Sled's lock is gone while sled is closed; this one, on the folder, is held to the end.
     _lock: File,
 }
@@ -106,7 +106,7 @@ impl Records {
     }
 
     /// What is wrong with the disk, if anything.
-    pub fn trouble(&self) -> Option<&Trouble> {
+    pub fn trouble(&self) -> Option<&Degradation> {
         self.trouble.as_ref()
     }
 
@@ -168,7 +168,7 @@ impl Records {
     fn note(&mut self, error: StoreError) {
         if self.trouble.is_none() {
             error!(%error, "cannot write the vault: {error}; postkey works from memory until it can, do not restart it before");
-            self.trouble = Some(Trouble { since: Clock::System.now(), why: error.to_string() });
+            self.trouble = Some(Degradation { since: Clock::System.now(), why: error.to_string() });
         }
     }
 

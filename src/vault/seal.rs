@@ -17,7 +17,7 @@ use super::record::text;
 use super::stretch::{NoMemory, Stretch};
 use crate::random;
 
-type PrivateKey = <X25519HkdfSha256 as hpke::Kem>::PrivateKey;
+type HpkePrivateKey = <X25519HkdfSha256 as hpke::Kem>::PrivateKey;
 type PublicKey = <X25519HkdfSha256 as hpke::Kem>::PublicKey;
 type EncappedKey = <X25519HkdfSha256 as hpke::Kem>::EncappedKey;
 
@@ -29,7 +29,7 @@ const INFO: &[u8] = b"postkey vault 1";
 pub struct Damaged;
 
 /// An account's private key, while it is needed.
-pub struct AccountKey(PrivateKey);
+pub struct AccountKey(HpkePrivateKey);
 
 /// Bytes sealed to an account's public key (HPKE base mode, RFC 9180).
 #[derive(Clone, Serialize, Deserialize)]
@@ -132,7 +132,7 @@ impl Wrapped {
             .decrypt(&XNonce::from(nonce), Payload { msg: &self.ciphertext, aad: context })
             .map(Zeroizing::new)
             .map_err(|_| Damaged)?;
-        PrivateKey::from_bytes(&private).map(AccountKey).map_err(|_| Damaged)
+        HpkePrivateKey::from_bytes(&private).map(AccountKey).map_err(|_| Damaged)
     }
 }
 

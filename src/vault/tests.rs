@@ -319,7 +319,7 @@ fn what_is_no_address_is_not_restored() {
     for address in ["ann", "@example.test", "a\nb@example.test", &format!("{}@example.test", "a".repeat(300))] {
         let brought = Authorization { address: address.into(), ..authorization("1") };
         let first = Some(("main", Prepared::new(&password).unwrap()));
-        let account = Account::begin(&brought, first, 0, NOW).unwrap();
+        let account = StoredAccount::begin(&brought, first, 0, NOW).unwrap();
         let content = Entry::Account(Box::new(account)).to_content(address).unwrap();
         let exported = Record { format: FORMAT, serial: 1, content }.to_bytes(address);
         assert!(matches!(vault.restore(address, &exported, true), Err(VaultError::NotAnAccount(_))), "{address:?}");

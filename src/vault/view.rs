@@ -3,15 +3,15 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use super::account::{Account, Entry};
+use super::account::{Entry, StoredAccount};
 use super::record::FORMAT;
-use super::records::{Records, Trouble};
+use super::records::{Degradation, Records};
 use super::slot::FORMS;
 use crate::name::Name;
 
 /// What the records say.
-pub struct View {
-    pub accounts: BTreeMap<String, Arc<Account>>,
+pub struct VaultView {
+    pub accounts: BTreeMap<String, Arc<StoredAccount>>,
     /// Addresses whose records cannot be read.
     pub damaged: Vec<String>,
     /// Under which address the record of a name is, of those that can be read or are damaged.
@@ -20,10 +20,10 @@ pub struct View {
     pub newer: Vec<String>,
     /// What a wrong password of each form costs in the account where it costs most.
     pub derivations: [usize; FORMS],
-    pub trouble: Option<Trouble>,
+    pub trouble: Option<Degradation>,
 }
 
-impl View {
+impl VaultView {
     /// Reads all records.
     pub fn of(records: &Records) -> Self {
         let (mut accounts, mut damaged, mut newer) = (BTreeMap::new(), records.lost().to_vec(), Vec::new());
@@ -45,7 +45,7 @@ impl View {
 }
 
 /// What a wrong password of each form costs in the account where it costs most, and in one that there is not.
-pub fn derivations(accounts: &BTreeMap<String, Arc<Account>>) -> [usize; FORMS] {
+pub fn derivations(accounts: &BTreeMap<String, Arc<StoredAccount>>) -> [usize; FORMS] {
     let mut most = [1; FORMS];
     for account in accounts.values() {
         most.iter_mut().zip(account.derivations()).for_each(|(most, one)| *most = one.max(*most));

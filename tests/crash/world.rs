@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::time::Duration;
 
-use postkey::control::{self, Request, Status};
+use postkey::control::{self, ControlRequest, Status};
 use postkey::protocol::Security;
 use tempfile::TempDir;
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
@@ -292,7 +292,7 @@ async fn imap_login(port: u16, user: &str, password: &str) -> std::io::Result<St
 
 /// The daemon's status; none while nobody answers.
 async fn status(socket: &Path) -> Option<Status> {
-    let reply = timeout(PATIENCE, control::ask(socket, None, &Request::Status)).await.ok()?;
+    let reply = timeout(PATIENCE, control::ask(socket, None, &ControlRequest::Status)).await.ok()?;
     control::read(reply.ok()??.ok()?).ok()
 }
 

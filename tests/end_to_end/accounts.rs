@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use postkey::control::Request;
+use postkey::control::ControlRequest;
 use postkey::protocol::{Protocol, Security};
 use postkey::secret::Secret;
 use postkey::vault::Limits;
@@ -79,8 +79,8 @@ async fn a_delegates_withdrawn_app_password_opens_nothing_any_more() {
     let old = Secret::new(house.password.clone().into_bytes());
     let (address, name) = (ANN.to_owned(), "new".to_owned());
     let limits = Limits::default();
-    house.command(&Request::AddSlot { address: address.clone(), password: old, name, new, limits }).await;
-    house.command(&Request::RemoveSlot { address, name: "main".to_owned() }).await;
+    house.command(&ControlRequest::AddSlot { address: address.clone(), password: old, name, new, limits }).await;
+    house.command(&ControlRequest::RemoveSlot { address, name: "main".to_owned() }).await;
     for name in [OFFICE, ANN] {
         assert!(try_login(&house, Protocol::Imap, name).await.starts_with("a NO [AUTHENTICATIONFAILED]"));
     }

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use postkey::control::Request;
+use postkey::control::ControlRequest;
 use postkey::protocol::{Protocol, Security};
 use postkey::secret::Secret;
 use postkey::vault::password::Password;
@@ -224,7 +224,7 @@ async fn a_person_may_insist() {
         house.try_login(Protocol::Pop3).await;
         assert_eq!(refreshes(&house), 1, "{number}");
         let password = Secret::new(house.password.clone().into_bytes());
-        house.command(&Request::Test { address: ANN.to_owned(), password }).await;
+        house.command(&ControlRequest::Test { address: ANN.to_owned(), password }).await;
         assert_eq!((refreshes(&house), &house.state().await["state"]), (2, &json!("ready")), "{number}");
         house.logged_in(Protocol::Pop3).await.prove().await;
     }

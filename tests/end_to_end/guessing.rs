@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
-use postkey::control::Request;
+use postkey::control::ControlRequest;
 use postkey::protocol::{Protocol, Security};
 use postkey::secret::Secret;
 use postkey::vault::Limits;
@@ -172,7 +172,7 @@ async fn many_passwords_and_spellings_do_not_make_others_be_forgotten() {
     let add = async |address: &str, password: &[u8], name: String, new: &[u8]| {
         let (password, new) = (Secret::new(password.to_vec()), Password::read(new));
         let (address, limits) = (address.to_owned(), Limits::default());
-        house.command(&Request::AddSlot { address, password, name, new, limits }).await;
+        house.command(&ControlRequest::AddSlot { address, password, name, new, limits }).await;
     };
     add(ANN, house.password.as_bytes(), "chosen".to_owned(), CHOSEN.as_bytes()).await;
     for (number, password) in bens.iter().enumerate().skip(1) {

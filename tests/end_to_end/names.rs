@@ -2,7 +2,7 @@
 
 use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD;
-use postkey::control::Request;
+use postkey::control::ControlRequest;
 use postkey::protocol::{Protocol, Security};
 use postkey::vault::password::Password;
 
@@ -65,7 +65,7 @@ async fn an_account_that_is_authorized_under_another_spelling_stays_one() {
     house.authorize(RECORD, Some(("main", &password))).await;
     house.authorize("annb@gmail.com", None).await;
     assert_eq!(accounts(&house).await, [RECORD, ANN]);
-    let request = Request::Forget { address: "ANNB@gmail.com".into(), password: None };
+    let request = ControlRequest::Forget { address: "ANNB@gmail.com".into(), password: None };
     house.command(&request).await;
     assert_eq!(accounts(&house).await, [ANN]);
 }
@@ -75,10 +75,10 @@ async fn two_records_of_one_mailbox_are_each_opened_by_their_own_spelling() {
     let mut house = House::open().await;
     let [first, second] = [Password::generate(), Password::generate()];
     house.authorize(RECORD, Some(("main", &first))).await;
-    let record = house.command(&Request::Export { address: RECORD.into() }).await.as_str().unwrap().to_owned();
-    house.command(&Request::Forget { address: RECORD.into(), password: None }).await;
+    let record = house.command(&ControlRequest::Export { address: RECORD.into() }).await.as_str().unwrap().to_owned();
+    house.command(&ControlRequest::Forget { address: RECORD.into(), password: None }).await;
     house.authorize("annb@gmail.com", Some(("main", &second))).await;
-    let restore = Request::Restore { address: RECORD.into(), record, force: true };
+    let restore = ControlRequest::Restore { address: RECORD.into(), record, force: true };
     house.command(&restore).await;
     house.authorize(RECORD, None).await;
     for _ in 0..2 {

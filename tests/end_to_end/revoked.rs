@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use postkey::control::Request;
+use postkey::control::ControlRequest;
 use postkey::protocol::{Mechanism, Protocol, Security};
 use postkey::secret::Secret;
 use serde_json::json;
@@ -195,7 +195,7 @@ async fn a_new_token_that_is_refused_is_refused_once_and_is_the_only_loop() {
         assert!(said.contains(" no"), "{said}");
         house.provider.change(|settings| settings.server_mut(protocol).refuse_login = None);
         let password = Secret::new(house.password.clone().into_bytes());
-        house.command(&Request::Test { address: ANN.to_owned(), password }).await;
+        house.command(&ControlRequest::Test { address: ANN.to_owned(), password }).await;
         all_accepted(&log_in_with_many(&house, &[protocol]).await);
         assert_eq!((bad_logins(&house), refreshes(&house)), (2, 2), "{protocol}");
         assert_eq!(house.state().await["last_login_failure"], serde_json::Value::Null);

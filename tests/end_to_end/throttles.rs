@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use postkey::control::Request;
+use postkey::control::ControlRequest;
 use postkey::protocol::{Protocol, Security};
 use postkey::secret::Secret;
 use postkey::vault::password::Password;
@@ -170,6 +170,6 @@ async fn a_person_who_tests_does_not_wait_for_the_pause() {
     house.try_login(Protocol::Imap).await;
     house.provider.change(|settings| settings.imap.refuse_login = None);
     let password = Secret::new(house.password.clone().into_bytes());
-    house.command(&Request::Test { address: ANN.to_owned(), password }).await;
+    house.command(&ControlRequest::Test { address: ANN.to_owned(), password }).await;
     house.logged_in(Protocol::Imap).await.prove().await;
 }

@@ -7,7 +7,7 @@ use std::process::Command;
 use std::time::Duration;
 
 use postkey::config::provider::{ClientMethods, Discovered, Endpoints};
-use postkey::control::Request;
+use postkey::control::ControlRequest;
 use postkey::protocol::{Protocol, Security};
 use postkey::vault::password::Password;
 
@@ -126,7 +126,7 @@ async fn a_stop_writes_what_only_memory_has() {
         for _ in 0..4 {
             skip(Duration::from_secs(4)).await;
             assert!(degraded(&house).await.is_some());
-            house.command(&Request::Export { address: ANN.into() }).await;
+            house.command(&ControlRequest::Export { address: ANN.into() }).await;
         }
     }
     disk.empty();
@@ -141,7 +141,7 @@ async fn a_backup_is_taken_and_restored_while_the_daemon_runs() {
     let file = house.folder.path().join("backup");
     let said = postkey(&house, &["backup", file.to_str().unwrap()]);
     assert!(said.contains("ann@example.test: backed up"), "{said}");
-    house.command(&Request::Forget { address: ANN.into(), password: None }).await;
+    house.command(&ControlRequest::Forget { address: ANN.into(), password: None }).await;
     assert!(!accepted(Protocol::Imap, &house.try_login(Protocol::Imap).await));
     let said = postkey(&house, &["restore", file.to_str().unwrap()]);
     assert!(said.contains("ann@example.test: restored"), "{said}");

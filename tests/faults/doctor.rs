@@ -1,6 +1,6 @@
 //! `postkey doctor` names what is wrong with a certificate, of a mail server and of the token endpoint.
 
-use postkey::control::{self, Request};
+use postkey::control::{self, ControlRequest};
 use postkey::protocol::Security;
 
 use crate::certificates::Flaw;
@@ -19,7 +19,7 @@ const FLAWS: [(Flaw, &str); 4] = [
 async fn stop(house: &mut House) {
     house.stop().await;
     let socket = &house.config.control_socket;
-    until("no daemon", async || matches!(control::ask(socket, None, &Request::Status).await, Ok(None))).await;
+    until("no daemon", async || matches!(control::ask(socket, None, &ControlRequest::Status).await, Ok(None))).await;
 }
 
 /// The likely cause, by a process of its own, whose clock is right.

@@ -5,7 +5,7 @@ use std::os::unix::net::UnixDatagram;
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::time::{Duration, Instant};
 
-use postkey::control::Request;
+use postkey::control::ControlRequest;
 use postkey::protocol::Security;
 use rustix::process::Signal;
 
@@ -89,7 +89,7 @@ impl Service {
     /// Has it read its configuration anew, changed by `edit`.
     pub async fn reload(&mut self, edit: impl FnOnce(String) -> String) {
         self.edit(edit);
-        self.house.command(&Request::Reload).await;
+        self.house.command(&ControlRequest::Reload).await;
         self.house.look().await;
     }
 

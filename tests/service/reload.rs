@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use postkey::control::{self, Request};
+use postkey::control::{self, ControlRequest};
 use postkey::exit::Exit;
 use postkey::protocol::{Protocol, Security};
 use tokio::io::AsyncReadExt;
@@ -22,7 +22,7 @@ fn listener(port: u16) -> String {
 }
 
 async fn refusal(service: &Service) -> postkey::exit::Failed {
-    match control::ask(&service.house.config.control_socket, None, &Request::Reload).await {
+    match control::ask(&service.house.config.control_socket, None, &ControlRequest::Reload).await {
         Ok(Some(Err(failed))) => failed,
         other => panic!("it was taken: {other:?}"),
     }

@@ -45,7 +45,7 @@ fn the_commands_are_ones() {
 fn the_sockets_are_those_of_the_default_configuration() {
     let environment = Environment { home: Some("/".into()), ..Default::default() };
     let config = Config::parse("", Path::new("none"), &environment).unwrap();
-    let ports = |listener: &postkey::config::Listener| {
+    let ports = |listener: &postkey::config::ListenerConfig| {
         let protocol = listener.protocol.name();
         listener.addresses.iter().map(|address| (protocol.to_owned(), address.to_string())).collect::<Vec<_>>()
     };

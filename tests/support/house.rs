@@ -11,7 +11,7 @@ use postkey::clock::{Clock, Moment};
 use postkey::config::Config;
 use postkey::config::flow::Flow;
 use postkey::config::provider::Discovered;
-use postkey::control::{self, Listening, NewAuthorization, Request, Status};
+use postkey::control::{self, ControlRequest, Listening, NewAuthorization, Status};
 use postkey::daemon::Daemon;
 use postkey::protocol::{Protocol, Security};
 use postkey::secret::Token;
@@ -217,7 +217,8 @@ impl House {
     async fn await_service(&mut self, process: Process) -> Process {
         let deadline = tokio::time::Instant::now() + PATIENCE;
         self.listening = loop {
-            if let Ok(Some(Ok(status))) = control::ask(&self.config.control_socket, None, &Request::Status).await {
+            if let Ok(Some(Ok(status))) = control::ask(&self.config.control_socket, None, &ControlRequest::Status).await
+            {
                 break control::read::<Status>(status).unwrap_or_else(|failed| panic!("{}", failed.message)).listeners;
             }
             assert!(tokio::time::Instant::now() < deadline, "it does not serve: {}", process.terminate().err);
@@ -255,19 +256,19 @@ impl House {
         let name = first.map(|(name, _)| name.to_owned()).unwrap_or_default();
         let first = first.map(|(_, password)| password.clone());
         let authorized = NewAuthorization { authorization: self.grant(address), name, first };
-        self.command(&Request::Authorize(Box::new(authorized))).await;
+        self.command(&ControlRequest::Authorize(Box::new(authorized))).await;
     }
 
     /// The same where this was found out about the authorization server.
     pub async fn authorize_as_found(&self, address: &str, discovered: Discovered) {
         let authorization = Authorization { discovered: Some(discovered), ..self.grant(address) };
         let authorized = NewAuthorization { authorization, name: String::new(), first: None };
-        let request = Request::Authorize(Box::new(authorized));
+        let request = ControlRequest::Authorize(Box::new(authorized));
         let _may_be_refused = control::ask(&self.config.control_socket, None, &request).await;
     }
 
     /// Has the daemon do something.
-    pub async fn command(&self, request: &Request) -> serde_json::Value {
+    pub async fn command(&self, request: &ControlRequest) -> serde_json::Value {
         match control::ask(&self.config.control_socket, None, request).await {
             Ok(Some(Err(failed))) => panic!("{}", failed.message),
             Ok(Some(Ok(answer))) => answer,
@@ -277,17 +278,17 @@ impl House {
 
     /// What `postkey status` shows.
     pub async fn status(&self) -> Status {
-        serde_json::from_value(self.command(&Request::Status).await).unwrap()
+        serde_json::from_value(self.command(&ControlRequest::Status).await).unwrap()
     }
 
     /// What `postkey metrics` shows.
     pub async fn metrics(&self) -> String {
-        serde_json::from_value(self.command(&Request::Metrics).await).unwrap()
+        serde_json::from_value(self.command(&ControlRequest::Metrics).await).unwrap()
     }
 
     /// Ann's records in the vault, as `status` sees them.
     pub async fn state(&self) -> serde_json::Value {
-        self.command(&Request::Status).await["accounts"][0].clone()
+        self.command(&ControlRequest::Status).await["accounts"][0].clone()
     }
 
     /// Both copies of the vault, byte for byte: sled's log, and the records' files by their names.

@@ -10,7 +10,7 @@ use tokio::time::Instant;
 use url::Url;
 
 use super::super::context::lock;
-use super::server::Asked;
+use super::server::AuthorizationRequest;
 use crate::net::peer::Visitor;
 use crate::net::strangers::Source;
 use crate::oauth::authorization_code::RedirectError;
@@ -45,7 +45,7 @@ pub struct Attempt {
     /// The passwords that the mail program has tried. A person may have corrected one.
     tried: Mutex<Few<Password>>,
     /// The requests with which a person was sent to the provider.
-    asked: Mutex<Few<Asked>>,
+    asked: Mutex<Few<AuthorizationRequest>>,
     exchanges: Arc<Semaphore>,
     lines_left: AtomicU32,
 }
@@ -110,7 +110,7 @@ impl Attempt {
     }
 
     /// Notes a request; where it sends the person.
-    pub fn ask(&self, asked: Asked) -> Url {
+    pub fn ask(&self, asked: AuthorizationRequest) -> Url {
         let url = asked.pending.url.clone();
         lock(&self.asked).push(asked);
         url
@@ -122,14 +122,14 @@ impl Attempt {
     }
 
     /// The request that a browser's query answers. A code can be used once, so it is not awaited any more.
-    pub fn take(&self, query: &str) -> Option<Asked> {
+    pub fn take(&self, query: &str) -> Option<AuthorizationRequest> {
         let asked = &mut lock(&self.asked).0;
         let place = asked.iter().position(|asked| is_answered(asked, query))?;
         Some(asked.remove(place))
     }
 }
 
-fn is_answered(asked: &Asked, query: &str) -> bool {
+fn is_answered(asked: &AuthorizationRequest, query: &str) -> bool {
     matches!(asked.pending.code(query), Ok(_) | Err(RedirectError::Denied(_)))
 }
 

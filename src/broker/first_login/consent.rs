@@ -7,7 +7,7 @@ use tokio::sync::Mutex;
 use tokio::time::Instant;
 
 use super::attempt::Attempt;
-use super::server::Server;
+use super::server::AuthorizationServer;
 use crate::token::TokenSet;
 
 /// How long a person has to type the password. The page is before their eyes.
@@ -19,16 +19,16 @@ const TRIES: u32 = 5;
 /// An authorization by the owner of an address.
 pub struct Consent {
     pub attempt: Arc<Attempt>,
-    pub server: Server,
+    pub server: AuthorizationServer,
     /// Why mail stops when the access token expires, if it does.
     pub end: Option<String>,
     expires: Instant,
     /// Held while a password is being judged.
-    pub state: Mutex<State>,
+    pub state: Mutex<ConsentState>,
 }
 
 /// What has become of a consent.
-pub enum State {
+pub enum ConsentState {
     /// Its person may type a password.
     Open { tokens: TokenSet, tries_left: u32 },
     /// The account is made.
@@ -38,8 +38,8 @@ pub enum State {
 }
 
 impl Consent {
-    pub fn new(attempt: Arc<Attempt>, server: Server, tokens: TokenSet, end: Option<String>) -> Self {
-        let state = Mutex::new(State::Open { tokens, tries_left: TRIES });
+    pub fn new(attempt: Arc<Attempt>, server: AuthorizationServer, tokens: TokenSet, end: Option<String>) -> Self {
+        let state = Mutex::new(ConsentState::Open { tokens, tries_left: TRIES });
         Self { attempt, server, end, expires: Instant::now() + PATIENCE, state }
     }
 

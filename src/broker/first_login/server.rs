@@ -12,9 +12,9 @@ use crate::config::Config;
 use crate::config::flow::Flow;
 use crate::config::provider::{Discovered, Endpoints};
 use crate::exit::{Exit, Failed};
-use crate::oauth::authorization_code::{Asking, Pending};
+use crate::oauth::authorization_code::{Asking, PendingAuthorization};
 use crate::oauth::discovery::{Metadata, discover};
-use crate::oauth::grant::Ask;
+use crate::oauth::grant::GrantRequest;
 use crate::oauth::id_token::Expected;
 use crate::oauth::identity::{Identity, who};
 use crate::oauth::lasting;
@@ -26,7 +26,7 @@ use crate::vault::{Authorization, Secrets};
 
 /// An authorization server, and what it is asked for.
 #[derive(Clone)]
-pub struct Server {
+pub struct AuthorizationServer {
     connector: Arc<Connector>,
     /// What its metadata say.
     discovered: Option<Discovered>,
@@ -41,12 +41,12 @@ pub struct Server {
 }
 
 /// A person has been sent there.
-pub struct Asked {
-    pub pending: Pending,
-    pub server: Server,
+pub struct AuthorizationRequest {
+    pub pending: PendingAuthorization,
+    pub server: AuthorizationServer,
 }
 
-impl Server {
+impl AuthorizationServer {
     /// Finds it for an address that is still to be authorized at its first login.
     pub async fn find(accounts: &Accounts, config: &Config, address: &str) -> Result<Self, Failed> {
         if config.domain_of(address).is_none() {
@@ -97,9 +97,9 @@ impl Server {
     }
 
     /// Begins to ask for consent as this very address.
-    pub fn ask(self, address: &str, redirect_uri: &url::Url) -> Result<Asked, Failed> {
+    pub fn ask(self, address: &str, redirect_uri: &url::Url) -> Result<AuthorizationRequest, Failed> {
         let endpoint = self.endpoints.authorization.as_ref();
-        let pending = Pending::begin(&Asking {
+        let pending = PendingAuthorization::begin(&Asking {
             endpoint: endpoint.ok_or_else(|| misconfigured("there is no authorization_endpoint"))?,
             issuer: self.connector.provider.issuer.as_deref(),
             names_itself: self.names_itself,
@@ -109,7 +109,7 @@ impl Server {
             parameters: &self.parameters,
             login_hint: address,
         });
-        Ok(Asked { pending, server: self })
+        Ok(AuthorizationRequest { pending, server: self })
     }
 
     /// Uses the new refresh token once, and logs what the provider has not granted. Returns the tokens to keep, and why they
@@ -121,8 +121,9 @@ impl Server {
         clock: &Clock,
     ) -> Result<(TokenSet, Option<String>), Failed> {
         let (provider, scope) = (&self.connector.provider, &*self.scope);
-        let ask = Ask { flow: Flow::AuthorizationCode, provider, scope, user: &self.user, password: None };
-        let asked = lasting::Asked { address, ask, registration: &self.registration, parameters: &self.parameters };
+        let ask = GrantRequest { flow: Flow::AuthorizationCode, provider, scope, user: &self.user, password: None };
+        let asked =
+            lasting::LastingRequest { address, ask, registration: &self.registration, parameters: &self.parameters };
         let (tokens, doubt) = asked.first_refresh(&self.connector.http, tokens, clock).await?;
         let end = asked.end(&tokens);
         for why in doubt.iter().chain(&asked.left_out(&tokens)).chain(&end) {
@@ -153,9 +154,13 @@ impl Server {
     }
 }
 
-impl Asked {
+impl AuthorizationRequest {
     /// Exchanges what a browser has brought back, and finds out who has signed in.
-    pub async fn exchange(self, query: &str, clock: &Clock) -> Result<(Server, TokenSet, Identity), Failed> {
+    pub async fn exchange(
+        self,
+        query: &str,
+        clock: &Clock,
+    ) -> Result<(AuthorizationServer, TokenSet, Identity), Failed> {
         let Self { pending, server } = self;
         let code = pending.code(query).map_err(|denied| Failed::new(Exit::NoPermission, denied))?;
         let http = &server.connector.http;

@@ -42,7 +42,7 @@ const WORKS: u16 = 405;
 /// Ann's account, authorized at the server.
 struct World {
     broker: Arc<Broker>,
-    account: Arc<Account>,
+    account: Arc<OpenAccount>,
     /// The requests that the server has got.
     asked: Arc<Mutex<Vec<String>>>,
     folder: TempDir,
@@ -98,7 +98,7 @@ impl World {
         lock(&self.asked).clone()
     }
 
-    fn stored(&self) -> Arc<crate::vault::Account> {
+    fn stored(&self) -> Arc<crate::vault::StoredAccount> {
         self.broker.context.vault.account(ANN).unwrap()
     }
 
@@ -229,14 +229,16 @@ async fn a_refusal_without_a_reason_that_comes_again_and_again_is_an_end_where_t
             let failure = world.broker.refresher.explain(&world.account, "it says no".to_owned()).await;
             match failure {
                 Failure::Ended(why) => assert!(time == 5 && is_end && why.starts_with("it says no, again and again")),
-                Failure::Temporary(Trouble::Unexplained, why) => assert!((time < 5 || !is_end) && why == "it says no"),
+                Failure::Temporary(TemporaryCause::Unexplained, why) => {
+                    assert!((time < 5 || !is_end) && why == "it says no")
+                }
                 other => panic!("{other}"),
             }
         }
         assert_eq!(world.asked().len(), 1, "it is asked whether it works when that matters");
     }
     let world = World::new(&[(400, "")], 0).await;
-    (1..5).for_each(|_| assert!(!world.account.tokens.change(State::unexplained)));
+    (1..5).for_each(|_| assert!(!world.account.tokens.change(TokenState::unexplained)));
     let refusal = world.log_in().await.unwrap_err();
     assert!(refusal.reason == Reason::AuthorizationEnded && refusal.text.contains("again and again"), "{refusal:?}");
 }

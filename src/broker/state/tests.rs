@@ -1,5 +1,5 @@
 use super::*;
-use crate::oauth::Trouble;
+use crate::oauth::TemporaryCause;
 use crate::wire::Reason;
 use Event::{Accept, Doubt, Fail, Insist, Pass, Refresh, Refuse, Reload, Renew};
 use Mechanism::{OAuthBearer, XOAuth2};
@@ -38,7 +38,7 @@ fn refusal() -> Refusal {
 
 /// Tokens out of the vault, and what has happened since.
 struct Play {
-    state: State,
+    state: TokenState,
     now: Instant,
     generation: u64,
     ticket: Option<Ticket>,
@@ -47,7 +47,7 @@ struct Play {
 
 impl Play {
     fn new(events: &[Event]) -> Self {
-        let state = State::new(1, None, None);
+        let state = TokenState::new(1, None, None);
         let mut play = Self { state, now: Instant::now(), generation: 1, ticket: None, mechanisms: vec![XOAuth2] };
         events.iter().for_each(|event| play.happen(event));
         play
@@ -94,11 +94,11 @@ impl Play {
 }
 
 fn down() -> Event {
-    Fail(Failure::Temporary(Trouble::Faulty, "down".into()))
+    Fail(Failure::Temporary(TemporaryCause::Faulty, "down".into()))
 }
 
 fn unreachable() -> Event {
-    Fail(Failure::Temporary(Trouble::Unreachable, "down".into()))
+    Fail(Failure::Temporary(TemporaryCause::Unreachable, "down".into()))
 }
 
 fn misconfigured() -> Event {
@@ -262,10 +262,10 @@ fn the_fifth_refusal_without_a_reason_means_an_end() {
 /// How a login's turn is, in a word.
 fn turn(play: &mut Play, generation: u64, seen: &mut Option<u64>) -> &'static str {
     match play.state.turn(&mailbox(Imap), generation, seen, play.now) {
-        Turn::First(_) => "first",
-        Turn::Follow => "follow",
-        Turn::Wait(_) => "wait",
-        Turn::Stale => "stale",
+        ShowDecision::First(_) => "first",
+        ShowDecision::Follow => "follow",
+        ShowDecision::Wait(_) => "wait",
+        ShowDecision::Stale => "stale",
     }
 }
 
@@ -286,11 +286,13 @@ fn one_login_shows_a_token_and_the_others_wait_for_its_answer() {
 #[test]
 fn a_login_without_an_answer_makes_room_for_the_next_and_a_slow_one_too() {
     let mut play = Play::new(&[]);
-    let Turn::First(probe) = play.state.turn(&mailbox(Imap), 1, &mut None, play.now) else { panic!("nobody is there") };
+    let ShowDecision::First(probe) = play.state.turn(&mailbox(Imap), 1, &mut None, play.now) else {
+        panic!("nobody is there")
+    };
     assert_eq!(turn(&mut play, 1, &mut None), "wait");
     play.state.unanswered(probe);
     assert_eq!(turn(&mut play, 1, &mut None), "first");
-    play.state.unanswered(Probe { begun: play.now + SLOW, ..probe });
+    play.state.unanswered(TokenProbe { begun: play.now + SLOW, ..probe });
     assert_eq!(turn(&mut play, 1, &mut None), "wait", "another one's end is nobody's business");
     play.happen(&Pass(SLOW.as_secs()));
     assert_eq!([(); 2].map(|()| turn(&mut play, 1, &mut None)), ["first", "wait"]);

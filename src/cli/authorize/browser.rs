@@ -11,7 +11,7 @@ use super::server::no_tokens;
 use crate::clock::Clock;
 use crate::exit::{Exit, Failed};
 use crate::oauth::Granted;
-use crate::oauth::authorization_code::{Asking, Pending, RedirectError};
+use crate::oauth::authorization_code::{Asking, PendingAuthorization, RedirectError};
 use crate::oauth::self_registration::with_fixed_port;
 use crate::pasted::is_open;
 use crate::secret::Secret;
@@ -83,7 +83,7 @@ impl Plan {
     }
 
     /// Creates a new authorization request.
-    fn begin(&self, ways: &Ways) -> Result<Pending, Failed> {
+    fn begin(&self, ways: &Ways) -> Result<PendingAuthorization, Failed> {
         let missing = || {
             Failed::new(
                 Exit::Config,
@@ -91,7 +91,7 @@ impl Plan {
             )
         };
         let provider = &self.connector.provider;
-        Ok(Pending::begin(&Asking {
+        Ok(PendingAuthorization::begin(&Asking {
             endpoint: self.server.endpoints.authorization.as_ref().ok_or_else(missing)?,
             issuer: provider.issuer.as_deref(),
             names_itself: self.server.names_itself,
@@ -103,7 +103,7 @@ impl Plan {
         }))
     }
 
-    async fn exchange(&self, pending: Pending, code: AuthorizationCode) -> Result<TokenSet, BrowserError> {
+    async fn exchange(&self, pending: PendingAuthorization, code: AuthorizationCode) -> Result<TokenSet, BrowserError> {
         let granted = pending.exchange(&self.connector.http, &self.registration, code, &Clock::System).await;
         let Granted { tokens, id_token, nonce } =
             granted.map_err(|failure| BrowserError::Failed(no_tokens(&failure)))?;
@@ -118,7 +118,7 @@ impl Plan {
 
     /// The server reports a wrong client id or redirect URI only to the person, and does not send the browser back (RFC 6749
     /// section 4.1.2.1).
-    fn nobody_came_back(&self, pending: &Pending, options: &AuthorizeOptions) -> Failed {
+    fn nobody_came_back(&self, pending: &PendingAuthorization, options: &AuthorizeOptions) -> Failed {
         let Failed { exit, message } = nobody_came(options);
         let (server, client) = (pending.url.host_str().unwrap_or_default(), &self.registration.client_id);
         Failed::new(
@@ -133,7 +133,12 @@ impl Plan {
 
     /// Shows where to sign in, and starts a browser if there is one. The local page that redirects it exists as long as the
     /// returned value.
-    fn introduce(&self, pending: &Pending, options: &AuthorizeOptions, is_waiting: bool) -> Option<Beginning> {
+    fn introduce(
+        &self,
+        pending: &PendingAuthorization,
+        options: &AuthorizeOptions,
+        is_waiting: bool,
+    ) -> Option<Beginning> {
         say(format_args!("To give postkey access to {}, sign in on this page:\n\n  {}\n", self.address, pending.url));
         let waited = humantime::format_duration(options.timeout);
         match is_waiting {
@@ -181,7 +186,10 @@ struct Ways {
 impl Ways {
     /// Returns the first answer that belongs to this authorization, a code or a refusal, with the browser that brought it.
     /// Whoever brings anything else is told so.
-    async fn answer(&mut self, pending: &Pending) -> (Result<AuthorizationCode, RedirectError>, Option<Arrival>) {
+    async fn answer(
+        &mut self,
+        pending: &PendingAuthorization,
+    ) -> (Result<AuthorizationCode, RedirectError>, Option<Arrival>) {
         loop {
             let (result, arrival) = tokio::select! {
                 arrival = arrival(&mut self.listener) => (pending.code(&arrival.query), Some(arrival)),
@@ -198,7 +206,7 @@ impl Ways {
     }
 
     /// Reads a pasted line: an answer, or the continuation of the lines before it.
-    fn pasted(&mut self, pending: &Pending, line: &str) -> Result<AuthorizationCode, RedirectError> {
+    fn pasted(&mut self, pending: &PendingAuthorization, line: &str) -> Result<AuthorizationCode, RedirectError> {
         let begun = std::mem::take(&mut self.begun);
         let joined = if begun.is_empty() { line.to_owned() } else { format!("{begun}\n{line}") };
         let mut result = (joined.clone(), pending.pasted(&joined));

@@ -13,7 +13,7 @@ use super::server::no_tokens;
 use crate::clock::Clock;
 use crate::exit::{Exit, Failed};
 use crate::oauth::Granted;
-use crate::oauth::device_code::Pending;
+use crate::oauth::device_code::DeviceAuthorization;
 use crate::token::TokenSet;
 use crate::wire::printable;
 
@@ -26,7 +26,7 @@ impl Plan {
             Failed::new(Exit::Config, why)
         })?;
         let (http, registration, clock) = (&self.connector.http, &self.registration, Clock::System);
-        let pending = Pending::begin(http, registration, &endpoint, &self.server.scope, &clock).await;
+        let pending = DeviceAuthorization::begin(http, registration, &endpoint, &self.server.scope, &clock).await;
         let pending = pending.map_err(|failure| no_tokens(&failure))?;
         self.show_code(&pending, options);
         let tokens = timeout(options.timeout, pending.tokens(http, registration, &clock)).await;
@@ -41,7 +41,7 @@ impl Plan {
         }
     }
 
-    fn show_code(&self, pending: &Pending, options: &AuthorizeOptions) {
+    fn show_code(&self, pending: &DeviceAuthorization, options: &AuthorizeOptions) {
         self.show_note();
         say(format_args!(
             "To give postkey access to {}, open this page on any machine and enter the code:\n\n  {}\n  {}\n",

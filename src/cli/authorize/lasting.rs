@@ -4,13 +4,13 @@ use super::super::terminal::complain;
 use super::plan::Plan;
 use crate::clock::Clock;
 use crate::exit::{Exit, Failed};
-use crate::oauth::lasting::Asked;
+use crate::oauth::lasting::LastingRequest;
 use crate::token::TokenSet;
 
 impl Plan {
-    fn asked(&self) -> Asked<'_> {
+    fn asked(&self) -> LastingRequest<'_> {
         let (address, registration, parameters) = (self.address.as_str(), &self.registration, &self.parameters);
-        Asked { address, ask: self.ask(None), registration, parameters }
+        LastingRequest { address, ask: self.ask(None), registration, parameters }
     }
 
     /// Uses the refresh token once, to learn at once if it does not work.

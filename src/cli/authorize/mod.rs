@@ -16,7 +16,7 @@ use super::terminal::{Input, say};
 use super::test::report;
 use crate::config::Config;
 use crate::config::flow::Flow;
-use crate::control::{NewAuthorization, Probe, Request};
+use crate::control::{ControlRequest, LoginTest, NewAuthorization};
 use crate::exit::Failed;
 use crate::secret::Secret;
 use crate::token::TokenSet;
@@ -38,7 +38,7 @@ pub async fn run(config: &Config, address: &str, options: AuthorizeOptions) -> R
     let (authorization, name) = (plan.authorization(tokens, password), options.password_name.clone());
     let authorized = NewAuthorization { authorization, name, first: first.clone() };
     let admin = AdminClient::connect(config).await?;
-    let probes: Vec<Probe> = admin.ask(Request::Authorize(Box::new(authorized))).await?;
+    let probes: Vec<LoginTest> = admin.ask(ControlRequest::Authorize(Box::new(authorized))).await?;
     let result = report(&probes, false);
     show_settings(&plan, config, &status, first.as_ref());
     result.and(end)

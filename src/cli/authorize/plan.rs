@@ -15,7 +15,7 @@ use crate::config::provider::Provider;
 use crate::control::Status;
 use crate::exit::{Exit, Failed};
 use crate::name::Name;
-use crate::oauth::grant::Ask;
+use crate::oauth::grant::GrantRequest;
 use crate::oauth::{Proof, Registration};
 use crate::protocol::Protocol;
 use crate::secret::Secret;
@@ -145,8 +145,8 @@ impl Plan {
     }
 
     /// What to request. `password` is the mailbox's own, if the grant sends it.
-    pub fn ask<'a>(&'a self, password: Option<&'a Secret>) -> Ask<'a> {
-        Ask {
+    pub fn ask<'a>(&'a self, password: Option<&'a Secret>) -> GrantRequest<'a> {
+        GrantRequest {
             flow: self.flow,
             provider: &self.connector.provider,
             scope: &self.server.scope,

@@ -4,7 +4,7 @@ use super::super::arguments::AuthorizeOptions;
 use super::super::terminal::{complain, say};
 use crate::broker::Connector;
 use crate::config::Config;
-use crate::config::client::{Client, ClientAuthentication};
+use crate::config::client::{ClientAuthentication, ClientRegistration};
 use crate::config::flow::Flow;
 use crate::config::provider::{Discovered, Endpoints, Provider};
 use crate::config::secret_source::SecretSource;
@@ -21,7 +21,7 @@ pub struct DiscoveredServer {
     /// Whether it promises to name itself when the browser returns (RFC 9207 section 3).
     pub names_itself: bool,
     /// postkey's registration at the server.
-    pub client: Client,
+    pub client: ClientRegistration,
     /// Whether the client belongs to this account alone, and is stored with it.
     pub is_own_client: bool,
     /// The scopes to request.
@@ -86,7 +86,11 @@ fn listed(scope: Vec<String>, list: &[String]) -> Vec<String> {
 }
 
 /// The metadata, if anything is needed from it. It may be missing if it would only say how id_tokens are signed.
-async fn metadata(connector: &Connector, flow: Flow, client: Option<&Client>) -> Result<Option<Metadata>, Failed> {
+async fn metadata(
+    connector: &Connector,
+    flow: Flow,
+    client: Option<&ClientRegistration>,
+) -> Result<Option<Metadata>, Failed> {
     let (provider, known) = (&connector.provider, &connector.provider.endpoints);
     let Some(issuer) = &provider.issuer else { return Ok(None) };
     let is_usable = known.token.is_some()
@@ -118,14 +122,14 @@ fn name(provider: &Provider, endpoints: &Endpoints) -> String {
 
 impl Wanted<'_> {
     /// The user's own client registration: from the command line, or from the configuration of this account or its provider.
-    fn client(&self, provider: &Provider) -> Option<Client> {
-        let nobody = (self.flow == Flow::JwtBearer).then(Client::nobody);
+    fn client(&self, provider: &Provider) -> Option<ClientRegistration> {
+        let nobody = (self.flow == Flow::JwtBearer).then(ClientRegistration::nobody);
         let Some(id) = &self.options.client_id else {
             return self.config.client_for(self.address, provider).or(nobody);
         };
         let secret = self.options.client_secret_file.clone().map(SecretSource::File);
         let authentication = secret.map_or(ClientAuthentication::None, ClientAuthentication::Secret);
-        Some(Client { id: id.clone(), authentication })
+        Some(ClientRegistration { id: id.clone(), authentication })
     }
 
     /// postkey's own registration, made now if there is none; whether other accounts can use it; and which scopes it may
@@ -135,11 +139,11 @@ impl Wanted<'_> {
         connector: &Connector,
         endpoints: &Endpoints,
         scope: &[String],
-    ) -> Result<(Client, bool, Vec<String>), Failed> {
+    ) -> Result<(ClientRegistration, bool, Vec<String>), Failed> {
         let provider = &connector.provider;
         let Some(endpoint) = &endpoints.registration else { return Err(self.no_client(provider)) };
         let token = endpoints.token.as_ref().ok_or_else(no_token)?;
-        let public = |id: String| Client { id, authentication: ClientAuthentication::None };
+        let public = |id: String| ClientRegistration { id, authentication: ClientAuthentication::None };
         let is_usual = *self.redirect_uri == provider.redirect_uri;
         let kept = self.status.registered.get(&name(provider, endpoints)).filter(|_| is_usual);
         if let Some(id) = kept
@@ -157,7 +161,7 @@ impl Wanted<'_> {
         Ok(match registered.client_secret {
             Some(secret) => {
                 let authentication = ClientAuthentication::Secret(SecretSource::Text(secret));
-                (Client { id, authentication }, false, scope)
+                (ClientRegistration { id, authentication }, false, scope)
             }
             None => (public(id), is_usual, scope),
         })

@@ -4,7 +4,7 @@ use super::super::password::show;
 use super::super::terminal::say;
 use super::plan::Plan;
 use crate::address::Address;
-use crate::config::{Config, Listener};
+use crate::config::{Config, ListenerConfig};
 use crate::control::{Listening, Status};
 use crate::protocol::Security;
 use crate::vault::password::Password;
@@ -41,7 +41,7 @@ pub fn show_settings(plan: &Plan, config: &Config, status: &Status, first: Optio
 }
 
 fn configured(config: &Config) -> Vec<Listening> {
-    let of = |listener: &Listener| {
+    let of = |listener: &ListenerConfig| {
         let addresses = listener.addresses.clone().into_iter();
         let (protocol, security) = (listener.protocol, listener.security);
         addresses.map(move |address| Listening { protocol, address, security }).collect::<Vec<_>>()

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use super::reader::{Section, Value};
 use super::{client, fields};
 use crate::config::provider::{self, Providers};
-use crate::config::{Account, Domain};
+use crate::config::{AccountConfig, Domain};
 use crate::name::{Name, find};
 
 /// What cannot be said of a shared mailbox, because its delegate's authorization has it.
@@ -29,7 +29,7 @@ const DELEGATES: [&str; 14] = [
 /// All entries, and where those values stand that have to be seen beside other entries.
 #[derive(Default)]
 pub struct Entries<'a> {
-    pub accounts: BTreeMap<Name, Account>,
+    pub accounts: BTreeMap<Name, AccountConfig>,
     pub domains: BTreeMap<String, Domain>,
     /// Whose each alias is.
     pub aliases: BTreeMap<Name, (Name, Value<'a>)>,
@@ -66,7 +66,7 @@ impl<'a> Entries<'a> {
         self.accounts.insert(address, account).is_some()
     }
 
-    fn account(&mut self, mut section: Section<'a>, address: &Name, providers: &Providers) -> Account {
+    fn account(&mut self, mut section: Section<'a>, address: &Name, providers: &Providers) -> AccountConfig {
         let delegate = section.get("delegate");
         let mut account = common(&mut section, providers);
         account.signs_in = section.parse("signs_in", Name::address).map(String::from);
@@ -145,9 +145,9 @@ impl<'a> Entries<'a> {
 }
 
 /// What can be said of one account and of all of a domain.
-fn common(section: &mut Section<'_>, providers: &Providers) -> Account {
+fn common(section: &mut Section<'_>, providers: &Providers) -> AccountConfig {
     let legacy = fields::legacy(section);
-    Account {
+    AccountConfig {
         legacy,
         provider: fields::provider(section, providers),
         user: fields::by_protocol(section, "user", |value| value.text().map(str::to_owned)),
@@ -158,7 +158,7 @@ fn common(section: &mut Section<'_>, providers: &Providers) -> Account {
         client_expires: fields::client_expires(section),
         connections: fields::connections(section),
         users: fields::users(section, "allow_uids"),
-        ..Account::default()
+        ..AccountConfig::default()
     }
 }
 

@@ -6,7 +6,7 @@ use serde_json::Map;
 
 use super::reader::{Section, Value};
 use super::secret_source;
-use crate::config::assertion::{Algorithm, Bearer, Issuer, KeySource};
+use crate::config::assertion::{Algorithm, AssertionIssuer, Issuer, KeySource};
 
 /// Google takes no longer one, and nobody is known to want it longer.
 const LONGEST_LIFETIME: Duration = Duration::from_secs(3600);
@@ -23,15 +23,15 @@ const SET: [(&str, &str); 7] = [
 ];
 
 /// Reads `service_account` or the table `assertion`.
-pub fn read(section: &mut Section<'_>) -> Option<Bearer> {
+pub fn read(section: &mut Section<'_>) -> Option<AssertionIssuer> {
     let service_account = section.get("service_account");
     let assertion = section.get("assertion");
     if let (Some(_), Some(value)) = (&service_account, &assertion) {
         value.mistake("says what service_account says; remove one of them");
     }
     match service_account {
-        Some(value) => secret_source::read(&value).map(Bearer::ServiceAccount),
-        None => issuer(assertion?.section()?).map(Bearer::Issuer),
+        Some(value) => secret_source::read(&value).map(AssertionIssuer::ServiceAccount),
+        None => issuer(assertion?.section()?).map(AssertionIssuer::Issuer),
     }
 }
 

@@ -3,13 +3,13 @@
 use super::reader::Section;
 use super::{assertion, secret_source};
 use crate::config::assertion::{Algorithm, ClientKey, KeySource};
-use crate::config::client::{Client, ClientAuthentication};
+use crate::config::client::{ClientAuthentication, ClientRegistration};
 
 /// The keys by which a client shows who it is.
 const KEYS: [&str; 3] = ["client_secret", "client_key", "client_assertion"];
 
 /// Reads the client, where there is one.
-pub fn read(section: &mut Section<'_>) -> Option<Client> {
+pub fn read(section: &mut Section<'_>) -> Option<ClientRegistration> {
     let id = section.text("client_id");
     let authentication = authentication(section).unwrap_or_default();
     let are_several = section.count(&KEYS) > 1;
@@ -20,7 +20,7 @@ pub fn read(section: &mut Section<'_>) -> Option<Client> {
             value.mistake("is one of several ways to authenticate the client; leave one of them");
         }
     }
-    Some(Client { id: id?, authentication })
+    Some(ClientRegistration { id: id?, authentication })
 }
 
 fn authentication(section: &mut Section<'_>) -> Option<ClientAuthentication> {

@@ -7,7 +7,7 @@ use url::Host;
 use super::reader::{Section, Value};
 use crate::clock::Moment;
 use crate::config::flow::Flow;
-use crate::config::provider::{Connections, Providers};
+use crate::config::provider::{ConnectionLimits, Providers};
 use crate::config::users::{UNKNOWN_USER, Users, named};
 use crate::config::words;
 use crate::protocol::Protocol;
@@ -120,7 +120,7 @@ pub fn by_protocol<T: Clone>(
 }
 
 /// How many connections there may be at a time.
-pub fn connections(section: &mut Section<'_>) -> Connections {
+pub fn connections(section: &mut Section<'_>) -> ConnectionLimits {
     by_protocol(section, "connections", |value| {
         if value.integer().is_none() {
             let none = |text: &str| text.eq_ignore_ascii_case("none").then_some(None);

@@ -8,7 +8,7 @@ use super::fields;
 use super::reader::{Section, Value};
 use crate::address::Address;
 use crate::config::users::Users;
-use crate::config::{Certificate, Config, Listener};
+use crate::config::{Certificate, Config, ListenerConfig};
 use crate::name::Name;
 use crate::protocol::{Protocol, Security};
 
@@ -19,7 +19,7 @@ const MODE: u32 = 0o600;
 const LONGEST_PATH: usize = 107;
 
 /// Reads the listeners, or takes the default ones. All else in `config` has been read.
-pub fn read(top: &mut Section<'_>, config: &Config) -> Vec<Listener> {
+pub fn read(top: &mut Section<'_>, config: &Config) -> Vec<ListenerConfig> {
     let Some(value) = top.get("listener") else { return Protocol::ALL.map(on_loopback).into() };
     let mut taken = Vec::new();
     let sections = value.sections().into_iter();
@@ -35,10 +35,10 @@ const fn local_port(protocol: Protocol) -> u16 {
     }
 }
 
-fn on_loopback(protocol: Protocol) -> Listener {
+fn on_loopback(protocol: Protocol) -> ListenerConfig {
     let port = local_port(protocol);
     let addresses = [(Ipv4Addr::LOCALHOST, port).into(), (Ipv6Addr::LOCALHOST, port).into()];
-    Listener {
+    ListenerConfig {
         protocol,
         addresses: addresses.map(Address::Tcp).into(),
         mode: MODE,
@@ -58,7 +58,7 @@ struct Taken {
     line: usize,
 }
 
-fn listener(mut section: Section<'_>, config: &Config, taken: &mut Vec<Taken>) -> Option<Listener> {
+fn listener(mut section: Section<'_>, config: &Config, taken: &mut Vec<Taken>) -> Option<ListenerConfig> {
     section.require(&["protocol", "address"]);
     let protocol = section.choice("protocol", &Protocol::ALL.map(|p| (p.name(), p)));
     let security = match section.get("security") {
@@ -75,7 +75,7 @@ fn listener(mut section: Section<'_>, config: &Config, taken: &mut Vec<Taken>) -
     let users = fields::users(&mut section, "allow_uids");
     section.finish();
     let (protocol, security) = (protocol?, security?);
-    Some(Listener {
+    Some(ListenerConfig {
         protocol,
         addresses,
         mode,

@@ -11,7 +11,7 @@ use url::Url;
 use super::reader::{Disk, Report, Section};
 use super::{assertion, client, endpoints, fields, hosts, proxy, servers};
 use crate::config::flow::Flow;
-use crate::config::provider::{Provider, Providers, Proxy};
+use crate::config::provider::{Provider, Providers, ProxyConfig};
 use crate::protocol::Mechanism;
 
 /// The table that is compiled in.
@@ -45,7 +45,7 @@ fn report() -> Report<'static> {
 
 /// Reads a table of providers. `proxy` is that of all providers that name no other; `compiled_in` are those whose bearers go to
 /// their own hosts only.
-pub fn read_table(table: &Section<'_>, compiled_in: &Providers, proxy: Option<&Proxy>) -> Providers {
+pub fn read_table(table: &Section<'_>, compiled_in: &Providers, proxy: Option<&ProxyConfig>) -> Providers {
     let mut read = Providers::new();
     for (name, value) in table.named() {
         let Some(mut section) = value.section() else { continue };

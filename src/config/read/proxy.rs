@@ -6,14 +6,14 @@ use url::{Host, Url};
 
 use super::reader::{Section, Value};
 use super::secret_source;
-use crate::config::provider::{Proxy, ProxyKind};
+use crate::config::provider::{ProxyConfig, ProxyKind};
 use crate::config::secret_source::SecretSource;
 
 /// The port of a SOCKS proxy (RFC 1928 section 3).
 const SOCKS: u16 = 1080;
 
 /// The proxy that a table names. None if it says nothing of one, and Some(None) if there is to be none.
-pub fn read(section: &mut Section<'_>) -> Option<Option<Proxy>> {
+pub fn read(section: &mut Section<'_>) -> Option<Option<ProxyConfig>> {
     let proxy = section.get("proxy").map(|value| value.parse(proxy).flatten());
     let user = section.get("proxy_user");
     let password = section.get("proxy_password");
@@ -29,7 +29,7 @@ pub fn read(section: &mut Section<'_>) -> Option<Option<Proxy>> {
     section.require(missing);
     let user = user.and_then(|value| value.parse(user_name));
     let login = user.zip(password.and_then(|value| file(&value)));
-    proxy.map(|proxy| proxy.map(|proxy| Proxy { login, ..proxy }))
+    proxy.map(|proxy| proxy.map(|proxy| ProxyConfig { login, ..proxy }))
 }
 
 fn file(value: &Value<'_>) -> Option<PathBuf> {
@@ -43,7 +43,7 @@ fn file(value: &Value<'_>) -> Option<PathBuf> {
 }
 
 /// `http://HOST:PORT`, `socks5://HOST:PORT` or `none`.
-fn proxy(text: &str) -> Result<Option<Proxy>, String> {
+fn proxy(text: &str) -> Result<Option<ProxyConfig>, String> {
     let form = "must be \"none\", or a proxy such as \"http://proxy.example.test:3128\" or \"socks5://127.0.0.1:1080\"";
     if text.eq_ignore_ascii_case("none") {
         return Ok(None);
@@ -67,7 +67,7 @@ fn proxy(text: &str) -> Result<Option<Proxy>, String> {
     if has_more {
         return Err(form.to_owned());
     }
-    Ok(Some(Proxy { kind, host, port: url.port().unwrap_or(usual), login: None }))
+    Ok(Some(ProxyConfig { kind, host, port: url.port().unwrap_or(usual), login: None }))
 }
 
 /// What fits both RFC 1929 section 2 and RFC 7617 section 2.

@@ -5,12 +5,12 @@ use std::collections::BTreeMap;
 use super::fields::host_name;
 use super::hosts;
 use super::reader::Section;
-use crate::config::provider::{Provider, Server};
+use crate::config::provider::{MailServer, Provider};
 use crate::config::words;
 use crate::protocol::{Protocol, Security};
 
 /// Reads the tables `imap`, `pop3` and `smtp`. `issuers` are the compiled-in providers whose bearers the servers would get.
-pub fn read(section: &mut Section<'_>, issuers: &[&Provider]) -> BTreeMap<Protocol, Server> {
+pub fn read(section: &mut Section<'_>, issuers: &[&Provider]) -> BTreeMap<Protocol, MailServer> {
     let one = |protocol: &Protocol| {
         let table = section.section(protocol.name())?;
         Some((*protocol, server(table, *protocol, issuers)))
@@ -23,7 +23,7 @@ pub fn read(section: &mut Section<'_>, issuers: &[&Provider]) -> BTreeMap<Protoc
     servers
 }
 
-fn server(mut section: Section<'_>, protocol: Protocol, issuers: &[&Provider]) -> Server {
+fn server(mut section: Section<'_>, protocol: Protocol, issuers: &[&Provider]) -> MailServer {
     section.require(&["host"]);
     let choices = [Security::Tls, Security::StartTls].map(|security| (security.name(), security));
     // What the section leaves out is the compiled-in host.
@@ -38,7 +38,7 @@ fn server(mut section: Section<'_>, protocol: Protocol, issuers: &[&Provider]) -
     let ehlo_name = is_smtp.then(|| section.parse("ehlo_name", domain)).flatten();
     section.finish();
     let port = port.unwrap_or(usual_port(protocol, security));
-    Server { host: host.unwrap_or_default(), port, security, ehlo_name }
+    MailServer { host: host.unwrap_or_default(), port, security, ehlo_name }
 }
 
 /// A domain as SMTP's EHLO takes one (RFC 5321 section 4.1.2): without a dot at its end, and without underscores.

@@ -21,7 +21,7 @@ fn discovered(token: &str) -> Discovered {
 }
 
 /// An account with two slots, and their passwords.
-fn account() -> (Account, [Password; 2]) {
+fn account() -> (StoredAccount, [Password; 2]) {
     let passwords = [Password::generate(), Password::generate()];
     let authorization = Authorization {
         address: "ann@example.test".into(),
@@ -33,7 +33,7 @@ fn account() -> (Account, [Password; 2]) {
         tokens: tokens("1"),
     };
     let [first, second] = [0, 1].map(|which| Prepared::new(&passwords[which]).unwrap());
-    let mut account = Account::begin(&authorization, Some(("main", first)), 0, NOW).unwrap();
+    let mut account = StoredAccount::begin(&authorization, Some(("main", first)), 0, NOW).unwrap();
     account.put_tokens(&tokens("2")).unwrap();
     let (key, _) = account.unlock(&mut Search::new(&passwords[0])).unwrap();
     let limits = Limits { protocols: vec!["imap".into()], uids: vec![1000] };
@@ -41,12 +41,12 @@ fn account() -> (Account, [Password; 2]) {
     (account, passwords)
 }
 
-fn take(account: &Account, password: &Password) -> Result<Unlocked, VaultError> {
+fn take(account: &StoredAccount, password: &Password) -> Result<Unlocked, VaultError> {
     let (key, slot) = account.unlock(&mut Search::new(password))?;
     account.take_tokens(&key, slot)
 }
 
-fn is_damaged(account: &Account, password: &Password) -> bool {
+fn is_damaged(account: &StoredAccount, password: &Password) -> bool {
     matches!(take(account, password), Err(VaultError::Damaged(_)))
 }
 
@@ -65,7 +65,7 @@ fn what_was_put_in_is_taken_out() {
 #[test]
 fn a_record_that_says_where_else_to_send_the_tokens_does_not_open() {
     let (account, [password, _]) = account();
-    type Forge = fn(&mut Account);
+    type Forge = fn(&mut StoredAccount);
     let forge: [(&str, Forge); 9] = [
         ("provider", |account| account.provider = "another".into()),
         ("flow", |account| account.flow = Flow::AuthorizationCode),

@@ -7,7 +7,7 @@ use std::sync::OnceLock;
 use postkey::config::Config;
 use postkey::config::environment::Environment;
 use postkey::name::Name;
-use postkey::oauth::authorization_code::{Asking, Pending, RedirectError};
+use postkey::oauth::authorization_code::{Asking, PendingAuthorization, RedirectError};
 use postkey::wire::sasl;
 use url::Url;
 
@@ -56,12 +56,12 @@ pub fn redirect(input: &[u8]) {
 }
 
 /// One for all inputs; to make one costs more than to use it.
-fn pending() -> &'static Pending {
-    static PENDING: OnceLock<Pending> = OnceLock::new();
+fn pending() -> &'static PendingAuthorization {
+    static PENDING: OnceLock<PendingAuthorization> = OnceLock::new();
     PENDING.get_or_init(|| {
         let [endpoint, redirect_uri] =
             ["https://auth.example.test/", "http://127.0.0.1:4711/"].map(|url| Url::parse(url).expect("a URL"));
-        Pending::begin(&Asking {
+        PendingAuthorization::begin(&Asking {
             endpoint: &endpoint,
             issuer: Some("https://auth.example.test"),
             names_itself: false,

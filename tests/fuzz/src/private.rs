@@ -1,7 +1,7 @@
 //! What is no part of the crate's interface: it is let out for the fuzzers alone, by `cfg(fuzzing)`.
 
 use postkey::clock::Moment;
-use postkey::control::Request;
+use postkey::control::ControlRequest;
 use postkey::oauth::id_token::{self, Expected};
 use postkey::oauth::outcome::of_refresh;
 use postkey::secret::Token;
@@ -55,8 +55,8 @@ pub fn vault_record(input: &[u8]) {
 
 /// A command on the control socket: what is understood is understood again when it is passed on.
 pub fn control_request(input: &[u8]) {
-    let Ok(request) = serde_json::from_slice::<Request>(input) else { return };
+    let Ok(request) = serde_json::from_slice::<ControlRequest>(input) else { return };
     let written = serde_json::to_vec(&request).expect("what was read can be written");
-    let again: Request = serde_json::from_slice(&written).expect("what was written can be read");
+    let again: ControlRequest = serde_json::from_slice(&written).expect("what was written can be read");
     assert_eq!(serde_json::to_vec(&again).expect("it can be written once more"), written);
 }
