@@ -1,4 +1,5 @@
-//! Commands to the one who holds the vault: the running daemon, over its control socket, or this very process.
+//! Carries out the requests of commands, in the process that has the vault open: the daemon, which receives them over its
+//! control socket, or the command itself.
 
 mod carried;
 mod message;
@@ -29,48 +30,43 @@ use crate::vault::password::Password;
 use crate::wire::Refusal;
 pub use message::{ControlReply, ControlRequest, Listening, LoginTest, NewAuthorization, Status};
 
-/// The longest request, in bytes; the longest real one is a record from a backup. A reply may be as long as there are accounts.
-const MOST: u64 = 4 * 1024 * 1024;
+/// The longest request, in bytes; the longest real one is a record from a backup. A reply grows with the number of accounts.
+const MAX_REQUEST: u64 = 4 * 1024 * 1024;
 
 /// How long a command may take to send its request.
-const REQUEST: Duration = Duration::from_secs(5);
+const REQUEST_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// Something that only the program as a whole can do, and where its outcome is waited for.
+/// A request that only the whole program can carry out: [`ControlRequest::Reload`] or [`ControlRequest::Log`].
 pub struct PendingRequest {
-    /// [`ControlRequest::Reload`] or [`ControlRequest::Log`].
     pub request: ControlRequest,
-    /// Takes the outcome.
     pub outcome: oneshot::Sender<Result<(), Failed>>,
 }
 
-/// Does what commands ask for.
+/// Carries out requests.
 pub struct Control {
-    /// Owns the vault.
     pub broker: Arc<Broker>,
-    /// The ports that are open.
     listeners: Mutex<Vec<Listening>>,
-    /// Goes to the daemon; None if this is none.
+    /// Leads to the daemon's main loop; None in a command.
     requests: Option<mpsc::Sender<PendingRequest>>,
 }
 
 impl Control {
-    /// For a process that is no daemon.
+    /// For a command that has opened the vault itself.
     pub fn new(broker: Arc<Broker>) -> Self {
         Self { broker, listeners: Mutex::default(), requests: None }
     }
 
-    /// For a daemon, and what it is ordered to do.
+    /// For the daemon, with the requests that its main loop has to carry out.
     pub fn of_daemon(broker: Arc<Broker>) -> (Self, mpsc::Receiver<PendingRequest>) {
         let (sender, requests) = mpsc::channel(1);
         (Self { requests: Some(sender), ..Self::new(broker) }, requests)
     }
 
-    /// Notes which ports are open now.
     pub fn set_listeners(&self, listeners: Vec<Listening>) {
         *self.listeners.lock().unwrap_or_else(PoisonError::into_inner) = listeners;
     }
 
-    /// Does one thing.
+    /// Carries out a request.
     pub async fn answer(&self, mut request: ControlRequest) -> ControlReply {
         let broker = &self.broker;
         if let Some(address) = request.address_mut() {
@@ -82,7 +78,7 @@ impl Control {
             ControlRequest::Authorize(authorized) => {
                 let NewAuthorization { authorization, name, first } = *authorized;
                 let account = broker.authorize(authorization, first.map(|first| (name, first))).await?;
-                reply(self.probe(&account).await)
+                reply(self.test(&account).await)
             }
             ControlRequest::AddSlot { address, password, name, new, limits } => {
                 let (of, now, password) = (address.clone(), broker.context.now(), Password::read(password.expose()));
@@ -96,7 +92,7 @@ impl Control {
                 broker.passwords.withdraw(&address);
                 reply(done?)
             }
-            // A wrong password stops it: whoever gives one wants the authorization revoked.
+            // A wrong password stops it, because the user wants the authorization revoked.
             ControlRequest::Forget { address, password } => {
                 let opened = self.open(&address, password).await.transpose()?;
                 reply(broker.forget_account(&address, opened).await?)
@@ -115,26 +111,26 @@ impl Control {
             ControlRequest::Test { address, password } => {
                 let account = self.unlock(&address, password).await?;
                 broker.insist(&account);
-                reply(self.probe(&account).await)
+                reply(self.test(&account).await)
             }
             ControlRequest::Examine { address, password } => {
                 let opened = self.open(&address, password).await;
                 reply(examine(broker, &address, opened).await)
             }
             ControlRequest::Metrics => reply(broker.metrics_text()),
-            request @ (ControlRequest::Reload | ControlRequest::Log(_)) => reply(self.order(request).await?),
+            request @ (ControlRequest::Reload | ControlRequest::Log(_)) => reply(self.forward(request).await?),
         }
     }
 
-    async fn order(&self, request: ControlRequest) -> Result<(), Failed> {
-        let gone = || Failed::new(Exit::Unavailable, "no daemon runs; `postkey` starts it");
-        let requests = self.requests.as_ref().ok_or_else(gone)?;
+    /// Has the daemon's main loop carry out a request.
+    async fn forward(&self, request: ControlRequest) -> Result<(), Failed> {
+        let requests = self.requests.as_ref().ok_or_else(no_daemon)?;
         let (outcome, result) = oneshot::channel();
-        requests.send(PendingRequest { request, outcome }).await.map_err(|_| gone())?;
-        result.await.map_err(|_| gone())?
+        requests.send(PendingRequest { request, outcome }).await.map_err(|_| no_daemon())?;
+        result.await.map_err(|_| no_daemon())?
     }
 
-    /// What is served, and how the accounts are.
+    /// The listeners, and the state of the accounts.
     pub fn status(&self) -> Status {
         let vault = &self.broker.context.vault;
         let registered = vault.accounts().into_iter().filter_map(|account| {
@@ -151,7 +147,7 @@ impl Control {
         }
     }
 
-    /// Opens an account where somebody has given an app password.
+    /// Opens an account, if there is an app password.
     async fn open(&self, address: &str, password: Option<Secret>) -> Option<Result<Arc<OpenAccount>, Refusal>> {
         Some(self.unlock(address, password?).await)
     }
@@ -161,9 +157,9 @@ impl Control {
         Ok(self.broker.passwords.unlock(&login, &password, PasswordAttempt::of_this_process()).await?.account)
     }
 
-    /// Logs in to each of the provider's servers, and leaves again.
-    async fn probe(&self, account: &Arc<OpenAccount>) -> Vec<LoginTest> {
-        let mut probes = Vec::new();
+    /// Logs in to each of the provider's servers, and out again.
+    async fn test(&self, account: &Arc<OpenAccount>) -> Vec<LoginTest> {
+        let mut tests = Vec::new();
         for (protocol, server) in &account.connector.provider.servers {
             let login = async {
                 let permit = self.broker.throttle.permit(account, *protocol).await?;
@@ -173,9 +169,9 @@ impl Control {
             let refused = answer.err().map(|refusal| refusal.text);
             let server = format!("{}:{}", server.host, server.port);
             let user = Some(account.user(*protocol)).filter(|user| **user != account.address).cloned();
-            probes.push(LoginTest { protocol: *protocol, server, user, refused, dialogue });
+            tests.push(LoginTest { protocol: *protocol, server, user, refused, dialogue });
         }
-        probes
+        tests
     }
 }
 
@@ -183,60 +179,64 @@ fn reply(answer: impl Serialize) -> ControlReply {
     serde_json::to_value(answer).map_err(|error| Failed::new(Exit::Software, error))
 }
 
-/// Reads an answer as what the request is answered with.
+/// Reads an answer as the type that [`ControlRequest`] names.
 pub fn read<T: DeserializeOwned>(answer: Value) -> Result<T, Failed> {
-    let another = "the daemon's answer is of another kind; restart it, it may be of another version";
-    serde_json::from_value(answer).map_err(|_| Failed::new(Exit::Software, another))
+    let message = "cannot read the daemon's answer; it may be another version of postkey, so restart it";
+    serde_json::from_value(answer).map_err(|_| Failed::new(Exit::Software, message))
 }
 
-/// Takes one command from the control socket and answers it.
+pub fn no_daemon() -> Failed {
+    Failed::new(Exit::Unavailable, "no daemon is running; start it with `postkey`")
+}
+
+/// Serves one connection to the control socket.
 pub async fn serve(stream: UnixStream, control: Arc<Control>) {
     let user = stream.peer_cred().ok().map(|peer| peer.uid());
     if !may_command(user) {
         let who = user.map_or_else(|| "an unknown user".to_owned(), |user| format!("user {user}"));
         warn!(
             uid = user,
-            "command of {who} on the control socket refused; only the daemon's user and root may give any"
+            "command from {who} on the control socket refused; only the daemon's user and root may send commands"
         );
         return;
     }
-    match answer_on(stream, &control).await {
+    match answer_one(stream, &control).await {
         Ok(()) => {}
-        // Its person has interrupted the command.
+        // The user has interrupted the command.
         Err(error) if matches!(error.kind(), io::ErrorKind::BrokenPipe | io::ErrorKind::ConnectionReset) => {
-            debug!(%error, "a command on the control socket left before its answer");
+            debug!(%error, "a command disconnected from the control socket before its answer");
         }
         Err(error) => warn!(%error, "cannot answer a command on the control socket: {error}"),
     }
 }
 
-/// Whoever runs the daemon, and root.
+/// The daemon's user and root may send commands.
 fn may_command(user: Option<u32>) -> bool {
     user.is_some_and(|user| user == 0 || user == rustix::process::geteuid().as_raw())
 }
 
-async fn answer_on(mut stream: UnixStream, control: &Control) -> io::Result<()> {
-    let line = timeout(REQUEST, read_line((&mut stream).take(MOST))).await??;
+async fn answer_one(mut stream: UnixStream, control: &Control) -> io::Result<()> {
+    let line = timeout(REQUEST_TIMEOUT, read_line((&mut stream).take(MAX_REQUEST))).await??;
     if line.is_empty() {
-        // Somebody has only looked whether a daemon is here, as root's commands do.
+        // The client only checks whether a daemon is running, as root's commands do.
         return Ok(());
     }
     let reply = match serde_json::from_slice(&line) {
         Ok(request) => control.answer(request).await,
         Err(_) => Err(Failed::new(
             Exit::Software,
-            "the daemon does not understand this command; restart it, it may be of another version",
+            "the daemon does not know this command; it may be another version of postkey, so restart it",
         )),
     };
     write_line(&mut stream, &reply).await
 }
 
-/// Sends a request to the daemon and waits for its reply. None if no daemon listens there. `owner` may run the daemon, beside
-/// this user and root.
+/// Sends a request to the daemon and returns its reply; None if no daemon listens there. The daemon's user has to be `owner`,
+/// this user or root.
 ///
 /// # Errors
 ///
-/// Somebody else listens there, who is sent nothing; or the daemon does not answer.
+/// Fails if another user listens there, before anything is sent; or if the daemon does not answer.
 pub async fn ask(socket: &Path, owner: Option<u32>, request: &ControlRequest) -> io::Result<Option<ControlReply>> {
     let mut stream = match UnixStream::connect(socket).await {
         Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused) => {
@@ -244,21 +244,21 @@ pub async fn ask(socket: &Path, owner: Option<u32>, request: &ControlRequest) ->
         }
         stream => stream?,
     };
-    judge_listener(stream.peer_cred()?.uid(), owner)?;
+    check_listener(stream.peer_cred()?.uid(), owner)?;
     write_line(&mut stream, request).await?;
     let line = read_line(&mut stream).await?;
-    serde_json::from_slice(&line).map(Some).map_err(|_| io::Error::other("the daemon's answer cannot be read"))
+    serde_json::from_slice(&line).map(Some).map_err(|_| io::Error::other("cannot read the daemon's answer"))
 }
 
-/// A request may hold tokens and app passwords: they go to nobody who could not read them in the state folder.
-fn judge_listener(listener: u32, owner: Option<u32>) -> io::Result<()> {
+/// A request may contain tokens and app passwords, so it is sent only to users who can read the state folder anyway.
+fn check_listener(listener: u32, owner: Option<u32>) -> io::Result<()> {
     let own = rustix::process::geteuid().as_raw();
     if [Some(own), Some(0), owner].contains(&Some(listener)) {
         return Ok(());
     }
     Err(io::Error::other(format!(
-        "the user with the id {listener} listens there, and postkey does not run as that user; \
-         nothing was sent; remove that socket, or name another control_socket"
+        "the socket belongs to uid {listener}, who does not run postkey, so nothing was sent; remove it, or set \
+         another control_socket"
     )))
 }
 

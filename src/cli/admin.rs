@@ -1,4 +1,4 @@
-//! Where commands go: to the running daemon, or directly to the vault if none runs.
+//! Sends a command's requests to the running daemon, or carries them out itself if none runs.
 
 use std::os::unix::fs::MetadataExt as _;
 use std::sync::Arc;
@@ -6,7 +6,7 @@ use std::sync::Arc;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 
-use super::terminal::complain;
+use super::terminal::{complain, say};
 use crate::broker::Broker;
 use crate::clock::Clock;
 use crate::config::Config;
@@ -45,11 +45,11 @@ impl<'a> AdminClient<'a> {
     pub async fn ask<T: DeserializeOwned>(&self, request: ControlRequest) -> Result<T, Failed> {
         let is_change = request.is_change();
         // Show the findings even if the tokens that they needed could not be stored.
-        let finds_out = matches!(request, ControlRequest::Test { .. } | ControlRequest::Examine { .. });
-        let answer = self.have_done(request).await?;
+        let is_check = matches!(request, ControlRequest::Test { .. } | ControlRequest::Examine { .. });
+        let answer = self.send(request).await?;
         if is_change {
             match self.check_stored().await {
-                Err(failed) if finds_out => complain(failed.message),
+                Err(failed) if is_check => complain(failed.message),
                 stored => stored?,
             }
         }
@@ -58,23 +58,22 @@ impl<'a> AdminClient<'a> {
 
     /// A change that is not on stable storage yet stays in the daemon's memory. Without a daemon it is lost.
     async fn check_stored(&self) -> Result<(), Failed> {
-        match (self, self.have_done::<Option<Degradation>>(ControlRequest::Greet).await?) {
+        match (self, self.send::<Option<Degradation>>(ControlRequest::Greet).await?) {
             (_, None) => Ok(()),
-            (Self::Daemon(_), Some(trouble)) => {
+            (Self::Daemon(_), Some(Degradation { why, .. })) => {
                 complain(format_args!(
-                    "the change is only in the daemon's memory, which will store it as soon as it can: {}",
-                    trouble.why
+                    "the change is only in the daemon's memory; the daemon will store it as soon as it can: {why}"
                 ));
                 Ok(())
             }
-            (Self::Own(_), Some(trouble)) => Err(Failed::new(
+            (Self::Own(_), Some(Degradation { why, .. })) => Err(Failed::new(
                 Exit::Io,
-                format!("cannot store the change: {}; fix that, and run the command again", trouble.why),
+                format!("cannot store the change: {why}; fix that, and run the command again"),
             )),
         }
     }
 
-    async fn have_done<T: DeserializeOwned>(&self, request: ControlRequest) -> Result<T, Failed> {
+    async fn send<T: DeserializeOwned>(&self, request: ControlRequest) -> Result<T, Failed> {
         match self {
             Self::Own(control) => control::read(answer(control, request).await?),
             Self::Daemon(config) => ask_daemon(config, &request)
@@ -85,15 +84,16 @@ impl<'a> AdminClient<'a> {
 
     /// The listeners, and the state of the accounts.
     pub async fn status(&self) -> Result<Status, Failed> {
-        self.have_done(ControlRequest::Status).await
+        self.send(ControlRequest::Status).await
     }
 }
 
-/// Answers a request in this process. An interrupt ends it once no refresh is under way, so that new tokens are stored.
+/// Carries out a request in this process. After an interrupt it still waits for a refresh that is under way, so that the
+/// new tokens are stored.
 async fn answer(control: &Control, request: ControlRequest) -> ControlReply {
     let reply = tokio::select! {
         reply = control.answer(request) => reply,
-        _ = tokio::signal::ctrl_c() => Err(Failed::new(Exit::Temporary, "interrupted; nothing was lost")),
+        _ = tokio::signal::ctrl_c() => Err(Failed::new(Exit::Temporary, "interrupted; no tokens were lost")),
     };
     control.broker.refresher.rest().await;
     reply
@@ -102,15 +102,30 @@ async fn answer(control: &Control, request: ControlRequest) -> ControlReply {
 /// Sends a request that only a daemon can answer.
 pub async fn ask_running<T: DeserializeOwned>(config: &Config, request: &ControlRequest) -> Result<T, Failed> {
     let answer = ask_daemon(config, request).await?;
-    answer.ok_or_else(|| Failed::new(Exit::Unavailable, "no daemon runs; start it with `postkey`"))
+    answer.ok_or_else(control::no_daemon)
+}
+
+pub async fn reload(config: &Config) -> Result<(), Failed> {
+    ask_running::<()>(config, &ControlRequest::Reload).await?;
+    say("Configuration reloaded.");
+    Ok(())
+}
+
+pub async fn set_log_filter(config: &Config, filter: String) -> Result<(), Failed> {
+    ask_running(config, &ControlRequest::Log(filter)).await
+}
+
+pub async fn metrics(config: &Config) -> Result<(), Failed> {
+    say(ask_running::<String>(config, &ControlRequest::Metrics).await?.trim_end());
+    Ok(())
 }
 
 /// Sends a request to the daemon. Returns None if none runs.
 async fn ask_daemon<T: DeserializeOwned>(config: &Config, request: &ControlRequest) -> Result<Option<T>, Failed> {
     let socket = &config.control_socket;
     let owner = std::fs::metadata(&config.state_dir).ok().map(|folder| folder.uid());
-    let reply = control::ask(socket, owner, request)
-        .await
-        .map_err(|error| Failed::new(Exit::Os, format!("cannot ask the daemon at {}: {error}", socket.display())))?;
+    let reply = control::ask(socket, owner, request).await.map_err(|error| {
+        Failed::new(Exit::Os, format!("cannot talk to the daemon at {}: {error}", socket.display()))
+    })?;
     reply.map(|reply| control::read(reply?)).transpose()
 }

@@ -1,6 +1,7 @@
 //! The command line as clap reads it.
 
 use std::ffi::OsString;
+use std::io::Write as _;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -215,7 +216,14 @@ pub fn understands(arguments: impl IntoIterator<Item = OsString>) -> bool {
     Arguments::try_parse_from(arguments).is_ok()
 }
 
-/// All commands with their arguments, for completions and for the documentation's tests.
+/// All commands with their arguments. The documentation's tests use it.
 pub fn command() -> clap::Command {
     Arguments::command()
+}
+
+/// Prints the script with which `shell` completes command lines. It is not an error if the reader closes the pipe.
+pub fn print_completions(shell: Shell) {
+    let mut script = Vec::new();
+    clap_complete::generate(shell, &mut command(), "postkey", &mut script);
+    let _closed = std::io::stdout().write_all(&script);
 }

@@ -5,10 +5,8 @@ mod arguments;
 mod authorize;
 mod backup;
 mod check;
-mod completions;
 mod doctor;
 mod forget;
-mod order;
 mod owner;
 mod password;
 mod serve;
@@ -45,16 +43,22 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
             return code;
         }
     };
-    prepare(arguments).and_then(carry_out).map_or_else(|failed| fail(&failed), |()| ExitCode::SUCCESS)
+    match prepare(arguments).and_then(carry_out) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failed) => {
+            terminal::complain(&failed.message);
+            ExitCode::from(failed.exit as u8)
+        }
+    }
 }
 
-/// What is decided before there are threads.
+/// A command line, with everything that has to be decided before there are threads.
 struct Invocation {
     command: Option<CliCommand>,
     file: Option<PathBuf>,
     /// The configuration or its mistakes, because not every command needs it.
     config: Result<Config, Failed>,
-    /// How the daemon has been confined; None for commands.
+    /// None for commands, which are not confined.
     confined: Option<Confined>,
     sockets: Sockets,
 }
@@ -99,22 +103,17 @@ fn confine_daemon(config: &Config) -> Result<Confined, Failed> {
     Ok(confine::daemon(config))
 }
 
-fn carry_out(plan: Invocation) -> Result<(), Failed> {
+fn carry_out(invocation: Invocation) -> Result<(), Failed> {
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
     let runtime = runtime.map_err(|error| Failed::new(Exit::Os, format!("cannot start threads: {error}")))?;
-    let result = runtime.block_on(dispatch(plan));
+    let result = runtime.block_on(dispatch(invocation));
     // A thread may still wait for a line from the terminal.
     runtime.shutdown_background();
     result
 }
 
-fn fail(failed: &Failed) -> ExitCode {
-    terminal::complain(&failed.message);
-    ExitCode::from(failed.exit as u8)
-}
-
-async fn dispatch(plan: Invocation) -> Result<(), Failed> {
-    let Invocation { command, file, config, confined, sockets } = plan;
+async fn dispatch(invocation: Invocation) -> Result<(), Failed> {
+    let Invocation { command, file, config, confined, sockets } = invocation;
     match command {
         None => serve::run(config?, confined, file.as_deref(), sockets).await,
         Some(CliCommand::Authorize { address, options }) => authorize::run(&config?, &address, *options).await,
@@ -122,14 +121,17 @@ async fn dispatch(plan: Invocation) -> Result<(), Failed> {
         Some(CliCommand::Forget { address, revoke }) => forget::run(&config?, &address, revoke).await,
         Some(CliCommand::Status { exit_code: true, .. }) => status::judge(&config?).await,
         Some(CliCommand::Status { json, .. }) => status::run(&config?, json).await,
-        Some(CliCommand::Reload) => order::reload(&config?).await,
-        Some(CliCommand::Log { filter }) => order::log(&config?, filter).await,
-        Some(CliCommand::Metrics) => order::metrics(&config?).await,
+        Some(CliCommand::Reload) => admin::reload(&config?).await,
+        Some(CliCommand::Log { filter }) => admin::set_log_filter(&config?, filter).await,
+        Some(CliCommand::Metrics) => admin::metrics(&config?).await,
         Some(CliCommand::Backup { file }) => backup::backup(&config?, &file).await,
         Some(CliCommand::Restore { file, force }) => backup::restore(&config?, &file, force).await,
         Some(CliCommand::Check) => check::run(&config?),
         Some(CliCommand::Test { address, trace_dialogue }) => test::run(&config?, &address, trace_dialogue).await,
         Some(CliCommand::Doctor { address, json }) => doctor::run(&config?, &address, json).await,
-        Some(CliCommand::Completions { shell }) => completions::run(shell),
+        Some(CliCommand::Completions { shell }) => {
+            arguments::print_completions(shell);
+            Ok(())
+        }
     }
 }

@@ -1,7 +1,7 @@
 //! The one form in which secrets are serialized: as base64, for the control socket, which only its owner can open.
 //!
-//! The types themselves cannot be serialized, so that none of them gets into a file or a log by accident. A field of a request
-//! names this module with `#[serde(with = "carried")]`.
+//! The types themselves cannot be serialized, so that no secret gets into a file or a log by accident. A field of a request
+//! uses this module by `#[serde(with = "carried")]`.
 
 use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD;
@@ -71,7 +71,7 @@ pub(super) fn deserialize<'de, T: Carry, D: Deserializer<'de>>(deserializer: D) 
     let text = Option::<String>::deserialize(deserializer)?.map(Zeroizing::new);
     let bytes = text.map(|text| BASE64_STANDARD.decode(&*text).map(Zeroizing::new)).transpose();
     let bytes = bytes.map_err(D::Error::custom)?;
-    T::read(bytes.as_ref().map(|bytes| bytes.as_slice())).ok_or_else(|| D::Error::custom("this cannot be the secret"))
+    T::read(bytes.as_ref().map(|bytes| bytes.as_slice())).ok_or_else(|| D::Error::custom("not a valid secret"))
 }
 
 #[derive(Serialize, Deserialize)]

@@ -1,4 +1,4 @@
-//! What commands and the one who holds the vault say to each other.
+//! The requests of commands, and what they are answered with.
 
 use std::collections::BTreeMap;
 
@@ -15,89 +15,68 @@ use crate::secret::Secret;
 use crate::vault::password::Password;
 use crate::vault::{Authorization, Degradation, Limits};
 
-/// What a command asks for. Each says what it is answered with; without that, the answer is `()`.
+/// A request of a command. Where its answer is not `()`, the type of the answer follows the colon.
 #[derive(Serialize, Deserialize)]
 pub enum ControlRequest {
-    /// Since when and why changes are in memory only, if so: `Option<Trouble>`.
+    /// Asks whether changes are in memory only, since when and why: `Option<Degradation>`.
     Greet,
-    /// What is served, and the state of every account: [`Status`].
+    /// Asks for the listeners and the state of every account: [`Status`].
     Status,
-    /// Put in what an authorization has brought, and log in with it. What each of the provider's servers said: `Vec<Probe>`.
+    /// Stores an authorization, and logs in to each of the provider's servers: `Vec<LoginTest>`.
     Authorize(Box<NewAuthorization>),
-    /// Make a slot for another app password.
+    /// Adds an app password. `password` is one that the account already has.
     AddSlot {
-        /// Of which account.
         address: String,
-        /// One of the account's app passwords.
         #[serde(with = "carried")]
         password: Secret,
-        /// What the new slot is called.
         name: String,
-        /// The new app password.
         #[serde(with = "carried")]
         new: Password,
-        /// What it is good for.
         #[serde(default)]
         limits: Limits,
     },
-    /// Remove a slot.
-    RemoveSlot {
-        /// Of which account.
-        address: String,
-        /// Which slot.
-        name: String,
-    },
-    /// Remove an account, and revoke its authorization at the provider if that can be done:
-    /// [`Withdrawal`](crate::broker::Withdrawal).
+    /// Removes an app password.
+    RemoveSlot { address: String, name: String },
+    /// Removes an account, and revokes its authorization at the provider if possible:
+    /// [`Withdrawal`](crate::broker::Withdrawal). Without an app password only open tokens can be revoked.
     Forget {
-        /// Which one.
         address: String,
-        /// One of its app passwords, to open its tokens; without it only what is open can be revoked.
         #[serde(with = "carried")]
         password: Option<Secret>,
     },
-    /// An account's record as it lies in the vault, sealed, for a backup: a `String`.
-    Export {
-        /// Of which account.
-        address: String,
-    },
-    /// Put an account's record from a backup in place: [`Restored`](crate::vault::Restored).
+    /// Copies an account's sealed record for a backup: `String`.
+    Export { address: String },
+    /// Restores an account's record from a backup: [`Restored`](crate::vault::Restored).
     Restore {
-        /// Of which account.
         address: String,
-        /// The record.
         record: String,
-        /// In place of a newer one, too.
+        /// Whether it may replace a newer record.
         force: bool,
     },
-    /// Really log in to the provider, on each protocol: `Vec<Probe>`.
+    /// Logs in to each of the provider's servers: `Vec<LoginTest>`.
     Test {
-        /// To which account.
         address: String,
-        /// One of its app passwords.
         #[serde(with = "carried")]
         password: Secret,
     },
-    /// Find out why an account does not work: the `Vec<Finding>`, in the order in which one thing needs the other.
+    /// Finds out why an account does not work: `Vec<Finding>`, each after those on which it depends. Without an app
+    /// password it skips what needs the tokens.
     Examine {
-        /// Which one.
         address: String,
-        /// One of its app passwords; without it what needs the tokens is left out.
         #[serde(with = "carried")]
         password: Option<Secret>,
     },
-    /// Read the configuration again.
+    /// Reads the configuration again.
     Reload,
-    /// What has been counted, in the text form of Prometheus: a `String`.
+    /// Asks for the metrics, in the text format of Prometheus: `String`.
     Metrics,
-    /// Log by this filter, in the syntax of `RUST_LOG`, until the next reload.
+    /// Sets the log filter, in the syntax of `RUST_LOG`, until the next reload.
     Log(String),
 }
 
-/// What an authorization has brought, on its way to the vault.
+/// A new authorization, on its way to the vault.
 #[derive(Serialize, Deserialize)]
 pub struct NewAuthorization {
-    /// What goes into the vault.
     #[serde(with = "AuthorizationDef")]
     pub authorization: Authorization,
     /// The first slot's name, for a new account.
@@ -107,21 +86,20 @@ pub struct NewAuthorization {
     pub first: Option<Password>,
 }
 
-/// The answer to a request: what [`ControlRequest`] says, or why it was not done.
+/// The answer to a request, of the type that [`ControlRequest`] names, or why it failed.
 pub type ControlReply = Result<Value, Failed>;
 
-/// What is served, and how the accounts are.
+/// The listeners, and the state of the accounts.
 #[derive(Debug, Default, Serialize, Deserialize)]
 pub struct Status {
-    /// The ports that are open; none if no daemon runs.
+    /// The open ports; none if no daemon runs.
     pub listeners: Vec<Listening>,
-    /// Every account.
     pub accounts: Vec<AccountStatus>,
     /// Addresses whose records in the vault cannot be read.
     pub damaged: Vec<String>,
     /// Since when, and why, the newest records are not on stable storage, if so.
     pub degraded: Option<Degradation>,
-    /// The client ids by which postkey has registered itself, by issuer: the next account there uses the same.
+    /// The client ids with which postkey has registered itself, by issuer. The next account there uses the same one.
     #[serde(default)]
     pub registered: BTreeMap<String, String>,
     /// Those of the damaged records that only a newer version of postkey can read.
@@ -132,24 +110,20 @@ pub struct Status {
 /// An open port.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Listening {
-    /// What is spoken there.
     pub protocol: Protocol,
-    /// Where.
     pub address: Address,
-    /// How connections are protected.
     pub security: Security,
 }
 
-/// What a provider's server said to a login.
+/// What a provider's server answered to a login.
 #[derive(Debug, Serialize, Deserialize)]
 pub struct LoginTest {
-    /// What was spoken.
     pub protocol: Protocol,
-    /// The server.
+    /// The server's host and port.
     pub server: String,
-    /// Who logged in there, where it is not the account's address.
+    /// The user name of the login, if it is not the account's address.
     pub user: Option<String>,
-    /// What it said, if it did not let us in.
+    /// The server's words, if it refused the login.
     pub refused: Option<String>,
     /// The trace of the dialogue with it.
     #[serde(default)]
@@ -157,7 +131,7 @@ pub struct LoginTest {
 }
 
 impl ControlRequest {
-    /// The account that it is about, by any of its names. A record from a backup has its own.
+    /// The account, in any spelling. A record from a backup keeps its own.
     pub(super) const fn address_mut(&mut self) -> Option<&mut String> {
         match self {
             Self::Authorize(authorized) => Some(&mut authorized.authorization.address),
@@ -171,7 +145,7 @@ impl ControlRequest {
         }
     }
 
-    /// Whether it changes what is in the vault, or may: a login can bring new tokens.
+    /// Whether it can change the vault. A login can, because it may refresh the tokens.
     pub const fn is_change(&self) -> bool {
         use ControlRequest::{Export, Greet, Log, Metrics, Reload, Status};
         !matches!(self, Status | Greet | Export { .. } | Metrics | Reload | Log(_))
@@ -179,14 +153,14 @@ impl ControlRequest {
 }
 
 impl Status {
-    /// The account of a name, whichever spelling its record has.
+    /// The account with this name, in any spelling.
     pub fn account(&self, address: &str) -> Option<&AccountStatus> {
         let name = Name::typed(address);
         let same = || self.accounts.iter().find(|account| Name::typed(&account.address).same_as(&name));
         self.accounts.iter().find(|account| account.address == address).or_else(same)
     }
 
-    /// In one line: how many accounts there are, and who needs a person.
+    /// How many accounts there are, and which of them need a person, in one line.
     pub fn summary(&self) -> String {
         let count = match self.accounts.len() {
             0 => "No account yet.".to_owned(),
@@ -204,7 +178,7 @@ impl Status {
         let needing = of(|account| account.state != AccountState::Ready).chain(damaged).collect();
         let needing = named("A person is needed for", needing);
         let doubtful = of(|account| account.doubtful || account.rolled_back).collect();
-        let doubtful = named("Perhaps with older tokens than it had", doubtful);
+        let doubtful = named("The record may be older than the last one for", doubtful);
         let degraded = self.degraded.as_ref().map_or("", |_| " The vault cannot be written to stable storage.");
         format!("{count}{needing}{doubtful}{degraded}")
     }

@@ -103,7 +103,7 @@ async fn an_account_that_may_have_older_tokens_is_named() {
         assert!(said.contains("may be older; if logins fail, run `postkey authorize ann@example.test`"), "{said}");
         assert!(
             postkey(&house, &["status", "--exit-code"])
-                .contains("Perhaps with older tokens than it had: ann@example.test.")
+                .contains("The record may be older than the last one for: ann@example.test.")
         );
     }
     house.pass(LIFE);
@@ -227,7 +227,7 @@ async fn a_command_tells_nothing_to_a_stranger_at_the_control_socket() {
     std::io::BufRead::read_line(&mut std::io::BufReader::new(stranger.stdout.take().unwrap()), &mut line).unwrap();
     assert_eq!(line, "ready\n");
     let said = postkey(&house, &["status"]);
-    assert!(said.contains("the user with the id 1234 listens there") && said.contains("nothing was sent"), "{said}");
+    assert!(said.contains("the socket belongs to uid 1234") && said.contains("nothing was sent"), "{said}");
     stranger.kill().unwrap();
     stranger.wait().unwrap();
     assert_eq!(std::fs::read(&heard).unwrap(), b"");
