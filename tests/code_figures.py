@@ -3,25 +3,33 @@
 
     tests/code_figures.py            the figures of this checkout
     tests/code_figures.py COMMIT     the same beside those of another commit
-    tests/code_figures.py --walk     the files of src that work in one IMAP login; needs valgrind, and takes a minute or two
+    tests/code_figures.py --walk     the files of src that work in one IMAP login and in one refresh; needs valgrind, and takes two minutes
 
 A line counts as code if it is neither blank nor only a comment and belongs to no unit test. A room is a module at the top of src with all
 its files. A type name that is defined in two files is doubled: a reader cannot say it without saying the file too.
 """
 
 import collections
-import os
+import json
 import re
 import signal
 import subprocess
 import sys
 import tempfile
+import textwrap
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 TESTS = re.compile(r'^(.*/)?tests(\.rs|/.*)$')
 TYPE = re.compile(r'^(?:pub(?:\([^)]*\))? )?(?:struct|enum|trait|type) (\w+)', re.MULTILINE)
 FUNCTION = re.compile(r'^( *)(?:pub(?:\([^)]*\))? )?(?:const )?(?:async )?fn \w+')
+
+WALKS = [
+    ('IMAP login', 'login::the_greeting_offers_what_the_provider_was_seen_to_offer', ['session::serve::{{closure}}']),
+    # The vault is written on a thread of its own.
+    ('refresh', 'tokens::rotated_refresh_tokens_survive_restarts',
+     ['broker::refresh::Refresher::refresh::{{closure}}', 'vault::Vault::keep']),
+]
 
 
 def files_of(commit):
@@ -82,33 +90,43 @@ def figures(commit):
     return general, rooms, doubled
 
 
-def walk():
-    """The files whose functions run while a debug build does nothing but log in, without those that only start it."""
-    subprocess.run(['cargo', 'build', '--quiet', '--bin', 'postkey', '--example', 'bench'], cwd=ROOT, check=True)
-    target = Path(os.environ.get('CARGO_TARGET_DIR', ROOT / 'target')) / 'debug'
+def end_to_end():
+    """The program of the end-to-end tests, which run the daemon in their own process."""
+    built = subprocess.run(['cargo', 'test', '--no-run', '--test', 'end_to_end', '--message-format=json'], cwd=ROOT, check=True,
+                           stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
+    programs = (json.loads(line).get('executable') for line in built.stdout.splitlines())
+    return next(program for program in reversed(list(programs)) if program)
+
+
+def walk(program, test, entries):
+    """How many lines of each file run in one test, counted only while one of the functions `entries` is being called."""
+    lines, file = collections.defaultdict(set), None
     with tempfile.TemporaryDirectory() as folder:
-        counted, data = Path(folder, 'postkey'), Path(folder, 'bench')
-        data.mkdir()
-        # A profile for every eight million blocks, so that most of them are of logins alone.
-        counted.write_text(f'''#!/bin/sh
-            exec valgrind --quiet --tool=callgrind --callgrind-out-file={folder}/profile --dump-every-bb=8000000 \\
-            --compress-strings=no {target}/postkey "$@" 2> /dev/null''')
-        counted.chmod(0o755)
-        bench = [target / 'examples/bench', 'load', data, '--postkey', counted, '--only', 'postkey', '--quick']
-        subprocess.run([*bench, '--measure', 'IMAP logins'], check=True, stdout=subprocess.DEVNULL)
-        profiles = sorted(Path(folder).glob('profile.*'), key=lambda path: int(path.suffix[1:]))
-        middle = profiles[len(profiles) // 2].read_text(errors='replace')
-    found = re.findall(rf'^f[lie]={re.escape(str(ROOT))}/src/(\S+\.rs)$', middle, re.MULTILINE)
-    return sorted(set(found) - {'lib.rs', 'main.rs', 'cli/mod.rs'})
+        profile = Path(folder, 'profile')
+        counting = ['--tool=callgrind', f'--callgrind-out-file={profile}', '--compress-strings=no', '--compress-pos=no', '--collect-atstart=no']
+        counting += [f'--toggle-collect=postkey::{entry}' for entry in entries]
+        subprocess.run(['valgrind', '--quiet', *counting, program, test, '--exact'], check=True, stdout=subprocess.DEVNULL)
+        for line in profile.read_text(errors='replace').splitlines():
+            if named := re.fullmatch(r'f[lie]=(.*)', line):
+                file = re.fullmatch(re.escape(str(ROOT)) + r'/src/(.*)', named[1])
+            elif file and line[:1].isdigit():
+                lines[file[1]].add(line.split()[0])
+    return {name: len(lines[name]) for name in sorted(lines, key=lambda name: -len(lines[name]))}
+
+
+def print_walks():
+    program = end_to_end()
+    for name, test, entries in WALKS:
+        lines = walk(program, test, entries)
+        print(f'one {name}: {sum(count >= 20 for count in lines.values())} files with at least 20 lines that run, {len(lines)} in all')
+        print(textwrap.fill(', '.join(f'{file} {count}' for file, count in lines.items()), 120, break_on_hyphens=False), end='\n\n')
 
 
 def main():
     if len(sys.argv) > 2 or sys.argv[1:2] == ['--help']:
         sys.exit(__doc__)
     if sys.argv[1:] == ['--walk']:
-        files = walk()
-        print(f'{len(files)} files work in one IMAP login:')
-        print('\n'.join(files))
+        print_walks()
         return
     general, rooms, doubled = figures(None)
     columns = [(general, rooms)]
