@@ -1,7 +1,7 @@
-//! The whole of postkey in a minute, with nobody else's servers: a small provider, the real daemon, an authorization given by
-//! a program in place of a person, and a mail that is sent by SMTP and read by IMAP and POP3.
+//! The whole of postkey in a minute, without any other server: a small provider, the real daemon, an authorization by a
+//! program in place of a person, and a mail that is sent by SMTP and read by IMAP and POP3.
 //!
-//! `cargo run --example demo` stays up afterwards, with settings to type into a mail program; `-- --once` ends.
+//! `cargo run --example demo` then keeps running, with settings for a mail program; `-- --once` ends.
 
 #[path = "../tests/support/mod.rs"]
 mod support;
@@ -42,7 +42,7 @@ fn main() -> ExitCode {
 }
 
 async fn show(once: bool) -> Result<()> {
-    title("A provider that takes nothing but OAuth 2.0");
+    title("A provider that accepts only OAuth 2.0");
     let provider = Provider::start(Options { https: true, ..Options::default() }).await;
     println!("Authorization server {}, mail servers for IMAP, POP3 and SMTP, mailbox {ANN}", provider.issuer());
 
@@ -65,7 +65,7 @@ async fn show(once: bool) -> Result<()> {
     if !once {
         title("Your turn");
         println!(
-            "Type this into a mail program, without encryption; it is all on this machine and ends with Ctrl-C:\n"
+            "Enter this in a mail program, without encryption. Everything runs on this machine. Ctrl-C ends it:\n"
         );
         println!("  address and user name  {ANN}\n  password               {password}");
         println!(
@@ -81,7 +81,7 @@ fn title(text: &str) {
     println!("\n=== {text}\n");
 }
 
-/// The default ports where they are free, so that what is shown is what the documentation says.
+/// Uses the default ports if they are free, as in the documentation.
 fn write_config(folder: &Path, provider: &Provider) -> Result<PathBuf> {
     let mut toml = format!("state_dir = {:?}\nlog = \"warn\"\n", folder.join("state"));
     for (protocol, port) in [("imap", 1143), ("pop3", 1110), ("smtp", 1587)] {
@@ -120,7 +120,7 @@ async fn wait_for_listeners(config: &Path) -> Result<Vec<u16>> {
     Err("the daemon did not start".into())
 }
 
-/// Runs the command, shows what it says, and does what it asks a person to do. The app password that it prints.
+/// Runs the command, shows its output, and does what it asks a person to do. Returns the app password that it prints.
 async fn authorize(config: &Path, provider: &Provider) -> Result<String> {
     let mut child = postkey(config, &["--authorize", ANN, "--no-browser"])
         .stdin(Stdio::null())
@@ -152,7 +152,7 @@ fn lines(child: &mut Child) -> Result<Lines<BufReader<ChildStdout>>> {
     Ok(BufReader::new(child.stdout.take().ok_or("no output")?).lines())
 }
 
-/// A mail program at work, shown line by line.
+/// A mail program whose dialogue is shown line by line.
 struct Client(BufReader<TcpStream>);
 
 impl Client {
@@ -165,7 +165,7 @@ impl Client {
         Ok(self.0.write_all(format!("{line}\r\n").as_bytes()).await?)
     }
 
-    /// Reads up to the line that begins like this.
+    /// Reads up to the line that begins like this, and shows each line.
     async fn hear(&mut self, last: &str) -> Result<()> {
         loop {
             let mut line = String::new();

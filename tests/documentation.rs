@@ -1,5 +1,5 @@
-//! What the documentation tells people to type is what the program takes. The settings of mail programs in
-//! docs/guide/mail-programs.md are run with these programs by tests/real.
+//! The program accepts what the documentation tells people to type. tests/real runs real mail programs with the
+//! settings in docs/guide/mail-programs.md.
 
 use std::path::{Path, PathBuf};
 
@@ -24,7 +24,7 @@ fn documents() -> Vec<PathBuf> {
     found
 }
 
-/// The code blocks of this language in all documents, each with where it is.
+/// The code blocks of this language in all documents, each with its place.
 fn blocks(language: &str) -> Vec<(String, String)> {
     let mut blocks = Vec::new();
     for path in documents() {
@@ -56,9 +56,9 @@ fn is_example(path: &str) -> bool {
     include_str!("../Cargo.toml").contains(&format!("[[example]]\nname = {name:?}"))
 }
 
-/// Whether postkey's part of a line is right. Another program's is as far as it names what is in the project.
+/// Whether postkey's part of a line is right. For other programs, whether what they name of the project exists.
 fn is_command(line: &str) -> bool {
-    // What a shell runs inside of another command, or before a pipe.
+    // A command that the shell runs inside another command, or before a pipe.
     let inner = line.split_once("$(").and_then(|(_, rest)| rest.split_once(')')).map_or(line, |(inner, _)| inner);
     let words: Vec<&str> = inner.split_whitespace().take_while(|word| *word != "|").collect();
     match words.as_slice() {
@@ -82,6 +82,7 @@ fn is_command(line: &str) -> bool {
         ["systemd-sysusers"] => true,
         ["journalctl", fields @ ..] => fields.iter().all(|field| is_logged(field)),
         ["install", "-D", "--mode=644", files @ ..] => installs_files(files),
+        ["install", "target/release/postkey", target] => units_run(target),
         ["curl", url] => is_monitoring(url),
         [built, ..] if built.starts_with("target/release/examples/") => is_example(built),
         [script, ..] => Path::new(script).is_file(),
@@ -89,7 +90,7 @@ fn is_command(line: &str) -> bool {
     }
 }
 
-/// What the port for monitoring serves.
+/// The paths that the port for monitoring serves.
 fn is_monitoring(url: &str) -> bool {
     let source = source("web/monitoring.rs");
     let path = url.strip_prefix("http://127.0.0.1:9143").unwrap_or_default();
@@ -110,10 +111,19 @@ fn source(file: &str) -> String {
     std::fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("src").join(file)).unwrap()
 }
 
-/// What is installed is in the project; the last word may be the target.
+/// The installed files are in the project; the last word may be the target.
 fn installs_files(words: &[&str]) -> bool {
     let files: Vec<_> = words.iter().filter(|word| !word.starts_with('-') && !word.starts_with('/')).collect();
     !files.is_empty() && files.iter().all(|file| Path::new(env!("CARGO_MANIFEST_DIR")).join(file).is_file())
+}
+
+/// Both units run the program at this path.
+fn units_run(path: &str) -> bool {
+    let runs = |unit: &str| {
+        let text = std::fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join(unit)).unwrap();
+        text.lines().any(|line| line.split(' ').next() == Some(&*format!("ExecStart={path}")))
+    };
+    runs("systemd/postkey.service") && runs("systemd/user/postkey.service")
 }
 
 /// Units that the project has.
@@ -146,7 +156,7 @@ fn every_link_to_a_file_leads_to_one() {
     }
 }
 
-/// Whether a test, a file or a transcript that a page names is there; None for what names none of them.
+/// Whether a test, a file or a transcript that a page names exists; None for words that name none of them.
 fn is_there(named: &str) -> Option<bool> {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
     if let Some((module, test)) = named.split_once("::") {
@@ -165,7 +175,7 @@ fn is_there(named: &str) -> Option<bool> {
     is_path.then(|| root.join(named).exists())
 }
 
-/// A threat without its test is a promise.
+/// A threat without a test is a promise.
 #[test]
 fn the_tests_that_stand_against_threats_and_bugs_are_there() {
     for page in [include_str!("../docs/design/threat-model.md"), include_str!("../docs/design/past-bugs.md")] {
@@ -176,7 +186,7 @@ fn the_tests_that_stand_against_threats_and_bugs_are_there() {
     }
 }
 
-/// The documents that claim something about security, and name the test that holds each claim.
+/// The documents that claim something about security, and name the test for each claim.
 const CLAIMS: [&str; 3] = ["docs/SECURITY.md", "docs/design/threat-model.md", "docs/design/past-bugs.md"];
 
 /// All files below a folder, by their paths in the project.
@@ -227,7 +237,7 @@ fn exists(named: &str, tests: &[String], files: &[String]) -> bool {
     }
 }
 
-/// What stands in backquotes in a table's column for tests, or in a line of a list that begins with "Test:".
+/// Checks what is in backquotes in a table's column for tests, or in a line of a list that begins with "Test:".
 #[test]
 fn every_test_that_holds_a_claim_exists() {
     let (tests, files) = (tests(), files("tests").into_iter().chain(files("src")).collect::<Vec<_>>());
@@ -246,7 +256,7 @@ fn every_test_that_holds_a_claim_exists() {
     assert!(count > 80, "only {count} claims were found");
 }
 
-/// A line of the log: its level, its sentence with `{}` for what changes, and its fields.
+/// A line of the log: its level, its sentence with `{}` for each value, and its fields.
 type Line = (String, String, Vec<String>);
 
 /// A sentence with `{}` for each of its values.
@@ -277,7 +287,7 @@ fn arguments(code: &str) -> Vec<String> {
     arguments.iter().map(|argument| argument.trim().to_owned()).collect()
 }
 
-/// What the sources log at the levels that are on without being asked for.
+/// What the sources log at the levels that are on by default.
 fn logged() -> Vec<Line> {
     let mut lines = Vec::new();
     for path in files("src").into_iter().filter(|path| path.ends_with(".rs")) {
@@ -301,7 +311,7 @@ fn logged() -> Vec<Line> {
     lines
 }
 
-/// What the guide's tables say of them.
+/// The same, from the guide's tables.
 fn documented() -> Vec<Line> {
     let (_, tables) = include_str!("../docs/guide/monitoring.md").split_once("## All lines of the log").unwrap();
     let rows = tables.lines().filter(|line| line.starts_with("| `"));
@@ -338,7 +348,7 @@ fn column(table: &str, number: usize) -> Vec<&str> {
     cells.flat_map(|cell| cell.split('`').skip(1).step_by(2)).collect()
 }
 
-/// tests/README.md names every module of src and everything in tests, and nothing that is not there.
+/// tests/README.md names every module of src and everything in tests, and nothing else.
 #[test]
 fn the_map_of_the_tests_is_whole_and_right() {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests");
@@ -358,7 +368,7 @@ fn the_map_of_the_tests_is_whole_and_right() {
     }
 }
 
-/// What is in backquotes outside of the blocks of code.
+/// What is in backquotes outside of code blocks.
 fn quoted(text: &str) -> Vec<&str> {
     text.split("```").step_by(2).flat_map(|prose| prose.split('`').skip(1).step_by(2)).collect()
 }
@@ -386,7 +396,7 @@ fn names_tests(arguments: &str, tests: &[String]) -> bool {
     true
 }
 
-/// Whether a file, or one of a folder's, has this word.
+/// Whether a file, or one in a folder, has this word.
 fn has(path: &str, word: &str) -> bool {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
     let paths = if root.join(path).is_dir() { files(path) } else { vec![path.to_owned()] };
