@@ -1,93 +1,22 @@
-"""Dovecot 2.3 and 2.4, with IMAP, POP3 and a submission service of their own, which hands all mail on to the sink."""
+"""Dovecot 2.3 and 2.4, with IMAP, POP3 and their own submission service, which passes all mail on to the sink."""
 
 import os
 import re
 
 import debian13
-from dovecot import MAIL_UID
+from dovecot_settings import COMMON, INTROSPECTION_2_3, MAIL_UID, VERSION_2_3, login_service
 from process import free_port
 
-COMMON = """
-base_dir = {folder}/run
-state_dir = {folder}/state
-instance_name = {name}
-log_path = {folder}/log
-auth_verbose = yes
-listen = 127.0.0.1
+SUBMISSION = """
 protocols = imap pop3 submission
-ssl = required
-auth_mechanisms = xoauth2 oauthbearer
-first_valid_uid = 1
 hostname = submission.test
 submission_relay_host = 127.0.0.1
 submission_relay_port = {sink}
-service imap-login {{
-  inet_listener imap {{
-    port = {imap_starttls}
-  }}
-  inet_listener imaps {{
-    port = {imap_tls}
-    ssl = yes
-  }}
-}}
-service pop3-login {{
-  inet_listener pop3 {{
-    port = {pop3_starttls}
-  }}
-  inet_listener pop3s {{
-    port = {pop3_tls}
-    ssl = yes
-  }}
-}}
-service submission-login {{
-  inet_listener submission {{
-    port = {smtp_starttls}
-  }}
-  inet_listener submissions {{
-    port = {smtp_tls}
-    ssl = yes
-  }}
-}}
-service anvil {{
-  unix_listener anvil-auth-penalty {{
-    mode = 0
-  }}
-}}
 service auth {{
   unix_listener {folder}/auth {{
     mode = 0666
   }}
 }}
-"""
-
-VERSION_2_3 = """
-ssl_cert = <{certificate}
-ssl_key = <{key}
-passdb {{
-  driver = oauth2
-  mechanisms = xoauth2
-  args = {folder}/introspection.conf
-}}
-passdb {{
-  driver = oauth2
-  mechanisms = oauthbearer
-  args = {folder}/introspection.conf
-}}
-userdb {{
-  driver = static
-  args = uid={uid} gid={uid} home={folder}/mail/%u allow_all_users=yes
-}}
-mail_location = maildir:{folder}/mail/%u
-mail_max_userip_connections = {limit}
-"""
-
-INTROSPECTION_2_3 = """
-introspection_mode = post
-introspection_url = {introspection}
-username_attribute = sub
-username_format = %Lu
-active_attribute = active
-active_value = true
 """
 
 VERSION_2_4 = """
@@ -99,12 +28,11 @@ userdb static {{
   fields {{
     uid = {uid}
     gid = {uid}
-    home = {folder}/mail/%{{user}}
+    home = {mail}/%{{user}}
   }}
 }}
 mail_driver = maildir
-mail_path = {folder}/mail/%{{user}}
-mail_max_userip_connections = {limit}
+mail_path = {mail}/%{{user}}
 oauth2 {{
   username_attribute = sub
 {check}
@@ -129,7 +57,7 @@ LOCAL_2_4 = """
   }}
 """
 
-# What its log says when a client has not been polite, or when something went wrong.
+# Lines of its log that report an error, or a client that left without a goodbye.
 TROUBLE = re.compile(r"Error:|Panic:|Fatal:|SSL_read|SSL_accept|Connection closed|Connection lost|Internal error")
 
 
@@ -147,11 +75,19 @@ class Dovecot:
         self.start()
 
     def _configure(self, tokens, sink, limit, jwt):
-        values = {"folder": self.folder, "name": self.name, "sink": sink.port, "uid": MAIL_UID, "limit": limit,
-                  "certificate": self._run.certificate, "key": self._run.key, "introspection": tokens.introspection,
-                  **{f"{protocol}_{security}": port for (protocol, security), port in self.ports.items()}}
-        self._write("introspection.conf", INTROSPECTION_2_3.format(**values))
-        self._write("dovecot.conf", (COMMON + VERSION_2_3).format(**values))
+        values = self._values(tokens, sink, limit)
+        self._write("introspection.conf", INTROSPECTION_2_3.format(attribute="sub", **values))
+        self._write("dovecot.conf", (COMMON + SUBMISSION + VERSION_2_3).format(**values) + self._services())
+
+    def _values(self, tokens, sink, limit):
+        return {"folder": self.folder, "mail": self.folder / "mail", "name": self.name, "sink": sink.port, "uid": MAIL_UID,
+                "limit": limit, "certificate": self._run.certificate, "key": self._run.key,
+                "introspection": tokens.introspection}
+
+    def _services(self):
+        protocols = {"imap": "imap", "pop3": "pop3", "smtp": "submission"}
+        return "".join(login_service(service, self.ports[protocol, "starttls"], self.ports[protocol, "tls"])
+                       for protocol, service in protocols.items())
 
     def _write(self, name, text):
         (self.folder / name).write_text(text)
@@ -160,7 +96,7 @@ class Dovecot:
         return ["dovecot", "-F", "-c", self.folder / "dovecot.conf"]
 
     def start(self):
-        """Starts it, or starts it again."""
+        """Starts it."""
         self.process = self._run.start(self.name, [str(word) for word in self._command()])
         self.process.wait_for_ports(*self.ports.values())
 
@@ -169,28 +105,27 @@ class Dovecot:
         self._run.stop(self.process)
 
     def restart(self):
-        """Ends it and starts it."""
+        """Ends it, and starts it again."""
         self.stop()
         self.start()
 
     def troubles(self, offset):
-        """The lines of its log since that show something amiss."""
+        """Returns the lines of its log after this offset that report trouble."""
         return [line for line in self.log.read_bytes()[offset:].decode("utf-8", "replace").splitlines() if TROUBLE.search(line)]
 
 
 class Dovecot24(Dovecot):
-    """From Debian 13. Checks tokens as JWTs where told so."""
+    """The one of Debian 13, which can also check tokens as JWTs."""
 
     def _configure(self, tokens, sink, limit, jwt):
         keys = self.folder / "keys/default/RS256"
         keys.mkdir(parents=True)
         (keys / "default").write_text(tokens.public_key.read_text())
-        values = {"folder": self.folder, "name": self.name, "sink": sink.port, "uid": MAIL_UID, "limit": limit,
-                  "certificate": self._run.certificate, "key": self._run.key, "introspection": tokens.introspection,
-                  **{f"{protocol}_{security}": port for (protocol, security), port in self.ports.items()}}
+        values = self._values(tokens, sink, limit)
         check = (LOCAL_2_4 if jwt else INTROSPECTION_2_4).format(**values)
         versions = "dovecot_config_version = 2.4.0\ndovecot_storage_version = 2.4.0\n"
-        self._write("dovecot.conf", versions + (COMMON + VERSION_2_4).format(check=check, **values))
+        text = (COMMON + SUBMISSION + VERSION_2_4).format(check=check, **values)
+        self._write("dovecot.conf", versions + text + self._services())
 
     def _command(self):
         return debian13.command(self._run, super()._command())
