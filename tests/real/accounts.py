@@ -10,10 +10,11 @@ import urllib.error
 import urllib.parse
 import urllib.request
 
+from browser import Form
 from clients import RECIPIENT, below_trace
 from life import ANN, expect
 from message import new_message
-from person import Form, Person
+from person import Person
 from postkey import Account
 from process import Failure
 
@@ -22,7 +23,7 @@ EVE, FRED = "eve@whole.test", "fred@whole.test"
 
 
 def port(world, protocol):
-    """The port of the clear listener."""
+    """The port of the listener without TLS."""
     return world.postkey.listeners()[protocol, "none"].port
 
 
@@ -93,7 +94,7 @@ def nobody_elses_password_opens_the_shared_mailbox(world):
 
 
 def first_login(log_in, world, account):
-    """A login that is to be refused; the page that it names."""
+    """A login that has to be refused. Returns the page that the refusal names."""
     try:
         log_in(world, account)
     except (imaplib.IMAP4.error, poplib.error_proto, smtplib.SMTPAuthenticationError) as error:
@@ -105,7 +106,7 @@ def first_login(log_in, world, account):
 
 
 def authorization_url(page, account):
-    """Goes on from the mail program's page; where it leads to."""
+    """Opens the mail program's page and presses its button. Returns where that leads."""
     with urllib.request.urlopen(page, timeout=10) as response:
         text = response.read().decode()
     expect(account.address in html.unescape(text), f"the address is on the page:\n{text}")
@@ -114,7 +115,7 @@ def authorization_url(page, account):
 
 
 def post(page, fields):
-    """Sends a form; where it leads to, or what it is answered."""
+    """Sends a form. Returns where that leads, or the answer."""
     try:
         answer = urllib.request.build_opener(NoRedirects()).open(page, urllib.parse.urlencode(fields).encode(), timeout=10)
     except urllib.error.HTTPError as error:
@@ -123,7 +124,7 @@ def post(page, fields):
 
 
 def sign_in(world, page, account, person, passwords):
-    """Signs in as this person, and types these passwords at the return; the last page."""
+    """Signs in as this person, and types these passwords on return. Returns the last page."""
     redirect, shown = Person(person, world.run.ca).authorize_and_return(authorization_url(page, account))
     for password in passwords:
         form = Form(shown)
@@ -135,7 +136,7 @@ def sign_in(world, page, account, person, passwords):
 
 
 class NoRedirects(urllib.request.HTTPRedirectHandler):
-    """Shows where a redirect leads, and does not follow it."""
+    """Returns a redirect instead of following it."""
 
     def redirect_request(self, *_):
         return None
@@ -148,7 +149,7 @@ def each_protocol_can_be_the_first_to_log_in(world):
         page = first_login(log_in, world, account)
         expect(page == first_login(imap_login, world, Account(account.address, "another password")), "the same page")
         shown = sign_in(world, page, account, account.address, ["not tried by anybody", account.password])
-        expect("Done" in shown, f"the browser is told so:\n{shown}")
+        expect("Done" in shown, f"the browser shows it:\n{shown}")
         expect(world.server.counts()["authorization_code"] == before + 1, "one code is exchanged")
         for again in (imap_login, pop3_login, smtp_login):
             again(world, account)
@@ -160,10 +161,10 @@ def the_wrong_person_does_not_become_the_account(world):
     account = Account(EVE, secrets.token_urlsafe(16))
     page = first_login(imap_login, world, account)
     shown = sign_in(world, page, account, FRED, [])
-    expect("somebody else" in shown, f"the browser is told so:\n{shown}")
-    expect(page == first_login(imap_login, world, account), "the same page goes on waiting")
+    expect("somebody else" in shown, f"the browser shows it:\n{shown}")
+    expect(page == first_login(imap_login, world, account), "the same page still waits")
     shown = sign_in(world, page, account, EVE, [account.password])
-    expect("Done" in shown, f"the browser is told so:\n{shown}")
+    expect("Done" in shown, f"the browser shows it:\n{shown}")
     imap_login(world, account).logout()
     world.accounts[EVE] = account
     world.postkey.authorized.append(account)

@@ -65,7 +65,7 @@ from oauth2_provider.oauth2_validators import OAuth2Validator  # noqa: E402
 
 
 class Validator(OAuth2Validator):
-    """Tells the address of who has signed in, as the toolkit's documentation has it done."""
+    """Provides the address of the person who has signed in, in the way that the toolkit's documentation describes."""
 
     oidc_claim_scope = None
 

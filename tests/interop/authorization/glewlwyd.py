@@ -7,9 +7,9 @@ from pathlib import Path
 
 from browser import Browser, Ended
 from process import Failure, free_port
+from server import PASSWORD, Server
 
 SCHEMA = Path("/usr/share/doc/glewlwyd/database/init.sqlite3.sql.gz")
-PASSWORD = "of a person in a test"
 
 CONFIGURATION = """
 port = {port}
@@ -40,20 +40,20 @@ database = {{ type = "sqlite3"; path = "{folder}/database" }};
 """
 
 
-class Glewlwyd:
-    """`issuer` is all that a client has to know of it."""
+class Glewlwyd(Server):
+    """It keeps everything in a database, so a restart loses nothing."""
 
     name = "glewlwyd"
     title = "Glewlwyd 2.7"
     has_device_grant = has_revocation = True
-    has_registration = False  # it makes a confidential client, and gives it no secret
+    has_registration = False  # it registers a confidential client without giving it a secret
     person_grants = "openid"
     rotates = True
     scope = ["openid", "mail"]
 
     def __init__(self, run, users):
         self._run, self.port, redirect_port = run, free_port(), free_port()
-        # It compares redirect URIs to the letter, so the port is part of the registration.
+        # It compares redirect URIs exactly, so the port is part of the registration.
         self.redirect_uri = f"http://127.0.0.1:{redirect_port}/"
         self.base = f"https://127.0.0.1:{self.port}"
         self.issuer = f"{self.base}/api/oidc"
@@ -68,14 +68,8 @@ class Glewlwyd:
         self.start()
         self._set_up(users)
 
-    def start(self):
-        """Starts it; what it knew it still knows."""
-        self.process = self._run.start(self.name, ["glewlwyd", "--config-file", str(self._configuration)])
-        self.process.wait_for_ports(self.port)
-
-    def stop(self):
-        """Ends it."""
-        self._run.stop(self.process)
+    def _command(self):
+        return ["glewlwyd", "--config-file", self._configuration]
 
     def _set_up(self, users):
         admin = Browser(self._run.ca)
@@ -107,9 +101,8 @@ class Glewlwyd:
         return browser.open_json(f"{self.base}/api/{path}", content, method)
 
     def sign_in(self, url, address, consents=True, scope=None):
-        """Plays the scripts of its sign-in page: signs in, grants, and is led back. Returns where the browser is led to."""
-        browser = Browser(self._run.ca)
-        browser.follow(url)
+        """Does what the scripts of its sign-in page do: signs in and consents. Returns the address it redirects to."""
+        browser = self.open(url)
         self._call(browser, "auth/", {"username": address, "password": PASSWORD})
         if not consents:
             raise Ended("its page has no way to refuse: the person closes it")
@@ -120,28 +113,27 @@ class Glewlwyd:
 
     def type_in(self, url, code, address):
         """A person types a device's code in, and consents."""
-        browser = Browser(self._run.ca)
-        browser.follow(url)
+        browser = self.open(url)
         self._call(browser, "auth/", {"username": address, "password": PASSWORD})
         self._call(browser, "auth/grant/native", {"scope": "openid mail"}, "PUT")
         browser.follow(f"{self.issuer}/device?code={code}&g_continue")
 
     def end_access_tokens(self):
-        """From now on no access token that it has issued is good."""
+        """Ends every access token that it has issued."""
         self._sql("UPDATE gpo_access_token SET gpoa_enabled = 0")
 
     def end_authorizations(self):
-        """No refresh token is good any more; it answers 400 without a body then."""
+        """Ends every refresh token. The server then answers 400 without a body."""
         self._sql("UPDATE gpo_refresh_token SET gpor_enabled = 0")
 
     def living_authorizations(self, address):
-        """How many refresh tokens of somebody are good."""
+        """Counts the valid refresh tokens of a person."""
         with sqlite3.connect(self._database) as database:
             return database.execute("SELECT count(*) FROM gpo_refresh_token WHERE gpor_enabled = 1 AND gpor_username = ?",
                                     [address]).fetchone()[0]
 
     def refresh_scopes(self):
-        """The scopes of the tokens that refreshes have brought: what they ask for is not to be seen."""
+        """Returns the scopes of the tokens issued by refreshes. The requests themselves cannot be seen."""
         with sqlite3.connect(self._database) as database:
             rows = database.execute(
                 "SELECT token.gpoa_id, group_concat(scope.gpoas_scope, ' ') FROM gpo_access_token AS token"

@@ -1,6 +1,6 @@
 """An introspection endpoint (RFC 7662) for Dovecot that asks an authorization server's userinfo whose a token is.
 
-Dovecot 2.3 takes an answer without a user's name for a failure of its own, so one is given for tokens that are not good, too.
+Dovecot 2.3 treats an answer without a user name as its own failure, so an answer about an invalid token has one, too.
 """
 
 import http.server
@@ -23,7 +23,7 @@ class Introspection:
         context = ssl.create_default_context(cafile=run.ca)
 
         class Handler(http.server.BaseHTTPRequestHandler):
-            """One question."""
+            """One request."""
 
             def do_POST(self):
                 form = urllib.parse.parse_qs(self.rfile.read(int(self.headers["Content-Length"])).decode())
@@ -36,14 +36,14 @@ class Introspection:
                 self.wfile.write(body)
 
             def log_message(self, *_):
-                """What is asked holds tokens."""
+                """Logs nothing, because requests contain tokens."""
 
         server = http.server.ThreadingHTTPServer(("127.0.0.1", self.port), Handler)
         threading.Thread(target=server.serve_forever, daemon=True).start()
 
 
 def whose(token, userinfo, context):
-    """The address of the one whose token it is; None if it is not good."""
+    """The address of the token's owner; None if the token is not valid."""
     request = urllib.request.Request(userinfo, headers={"Authorization": f"Bearer {token}"})
     try:
         with urllib.request.urlopen(request, context=context, timeout=10) as response:

@@ -5,15 +5,13 @@ import subprocess
 from pathlib import Path
 
 import wsgi_server
-from browser import Browser
 from process import Failure, free_port
-
-HERE = Path(__file__).parent
+from server import HERE, Server
 
 INITIAL = """
 [all]
 logLevel = notice
-; Each request looks for a new configuration: otherwise some workers do not know a client that registered itself for a second.
+; Each request checks for a new configuration. Otherwise, for a second, some workers do not know a client that registered itself.
 checkTime = -1
 [configuration]
 type = File
@@ -26,7 +24,7 @@ templateDir = /usr/share/lemonldap-ng/portal/templates
 languages = en
 """
 
-# The portal with our people among its Demo accounts, each with the name as the password. Notes for which scope refreshes ask.
+# The portal with our people as its Demo accounts, each with the name as the password. Writes the scope of each refresh to a file.
 PORTAL = """
 use JSON;
 use Plack::Request;
@@ -47,15 +45,15 @@ sub {{
 """
 
 
-class LemonLdap:
-    """`issuer` is all that a client has to know of it."""
+class LemonLdap(Server):
+    """It keeps everything in files, so a restart loses nothing."""
 
     name = "lemonldap"
     title = "LemonLDAP::NG 2.16"
     has_device_grant = has_revocation = False
     has_registration = True
     registered_end = "does not offer offline_access to a client that registers itself"
-    unknown_scope = "calendar"  # its rule says no: it is left out without a word
+    unknown_scope = "calendar"  # one of its rules denies it, so the server leaves it out silently
     rotates = False
     scope = ["openid", "email", "mail", "offline_access"]
 
@@ -64,7 +62,7 @@ class LemonLdap:
         self._run, self.port = run, free_port()
         self.issuer = f"https://127.0.0.1:{self.port}/"
         self.userinfo = f"{self.issuer}oauth2/userinfo"
-        # It compares redirect URIs to the letter, so the port is part of the registration.
+        # It compares redirect URIs exactly, so the port is part of the registration.
         self.redirect_uri = f"http://127.0.0.1:{free_port()}/"
         self.folder = run.subfolder(self.name)
         self._tokens = self.folder / "tokens"
@@ -74,6 +72,7 @@ class LemonLdap:
         (self.folder / "conf/lmConf-1.json").write_text(json.dumps(self._configuration(), indent=1))
         (self.folder / "lemonldap-ng.ini").write_text(INITIAL.format(folder=self.folder))
         (self.folder / "portal.psgi").write_text(PORTAL.format(folder=self.folder))
+        self._environment = {"PATH": "/usr/bin:/bin", "LLNG_DEFAULTCONFFILE": str(self.folder / "lemonldap-ng.ini")}
         self.start()
 
     def _configuration(self):
@@ -84,11 +83,11 @@ class LemonLdap:
         return {
             "cfgNum": 1, "cfgDate": 1, "portal": self.issuer, "domain": "127.0.0.1", "securedCookie": 1, "key": "for tests only",
             "authentication": "Demo", "userDB": "Same", "demoExportedVars": {"mail": "mail", "uid": "uid"}, "whatToTrace": "uid",
-            "captcha": "::Main::Plugin",  # none: its own draws with ImageMagick
+            "captcha": "::Main::Plugin",  # none, because its own needs ImageMagick
             "globalStorage": "Apache::Session::File", "globalStorageOptions": storage("sessions"),
             "persistentStorage": "Apache::Session::File", "persistentStorageOptions": storage("persistent"),
             "oidcStorage": "Apache::Session::File", "oidcStorageOptions": storage("tokens"),
-            "localSessionStorage": "",  # it would take a token that has ended for a good one
+            "localSessionStorage": "",  # a cache would still accept an ended token
             "locationRules": {"127.0.0.1": {"default": "accept"}}, "issuerDBOpenIDConnectActivation": 1,
             "oidcServicePrivateKeySig": Path(self._run.rsa_key).read_text(), "oidcServicePublicKeySig": self._run.rsa_public_key,
             "oidcServiceKeyIdSig": "one", "oidcServiceAllowDynamicRegistration": 1,
@@ -102,39 +101,30 @@ class LemonLdap:
                 "oidcRPMetaDataOptionsRedirectUris": self.redirect_uri}},
         }
 
-    def start(self):
-        """Starts it; what it knew it still knows."""
-        self.process = self._run.start(self.name, [
-            "starman", "--enable-ssl", "--ssl-cert", str(self._run.certificate), "--ssl-key", str(self._run.key),
-            "--listen", f"127.0.0.1:{self.port}:ssl", "--workers", "4", str(self.folder / "portal.psgi")],
-            env={"PATH": "/usr/bin:/bin", "LLNG_DEFAULTCONFFILE": str(self.folder / "lemonldap-ng.ini")})
-        self.process.wait_for_ports(self.port)
-
-    def stop(self):
-        """Ends it."""
-        self._run.stop(self.process)
+    def _command(self):
+        return ["starman", "--enable-ssl", "--ssl-cert", self._run.certificate, "--ssl-key", self._run.key,
+                "--listen", f"127.0.0.1:{self.port}:ssl", "--workers", "4", self.folder / "portal.psgi"]
 
     def sign_in(self, url, address, consents=True, scope=None):
-        """Signs in, and presses a button of the consent page. Returns where the browser is led to."""
-        browser = Browser(self._run.ca)
-        browser.follow(url)
+        """Signs in, and presses a button of the consent page. Returns the address to which the browser is redirected."""
+        browser = self.open(url)
         browser.submit({"user": address, "password": address})
         return browser.submit({} if consents else {"confirm": "-1"})
 
     def end_access_tokens(self):
-        """From now on no access token that it has issued is good."""
+        """Ends every access token that it has issued."""
         self._end("access_token")
 
     def end_authorizations(self):
-        """No refresh token is good any more."""
+        """Ends every refresh token."""
         self._end("refresh_token")
 
     def living_authorizations(self, address):
-        """How many refresh tokens of somebody are good."""
+        """Counts the valid refresh tokens of a person."""
         return sum(token["_session_uid"] == address for _, token in self._sessions("refresh_token"))
 
     def refresh_scopes(self):
-        """The scope of each refresh request so far, None where it names none."""
+        """Returns the scope of each refresh request so far, None if it had none."""
         return wsgi_server.noted(self.folder / "refreshes")
 
     def _sessions(self, kind):

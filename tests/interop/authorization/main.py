@@ -19,7 +19,6 @@ HERE = Path(__file__).parent
 sys.path[:0] = [str(HERE.parent.parent / "real"), str(HERE)]
 
 import stories  # noqa: E402
-from browser import Ended  # noqa: E402
 from canaille_server import Canaille  # noqa: E402
 from django_toolkit import DjangoToolkit  # noqa: E402
 from glewlwyd import Glewlwyd  # noqa: E402
@@ -82,7 +81,7 @@ class World:
 
 
 def chosen(names):
-    """The servers by these short names. Without names: all but those that are only played on request."""
+    """The servers with these names. Without names, all except those that only run on request."""
     return [server for server in SERVERS + ON_REQUEST if server.name in names] if names else SERVERS
 
 
@@ -97,7 +96,7 @@ def people_of(server):
 
 
 def make_rsa_key(run):
-    """A key by which servers sign."""
+    """A key with which servers sign."""
     folder = run.subfolder("rsa")
     run.rsa_key = folder / "key.pem"
     openssl("genrsa", "-out", run.rsa_key, "2048")
@@ -122,7 +121,7 @@ class Report:
         except Exception as error:
             self.failed.append(name)
             print(f"  FAILED {time.monotonic() - start:5.1f} s  {name}", flush=True)
-            text = str(error) if isinstance(error, (Failure, Ended, imaplib.IMAP4.error)) else "".join(traceback.format_exception(error))
+            text = str(error) if isinstance(error, (Failure, imaplib.IMAP4.error)) else "".join(traceback.format_exception(error))
             text += "\nThe daemon's last lines:\n" + "\n".join(self.world.postkey.log_after(log_size)[-12:])
             print("\n".join(f"         | {line}" for line in text.splitlines()), flush=True)
         else:

@@ -1,16 +1,16 @@
 """oidc-provider, from npm, as tests/real starts it: it ends an authorization when a spent refresh token is used again."""
 
 from authorization_server import AuthorizationServer
-from browser import Browser
+from server import Server
 
 
-class OidcProvider:
-    """`issuer` is all that a client has to know of it."""
+class OidcProvider(Server):
+    """It keeps everything in memory, so a restart loses it."""
 
     name = "oidc"
     title = "oidc-provider 9"
     has_device_grant = has_registration = has_revocation = True
-    unknown_scope = "calendar"  # it leaves out what it does not know, without a word
+    unknown_scope = "calendar"  # the server silently leaves out unknown scopes
     rotates = True
     scope = ["openid", "email", "offline_access"]
 
@@ -22,18 +22,12 @@ class OidcProvider:
         self.process = self._server.process
 
     def start(self):
-        """Starts it; everything it knew is gone."""
         self._server.start()
         self.process = self._server.process
 
-    def stop(self):
-        """Ends it."""
-        self._run.stop(self._server.process)
-
     def sign_in(self, url, address, consents=True, scope=None):
-        """Signs in, and consents or goes back to the client. Returns where the browser is led to."""
-        browser = Browser(self._run.ca)
-        browser.follow(url)
+        """Signs in, and consents or goes back to the client. Returns the address to which the browser is redirected."""
+        browser = self.open(url)
         browser.submit({"login": address, "password": "any"})
         if browser.address.startswith("http://"):
             return browser.address
@@ -43,21 +37,20 @@ class OidcProvider:
 
     def type_in(self, url, code, address):
         """A person types a device's code in, and consents."""
-        browser = Browser(self._run.ca)
-        browser.follow(url)
+        browser = self.open(url)
         browser.submit({"user_code": code})
         browser.submit({})
         browser.submit({"login": address, "password": "any"})
         browser.submit({})
 
     def end_access_tokens(self):
-        """From now on no access token that it has issued is good."""
+        """Ends every access token that it has issued."""
         self._server.revoke_access_tokens()
 
     def refresh_scopes(self):
-        """The scope of each refresh request so far, None where it names none."""
+        """Returns the scope of each refresh request so far, None if it had none."""
         return self._server.refresh_scopes()
 
     def living_authorizations(self, address):
-        """How many refresh tokens of somebody are good."""
+        """Counts the valid refresh tokens of a person."""
         return self._server.authorized().count(address)

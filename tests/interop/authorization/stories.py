@@ -14,7 +14,7 @@ from process import Failure, wait_until
 
 
 def variants(server):
-    """How one server is configured: (suffix of the domain, further keys of the provider's table)."""
+    """The configurations of a server: (suffix of the domain, further keys of the provider's table)."""
     redirect = {"redirect_uri": server.redirect_uri} if hasattr(server, "redirect_uri") else {}
     parameters = {"authorization_parameters": server.parameters} if hasattr(server, "parameters") else {}
     known = [("code", {"client_id": "native", **redirect, **parameters})]
@@ -59,7 +59,7 @@ def address(server, person, suffix="code"):
 
 @contextmanager
 def authorizing(world, who, seconds=30):
-    """`postkey authorize` while it runs. Yields the process; at the end it is waited for."""
+    """`postkey authorize` while it runs. Yields the process, and waits for its end afterwards."""
     command = [world.binary, "--config", world.postkey._configuration, "authorize", who, "--no-browser",
                "--timeout", f"{seconds}s"]
     child = subprocess.Popen(command, env=world.postkey._env, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
@@ -121,7 +121,7 @@ def log_in(world, who, password):
 
 
 def refused(world, who, password):
-    """The words with which a login is refused."""
+    """The message with which a login is refused."""
     try:
         log_in(world, who, password)
     except imaplib.IMAP4.error as error:
@@ -130,7 +130,7 @@ def refused(world, who, password):
 
 
 def state(world, who):
-    """What status says of an account."""
+    """The account in the output of status."""
     return next(entry for entry in world.postkey.status()["accounts"] if entry["address"] == who)
 
 
@@ -157,13 +157,13 @@ def somebody_else_signs_in_first(world, server):
     with authorizing(world, cleo) as child:
         visit(server.sign_in(next_url(child), ben))
         visit(server.sign_in(next_url(child), cleo))
-    expect(child.returncode == 0, f"the right one is taken in the end:\n{child.output}")
+    expect(child.returncode == 0, f"the right one is accepted in the end:\n{child.output}")
     expect(ben in child.output, f"and ben is named:\n{child.output}")
     log_in(world, cleo, password_in(child.output))
 
 
 def next_second():
-    """Returns in the next second: two access tokens of one second are the same at canaille, and good no longer than the first."""
+    """Returns in the next second. canaille issues the same access token twice within a second, and ends it with the first."""
     now = int(time.time())
     wait_until(lambda: int(time.time()) > now, "the next second")
 
@@ -243,7 +243,7 @@ def a_client_that_registered_itself_gets_no_refresh_token(world, server):
 
 def the_server_is_away_for_a_moment(world, server):
     if server.name in ("canaille", "oidc"):
-        return  # what they know, they know in memory
+        return  # they keep everything in memory
     server.end_access_tokens()
     server.stop()
     try:
@@ -290,5 +290,5 @@ def an_ended_authorization_is_noticed_and_given_again(world, server):
     wait_until(is_noticed, "status says that the authorization has ended", 120)
     with authorizing(world, who) as child:
         visit(server.sign_in(next_url(child), who))
-    expect(child.returncode == 0, f"authorizing again mends it:\n{child.output}")
+    expect(child.returncode == 0, f"authorizing again repairs the account:\n{child.output}")
     log_in(world, who, password)

@@ -1,4 +1,4 @@
-"""Serves a WSGI application by TLS on loopback, a thread for each request, and notes for which scope refreshes ask."""
+"""Serves a WSGI application with TLS on loopback, with a thread for each request, and records the scopes of refreshes."""
 
 import io
 import json
@@ -9,7 +9,7 @@ import wsgiref.simple_server
 
 
 class Server(socketserver.ThreadingMixIn, wsgiref.simple_server.WSGIServer):
-    """Does the TLS handshake in the request's thread, so that a silent client stops nobody."""
+    """Does the TLS handshake in the request's thread, so that a silent client delays nobody."""
 
     daemon_threads = True
     request_queue_size = 64
@@ -24,7 +24,7 @@ class Server(socketserver.ThreadingMixIn, wsgiref.simple_server.WSGIServer):
         return self._context.wrap_socket(connection, server_side=True, do_handshake_on_connect=False), address
 
     def shutdown_request(self, request):
-        """Says close_notify, for an answer may end with the connection."""
+        """Sends close_notify, because an answer may end with the connection."""
         try:
             request.unwrap()
         except OSError:
@@ -32,11 +32,11 @@ class Server(socketserver.ThreadingMixIn, wsgiref.simple_server.WSGIServer):
         super().shutdown_request(request)
 
     def handle_error(self, request, client_address):
-        """Clients that hang up are not worth a traceback."""
+        """Prints nothing, because clients that disconnect are not worth a traceback."""
 
 
 class Handler(wsgiref.simple_server.WSGIRequestHandler):
-    """Tells the application that the request came by TLS."""
+    """Tells the application that the request came with TLS."""
 
     def get_environ(self):
         return super().get_environ() | {"HTTPS": "on", "wsgi.url_scheme": "https"}
@@ -57,7 +57,7 @@ def noting(application, file):
 
 
 def noted(file):
-    """What was noted so far."""
+    """The recorded scopes."""
     return [json.loads(line) for line in file.read_text().splitlines()] if file.exists() else []
 
 

@@ -1,4 +1,4 @@
-"""A browser that keeps cookies, fills in forms, and stops where it is led back to this machine's clear HTTP."""
+"""A browser: keeps cookies, fills in forms, and stops at a redirect to HTTP without TLS, which leads back to postkey."""
 
 import html.parser
 import http.cookiejar
@@ -11,15 +11,15 @@ import urllib.request
 from process import Failure
 
 
-class Ended(Exception):
-    """The person has left, or the server's own page is all that they see: the browser does not come back."""
+class Ended(Failure):
+    """The browser does not return: the person has left, or the server shows a page of its own without a form."""
 
 
 class Browser:
-    """One person's window. `address` is where it is."""
+    """One person's window: `address` is where it is, and `page` what it shows."""
 
     def __init__(self, ca):
-        self.address = None
+        self.address, self.page = None, ""
         self._opener = urllib.request.build_opener(
             urllib.request.HTTPCookieProcessor(http.cookiejar.CookieJar()),
             urllib.request.HTTPSHandler(context=ssl.create_default_context(cafile=ca)),
@@ -27,7 +27,7 @@ class Browser:
         )
 
     def follow(self, url, fields=None):
-        """Opens a page, or sends a form; returns where that leads, and keeps the page."""
+        """Opens a page, or sends a form. Returns the address to which that leads."""
         body = urllib.parse.urlencode(fields).encode() if fields is not None else None
         request = urllib.request.Request(url, body, {"Accept": "text/html", **({"Referer": self.address} if self.address else {})})
         try:
@@ -39,14 +39,18 @@ class Browser:
             raise Ended(f"{urllib.parse.urlsplit(url).path} answers {error.code}: {error.read().decode()[:500]}") from None
         return self.address
 
+    def form(self):
+        """The form of the page."""
+        return Form(self.page)
+
     def submit(self, answers, press=None):
-        """Fills in the form of the page, and presses a button of it; returns where that leads."""
-        form = Form(self.page)
+        """Fills in the form of the page, and presses a button of it. Returns the address to which that leads."""
+        form = self.form()
         fields = form.fields | answers | ({press[0]: press[1]} if press else {})
         return self.follow(urllib.parse.urljoin(self.address, form.action), fields)
 
     def open_json(self, url, content, method):
-        """What a page's script does: sends JSON, and reads JSON if there is any."""
+        """Sends JSON as a page's script does, and returns the JSON of the answer, if it has any."""
         request = urllib.request.Request(url, json.dumps(content).encode(), {"Content-Type": "application/json"}, method=method)
         try:
             with self._opener.open(request, timeout=20) as response:
@@ -62,7 +66,7 @@ class Browser:
 
 
 class Redirected(Exception):
-    """The browser is about to leave the server for this URL."""
+    """The server redirects to this URL, which the browser does not open."""
 
     def __init__(self, url):
         super().__init__(url)
@@ -70,7 +74,7 @@ class Redirected(Exception):
 
 
 class StopBeforeClearHttp(urllib.request.HTTPRedirectHandler):
-    """Follows redirects at the server; the loopback redirect, which is clear HTTP, is left to the caller."""
+    """Follows the server's redirects, except those to HTTP without TLS: the caller decides about them."""
 
     def redirect_request(self, request, file, code, message, headers, url):
         if url.startswith("http://"):
@@ -79,7 +83,7 @@ class StopBeforeClearHttp(urllib.request.HTTPRedirectHandler):
 
 
 class Form(html.parser.HTMLParser):
-    """The first form of a page: where it goes, and what it holds but for its buttons."""
+    """The first form of a page: where it is sent, and its fields except buttons and checkboxes."""
 
     def __init__(self, page):
         super().__init__()
@@ -91,6 +95,6 @@ class Form(html.parser.HTMLParser):
     def handle_starttag(self, tag, attributes):
         attributes = dict(attributes)
         if tag == "form" and self.action is None:
-            self.action = attributes.get("action") or ""  # a form without one goes to its own page
+            self.action = attributes.get("action") or ""  # a form without one is sent to its own page
         elif tag == "input" and "name" in attributes and attributes.get("type") not in ("submit", "checkbox"):
             self.fields[attributes["name"]] = attributes.get("value") or ""
