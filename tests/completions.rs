@@ -1,11 +1,11 @@
-//! Shells really complete postkey's command lines, with the files that the package brings.
+//! Real shells complete postkey's command lines, with the files that the package brings.
 
 use std::path::Path;
 use std::process::Command;
 
 const FOLDER: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/packaging/completions");
 
-/// What a shell says to a script, in which `postkey` is this program; it is ended after a minute.
+/// What a shell prints for a script, in which `postkey` is this program. The shell is killed after a minute.
 fn run(shell: &[&str], script: &str) -> String {
     let program = Path::new(env!("CARGO_BIN_EXE_postkey")).parent().unwrap();
     let path = format!("{}:{}", program.display(), std::env::var("PATH").unwrap());
@@ -50,7 +50,7 @@ fn fish_completes_commands_and_options() {
     assert!(complete("postkey authorize --signs").starts_with("--signs-in\t"));
 }
 
-/// The first completion counts, for it is the one that loads the file.
+/// The first completion counts, because it is the one that loads the file.
 #[test]
 #[ignore = "needs zsh, which tests/run installs"]
 fn zsh_completes_commands() {

@@ -1,5 +1,5 @@
-//! The fuzzers' targets as tests: random dialogues that are valid, both sides' bytes in random pieces. Each has to end in
-//! the relay, with every byte behind the logins, and keep all promises of `tests/fuzz/src` on the way there.
+//! The fuzz targets as tests: random valid dialogues, with both sides' bytes in random pieces. Each has to end in
+//! the relay, with every byte after the logins, and keep all properties of `tests/fuzz/src` on the way there.
 
 #[path = "fuzz/src/lib.rs"]
 mod targets;
@@ -8,12 +8,12 @@ use proptest::collection::vec;
 use proptest::prelude::*;
 use proptest::sample::{select, subsequence};
 
-/// Base64 of PLAIN for ann@example.test and s3cret, of the one and of the other.
+/// Base64 of PLAIN for ann@example.test and s3cret, and of each alone.
 const PLAIN: &str = "AGFubkBleGFtcGxlLnRlc3QAczNjcmV0";
 const USER: &str = "YW5uQGV4YW1wbGUudGVzdA==";
 const PASSWORD: &str = "czNjcmV0";
 
-/// In the order of `Protocol::ALL`: what a client may say before it logs in, and the ways in which it does. `~` is a line end.
+/// In the order of `Protocol::ALL`: what a client may send before it logs in, and its ways to do so. `~` is a line end.
 const EARLY: [&[&str]; 3] = [
     &[
         "a CAPABILITY~",
@@ -46,7 +46,7 @@ const LOGINS: [&[&str]; 3] = [
 ];
 const STARTTLS: [&str; 3] = ["t STARTTLS~", "STLS~", "EHLO pc~STARTTLS~"];
 
-/// What a server says up to its STARTTLS, and from there on up to its yes.
+/// What a server sends up to its STARTTLS, and from there up to its acceptance.
 const CLEAR: [&[&str]; 3] = [
     &["* OK hi~P1 OK go~", "* OK [CAPABILITY STARTTLS] hi~* X~P1 OK go~"],
     &["+OK hi~+OK go~"],
@@ -60,7 +60,7 @@ const UNDER_TLS: [&[&str]; 3] = [
     &["+OK~SASL PLAIN XOAUTH2~.~+ ~+OK in~", "-ERR what~+~+OK in~"],
     &["250-hi~250 AUTH XOAUTH2~235 in~", "250-hi~250-AUTH=OAUTHBEARER~250 SIZE 5~235-in~235 in~"],
 ];
-/// The same for a server that has TLS from the first byte on.
+/// The same for a server with TLS from the first byte on.
 const IMPLICIT: [&[&str]; 3] = [
     &[
         "* OK [CAPABILITY AUTH=XOAUTH2] hi~* NO x~+ ~P1 OK in~",
@@ -80,12 +80,12 @@ fn one_of(texts: &'static [&'static str]) -> impl Strategy<Value = Vec<u8>> {
     select(texts).prop_map(bytes)
 }
 
-/// Bytes of a relay: anything but what stands between the streams of an input.
+/// Bytes of a relay: anything except what separates the streams of an input.
 fn rest() -> impl Strategy<Value = Vec<u8>> {
     vec(prop_oneof![Just(b'\r'), Just(b'\n'), 0..=254_u8], 0..40)
 }
 
-/// Who logs in where: the protocol, whether both sides use STARTTLS, and all streams in their order.
+/// The protocol, whether both sides use STARTTLS, and all streams in their order.
 fn dialogue() -> impl Strategy<Value = (u8, u8, Vec<Vec<u8>>, Vec<u8>, Vec<u8>)> {
     (0..3_usize, any::<bool>()).prop_flat_map(|(protocol, starttls)| {
         let early = subsequence(EARLY[protocol], 0..=4).prop_map(|texts| bytes(&texts.concat()));
@@ -116,7 +116,7 @@ proptest! {
     }
 }
 
-/// The fuzzers begin here: every seed has to pass.
+/// The fuzzers begin here, so every seed has to pass.
 #[test]
 fn seeds_pass() {
     let root = std::path::Path::new(env!("CARGO_MANIFEST_DIR"));
@@ -133,7 +133,7 @@ fn seeds_pass() {
 }
 
 proptest! {
-    /// Bytes that are no dialogue at all, for those who have no fuzzer.
+    /// Bytes that are no dialogue at all, for toolchains without a fuzzer.
     #[test]
     fn whatever_comes_is_borne(input in vec(any::<u8>(), 0..300)) {
         for target in [

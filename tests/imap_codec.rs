@@ -1,6 +1,6 @@
-//! The reader of LOGIN and AUTHENTICATE against imap-codec, an IMAP parser of other authors: generated lines, most of them
-//! valid, many broken in a byte or two. Both have to take and refuse the same and read the same out of it, but for the
-//! classes of lines below, where postkey differs on purpose.
+//! Compares our parser of LOGIN and AUTHENTICATE with imap-codec, an IMAP parser by other authors: generated lines,
+//! most of them valid, many broken in a byte or two. Both have to accept and refuse the same lines and read the same,
+//! except in the classes of lines below, in which postkey differs on purpose.
 //!
 //! `POSTKEY_LINES` says how many lines; `tests/run` has a million of them.
 
@@ -15,10 +15,10 @@ use postkey::downstream::{Event, Offer, Tls};
 use postkey::wire::framer::Framer;
 use postkey::wire::{Capabilities, Dialogue, Frame, sasl};
 
-/// What becomes of a line, as far as both can tell.
+/// The result of a line, as far as both can tell.
 #[derive(Debug, PartialEq)]
 enum Read {
-    /// A whole LOGIN; its strings where they can be a login.
+    /// A whole LOGIN; its strings if they can be a login.
     Login(Option<(Vec<u8>, Vec<u8>)>),
     /// A whole AUTHENTICATE.
     Authenticate,
@@ -47,7 +47,7 @@ fn ours(line: &[u8]) -> Read {
         let said = String::from_utf8_lossy(&out).into_owned();
         out.clear();
         match said.as_str() {
-            // The literal that was announced, or the first prompt of a mechanism.
+            // The announced literal, or the first prompt of a mechanism.
             "+ OK\r\n" | "" => {}
             said if said.starts_with("+ ") => return Read::Authenticate,
             said if said.contains(" NO [AUTHENTICATIONFAILED]") && !is_authenticate(line) => return Read::Login(None),
@@ -135,7 +135,7 @@ fn string(dice: &mut Dice) -> Vec<u8> {
     }
 }
 
-/// Replaces, adds or takes away a byte.
+/// Replaces, adds or removes a byte.
 fn damage(dice: &mut Dice, line: &mut Vec<u8>) {
     let byte = dice.one(b" \"\\{}()%*]+=1a\r\n\t\0\x7f\x80\xff");
     let place = dice.below(line.len());
@@ -146,15 +146,15 @@ fn damage(dice: &mut Dice, line: &mut Vec<u8>) {
     }
 }
 
-// ---- Where they differ, and why.
+// ---- The differences, and their reasons.
 
-/// A class of lines about which the two may differ, and in which way.
+/// A class of lines in which the two may differ, and how.
 struct Class {
     why: &'static str,
     is_it: fn(&[u8], &Read, &Read) -> bool,
 }
 
-/// All but the first three and the one of NUL are for old programs, which send such things.
+/// All except the first three and the one with NUL exist for old programs, which send such lines.
 const CLASSES: &[Class] = &[
     Class {
         why: "postkey judges a line when all of it is there",
@@ -194,7 +194,7 @@ const CLASSES: &[Class] = &[
     },
 ];
 
-/// Whether a line ends in LF alone, be it that a literal before it has taken its CR.
+/// Whether a line ends in LF alone, also if a literal before it has consumed its CR.
 fn ends_in_lf(line: &[u8]) -> bool {
     let whole = [line.strip_suffix(b"\n").unwrap_or(line), b"\r\n"].concat();
     let is_bare = |index: usize| index == 0 || line[index - 1] != b'\r';
@@ -205,7 +205,7 @@ fn is_taken(read: &Read) -> bool {
     *read != Read::Refused
 }
 
-/// The third word of the line, and the fourth.
+/// The third and the fourth word of the line.
 fn mechanism(line: &[u8]) -> Vec<u8> {
     line.split(|&byte| byte == b' ').nth(2).unwrap_or_default().trim_ascii().to_ascii_uppercase()
 }

@@ -1,9 +1,9 @@
-//! What may know what: the layers of `src`, its files among themselves, and the words that belong into few files only.
+//! The layers of `src`, the imports between its files, and the words that only few files may contain.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::path::Path;
 
-/// From the bottom up. A module may use what stands in a line above its own, never what stands in its own line or below.
+/// From the bottom up. A module may use modules in the lines above its own, never those in its own line or below.
 const LAYERS: &[&[&str]] = &[
     &[
         "address",
@@ -32,7 +32,7 @@ const LAYERS: &[&[&str]] = &[
     &["main"],
 ];
 
-/// A word, and the files and folders that may hold it. An empty list is for a word that no file may hold.
+/// A word, and the files and folders that may contain it. An empty list is for a word that no file may contain.
 const WORDS: &[(&str, &[&str])] = &[
     ("sled::", &["vault/store.rs"]),
     ("rustls_pemfile", &["net/tls.rs"]),
@@ -56,22 +56,22 @@ const WORDS: &[(&str, &[&str])] = &[
     ("landlock::", &["confine.rs"]),
     ("nix::unistd", &["config/users.rs", "guard.rs"]),
     ("SystemTime::now", &["clock.rs"]),
-    // The one word by which a secret leaves its type. Whoever is here has a reason to see one.
+    // The one word with which a secret leaves its type. Each of these files has a reason to see one.
     (
         ".expose()",
         &[
             // compares fingerprints of passwords, and reads passwords to unlock with
             "broker/first_login.rs",
             "broker/passwords.rs",
-            // takes what was typed, and shows a new password once
+            // reads what was typed, and shows a new password once
             "cli/authorize/browser.rs",
             "cli/authorize/unattended.rs",
             "cli/authorize/provider.rs",
             "cli/password.rs",
             "cli/terminal.rs",
-            // takes the password that was typed on a page
+            // reads the password that was typed on a page
             "web/first_login.rs",
-            // carries them over a socket that is for its owner alone
+            // sends them over a socket that only its owner can use
             "control.rs",
             "control/carried.rs",
             // reads what an access token says of itself
@@ -103,11 +103,11 @@ const WORDS: &[(&str, &[&str])] = &[
     ("process::exit", &[]),
 ];
 
-/// The folders that are pure, and what would tell that they are not any more.
+/// The pure folders, and the words that would show that they no longer are.
 const PURE: [&str; 3] = ["wire", "downstream", "upstream"];
 const IMPURE: [&str; 8] = ["tokio", "Tcp", "Udp", "std::time", "std::fs", "std::io", "std::thread", "tracing"];
 
-/// Types that hold secrets derive none of these.
+/// Types that contain secrets derive none of these.
 const TELLTALE: [&str; 4] = ["Debug", "Display", "Serialize", "Deserialize"];
 const SECRET_TYPES: &[(&str, &[&str])] = &[
     ("secret.rs", &["Secret", "Token"]),
@@ -130,7 +130,7 @@ const SECRET_TYPES: &[(&str, &[&str])] = &[
     ("downstream/exchange.rs", &["Exchange"]),
 ];
 
-/// Every source file by its path in `src`, without comments and without its tests.
+/// Every source file with its path in `src`, without comments and tests.
 fn sources() -> BTreeMap<String, String> {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
     let mut sources = BTreeMap::new();
@@ -156,7 +156,7 @@ fn sources() -> BTreeMap<String, String> {
     sources
 }
 
-/// A file's code: neither comments nor tests, which stand at its end.
+/// A file's code, without comments and without the tests at its end.
 fn code(text: &str) -> String {
     let tests = ["", "pub "].map(|visible| text.find(&format!("#[cfg(test)]\n{visible}mod tests {{")));
     let code = &text[..tests.into_iter().flatten().next().unwrap_or(text.len())];
@@ -164,12 +164,12 @@ fn code(text: &str) -> String {
     lines.map(|line| line.split(" // ").next().unwrap_or(line)).collect::<Vec<_>>().join("\n")
 }
 
-/// The module at the top to which a file belongs.
+/// The top module to which a file belongs.
 fn module(file: &str) -> &str {
     file.split('/').next().unwrap().trim_end_matches(".rs")
 }
 
-/// The modules that come after `crate::`, in a list with braces as well.
+/// The modules after `crate::`, also in a list with braces.
 fn used(code: &str) -> BTreeSet<&str> {
     let word = |text: &'static str| move |c: char| !text.contains(c) && !c.is_ascii_alphanumeric();
     let mut modules = BTreeSet::new();
@@ -185,7 +185,7 @@ fn used(code: &str) -> BTreeSet<&str> {
     modules
 }
 
-/// The module that a file is, by its path from the crate's root: `crate::config::read`.
+/// The module of a file, by its path from the crate's root: `crate::config::read`.
 fn path_of(file: &str) -> String {
     let path = file.trim_end_matches(".rs").trim_end_matches("/mod").replace('/', "::");
     if path == "lib" { "crate".to_owned() } else { format!("crate::{path}") }
@@ -204,7 +204,7 @@ fn spread(tree: &str) -> Vec<String> {
     members.map(|member| format!("{}{member}", prefix.trim_start())).collect()
 }
 
-/// The paths that a file imports, each with whether it hands it on (`pub use`), and its code without these lines.
+/// The paths that a file imports, each with whether it re-exports it (`pub use`), and its code without these lines.
 fn imported(code: &str) -> (Vec<(bool, String)>, String) {
     let (mut paths, mut rest, mut open) = (Vec::new(), String::new(), String::new());
     for line in code.lines().map(str::trim) {
@@ -222,7 +222,7 @@ fn imported(code: &str) -> (Vec<(bool, String)>, String) {
     (paths, rest)
 }
 
-/// The modules of the crate, and what each takes from others under a name of its own.
+/// The modules of the crate, and what each imports under another name.
 struct Modules<'a> {
     /// The file of each module.
     files: BTreeMap<String, &'a str>,
@@ -246,7 +246,8 @@ impl<'a> Modules<'a> {
         modules
     }
 
-    /// A path as a module writes it, from the crate's root; None if it leads to another crate or begins with an imported name.
+    /// A path as a module writes it, from the crate's root; None if it leads to another crate or begins with an
+    /// imported name.
     fn absolute(&self, module: &str, path: &str) -> Option<String> {
         let path = path.trim_end_matches("::self").trim_end_matches("::*");
         if path == "crate" || path.starts_with("crate::") {
@@ -268,7 +269,7 @@ impl<'a> Modules<'a> {
         self.files.contains_key(&child).then(|| format!("{module}::{path}"))
     }
 
-    /// The file that holds what a path leads to, through all modules that only hand it on.
+    /// The file with the item to which a path leads, through all modules that only re-export it.
     fn home(&self, path: &str) -> Option<&'a str> {
         let is_module = |end: &usize| self.files.contains_key(&path[..*end]);
         let ends = path.match_indices("::").map(|(at, _)| at).chain([path.len()]);
@@ -282,7 +283,7 @@ impl<'a> Modules<'a> {
     }
 }
 
-/// For each file the others that it uses something of. To declare a child, or to hand on what is in it, is no use.
+/// For each file the others that it uses. Declaring a child, or re-exporting from it, does not count.
 fn uses(sources: &BTreeMap<String, String>) -> BTreeMap<&str, BTreeSet<&str>> {
     let modules = Modules::new(sources);
     let of_file = |(file, code): (&'_ String, &String)| {
@@ -298,7 +299,7 @@ fn uses(sources: &BTreeMap<String, String>) -> BTreeMap<&str, BTreeSet<&str>> {
     sources.iter().map(|one| (one.0.as_str(), of_file(one))).collect()
 }
 
-/// The shortest way from a file back to itself, written from the first of its files on.
+/// The shortest way from a file back to itself, beginning with the first of its files.
 fn circle(start: &str, uses: &BTreeMap<&str, BTreeSet<&str>>) -> Option<String> {
     let mut ways = VecDeque::from([vec![start]]);
     let mut seen = BTreeSet::new();
@@ -402,7 +403,7 @@ fn secrets_cannot_be_printed_or_written_down() {
     }
 }
 
-/// What a type derives.
+/// The traits that a type derives.
 fn derived(code: &str, name: &str) -> Vec<String> {
     let is_it = |line: &str| {
         ["struct", "enum"].iter().any(|kind| {

@@ -1,4 +1,4 @@
-//! The man pages cover what there is, no less and no more: every command, option, exit code, key and provider.
+//! The man pages describe what exists, no less and no more: every command, option, exit code, key and provider.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
@@ -10,7 +10,7 @@ use postkey::config::environment::Environment;
 const PROGRAM: &str = include_str!("../docs/man/postkey.1");
 const CONFIGURATION: &str = include_str!("../docs/man/postkey.toml.5");
 
-/// Sections of postkey.toml(5), and how the tables begin whose keys they explain.
+/// The sections of postkey.toml(5), and the beginnings of the tables whose keys they describe.
 const TABLES: [(&str, &str); 7] = [
     ("TOP LEVEL", ""),
     ("LISTENERS", "[[listener]]\n"),
@@ -21,8 +21,8 @@ const TABLES: [(&str, &str); 7] = [
     ("SECRETS", "[provider.x.client_secret]\n"),
 ];
 
-/// The text of every list item of a page (mdoc(7)), by what it stands under and by its head. An option stands under its
-/// command, everything else under its section.
+/// The text of every list item of a page (mdoc(7)), by what it belongs to and by its head. An option belongs to its
+/// command, everything else to its section.
 fn items(page: &str) -> BTreeMap<(String, String), String> {
     let mut items = BTreeMap::<_, String>::new();
     let (mut section, mut command, mut place) = (String::new(), String::new(), None);
@@ -50,25 +50,25 @@ fn under(page: &str, section: &str) -> BTreeSet<String> {
     items(page).into_keys().filter(|(place, _)| place == section).map(|(_, head)| head).collect()
 }
 
-/// How an argument stands in the head of an item.
+/// The form of an argument in the head of an item.
 fn placeholder(argument: &Arg) -> String {
     argument.get_value_names().unwrap_or_default().join(" ")
 }
 
-/// How an option stands in the head of its item.
+/// The form of an option in the head of its item.
 fn option_head(option: &Arg) -> String {
     let name = format!("Fl -{}", option.get_long().unwrap());
     if option.get_action().takes_values() { format!("{name} Ar {}", placeholder(option)) } else { name }
 }
 
-/// How a command stands in the head of its item.
+/// The form of a command in the head of its item.
 fn command_head(path: &str, command: &Command) -> String {
     let arguments: Vec<String> = command.get_positionals().map(placeholder).collect();
     let arguments = if arguments.is_empty() { String::new() } else { format!(" Ar {}", arguments.join(" ")) };
     format!("Cm {path}{arguments}")
 }
 
-/// All commands that can be run, each with its path and itself.
+/// All commands that can be run, each with its path.
 fn commands(parent: &Command, path: &str) -> Vec<(String, Command)> {
     let mut found = Vec::new();
     for command in parent.get_subcommands() {
@@ -81,11 +81,11 @@ fn commands(parent: &Command, path: &str) -> Vec<(String, Command)> {
     found
 }
 
-/// Every command and option: what it stands under in postkey(1), its head, and the argument itself.
+/// Every command and option: what it belongs to in postkey(1), its head, and the argument itself.
 fn expected() -> Vec<(String, String, Vec<Arg>)> {
     let program = postkey::cli::command();
     let mut expected = Vec::new();
-    // The options of `authorize` can stand beside `--authorize` too, and are explained once.
+    // The options of `authorize` are also allowed with `--authorize`, and are described once.
     let authorize: Vec<&str> =
         program.find_subcommand("authorize").unwrap().get_opts().filter_map(Arg::get_long).collect();
     let is_new = |option: &&Arg| option.get_long().is_some_and(|long| !authorize.contains(&long));
@@ -147,7 +147,7 @@ fn read(text: &str) -> Result<Config, Vec<String>> {
     Config::parse(text, Path::new("postkey.toml"), &environment).map_err(mistakes)
 }
 
-/// The keys of a table, as the answer to an unknown one lists them.
+/// The keys of a table, as the message about an unknown key lists them.
 fn known_keys(table: &str) -> BTreeSet<String> {
     let mistakes = read(&format!("{table}zzzzzzzzzz = 1\n")).unwrap_err();
     let listing = mistakes.iter().find_map(|mistake| mistake.split_once("unknown key; known are ")).unwrap().1;

@@ -1,4 +1,4 @@
-//! The provider that the other tests stand on does what a provider does. Nothing of postkey is tested here.
+//! The provider of the other tests behaves like a provider. These tests do not involve postkey.
 
 mod support;
 
@@ -334,7 +334,7 @@ async fn its_section_of_the_configuration_tells_where_everything_is() {
     assert_eq!(read(&section["ca_file"]), provider.ca_pem());
 }
 
-// What follows is a client.
+// The rest is a client.
 
 fn authorization_url(provider: &Provider) -> String {
     let challenge = BASE64_URL_SAFE_NO_PAD.encode(Sha256::digest(VERIFIER));
@@ -355,7 +355,7 @@ fn parameter(url: &Url, name: &str) -> String {
     url.query_pairs().find_map(|(key, value)| (key == name).then(|| value.into_owned())).unwrap_or_default()
 }
 
-/// Status and JSON of the token endpoint's answer; null where it is no JSON.
+/// Status and JSON of the token endpoint's answer; null if it is not JSON.
 async fn ask(provider: &Provider, form: &[(&str, &str)]) -> (u16, Value) {
     let request = provider.http_client().post(format!("{}/token", provider.issuer())).form(form);
     let response = request.send().await.unwrap();
@@ -391,7 +391,7 @@ fn complaint(protocol: Protocol) -> &'static str {
     ["a BAD", "-ERR not", "501"][protocol as usize]
 }
 
-/// Logs in to IMAP on a connection of its own: OK or NO.
+/// Logs in to IMAP on a separate connection. Returns OK or NO.
 async fn try_login(provider: &Provider, protocol: Protocol, user: &str, token: &str) -> String {
     let mut client = Client::connect(provider, protocol, Security::Tls).await;
     let mut reply = client.authenticate(protocol, Mechanism::XOAuth2, user, token).await;

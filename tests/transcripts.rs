@@ -1,7 +1,8 @@
-//! Replays the conversations in `tests/transcripts`: every burst whole, byte by byte, and split in two at every position.
-//! POSTKEY_SPLITS is a limit for these positions, for who has no half minute.
+//! Replays the conversations in `tests/transcripts`: every burst whole, byte by byte, and split in two at every
+//! position. POSTKEY_SPLITS limits these positions, to save time.
 //!
-//! A transcript is a text file in ASCII. Its first comment says what it shows, its first other line what it is about:
+//! A transcript is a text file in ASCII. Its first comment says what it shows, its first other line which side it is
+//! about:
 //!
 //! ```text
 //! # A command pipelined behind the login is left for the relay.
@@ -23,7 +24,7 @@
 //! = tls started | = authenticate USER TOKEN MECHANISM;..
 //! ```
 //!
-//! What the provider wants the person to see stands behind an accepted, rejected, refused, accept or refuse: `alert "words"`,
+//! What the provider wants the person to see follows accepted, rejected, refused, accept or refuse: `alert "words"`,
 //! once for each.
 //!
 //! In lines and words `\r`, `\n`, `\\`, `\"` and `\xNN` are escapes; a line that ends with a single `\` has no CRLF.
@@ -60,31 +61,31 @@ fn the_transcript_that_contributing_shows_holds() {
     Script::parse(Path::new("CONTRIBUTING.md"), text.expect("a transcript")).and_then(|it| it.check()).unwrap();
 }
 
-// ---- The two roles: what a transcript's words mean to each side.
+// ---- The two roles: the meaning of a transcript's words on each side.
 
 /// A dialogue as a transcript sees it.
 trait Subject {
     fn want(&self) -> Want;
-    /// Feeds one frame; an event is given in the transcript's words.
+    /// Feeds one frame. Returns an event in the transcript's words.
     fn feed(&mut self, frame: Frame<'_>, out: &mut Vec<u8>) -> Option<Vec<String>>;
     /// Does what the session does.
     fn act(&mut self, words: &[&str], out: &mut Vec<u8>) -> Act;
 }
 
-/// What became of an act.
+/// The result of an act.
 enum Act {
     /// It is done.
     Done,
     /// It brought an event at once.
     Event(Vec<String>),
-    /// The words are no act, so an event to wait for.
+    /// The words are not an act, so they are an event to wait for.
     Unknown,
 }
 
 /// Options of a transcript's header line.
 type Options = BTreeMap<String, String>;
 
-/// The side that a header line is about, and what it says of its own accord.
+/// The side that a header line is about, and what it sends first.
 fn subject(role: &str, protocol: Protocol, options: &Options, out: &mut Vec<u8>) -> Option<Box<dyn Subject>> {
     match role {
         "downstream" => Some(Box::new(ClientSide::new(protocol, options, out))),
@@ -151,7 +152,7 @@ impl Subject for ClientSide {
     }
 }
 
-/// The words of an act, and the alerts behind them.
+/// The words of an act, and the alerts after them.
 fn without_alerts<'a, 'b>(words: &'a [&'b str]) -> (&'a [&'b str], Vec<String>) {
     let end = words.iter().position(|word| *word == "alert").unwrap_or(words.len());
     let (words, alerts) = words.split_at(end);
@@ -259,20 +260,20 @@ fn fault_words(fault: Fault) -> Vec<String> {
     }
 }
 
-/// From one position of a split to the next, in bursts of this length.
+/// The distance from one position of a split to the next, in bursts of this length.
 fn stride(longest: usize) -> usize {
     let most = std::env::var("POSTKEY_SPLITS").ok().map(|most| most.parse().expect("POSTKEY_SPLITS is a number"));
     most.map_or(1, |most| longest.div_ceil(most).max(1))
 }
 
-// ---- A transcript as it is read.
+// ---- Reading a transcript.
 
 struct Script {
     path: PathBuf,
     role: String,
     protocol: Protocol,
     options: Options,
-    /// Each with the number of its line.
+    /// The steps, each with the number of its line.
     steps: Vec<(usize, Step)>,
 }
 
@@ -330,7 +331,7 @@ impl Script {
         Some(())
     }
 
-    /// Replays in all three ways; the first difference is the error.
+    /// Replays in all three ways. The first difference is the error.
     fn check(&self) -> Result<(), String> {
         let bursts = self.steps.iter().map(|(_, step)| if let Step::Burst(bytes) = step { bytes.len() } else { 0 });
         let longest = bursts.max().unwrap_or(0);
@@ -358,7 +359,7 @@ fn halves(burst: &[u8], position: usize) -> Vec<&[u8]> {
     vec![one, two]
 }
 
-// ---- A transcript as it is run.
+// ---- Running a transcript.
 
 /// What a dialogue did.
 #[derive(PartialEq)]
@@ -379,7 +380,7 @@ impl std::fmt::Display for Seen {
 struct Run {
     subject: Box<dyn Subject>,
     framer: Framer,
-    /// What the dialogue did and the transcript has not yet told.
+    /// What the dialogue did and the transcript has not mentioned yet.
     seen: VecDeque<Seen>,
     hung_up: bool,
 }
@@ -456,7 +457,7 @@ impl Run {
         self.seen.front().map_or(Ok(()), |seen| Err(format!("before this came {seen}")))
     }
 
-    /// At the end nothing may be untold or unread; after a hang-up nobody reads.
+    /// At the end nothing may be unmentioned or unread. After a hang-up nobody reads.
     fn nothing_is_left(self) -> Result<(), String> {
         if let Some(seen) = self.seen.front() {
             return Err(format!("after this came {seen}"));
@@ -484,7 +485,7 @@ fn line_bytes(line: &str) -> Vec<u8> {
     bytes
 }
 
-/// Splits at blanks; between double quotes blanks are part of a word.
+/// Splits at blanks. Between double quotes, blanks belong to the word.
 fn words(text: &str) -> Vec<String> {
     let (mut words, mut word, mut quoted) = (Vec::new(), None::<String>, false);
     let mut chars = text.chars();

@@ -1,11 +1,11 @@
-//! The benchmark: postkey beside a direct connection and beside two TLS tunnels that know no mail.
+//! The benchmark: compares postkey with a direct connection and with two TLS tunnels that know nothing of mail.
 //!
-//! Everything runs on this machine, so a time means little by itself and a ratio means something. `tests/bench/run` builds
-//! this program and starts it.
+//! Everything runs on this machine, so a time means little by itself, but a ratio means something. `tests/bench/run`
+//! builds this program and starts it.
 //!
-//! - [`upstream`] plays the provider, in a process of its own;
-//! - [`contestant`] starts what is compared, each in a process of its own;
-//! - [`client`] is the mail program; [`measure`] lets many of them loose, and [`table`] shows what came out.
+//! - [`upstream`] is the provider, in a separate process;
+//! - [`contestant`] starts what is compared, each in a separate process;
+//! - [`client`] is the mail program; [`measure`] runs many of them, and [`table`] shows the results.
 
 #[allow(dead_code, reason = "tests/load shares it, and uses more of it")]
 mod client;
@@ -34,7 +34,7 @@ use table::Table;
 
 #[derive(Parser)]
 enum Args {
-    /// Play the provider until the standard input ends.
+    /// Run the provider until standard input ends.
     Upstream {
         /// Where `ca.pem`, `chain.pem` and `key.pem` are.
         dir: PathBuf,
@@ -60,7 +60,7 @@ enum Args {
 
 #[tokio::main]
 async fn main() -> ExitCode {
-    // Fails only where a provider is installed already, and this is the first thing that happens.
+    // Fails only if a provider is already installed, and nothing ran before this.
     let _ = tokio_rustls::rustls::crypto::ring::default_provider().install_default();
     let done = match Args::parse() {
         Args::Upstream { dir } => upstream::serve(&dir).await.map(|()| true),
@@ -82,7 +82,7 @@ async fn main() -> ExitCode {
     }
 }
 
-/// Ends when somebody wants this program to end, so that the processes it started end with it.
+/// Ends when this program is asked to end, so that the processes it started end with it.
 async fn stop() -> io::Result<()> {
     let mut terminate = signal(SignalKind::terminate())?;
     tokio::select! {
@@ -91,7 +91,7 @@ async fn stop() -> io::Result<()> {
     }
 }
 
-/// Measures everything on everybody, prints the table, and tells whether nothing failed.
+/// Runs every measurement on every contestant and prints the table. Returns whether nothing failed.
 async fn compare(
     dir: &std::path::Path,
     postkey: &std::path::Path,

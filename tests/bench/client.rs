@@ -1,4 +1,4 @@
-//! The mail program: logs in, and does what is measured.
+//! The mail program: logs in, and runs what is measured.
 
 use std::io;
 use std::pin::Pin;
@@ -19,9 +19,9 @@ pub const USER: &str = "bench@example.test";
 #[derive(Clone)]
 pub struct Way {
     pub ports: Ports,
-    /// How to do TLS, where the client itself has to.
+    /// How to do TLS, if the client does it itself.
     pub tls: Option<TlsConnector>,
-    /// What to log in with; without it the client sends the bearer itself.
+    /// The credentials; without them the client sends the bearer itself.
     pub password: Option<String>,
 }
 
@@ -97,7 +97,7 @@ impl Client {
         }
     }
 
-    /// Fetches the message by IMAP, and tells how many octets it had.
+    /// Fetches the message by IMAP. Returns its number of octets.
     pub async fn fetch(&mut self) -> io::Result<usize> {
         self.send("a FETCH 1 BODY[]").await?;
         let line = self.line().await?;
@@ -124,7 +124,7 @@ impl Client {
         self.expect(".", "250").await
     }
 
-    /// Has the server send so much noise from now on, and take what comes, see [`crate::upstream::noise`].
+    /// Makes the server send this much noise, and receives it, see [`crate::upstream::noise`].
     pub async fn noise(mut self, size: u64, seed: u64) -> io::Result<BufReader<Pin<Box<dyn Stream>>>> {
         let tag = if self.protocol == Protocol::Imap { "a " } else { "" };
         self.send(&format!("{tag}XNOISE {size} {seed}")).await?;

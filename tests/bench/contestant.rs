@@ -1,4 +1,4 @@
-//! What is compared: no proxy at all, two TLS tunnels that know no mail, and postkey.
+//! What is compared: no proxy at all, two TLS tunnels that know nothing of mail, and postkey.
 
 use std::fs;
 use std::io;
@@ -17,12 +17,12 @@ use crate::upstream::Provider;
 pub struct Contestant {
     pub name: &'static str,
     pub way: Way,
-    /// The proxy, where there is one.
+    /// The proxy, if there is one.
     pub process: Option<Process>,
 }
 
 impl Contestant {
-    /// Starts those in `only`, or all where it is empty. Tells too whether one could not be started.
+    /// Starts those in `only`, or all if it is empty. Also returns whether one could not be started.
     pub async fn start(dir: &Path, provider: &Provider, postkey: &Path, only: &[String]) -> (Vec<Self>, bool) {
         let (mut started, mut failed) = (Vec::new(), false);
         for name in ["direct", "stunnel", "HAProxy", "postkey"] {
@@ -56,13 +56,13 @@ impl Contestant {
     }
 }
 
-/// The client does TLS and sends the bearer by itself.
+/// The client does TLS and sends the bearer itself.
 fn direct(dir: &Path, provider: &Provider) -> io::Result<Contestant> {
     let way = Way { ports: provider.endpoints.mail, tls: Some(pki::client(dir)?), password: None };
     Ok(Contestant { name: "direct", way, process: None })
 }
 
-/// stunnel does TLS; libwrap is off, for it would ask a second process about every connection.
+/// stunnel does TLS. libwrap is off, because it would ask a second process about every connection.
 async fn stunnel(dir: &Path, provider: &Provider) -> io::Result<Contestant> {
     let ports = free_ports()?;
     let authority = dir.join("ca.pem");
@@ -80,7 +80,7 @@ async fn stunnel(dir: &Path, provider: &Provider) -> io::Result<Contestant> {
     Contestant::listening("stunnel", Way { ports, tls: None, password: None }, process).await
 }
 
-/// HAProxy does TLS, in one process with a thread for each core, as it is by default.
+/// HAProxy does TLS, in one process with one thread for each core, its default.
 async fn haproxy(dir: &Path, provider: &Provider) -> io::Result<Contestant> {
     let ports = free_ports()?;
     let authority = dir.join("ca.pem");
@@ -101,7 +101,7 @@ async fn haproxy(dir: &Path, provider: &Provider) -> io::Result<Contestant> {
     Contestant::listening("HAProxy", Way { ports, tls: None, password: None }, process).await
 }
 
-/// Three ports that were free a moment ago, for programs that cannot tell which free port they took.
+/// Three ports that were free a moment ago, for programs that cannot report which free port they use.
 pub fn free_ports() -> io::Result<Ports> {
     let bind = || TcpListener::bind("127.0.0.1:0");
     let listeners = [bind()?, bind()?, bind()?];

@@ -1,4 +1,4 @@
-//! What is measured, and how much of it.
+//! The measurements, and how much of each.
 
 use std::fmt;
 use std::io;
@@ -16,18 +16,18 @@ use crate::protocol::Protocol;
 use crate::table::Table;
 use crate::upstream::{self, MESSAGE, Provider};
 
-/// Longer than anything takes on a machine that is not stuck.
+/// Longer than anything takes, unless the machine is stuck.
 const PATIENCE: Duration = Duration::from_secs(120);
 
-/// How many clients log in at a time, where many have to.
+/// How many clients log in at a time, if many have to.
 const AT_ONCE: usize = 8;
 
-/// The burst: so many programs wake with the machine.
+/// The burst: the number of programs that connect when the machine wakes up.
 const BURST: usize = 64;
 
 /// How much of everything.
 pub struct Load {
-    /// How often all is repeated; the table shows the median.
+    /// How often everything is repeated. The table shows the median.
     pub rounds: usize,
     logins: usize,
     noops: usize,
@@ -41,11 +41,11 @@ impl Load {
     pub const FULL: Self = Self { rounds: 3, logins: 2000, noops: 5000, messages: [20, 4], idle: [1000, 5000] };
 }
 
-/// One thing to measure.
+/// One measurement.
 pub enum Measure {
-    /// Flights that reach the provider until a login is answered. It is the first to touch a listener.
+    /// Flights that reach the provider before a login is answered. It is the first to use a listener.
     Flights(Protocol),
-    /// Sessions that only lie there, and what they weigh. It is early, before the proxies' memory has been used for more.
+    /// Idle sessions, and their memory. It is early, before the proxies' memory was used for anything else.
     Idle,
     /// Logins, one after the other, by as many clients as [`AT_ONCE`] says.
     Logins(Protocol),
@@ -53,9 +53,9 @@ pub enum Measure {
     Burst,
     /// One small command after the other.
     Noop,
-    /// `FETCH` of large messages on so many connections.
+    /// `FETCH` of large messages on this many connections.
     Fetch(usize),
-    /// `DATA` of large messages on so many connections.
+    /// `DATA` of large messages on this many connections.
     Upload(usize),
 }
 
@@ -74,7 +74,7 @@ impl fmt::Display for Measure {
 }
 
 impl Measure {
-    /// All, in their order.
+    /// All of them, in order.
     pub fn all() -> Vec<Self> {
         let mut all: Vec<_> = Protocol::ALL.map(Self::Flights).into();
         all.push(Self::Idle);
@@ -83,12 +83,12 @@ impl Measure {
         all
     }
 
-    /// Whether another round would tell nothing new.
+    /// Whether another round would show nothing new.
     pub fn once(&self) -> bool {
         matches!(self, Self::Flights(_) | Self::Idle)
     }
 
-    /// Measures `contestant` and writes down what came out.
+    /// Measures `contestant` and records the results.
     pub async fn run(
         &self,
         contestant: &Contestant,
@@ -135,7 +135,7 @@ impl Bench<'_> {
         }
     }
 
-    /// Writes down the CPU seconds since `before` for each of `units` of work, where there is a proxy that used them.
+    /// Records the CPU seconds since `before` for each of `units` of work, if there is a proxy that used them.
     async fn add_cpu(&mut self, before: f64, unit: &'static str, units: f64) -> io::Result<()> {
         let used = self.cpu().await? - before;
         if self.contestant.process.is_some() {
@@ -145,7 +145,7 @@ impl Bench<'_> {
     }
 
     async fn flights(&mut self, protocol: Protocol, provider: &Provider) -> io::Result<()> {
-        // The first login may have to learn what the next ones know.
+        // The first login may have to learn what the next ones already know.
         for _ in 0..3 {
             self.contestant.way.login(protocol).await?;
         }
@@ -242,7 +242,7 @@ impl Bench<'_> {
         self.bulk(start, before, connections * messages).await
     }
 
-    /// Writes down what `messages` since `start` come to.
+    /// Records the rate of `messages` since `start`.
     async fn bulk(&mut self, start: Instant, cpu: f64, messages: usize) -> io::Result<()> {
         let octets = (messages * MESSAGE) as f64;
         self.add("MB/s", octets / 1e6 / start.elapsed().as_secs_f64());
@@ -269,14 +269,14 @@ impl Bench<'_> {
         Ok(())
     }
 
-    /// Kilobytes in memory, once the proxy has nothing left to do.
+    /// Kilobytes in memory, once the proxy has nothing more to do.
     async fn resident(&self) -> io::Result<f64> {
         self.cpu().await?;
         self.contestant.process.as_ref().map_or(Ok(0.0), |process| process.resident())
     }
 }
 
-/// As many sessions as a proxy can hold here: each takes two of its descriptors, and a hundred serve other ends.
+/// As many sessions as a proxy can have here. Each takes two descriptors, and a hundred are reserved.
 fn most_sessions() -> usize {
     let limit = getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX);
     usize::try_from(limit).unwrap_or(usize::MAX).saturating_sub(100) / 2
@@ -299,7 +299,7 @@ async fn open(way: &Way, protocol: Protocol, count: usize) -> io::Result<Vec<Cli
     Ok(opened.into_iter().flatten().collect())
 }
 
-/// Waits for all, and fails with the first that fails; the others end with it.
+/// Waits for all of them. Fails with the first failure, and then the others end too.
 async fn all(mut tasks: JoinSet<io::Result<()>>) -> io::Result<()> {
     while let Some(outcome) = tasks.join_next().await {
         outcome??;

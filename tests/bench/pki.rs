@@ -14,7 +14,7 @@ use tokio_rustls::rustls::{ClientConfig, RootCertStore, ServerConfig};
 pub fn write(dir: &Path) -> io::Result<()> {
     let issue = || -> Result<_, rcgen::Error> {
         let mut authority = CertificateParams::new(Vec::new())?;
-        // By default both would have one name, and the leaf would be taken for a root.
+        // By default both would have one name, and the leaf would look like a root.
         authority.distinguished_name.push(DnType::CommonName, "Benchmark CA");
         authority.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
         let key = KeyPair::generate()?;
@@ -30,7 +30,7 @@ pub fn write(dir: &Path) -> io::Result<()> {
     fs::write(dir.join("key.pem"), key)
 }
 
-/// What the upstream serves TLS with. It gives tickets, as providers do, so that clients can resume.
+/// The TLS configuration of the upstream. It issues tickets, as providers do, so that clients can resume.
 pub fn server(dir: &Path) -> io::Result<ServerConfig> {
     let chain = rustls_pemfile::certs(&mut open(dir, "chain.pem")?).collect::<io::Result<Vec<_>>>()?;
     let key = rustls_pemfile::private_key(&mut open(dir, "key.pem")?)?.ok_or(io::ErrorKind::InvalidData)?;
@@ -40,7 +40,7 @@ pub fn server(dir: &Path) -> io::Result<ServerConfig> {
     Ok(config)
 }
 
-/// What a client that trusts our authority connects with.
+/// The TLS configuration of a client that trusts our authority.
 pub fn client(dir: &Path) -> io::Result<TlsConnector> {
     let mut roots = RootCertStore::empty();
     for certificate in rustls_pemfile::certs(&mut open(dir, "ca.pem")?) {

@@ -13,14 +13,14 @@ use crate::process::Process;
 use crate::protocol::{Ports, Protocol};
 use crate::upstream::Provider;
 
-/// What is special about one postkey of several.
+/// How one postkey differs from the others.
 #[derive(Clone, Copy, Default)]
 pub struct Setup<'a> {
     /// Whether clients speak TLS to it.
     pub tls: bool,
-    /// Limits as prlimit(1) takes them, such as `--nofile=64`.
+    /// Limits in the form of prlimit(1), such as `--nofile=64`.
     pub limits: &'a [&'a str],
-    /// What its configuration has besides: keys above the tables, and tables.
+    /// Additions to its configuration: keys above the tables, and tables.
     pub top: &'a str,
     pub more: &'a str,
 }
@@ -30,7 +30,7 @@ pub async fn start(dir: &Path, provider: &Provider, program: &Path) -> io::Resul
     start_as(dir, "postkey", provider, program, Setup::default()).await
 }
 
-/// The same with a folder of its own and what is special about it.
+/// The same with a separate folder and these differences.
 pub async fn start_as(
     dir: &Path,
     name: &'static str,
@@ -64,7 +64,7 @@ pub async fn add(program: &Path, home: &Path, generated: &str, name: &str, chose
     ended.success().then_some(()).ok_or_else(|| io::Error::other(format!("the app password {name} cannot be added")))
 }
 
-/// postkey with our configuration, and with no look at that of the person who runs this.
+/// postkey with our configuration, and without that of the person who runs this.
 fn postkey(mut command: Command, home: &Path) -> Command {
     command.env("HOME", home).env("XDG_RUNTIME_DIR", home).arg("--config").arg(home.join("postkey.toml"));
     command
@@ -102,12 +102,12 @@ ca_file = {authority:?}
     config + setup.more
 }
 
-/// Plays the person: opens the URL that `postkey authorize` prints, and notes the app password that it prints then.
+/// Acts as the person: opens the URL that `postkey authorize` prints, and returns the app password that it prints then.
 async fn authorize(command: &mut Command, log: &Path) -> io::Result<String> {
     command.args(["authorize", USER, "--no-browser", "--timeout", "30s"]);
     let mut child = command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(File::create(log)?).spawn()?;
     let mut lines = BufReader::new(child.stdout.take().ok_or(io::ErrorKind::BrokenPipe)?).lines();
-    // postkey waits 30 seconds at most, so these lines end, and with them this waiting.
+    // postkey waits at most 30 seconds, so its output ends, and so does this loop.
     let outcome = match find(&mut lines, "  http") {
         Ok(rest) => Provider::visit(&format!("http{rest}")).await.and_then(|()| find(&mut lines, "  password ")),
         Err(error) => Err(error),

@@ -1,4 +1,4 @@
-//! A process that we started: it ends with us, and Linux tells what it uses.
+//! A process that we started: it ends with us, and Linux reports what it uses.
 
 use std::fs::{self, File};
 use std::io;
@@ -16,7 +16,7 @@ const TICKS_PER_SECOND: f64 = 100.0;
 pub struct Process(Child);
 
 impl Process {
-    /// Starts `command`; what it says goes to `log`.
+    /// Starts `command`. Its output goes to `log`.
     pub fn start(command: &mut Command, log: &Path) -> io::Result<Self> {
         let log = File::create(log)?;
         command.stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log).spawn().map(Self)
@@ -37,7 +37,7 @@ impl Process {
         Ok(())
     }
 
-    /// CPU seconds that all its threads have used, those that have ended included.
+    /// CPU seconds that all its threads have used, including those that have ended.
     pub fn cpu(&self) -> io::Result<f64> {
         let stat = self.proc("stat")?;
         // The second field is the program's name, which may contain blanks; utime and stime are fields 14 and 15.
@@ -46,7 +46,7 @@ impl Process {
         Ok(ticks as f64 / TICKS_PER_SECOND)
     }
 
-    /// The same, once it has nothing left to do: what closing connections costs belongs to them.
+    /// The same, once it has nothing more to do, because closing connections is part of the cost.
     pub async fn settled_cpu(&self) -> io::Result<f64> {
         let deadline = Instant::now() + Duration::from_secs(5);
         let mut before = self.cpu()?;
@@ -87,7 +87,7 @@ impl Process {
         entries(self.id(), "fd")
     }
 
-    /// The same once there are no more than `most`, or when patience ends.
+    /// The same, once there are at most `most`, or when patience ends.
     pub async fn settled_descriptors(&self, most: usize, patience: Duration) -> io::Result<usize> {
         let deadline = Instant::now() + patience;
         while self.descriptors()? > most && Instant::now() < deadline {
@@ -114,7 +114,7 @@ pub fn entries(process: u32, folder: &str) -> io::Result<usize> {
 
 impl Drop for Process {
     fn drop(&mut self) {
-        // Either fails only where it has ended already.
+        // Both fail only if it has already ended.
         let _ = self.0.kill();
         let _ = self.0.wait();
     }

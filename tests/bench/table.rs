@@ -1,4 +1,4 @@
-//! What came out: a row for each number, a column for each contestant, and how postkey compares.
+//! The results: a row for each number, a column for each contestant, and how postkey compares.
 
 use std::fmt;
 
@@ -11,7 +11,7 @@ pub struct Table {
     rows: Vec<Row>,
 }
 
-/// One kind of number: for each column what every round found.
+/// One kind of number: the results of every round, for each column.
 struct Row {
     name: String,
     unit: &'static str,
@@ -23,7 +23,7 @@ impl Table {
         Self { columns: columns.into_iter().collect(), rows: Vec::new() }
     }
 
-    /// Writes a number down. Rows stand in the order in which their names first came.
+    /// Records a number. Rows are in the order in which their names first came.
     pub fn add(&mut self, name: &str, unit: &'static str, column: &str, value: f64) {
         let known = self.rows.iter().position(|row| row.name == name && row.unit == unit);
         let row = known.unwrap_or_else(|| {
@@ -36,7 +36,7 @@ impl Table {
         }
     }
 
-    /// The median of what was found for `column`.
+    /// The median of the results for `column`.
     fn median(&self, row: &Row, column: &str) -> Option<f64> {
         let column = self.columns.iter().position(|known| *known == column)?;
         let mut found = row.cells[column].clone();
@@ -67,7 +67,7 @@ impl fmt::Display for Table {
     }
 }
 
-/// Three digits that matter, or a dash.
+/// Three significant digits, or a dash.
 fn shown(value: Option<f64>) -> String {
     match value {
         None => "-".to_owned(),

@@ -1,11 +1,11 @@
-//! Kills and failing disks: the real program, struck by strace at its system calls, in front of an authorization server that
-//! rotates refresh tokens and ends whatever authorization uses one twice.
+//! Kills and failing disks: strace strikes the real program at its system calls, in front of an authorization server
+//! that rotates refresh tokens and ends any authorization whose refresh token is used twice.
 //!
 //!     crash POSTKEY [--soak] [TEXT]
 //!
-//! Without `--soak` it is a sample, in a minute. TEXT chooses what holds it in its title: a story of the kills, `order`, `disks` or
-//! `power`. Everything is on loopback and in
-//! temporary folders. The exit code is 1 if anything was lost.
+//! Without `--soak` it tests a sample, in a minute. TEXT selects what has it in its title: a story of the kills,
+//! `order`, `disks` or `power`. Everything is on loopback and in temporary folders. The exit code is 1 if anything was
+//! lost.
 
 #[path = "../support/mod.rs"]
 mod support;
@@ -25,14 +25,14 @@ use std::task::Poll;
 
 use world::World;
 
-/// How many points of each story are struck, in a sample and in a whole run.
+/// How many points of each story are struck, in a sample and in a complete run.
 const SAMPLE: usize = 6;
 const WHOLE: usize = 48;
 
-/// How often something by chance is left behind each cut of the power, in a whole run.
+/// How often a random rest is left after each power cut, in a complete run.
 const CUTS: u64 = 5;
 
-/// Worlds side by side.
+/// The number of worlds that run at the same time.
 const WORLDS: usize = 2;
 
 #[tokio::main]

@@ -1,4 +1,4 @@
-//! A disk that is full or fails, at each call by which the vault writes or reads.
+//! A disk that is full or fails, at each call with which the vault writes or reads.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::path::Path;
@@ -11,7 +11,7 @@ use crate::kill::spread;
 use crate::trace::{self, Call, Point, Trace};
 use crate::world::{ANN, Beginning, Daemon, World};
 
-/// The calls that can fail for want of space, or of a disk.
+/// The calls that can fail on a full or failing disk.
 const WRITES: [&str; 10] = [
     "openat",
     "write",
@@ -25,10 +25,10 @@ const WRITES: [&str; 10] = [
     "renameat2",
 ];
 
-/// The calls that can fail where a disk cannot be read.
+/// The calls that can fail on a disk that cannot be read.
 const READS: [&str; 4] = ["openat", "read", "pread64", "getdents64"];
 
-/// By when a disk that works again has to be in use again.
+/// How soon a disk that works again has to be in use again.
 const HEALED: Duration = Duration::from_secs(10);
 
 /// When the disk fails.
@@ -60,7 +60,7 @@ impl std::fmt::Display for Fault {
     }
 }
 
-/// Lets as many calls fail at each of both times, in every way. Whether all is well.
+/// Lets this many calls fail at each of both times, in every way. Returns whether all is well.
 pub async fn run(worlds: &[World], most: usize) -> Result<bool, String> {
     println!("\nFailing disks");
     let [first, ..] = worlds else { return Err("no world".to_owned()) };
@@ -81,7 +81,7 @@ pub async fn run(worlds: &[World], most: usize) -> Result<bool, String> {
     Ok(failed.is_empty())
 }
 
-/// Sees by which calls the vault is written.
+/// Records the calls with which the vault is written.
 async fn survey(world: &World, when: When, most: usize) -> Result<(usize, Vec<Fault>), String> {
     let trace = Trace::watch(&world.path("trace"));
     begin(world, when).await?;
@@ -92,7 +92,7 @@ async fn survey(world: &World, when: When, most: usize) -> Result<(usize, Vec<Fa
     if when == When::Refresh {
         let attached = trace.attach(daemon.pid().ok_or("the daemon has ended")?).await?;
         daemon.log_in(ANN, &world.main).await?;
-        // What is written behind the answer.
+        // What is written after the answer.
         sleep(Duration::from_millis(200)).await;
         attached.detach().await?;
     }
@@ -132,7 +132,7 @@ async fn work(world: &World, faults: &Mutex<VecDeque<Fault>>, failed: &Mutex<Vec
     }
 }
 
-/// The login works while the disk does not; later nothing is missing, even after a kill.
+/// The login works while the disk does not. Later nothing is missing, even after a kill.
 async fn strike(world: &World, fault: &Fault) -> Result<(), String> {
     let Fault { when, point, error, on, reads, paths } = fault;
     let trace = Trace::fail(&world.path("trace"), point, *on, error, paths);
@@ -160,7 +160,7 @@ async fn strike(world: &World, fault: &Fault) -> Result<(), String> {
     check_restart(world).await
 }
 
-/// A daemon that cannot read its vault may refuse to start, if it says why and leaves everything as it was.
+/// A daemon that cannot read its vault may refuse to start, if it says why and changes nothing.
 async fn check_refusal(world: &World, before: &BTreeMap<String, u64>) -> Result<(), String> {
     let log = world.log();
     if !log.contains("cannot be read or written: ") || !log.contains(&world.state_dir().display().to_string()) {
@@ -170,7 +170,7 @@ async fn check_refusal(world: &World, before: &BTreeMap<String, u64>) -> Result<
     check_restart(world).await
 }
 
-/// As after any kill: the refresh token in the vault is the one that the server goes on with.
+/// As after any kill, the vault has the refresh token that the server accepts next.
 async fn check_restart(world: &World) -> Result<(), String> {
     world.provider.revoke_access_tokens();
     let daemon: Daemon = world.serve().await?;
@@ -208,7 +208,8 @@ fn sizes(folder: &Path) -> BTreeMap<String, u64> {
     sizes
 }
 
-/// Sled's log has not become shorter, unless it was set aside as it was. What is replaced as a whole may, but is not empty.
+/// Sled's log has not become shorter, unless it was set aside as it was. What is replaced as a whole may be shorter,
+/// but not empty.
 fn check_sizes(before: &BTreeMap<String, u64>, after: &BTreeMap<String, u64>) -> Result<(), String> {
     let logs = after.iter().filter(|(name, _)| name.ends_with("/db"));
     let longest = logs.map(|(_, size)| *size).max().unwrap_or(0);

@@ -8,12 +8,12 @@ use crate::story::{Outcome, STORIES, Story};
 use crate::trace::{self, Point, Trace};
 use crate::world::World;
 
-/// What came of one story's kills.
+/// The outcome of one story's kills.
 #[derive(Default)]
 struct Tally {
     possible: usize,
     struck: usize,
-    /// The program was through before it got there.
+    /// The program had ended before it got there.
     missed: usize,
     kept: usize,
     not_read: usize,
@@ -23,7 +23,7 @@ struct Tally {
 
 type Jobs = VecDeque<(Story, Point)>;
 
-/// Strikes so many points of each story whose title holds `only`, and prints a table. Whether all is well.
+/// Strikes this many points of each story whose title contains `only`, and prints a table. Returns whether all is well.
 pub async fn run(worlds: &[World], most: usize, only: &str) -> Result<bool, String> {
     let (mut jobs, mut tallies) = (Jobs::new(), BTreeMap::new());
     let [first, ..] = worlds else { return Err("no world".to_owned()) };
@@ -45,7 +45,7 @@ pub async fn run(worlds: &[World], most: usize, only: &str) -> Result<bool, Stri
     Ok(report(&tallies))
 }
 
-/// Lets the story happen without a kill, and sees where kills are possible.
+/// Runs the story without a kill, and records where kills are possible.
 async fn survey(world: &World, story: Story, most: usize) -> Result<(usize, Vec<Point>), String> {
     let trace = Trace::watch(&world.path("trace"));
     let (told, _) = story.happen(world, &trace).await?;
@@ -57,7 +57,7 @@ async fn survey(world: &World, story: Story, most: usize) -> Result<(usize, Vec<
     let state = world.state_dir().display().to_string();
     let points = trace::points(&calls);
     let possible = points.len();
-    // All that comes before the vault is first touched is the same in every story: libraries and settings.
+    // Everything before the first access to the vault is the same in every story: libraries and settings.
     let beginning = points.iter().position(|(_, call)| call.text.contains(&state)).unwrap_or(0);
     let (vault, other): (Vec<_>, Vec<_>) =
         points.into_iter().skip(beginning).partition(|(_, call)| call.text.contains(&state));
@@ -66,7 +66,7 @@ async fn survey(world: &World, story: Story, most: usize) -> Result<(usize, Vec<
     Ok((possible, vault.into_iter().chain(other).map(|(point, _)| point).collect()))
 }
 
-/// At most so many, evenly from first to last.
+/// At most this many, evenly from first to last.
 pub fn spread<T>(items: Vec<T>, most: usize) -> Vec<T> {
     let count = items.len();
     let is_chosen = |number: usize| number * most / count != (number + 1) * most / count;
@@ -96,7 +96,7 @@ async fn work(world: &World, jobs: &Mutex<Jobs>, tallies: &Mutex<BTreeMap<usize,
     }
 }
 
-/// One kill. Whether it came, and what is left.
+/// One kill. Returns whether it happened, and what is left.
 async fn strike(world: &World, story: Story, point: &Point) -> Result<(bool, Outcome), String> {
     let trace = Trace::kill(&world.path("trace"), point);
     let (told, killed) = story.happen(world, &trace).await?;

@@ -1,4 +1,4 @@
-//! Nothing is used before it is kept: the order of the system calls of a refresh.
+//! Nothing is used before it is stored: the order of the system calls of a refresh.
 
 use crate::story::{self, Deed, Story, Victim};
 use crate::trace::{Call, Trace};
@@ -8,7 +8,7 @@ use postkey::protocol::{Protocol, Security};
 /// New tokens are longer than anything else that goes to the mail server, so the line that has one shows even under TLS.
 const TOKEN: usize = 3000;
 
-/// Watches both kinds of refresh. Whether all is well.
+/// Traces both kinds of refresh. Returns whether all is well.
 pub async fn run(world: &World) -> Result<bool, String> {
     println!("\nThe order of the calls");
     let before = 200;
@@ -31,12 +31,12 @@ pub async fn run(world: &World) -> Result<bool, String> {
     Ok(is_well)
 }
 
-/// What may be lost with the power: the numbers of the newest writes, which only show that older files were put back. They may
-/// be behind the records and never ahead, and are not worth an fsync (`src/vault/counters.rs`).
+/// What a power cut may lose: the numbers of the newest writes, which only show whether older files were put back. They
+/// may be behind the records but never ahead, and are not worth an fsync (`src/vault/counters.rs`).
 const UNSYNCED: &str = "/counters.new";
 
-/// Between the answer's arrival and the line that uses the token, everything else that is written to the vault is synced. The
-/// files that were.
+/// Between the answer's arrival and the line that uses the token, everything else that is written to the vault is
+/// synced. Returns the files that were.
 fn check(world: &World, calls: &[Call]) -> Result<String, String> {
     let state = world.state_dir().display().to_string();
     let read = story::answer_read(world, calls).ok_or("the answer of the token endpoint was not seen")?;

@@ -1,4 +1,4 @@
-//! Power cuts: the vault is opened on what a disk may hold after one, at every call by which it was written.
+//! Power cuts: the vault is opened on what a disk may have after one, at every call with which it was written.
 
 use std::ops::AddAssign;
 use std::path::{Path, PathBuf};
@@ -20,23 +20,23 @@ const TOKEN: usize = 5000;
 /// How often Ann's token is refreshed in a tale.
 const REFRESHES: usize = 6;
 
-/// What is being written when the power goes.
+/// What is being written when the power fails.
 #[derive(Clone, Copy, Debug)]
 enum Tale {
     /// The first account of a new vault.
     First,
-    /// Refreshes, one after the other.
+    /// Refreshes, one after another.
     Refreshes,
-    /// The same in a vault whose sled is damaged, so it is made anew first.
+    /// The same in a vault whose sled is damaged, so that it is rebuilt first.
     Damaged,
 }
 
-/// How a tale went.
+/// The trace of a tale.
 struct Told {
     disk: Disk,
     calls: Vec<Call>,
     password: String,
-    /// The refresh tokens of Ann, in their order, and the lines behind which each has to be there, or a later one.
+    /// Ann's refresh tokens in order, and the lines after which each of them, or a later one, has to be on the disk.
     tokens: Vec<(usize, String)>,
 }
 
@@ -56,8 +56,8 @@ impl AddAssign for Tally {
     }
 }
 
-/// Cuts the power at each call of each tale. What was not synced is left in one of four ways, in turn, or, in a whole run, in
-/// each of them: nothing, the names, the bytes, and so many times something. Whether all is well.
+/// Cuts the power at each call of each tale. What was not synced is left in one of four ways, in turn, or, in a
+/// complete run, in each of them: nothing, the names, the bytes, and several random parts. Returns whether all is well.
 pub async fn run(world: &World, whole: Option<u64>) -> Result<bool, String> {
     println!("\nPower cuts");
     let mut all = Tally::default();
@@ -71,7 +71,7 @@ pub async fn run(world: &World, whole: Option<u64>) -> Result<bool, String> {
     Ok(all.failed == 0)
 }
 
-/// Lets it happen without a cut.
+/// Runs it without a cut.
 async fn tell(world: &World, tale: Tale) -> Result<Told, String> {
     world.begin(if matches!(tale, Tale::First) { Beginning::NoAccount } else { Beginning::Expired }).await?;
     let state = world.state_dir();
@@ -100,7 +100,7 @@ async fn tell(world: &World, tale: Tale) -> Result<Told, String> {
     Ok(Told { disk, calls, password, tokens: lines.into_iter().zip(tokens).collect() })
 }
 
-/// A bit in the midst of what sled has written.
+/// A bit in the middle of what sled has written.
 fn damage(file: &Path) -> Result<(), String> {
     let mut bytes = std::fs::read(file).map_err(|error| error.to_string())?;
     let written = bytes.iter().rposition(|byte| *byte != 0).unwrap_or(0);
@@ -123,7 +123,7 @@ async fn refreshes(world: &World, trace: &Trace) -> Result<(String, Vec<String>)
         daemon.log_in(ANN, &world.main).await?;
         tokens.push(current(world)?);
     }
-    // What is written behind the last answer belongs to it.
+    // What is written after the last answer belongs to it.
     daemon.fall().await?;
     Ok((world.main.clone(), tokens))
 }
@@ -137,7 +137,7 @@ fn shown(calls: &[Call], password: &str) -> Option<usize> {
     calls.iter().find(|call| call.is(&["write"]) && call.text.contains(password)).map(|call| call.began)
 }
 
-/// Where each new token was used first: the first long line to the mail server behind each answer of the token endpoint.
+/// Where each new token was used first: the first long line to the mail server after each answer of the token endpoint.
 fn uses(world: &World, calls: &[Call]) -> Result<Vec<usize>, String> {
     let server = format!("->127.0.0.1:{}]", world.provider.port(Protocol::Imap, Security::Tls));
     let uses = |call: &&Call| {
@@ -200,7 +200,7 @@ struct Needed<'a> {
 
 impl Needed<'_> {
     fn check(&self, state: &Path) -> Result<(), String> {
-        // What the first start makes of it, and what the second one finds.
+        // The state after the first start, and after the second one.
         for start in ["first", "second"] {
             let vault = Vault::open(state).map_err(|error| format!("{start} start: {error}"))?;
             if !vault.damaged().is_empty() || vault.trouble().is_some() {

@@ -1,7 +1,8 @@
-//! A disk as a program's system calls have left it: what is on it for sure, and what may be.
+//! A disk as a program's system calls have left it: what is certainly on it, and what may be.
 //!
-//! For sure is what was synced: the bytes of a file by an fsync of it, a name by an fsync of its folder. All else may be
-//! there or not, each page and each name by itself, in any order. Real file systems promise more.
+//! What was synced is certain: the bytes of a file by an fsync of the file, a name by an fsync of its folder.
+//! Everything else may be there or not, each page and each name separately, in any order. Real file systems promise
+//! more.
 
 use std::collections::BTreeMap;
 use std::fs::{DirBuilder, OpenOptions};
@@ -11,10 +12,10 @@ use std::path::{Path, PathBuf};
 
 use crate::trace::Call;
 
-/// What is written as one: a part of it is on the disk or is not.
+/// The unit of writing: all of a page is on the disk, or nothing of it.
 const PAGE: usize = 4096;
 
-/// A folder, and all below it.
+/// A folder, and everything below it.
 pub struct Disk {
     /// The folder above, which is that of the first node.
     above: PathBuf,
@@ -22,15 +23,15 @@ pub struct Disk {
     nodes: Vec<Node>,
 }
 
-/// What is left of all that was not synced.
+/// What is left of everything that was not synced.
 #[derive(Clone, Copy, Debug)]
 pub enum Left {
     Nothing,
-    /// The names, and not the bytes.
+    /// The names, but not the bytes.
     Names,
-    /// The bytes, and not the names.
+    /// The bytes, but not the names.
     Bytes,
-    /// Some of each, by dice that fall the same each time.
+    /// A part of each, chosen by dice that are the same in each run.
     Some(u64),
 }
 
@@ -38,7 +39,7 @@ pub enum Left {
 struct Node {
     synced: Content,
     changes: Vec<Change>,
-    /// Where the next `write` goes.
+    /// The position of the next `write`.
     position: usize,
 }
 
@@ -49,7 +50,7 @@ enum Content {
     Folder(BTreeMap<String, usize>),
 }
 
-/// What was done after the last sync, and in which line that had succeeded.
+/// What was done after the last sync, and the line in which that had succeeded.
 struct Change {
     line: usize,
     what: What,
@@ -64,7 +65,7 @@ enum What {
 }
 
 impl Disk {
-    /// One that holds this folder, all of it synced; it need not be there.
+    /// A disk with this folder, all of it synced. The folder need not exist.
     pub fn of(below: &Path) -> Result<Self, String> {
         let above = below.parent().ok_or("no folder above")?.to_owned();
         let mut disk = Self { above, below: below.to_owned(), nodes: vec![Node::folder()] };
@@ -98,7 +99,7 @@ impl Disk {
         self.nodes.len() - 1
     }
 
-    /// Does what a call did that has succeeded. Whether it changed or synced anything here.
+    /// Repeats a call that has succeeded. Returns whether it changed or synced anything here.
     pub fn act(&mut self, call: &Call) -> Result<bool, String> {
         let line = call.succeeded.unwrap_or_default();
         let at_file = call.descriptor().filter(|path| self.is_here(path)).and_then(|path| self.find(&path));
@@ -174,7 +175,7 @@ impl Disk {
         }
     }
 
-    /// What was done before this line is on the disk for sure.
+    /// Everything done before this line is certainly on the disk.
     fn sync(&mut self, node: usize, line: usize) {
         if let Some(node) = self.nodes.get_mut(node) {
             let (before, after): (Vec<_>, Vec<_>) = node.changes.drain(..).partition(|change| change.line < line);
@@ -203,7 +204,7 @@ impl Disk {
         Ok((folder.ok_or_else(|| format!("{} has no folder", path.display()))?, name(path)?))
     }
 
-    /// Writes down what is left after a power cut.
+    /// Writes what is left after a power cut.
     pub fn leave(&self, left: Left, to: &Path) -> io::Result<()> {
         let mut dice = Dice(if let Left::Some(seed) = left { seed } else { 0 });
         self.leave_node(0, left, &mut dice, to)
@@ -242,7 +243,7 @@ impl Node {
         self.position - by
     }
 
-    /// What was synced, and of the rest what `is_left`, asked for each page of a write by itself.
+    /// What was synced, and of the rest what `is_left` says for each page of a write.
     fn content(&self, mut is_left: impl FnMut(&What, usize) -> bool) -> Content {
         let mut content = self.synced.clone();
         for Change { what, .. } in &self.changes {
@@ -289,7 +290,7 @@ impl Content {
     }
 }
 
-/// Parts of a write that lie in different pages, with their places in the file.
+/// The parts of a write that are in different pages, with their places in the file.
 fn pages(at: usize, bytes: &[u8]) -> impl Iterator<Item = (usize, &[u8])> {
     let (mut at, mut rest) = (at, bytes);
     std::iter::from_fn(move || {
@@ -311,7 +312,7 @@ fn name(path: &Path) -> Result<String, String> {
     Ok(name.to_string_lossy().into_owned())
 }
 
-/// Coins that fall the same each time (a linear congruential generator, Knuth's constants).
+/// Coins that fall the same way in each run (a linear congruential generator, Knuth's constants).
 struct Dice(u64);
 
 impl Dice {

@@ -5,18 +5,18 @@ use postkey::broker::AccountState;
 use crate::trace::{Call, Trace};
 use crate::world::{ANN, Beginning, Daemon, Told, World};
 
-/// What somebody does.
+/// The deeds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Deed {
     /// Ann authorizes her account for the first time.
     Authorize,
-    /// She authorizes it anew.
+    /// She authorizes it again.
     Reauthorize,
-    /// Her mail program logs in, and her access token has expired.
+    /// Her mail program logs in after her access token has expired.
     LogIn,
-    /// Her mail program logs in, and the provider refuses her access token before its time.
+    /// Her mail program logs in, and the provider refuses her access token before its expiry.
     LogInRefused,
-    /// She makes another app password.
+    /// She adds another app password.
     AddPassword,
     /// She removes an app password.
     RemovePassword,
@@ -24,32 +24,32 @@ pub enum Deed {
     Forget,
 }
 
-/// Who is killed.
+/// The process that is killed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Victim {
-    /// The daemon, at its start or at its work.
+    /// The daemon, while it starts or works.
     Daemon,
-    /// The command, which works on the vault itself: no daemon runs.
+    /// The command, which opens the vault itself because no daemon runs.
     Command,
     /// The command, while a daemon works for it.
     Messenger,
 }
 
-/// One thing that is done, with one victim.
+/// One deed, with one victim.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Story {
     pub deed: Deed,
     pub victim: Victim,
 }
 
-/// How it came out.
+/// The outcome.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Outcome {
-    /// Everybody can log in who could before, or was told that he can.
+    /// Everybody can log in who could before, or who was told so.
     Kept,
-    /// The server had issued the new token, but its answer had not been read: nobody could have kept it.
+    /// The server had issued the new token, but its answer had not been read, so nobody could have stored it.
     NotRead,
-    /// The answer had been read a moment ago, and no record with it had come into the vault.
+    /// The answer had just been read, and no record with it was in the vault yet.
     NotWritten,
 }
 
@@ -96,7 +96,8 @@ impl std::fmt::Display for Story {
 }
 
 impl Story {
-    /// Goes back to the beginning and lets it happen under strace. What the doer was told, and whether strace's kill came.
+    /// Goes back to the beginning and runs the deed under strace. Returns what the doer was told, and whether strace
+    /// killed it.
     pub async fn happen(self, world: &World, trace: &Trace) -> Result<(Told, bool), String> {
         world.begin(self.beginning()).await?;
         if self.deed == Deed::LogInRefused {
@@ -137,8 +138,8 @@ impl Story {
         }
     }
 
-    /// Starts the daemon again. Nobody's access token is good any more, so each login shows that the refresh token which the
-    /// vault has is the one that the server goes on with.
+    /// Starts the daemon again. Every access token has ended, so each login shows that the vault has the refresh token
+    /// that the server accepts next.
     pub async fn check(self, world: &World, told: &Told, calls: &[Call]) -> Result<Outcome, String> {
         let spent = world.provider.memory().spent(ANN);
         world.provider.revoke_access_tokens();
@@ -168,7 +169,7 @@ impl Story {
         }
     }
 
-    /// Whatever has become of the deed, the other passwords open the account.
+    /// Whatever the result of the deed, the other passwords open the account.
     async fn check_passwords(self, world: &World, daemon: &Daemon, told: &Told) -> Result<Outcome, String> {
         daemon.log_in(ANN, &world.main).await?;
         if let Some(password) = told.password() {
@@ -183,7 +184,7 @@ impl Story {
     }
 }
 
-/// A password that was shown works. Otherwise the person, who is still there, begins again.
+/// A password that was shown works. Otherwise the person, who is still there, starts again.
 async fn check_first(world: &World, daemon: &Daemon, told: &Told, is_known: bool) -> Result<Outcome, String> {
     if let Some(password) = told.password() {
         daemon.log_in(ANN, &password).await?;
@@ -197,7 +198,7 @@ async fn check_first(world: &World, daemon: &Daemon, told: &Told, is_known: bool
     daemon.log_in(ANN, &password).await.map(|()| Outcome::Kept)
 }
 
-/// An account is there as a whole, or not at all.
+/// An account exists completely, or not at all.
 async fn check_forgotten(world: &World, daemon: &Daemon, told: &Told, is_known: bool) -> Result<Outcome, String> {
     let login = daemon.log_in(ANN, &world.main).await;
     match (told.done, is_known, login) {
@@ -207,7 +208,7 @@ async fn check_forgotten(world: &World, daemon: &Daemon, told: &Told, is_known: 
     }
 }
 
-/// A refresh token is lost. That is allowed only until the new one is in the vault, and has to be said and curable.
+/// A refresh token is lost. That is allowed only until the new one is in the vault. It has to be reported and curable.
 async fn check_loss(
     world: &World,
     daemon: &Daemon,
@@ -248,7 +249,7 @@ pub fn answers_read(world: &World, calls: &[Call]) -> Vec<usize> {
     calls.iter().filter(is_it).filter_map(|call| call.succeeded).collect()
 }
 
-/// Whether a record came into the vault after this line: into sled's log, or by its name into the second copy.
+/// Whether a record was written to the vault after this line: to sled's log, or by its name to the second copy.
 fn is_written_after(world: &World, calls: &[Call], line: usize) -> bool {
     let state = world.state_dir().display().to_string();
     let comes_in =

@@ -1,4 +1,4 @@
-//! strace: what it is told to do to a program, and what it writes down about it.
+//! strace: what it does to a program, and what it records about it.
 
 use std::collections::{HashMap, HashSet};
 use std::path::{Path, PathBuf};
@@ -13,12 +13,13 @@ use tokio::time::timeout;
 use crate::world::PATIENCE;
 
 /// The system calls at which something can be gained or lost: files, sockets, the control socket, standard output.
-/// A question mark lets a machine do without a call that it does not have.
+/// With a question mark, strace ignores a call that this machine does not have.
 const CALLS: &str = "?openat,?mkdir,?flock,?write,?writev,?pwrite64,?fsync,?fdatasync,?sync_file_range,?ftruncate,?fallocate,\
                      ?rename,?renameat,?renameat2,?link,?linkat,?unlink,?unlinkat,?rmdir,?chmod,?fchmod,?bind,?listen,?connect,?accept4,\
                      ?sendto,?sendmsg,?read,?pread64,?getdents64,?recvfrom,?recvmsg,?shutdown";
 
-/// A place to strike: the call by its name, and its number among those of its name in the thread that first gets so far.
+/// A point to strike: a call by its name, and its number among the calls of this name in the thread that gets that far
+/// first.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Point {
     pub call: String,
@@ -35,24 +36,24 @@ impl std::fmt::Display for Point {
 pub struct Trace {
     log: PathBuf,
     inject: Option<String>,
-    /// The only files whose calls are seen; all, if none.
+    /// The only files whose calls are traced. If there are none, all calls are.
     paths: Vec<String>,
-    /// How many bytes are kept of each string.
+    /// How many bytes of each string are recorded.
     kept: usize,
 }
 
 impl Trace {
-    /// Only watches.
+    /// Only traces.
     pub fn watch(log: &Path) -> Self {
         Self { log: log.to_owned(), inject: None, paths: Vec::new(), kept: 64 }
     }
 
-    /// Watches, and keeps all that is written.
+    /// Traces, and records everything that is written.
     pub fn record(log: &Path) -> Self {
         Self { kept: 16 << 20, ..Self::watch(log) }
     }
 
-    /// Kills the program as it begins the call, which is not carried out any more.
+    /// Kills the program when it begins the call, which is then not carried out.
     pub fn kill(log: &Path, point: &Point) -> Self {
         let inject = format!("inject={}:signal=KILL:when={}", point.call, point.number);
         Self { inject: Some(inject), ..Self::watch(log) }
@@ -72,7 +73,7 @@ impl Trace {
         command
     }
 
-    /// strace at work on a program that runs already, until it is ended itself.
+    /// strace on a program that already runs, until strace is ended.
     pub async fn attach(&self, pid: u32) -> Result<Attached, String> {
         let mut command = self.strace();
         command.args(["-p", &pid.to_string()]).stderr(Stdio::piped()).kill_on_drop(true);
@@ -99,10 +100,10 @@ impl Trace {
         command
     }
 
-    /// What was written down, once the program has ended.
+    /// The record, once the program has ended.
     pub async fn calls(&self) -> Vec<Call> {
         let mut text = String::new();
-        // The tracer may be a moment behind; the end of a process is its last line.
+        // The tracer may be a moment behind. The end of a process is its last line.
         for _ in 0..200 {
             text = String::from_utf8_lossy(&std::fs::read(&self.log).unwrap_or_default()).into_owned();
             if text.lines().last().is_some_and(|line| line.contains("+++ ")) {
@@ -121,7 +122,7 @@ pub struct Attached {
 }
 
 impl Attached {
-    /// Lets go of the program, which runs on.
+    /// Detaches from the program, which continues.
     pub async fn detach(mut self) -> Result<(), String> {
         let pid = self.tracer.id().and_then(|pid| Pid::from_raw(pid.cast_signed())).ok_or("strace has ended")?;
         kill_process(pid, Signal::TERM).map_err(|error| error.to_string())?;
@@ -132,39 +133,39 @@ impl Attached {
     }
 }
 
-/// A system call as strace has seen it.
+/// A system call, as strace has recorded it.
 #[derive(Clone, Debug)]
 pub struct Call {
     thread: u32,
     pub name: String,
     /// Arguments and result, as strace writes them.
     pub text: String,
-    /// The line where it returned, if it did so without an error.
+    /// The line in which it returned, if it did so without an error.
     pub succeeded: Option<usize>,
-    /// The line where it was made.
+    /// The line in which it was made.
     pub began: usize,
 }
 
 impl Call {
-    /// What it returned; none for an error.
+    /// Its result; None for an error.
     pub fn result(&self) -> Option<usize> {
         let (_, result) = self.text.rsplit_once(" = ")?;
         result.split(|c: char| !c.is_ascii_digit()).next()?.parse().ok()
     }
 
-    /// The files below this folder that it is about.
+    /// The files below this folder that it names.
     pub fn files(&self, folder: &str) -> Vec<String> {
         let below = self.text.match_indices(folder).filter_map(|(place, _)| self.text.get(place..));
         below.map(|rest| rest.chars().take_while(|c| !">\"".contains(*c)).collect()).collect()
     }
 
-    /// The file of its first argument, a descriptor; none if it has been removed.
+    /// The file of its first argument, a descriptor; None if it has been removed.
     pub fn descriptor(&self) -> Option<PathBuf> {
         let first = self.arguments().into_iter().next()?;
         if first.ends_with("(deleted)") { None } else { at(first) }
     }
 
-    /// The paths that it names. One that is relative begins at the descriptor before it.
+    /// The paths that it names. A relative one begins at the descriptor before it.
     pub fn paths(&self) -> Vec<PathBuf> {
         let arguments = self.arguments();
         let path = |(number, argument): (usize, &&str)| {
@@ -180,7 +181,7 @@ impl Call {
         self.arguments().into_iter().filter_map(string).collect()
     }
 
-    /// An argument that is a number.
+    /// An argument, as a number.
     pub fn number(&self, place: usize) -> Option<usize> {
         self.arguments().get(place)?.parse().ok()
     }
@@ -215,13 +216,13 @@ impl Call {
     }
 }
 
-/// What a descriptor is open on.
+/// The file or socket that a descriptor is open on.
 fn at(argument: &str) -> Option<PathBuf> {
     let (_, path) = argument.split_once('<')?;
     path.strip_suffix('>').map(PathBuf::from)
 }
 
-/// The bytes of a string as strace writes them with `-x`: each in hexadecimal, or, where all can be shown, as in C.
+/// The bytes of a string as strace writes them with `-x`: each in hexadecimal, or as in C if all are printable.
 fn string(argument: &str) -> Option<Vec<u8>> {
     let mut rest = argument.strip_prefix('"')?.strip_suffix('"')?;
     let mut bytes = Vec::new();
@@ -244,7 +245,7 @@ fn string(argument: &str) -> Option<Vec<u8>> {
     Some(bytes)
 }
 
-/// Reads strace's log. A call that was interrupted by another thread's is on two lines.
+/// Reads strace's log. A call that another thread's call has interrupted is on two lines.
 fn read(log: &str) -> Vec<Call> {
     let mut calls: Vec<Call> = Vec::new();
     let mut open: HashMap<u32, usize> = HashMap::new();
@@ -268,12 +269,13 @@ fn read(log: &str) -> Vec<Call> {
     calls
 }
 
-/// Whether the line has a result that is no error.
+/// Whether the line has a result that is not an error.
 fn has_succeeded(line: &str) -> bool {
     line.rsplit_once(" = ").is_some_and(|(_, result)| result.starts_with(|first: char| first.is_ascii_digit()))
 }
 
-/// Every point that a run like this one can be struck at, in the order of their first coming, with the call that comes there.
+/// Every point at which a run like this one can be struck, in the order in which they first come, with the call at
+/// each.
 pub fn points(calls: &[Call]) -> Vec<(Point, &Call)> {
     let mut made: HashMap<(u32, &str), usize> = HashMap::new();
     let mut seen = HashSet::new();

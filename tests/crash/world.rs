@@ -1,4 +1,4 @@
-//! A provider, and a postkey that is run, killed and run again; both can be taken back to an earlier moment.
+//! A provider, and a postkey that is run, killed and run again. Both can be taken back to an earlier moment.
 
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
@@ -17,13 +17,13 @@ use crate::trace::Trace;
 
 /// The account that things happen to.
 pub const ANN: &str = "ann@example.test";
-/// Another one in the same vault, to which nothing may ever happen.
+/// Another one in the same vault, which nothing may ever affect.
 pub const BEN: &str = "ben@example.test";
 
 /// The longest wait for anything that has to happen.
 pub const PATIENCE: Duration = Duration::from_secs(15);
 
-/// What has happened before a story begins. Ben has an account always.
+/// What has happened before a story begins. Ben always has an account.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Beginning {
     /// Ann has no account.
@@ -41,7 +41,7 @@ struct Moment {
     memory: Grants,
 }
 
-/// A provider and a postkey of their own.
+/// A provider and a postkey, for one story at a time.
 pub struct World {
     pub provider: Provider,
     /// The app passwords: Ann's two, and Ben's.
@@ -53,19 +53,19 @@ pub struct World {
     moments: Vec<Moment>,
 }
 
-/// How a command has ended.
+/// The end of a command.
 #[derive(Debug, Default)]
 pub struct Told {
-    /// Whether it said that it had done its work.
+    /// Whether it reported success.
     pub done: bool,
     /// Whether a signal ended it.
     pub killed: bool,
-    /// What it printed, on both outputs.
+    /// Its output, both streams.
     pub text: String,
 }
 
 impl Told {
-    /// The app password that it has shown, in a line that was written to its end.
+    /// The app password that it has shown, in a complete line.
     pub fn password(&self) -> Option<String> {
         let lines = self.text.split_inclusive('\n').filter(|line| line.ends_with('\n'));
         let shown = lines.filter_map(|line| line.trim().strip_prefix("password")).next()?;
@@ -74,7 +74,7 @@ impl Told {
 }
 
 impl World {
-    /// Lives through all beginnings once, so that each can be gone back to.
+    /// Creates all beginnings once, so that each can be restored.
     pub async fn create(binary: &Path) -> Result<Self, String> {
         let provider = Provider::start(Options::default()).await;
         let folder = TempDir::new().map_err(|error| error.to_string())?;
@@ -111,7 +111,7 @@ impl World {
         Ok(())
     }
 
-    /// Back to this beginning.
+    /// Restores this beginning.
     pub async fn begin(&self, beginning: Beginning) -> Result<(), String> {
         let moment = self.moments.iter().find(|moment| moment.beginning == beginning).ok_or("no such beginning")?;
         let _none = std::fs::remove_dir_all(self.state_dir());
@@ -120,7 +120,7 @@ impl World {
         Ok(())
     }
 
-    /// Where postkey keeps everything.
+    /// The folder in which postkey stores everything.
     pub fn state_dir(&self) -> PathBuf {
         self.path("state")
     }
@@ -130,14 +130,14 @@ impl World {
         self.folder.path().join(name)
     }
 
-    /// The last lines that a daemon has written.
+    /// The last lines that a daemon has logged.
     pub fn log(&self) -> String {
         let text = std::fs::read_to_string(self.path("daemon.log")).unwrap_or_default();
         let lines: Vec<&str> = text.lines().collect();
         lines.get(lines.len().saturating_sub(12)..).unwrap_or_default().join("\n")
     }
 
-    /// Starts the daemon; it may be killed before it serves.
+    /// Starts the daemon, which may be killed before it serves.
     pub async fn start(&self, trace: Option<&Trace>) -> Result<Daemon, String> {
         let log = std::fs::File::create(self.path("daemon.log")).map_err(|error| error.to_string())?;
         let mut command = self.postkey(trace);
@@ -156,7 +156,7 @@ impl World {
         }
     }
 
-    /// What the daemon says of itself.
+    /// The daemon's status.
     pub async fn status(&self) -> Result<Status, String> {
         let status = status(&self.state_dir().join("control")).await;
         status.ok_or_else(|| format!("the daemon does not tell its status:\n{}", self.log()))
@@ -172,7 +172,7 @@ impl World {
         &self.ben
     }
 
-    /// Sets an account up as a person does, who says yes to everything.
+    /// Sets an account up as a person does who consents to everything.
     pub async fn authorize(&self, address: &str, trace: Option<&Trace>) -> Result<Told, String> {
         let mut child = self.spawn(&["--authorize", address, "--no-browser"], trace)?;
         let mut lines = BufReader::new(child.stdout.take().ok_or("no output")?);
@@ -181,7 +181,7 @@ impl World {
             let printed = String::from_utf8_lossy(&line).into_owned();
             if printed.trim_start().starts_with("http") && printed.ends_with('\n') {
                 let target = self.provider.person().consent(printed.trim(), address).await;
-                // Whether the command is still there to hear of it, its end will tell.
+                // If the command no longer hears this, its end will show that.
                 drop(self.provider.http_client().get(target).send().await);
             }
             text += &printed;
@@ -190,7 +190,7 @@ impl World {
         end(child, text).await
     }
 
-    /// Makes another app password.
+    /// Adds another app password.
     pub async fn add_password(&self, name: &str, trace: Option<&Trace>) -> Result<Told, String> {
         self.command(&["password", "add", ANN, name], &self.main, trace).await
     }
@@ -199,7 +199,7 @@ impl World {
     pub async fn command(&self, arguments: &[&str], line: &str, trace: Option<&Trace>) -> Result<Told, String> {
         let mut child = self.spawn(arguments, trace)?;
         let mut input = child.stdin.take().ok_or("no input")?;
-        // A command that was killed does not read any more.
+        // A command that was killed no longer reads.
         let _killed = input.write_all(format!("{line}\n").as_bytes()).await;
         drop(input);
         let mut text = Vec::new();
@@ -264,7 +264,7 @@ impl Daemon {
         if reply.starts_with("a OK") { Ok(()) } else { Err(format!("{user} was refused: {reply}")) }
     }
 
-    /// Waits for the kill that has been arranged, and does it where that has not come. Whether it has come.
+    /// Waits for the arranged kill, and kills the daemon if it has not come. Returns whether it has come.
     pub async fn fall(mut self) -> Result<bool, String> {
         // What a daemon still has to do after an answer takes a few milliseconds.
         let fell = timeout(Duration::from_millis(100), self.child.wait()).await.is_ok();
@@ -277,7 +277,7 @@ impl Daemon {
     }
 }
 
-/// The answer to a login, empty where the connection ends first.
+/// The answer to a login, empty if the connection ends first.
 async fn imap_login(port: u16, user: &str, password: &str) -> std::io::Result<String> {
     let mut stream = BufReader::new(TcpStream::connect(("127.0.0.1", port)).await?);
     let mut line = String::new();
@@ -290,7 +290,7 @@ async fn imap_login(port: u16, user: &str, password: &str) -> std::io::Result<St
     Ok(line)
 }
 
-/// The daemon's status; none while nobody answers.
+/// The daemon's status; None while nobody answers.
 async fn status(socket: &Path) -> Option<Status> {
     let reply = timeout(PATIENCE, control::ask(socket, None, &ControlRequest::Status)).await.ok()?;
     control::read(reply.ok()??.ok()?).ok()
@@ -309,7 +309,7 @@ async fn in_time<T>(work: impl Future<Output = std::io::Result<T>>) -> Result<T,
     }
 }
 
-/// A folder with all that is in it, modes too.
+/// Copies a folder with everything in it, including modes.
 async fn copy(from: &Path, to: &Path) -> Result<(), String> {
     let copied = Command::new("cp").arg("-a").arg(from).arg(to).status().await;
     if copied.is_ok_and(|status| status.success()) { Ok(()) } else { Err(format!("{} was not copied", from.display())) }

@@ -1,4 +1,4 @@
-//! Accounts that are not simply one person's mailbox: shared ones, further login names, scopes and users of their own.
+//! Accounts that are not simply one person's mailbox: shared ones, further login names, separate scopes and users.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -21,7 +21,7 @@ async fn sharing(more: &str) -> House {
     house
 }
 
-/// How a login to an account with Ann's app password is answered.
+/// The answer to a login to an account with Ann's app password.
 async fn try_login(house: &House, protocol: Protocol, name: &str) -> String {
     house.program(protocol, Security::Clear).await.log_in(Way::Plain, name, &house.password).await
 }
@@ -103,7 +103,7 @@ async fn a_delegates_mailboxes_share_one_refresh() {
     assert_eq!(house.provider.requests(), ["refresh_token"]);
 }
 
-/// Both mailboxes have sessions, and the delegate's tokens are looked after as one.
+/// Both mailboxes have sessions, and the delegate's tokens are kept fresh once for both.
 #[tokio::test]
 async fn what_is_refreshed_ahead_is_refreshed_once_for_all_mailboxes() {
     let house = sharing("").await;

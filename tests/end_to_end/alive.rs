@@ -1,4 +1,4 @@
-//! Accounts kept alive: tokens are refreshed before somebody waits for them, and refresh tokens before they die of age.
+//! Accounts kept alive: tokens are refreshed before somebody waits for them, and refresh tokens before they expire.
 
 use std::time::Duration;
 
@@ -12,12 +12,12 @@ use tokio::time::{Instant, timeout};
 use crate::support::TokenEndpoint;
 use crate::support::house::{ANN, BEN, House, LIFE, Program, Way, skip, until, until_skipping};
 
-/// A little more than the pause between two looks at what is due.
+/// A little more than the pause between two checks of what is due.
 const TICK: Duration = Duration::from_secs(21);
 
 const DAY: u64 = 24 * 3600;
 
-/// A house whose provider has this line in its configuration as well.
+/// A house whose provider has this additional line in its configuration.
 async fn house_with(line: &str) -> House {
     House::with(Security::Tls, |config| config.replace("mechanisms = ", &format!("{line}\nmechanisms = "))).await
 }
@@ -26,7 +26,7 @@ fn refreshes(house: &House) -> usize {
     house.provider.requests().len()
 }
 
-/// Waits until the tokens are of this moment, which took so many requests in all.
+/// Waits until the tokens were refreshed at this moment, which took this many requests in all.
 async fn until_refreshed(house: &House, times: usize) {
     until_skipping("a refresh ahead", TICK, async || {
         refreshes(house) == times && house.state().await["token_refreshed"] == json!(house.now())
@@ -34,14 +34,14 @@ async fn until_refreshed(house: &House, times: usize) {
     .await;
 }
 
-/// Hangs up, and waits until postkey has let go of the session.
+/// Disconnects, and waits until postkey has ended the session.
 async fn leave(house: &House, program: Program) {
     let none = format!("postkey_sessions{{protocol=\"{}\"}} 0", program.protocol.name());
     drop(program);
     until("the end of the session", async || house.metrics().await.contains(&none)).await;
 }
 
-/// Looks several times at what is due, with a login between that gives everything its turn.
+/// Checks several times what is due, with a login in between, so that everything gets its turn.
 async fn nothing_is_asked(house: &House) {
     let before = refreshes(house);
     for _ in 0..3 {
@@ -90,7 +90,7 @@ async fn the_accounts_take_turns() {
     ben.prove().await;
     assert_eq!(refreshes(&house), 1, "one at a time");
     house.provider.change(|settings| settings.token_endpoint = TokenEndpoint::Normal);
-    // The lost answer is asked for once more, and then it is the other's turn.
+    // After a lost answer there is one more request, and then it is the other's turn.
     skip(Duration::from_secs(10)).await;
     until("the same once more", async || refreshes(&house) == 2).await;
     skip(Duration::from_secs(2)).await;
@@ -108,7 +108,7 @@ async fn a_token_endpoint_that_is_down_is_not_stormed_and_is_asked_at_once_after
         skip(TICK).await;
         session.prove().await;
     }
-    // 1, 2, 4, 8 and then 15 minutes apart, less a quarter at most; each asked once, for nobody waits.
+    // 1, 2, 4, 8 and then 15 minutes apart, less a quarter at most. Each is tried once, because nobody waits.
     assert!((5..=9).contains(&refreshes(&house)), "{} requests in an hour", refreshes(&house));
     house.provider.change(|settings| settings.token_endpoint = TokenEndpoint::Normal);
     let before = refreshes(&house);
@@ -131,7 +131,7 @@ async fn a_session_that_ends_with_its_token_begins_with_half_of_it() {
     };
     timeout(Duration::from_secs(10), login).await.expect("the token at hand is good");
     assert!(begun.elapsed() < Duration::from_secs(3), "{:?}", begun.elapsed());
-    // Twice the time of a request, and then the failure stands for some seconds.
+    // Twice the time of a request; after that, the failure stands for some seconds.
     for _ in 0..40 {
         skip(Duration::from_secs(1)).await;
     }
@@ -207,7 +207,7 @@ async fn what_an_administrator_has_to_mend_is_not_asked_again_before_a_reload() 
     session.prove().await;
 }
 
-/// The session is open, so the background may be first.
+/// The session is open, so the background task may be first.
 async fn until_refreshed_by_somebody(house: &House) {
     house.try_login(Protocol::Pop3).await;
     until("a second request", async || refreshes(house) == 2).await;

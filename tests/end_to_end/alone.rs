@@ -1,4 +1,4 @@
-//! Commands while no daemon runs: they open the vault themselves, and what they cannot write is lost with them.
+//! Commands while no daemon runs: they open the vault themselves, and lose what they cannot write.
 
 use std::time::Duration;
 
@@ -9,7 +9,7 @@ use crate::support::TokenEndpoint;
 use crate::support::house::{ANN, House, until};
 use crate::support::tmpfs::Tmpfs;
 
-/// When the tokens were last refreshed, or authorized.
+/// The time of the last refresh or authorization.
 fn refreshed(house: &House) -> serde_json::Value {
     let ended = house.run(&["status", "--json"], "");
     let status: serde_json::Value = serde_json::from_str(&ended.out).unwrap_or_else(|_| panic!("{}", ended.err));

@@ -1,4 +1,4 @@
-//! The program's commands, as a person types them: what they do, what they say, how they end.
+//! The program's commands, as a person types them: their effect, their output, their exit codes.
 
 use std::collections::BTreeSet;
 use std::fs::Permissions;
@@ -18,14 +18,15 @@ pub async fn house() -> House {
     House::empty(Security::Tls, Options::default(), |config| config).await
 }
 
-/// Begins to authorize Ann's account; the process, and the address that the person is to open.
+/// Begins to authorize Ann's account. Returns the process, and the address that the person has to open.
 pub fn begin(house: &House, arguments: &[&str]) -> (Process, String) {
     let mut process = house.begin(&[arguments, &["--no-browser"]].concat());
     let url = process.hear("/authorize?").trim().to_owned();
     (process, url)
 }
 
-/// Goes where the browser is sent, and on from there: the status at first, and the page at last.
+/// Opens the address to which the browser is sent, and follows its redirect. Returns the first status and the last
+/// page.
 pub async fn visit(house: &House, target: Url) -> (u16, String) {
     let response = house.provider.http_client().get(target.clone()).send().await.expect("an answer");
     let status = response.status().as_u16();
@@ -40,7 +41,7 @@ pub async fn visit(house: &House, target: Url) -> (u16, String) {
     }
 }
 
-/// Authorizes Ann's account by the browser.
+/// Authorizes Ann's account in the browser.
 pub async fn authorize(house: &House, arguments: &[&str]) -> Ended {
     let (process, url) = begin(house, arguments);
     let (status, page) = visit(house, house.provider.person().consent(&url, ANN).await).await;
@@ -48,7 +49,7 @@ pub async fn authorize(house: &House, arguments: &[&str]) -> Ended {
     process.end()
 }
 
-/// The generated app password in what a command has said.
+/// The generated app password in a command's output.
 pub fn password(ended: &Ended) -> String {
     let is_it = |word: &&str| word.len() == 30 && word.split('-').count() == 5;
     ended
@@ -120,7 +121,7 @@ async fn the_address_or_its_query_can_be_pasted() {
     }
 }
 
-/// In quotes, as HTML, and in the lines of a narrow window or a mail; after a beginning that never had its end, too.
+/// In quotes, as HTML, in the lines of a narrow window or a mail; also after an address that was cut off.
 #[tokio::test(flavor = "multi_thread", worker_threads = 1)]
 async fn an_address_can_be_pasted_as_other_programs_pass_it_on() {
     let house = house().await;
@@ -180,7 +181,7 @@ async fn a_no_and_nobody_end_in_77() {
     let (process, url) = begin(&house, &["authorize", ANN, "--timeout", "1s"]);
     let ended = process.end();
     expect(&ended, 77, "nobody signed in within 1s");
-    // A wrong client or redirect URI is told to the browser alone.
+    // Only the browser learns of a wrong client or redirect URI.
     let redirect_uri =
         Url::parse(&url).unwrap().query_pairs().find(|(name, _)| name == "redirect_uri").unwrap().1.into_owned();
     for words in ["an error page of localhost", "client client-of-the-tests exists", &redirect_uri] {
@@ -189,7 +190,7 @@ async fn a_no_and_nobody_end_in_77() {
     assert!(house.run(&["status"], "").out.contains("no account"));
 }
 
-/// RFC 6749 section 4.1.2.1: each error says who has to do what, and ends in the code of that.
+/// RFC 6749 section 4.1.2.1: each error says who has to do what, and has its own exit code.
 #[tokio::test(flavor = "multi_thread", worker_threads = 1)]
 async fn an_error_that_the_browser_brings_says_what_to_do() {
     for (error, code, words) in [
@@ -215,7 +216,7 @@ async fn an_error_that_the_browser_brings_says_what_to_do() {
     }
 }
 
-/// Mail would stop at the first expiry, and to authorize again would change nothing.
+/// Mail would stop at the first expiry, and authorizing again would change nothing.
 #[tokio::test(flavor = "multi_thread", worker_threads = 1)]
 async fn an_authorization_without_a_refresh_token_says_what_this_server_needs() {
     const OFFLINE: &str = "scope = [\"mail\", \"openid\", \"email\", \"offline_access\"]";
@@ -324,7 +325,7 @@ async fn app_passwords_come_and_go_while_the_daemon_runs() {
 
     let removed = house.run(&["password", "remove", ANN, "main"], "");
     expect(&removed, 0, "");
-    // The account's key is the same, so with an older copy of the vault it opens today's tokens.
+    // The account's key stays the same, so together with an older copy of the vault it decrypts today's tokens.
     for advice in ["If it has leaked", "copy of the vault", "`postkey forget --revoke ", "`postkey authorize "] {
         assert!(removed.out.contains(advice), "{advice} is not in {}", removed.out);
     }
@@ -494,7 +495,7 @@ async fn a_daemon_that_was_killed_leaves_nothing_in_the_way() {
 /// A user id that nobody has.
 pub const STRANGER: u32 = 61_234;
 
-/// The owners of everything in a folder, the folder included.
+/// The owners of everything in a folder, including the folder.
 fn owners(folder: &Path) -> BTreeSet<u32> {
     let about = std::fs::symlink_metadata(folder).unwrap();
     let mut found = BTreeSet::from([about.uid()]);
@@ -504,7 +505,7 @@ fn owners(folder: &Path) -> BTreeSet<u32> {
     found
 }
 
-/// Lets everybody go through the folders of the tests, as through those of a system.
+/// Lets every user enter the folders of the tests, like those of a system.
 pub fn open_ways(house: &House) {
     for folder in [house.folder.path(), house.provider.ca_file().parent().unwrap()] {
         std::fs::set_permissions(folder, Permissions::from_mode(0o755)).unwrap();
@@ -526,7 +527,7 @@ async fn what_root_does_while_the_service_is_down_the_service_can_use() {
     expect(&ended, 0, "");
     assert!(state.join("sled/db").exists());
     assert_eq!(owners(state), BTreeSet::from([STRANGER]));
-    // The rights are gone for good, and a backup is the owner's.
+    // The command has given up its rights for good, and a backup belongs to the owner.
     let backup = house.folder.path().join("backup");
     let failed = house.run(&["backup", backup.to_str().unwrap()], "");
     expect(&failed, 74, "cannot write the backup");
@@ -544,7 +545,7 @@ async fn root_keeps_its_rights_where_the_service_does_the_work() {
     let state = house.config.state_dir.clone();
     let daemon = house.serve().await;
     expect(&authorize(&house, &["authorize", ANN]).await, 0, "");
-    // As if it ran as another user; what it has open it can use.
+    // As if it ran as another user. It can still use what it has open.
     if chown(&state, Some(STRANGER), None).is_err() {
         skipped("only root can give a folder away");
         return;

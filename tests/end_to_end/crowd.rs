@@ -1,4 +1,4 @@
-//! A whole organization behind one postkey.
+//! A whole organization with one postkey.
 
 use postkey::clock::Moment;
 use postkey::config::flow::Flow;
@@ -12,7 +12,7 @@ use crate::support::house::{House, accepted};
 
 const CROWD: usize = 1500;
 
-/// Puts an account that nobody has used yet into the vault of a house that is not served.
+/// Puts an account that nobody has used yet into the vault of a house without a daemon.
 fn settle(vault: &Vault, address: String, password: &Password) {
     let life = Life { issued: Moment(1_000_000), expires: Moment(1_003_600) };
     let tokens =

@@ -1,4 +1,4 @@
-//! A panic in one session: sessions are tasks, and only that one ends.
+//! A panic in one session ends only that session, because each is a task.
 
 use postkey::protocol::{Protocol, Security};
 use tokio::io::AsyncReadExt;

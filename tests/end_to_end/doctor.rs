@@ -1,5 +1,5 @@
-//! `postkey doctor` names the cause, for each cause that it knows, and no secret. What is wrong with names and certificates is
-//! in tests/faults.
+//! `postkey doctor` names each cause that it knows, and no secret. The tests for names and certificates are in
+//! tests/faults.
 
 use std::collections::BTreeSet;
 
@@ -15,7 +15,7 @@ use crate::support::canaries::forms;
 use crate::support::house::{ANN, BEN, House};
 use crate::support::{Options, Publishes, Settings, TokenEndpoint};
 
-/// Ann's house, whose postkey does not run.
+/// Ann's house, without a daemon.
 async fn house(security: Security, edit: impl FnOnce(String) -> String) -> House {
     House::furnished(security, edit).await
 }
@@ -29,7 +29,7 @@ fn report(house: &House, password: &str) -> (Value, i32) {
     (report, code)
 }
 
-/// How the one of this name was found.
+/// The line about this subject.
 fn finding<'a>(report: &'a Value, subject: &str) -> (&'a str, &'a str) {
     let all = report["findings"].as_array().unwrap();
     let found = all.iter().find(|one| one["subject"].as_str().unwrap().starts_with(subject));
@@ -37,7 +37,7 @@ fn finding<'a>(report: &'a Value, subject: &str) -> (&'a str, &'a str) {
     (found["state"].as_str().unwrap(), found["text"].as_str().unwrap())
 }
 
-/// The likely cause has to be this one.
+/// This has to be the likely cause.
 fn expect(house: &House, exit: i32, subject: &str, words: &str) -> Value {
     let (report, code) = report(house, &house.password);
     let cause = report["likely_cause"].as_str().unwrap_or_default();
@@ -129,7 +129,7 @@ async fn a_clock_that_is_off_is_named() {
     }
 }
 
-/// Rows of the table of errors; all of them are in the tests of that table.
+/// Some rows of the table of errors. The tests of that table have all of them.
 #[tokio::test(flavor = "multi_thread", worker_threads = 1)]
 async fn why_the_tokens_cannot_be_refreshed_is_named() {
     let house = house(Security::Tls, |config| config).await;
@@ -204,7 +204,7 @@ async fn a_mechanism_that_is_offered_and_does_not_work_is_named_with_the_key() {
     }
 }
 
-/// What Ben has consented to lies in the vault as Ann's.
+/// What Ben has consented to is in the vault as Ann's.
 fn confuse(house: &House) {
     let (access, refresh) = house.provider.grant(BEN);
     let life = Life { issued: house.now(), expires: house.now() };
@@ -238,7 +238,7 @@ async fn somebody_else_who_has_signed_in_is_named() {
     expect(&house, 77, "who signed in", "ben@example.test has signed in");
 }
 
-/// One answer for each protocol here; all of them are in the tests of their table.
+/// One answer for each protocol. The tests of the table of answers have all of them.
 #[tokio::test(flavor = "multi_thread", worker_threads = 1)]
 async fn what_a_server_answers_is_explained_by_doctor_test_and_log() {
     let mut house = house(Security::Tls, |config| config).await;
@@ -288,7 +288,7 @@ async fn a_server_that_cannot_be_used_is_named() {
     starttls.provider.change(|settings| settings.pop3.close_at_connect = true);
     expect(&starttls, 69, "POP3 server", "broke off before the login");
 
-    // Bound, so that nobody else gets the port, and not listening.
+    // Bound, so that no other process gets the port, but not listening.
     let socket = tokio::net::TcpSocket::new_v4().unwrap();
     socket.bind("127.0.0.1:0".parse().unwrap()).unwrap();
     let port = socket.local_addr().unwrap().port();
@@ -301,7 +301,7 @@ async fn a_server_that_cannot_be_used_is_named() {
     expect(&closed, 69, "POP3 server", "port in the configuration, and the firewall");
 }
 
-/// Servers that repeat what they were sent, in every form.
+/// Servers that repeat what they received, in every form.
 #[tokio::test(flavor = "multi_thread", worker_threads = 1)]
 async fn the_report_holds_no_secret() {
     let secret = "client: secret+of/the=tests, as long as they are";
@@ -317,7 +317,7 @@ async fn the_report_holds_no_secret() {
     look(&house, "accepts the login");
     house.provider.change(|settings| settings.access_claims = Some(json!({"aud": "https://a.test", "upn": ANN})));
     look(&house, "for https://a.test");
-    // The client's secret is the last, and a server does not repeat that one.
+    // The client's secret is the last one, and a server does not repeat it.
     let issued: Vec<String> = house.provider.secrets().into_iter().rev().skip(1).collect();
     let [access, _, refresh] = &issued[..3] else { panic!("there are tokens") };
     let echoes: BTreeSet<Vec<u8>> = [access, refresh].into_iter().flat_map(|token| forms(token)).collect();

@@ -1,4 +1,4 @@
-//! A whole domain: an unseen address is authorized by a person at its first login, and by nobody else.
+//! A whole domain: a person, and nobody else, authorizes an unknown address at its first login.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -20,7 +20,8 @@ pub const PASSWORD: &str = "correct horse battery";
 const AWAITED: [&str; 3] = ["a NO [UNAVAILABLE] ", "-ERR [SYS/TEMP] ", "454 4.7.0 "];
 const WRONG_PASSWORD: [&str; 3] = ["a NO [AUTHENTICATIONFAILED] ", "-ERR [AUTH] ", "535 5.7.8 "];
 
-/// A house where every address of the provider's domain can be authorized at its first login, with one account, Ann's.
+/// A house where every address of the provider's domain can be authorized at its first login. It has one account,
+/// Ann's.
 pub async fn office(more: &str) -> House {
     let entry = format!("\n[account.\"*@example.test\"]\n{more}\n");
     House::with(Security::Tls, |config| config + &entry).await
@@ -37,7 +38,7 @@ pub fn page(protocol: Protocol, reply: &str) -> Url {
     Url::parse(page.unwrap_or_else(|| panic!("no page in {reply}"))).unwrap()
 }
 
-/// A page as a browser has it: what it says, where it leads on, and the key in its form.
+/// A page as a browser shows it: its text, where it leads, and the key in its form.
 pub struct Page {
     pub status: u16,
     pub place: String,
@@ -51,7 +52,7 @@ impl Page {
         Self { status, place: place.unwrap_or_default(), text: response.text().await.unwrap() }
     }
 
-    /// The key that the form brings back; empty where there is none.
+    /// The key that the form sends; empty if there is none.
     pub fn key(&self) -> &str {
         let hidden = self.text.split_once("name=\"key\" value=\"");
         hidden.and_then(|(_, rest)| rest.split_once('"')).map_or("", |(key, _)| key)
@@ -62,19 +63,20 @@ pub async fn visit(house: &House, url: Url) -> Page {
     Page::of(house.provider.http_client().get(url).send().await.expect("an answer")).await
 }
 
-/// Goes on from the mail program's page, and says yes at the provider as `address`; where the browser is sent then.
+/// Goes on from the mail program's page, and consents at the provider as `address`. Returns where the browser is sent
+/// then.
 pub async fn consent(house: &House, page: &Url, address: &str) -> Url {
     house.provider.person().consent(&go_on(house, page).await, address).await
 }
 
-/// Presses the button of the mail program's page; the provider's page.
+/// Presses the button of the mail program's page. Returns the provider's page.
 pub async fn go_on(house: &House, page: &Url) -> String {
     let sent = Page::of(house.provider.http_client().post(page.clone()).send().await.expect("an answer")).await;
     assert_eq!(sent.status, 303, "{}", sent.text);
     sent.place
 }
 
-/// Types a password on the page that a browser has got at its return.
+/// Types a password on the page to which the browser has returned.
 pub async fn type_password(house: &House, returned: &Page, page: &Url, password: &str) -> Page {
     let mut place = page.clone();
     place.set_query(None);
@@ -82,7 +84,7 @@ pub async fn type_password(house: &House, returned: &Page, page: &Url, password:
     Page::of(house.provider.http_client().post(place).form(&form).send().await.expect("an answer")).await
 }
 
-/// A person who knows the password consents as this address, and types it; where they end.
+/// A person who knows the password consents as this address, and types it. Returns the last page.
 pub async fn authorize(house: &House, page: &Url, address: &str) -> String {
     let returned = visit(house, consent(house, page, address).await).await;
     if returned.status == 303 {
@@ -144,7 +146,7 @@ async fn a_person_learns_at_once_whether_the_authorization_lasts() {
     assert_eq!(authorize(&house, &awaited, BEN).await, "/?failed", "a refresh token that does not work");
     assert_eq!(house.provider.requests(), ["authorization_code", "refresh_token"]);
     assert_eq!(addresses(&house).await, [ANN]);
-    // Where it could not be tried, it may well work.
+    // What could not be tried may well work.
     house.provider.change(|settings| settings.token_errors = ["", "503"].into());
     assert_eq!(authorize(&house, &awaited, BEN).await, "/?authorized");
 
@@ -156,7 +158,7 @@ async fn a_person_learns_at_once_whether_the_authorization_lasts() {
     assert!(accepted(Protocol::Imap, &log_in(&house, Protocol::Imap, OFFICE, PASSWORD).await));
 }
 
-/// Somebody who mistypes it in the mail program at first is not stuck.
+/// A person who mistypes the password in the mail program at first can still continue.
 #[tokio::test]
 async fn a_password_that_is_corrected_in_the_mail_program_is_the_one_that_counts() {
     let house = office("").await;
@@ -256,7 +258,7 @@ async fn an_account_is_never_touched() {
         assert!(wrong.starts_with(WRONG_PASSWORD[protocol as usize]), "{wrong}");
     }
     assert_eq!(house.state().await, before);
-    // One that is authorized by a command while its first login is awaited keeps that command's password.
+    // An address that a command authorizes while its first login waits keeps that command's password.
     let page = page(Protocol::Imap, &log_in(&house, Protocol::Imap, BEN, PASSWORD).await);
     let bens = Password::generate();
     house.authorize(BEN, Some(("main", &bens))).await;
@@ -348,7 +350,7 @@ async fn a_listener_for_others_begins_nothing() {
     assert!(reply.starts_with("a NO [AUTHENTICATIONFAILED]"), "{reply}");
 }
 
-/// Whether a login, with an entry for the domain like this one, would begin something.
+/// Whether a login would begin a first login, with an entry for the domain like this one.
 async fn begins(more: &str, is_local: bool) -> bool {
     let entry = format!("\n[account.\"*@example.test\"]\n{more}\n");
     let house = House::empty(Security::Tls, Options::default(), |config| config + &entry).await;
@@ -389,7 +391,8 @@ async fn a_person_is_told_of_a_first_login_and_of_its_end() {
     .await;
 }
 
-/// Whoever is told of a first login takes long, as a mail server may. What an account's owner has to know does not wait for it.
+/// The answer to a first login may take long, as a mail server's may. A notice to an account's owner does not wait for
+/// it.
 #[tokio::test]
 async fn notices_of_strangers_first_logins_do_not_delay_others() {
     let folder = tempfile::tempdir().unwrap();

@@ -1,5 +1,5 @@
-//! First logins against strangers: whoever did not consent in this very browser, and does not know the mail program's
-//! password, gets nothing into anybody's account and keeps nobody from theirs.
+//! First logins against strangers: without consent in this very browser, and without the mail program's password,
+//! nobody changes anybody's account or keeps anybody from theirs.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -29,7 +29,7 @@ fn gate(house: &House) -> Arc<Semaphore> {
     gate
 }
 
-/// Lets so many consents through: each needs a request for its code, and one for the first refresh.
+/// Lets this many consents through: each needs a request for its code, and one for the first refresh.
 fn open(gate: &Semaphore, consents: usize) {
     gate.add_permits(2 * consents);
 }
@@ -49,8 +49,8 @@ async fn assert_only_the_right_password_opens(house: &House) {
     assert!(log_in(house, Protocol::Imap, BEN, PASSWORD).await.starts_with("a OK"));
 }
 
-/// The stranger logs in as Ben, opens the page himself, and has Ben's browser consent: by a link to the provider, or by a web
-/// page that sends Ben's browser there.
+/// The stranger logs in as Ben, opens the page himself, and has Ben's browser consent: by a link to the provider, or by
+/// a web page that sends Ben's browser there.
 #[tokio::test]
 async fn a_strangers_page_that_another_browser_consents_on_lets_nobody_in() {
     let house = office("").await;
@@ -58,12 +58,12 @@ async fn a_strangers_page_that_another_browser_consents_on_lets_nobody_in() {
     let returned = visit(&house, consent(&house, &strangers, BEN).await).await;
     assert!(returned.status == 200 && returned.text.contains(BEN), "{}", returned.text);
     assert_eq!(addresses(&house).await, [ANN], "nothing is made by the return");
-    // The stranger knows his password, and all addresses; the key is in Ben's browser alone.
+    // The stranger knows his own password and all addresses, but only Ben's browser has the key.
     for key in ["", "00000000000000000000000000000000", strangers.query().unwrap().split_once('=').unwrap().1] {
         let guessed = Page { text: format!("name=\"key\" value=\"{key}\""), status: 200, place: String::new() };
         assert_eq!(type_password(&house, &guessed, &strangers, EVIL).await.status, 404, "{key}");
     }
-    // Ben types what he has.
+    // Ben types his own password.
     for _ in 0..4 {
         assert_eq!(type_password(&house, &returned, &strangers, PASSWORD).await.status, 403);
     }
@@ -78,7 +78,7 @@ async fn a_strangers_page_that_another_browser_consents_on_lets_nobody_in() {
     assert_only_the_right_password_opens(&house).await;
 }
 
-/// Nobody's own sign-in counts for Ben, and it is given back.
+/// Nobody else's sign-in counts for Ben, and its tokens are revoked.
 #[tokio::test]
 async fn a_stranger_who_signs_in_as_himself_leaves_the_page_and_gives_his_tokens_back() {
     let house = office("").await;
@@ -115,7 +115,7 @@ async fn what_a_stranger_does_during_the_exchange_changes_nothing() {
     assert_only_the_right_password_opens(&house).await;
 }
 
-/// The time for consent ends during the exchange, and others begin: what belongs to one attempt travels with it.
+/// The time for consent ends during the exchange, and others begin. What belongs to one attempt stays together.
 #[tokio::test]
 async fn time_that_runs_out_during_the_exchange_mixes_no_attempts_up() {
     let house = office("").await;
@@ -137,7 +137,7 @@ async fn time_that_runs_out_during_the_exchange_mixes_no_attempts_up() {
     assert_eq!(visit(&house, strangers).await.status, 404);
 }
 
-/// Two people consent at once to two requests of one address; each types their own password.
+/// Two people consent at once to two requests for one address; each types their own password.
 #[tokio::test]
 async fn of_two_consents_at_once_one_makes_the_account_and_stays() {
     let house = office("").await;
@@ -188,7 +188,7 @@ async fn a_page_that_is_loaded_again_asks_the_provider_nothing_and_the_way_stays
     assert_only_the_right_password_opens(&house).await;
 }
 
-/// A browser that hangs up during the exchange leaves no tokens that nobody knows of.
+/// A browser that disconnects during the exchange leaves no tokens that nobody knows of.
 #[tokio::test]
 async fn consents_that_nobody_confirms_are_given_back() {
     let house = office("").await;
@@ -201,7 +201,8 @@ async fn consents_that_nobody_confirms_are_given_back() {
         () = exchanging(&house, 2) => open(&gate, 1),
     }
     until("the first refresh", async || house.provider.token_requests("refresh_token") == 2).await;
-    // A consent has five minutes, and the page fifteen. All at once, because a revocation that has begun has 20 seconds.
+    // A consent has five minutes, and the page fifteen. All at once, because a revocation that has begun has 20
+    // seconds.
     skip(Duration::from_secs(6 * 60)).await;
     until("the revocation", async || !house.provider.revocations().is_empty()).await;
     house.provider.change(|settings| settings.token_endpoint = TokenEndpoint::Normal);
@@ -241,7 +242,7 @@ async fn a_fast_stranger_does_not_push_a_slow_person_out() {
     assert_only_the_right_password_opens(&house).await;
 }
 
-/// What a page of another site has a browser send. The last ones are of a server of somebody else on this machine.
+/// What a page of another site makes a browser send. The last ones are of a stranger's server on this machine.
 #[tokio::test]
 async fn forms_of_other_sites_are_refused() {
     let house = office("").await;
@@ -316,7 +317,7 @@ async fn a_persons_page_is_for_browsers_of_that_user_only() {
     ] {
         assert!(heard.starts_with("HTTP/1.1 403") && heard.contains("another user"), "{heard}");
     }
-    // It has consumed nothing; and root's browser, like the person's own, is let in.
+    // It has consumed nothing. Root's browser is accepted, like the person's own.
     let heard = request_as(MALLORY, &back, "GET", "").await;
     let returned = Page { status: 200, place: String::new(), text: heard };
     assert_eq!(returned.key().len(), 32, "{}", returned.text);
@@ -331,7 +332,7 @@ async fn a_persons_page_is_for_browsers_of_that_user_only() {
     assert_only_the_right_password_opens(&house).await;
 }
 
-/// A stranger goes on from his page again and again, comes back with codes that are none, and does not wait for the answers.
+/// A stranger continues from his page again and again, returns with invalid codes, and does not wait for the answers.
 #[tokio::test]
 async fn browsers_that_hang_up_do_not_have_the_provider_asked_without_end() {
     let house = office("").await;

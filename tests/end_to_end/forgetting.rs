@@ -1,4 +1,5 @@
-//! What nobody needs any more is revoked at the provider (RFC 7009), and where that fails it is told, and forgotten all the same.
+//! What nobody needs any more is revoked at the provider (RFC 7009). If that fails, postkey says so. The account is
+//! removed in any case.
 
 use postkey::protocol::{Protocol, Security};
 
@@ -11,7 +12,7 @@ fn forget(house: &House, options: &[&str], input: &str) -> Ended {
     house.run(&[&["forget", ANN], options].concat(), input)
 }
 
-/// The account is gone, and this is told of the authorization.
+/// The account is gone, and this is reported of the authorization.
 fn expect(house: &House, ended: &Ended, told: &str, is_revoked: bool) {
     let said = format!("{}{}", ended.out, ended.err);
     assert_eq!(ended.code, Some(0), "{said}");
@@ -80,13 +81,13 @@ async fn the_tokens_of_somebody_else_are_given_back() {
     let mut process = house.begin(&["authorize", ANN, "--no-browser"]);
     let url = process.hear("/authorize?").trim().to_owned();
     process.say(house.provider.person().consent(&url, BEN).await.as_str());
-    // Said last.
+    // This is said last.
     process.hear_complaint("ben@example.test has signed in");
     assert_eq!(house.provider.revocations().len(), 2);
     assert!(house.provider.memory().has_ended(BEN));
 }
 
-/// Some providers end all authorizations of a person with one.
+/// Some providers end all authorizations of a person together with one.
 #[tokio::test(flavor = "multi_thread", worker_threads = 1)]
 async fn the_tokens_of_somebody_who_has_an_account_here_are_left_alone() {
     let mut house = House::furnished(Security::Tls, |config| config).await;
@@ -94,7 +95,7 @@ async fn the_tokens_of_somebody_who_has_an_account_here_are_left_alone() {
     let mut process = house.begin(&["authorize", BEN, "--no-browser"]);
     let url = process.hear("/authorize?").trim().to_owned();
     process.say(house.provider.person().consent(&url, ANN).await.as_str());
-    // It asks once more.
+    // It tries once more.
     process.hear("/authorize?");
     assert_eq!(house.provider.revocations(), [""; 0]);
     drop(process.terminate());

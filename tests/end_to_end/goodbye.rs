@@ -1,4 +1,4 @@
-//! What becomes of a POP3 client's deletions: the server commits them at QUIT and at no other end (RFC 1939 section 6).
+//! What happens to a POP3 client's deletions: the server commits them at QUIT and at no other end (RFC 1939 section 6).
 
 use postkey::protocol::{Protocol, Security};
 use socket2::SockRef;
@@ -8,7 +8,7 @@ use tokio::net::TcpStream;
 
 use crate::support::house::{ANN, House, Program, SECURITIES, Way, accepted, until};
 
-/// How we may reach a provider.
+/// The ways to reach a provider.
 const UPSTREAM: [Security; 2] = [Security::Tls, Security::StartTls];
 
 /// A client that has marked the only message, in a mailbox that had none before.
@@ -41,15 +41,16 @@ async fn who_vanishes_has_not() {
         let house = House::with(upstream, |config| config).await;
         for (count, security) in (1..).zip(SECURITIES) {
             drop(marked(&house, security).await);
-            // Behind the relay's end there is nothing to wait for, so another session shows that the server has gone on.
+            // After the relay's end there is nothing to wait for, so another session shows that the server has
+            // continued.
             house.logged_in(Protocol::Pop3).await.prove().await;
             assert_eq!(house.provider.mailbox(ANN).len(), count, "{security:?}");
         }
     }
 }
 
-/// A client in clear that has marked the only message, and then not read what it was sent: if it closes now, its system
-/// sends RST.
+/// A client without TLS that has marked the only message, and does not read what it receives: if it closes now, its
+/// system sends RST.
 async fn marked_and_deaf(house: &House) -> TcpStream {
     assert!(house.provider.deliver(ANN, b"old news\r\n"));
     let socket = TcpStream::connect(("127.0.0.1", house.port(Protocol::Pop3, Security::Clear))).await.unwrap();

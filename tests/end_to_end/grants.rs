@@ -1,4 +1,4 @@
-//! Every grant from the command to the mailbox, and again when its token has ended.
+//! Every grant from the command to the mailbox, and again after its token has ended.
 
 use postkey::protocol::{Protocol, Security};
 use serde_json::{Value, json};
@@ -7,7 +7,7 @@ use crate::support::house::{ANN, BEN, House, Way, accepted};
 use crate::support::process::{Ended, Process};
 use crate::support::{Options, assertions};
 
-/// A house whose provider has some more in its configuration, where ISSUER stands for its address.
+/// A house whose provider has additional keys in its configuration, in which ISSUER stands for its address.
 async fn house(options: Options, keys: &str) -> House {
     let edit = |config: String| {
         let issuer = config.split("\nissuer = \"").nth(1).unwrap().split('"').next().unwrap();
@@ -28,7 +28,7 @@ fn expect(ended: &Ended, code: i32, words: &str) {
     assert!(ended.err.contains(words) && !ended.err.contains("panicked"), "{words:?} is not in {:?}", ended.err);
 }
 
-/// Logs in on each protocol; then all access tokens end, and Ann logs in once more, for which a new one is needed.
+/// Logs in with each protocol. Then all access tokens end, and Ann logs in once more, which needs a new one.
 async fn live_on(house: &House, password: &str) {
     for protocol in Protocol::ALL {
         let mut program = house.program(protocol, Security::Clear).await;
@@ -41,7 +41,7 @@ async fn live_on(house: &House, password: &str) {
     assert!(accepted(Protocol::Imap, &reply), "{reply}");
 }
 
-/// How often the token endpoint was asked for grants whose names end so.
+/// The number of token requests for grants whose names end like this.
 fn asked(house: &House, grant_type: &str) -> usize {
     house.provider.requests().iter().filter(|one| one.ends_with(grant_type)).count()
 }
@@ -50,7 +50,7 @@ fn asked(house: &House, grant_type: &str) -> usize {
 
 const DEVICE: &str = "flow = \"device-code\"\ndevice_authorization_endpoint = \"ISSUER/device_authorization\"";
 
-/// A provider that answers in a dialect: what differs in its first answer, and the errors that it answers then.
+/// A provider that speaks a dialect: the differences in its first answer, and the errors that it answers then.
 async fn device(changes: Value, errors: &[&'static str]) -> House {
     let house = house(Options::default(), DEVICE).await;
     house.provider.change(|settings| {
@@ -60,7 +60,7 @@ async fn device(changes: Value, errors: &[&'static str]) -> House {
     house
 }
 
-/// Begins to authorize Ann by a code; the page and the code.
+/// Begins to authorize Ann with a code. Returns the page and the code.
 fn begin(house: &House) -> (Process, String, String) {
     let mut process = house.begin(&["authorize", ANN]);
     let page = process.hear("/device").trim().to_owned();
@@ -70,7 +70,7 @@ fn begin(house: &House) -> (Process, String, String) {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 1)]
 async fn a_code_is_typed_in_elsewhere() {
-    // The server is away for a moment, and pushes once: neither is an end.
+    // The server is unavailable for a moment, then answers authorization_pending. Neither is an end.
     let mut house = device(Value::Null, &["503", "authorization_pending"]).await;
     let (process, page, code) = begin(&house);
     assert_eq!(house.provider.person().type_in(&page, &code, ANN, "allow").await, 200);
@@ -81,7 +81,7 @@ async fn a_code_is_typed_in_elsewhere() {
     assert_eq!(asked(&house, "refresh_token"), 2, "the first while the person was still there");
 }
 
-/// Mail would stop at the first expiry, and to authorize again would change nothing.
+/// Mail would stop at the first expiry, and authorizing again would change nothing.
 #[tokio::test(flavor = "multi_thread", worker_threads = 1)]
 async fn a_code_that_brings_no_refresh_token_says_what_this_server_needs() {
     let house = device(Value::Null, &[]).await;
@@ -127,7 +127,7 @@ async fn who_types_the_code_in_has_to_be_the_one() {
     expect(&process.end(), 77, "the person has said no");
 }
 
-// Client credentials, and how a client shows who it is
+// Client credentials, and how a client authenticates
 
 const CLIENT: &str = "flow = \"client-credentials\"";
 
@@ -215,12 +215,12 @@ async fn a_federated_assertion_is_read_for_each_request() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 1)]
 async fn a_secret_comes_from_every_place() {
-    // It is looked for when the configuration is read, too.
+    // It is also checked when the configuration is read.
     let folder = tempfile::tempdir().unwrap();
     std::fs::write(folder.path().join("secret"), "of the client\n").unwrap();
     let file = format!("{{ file = {:?} }}", folder.path().join("secret"));
     let command = format!("{{ command = [\"/bin/cat\", {:?}] }}", folder.path().join("secret"));
-    // As a console offers it, and as PowerShell writes it.
+    // In the forms of a provider's console and of PowerShell.
     let google = "\u{feff}{\"installed\": {\"client_secret\": \"of the client\"}}\r\n";
     let utf16: Vec<u8> = google.encode_utf16().flat_map(u16::to_le_bytes).collect();
     std::fs::write(folder.path().join("google.json"), utf16).unwrap();

@@ -1,4 +1,4 @@
-//! Guessing passwords over the wire: how fast it goes, and what others feel of it.
+//! Guessing passwords over the network: how fast it goes, and what others notice of it.
 
 use std::net::Ipv4Addr;
 use std::sync::Arc;
@@ -20,14 +20,14 @@ use crate::users::{MALLORY, can_be_others, is_in, log_in_as};
 
 const CHOSEN: &str = "Correct: horse & battery";
 
-/// Guesses that a source has free, and how many more come within a second.
+/// The number of guesses that a source has at once, and how many more it gets within a second.
 const FREE: usize = 10;
 
 /// 64 connections that guess without a pause, never the same password twice.
 struct Flood {
     is_over: Arc<AtomicBool>,
     sent: Arc<AtomicUsize>,
-    /// Answers that tell whether a guess was right.
+    /// Answers that show whether a guess was right.
     told: Arc<AtomicUsize>,
     begun: Instant,
 }
@@ -40,7 +40,7 @@ impl Flood {
             tokio::spawn(async move {
                 while !is_over.load(Ordering::Relaxed) {
                     let guess = format!("guess {}", sent.fetch_add(1, Ordering::Relaxed));
-                    // An answer that does not come at once is a no: who guesses does not wait, but comes again.
+                    // An answer that is late counts as a no, because an attacker does not wait, but tries again.
                     let answer = tokio::time::timeout(Duration::from_millis(300), one_guess(port, &guess)).await;
                     if answer.is_ok_and(|reply| reply.contains("AUTHENTICATIONFAILED")) {
                         told.fetch_add(1, Ordering::Relaxed);
@@ -62,7 +62,7 @@ async fn one_guess(port: u16, password: &str) -> String {
     client.ask(&format!("a LOGIN {ANN} \"{password}\"")).await
 }
 
-/// Another user's password is checked at once, the same user's as soon as it has been right once.
+/// Another user's password is checked at once, and the same user's as soon as it has been correct once.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_flood_of_guesses_gets_nowhere_and_is_not_felt() {
     let mut house = House::open().await;
@@ -105,8 +105,8 @@ async fn a_flood_of_guesses_gets_nowhere_and_is_not_felt() {
     assert_eq!(house.provider.requests(), before, "no token was asked for");
 }
 
-/// Each guess comes from another address of this machine, on a connection that has ended its own side: whoever does that is
-/// still known, or at least one of one source.
+/// Each guess comes from another address of this machine, on a connection that has ended its own side. Such a client is
+/// still known, or at least belongs to one source.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_guesser_gains_nothing_by_other_addresses_and_half_closes() {
     let house = House::open().await;
@@ -124,7 +124,7 @@ async fn a_guesser_gains_nothing_by_other_addresses_and_half_closes() {
     assert_eq!(checked + refused, 200, "each is answered");
 }
 
-/// A one-shot login from an address of its own; all that is heard of it.
+/// A one-shot login from a separate address. Returns everything it receives.
 async fn half_closed_guess(port: u16, number: u32, password: &str) -> String {
     let socket = TcpSocket::new_v4().unwrap();
     socket.bind((Ipv4Addr::from_bits(Ipv4Addr::LOCALHOST.to_bits() + number), 0).into()).unwrap();
@@ -149,7 +149,7 @@ async fn a_client_that_ends_its_own_side_gets_its_login() {
     }
 }
 
-/// Most letters of a generated password can be typed in two ways, and are the same.
+/// Most letters of a generated password can be typed in two ways that mean the same.
 fn spelling(generated: &str, number: usize) -> String {
     let mut spelled = generated.to_owned();
     let letters = generated.char_indices().filter(|(_, letter)| letter.is_ascii_lowercase());
@@ -198,12 +198,12 @@ async fn many_passwords_and_spellings_do_not_make_others_be_forgotten() {
     }
     until("the free guesses", async || told.load(Ordering::Relaxed) >= FREE).await;
     log_in(ANN, CHOSEN).await;
-    // Whoever waits for a turn gets it after all who came before.
+    // A login that waits for a turn gets it after all that came before.
     let before = told.load(Ordering::Relaxed);
     assert!(before < GUESSES / 2, "she has waited behind {before} guesses");
 }
 
-/// A mail program with an old password does not stop trying it, and keeps nobody from coming in.
+/// A mail program with an old password keeps trying it, and keeps nobody out.
 #[tokio::test(flavor = "multi_thread", worker_threads = 1)]
 async fn an_old_password_that_is_tried_again_and_again_counts_once() {
     let house = House::open().await;
@@ -215,14 +215,14 @@ async fn an_old_password_that_is_tried_again_and_again_counts_once() {
     while let Some(reply) = tries.join_next().await {
         assert!(reply.unwrap().contains("AUTHENTICATIONFAILED"));
     }
-    // What else is tried is free, as if it had been tried once.
+    // Other attempts are free, as if it had been tried once.
     for number in 1..FREE {
         let reply = one_guess(port, &format!("another password {number}")).await;
         assert!(reply.contains("AUTHENTICATIONFAILED"), "{reply}");
     }
 }
 
-/// What somebody sees who asks over the wire whether there is an account: nothing below the 200 ms that every no takes.
+/// The time that shows over the network whether there is an account: nothing below the 200 ms that every refusal takes.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 #[ignore = "a measurement"]
 async fn the_time_of_an_unknown_account_and_of_a_wrong_password_on_the_wire() {
@@ -230,7 +230,7 @@ async fn the_time_of_an_unknown_account_and_of_a_wrong_password_on_the_wire() {
     let _daemon = house.serve().await;
     let wrong = String::from_utf8(Password::generate().expose()).unwrap();
     let mut times = [Vec::new(), Vec::new()];
-    // One of each in turn, so that what the machine does besides meets both.
+    // One of each in turn, so that other activity of the machine affects both.
     for sample in 0..60 {
         let user = [ANN, "eve@example.test"][sample % 2];
         let mut program = house.program(Protocol::Imap, Security::Clear).await;

@@ -1,4 +1,4 @@
-//! The HTTP ports: metrics, the page of first logins, and the redirect listener of the command. Whoever sits on them starves
+//! The HTTP ports: metrics, the page of first logins, and the redirect listener of the command. Idle connections starve
 //! nobody.
 
 use std::net::SocketAddr;
@@ -13,7 +13,7 @@ use crate::first_login::{PASSWORD, log_in, page};
 use crate::support::Options;
 use crate::support::house::{ANN, BEN, House, PATIENCE, accepted, free_port, until, until_skipping};
 
-/// An address that nobody listens on now.
+/// An address on which nobody listens now.
 fn free_address() -> SocketAddr {
     SocketAddr::from(([127, 0, 0, 1], free_port()))
 }
@@ -39,7 +39,8 @@ async fn is_answered(place: SocketAddr, path: &str) -> bool {
     heard.starts_with(b"HTTP/1.1 ")
 }
 
-/// Hundreds of connections that say this and nothing more: an honest visitor is served, few are open, and not for long.
+/// Hundreds of connections that send this and nothing more: an honest visitor is served, and few are open, and not for
+/// long.
 async fn flood(place: SocketAddr, path: &str, said: &[u8], most: Duration) {
     let mut silent = Vec::new();
     for _ in 0..600 {
@@ -131,7 +132,7 @@ async fn a_change_of_redirect_listen_alone_takes_effect_at_reload() {
     }
 }
 
-/// The new one is bound before the old one is closed, and neither is refused for the other.
+/// The new one is bound before the old one is closed, and neither is refused because of the other.
 #[tokio::test]
 async fn a_redirect_uri_changes_at_reload_and_keeps_its_port() {
     let mut house = House::with(Security::Tls, |config| config + "\n[account.\"*@example.test\"]\n").await;
@@ -149,7 +150,7 @@ async fn a_redirect_uri_changes_at_reload_and_keeps_its_port() {
         let own = house.config.providers.get_mut("own").unwrap();
         (own.redirect_uri, own.redirect_listen) = (uri(path), listen);
         house.reload().await;
-        // The old socket may take one last connection.
+        // The old socket may accept one last connection.
         until(&format!("{path} {listen:?}"), async || is_answered(place, path).await).await;
     }
 }

@@ -1,4 +1,4 @@
-//! Who has signed in: what the authorization server says of it, and what is believed.
+//! Who has signed in: what the authorization server says about it, and what postkey believes.
 
 use crate::command_line::{authorize, begin, expect, log_in_everywhere, password, visit};
 use crate::introduction::{house, open};
@@ -6,7 +6,7 @@ use crate::support::house::{ANN, BEN, House};
 use crate::support::process::Process;
 use crate::support::{IdToken, Publishes};
 
-/// Somebody signs in as this person, whose browser is shown this much of a page; the new address, if there is one.
+/// Somebody signs in as this person, whose browser shows this much of a page. Returns the new address, if there is one.
 async fn sign_in(house: &House, url: &str, address: &str, shown: &str) {
     let (status, page) = visit(house, house.provider.person().consent(url, address).await).await;
     assert_eq!((status, page.contains(shown)), (303, true), "{page}");
@@ -49,7 +49,7 @@ async fn an_id_token_is_believed_if_it_is_what_it_has_to_be() {
         (IdToken::OtherNonce, true, Some("answers another request")),
         (IdToken::OtherAudience, true, Some("for another client")),
         (IdToken::OtherNonce, false, Some("answers another request")),
-        // TLS vouches for it where the keys cannot be had.
+        // TLS vouches for it if the keys are not available.
         (IdToken::Good, false, None),
     ] {
         let house = house(Publishes { keys, ..open() }).await;

@@ -1,4 +1,4 @@
-//! A provider of which the configuration knows nothing but its issuer: postkey finds out the rest, and registers itself.
+//! A provider of which the configuration has only the issuer: postkey finds out the rest, and registers itself.
 
 use std::path::Path;
 
@@ -10,7 +10,7 @@ use crate::command_line::{authorize, begin, expect, log_in_everywhere, password,
 use crate::support::house::{ANN, BEN, House, Way, accepted};
 use crate::support::{Options, Publishes};
 
-/// One whose configuration has neither endpoints nor a client, and whose provider publishes this of itself.
+/// A house whose configuration has neither endpoints nor a client, and whose provider publishes this metadata.
 pub async fn house(publishes: Publishes) -> House {
     house_with(publishes, |config| config).await
 }
@@ -47,7 +47,7 @@ async fn an_issuer_is_all_that_has_to_be_known() {
             ended.out
         );
 
-        // The token endpoint has to be known from then on, whatever becomes of the metadata.
+        // From then on the token endpoint has to be known, whatever becomes of the metadata.
         house.provider.change(|settings| settings.publishes = Publishes::default());
         let _daemon = house.serve().await;
         house.provider.revoke_access_tokens();
@@ -109,7 +109,7 @@ async fn a_server_that_registers_nobody_is_told_with_what_to_do() {
     expect(&house.run(&["authorize", ANN, "--flow", "device-code"], ""), 78, "that may use the device grant; then run");
 }
 
-/// To add offline_access to a scope that has it already would change nothing.
+/// Adding offline_access to a scope that already has it would change nothing.
 #[tokio::test(flavor = "multi_thread", worker_threads = 1)]
 async fn offline_access_that_a_server_does_not_list_is_not_asked_for_again() {
     let lists = vec![("scopes_supported", json!(["mail", "openid", "email"]))];
@@ -156,7 +156,7 @@ async fn a_second_place_makes_up_for_a_first_one_that_is_not_good() {
     assert!(url.starts_with(house.provider.issuer()));
 }
 
-/// A house to which a tunnel leads, and that shows this page.
+/// A house to which a tunnel leads, and which shows this page.
 async fn tunnelled(port: u16, page: &Path) -> House {
     let house = House::empty(Security::Tls, Options::default(), |config| {
         let config = config.replace("http://127.0.0.1/", "https://tunnel.example.test/callback");
@@ -171,7 +171,7 @@ async fn tunnelled(port: u16, page: &Path) -> House {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 1)]
 async fn the_browser_comes_back_through_a_tunnel_and_is_shown_a_page_of_ones_own() {
-    // Free for a moment ago.
+    // It was free a moment ago.
     let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
     let page = "<!doctype html><style>h1 { color: green }</style><h1>Welcome</h1><p>{code} {{state}} $1";
     let file = tempfile::NamedTempFile::new().unwrap();

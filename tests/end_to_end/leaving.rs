@@ -1,4 +1,4 @@
-//! How a provider's server is left by whoever does not get as far as the relay.
+//! How postkey leaves a provider's server if a login does not get as far as the relay.
 
 use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
@@ -12,15 +12,15 @@ use crate::support::house::{ANN, House, PATIENCE};
 
 type Server = BufReader<TlsStream<TcpStream>>;
 
-/// What a server says to each of our lines, beginning with the greeting; the last is to the bearer. An IMAP server puts the
-/// command's tag in the place of `TAG`.
+/// The server's answer to each of our lines, beginning with the greeting; the last one is to the bearer. An IMAP server
+/// puts the command's tag in the place of `TAG`.
 const SERVERS: [(Protocol, &[&str]); 3] = [
     (Protocol::Imap, &["* OK [CAPABILITY IMAP4rev1 SASL-IR AUTH=XOAUTH2] hi", "TAG NO [AUTHENTICATIONFAILED] no"]),
     (Protocol::Pop3, &["+OK hi", "+OK\r\nSASL XOAUTH2\r\n.", "+ ", "-ERR [AUTH] no"]),
     (Protocol::Smtp, &["220 hi", "250-hi\r\n250 AUTH XOAUTH2", "535 5.7.8 no"]),
 ];
 
-/// A house one of whose servers is ours, and that server's port.
+/// A house with one of our servers, and that server's port.
 async fn house_with_own(protocol: Protocol) -> (House, TcpListener) {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let port = listener.local_addr().unwrap().port();
@@ -53,7 +53,7 @@ async fn line(server: &mut Server) -> String {
     line
 }
 
-/// Says its words; the line that came behind each but the last.
+/// Sends its answers. Returns the line that followed each of them except the last.
 async fn talk(server: &mut Server, words: &[&str]) {
     let mut heard = String::new();
     for (at, word) in words.iter().enumerate() {
@@ -66,7 +66,7 @@ async fn talk(server: &mut Server, words: &[&str]) {
     }
 }
 
-/// close_notify; an end without is an error.
+/// Reads close_notify. An end without it is an error.
 async fn hears_the_end(server: &mut Server) {
     let end = timeout(PATIENCE, server.read(&mut [0])).await.expect("an end in time");
     assert_eq!(end.expect("close_notify"), 0);
@@ -78,7 +78,7 @@ async fn a_server_that_says_no_is_told_goodbye() {
         let (house, listener) = house_with_own(protocol).await;
         let mut program = house.program(protocol, Security::Clear).await;
         program.client.send(login(protocol, &house.password).as_bytes()).await;
-        // The second time with a new token, and then the login is refused.
+        // The second time with a new token; then the login is refused.
         for _ in 0..2 {
             let mut server = accept(&house, &listener).await;
             talk(&mut server, words).await;
@@ -100,7 +100,7 @@ async fn a_refused_client_does_not_wait_for_the_goodbye() {
     talk(&mut first, SERVERS[2].1).await;
     let mut second = accept(&house, &listener).await;
     talk(&mut second, SERVERS[2].1).await;
-    // Neither has answered QUIT.
+    // Neither server has answered QUIT.
     program.client.expect("535 5.7.8").await;
 }
 

@@ -1,4 +1,4 @@
-//! Every way in: each protocol, each protection on both sides, each mechanism on both sides.
+//! Every way to log in: each protocol, each kind of TLS on both sides, each mechanism on both sides.
 
 use postkey::protocol::{Mechanism, Protocol, Security};
 
@@ -50,7 +50,8 @@ async fn the_provider_decides_about_the_mechanism() {
     }
 }
 
-/// What a server offers is not asked at each login; that it takes another mechanism now does not fail any.
+/// postkey does not ask at each login what a server offers. If the server accepts another mechanism now, no login
+/// fails.
 #[tokio::test]
 async fn a_provider_may_change_its_mechanisms() {
     let house = House::open().await;

@@ -1,6 +1,6 @@
 //! postkey as a whole, over plain sockets, between mail programs and a provider of our own.
 //!
-//! One program for all subjects: it is linked once, and its tests share the machine's cores.
+//! One program for all subjects, because it is linked once, and its tests share the machine's cores.
 
 #[path = "../support/mod.rs"]
 mod support;

@@ -1,4 +1,4 @@
-//! One mailbox, and the spellings of its name.
+//! One mailbox with several spellings of its name.
 
 use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD;

@@ -1,4 +1,4 @@
-//! Devices that cannot log in, on a listener that does it for them; and who may come to a listener.
+//! Devices that cannot log in, on a listener that does it for them; and who may connect to a listener.
 
 use std::os::unix::fs::PermissionsExt;
 use std::path::PathBuf;
@@ -14,7 +14,7 @@ use tokio::net::{TcpSocket, TcpStream};
 use crate::support::client::Client;
 use crate::support::house::{ANN, BEN, House, stuffed};
 
-/// A house with one more listener, to which devices from these addresses come without a login.
+/// A house with one more listener, for devices from these addresses that send without a login.
 struct Office {
     house: House,
     password: PathBuf,
@@ -22,7 +22,7 @@ struct Office {
 }
 
 impl Office {
-    /// Its postkey does not run yet.
+    /// The same without a running daemon.
     async fn furnished(allowed: &str) -> Self {
         let own = rustix::process::geteuid().as_raw();
         Self::furnished_at("\"127.0.0.1:0\"", &format!("allow_addresses = [{allowed:?}]\nallow_uids = [{own}]")).await
@@ -39,7 +39,7 @@ impl Office {
              {allowed}\npassword = {{ file = {password:?} }}\n"
         );
         let house = House::furnished(Security::Tls, |config| format!("{config}\n{listener}")).await;
-        // As a person does who copies it from the terminal into an editor.
+        // With the line end that an editor adds.
         std::fs::write(&password, format!("{}\n", house.password)).unwrap();
         Self { house, password, _folder: folder }
     }
@@ -56,7 +56,7 @@ impl Office {
         printer
     }
 
-    /// What a start that fails says.
+    /// The message of a start that fails.
     async fn refusal(&self) -> String {
         match Daemon::start(self.house.config.clone(), Clock::System).await {
             Ok(_) => panic!("it starts"),

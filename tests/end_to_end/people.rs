@@ -1,4 +1,4 @@
-//! What people are told by `notify_command`: a real program sees every event once.
+//! What `notify_command` receives: a real program gets every event once.
 
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
@@ -12,14 +12,14 @@ use crate::support::house::{ANN, House, LIFE, Way, skip, until};
 
 const DAY: u64 = 24 * 3600;
 
-/// A program that writes down what it is told.
+/// A program that writes down what it receives.
 const SCRIPT: &str =
     "#!/bin/sh\necho \"$POSTKEY_EVENT $POSTKEY_ACCOUNT $1: $POSTKEY_REASON\" >>\"$(dirname \"$0\")/told\"\n";
 
-/// Each house's program has a folder of its own in the build's, which the next run uses again.
+/// Each house's program has a separate folder in the build's folder, which the next run uses again.
 static HOUSES: AtomicU32 = AtomicU32::new(0);
 
-/// A house with that program, whose provider has this line in its configuration as well.
+/// A house with that program, whose provider has this additional line in its configuration.
 async fn house_with(line: &str) -> House {
     let number = HOUSES.fetch_add(1, Ordering::Relaxed).to_string();
     let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join("people").join(number);
@@ -39,7 +39,7 @@ fn told(house: &House) -> Vec<String> {
     std::fs::read_to_string(file).unwrap_or_default().lines().map(str::to_owned).collect()
 }
 
-/// Waits for so many lines; the last one.
+/// Waits for this many lines. Returns the last one.
 async fn until_told(house: &House, count: usize) -> String {
     until("that somebody is told", async || told(house).len() >= count).await;
     let told = told(house);
@@ -47,7 +47,8 @@ async fn until_told(house: &House, count: usize) -> String {
     told.last().cloned().unwrap_or_default()
 }
 
-/// Has postkey look again, and finds that nothing more was told than so often. Nothing runs now that the time could end.
+/// Makes postkey check again, and asserts that there were only this many notices. Nothing is under way that could still
+/// send one.
 async fn settle(house: &House, count: usize) {
     for _ in 0..2 {
         skip(Duration::from_secs(61)).await;
@@ -114,7 +115,7 @@ async fn the_age_of_a_sealed_refresh_token() {
     skip(Duration::from_secs(61)).await;
     house.state().await;
     assert_eq!(told(&house), [""; 0]);
-    // It is looked at each start, and every minute.
+    // It is checked at each start, and every minute.
     for (days, times) in [(2, 1), (20, 1), (3, 2), (4, 2), (1, 3), (1, 3)] {
         house.pass(days * DAY);
         house.restart().await;
@@ -127,7 +128,7 @@ async fn the_age_of_a_sealed_refresh_token() {
     settle(&house, 3).await;
 }
 
-/// As it stands in the file, where the configuration does not say it.
+/// The date in the certificate, if the configuration does not have one.
 #[tokio::test]
 async fn the_end_of_a_client_certificate() {
     let mut certificate = rcgen::CertificateParams::new(["client.test".to_owned()]).unwrap();

@@ -1,4 +1,4 @@
-//! What a client sends behind its login, without waiting, reaches the provider once and in order.
+//! What a client sends after its login without waiting reaches the provider once and in order.
 
 use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
@@ -6,7 +6,7 @@ use postkey::protocol::{Protocol, Security};
 
 use crate::support::house::{ANN, House, SECURITIES};
 
-/// Sends everything in one piece; the first words of all lines that come back until the connection ends.
+/// Sends everything in one piece. Returns the first words of all lines until the connection ends.
 async fn replies(house: &House, protocol: Protocol, security: Security, all: &str) -> Vec<String> {
     let mut program = house.program(protocol, security).await;
     program.client.send(all.as_bytes()).await;

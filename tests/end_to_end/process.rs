@@ -1,4 +1,4 @@
-//! What other processes and the kernel get of postkey's memory, and what postkey can do beyond its own folders.
+//! What other processes and the kernel can see of postkey's memory, and what postkey can do outside its own folders.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -17,12 +17,12 @@ use crate::support::house::{ANN, House, SECURITIES, Way, accepted, until};
 use crate::support::process::Process;
 use crate::support::skipped::skipped;
 
-/// Root may read everybody's memory, unless it has given up all that is special about it.
+/// Root may read everybody's memory, unless it has given up its privileges.
 const WITHOUT_PRIVILEGE: &str = "exec setpriv --bounding-set -all --inh-caps -all --";
 
 const CHOSEN: &str = "Correct: horse & battery";
 
-/// A postkey of its own process, and Ann with a password of her own choice.
+/// A postkey in a separate process, and Ann with a password of her own choice.
 async fn house(edit: impl FnOnce(String) -> String) -> (House, Process) {
     let mut house = House::furnished(Security::Tls, edit).await;
     let daemon = house.serve().await;
@@ -31,12 +31,12 @@ async fn house(edit: impl FnOnce(String) -> String) -> (House, Process) {
     (house, daemon)
 }
 
-/// What is written of a process in `/proc`, read by one of the same user that has no privilege over others.
+/// A file of a process in `/proc`, read by a process of the same user that has no privileges.
 fn read_by_the_same_user(id: u32, name: &str) -> Result<Vec<u8>, String> {
     let read = format!("{WITHOUT_PRIVILEGE} head -c 4096 /proc/{id}/{name}");
     let read = Command::new("/bin/bash").args(["-c", &read]).output().expect("a shell");
     let said = String::from_utf8_lossy(&read.stderr).into_owned();
-    // That memory begins elsewhere is another error.
+    // An error that means that the memory begins elsewhere.
     if said.contains("cannot open") { Err(said) } else { Ok(read.stdout) }
 }
 
@@ -44,7 +44,7 @@ fn holds(text: &[u8], part: &[u8]) -> usize {
     text.windows(part.len()).filter(|window| *window == part).count()
 }
 
-/// All memory that a process can write to.
+/// All memory to which a process can write.
 fn memory(id: u32) -> Vec<u8> {
     let maps = fs::read_to_string(format!("/proc/{id}/maps")).unwrap();
     let mut memory = fs::File::open(format!("/proc/{id}/mem")).unwrap();
@@ -54,7 +54,7 @@ fn memory(id: u32) -> Vec<u8> {
         let [begin, end] = [begin, end].map(|number| u64::from_str_radix(number, 16).unwrap());
         let mut bytes = vec![0; usize::try_from(end - begin).unwrap()];
         memory.seek(SeekFrom::Start(begin)).unwrap();
-        // Some of it is the kernel's.
+        // The kernel owns some of it.
         if memory.read_exact(&mut bytes).is_ok() {
             all.extend(bytes);
         }
@@ -91,7 +91,7 @@ async fn no_core_is_written_even_where_cores_are_wanted() {
     assert!(!fs::read_dir(house.folder.path()).unwrap().any(|entry| is_core(entry.unwrap())));
 }
 
-/// Even root finds no password in it once a login is over.
+/// Not even root finds a password in the memory once a login is over.
 #[tokio::test(flavor = "multi_thread", worker_threads = 1)]
 async fn a_password_does_not_stay_in_memory() {
     if !rustix::process::geteuid().is_root() {
@@ -122,7 +122,7 @@ async fn a_password_does_not_stay_in_memory() {
     }
 }
 
-/// How often each of these is in its memory, as it is and in base64 from each of three beginnings.
+/// How often each of these is in the memory, plain and in base64 with each of the three alignments.
 fn copies(id: u32, secrets: &[String]) -> Vec<usize> {
     let memory = memory(id);
     let mut counts = vec![0; secrets.len()];
@@ -135,7 +135,7 @@ fn copies(id: u32, secrets: &[String]) -> Vec<usize> {
     counts
 }
 
-/// After logins and refreshes, even root finds each token that is in use once, and none that was.
+/// After logins and refreshes, even root finds each token that is in use once, and no earlier one.
 #[tokio::test(flavor = "multi_thread", worker_threads = 1)]
 async fn a_token_does_not_stay_in_memory_beyond_its_use() {
     if !rustix::process::geteuid().is_root() {
@@ -156,7 +156,7 @@ async fn a_token_does_not_stay_in_memory_beyond_its_use() {
     let secrets = house.provider.secrets();
     let current = secrets.iter().position(|secret| *secret == in_use).unwrap();
     assert_eq!((current, secrets.len()), (4, 6), "pairs of a refresh token and the access token that came with it");
-    // Of the pair in use one each, for the next login and the next refresh; of those before nothing.
+    // One of each of the pair in use, for the next login and the next refresh; nothing of those before.
     until("the end of all copies", async || copies(daemon.id(), &secrets) == [0, 0, 0, 0, 1, 1]).await;
 }
 
@@ -165,7 +165,7 @@ async fn it_gains_no_privilege_and_writes_nowhere_else() {
     let (house, daemon) = house(|config| format!("log_file = \"state/log\"\n{config}")).await;
     let status = fs::read_to_string(format!("/proc/{}/status", daemon.id())).unwrap();
     assert!(status.contains("NoNewPrivs:\t1"), "{status}");
-    // Where Landlock is missing, there is a line that says so.
+    // Without Landlock, there is a line that says so.
     let log = fs::read_to_string(house.config.state_dir.join("log")).unwrap();
     assert_eq!(log.contains("postkey runs as root"), rustix::process::geteuid().is_root(), "{log}");
     if log.contains("not confined") {
@@ -188,7 +188,7 @@ async fn it_gains_no_privilege_and_writes_nowhere_else() {
     daemon.terminate();
 }
 
-/// What is started is confined as postkey is, and nothing takes that back.
+/// Programs that it starts are confined as postkey is, and nothing can undo that.
 #[tokio::test(flavor = "multi_thread", worker_threads = 1)]
 async fn a_reload_refuses_a_first_program_and_takes_further_ones() {
     let (mut house, daemon) = house(|config| format!("log_file = \"state/log\"\n{config}")).await;
@@ -226,7 +226,7 @@ async fn a_reload_refuses_a_first_program_and_takes_further_ones() {
     daemon.terminate();
 }
 
-/// The unit's filter says no to other system calls; here it ends who tries one.
+/// The unit's filter refuses other system calls. Here it kills a process that tries one.
 #[tokio::test(flavor = "multi_thread", worker_threads = 1)]
 async fn it_needs_no_system_call_that_the_unit_forbids() {
     let filtered = concat!("exec /usr/bin/python3 ", env!("CARGO_MANIFEST_DIR"), "/tests/support/filtered.py");
@@ -255,7 +255,7 @@ async fn it_needs_no_system_call_that_the_unit_forbids() {
     assert_eq!(ended.code, Some(0), "{}", ended.err);
 }
 
-/// What stands in the place of the log, the control socket or the state folder is left alone, and named.
+/// Whatever is in the place of the log, the control socket or the state folder is left alone, and named.
 #[tokio::test(flavor = "multi_thread", worker_threads = 1)]
 async fn what_somebody_else_has_laid_there_is_refused_by_name() {
     let mut house = House::furnished(Security::Tls, |config| {

@@ -1,4 +1,4 @@
-//! The way to the provider leads through a proxy: mail connections and token requests alike.
+//! The way to the provider leads through a proxy, for mail connections and token requests.
 
 use std::time::Duration;
 
@@ -10,7 +10,7 @@ use crate::support::proxy::{Manner, Proxy};
 
 const KINDS: [&str; 2] = ["http", "socks5"];
 
-/// A house whose provider speaks https, behind a proxy of this kind; `more` stands at the top of its configuration.
+/// A house whose provider speaks https, behind a proxy of this kind. `more` is added at the top of its configuration.
 async fn behind(kind: &str, proxy: &Proxy, upstream: Security, more: &str) -> House {
     let options = Options { https: true, ..Options::default() };
     let way = format!("proxy = \"{kind}://localhost:{}\"\n{more}\n", proxy.port);
@@ -19,7 +19,7 @@ async fn behind(kind: &str, proxy: &Proxy, upstream: Security, more: &str) -> Ho
     house
 }
 
-/// What the proxy is to be asked for.
+/// The destinations that the proxy has to receive.
 fn server(house: &House, protocol: Protocol, upstream: Security) -> String {
     format!("localhost:{}", house.provider.port(protocol, upstream))
 }
@@ -63,7 +63,7 @@ async fn a_proxy_may_want_a_login() {
         house.pass(LIFE);
         house.logged_in(Protocol::Smtp).await.prove().await;
         assert_eq!(house.provider.token_requests("refresh_token"), 1, "{kind}");
-        // The wrong one, and none at all.
+        // The wrong login, and none at all.
         proxy.behave(Manner::Asks("office", "another"));
         let reply = house.try_login(Protocol::Imap).await;
         assert!(reply.contains("check proxy_user and proxy_password"), "{kind}: {reply}");
@@ -73,7 +73,7 @@ async fn a_proxy_may_want_a_login() {
     }
 }
 
-/// What a mail server's proxy does, and what the client is told of it.
+/// What a mail server's proxy does, and what the client hears about it.
 const TROUBLES: [(Manner, [&str; 2]); 4] = [
     (Manner::Refuses, ["refuses: HTTP/1.1 403 Forbidden", "refuses: its rules do not allow it"]),
     (Manner::Endless, ["its answer is longer than 8192 bytes", "does not speak SOCKS 5"]),
@@ -126,7 +126,7 @@ async fn a_provider_may_have_its_own_way() {
     let proxy = Proxy::start().await;
     let options = Options { https: true, ..Options::default() };
     let way = |config: String| {
-        // Nobody is there.
+        // Nobody listens there.
         let config = format!("proxy = \"http://127.0.0.1:9\"\n{config}");
         config.replace("[provider.own]\n", "[provider.own]\nproxy = \"none\"\n")
     };

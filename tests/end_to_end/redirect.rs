@@ -1,5 +1,5 @@
-//! The redirect listener against web pages, other programs and the curious: nothing that they send ends, changes or learns
-//! anything, and the right answer still counts.
+//! The redirect listener against web pages, other programs and the curious: nothing that they send ends, changes or
+//! reveals anything, and the right answer still counts.
 
 use std::fs::Permissions;
 use std::os::unix::fs::{PermissionsExt as _, chown};
@@ -18,7 +18,7 @@ use crate::support::process::Process;
 use crate::support::{Options, TokenEndpoint};
 use crate::users::{MALLORY, can_be_others, request_as};
 
-/// Sends bytes, and hears all until the connection ends.
+/// Sends bytes, and reads everything until the connection ends.
 async fn send(port: u16, bytes: &[u8]) -> String {
     let mut socket = TcpStream::connect(("127.0.0.1", port)).await.expect("the listener is there");
     let _refused = socket.write_all(bytes).await;
@@ -37,7 +37,7 @@ async fn begin() -> (House, Process, Url) {
     (house, process, target)
 }
 
-/// Begins to authorize Ann's account, and has her consent; where her browser is sent then.
+/// Begins to authorize Ann's account, and has her consent. Returns where her browser is sent then.
 async fn consent(house: &House) -> (Process, Url) {
     let mut process = house.begin(&["authorize", ANN, "--no-browser"]);
     let url = process.hear("/authorize?").trim().to_owned();
@@ -49,7 +49,7 @@ fn parameter(target: &Url, name: &str) -> String {
     target.query_pairs().find(|(key, _)| key == name).expect("it is there").1.into_owned()
 }
 
-/// The status with which a query is answered in the place of the right one.
+/// The status of the answer to a query in the place of the right one.
 async fn answer_to(target: &Url, query: &str) -> String {
     let port = target.port().unwrap();
     let request = format!("GET /?{query} HTTP/1.1\r\nHost: 127.0.0.1:{port}\r\nConnection: close\r\n\r\n");
@@ -117,7 +117,7 @@ async fn what_is_no_honest_request_changes_nothing() {
     let host = format!("Host: 127.0.0.1:{port}\r\nConnection: close\r\n");
     let long = "x".repeat(1024 * 1024);
     for request in [
-        // HTTP/0.9, other methods, no host, two hosts, a body behind a body.
+        // HTTP/0.9, other methods, no host, two hosts, a body after a body.
         format!("GET /?{query}\r\n\r\n"),
         format!("POST /?{query} HTTP/1.1\r\n{host}Content-Length: 0\r\n\r\n"),
         format!("OPTIONS /?{query} HTTP/1.1\r\n{host}Origin: https://evil.test\r\n\r\n"),
@@ -152,13 +152,13 @@ async fn nothing_that_is_brought_is_followed_or_echoed() {
         assert_eq!(status(&heard), "400", "{heard}");
         assert!(!heard.contains("evil") && !heard.contains("stolen") && !heard.contains("script"), "{heard}");
     }
-    // The right state with more beside it still leads to our own page only.
+    // The right state with other parameters still leads only to our own page.
     let mut more = target.clone();
     more.query_pairs_mut().append_pair("redirect_uri", "https://evil.test/").append_pair("next", "//evil.test");
     finish(house, process, more).await;
 }
 
-/// RFC 9207 section 2.4: where the authorization server has promised its name, in its metadata or by the configuration's word.
+/// RFC 9207 section 2.4: the authorization server has promised to name itself, in its metadata or in the configuration.
 #[tokio::test(flavor = "multi_thread", worker_threads = 1)]
 async fn an_answer_without_the_promised_name_is_not_taken() {
     let promise = |config: String| {
@@ -221,14 +221,15 @@ async fn a_code_that_comes_twice_is_redeemed_once() {
     assert_eq!(house.provider.token_requests("authorization_code"), 1);
 }
 
-/// RFC 9700 section 4.8: a server that takes a code whatever its verifier is. What the id_token answers tells it then.
+/// RFC 9700 section 4.8: a server that accepts a code whatever its verifier is. The nonce in the id_token then shows
+/// it.
 #[tokio::test(flavor = "multi_thread", worker_threads = 1)]
 async fn a_foreign_code_is_found_out_though_the_server_ignores_its_challenge() {
     for (checks, words) in [(true, "invalid_grant"), (false, "another request")] {
         let (house, mut process, target) = begin().await;
         house.provider.change(|settings| settings.checks_codes = checks);
         let (other, of_other) = consent(&house).await;
-        // Without a state, as some providers show it, to be pasted.
+        // Without a state, as some providers show it for pasting.
         process.say(&parameter(&of_other, "code"));
         let ended = process.end();
         assert!(ended.code == Some(77) && ended.err.contains(words), "{:?} {}", ended.code, ended.err);
@@ -237,7 +238,7 @@ async fn a_foreign_code_is_found_out_though_the_server_ignores_its_challenge() {
     }
 }
 
-/// A program that notes what it is started with, in the place of a browser.
+/// A program in the place of a browser, which records its arguments.
 fn browser(house: &House) -> (String, PathBuf) {
     open_ways(house);
     let folder = house.folder.path().join("noted");
@@ -291,7 +292,7 @@ async fn nobodys_browser_is_started_by_root_or_on_another_users_screen() {
         let state = &house.config.state_dir;
         std::fs::create_dir(state).unwrap();
         std::fs::set_permissions(state, Permissions::from_mode(0o700)).unwrap();
-        // Root steps back to the owner of the state.
+        // Root acts as the owner of the state folder.
         chown(state, Some(STRANGER), Some(STRANGER)).unwrap();
         let user = if environment.0 == "HOME" { 0 } else { STRANGER };
         let mut process = house.begin_as(user, &["authorize", ANN], &[("BROWSER", &script), environment]);

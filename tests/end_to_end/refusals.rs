@@ -1,4 +1,4 @@
-//! Logins that are refused: by which words, at what cost, and that the connection goes on.
+//! Refused logins: their words, their cost, and that the connection continues.
 
 use std::time::Duration;
 
@@ -8,7 +8,7 @@ use tokio::net::TcpSocket;
 use crate::support::TokenEndpoint;
 use crate::support::house::{ANN, BEN, House, LIFE, Program, Way, accepted, skip, until};
 
-/// How each protocol tells of it, in the order of [`Protocol::ALL`]: RFC 5530, RFC 3206, RFC 4954.
+/// How each protocol reports it, in the order of [`Protocol::ALL`]: RFC 5530, RFC 3206, RFC 4954.
 const WRONG_PASSWORD: [&str; 3] = ["a NO [AUTHENTICATIONFAILED] ", "-ERR [AUTH] ", "535 5.7.8 "];
 const AUTHORIZATION_ENDED: [&str; 3] = ["a NO [ALERT] ", "-ERR [SYS/PERM] ", "535 5.7.8 "];
 const TRY_LATER: [&str; 3] = ["a NO [UNAVAILABLE] ", "-ERR [SYS/TEMP] ", "454 4.7.0 "];
@@ -32,7 +32,7 @@ async fn let_in(program: &mut Program, house: &House) {
 #[tokio::test]
 async fn a_wrong_password_touches_nothing() {
     let house = House::open().await;
-    // A token that has to be refreshed: even so the password comes first.
+    // Even if a token has to be refreshed, the password is checked first.
     house.pass(LIFE);
     let before = (house.state().await, house.vault_bytes());
     for protocol in Protocol::ALL {
@@ -101,7 +101,7 @@ async fn trouble_at_the_token_endpoint_passes() {
         house.pass(LIFE);
         let mut program = house.program(protocol, Security::Clear).await;
         let troubles = [TokenEndpoint::Status(500), TokenEndpoint::Status(429), TokenEndpoint::Html];
-        // Three requests where the trouble may be a short one; and each failure stands longer than the one before.
+        // Three requests, if the trouble may be short; each failure stands longer than the one before.
         for ((count, stands), trouble) in [(3, 5), (4, 10), (5, 20)].into_iter().zip(troubles) {
             house.provider.change(|settings| settings.token_endpoint = trouble);
             refused(&mut program, &house, TRY_LATER).await;
@@ -126,7 +126,7 @@ async fn a_token_endpoint_that_never_answers_is_not_waited_for_for_ever() {
     program.client.expect(TRY_LATER[Protocol::Pop3 as usize]).await;
 
     house.provider.change(|settings| settings.token_endpoint = TokenEndpoint::Normal);
-    // The lost answer is asked for once more, which hangs as well, and then the failure stands for some seconds.
+    // After a lost answer there is one more request, which hangs as well. Then the failure stands for some seconds.
     skip(Duration::from_secs(15)).await;
     skip(Duration::from_secs(6)).await;
     let_in(&mut program, &house).await;
@@ -134,7 +134,7 @@ async fn a_token_endpoint_that_never_answers_is_not_waited_for_for_ever() {
 
 #[tokio::test]
 async fn a_token_endpoint_that_is_not_there_passes_as_well() {
-    // Bound, so that nobody else gets the port, and not listening.
+    // Bound, so that no other process gets the port, but not listening.
     let socket = TcpSocket::new_v4().unwrap();
     socket.bind("127.0.0.1:0".parse().unwrap()).unwrap();
     let nowhere = format!("token_endpoint = \"http://{}/token\"\n", socket.local_addr().unwrap());

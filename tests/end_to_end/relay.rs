@@ -1,4 +1,4 @@
-//! The bytes after the login, between a mail program and a server that says whatever a test wants.
+//! The bytes after the login, between a mail program and a server that sends whatever a test wants.
 
 use std::time::Duration;
 
@@ -11,7 +11,7 @@ use crate::support::house::{ANN, House, PATIENCE, Program, SECURITIES, Way};
 
 type Server = BufReader<TlsStream<TcpStream>>;
 
-/// A house whose IMAP server is ours, and that server's port.
+/// A house with one of our IMAP servers, and that server's port.
 async fn house_with_own_server() -> (House, TcpListener) {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let port = listener.local_addr().unwrap().port();
@@ -24,7 +24,7 @@ async fn house_with_own_server() -> (House, TcpListener) {
     (house, listener)
 }
 
-/// A mail program and the server, logged in to each other; `behind` came along with the server's yes.
+/// A mail program and the server, logged in to each other; `behind` came together with the server's acceptance.
 pub(super) async fn pair(security: Security, behind: &str) -> (House, Program, Server) {
     let (house, listener) = house_with_own_server().await;
     let mut program = house.program(Protocol::Imap, security).await;
@@ -42,7 +42,7 @@ pub(super) async fn pair(security: Security, behind: &str) -> (House, Program, S
     (house, program, server)
 }
 
-/// Bytes that tell if one is missing, doubled or moved (xorshift64).
+/// Bytes that show if one is missing, doubled or moved (xorshift64).
 fn noise(size: usize, seed: u64) -> Vec<u8> {
     let mut state = seed;
     let next = |_| {
@@ -104,7 +104,7 @@ async fn much_in_pieces_of_any_size_arrives_bit_for_bit_both_ways_at_once() {
     }
 }
 
-/// Many servers take close_notify for the end of both directions, and answer nothing behind it.
+/// Many servers treat close_notify as the end of both directions, and answer nothing after it.
 #[tokio::test]
 async fn a_client_that_has_nothing_more_to_say_still_hears_the_answer() {
     for security in SECURITIES {
@@ -163,12 +163,12 @@ async fn a_client_that_resets_its_connection_ends_it_in_good_order_at_the_provid
 
 #[tokio::test]
 async fn a_client_that_does_not_read_stops_the_server() {
-    /// What two connections' socket buffers can hold at most here, with room: some 10 MiB each.
+    /// The most that two connections' socket buffers can hold here, with some room: about 10 MiB each.
     const MOST: usize = 48 * 1024 * 1024;
     let (_house, mut program, mut server) = pair(Security::Clear, "").await;
     let piece = noise(256 * 1024, 5);
     let mut sent = 0;
-    // A machine so slow that it pauses for this long only makes the test gentler.
+    // On a machine so slow that it pauses for this long, the test is only less strict.
     while let Ok(size) =
         tokio::time::timeout(Duration::from_millis(500), server.write(&piece[sent % piece.len()..])).await
     {
@@ -186,7 +186,7 @@ async fn a_client_that_does_not_read_stops_the_server() {
     };
     let (flushed, ()) = tokio::join!(server.flush(), receive_all);
     flushed.unwrap();
-    // And on it goes, in both directions.
+    // It continues in both directions.
     program.client.send(b"x").await;
     assert_eq!(receive(&mut server, 1).await, b"x");
 }

@@ -1,4 +1,4 @@
-//! Tokens that the provider accepts no longer: however many mail programs come, each token is refused once.
+//! Tokens that the provider no longer accepts: each token is refused once, however many mail programs log in.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -12,21 +12,21 @@ use tokio::task::JoinSet;
 use crate::support::TokenEndpoint;
 use crate::support::house::{ANN, House, Way, accepted, skip};
 
-/// As many programs as one mailbox hardly has.
+/// More programs than one mailbox usually has.
 const MANY: usize = 50;
 
-/// A refused login of the provider by protocol, and postkey's answer to it.
+/// A refused login at the provider by protocol, and postkey's answer to it.
 const NO: [&str; 3] = ["NO [AUTHENTICATIONFAILED] no", "-ERR [AUTH] no", "535 5.7.8 no"];
 const TOKEN_REFUSED: [&str; 3] = ["a NO [AUTHENTICATIONFAILED]", "-ERR [AUTH]", "535 5.7.8"];
 const LATER: [&str; 3] = ["a NO [UNAVAILABLE]", "-ERR [SYS/TEMP]", "454 4.7.0"];
 const ACT: [&str; 3] = ["a NO [ALERT]", "-ERR [SYS/PERM]", "535 5.7.8"];
 
-/// Which protocols the programs of a test speak: one each, and all together.
+/// The protocols of the programs in a test: each by itself, and all together.
 fn mixes() -> Vec<Vec<Protocol>> {
     Protocol::ALL.map(|protocol| vec![protocol]).into_iter().chain([Protocol::ALL.to_vec()]).collect()
 }
 
-/// Logs in with many programs at once, by these protocols in turn; their answers.
+/// Logs in with many programs at once, with these protocols in turn. Returns their answers.
 async fn log_in_with_many(house: &Arc<House>, protocols: &[Protocol]) -> Vec<(Protocol, String)> {
     let mut logins = JoinSet::new();
     for protocol in protocols.iter().copied().cycle().take(MANY) {
@@ -58,7 +58,7 @@ fn refreshes(house: &House) -> usize {
     house.provider.token_requests("refresh_token")
 }
 
-/// A house, into whose mailbox each protocol has been let already if it `has_worked`, and then its access token is revoked.
+/// A house whose access token is revoked. If it `has_worked`, each protocol has logged in with it before.
 async fn revoked(has_worked: bool) -> Arc<House> {
     let house = House::open().await;
     for protocol in Protocol::ALL.into_iter().filter(|_| has_worked) {
@@ -80,7 +80,7 @@ async fn a_revoked_token_is_refused_once_and_replaced_once_however_many_come() {
     }
 }
 
-/// As Dovecot 2.3 says it of a dead token of which its introspection endpoint says nothing.
+/// Dovecot 2.3's words for a dead token about which its introspection endpoint says nothing.
 const TROUBLE: [&str; 3] = [
     "NO [UNAVAILABLE] Temporary authentication failure.",
     "-ERR [SYS/TEMP] Temporary authentication failure.",
@@ -107,7 +107,7 @@ async fn a_dead_token_that_a_server_calls_its_own_trouble_is_shown_once_and_repl
     }
 }
 
-/// A server that does have trouble costs one token, however long that lasts, and a good token stays in use.
+/// A server with real trouble costs one token, however long that lasts, and a good token stays in use.
 #[tokio::test]
 async fn an_outage_costs_one_token_and_ends_by_itself() {
     for (protocol, is_down) in Protocol::ALL.into_iter().flat_map(|protocol| [(protocol, false), (protocol, true)]) {

@@ -1,4 +1,4 @@
-//! No secret leaves postkey but to the one that it is for: not into logs, files, arguments or the environment.
+//! A secret leaves postkey only for its destination: not for logs, files, arguments or the environment.
 
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
@@ -37,7 +37,7 @@ fn the_search_finds_what_it_looks_for() {
     }
 }
 
-/// That the search at the end of each test finds something, too.
+/// The search at the end of each test does find something.
 #[test]
 #[should_panic(expected = "a secret was shown: the password is Q29ycmVjdDogaG9yc2UgJiBiYXR0ZXJ5")]
 fn a_test_that_hears_a_secret_fails() {
@@ -47,7 +47,7 @@ fn a_test_that_hears_a_secret_fails() {
     assert_none(since, &[CHOSEN.to_owned()]);
 }
 
-/// And that each house is searched: an address, which may be shown, in the place of a password.
+/// Each house is searched: here for an address, which may be shown, in the place of a password.
 #[tokio::test]
 #[should_panic(expected = "a secret was shown")]
 async fn what_is_said_in_a_house_is_searched_at_its_end() {
@@ -56,7 +56,7 @@ async fn what_is_said_in_a_house_is_searched_at_its_end() {
     house.password = ANN.to_owned();
 }
 
-/// Every file in a folder and those in it, with what it holds.
+/// Every file in a folder and below it, with its content.
 fn files(folder: &Path) -> Vec<(String, u32, Vec<u8>)> {
     let mut found = Vec::new();
     for entry in std::fs::read_dir(folder).unwrap().map(Result::unwrap) {
@@ -146,8 +146,8 @@ async fn nothing_shows_a_secret_even_when_everything_is_logged() {
     }
 }
 
-/// A refresh token is no longer than these, and an access token neither, at many providers: nothing about their form tells what
-/// they are.
+/// At many providers, refresh tokens and access tokens are no longer than these, and nothing about their form shows
+/// what they are.
 #[tokio::test(flavor = "multi_thread", worker_threads = 1)]
 async fn a_short_token_that_a_server_repeats_is_shown_nowhere() {
     for (characters, bytes) in [(8, 6), (20, 15), (36, 27)] {

@@ -1,4 +1,4 @@
-//! Clients that have not logged in: who of them may come in, what they can hold, and what the log tells of them.
+//! Clients that have not logged in: which of them may connect, what they can use, and what the log says about them.
 
 use std::time::Duration;
 
@@ -12,12 +12,12 @@ use tokio::time::timeout;
 use crate::support::house::{ANN, House, PATIENCE, Way, accepted, skip};
 use crate::users::{MALLORY, as_user, can_be_others, is_in, log_in_as};
 
-/// The lines of the log that hold these words.
+/// The lines of the log that contain these words.
 fn lines<'a>(log: &'a str, words: &str) -> Vec<&'a str> {
     log.lines().filter(|line| line.contains(words)).collect()
 }
 
-/// A house whose postkey is a process of its own, so that its log can be read.
+/// A house whose postkey is a separate process, so that its log can be read.
 async fn logging() -> (House, crate::support::process::Process) {
     let mut house = House::furnished(Security::Tls, |config| format!("log = \"info\"\n{config}")).await;
     let process = house.serve().await;
@@ -57,7 +57,7 @@ async fn a_crowd_that_says_nothing_keeps_nobody_out() {
         let mut socket = TcpStream::connect(("127.0.0.1", port)).await.unwrap();
         crowd.spawn(async move { socket.read_to_end(&mut Vec::new()).await.map(drop) });
     }
-    // All but eight, so that none of them is still to be let in, and takes the place of whoever comes next.
+    // All but eight, so that none of them still waits to be accepted and takes the place of the next one.
     for _ in 0..52 {
         let ended = timeout(PATIENCE, crowd.join_next()).await;
         assert!(ended.is_ok(), "the oldest make room");
@@ -87,7 +87,7 @@ fn endless_hello(record: u16) -> Vec<u8> {
     bytes
 }
 
-/// TLS would keep all of it until it ends. What clients send is 2 KB long.
+/// TLS would buffer all of it until it is complete. What clients send is 2 KB long.
 #[tokio::test]
 async fn a_tls_handshake_that_grows_too_long_is_ended() {
     let house = House::with(Security::Tls, |config| config).await;
@@ -107,11 +107,11 @@ async fn a_client_that_does_not_read_has_a_minute_as_well() {
     let listener = format!("[[listener]]\nprotocol = \"imap\"\naddress = {path:?}\n");
     let house = House::with(Security::Tls, |config| format!("{config}\n{listener}")).await;
     let mut client = UnixStream::connect(&path).await.unwrap();
-    // Postkey hears no more of them once its answers are not taken.
+    // postkey reads no more from them once they do not read its answers.
     let commands = b"a CAPABILITY\r\n".repeat(40_000);
     assert!(timeout(Duration::from_secs(1), client.write_all(&commands)).await.is_err());
     skip(Duration::from_secs(61)).await;
-    // Its goodbye is not taken either.
+    // They do not read its goodbye either.
     skip(Duration::from_secs(3)).await;
     let mut heard = Vec::new();
     let ended = timeout(PATIENCE, client.read_to_end(&mut heard)).await;
@@ -159,7 +159,7 @@ async fn the_log_has_ten_refusals_a_minute_of_one_source() {
     assert_eq!(lines(&log, " refused after ").len(), 10, "{log}");
 }
 
-/// What a client sends that does not get through, and what the log says of it, once of each.
+/// What a client sends that does not succeed, and the log's words about it, once for each.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_log_tells_once_why_tls_did_not_work() {
     /// A record with the beginning of a hello of TLS 1.0.
@@ -177,7 +177,7 @@ async fn the_log_tells_once_why_tls_did_not_work() {
         for protocol in [Protocol::Imap, Protocol::Pop3, Protocol::Smtp] {
             let mut client = TcpStream::connect(("127.0.0.1", house.port(protocol, security))).await.unwrap();
             client.write_all(sent).await.unwrap();
-            // It ends at once, and not when the client's minute is over.
+            // It ends at once, not after the client's minute.
             timeout(PATIENCE, client.read_to_end(&mut Vec::new())).await.unwrap().unwrap_or_default();
         }
         let log = process.terminate().err;
@@ -185,7 +185,7 @@ async fn the_log_tells_once_why_tls_did_not_work() {
     }
 }
 
-/// Monitoring connects and leaves, once a minute.
+/// Monitoring connects and disconnects, once a minute.
 #[tokio::test(flavor = "multi_thread", worker_threads = 1)]
 async fn a_look_at_a_port_for_tls_is_no_failed_handshake() {
     let (house, process) = logging().await;
@@ -203,7 +203,7 @@ async fn a_look_at_the_control_socket_leaves_no_warning() {
     let (house, process) = logging().await;
     for _ in 0..3 {
         drop(UnixStream::connect(&house.config.control_socket).await.unwrap());
-        // A command whose person does not wait for its answer.
+        // A command whose user does not wait for its answer.
         let mut command = UnixStream::connect(&house.config.control_socket).await.unwrap();
         command.write_all(b"?\n").await.unwrap();
     }

@@ -1,4 +1,4 @@
-//! What a provider lets an account have at a time: connections, and logins while it wants none.
+//! A provider's limits for an account: connections, and pauses during which it wants no logins.
 
 use std::time::Duration;
 
@@ -9,17 +9,17 @@ use postkey::vault::password::Password;
 
 use crate::support::house::{ANN, BEN, House, Program, Way, accepted, skip, until};
 
-/// How postkey says "later, there are too many", by protocol.
+/// postkey's words for "later, there are too many", by protocol.
 const LIMIT: [&str; 3] = ["a NO [LIMIT]", "-ERR [IN-USE]", "4"];
 
-/// The same from the provider, which names a pause.
+/// The same from the provider, which asks for a pause.
 const THROTTLED: [&str; 3] = [
     "BAD Request is throttled. Suggested Backoff Time: 30000 milliseconds",
     "-ERR Request is throttled. Suggested Backoff Time: 30000 milliseconds",
     "421 4.3.2 Request is throttled. Suggested Backoff Time: 30000 milliseconds",
 ];
 
-/// A house whose provider takes two connections of an account by each protocol.
+/// A house whose provider allows two connections of an account with each protocol.
 async fn house_for_two() -> House {
     House::with(Security::Tls, |config| config.replace("mechanisms = ", "connections = 2\nmechanisms = ")).await
 }
@@ -47,7 +47,7 @@ fn base64(text: &str) -> String {
     base64::prelude::BASE64_STANDARD.encode(text)
 }
 
-/// Waits until so many connections are open, and so many logins wait.
+/// Waits until this many connections are open, and this many logins wait.
 async fn until_there_are(house: &House, protocol: Protocol, open: usize, waiting: usize) {
     until(&format!("{open} open and {waiting} waiting"), async || {
         let state = house.state().await;

@@ -1,4 +1,4 @@
-//! The lives of tokens: refreshed once for all who wait, never lost, never asked for in vain.
+//! The lives of tokens: refreshed once for all that wait, never lost, and never requested needlessly.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -161,7 +161,7 @@ async fn while_the_token_lives_nobody_notices_that_the_token_endpoint_is_down() 
         for mut program in [programs.0, programs.1, programs.2] {
             program.prove().await;
         }
-        // It stands no longer then, and it is not yet time for the refresh ahead.
+        // It no longer stands then, and it is not yet time for the refresh ahead.
         skip(Duration::from_secs(6)).await;
     }
     assert_eq!(house.provider.requests().len(), 2, "one for each trouble");
@@ -171,8 +171,8 @@ async fn while_the_token_lives_nobody_notices_that_the_token_endpoint_is_down() 
     assert_eq!(house.provider.requests().len(), 3);
 }
 
-/// The provider has rotated the refresh token, and its answer got lost: there is nothing left to refresh with. A passing
-/// trouble at first, for nobody can know; then the end, told as such.
+/// The provider has rotated the refresh token, and its answer was lost: nothing is left to refresh with. This counts as
+/// a temporary problem at first, because nobody can know, and then as the end, which is reported.
 #[tokio::test]
 async fn a_lost_answer_ends_in_a_clear_message() {
     let house = House::open().await;

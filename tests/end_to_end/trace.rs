@@ -1,4 +1,4 @@
-//! The trace of dialogues: it tells what went wrong, and nothing that not everybody may know.
+//! The trace of dialogues: it shows what went wrong, and nothing that must not be public.
 
 use postkey::protocol::{Protocol, Security};
 
@@ -8,7 +8,7 @@ use crate::support::process::Ended;
 
 const WRONG: &str = "Wrong-horse-battery";
 
-/// What nobody may learn: secrets, names, and where somebody is.
+/// What nobody may learn: secrets, names, and places.
 fn canaries(house: &House) -> Vec<String> {
     let mut canaries = house.provider.secrets();
     canaries.extend([&house.password, WRONG, ANN, "ann", "example", "127.0.0.1"].map(str::to_owned));
@@ -25,7 +25,7 @@ fn assert_harmless(house: &House, trace: &str) {
     }
 }
 
-/// Every way to log in, rightly and wrongly, and secrets where no protocol has them.
+/// Every way to log in, with correct and wrong passwords, and secrets where no protocol has them.
 async fn log_in(house: &House, protocol: Protocol, security: Security) {
     for way in Way::ALL {
         let mut program = house.program(protocol, security).await;

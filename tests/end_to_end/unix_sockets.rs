@@ -1,4 +1,4 @@
-//! Listeners on Unix sockets: files that tell by themselves who has connected.
+//! Listeners on Unix sockets, where the kernel says who has connected.
 
 use std::fs::{self, Permissions};
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
@@ -16,7 +16,7 @@ use crate::support::client::Client;
 use crate::support::house::{ANN, BEN, House, Program, Way, accepted};
 use crate::users::{MALLORY, can_be_others, is_in, login};
 
-/// A client in a process of its own: connects, says these lines, and writes what it hears until the connection ends.
+/// A client in a separate process: connects, sends these lines, and prints what it receives until the connection ends.
 const SPEAKER: &str = r#"
 use IO::Socket::UNIX;
 alarm 10;
@@ -26,14 +26,15 @@ $socket->flush;
 print while <$socket>;
 "#;
 
-/// A house that listens on a Unix socket for each protocol as well, in a folder that everybody can enter.
+/// A house that also listens on a Unix socket for each protocol, in a folder that everybody can enter.
 struct Hall {
     house: House,
     folder: TempDir,
 }
 
 impl Hall {
-    /// Its postkey does not run yet. These lines stand in each of its listeners on Unix sockets, and these behind them.
+    /// The same without a running daemon. These lines are in each of its listeners on Unix sockets, and these after
+    /// them.
     async fn furnished(lines: &str, rest: &str) -> Self {
         let folder = TempDir::new().unwrap();
         fs::set_permissions(folder.path(), Permissions::from_mode(0o755)).unwrap();
@@ -64,7 +65,7 @@ impl Hall {
         Program::over(Client::unix(&self.path(protocol)).await, protocol).await
     }
 
-    /// Goes by a configuration file that was changed so.
+    /// Writes a changed configuration file and reloads it.
     async fn reload(&mut self, edit: impl FnOnce(String) -> String) {
         let text = edit(fs::read_to_string(&self.house.file).unwrap());
         fs::write(&self.house.file, text).unwrap();
@@ -72,7 +73,7 @@ impl Hall {
         self.house.reload().await;
     }
 
-    /// What a user hears who says these lines.
+    /// What a user receives who sends these lines.
     async fn as_user(&self, user: u32, protocol: Protocol, lines: &[&str]) -> String {
         let mut command = Command::new("setpriv");
         command.args(["--reuid", &user.to_string(), "--clear-groups", "--", "perl", "-e", SPEAKER]);
@@ -82,7 +83,7 @@ impl Hall {
         String::from_utf8_lossy(&heard.stdout).into_owned()
     }
 
-    /// Logs in as a user, and out again; what was said.
+    /// Logs in as a user, and out again. Returns what was received.
     async fn log_in_as(&self, user: u32, protocol: Protocol, password: &str) -> String {
         self.as_user(user, protocol, &login(protocol, password).each_ref().map(String::as_str)).await
     }
@@ -188,7 +189,7 @@ async fn a_socket_of_the_dead_is_replaced_and_one_of_the_living_is_not() {
     assert!(hall.path(Protocol::Imap).exists(), "it is not postkey's, and is left");
     hall.house.start().await;
     hall.program(Protocol::Imap).await;
-    // What a postkey leaves that is killed.
+    // What a killed postkey leaves.
     hall.house.stop().await;
     let process = hall.house.serve().await;
     process.signal(rustix::process::Signal::KILL);

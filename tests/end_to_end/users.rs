@@ -13,7 +13,7 @@ use crate::support::skipped::skipped;
 /// A user of this machine who is not the one that runs the tests.
 pub const MALLORY: u32 = 1234;
 
-/// Whether this process may become another user; else there is nothing to test.
+/// Whether this process may become another user; otherwise there is nothing to test.
 pub fn can_be_others() -> bool {
     let is_root = rustix::process::geteuid().is_root();
     if !is_root {
@@ -22,7 +22,7 @@ pub fn can_be_others() -> bool {
     is_root
 }
 
-/// Connects as another user, says these lines, and hears all until the connection ends.
+/// Connects as another user, sends these lines, and reads everything until the connection ends.
 pub async fn as_user(uid: u32, port: u16, lines: &[&str]) -> String {
     let script = format!(
         "exec 3<>/dev/tcp/127.0.0.1/{port}; [ $# = 0 ] || printf '%s\\r\\n' \"$@\" >&3; exec timeout 10 cat <&3"
@@ -34,7 +34,7 @@ pub async fn as_user(uid: u32, port: u16, lines: &[&str]) -> String {
     String::from_utf8_lossy(&heard.stdout).into_owned()
 }
 
-/// What another user of this machine says over HTTP, and is answered.
+/// Sends a request over HTTP as another user of this machine, and returns the answer.
 pub async fn request_as(uid: u32, url: &Url, method: &str, body: &str) -> String {
     let target = url.query().map_or(url.path().to_owned(), |query| format!("{}?{query}", url.path()));
     let lines = [
@@ -48,13 +48,13 @@ pub async fn request_as(uid: u32, url: &Url, method: &str, body: &str) -> String
     as_user(uid, url.port().unwrap(), &lines).await
 }
 
-/// Logs in as another user, and out again; what was said.
+/// Logs in as another user, and out again. Returns what was received.
 pub async fn log_in_as(uid: u32, house: &House, protocol: Protocol, password: &str) -> String {
     let lines = login(protocol, password);
     as_user(uid, house.port(protocol, Security::Clear), &lines.each_ref().map(String::as_str)).await
 }
 
-/// What a mail program says that logs in as Ann, and out again.
+/// The lines of a mail program that logs in as Ann, and out again.
 pub fn login(protocol: Protocol, password: &str) -> [String; 3] {
     let plain = BASE64_STANDARD.encode(format!("\0{ANN}\0{password}"));
     let auth = ["a AUTHENTICATE", "AUTH", "AUTH"][protocol as usize];
@@ -63,12 +63,12 @@ pub fn login(protocol: Protocol, password: &str) -> [String; 3] {
     [first.to_owned(), format!("{auth} PLAIN {plain}"), last.to_owned()]
 }
 
-/// Whether what was heard has a login's yes in it.
+/// Whether a login was accepted in what was received.
 pub fn is_in(protocol: Protocol, heard: &str) -> bool {
     heard.lines().any(|line| line.starts_with(["a OK [", "+OK Log", "235"][protocol as usize]))
 }
 
-/// The provider has heard nothing of it.
+/// The provider has noticed nothing of it.
 fn assert_untouched(house: &House) {
     assert!(Protocol::ALL.iter().all(|protocol| house.provider.connections(*protocol) == 0));
     assert!(house.provider.requests().is_empty());
@@ -153,7 +153,7 @@ async fn an_app_password_can_be_for_one_protocol_or_one_user() {
     assert!(made.code == Some(77) && made.err.contains("hers is limited"), "{}", made.err);
 }
 
-/// A session ends with the app password that has opened it, and no other one does.
+/// A session ends together with the app password that has opened it, and no other session does.
 #[tokio::test(flavor = "multi_thread", worker_threads = 1)]
 async fn a_removed_app_password_ends_the_sessions_that_it_has_opened() {
     let house = House::open().await;
@@ -181,7 +181,7 @@ async fn a_removed_app_password_ends_the_sessions_that_it_has_opened() {
     let reply = house.program(Protocol::Imap, Security::Clear).await.log_in(Way::Plain, ANN, &phone).await;
     assert!(reply.contains("AUTHENTICATIONFAILED"), "{reply}");
 
-    // A session ends with its account, too.
+    // A session ends together with its account, too.
     assert_eq!(house.run(&["forget", ANN], "").code, Some(0));
     for program in &mut staying {
         tokio::time::timeout(PATIENCE, program.client.rest()).await.expect("an end");

@@ -16,12 +16,12 @@ use crate::support::process::Process;
 use crate::support::skipped::skipped;
 use crate::support::tmpfs::Tmpfs;
 
-/// Since when the daemon says that it is not on stable storage.
+/// The time since which the daemon says that it is not on stable storage.
 async fn degraded(house: &House) -> Option<String> {
     Some(house.status().await.degraded?.why)
 }
 
-/// What the command says, run beside the daemon.
+/// The output of the command, run beside the daemon.
 fn postkey(house: &House, arguments: &[&str]) -> String {
     let mut command = Command::new(env!("CARGO_BIN_EXE_postkey"));
     let output = command.arg("--config").arg(&house.file).args(arguments).output().unwrap();
@@ -66,7 +66,7 @@ async fn an_account_whose_records_are_damaged_is_named_and_the_others_work() {
     assert!(!said.contains("ben@example.test: its record"), "{said}");
 }
 
-/// What is said before the person is sent to the provider; the account is served again afterwards.
+/// This is said before the person is sent to the provider. The account is served again afterwards.
 #[tokio::test(flavor = "multi_thread")]
 async fn who_authorizes_a_damaged_account_is_warned_before_signing_in() {
     for with_daemon in [false, true] {
@@ -111,18 +111,18 @@ async fn an_account_that_may_have_older_tokens_is_named() {
     assert!(!postkey(&house, &["status"]).contains("older"), "a new token set has come");
 }
 
-/// Space comes back, and postkey is stopped before its next try to write.
+/// Space is freed, and postkey is stopped before its next attempt to write.
 #[tokio::test]
 async fn a_stop_writes_what_only_memory_has() {
     let Some(disk) = Tmpfs::mount() else { return };
     let state = format!("state_dir = {:?}", disk.path().join("state"));
     let mut house = House::with(Security::Tls, |config| config.replace("state_dir = \"state\"", &state)).await;
     disk.fill();
-    // The first one still fits into sled's file; after that not even sled takes anything.
+    // The first one still fits into sled's file. After that, not even sled can write.
     for _ in 0..2 {
         house.pass(LIFE);
         assert!(accepted(Protocol::Imap, &house.try_login(Protocol::Imap).await));
-        // In the end its tries to write are seconds apart; an export waits for the one that is under way.
+        // In the end its attempts to write are seconds apart. An export waits for the one that is under way.
         for _ in 0..4 {
             skip(Duration::from_secs(4)).await;
             assert!(degraded(&house).await.is_some());
@@ -148,14 +148,14 @@ async fn a_backup_is_taken_and_restored_while_the_daemon_runs() {
     assert!(accepted(Protocol::Imap, &house.try_login(Protocol::Imap).await));
 }
 
-/// Of a process, in KiB.
+/// The memory of a process, in KiB.
 fn resident(process: &Process) -> u64 {
     let status = std::fs::read_to_string(format!("/proc/{}/status", process.id())).unwrap();
     let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap();
     line.trim().trim_end_matches(" kB").parse().unwrap()
 }
 
-/// Each derivation takes 64 MiB; malloc once kept what the threads gave back.
+/// Each derivation takes 64 MiB, and malloc once kept what the threads had freed.
 #[tokio::test(flavor = "multi_thread")]
 async fn the_memory_of_derivations_goes_back() {
     let mut house = House::open().await;
@@ -201,7 +201,7 @@ async fn the_issuer_of_a_record_has_to_be_the_configured_one() {
     }
 }
 
-/// Somebody else was first at the control socket's path.
+/// Another process was first at the control socket's path.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_command_tells_nothing_to_a_stranger_at_the_control_socket() {
     if !rustix::process::geteuid().is_root() {

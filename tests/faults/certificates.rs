@@ -36,7 +36,7 @@ impl Authority {
         Self { pem, issuer: Issuer::new(params, key) }
     }
 
-    /// Accepts connections as `localhost`, with a flaw or without.
+    /// Accepts connections as `localhost`, with or without a flaw.
     pub fn acceptor(&self, flaw: Option<Flaw>) -> TlsAcceptor {
         let stranger = Self::new;
         let name = if flaw == Some(Flaw::WrongName) { "elsewhere.test" } else { "localhost" };

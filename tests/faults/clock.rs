@@ -16,7 +16,7 @@ fn jump(house: &House, seconds: i64) {
     house.pass(seconds.cast_unsigned());
 }
 
-/// Logs in by all protocols, several times, and counts what that took of the token endpoint.
+/// Logs in with all protocols, several times. Returns the number of token requests that it took.
 async fn refreshes(house: &House) -> usize {
     let before = house.provider.requests().len();
     for _ in 0..3 {
@@ -45,7 +45,7 @@ async fn a_jump_costs_one_refresh_at_most() {
     }
 }
 
-/// The program itself, under a clock that jumps (libfaketime changes what the system tells it).
+/// The program itself, under a clock that jumps (libfaketime changes the time that the system reports).
 #[tokio::test]
 #[ignore = "needs libfaketime; tests/run installs it and runs this"]
 async fn the_program_itself_bears_jumps() {
@@ -79,15 +79,15 @@ async fn the_program_itself_bears_jumps() {
     assert!(!log.contains("panicked"), "{log}");
 }
 
-/// Where Debian has it, whatever the machine.
+/// Where Debian has it, on any architecture.
 fn libfaketime() -> PathBuf {
     let folders = std::fs::read_dir("/usr/lib").unwrap().flatten();
     let mut files = folders.map(|folder| folder.path().join("faketime/libfaketimeMT.so.1"));
     files.find(|file| file.exists()).expect("libfaketime is installed")
 }
 
-/// Whether no thread of a process runs or wants to, at each of several looks, and between them it uses no processor: one
-/// that goes round and round never rests, however busy the machine is.
+/// Whether no thread of a process runs or wants to run, at each of several checks, and uses no processor time between
+/// them. A thread that spins never rests, however busy the machine is.
 async fn rests(process: u32) -> bool {
     let used = |fields: &[Vec<String>]| -> u64 {
         fields.iter().flat_map(|fields| &fields[11..13]).map(|ticks| ticks.parse::<u64>().unwrap()).sum()
@@ -103,7 +103,7 @@ async fn rests(process: u32) -> bool {
     true
 }
 
-/// What proc(5) has of each thread in `stat`, from its state on.
+/// The fields of each thread's `stat`, from its state on (proc(5)).
 fn threads(process: u32) -> Vec<Vec<String>> {
     let tasks = std::fs::read_dir(format!("/proc/{process}/task")).unwrap().flatten();
     let lines = tasks.filter_map(|task| std::fs::read_to_string(task.path().join("stat")).ok());

@@ -1,4 +1,4 @@
-//! `postkey doctor` names what is wrong with a certificate, of a mail server and of the token endpoint.
+//! `postkey doctor` names the flaw of a certificate, of a mail server and of the token endpoint.
 
 use postkey::control::{self, ControlRequest};
 use postkey::protocol::Security;
@@ -15,14 +15,14 @@ const FLAWS: [(Flaw, &str); 4] = [
     (Flaw::UnknownAuthority, "not signed by a CA that this machine trusts"),
 ];
 
-/// Stops the postkey in this process, and waits until nobody finds it any more.
+/// Stops the postkey in this process, and waits until nobody can reach it.
 async fn stop(house: &mut House) {
     house.stop().await;
     let socket = &house.config.control_socket;
     until("no daemon", async || matches!(control::ask(socket, None, &ControlRequest::Status).await, Ok(None))).await;
 }
 
-/// The likely cause, by a process of its own, whose clock is right.
+/// The likely cause, according to a separate process, whose clock is right.
 fn expect(house: &House, subject: &str, words: &str) {
     let ended = house.run(&["doctor", ANN], &house.password);
     let cause = ended.out.lines().last().unwrap_or_default();
@@ -53,7 +53,7 @@ async fn the_flaw_of_the_token_endpoints_certificate_is_named() {
     }
 }
 
-/// A front that still stands while the server behind it does not: what it keeps from being looked at is not well.
+/// A front that answers while the server behind it does not: what it hides does not count as fine.
 #[tokio::test(flavor = "multi_thread", worker_threads = 1)]
 async fn an_authorization_server_that_is_down_behind_its_front_is_a_problem() {
     let page = b"HTTP/1.1 502 Bad Gateway\r\nContent-Type: text/html\r\nContent-Length: 4\r\n\r\nOops".to_vec();

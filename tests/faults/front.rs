@@ -1,4 +1,4 @@
-//! What stands in front of the provider's token endpoint: it passes requests on, or answers them itself, wrongly.
+//! A server in front of the provider's token endpoint: it passes requests on, or gives wrong answers itself.
 
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -20,30 +20,30 @@ use crate::support::house::House;
 pub enum Answer {
     /// Passes it on.
     Pass,
-    /// These bytes, and then the end.
+    /// Sends these bytes, and then closes.
     Bytes(Vec<u8>),
-    /// These, and then nothing, while the connection stays.
+    /// Sends these, and then nothing, but keeps the connection open.
     Stall(Vec<u8>),
-    /// These, and then a byte every two seconds.
+    /// Sends these, and then a byte every two seconds.
     Drip(Vec<u8>),
-    /// These, and then zeros until nobody takes them any more.
+    /// Sends these, and then zeros until nobody reads them any more.
     Flood(Vec<u8>),
     /// Resets the connection.
     Reset,
     /// Passes it on, and resets the connection instead of passing the answer back.
     Lose,
-    /// The same once; whatever comes next is passed on.
+    /// The same once; later requests are passed on.
     LoseOnce,
     /// Ends the connection before there is a request.
     HangUp,
 }
 
-/// What has come, and how much was taken.
+/// The requests so far, and how many bytes were read from it.
 #[derive(Default)]
 pub struct Log {
     /// Requests.
     pub requests: usize,
-    /// Bytes of a flood that somebody has taken.
+    /// Bytes of a flood that somebody has read.
     pub flooded: usize,
 }
 
@@ -59,7 +59,7 @@ pub struct Front {
 }
 
 impl Front {
-    /// One that speaks http.
+    /// One with http.
     pub async fn new() -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let (authority, folder) = (Authority::new(), TempDir::new().unwrap());
@@ -76,14 +76,14 @@ impl Front {
         }
     }
 
-    /// One that speaks https.
+    /// One with https.
     pub async fn with_tls(flaw: Option<Flaw>) -> Self {
         let mut front = Self::new().await;
         front.acceptor = Some(front.authority.acceptor(flaw));
         front
     }
 
-    /// A house whose token endpoint this is.
+    /// A house with this token endpoint.
     pub async fn house(&mut self) -> House {
         let (mut behind, port) = (0, self.port);
         let scheme = if self.acceptor.is_some() { "https" } else { "http" };
@@ -112,17 +112,17 @@ impl Front {
         house
     }
 
-    /// What it does from now on.
+    /// Sets what it does from now on.
     pub fn set(&self, answer: Answer) {
         *self.answer.lock().unwrap() = answer;
     }
 
-    /// How many requests have come so far.
+    /// The number of requests so far.
     pub fn requests(&self) -> usize {
         self.log.lock().unwrap().requests
     }
 
-    /// Bytes of floods that somebody has taken.
+    /// Bytes of floods that somebody has read.
     pub fn flooded(&self) -> usize {
         self.log.lock().unwrap().flooded
     }
@@ -193,7 +193,7 @@ async fn converse(
     stream.shutdown().await
 }
 
-/// A whole request: its head, and as much more as that announces.
+/// A whole request: its head, and the body that the head announces.
 async fn request(stream: &mut (impl io::AsyncRead + Unpin)) -> io::Result<Vec<u8>> {
     let mut bytes = Vec::new();
     loop {

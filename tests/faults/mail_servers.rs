@@ -1,4 +1,5 @@
-//! A provider's mail servers fail at every step of a login: the client is told to try later, in time, and nothing is left.
+//! A provider's mail servers fail at every step of a login: the client is told to try later, in time, and nothing is
+//! left over.
 
 use postkey::protocol::{Protocol, Security};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
@@ -12,15 +13,15 @@ use crate::support::house::{House, Program, until};
 
 use Fault::{Certificate, Close, Drip, Garbage, OldTls, Reset, Silence};
 
-/// The longest wait for an answer where the server could not be got ready for AUTH, and in all, in seconds: 15 and 30, and
-/// what the machine takes.
+/// The longest wait for an answer if the server does not get as far as AUTH, and in all, in seconds: 15 and 30, and
+/// some for the machine.
 const REACH: u64 = 15 + 4;
 const ALL: u64 = 30 + 4;
 
-/// What can happen wherever there is a connection.
+/// Faults that are possible wherever there is a connection.
 const ANYWHERE: [Fault; 5] = [Reset, Close, Silence, Drip, Garbage];
 
-/// What can happen in a handshake besides.
+/// Further faults that are possible in a handshake.
 const IN_HANDSHAKE: [Fault; 6] = [
     OldTls(1),
     OldTls(2),
@@ -33,7 +34,7 @@ const IN_HANDSHAKE: [Fault; 6] = [
 fn cases(security: Security) -> Vec<(Stage, Fault)> {
     use Stage::{Auth, Capabilities, Connect, Greeting, Handshake, StartTls};
     let stages: &[Stage] = match security {
-        // A login that fails at AUTH makes the next one ask for the capabilities.
+        // After a login that fails at AUTH, the next one asks for the capabilities.
         Security::Tls => &[Auth, Capabilities, Greeting, Handshake, Connect],
         _ => &[Auth, Handshake, StartTls, Capabilities, Greeting, Connect],
     };
@@ -41,7 +42,7 @@ fn cases(security: Security) -> Vec<(Stage, Fault)> {
     anywhere.chain(IN_HANDSHAKE.map(|fault| (Handshake, fault))).collect()
 }
 
-/// The sessions that others have, which should not notice anything.
+/// Other people's sessions, which must not notice anything.
 async fn bystanders(house: &House) -> Vec<Program> {
     let mut programs = Vec::new();
     for protocol in Protocol::ALL {
@@ -88,11 +89,11 @@ async fn every_fault_with_starttls() {
     every_fault(Security::StartTls).await;
 }
 
-/// What connections to a port come to that nobody serves.
+/// The result of connections to a port on which nobody listens.
 async fn unserved(port: u16, limit: u64) {
     let house = House::with(Security::Tls, |config| with_ports(&config, &[port; 3], Security::Tls, None)).await;
     let before = Belongings::of(&house, &[]);
-    // The first time takes longer: the password has to be checked.
+    // The first time takes longer, because the password has to be checked.
     for limit in [2 * limit, limit] {
         let mut logins = begin_logins(&house).await;
         let seconds = answered(&mut logins, TRY_LATER, "unserved").await;
@@ -108,11 +109,11 @@ async fn a_server_that_does_not_listen() {
     unserved(socket.local_addr().unwrap().port(), REACH).await;
 }
 
-/// Whether a connection fills the queue of this port, whose room is one (proc_net_tcp).
+/// Whether a connection fills the queue of this port, which has one place (proc_net_tcp).
 fn waits_to_be_accepted(port: u16) -> bool {
     let table = std::fs::read_to_string("/proc/self/net/tcp").unwrap();
     let mut listening = table.lines().map(|line| line.split_whitespace().collect::<Vec<_>>());
-    // What would be the receive queue of a connection is the queue of a port that listens, which is state 0A.
+    // The receive queue of a port that listens, which is state 0A, is its queue of connections.
     listening
         .any(|line| line[1].ends_with(&format!(":{port:04X}")) && line[3] == "0A" && line[4].ends_with(":00000001"))
 }
@@ -131,7 +132,7 @@ async fn a_server_that_does_not_accept() {
     unserved(address.port(), REACH).await;
 }
 
-/// A yes is a yes: what happens then happens to a session.
+/// An acceptance is final: what happens next happens to a session.
 #[tokio::test]
 async fn a_server_that_fails_after_its_yes_ends_the_session() {
     let servers = Servers::start(Security::Tls).await;
@@ -150,7 +151,7 @@ async fn a_server_that_fails_after_its_yes_ends_the_session() {
     }
 }
 
-/// Its client decides then: what comes is passed on as it is, and silence is what IDLE is made of.
+/// The client then decides: everything is passed on as it is, and silence is normal during IDLE.
 #[tokio::test]
 async fn a_server_that_is_strange_after_its_yes_is_for_its_client() {
     let servers = Servers::start(Security::Tls).await;
@@ -166,7 +167,7 @@ async fn a_server_that_is_strange_after_its_yes_is_for_its_client() {
                 assert_eq!(program.client.exactly(11).await, b"\xff\x00\x80garbage\r");
             }
         }
-        // The programs have left.
+        // The programs have disconnected.
         timed(before.are_all(&format!("{fault:?}"))).await;
         are_well(&mut bystanders).await;
     }
@@ -174,7 +175,7 @@ async fn a_server_that_is_strange_after_its_yes_is_for_its_client() {
 
 #[tokio::test]
 async fn a_name_that_does_not_exist() {
-    // With an empty label it is none, and nobody is asked for it.
+    // With an empty label it is not a name, and no server is asked for it.
     let house =
         House::with(Security::Tls, |config| config.replace("host = \"localhost\"", "host = \"no..name\"")).await;
     let seconds = answered(&mut begin_logins(&house).await, TRY_LATER, "no name").await;
@@ -183,7 +184,7 @@ async fn a_name_that_does_not_exist() {
     assert!(reply.contains("its name cannot be looked up"), "{reply}");
 }
 
-/// A house whose provider speaks in one way, and whose configuration says the other.
+/// A house whose provider uses one kind of security, and whose configuration has the other.
 async fn house_with_wrong_security(really: Security, said: Security) -> House {
     House::with(really, |config| {
         let (before, provider) = config.split_once("[provider.own]").unwrap();
@@ -206,7 +207,7 @@ async fn a_greeting_in_clear_where_tls_is_expected_is_quoted() {
     }
 }
 
-/// Exim and others refuse a connection in clear where they are at their limit, also on a port for TLS.
+/// Exim and others refuse a connection without TLS when they are at their limit, also on a port for TLS.
 #[tokio::test]
 async fn a_limit_told_in_clear_where_tls_is_expected_is_quoted() {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
@@ -215,7 +216,7 @@ async fn a_limit_told_in_clear_where_tls_is_expected_is_quoted() {
     let server = tokio::spawn(async move {
         while let Ok((mut client, _)) = listener.accept().await {
             let _gone = client.write_all(b"421 too many connections\r\n").await;
-            // What the client has said is read, so that the answer is not lost with the connection.
+            // What the client has sent is read, so that the answer is not lost with the connection.
             let _gone = client.read(&mut [0; 1024]).await;
         }
     });
@@ -230,7 +231,7 @@ async fn a_limit_told_in_clear_where_tls_is_expected_is_quoted() {
     server.abort();
 }
 
-/// The last failure that `postkey status` shows has these words, and quotes the server.
+/// The last failure in `postkey status` has these words, and quotes the server.
 async fn assert_in_status(house: &House, words: &str, said: &str) {
     let status = house.run_beside(&["status"], "").await.out;
     assert!(status.contains(words) && status.contains(&format!("\"{said}")), "{words}\n{status}");

@@ -1,7 +1,8 @@
-//! postkey between networks and servers that fail in every way: what the client hears, how soon, and what is left behind.
+//! postkey between networks and servers that fail in every way: what the client receives, how soon, and what is left
+//! over.
 //!
-//! Hours pass in milliseconds: the timers of a test are moved on while the sockets stay real. So no limit is made shorter
-//! for a test, and there is no setting for it.
+//! Hours pass in milliseconds: the tests advance their timers, while the sockets stay real. So no limit is shortened
+//! for a test, and no setting exists for that.
 
 #[path = "../support/mod.rs"]
 mod support;

@@ -7,8 +7,8 @@ use crate::support::Options;
 use crate::support::house::{House, LIFE};
 use crate::support::proxy::{Manner, Proxy};
 
-/// The longest wait for an answer where the mail server is not reached, and where the token endpoint is not, in seconds: 15
-/// and 30, and what the machine takes.
+/// The longest wait for an answer if the mail server is not reached, and if the token endpoint is not, in seconds: 15
+/// and 30, and some for the machine.
 const REACH: u64 = 15 + 4;
 const ALL: u64 = 30 + 6;
 

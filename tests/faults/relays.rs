@@ -1,4 +1,4 @@
-//! Sessions of which one half is dead.
+//! Sessions with one dead half.
 
 use std::io::ErrorKind;
 use std::time::Duration;
@@ -15,7 +15,7 @@ use tokio::time::timeout;
 use super::server::Servers;
 use crate::support::house::{rest, skip, until};
 
-/// The end of a postkey that does not end before it is stopped.
+/// The end of a postkey that runs until it is stopped.
 fn ending(shutdown: &ShutdownSender) -> Ending {
     Ending {
         shutdown: shutdown.subscribe(),
@@ -31,7 +31,7 @@ const SENDING: Duration = Duration::from_secs(30);
 /// How long a direction may be silent after the other has ended.
 const HALF: Duration = Duration::from_secs(600);
 
-/// How long a peer may refuse bytes.
+/// How long a peer may not read.
 const BLOCKED: Duration = Duration::from_secs(1800);
 
 /// The two peers of a relay, and the relay.
@@ -59,13 +59,13 @@ async fn is_over(peer: &mut TcpStream) -> bool {
     matches!(end, Ok(Ok(0) | Err(_)))
 }
 
-/// How long a provider may be silent behind an answer that it has given to a client that has ended its half.
+/// How long a provider may be silent after it has answered a client that has ended its half.
 const ANSWERED: Duration = Duration::from_secs(30);
 
-/// How long a provider may take to do what a client has asked that has hung up since.
+/// How long a provider may take for what a client has requested that has disconnected since.
 const UNHEARD: Duration = Duration::from_secs(5);
 
-/// Whether the peer hears no end, once everything has reached it that was on the way.
+/// Whether the peer receives no end, once everything that was on the way has reached it.
 async fn hears_no_end(peer: &mut TcpStream) -> bool {
     rest().await;
     peer.try_read(&mut [0]).is_err_and(|error| error.kind() == ErrorKind::WouldBlock)
@@ -151,7 +151,7 @@ async fn a_provider_that_has_answered_is_left_after_a_while() {
         client.shutdown().await.unwrap();
         server.write_all(if unfinished { b"250-o" } else { b"250 ok\r\n" }).await.unwrap();
         hears(&mut client, if unfinished { b"250-o" } else { b"250 ok\r\n" }).await;
-        // Once for the look whether anybody is there, and then for the rest of the silence.
+        // Once to check whether anybody is there, and then for the rest of the silence.
         for _ in 0..2 {
             assert!(hears_no_end(&mut server).await, "the client waits");
             skip(ANSWERED - Duration::from_secs(5)).await;
@@ -186,7 +186,7 @@ async fn a_client_that_is_gone_altogether_is_not_waited_for() {
     }
 }
 
-/// Exim pipelines QUIT behind the mail's end and half-closes; the answer to MAIL is not the answer to the mail.
+/// Exim pipelines QUIT after the mail's end and half-closes. The answer to MAIL is not the answer to the mail.
 #[tokio::test]
 async fn a_stop_waits_for_the_mail_of_a_client_that_has_ended_its_half() {
     let shutdown = ShutdownSender::default();
@@ -243,7 +243,7 @@ async fn a_half_close_that_moves_bytes_goes_on() {
 #[tokio::test]
 async fn a_peer_that_takes_nothing_is_not_waited_for_for_ever() {
     let (client, server, relay) = relayed().await;
-    // More than all buffers on the way hold.
+    // More than all buffers on the way can hold.
     let piece = vec![0; 1 << 20];
     let mut is_full = false;
     while !is_full {
@@ -267,8 +267,8 @@ async fn silence_of_both_is_nobodys_business() {
     assert_eq!(client.read_u8().await.unwrap(), b'x');
 }
 
-/// Who has vanished without a word is noticed by the system: after 2 to 4 minutes it asks, five times, 20 to 40 seconds apart.
-/// Two hours are its default.
+/// The system notices a peer that has vanished: after 2 to 4 minutes it probes five times, 20 to 40 seconds apart.
+/// Its default is two hours.
 #[tokio::test]
 async fn both_legs_of_a_session_have_keepalive() {
     let servers = Servers::start(Security::Tls).await;
@@ -276,20 +276,20 @@ async fn both_legs_of_a_session_have_keepalive() {
     let _session = house.logged_in(Protocol::Imap).await;
     let client_leg = || keepalive(|local, _| local == house.port(Protocol::Imap, Security::Clear));
     let provider_leg = || keepalive(|_, remote| remote == servers.ports[Protocol::Imap as usize]);
-    // While there are bytes on the way, another timer runs.
+    // While bytes are on the way, another timer runs.
     let is_set = |seconds: Option<u64>| seconds.is_some_and(|seconds| (80..=240).contains(&seconds));
     until("keepalive towards the client", async || is_set(client_leg())).await;
     until("keepalive towards the provider", async || is_set(provider_leg())).await;
 }
 
-/// The seconds until the system asks whether the peer is still there, on the connection with these ports (proc(5)).
+/// The seconds until the system probes the peer, on the connection with these ports (proc(5)).
 fn keepalive(is_it: impl Fn(u16, u16) -> bool) -> Option<u64> {
     let table = std::fs::read_to_string("/proc/self/net/tcp").unwrap();
     let port = |address: &str| u16::from_str_radix(&address[address.len() - 4..], 16).unwrap();
     let lines = table.lines().skip(1).map(|line| line.split_whitespace().collect::<Vec<_>>());
     let mut connected = lines.filter(|fields| fields[3] == "01");
     let found = connected.find(|fields| is_it(port(fields[1]), port(fields[2])))?;
-    // Which timer runs, 2 being keepalive's, and for how many hundredths of a second.
+    // The kind of the timer, 2 for keepalive, and its time in hundredths of a second.
     let (timer, left) = found[5].split_once(':').unwrap();
     (timer == "02").then(|| u64::from_str_radix(left, 16).unwrap() / 100)
 }

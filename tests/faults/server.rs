@@ -1,4 +1,4 @@
-//! Mail servers that are as they should be up to one point, and go wrong there.
+//! Mail servers that behave correctly up to one point, and fail there.
 
 use std::path::Path;
 use std::sync::{Arc, Mutex};
@@ -15,7 +15,7 @@ use tokio::time::timeout;
 use super::certificates::{Authority, Flaw};
 use crate::support::house::House;
 
-/// Where a server goes wrong.
+/// The point at which a server fails.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Stage {
     Connect,
@@ -33,12 +33,12 @@ pub enum Stage {
 pub enum Fault {
     Reset,
     Close,
-    /// Takes everything, and says nothing.
+    /// Reads everything, and sends nothing.
     Silence,
-    /// A byte every two seconds, and never a whole line.
+    /// Sends a byte every two seconds, and never a whole line.
     Drip,
     Garbage,
-    /// Answers the handshake in this version of TLS, by its number on the wire.
+    /// Answers the handshake in this version of TLS, by its number in the protocol.
     OldTls(u8),
     Certificate(Flaw),
 }
@@ -78,7 +78,7 @@ impl Servers {
         Self { ports, shared, folder, _tasks: tasks }
     }
 
-    /// From now on new connections go wrong so, or not at all.
+    /// From now on new connections fail like this, or not at all.
     pub fn go_wrong(&self, how: Option<(Stage, Fault)>) {
         *self.shared.wrong.lock().unwrap() = how;
     }
@@ -124,7 +124,7 @@ struct Session {
 impl Session {
     async fn serve(self, socket: TcpStream) -> io::Result<()> {
         if matches!(self.wrong, Some((_, Fault::Reset))) {
-            // To close is to reset then.
+            // Closing then resets the connection.
             SockRef::from(&socket).set_linger(Some(Duration::ZERO))?;
         }
         let mut stream: Stream = BufReader::new(Box::new(socket));
@@ -137,7 +137,7 @@ impl Session {
         self.talk(stream).await
     }
 
-    /// Answers lines until the client has left.
+    /// Answers lines until the client disconnects.
     async fn talk(&self, mut stream: Stream) -> io::Result<()> {
         let mut logged_in = false;
         loop {
@@ -193,7 +193,7 @@ impl Session {
         Ok(BufReader::new(Box::new(stream)))
     }
 
-    /// Goes wrong, if this is where; an error ends the session.
+    /// Fails, if this is the point. An error ends the session.
     async fn reach(&self, stage: Stage, stream: &mut Stream) -> io::Result<()> {
         let Some((_, fault)) = self.wrong.filter(|(at, _)| *at == stage) else { return Ok(()) };
         match fault {
@@ -224,7 +224,7 @@ impl Session {
     }
 }
 
-/// Reads until the client has left.
+/// Reads until the client disconnects.
 async fn drain(stream: &mut Stream) -> io::Result<()> {
     io::copy(stream, &mut io::sink()).await.map(drop)
 }
@@ -238,7 +238,8 @@ async fn line(stream: &mut Stream) -> io::Result<String> {
     }
 }
 
-/// What a server of TLS 1.0 (version 1) or 1.1 (version 2) answers to whatever it was offered (RFC 4346 section 7.4.1.3).
+/// The answer of a server with TLS 1.0 (version 1) or 1.1 (version 2) to whatever it was offered (RFC 4346 section
+/// 7.4.1.3).
 fn server_hello(version: u8) -> Vec<u8> {
     let mut hello = vec![22, 3, version, 0, 42, 2, 0, 0, 38, 3, version];
     hello.extend([7; 32]);

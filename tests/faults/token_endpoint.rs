@@ -1,5 +1,5 @@
-//! A token endpoint that fails in every way: the client is answered in time, the refresh token is kept, and the server is
-//! left in peace.
+//! A token endpoint that fails in every way: the client is answered in time, the refresh token is kept, and the server
+//! is not asked too often.
 
 use std::pin::pin;
 use std::time::Duration;
@@ -15,13 +15,13 @@ use crate::support::house::{ANN, House, LIFE, Way, accepted, skip};
 
 use Answer::{Bytes, Drip, Flood, HangUp, Lose, LoseOnce, Pass, Reset, Stall};
 
-/// The longest wait for an answer, in seconds: 30, and what the machine takes.
+/// The longest wait for an answer, in seconds: 30, and some for the machine.
 const ALL: u64 = 30 + 6;
 
 /// The most requests for one refresh.
 const TRIES: usize = 3;
 
-/// What postkey may take of all answers without an end, in bytes: 64 KiB of each; the rest is what sockets' buffers hold.
+/// How much of all endless answers postkey may read, in bytes: 64 KiB of each. The rest is what sockets' buffers hold.
 const SWALLOWED: usize = 24 * 1024 * 1024;
 
 fn http(status: &str, headers: &str, body: &str) -> Vec<u8> {
@@ -40,12 +40,12 @@ fn redirect(status: &str) -> Answer {
     Bytes(http(status, "Location: /token\r\n", ""))
 }
 
-/// The head of an answer without an end.
+/// The head of an endless answer.
 fn head(more: &str) -> Vec<u8> {
     format!("HTTP/1.1 200 OK\r\nContent-Type: application/json\r\n{more}\r\n").into_bytes()
 }
 
-/// A gzip stream, whose beginning promises more than its end can hold.
+/// A gzip stream that promises more at its beginning than its end has.
 fn gzip_bomb() -> Answer {
     let mut bytes = b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Encoding: gzip\r\n\r\n".to_vec();
     bytes.extend([0x1f, 0x8b, 8, 0, 0, 0, 0, 0, 0, 3]);
@@ -53,7 +53,7 @@ fn gzip_bomb() -> Answer {
     Bytes(bytes)
 }
 
-/// What passes by itself. The number is that of the seconds after which postkey asks again at the latest.
+/// Temporary failures. The number is the longest time in seconds until postkey asks again.
 fn passing() -> Vec<(&'static str, Answer, u64)> {
     let soon = 60;
     let after = |status: &str, value: &str| Bytes(http(status, &format!("Retry-After: {value}\r\n"), ""));
@@ -95,7 +95,7 @@ fn passing() -> Vec<(&'static str, Answer, u64)> {
     ]
 }
 
-/// Waits until postkey asks again, and is logged in: the refresh token was kept.
+/// Waits until postkey asks again and the login works, which shows that the refresh token was kept.
 async fn recover(house: &House, front: &Front, seconds: u64) {
     front.set(Pass);
     skip(Duration::from_secs(seconds)).await;
@@ -115,7 +115,7 @@ async fn whatever_passes_is_waited_out() {
         let mut logins = begin_logins(&house).await;
         let took = answered(&mut logins, TRY_LATER, what).await;
         assert!(took <= ALL, "{what}: {took} s");
-        // Mail programs come again and again.
+        // Mail programs try again and again.
         answered(&mut begin_logins(&house).await, TRY_LATER, what).await;
         let made = front.requests() - requests;
         assert!((1..=TRIES).contains(&made), "{what}: {made} requests");
@@ -132,7 +132,7 @@ async fn whatever_passes_is_waited_out() {
     assert!(front.flooded() < SWALLOWED, "{} bytes were taken", front.flooded());
 }
 
-/// What the process has in memory now, and has had at most since it was last asked, in KiB (proc(5)).
+/// The memory of the process now, and its peak since the last question, in KiB (proc(5)).
 fn memory(process: u32) -> [i64; 2] {
     let status = std::fs::read_to_string(format!("/proc/{process}/status")).unwrap();
     let figure = |name: &str| {
@@ -143,7 +143,8 @@ fn memory(process: u32) -> [i64; 2] {
     ["VmRSS:", "VmHWM:"].map(figure)
 }
 
-/// The program itself, and an account for each answer: a failure stands for a while, and here no time is skipped.
+/// The program itself, with an account for each answer, because a failure stands for a while, and here no time is
+/// skipped.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_answer_without_end_takes_no_memory() {
     let mut front = Front::new().await;
@@ -173,8 +174,8 @@ async fn an_answer_without_end_takes_no_memory() {
         assert!(reply.starts_with(TRY_LATER[Protocol::Pop3 as usize]), "{what}: {reply}");
         let [after, peak] = memory(daemon.id());
         println!("{what}: {before} KiB before, {peak} at most, {after} after");
-        // The first failure of all brings code in that was not needed before. 1 MiB, half of one for the allocator that wipes,
-        // because a buffer that grows is copied, and a quarter for what the threads' heaps take meanwhile.
+        // The very first failure loads code that was not needed before. 1 MiB, half of one for the wiping allocator,
+        // because a growing buffer is copied, and a quarter for what the threads' heaps take meanwhile.
         assert!(number == 0 || peak - before <= 1792, "{what}: {before} KiB before, {peak} at most");
         before = after;
     }
@@ -236,7 +237,7 @@ async fn many_clients_that_never_give_up_are_no_storm() {
     recover(&house, &front, 60).await;
 }
 
-/// The provider rotates, and the answer with the new refresh token is lost. What was sent is the only token that there is.
+/// The provider rotates, and the answer with the new refresh token is lost. The token that was sent is the only one.
 #[tokio::test]
 async fn a_lost_answer_is_asked_for_once_more_at_once() {
     for rotate in [false, true] {
@@ -252,7 +253,7 @@ async fn a_lost_answer_is_asked_for_once_more_at_once() {
         front.set(Pass);
         skip(Duration::from_secs(5)).await;
         let reply = house.try_login(Protocol::Pop3).await;
-        // A provider that ends the grant at a second use has ended it; whoever does not has lost nothing.
+        // A provider that ends the grant at a second use has ended it. With any other, nothing is lost.
         let words = if rotate { ACT } else { ["", "+OK", ""] };
         assert!(reply.starts_with(words[Protocol::Pop3 as usize]), "rotate: {rotate}: {reply}");
     }
@@ -276,7 +277,7 @@ async fn still_valid_is_still_good() {
     let mut front = Front::new().await;
     let house = front.house().await;
     let mut now = 0;
-    // Due for a refresh from 48 minutes on, and good until 30 seconds before its end.
+    // Due for a refresh from 48 minutes on, and valid until 30 seconds before its end.
     for (age, answer) in [(2879, Stall(Vec::new())), (2890, Reset), (3000, page("200 OK")), (3569, Stall(Vec::new()))] {
         front.set(answer);
         house.pass(age - std::mem::replace(&mut now, age));
@@ -287,7 +288,7 @@ async fn still_valid_is_still_good() {
                 assert!(accepted(login.protocol, &reply), "{age}: {reply}");
             }
         });
-        // Three seconds of the timers at most; what the machine takes comes on top.
+        // Three seconds of the timers at most, and some for the machine.
         if timeout(Duration::from_millis(500), &mut work).await.is_err() {
             skip(Duration::from_secs(3)).await;
             timeout(Duration::from_secs(6), work).await.expect("nobody waits longer for what is not needed");

@@ -1,6 +1,7 @@
-//! Writes the seeds into the corpora: the transcripts, and files that lie elsewhere among the tests, so that none lies twice.
+//! Writes the seeds into the corpora: the transcripts, and files from elsewhere among the tests, so that none exists
+//! twice.
 //!
-//! `seeds CORPUS`, in the root of the repository. A program without a package, so that nothing else has to be built for it.
+//! `seeds CORPUS`, in the root of the repository. A program without a package, so that it needs no other build.
 
 use std::error::Error;
 use std::fs;
@@ -9,7 +10,7 @@ use std::path::{Path, PathBuf};
 /// The sizes of the pieces in which bytes arrive, less one: any will do.
 const SIZES: [u8; 3] = [0, 6, 40];
 
-/// What is taken as it is.
+/// Files that are used as they are.
 const FILES: [(&str, &str); 9] = [
     ("sasl", "tests/fuzz/seeds/sasl"),
     ("redirect", "tests/fuzz/seeds/redirect"),
@@ -22,7 +23,7 @@ const FILES: [(&str, &str); 9] = [
     ("session", "tests/fuzz/seeds/session"),
 ];
 
-/// A client that logs in, to go before what a server says.
+/// A client that logs in, to go before what a server sends.
 const LOGINS: [(&str, &[u8]); 3] = [
     ("imap", b"a LOGIN ann@example.test s3cret\r\nb NOOP\r\n"),
     ("pop3", b"USER ann@example.test\r\nPASS s3cret\r\nSTAT\r\n"),
@@ -70,12 +71,12 @@ fn write(corpus: &Path, target: &str, file: &Path, bytes: &[u8]) -> Result<(), B
     Ok(fs::write(folder.join(name), bytes)?)
 }
 
-/// What the other side says in a transcript.
+/// What the other side sends in a transcript.
 struct Transcript {
     is_client: bool,
-    /// As `client::offer` and `server::approach` read it.
+    /// In the form that `client::offer` and `server::approach` read.
     choice: u8,
-    /// Before TLS, and under it.
+    /// Before TLS, and with it.
     streams: Vec<Vec<u8>>,
 }
 

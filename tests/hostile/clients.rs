@@ -1,4 +1,4 @@
-//! Clients: what is said to them, and that nobody else notices.
+//! Hostile clients: the answers that they get, and that nobody else notices them.
 
 use std::time::{Duration, Instant};
 
@@ -6,7 +6,7 @@ use postkey::protocol::{Protocol, Security};
 
 use crate::support::house::{ANN, House, Program, SECURITIES, Way, accepted};
 
-/// A house, and somebody in it who should not notice anything.
+/// A house, and other people's sessions, which must not notice anything.
 struct Quiet {
     house: House,
     bystanders: Vec<Program>,
@@ -24,7 +24,7 @@ impl Quiet {
         Self { house, bystanders, before }
     }
 
-    /// Nothing was written, nobody was asked, and the others go on.
+    /// Nothing was written, no provider was asked, and the others continue.
     async fn is_undisturbed(&mut self, what: &str) {
         assert_eq!(traces(&self.house).await, self.before, "{what}");
         for bystander in &mut self.bystanders {
@@ -33,7 +33,7 @@ impl Quiet {
     }
 }
 
-/// Where an attack could leave one: the accounts, the vault, the provider's connections and token requests.
+/// Where an attack could leave traces: the accounts, the vault, the provider's connections and token requests.
 async fn traces(house: &House) -> (serde_json::Value, Vec<u8>, Vec<usize>) {
     let connections = Protocol::ALL.iter().map(|protocol| house.provider.connections(*protocol));
     let counts = connections.chain([house.provider.requests().len()]).collect();
@@ -55,7 +55,8 @@ fn case(protocol: Protocol, sent: &str, heard: &str) -> Case {
 /// The last command of each case, so that its end is known.
 const BYE: [(&str, &[&str]); 3] = [("z LOGOUT~", &["* BYE", "z OK"]), ("QUIT~", &["+OK"]), ("QUIT~", &["221"])];
 
-/// Sends each case whole and byte by byte to every listener, and to those in clear in two pieces at every position.
+/// Sends each case whole and byte by byte to every listener, and to those without TLS in two pieces, split at every
+/// position.
 async fn every_way(cases: Vec<Case>) {
     let mut quiet = Quiet::new().await;
     for mut case in cases {
@@ -85,7 +86,7 @@ async fn check(house: &House, case: &Case, security: Security, pieces: &[&[u8]])
 
 use Protocol::{Imap, Pop3, Smtp};
 
-/// B2. None of these is waited for, or made room for.
+/// B2. postkey does not wait for any of these, and allocates nothing for them.
 #[tokio::test]
 async fn literals_that_are_too_much_or_nonsense() {
     let parens = "(".repeat(8000);
@@ -104,7 +105,7 @@ async fn literals_that_are_too_much_or_nonsense() {
     .await;
 }
 
-/// The same, where what follows cannot be told from the literal, or is more than a line.
+/// The same, if what follows cannot be told apart from the literal, or is more than a line.
 #[tokio::test]
 async fn what_cannot_be_told_apart_ends_the_connection() {
     let mut quiet = Quiet::new().await;
@@ -119,7 +120,7 @@ async fn what_cannot_be_told_apart_ends_the_connection() {
     quiet.is_undisturbed("endless literals").await;
 }
 
-/// B3 and B5. Names that cannot be: refused as wrong passwords are, and not even looked up.
+/// B3 and B5. Impossible names: refused like wrong passwords, and not even looked up.
 #[tokio::test]
 async fn names_that_are_nobodys() {
     const NO: &str = "a NO [AUTHENTICATIONFAILED]";
@@ -144,8 +145,8 @@ async fn names_that_are_nobodys() {
     }
 }
 
-/// B5. Names that look like another, or like what some programs would expand: they are nobody's. A byte order mark before a name
-/// is not among them, because it is taken off like all that comes along when a name is copied.
+/// B5. Names that look like others, or that some programs would expand: they belong to nobody. A byte order mark before
+/// a name is not among them, because it is removed like everything else that copying a name may add.
 #[tokio::test]
 async fn names_like_another() {
     let mut quiet = Quiet::new().await;
@@ -163,7 +164,7 @@ async fn names_like_another() {
     quiet.is_undisturbed("names").await;
 }
 
-/// B3. A lone CR ends no line, a lone LF does.
+/// B3. A lone CR does not end a line, a lone LF does.
 #[tokio::test]
 async fn line_ends() {
     every_way(vec![
@@ -175,7 +176,8 @@ async fn line_ends() {
     .await;
 }
 
-/// B4. Each is answered in the protocol's words, and none counts as a wrong password: there are more of them than tries.
+/// B4. Each is answered in the protocol's words, and none counts as a wrong password: there are more of them than
+/// attempts.
 #[tokio::test]
 async fn base64_that_is_none() {
     let too_long = "A".repeat(12_289);
@@ -211,7 +213,7 @@ async fn base64_that_is_none() {
     }
 }
 
-/// B7. What is sent behind a login that fails is a command of somebody who has not logged in.
+/// B7. What follows a failed login is a command of a client that has not logged in.
 #[tokio::test]
 async fn behind_a_login_that_failed() {
     let plain = base64("\0ann@example.test\0wrong");
@@ -223,7 +225,7 @@ async fn behind_a_login_that_failed() {
     .await;
 }
 
-/// B8. First bytes of another protocol: no answer, and the end, at once.
+/// B8. The first bytes of another protocol: no answer, and the connection ends at once.
 #[tokio::test]
 async fn other_protocols() {
     let mut quiet = Quiet::new().await;
@@ -254,7 +256,7 @@ async fn other_protocols() {
     quiet.is_undisturbed("other protocols").await;
 }
 
-/// Within 10 ms; on a machine that has other things to do, in one of five tries.
+/// Within 10 ms in one of five attempts, because a busy machine takes longer.
 async fn ends_at_once(house: &House, protocol: Protocol, security: Security, first: &[u8]) {
     let mut quickest = Duration::MAX;
     for _ in 0..5 {
@@ -269,7 +271,7 @@ async fn ends_at_once(house: &House, protocol: Protocol, security: Security, fir
     panic!("{protocol} {security:?}: {} is borne for {quickest:?}", first.escape_ascii());
 }
 
-/// B8. Ten bad commands are the end.
+/// B8. Ten bad commands end the connection.
 #[tokio::test]
 async fn who_knows_no_command_is_sent_away() {
     let mut quiet = Quiet::new().await;

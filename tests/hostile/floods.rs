@@ -1,4 +1,4 @@
-//! B1. A gigabyte without a line end, to the program as a process of its own: it is not taken, and costs no memory.
+//! B1. A gigabyte without a line end, sent to the program in a separate process: it is not read, and costs no memory.
 
 use postkey::protocol::{Protocol, Security};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -9,27 +9,28 @@ use crate::support::house::{House, SECURITIES, accepted};
 const GIBIBYTE: usize = 1 << 30;
 const PIECE: usize = 1 << 16;
 
-/// What may lie in the sockets' buffers on both sides when the other end is gone: what Linux allows for both, and some.
+/// What the sockets' buffers on both sides may hold when the other end is gone: Linux's limit for both, and some.
 const BUFFERED: usize = 16 << 20;
 
-/// What 27 floods may cost in memory, after some that have made the allocator's room: 5 KiB each, where 64 would be fine.
+/// What 27 floods may cost in memory, after some that have filled the allocator's caches: 5 KiB each, where 64 would be
+/// fine.
 const COST: u64 = 128 * 1024;
 
-/// The most memory that a process has had, in bytes.
+/// The peak memory of a process, in bytes.
 fn peak(id: u32) -> u64 {
     let status = std::fs::read_to_string(format!("/proc/{id}/status")).unwrap();
     let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap();
     line.trim().trim_end_matches(" kB").parse::<u64>().unwrap() * 1024
 }
 
-/// The time that a process has used, in hundredths of a second.
+/// The processor time of a process, in hundredths of a second.
 fn time(id: u32) -> u64 {
     let stat = std::fs::read_to_string(format!("/proc/{id}/stat")).unwrap();
     let fields: Vec<&str> = stat.rsplit_once(')').unwrap().1.split(' ').collect();
     fields[12].parse::<u64>().unwrap() + fields[13].parse::<u64>().unwrap()
 }
 
-/// Sends until nobody takes it any more; how much was taken.
+/// Sends until nobody reads any more. Returns how much was read.
 async fn flood(house: &House, protocol: Protocol, security: Security) -> usize {
     let client = house.greeted(protocol, security).await;
     let (mut from, mut to) = tokio::io::split(client.into_stream());

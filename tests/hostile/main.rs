@@ -1,8 +1,8 @@
-//! Clients and mail servers that mean harm, on real connections: `docs/design/threat-model.md`, "Bad input", says which test
-//! is for which row.
+//! Hostile clients and mail servers, on real connections: `docs/design/threat-model.md`, "Bad input", says which test
+//! belongs to which row.
 //!
-//! What a dialogue makes of bytes is tested at every position of a split by the transcripts; here it is that nothing else
-//! comes of them: no connection to a provider, no write, no session that notices, no memory.
+//! The transcripts test what a dialogue makes of bytes, split at every position. These tests show that nothing else
+//! happens: no connection to a provider, no write, no session that notices, no memory.
 
 #[path = "../support/mod.rs"]
 mod support;

@@ -1,5 +1,5 @@
-//! B10. Mail servers of a provider that say too much, or the wrong thing: the login ends in a temporary refusal, the bearer is
-//! not brought to whoever has no right to it, and whatever is right is understood however its bytes arrive.
+//! B10. A provider's mail servers that send too much, or the wrong thing: the login ends in a temporary refusal, only a
+//! server that may have the bearer gets it, and correct replies are understood however their bytes arrive.
 
 use std::sync::{Arc, Mutex};
 
@@ -15,17 +15,17 @@ use crate::support::house::{ANN, House, Way};
 const REFUSED: [[&str; 2]; 3] =
     [["a NO [UNAVAILABLE]", "a NO [CONTACTADMIN]"], ["-ERR [SYS/TEMP]", "-ERR [SYS/PERM]"], ["454", "535"]];
 
-/// What a server says to what.
+/// The answers of a server.
 #[derive(Clone)]
 pub struct Script {
-    /// The first that a line holds is answered; "" is the greeting. `%` in an answer is the line's tag.
+    /// The first key that a line contains decides the answer; "" is the greeting. `%` in an answer is the line's tag.
     answers: Vec<(String, Vec<u8>)>,
-    /// Where every answer is cut in two.
+    /// The position at which every answer is cut in two.
     cut: usize,
 }
 
 impl Script {
-    /// A server as it should be.
+    /// A server that behaves correctly.
     pub fn good(protocol: Protocol) -> Self {
         let answers: &[(&str, &str)] = match protocol {
             Protocol::Imap => &[
@@ -57,7 +57,7 @@ impl Script {
         Self { cut, ..self }
     }
 
-    /// The same but for one answer.
+    /// The same with one other answer.
     pub fn with(mut self, key: &str, answer: impl AsRef<[u8]>) -> Self {
         self.answers.insert(0, (key.to_owned(), answer.as_ref().to_vec()));
         self
@@ -74,7 +74,7 @@ impl Script {
     }
 }
 
-/// A mail server that does as it is told, for one protocol; the others are the house's own.
+/// A mail server with a script, for one protocol; the others are the house's own.
 pub struct Server {
     protocol: Protocol,
     security: Security,
@@ -87,7 +87,7 @@ pub struct Server {
 #[derive(Default)]
 struct Shared {
     script: Mutex<Option<Script>>,
-    /// All lines that were heard.
+    /// All lines that it received.
     heard: Mutex<Vec<String>>,
 }
 
@@ -129,20 +129,20 @@ impl Server {
         house
     }
 
-    /// What it says from now on.
+    /// Sets its answers from now on.
     pub fn says(&self, script: Script) {
         *self.shared.script.lock().unwrap() = Some(script);
         self.shared.heard.lock().unwrap().clear();
     }
 
-    /// A login is refused for now, and the server has not got the bearer.
+    /// A login is refused temporarily, and the server has not received the bearer.
     pub async fn refuses_bearer(&self, house: &House, what: &str) {
         let heard = self.refuses(house, what).await;
         let bearer = |line: &String| line.contains("AUTH") || line.len() > 100;
         assert!(!heard.iter().any(bearer), "{} {what}: {heard:?}", self.protocol);
     }
 
-    /// A login is refused for now; what the server has heard.
+    /// A login is refused temporarily. Returns what the server has received.
     async fn refuses(&self, house: &House, what: &str) -> Vec<String> {
         let reply = house.try_login(self.protocol).await;
         let refused = REFUSED[self.protocol as usize].iter().any(|words| reply.starts_with(words));
@@ -166,7 +166,7 @@ async fn serve(socket: TcpStream, security: Security, acceptor: TlsAcceptor, sha
     }
 }
 
-/// Up to the end, or to the line with which TLS begins; then the connection and that line.
+/// Up to the end, or to the line with which TLS begins. Returns the connection and that line.
 async fn talk<S: AsyncRead + AsyncWrite + Unpin>(
     mut stream: BufReader<S>,
     script: &Script,
@@ -233,7 +233,7 @@ async fn who_says_too_much_is_left() {
             server.says(script);
             server.refuses_bearer(&house, what).await;
         }
-        // Three, and then silence: who answers the third waits in vain.
+        // Three, and then silence: whoever answers the third waits for nothing.
         let challenge = ["+ eyJ9\r\n", "+ eyJ9\r\n", "334 eyJ9\r\n"][protocol as usize];
         let key = ["AUTHENTICATE", "dXNlc", "AUTH "][protocol as usize];
         for count in [1000, 3] {
@@ -243,7 +243,7 @@ async fn who_says_too_much_is_left() {
     }
 }
 
-/// But for what the person has to see.
+/// Except for what the person has to see.
 #[tokio::test]
 async fn what_comes_in_between_is_passed_over() {
     let server = Server::start(Protocol::Imap, Security::Tls).await;
@@ -286,7 +286,7 @@ async fn who_lies_does_not_get_the_bearer() {
             server.says(Script::good(protocol).with(key, lie));
             server.refuses_bearer(&house, lie).await;
         }
-        // A yes to a mechanism that has had no message is none.
+        // Acceptance of a mechanism that has received no message is no acceptance.
         let (key, yes) =
             [("AUTHENTICATE", "% OK in\r\n"), ("AUTH ", "+OK in\r\n"), ("AUTH ", "235 in\r\n")][protocol as usize];
         let mut script = Script::good(protocol).with(key, yes);

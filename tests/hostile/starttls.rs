@@ -1,5 +1,5 @@
-//! B6. Bytes ahead of a TLS handshake, in both roles, however they arrive: the connection ends, and they are used by nobody.
-//! Bytes right behind a handshake are used.
+//! B6. Bytes before a TLS handshake, in both roles, however they arrive: the connection ends, and nobody uses them.
+//! Bytes right after a handshake are used.
 
 use std::io::{Read as _, Write as _};
 use std::sync::Arc;
@@ -28,14 +28,14 @@ async fn from_a_client() {
             client.expect(["* OK", "+OK", "220"][protocol as usize]).await;
             let heard = client.talk(&[one, two]).await;
             let lines = heard.split(|&byte| byte == b'\n').filter(|line| line.ends_with(b"\r")).count();
-            // Behind the answer to STARTTLS there can be an alert of TLS, but no answer to what was added.
+            // After the answer to STARTTLS there can be a TLS alert, but no answer to what was added.
             assert_eq!(lines, 1, "{protocol}, split at {position}: {}", heard.escape_ascii());
         }
         assert_eq!(house.provider.connections(protocol), 0);
     }
 }
 
-/// More than a handshake may be, in the packet that ends the handshake.
+/// More than fits into a handshake, in the packet that ends the handshake.
 #[tokio::test]
 async fn a_client_that_talks_as_soon_as_the_handshake_ends_is_heard() {
     let house = House::open().await;
@@ -59,7 +59,7 @@ async fn a_client_that_talks_as_soon_as_the_handshake_ends_is_heard() {
         }
         tls.read_tls(&mut &arrived[..]).unwrap();
         tls.process_new_packets().unwrap();
-        // An error says that there is no more for now.
+        // An error means that there is no more for now.
         let _for_now = tls.reader().read_to_end(&mut heard);
     }
     let lines: Vec<_> = heard.split(|byte| *byte == b'\n').map(|line| String::from_utf8_lossy(line)).collect();
@@ -70,7 +70,7 @@ async fn a_client_that_talks_as_soon_as_the_handshake_ends_is_heard() {
     );
 }
 
-/// The server's consent, and what a man in the middle adds.
+/// The server's acceptance, and what a man in the middle adds.
 const CONSENT: [&str; 3] = [
     "% OK go\r\n* CAPABILITY AUTH=XOAUTH2\r\n",
     "+OK go\r\n+OK\r\nSASL XOAUTH2\r\n.\r\n",
@@ -93,7 +93,7 @@ async fn from_a_server() {
     }
 }
 
-/// Everything that a man in the middle can say instead of a consent, and before.
+/// Everything that a man in the middle can send instead of an acceptance, and before.
 #[tokio::test]
 async fn from_a_server_that_does_without() {
     let stripped: [&[(&str, &str)]; 3] = [

@@ -1,4 +1,4 @@
-//! What a connection costs that has not logged in, doing whatever makes postkey keep the most for it.
+//! What a connection before its login costs if it does whatever makes postkey keep the most for it.
 
 use std::io;
 use std::time::Duration;
@@ -11,18 +11,18 @@ use crate::idle::running;
 use crate::postkey::{self, Setup};
 use crate::report::Report;
 
-/// How many of each kind: fewer than one source may have.
+/// The number of each kind: fewer than one source may have.
 const COUNT: usize = 200;
 
 /// As many connections to an HTTP port as one source may have.
 const BROWSERS: usize = 16;
 
-/// What each may cost in KiB: in clear, where we keep a line at most, and where a library keeps a TLS record of 16 KiB or a head
-/// of HTTP until it is whole.
+/// What each may cost in KiB: without TLS, where we keep a line at most, and where a library keeps a TLS record of 16
+/// KiB or an HTTP header until it is complete.
 const LINE: f64 = 16.0;
 const RECORD: f64 = 36.0;
 
-/// Each kind by itself, with a postkey that has done nothing else: memory that was used before would be used again.
+/// Each kind separately, with a fresh postkey, because memory that was used before would be used again.
 pub async fn before(stage: &Stage<'_>, report: &mut Report) -> io::Result<()> {
     for (home, act, most) in [
         ("before-silent", Act::Silent, LINE),

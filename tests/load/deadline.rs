@@ -1,4 +1,4 @@
-//! Clients that connect and do not log in: they say nothing, or a byte now and then.
+//! Clients that connect and do not log in: they send nothing, or a byte now and then.
 
 use std::io;
 use std::ops::RangeInclusive;
@@ -16,10 +16,10 @@ use crate::process::entries;
 use crate::protocol::Protocol;
 use crate::report::Report;
 
-/// Nobody may still be there after this.
+/// After this time, nobody may be connected any more.
 const PATIENCE: Duration = Duration::from_secs(90);
 
-/// They say nothing: a descriptor each, nothing at the provider, and the door when their minute is over.
+/// They send nothing: each costs a descriptor and nothing at the provider, and is disconnected after a minute.
 pub async fn silent(stage: &Stage<'_>, report: &mut Report) -> io::Result<()> {
     if stage.load.silent == 0 {
         return Ok(());
@@ -46,7 +46,7 @@ pub async fn silent(stage: &Stage<'_>, report: &mut Report) -> io::Result<()> {
     closed("silent", waiting, 55.0..=65.0, report).await
 }
 
-/// They send a byte every five seconds: a deadline is not extended by that.
+/// They send a byte every five seconds, which does not extend the deadline.
 pub async fn slow(stage: &Stage<'_>, report: &mut Report) -> io::Result<()> {
     if stage.load.slow == 0 {
         return Ok(());
@@ -79,7 +79,7 @@ pub async fn slow(stage: &Stage<'_>, report: &mut Report) -> io::Result<()> {
 /// When the server has ended this connection, if it did.
 async fn end(mut stream: impl AsyncReadExt + Unpin, start: Instant) -> Option<Duration> {
     let mut rest = Vec::new();
-    // A reset is an end as well: we were still sending.
+    // A reset is an end as well, because we were still sending.
     let read = tokio::time::timeout(PATIENCE, stream.read_to_end(&mut rest)).await;
     read.ok().map(|_| start.elapsed())
 }

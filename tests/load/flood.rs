@@ -1,4 +1,4 @@
-//! Clients that do not read while a gigabyte is offered to them.
+//! Clients that do not read while a gigabyte is sent to them.
 
 use std::io;
 use std::time::Duration;
@@ -14,13 +14,13 @@ use crate::protocol::Protocol;
 use crate::report::Report;
 use crate::upstream::noise;
 
-/// How many there are.
+/// The number of clients.
 const CLIENTS: usize = 100;
 
 /// The noise that they are sent.
 const SEED: u64 = 9;
 
-/// All of them stop reading until nothing moves any more; then they read to the end.
+/// All of them stop reading until nothing moves any more, and then read to the end.
 pub async fn flood(stage: &Stage<'_>, report: &mut Report) -> io::Result<()> {
     let postkey = postkey::start_as(stage.dir, "flood", stage.provider, stage.program, Default::default()).await?;
     let process = running(&postkey.process)?;

@@ -1,4 +1,4 @@
-//! A user without any password who wants nobody to be served: all that a connection can do before its login to cost much.
+//! A user without any password who wants to keep others out, with every connection before its login that costs much.
 
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
@@ -18,19 +18,19 @@ use crate::client::{Stream, USER};
 use crate::pki;
 use crate::protocol::{Ports, Protocol};
 
-/// How long a peer has to take nothing until it is taken for one that takes no more.
+/// How long a peer has to read nothing before it counts as one that never reads again.
 const STALLED: Duration = Duration::from_millis(100);
 
-/// How long to wait before the next connection takes the place of one that was closed.
+/// How long to wait before another connection takes the place of a closed one.
 const PAUSE: Duration = Duration::from_millis(20);
 
-/// The longest handshake that may remain unfinished, in octets (net/transport.rs).
+/// The longest handshake that may remain incomplete, in octets (net/transport.rs).
 const HANDSHAKE: usize = 6 * 1024 - 1;
 
-/// What may be attacked beside the mail ports in clear.
+/// What may be attacked besides the mail ports without TLS.
 #[derive(Clone, Serialize, Deserialize)]
 pub struct Targets {
-    /// IMAP under TLS.
+    /// IMAP with TLS.
     tls: u16,
     metrics: u16,
     /// IMAP on a Unix socket.
@@ -40,32 +40,32 @@ pub struct Targets {
 /// What one connection does.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Act {
-    /// Says nothing.
+    /// Sends nothing.
     Silent,
-    /// Begins a line, and does not end it.
+    /// Begins a line and does not end it.
     HalfALine,
-    /// Asks again and again, and reads no answer.
+    /// Sends command after command, and reads no answer.
     Deaf,
     DeafUnix,
-    /// Begins a TLS handshake, and does not end it.
+    /// Begins a TLS handshake and does not end it.
     HalfAHello,
-    /// Says nothing after the handshake.
+    /// Sends nothing after the handshake.
     SilentTls,
     HalfALineTls,
     DeafTls,
-    /// Begins a TLS record of the largest size after the handshake, and does not end it.
+    /// Begins a TLS record of the largest size after the handshake and does not end it.
     HalfARecord,
-    /// Begins a request to an HTTP port, and does not end it.
+    /// Begins a request to an HTTP port and does not end it.
     HalfARequest,
     /// Tries a password, and waits for the answer.
     Guess,
-    /// The same from another address each time, after which it ends its own side.
+    /// The same from another address each time, and then ends its own side.
     HalfClosedGuess,
-    /// Logs in to an address that is still to be authorized.
+    /// Logs in to an address that is not authorized yet.
     FirstLogin,
 }
 
-/// What a hostile user does at once, and how often.
+/// What a hostile user does at the same time, and how often.
 const ALL: [(Act, usize); 13] = [
     (Act::Silent, 300),
     (Act::HalfALine, 100),
@@ -90,12 +90,12 @@ impl Targets {
         Ok(Self { tls: tls?, metrics: metrics?, unix: dir.join(format!("{name}.socket")) })
     }
 
-    /// What postkey's configuration says of them above its tables.
+    /// The keys in postkey's configuration for them, above its tables.
     pub fn top(&self) -> String {
         format!("metrics = \"127.0.0.1:{}\"\n", self.metrics)
     }
 
-    /// The same below them.
+    /// The same below the tables.
     pub fn more(&self, dir: &Path) -> String {
         let (tls, unix) = (self.tls, &self.unix);
         let (chain, key) = (dir.join("chain.pem"), dir.join("key.pem"));
@@ -119,7 +119,7 @@ mode = "0666"
 /// A connection that does something until it is closed.
 pub struct Held {
     stream: Pin<Box<dyn Stream>>,
-    /// What it goes on saying, and reads no answer; if nothing, it reads.
+    /// What it keeps sending without reading answers. If it is empty, it reads.
     says: Vec<u8>,
 }
 
@@ -129,7 +129,7 @@ impl Held {
     }
 
     async fn saying(mut stream: impl Stream + Unpin + 'static, words: &[u8]) -> io::Result<Self> {
-        // The peer may take less, and close.
+        // The peer may accept less, and close.
         let _late = timeout(STALLED, stream.write_all(words)).await;
         Ok(Self::silent(stream))
     }
@@ -142,10 +142,10 @@ impl Held {
         Ok(Self { stream: Box::pin(stream), says })
     }
 
-    /// Waits until the other side has closed it; what it said.
+    /// Waits until the other side has closed it. Returns what it received.
     async fn closed(mut self) -> Vec<u8> {
         let mut heard = Vec::new();
-        // Either ends with an error, if not with the end of the connection.
+        // Both end with an error, or with the end of the connection.
         if self.says.is_empty() {
             let _reset = self.stream.read_to_end(&mut heard).await;
         } else {
@@ -156,7 +156,7 @@ impl Held {
 }
 
 impl Act {
-    /// Connects and does it.
+    /// Connects, and does it.
     pub async fn connect(self, targets: &Targets, ports: Ports, dir: &Path, number: usize) -> io::Result<Held> {
         let clear = ports.of(Protocol::ALL[number % 3]);
         match self {
@@ -193,7 +193,7 @@ impl Act {
     }
 }
 
-/// Connects from one of the many addresses that this machine has for itself.
+/// Connects from one of the many loopback addresses of this machine.
 async fn connect(port: u16, number: usize) -> io::Result<TcpStream> {
     let socket = TcpSocket::new_v4()?;
     let own = Ipv4Addr::from_bits(Ipv4Addr::LOCALHOST.to_bits() + u32::try_from(number % 60_000).unwrap_or(0));
@@ -211,14 +211,14 @@ async fn protect(
     connector.connect(name, connect(targets.tls, number).await?).await
 }
 
-/// The beginning of a line that is just short enough for its end to be waited for (RFC 9051 section 4).
+/// The beginning of a line that is just short enough that postkey waits for its end (RFC 9051 section 4).
 fn line() -> Vec<u8> {
     let mut line = b"a LOGIN ".to_vec();
     line.resize(8192, b'x');
     line
 }
 
-/// So many octets of a hello that is said to have 64 KiB, in records of the largest size (RFC 8446 section 5.1).
+/// This many octets of a hello that claims to have 64 KiB, in records of the largest size (RFC 8446 section 5.1).
 fn hello(size: usize) -> Vec<u8> {
     let (mut bytes, mut message) = (Vec::new(), b"\x01\x00\xff\xf0\x03\x03".to_vec());
     message.resize(0xfff4, 0);
@@ -231,7 +231,7 @@ fn hello(size: usize) -> Vec<u8> {
     bytes
 }
 
-/// Does all of it, until the standard input ends. How many connections that took is the answer.
+/// Does all of it until standard input ends. Then prints the number of connections.
 pub async fn be(targets: &str, ports: &str, dir: &Path) -> io::Result<bool> {
     static CONNECTIONS: AtomicUsize = AtomicUsize::new(0);
     let (targets, ports): (Targets, Ports) = (serde_json::from_str(targets)?, serde_json::from_str(ports)?);

@@ -1,4 +1,4 @@
-//! Sessions that lie there, and sessions that come and go.
+//! Idle sessions, and sessions that come and go.
 
 use std::io;
 use std::time::Duration;
@@ -15,18 +15,18 @@ use crate::process::Process;
 use crate::protocol::Protocol;
 use crate::report::Report;
 
-/// How many clients log in at a time.
+/// The number of clients that log in at a time.
 const AT_ONCE: usize = 16;
 
-/// One thread for each core, the main thread, and those that wait for the disk: they come when there is work, and go ten
-/// seconds after it.
+/// One thread for each core, the main thread, and those that wait for the disk: they start when there is work, and end
+/// ten seconds after it.
 const THREADS: f64 = 8.0;
 
-/// sled starts as many by itself as it likes to write with, however many sessions there are.
+/// sled starts up to this many of its own, however many sessions there are.
 const SLEDS: f64 = 8.0;
 
-/// In a whole run, the second half of the time is spent beside a flood: on a machine that is busy the system drops packets,
-/// and keepalive has to bear that.
+/// In a complete run, a flood runs during the second half of the time: a busy machine drops packets, and keepalive has
+/// to cope with that.
 pub async fn idle_and_flood(stage: &Stage<'_>, report: &mut Report) -> io::Result<()> {
     let (dropped, given_up) = (dropped()?, given_up()?);
     let mut beside = report.beside();
@@ -41,7 +41,7 @@ pub async fn idle_and_flood(stage: &Stage<'_>, report: &mut Report) -> io::Resul
     idled.and(flooded)
 }
 
-/// Packets that this machine has dropped because too many were on their way within it: the second column of
+/// Packets that this machine has dropped because its internal queue was full: the second column of
 /// `/proc/net/softnet_stat`, a line for each core.
 fn dropped() -> io::Result<u64> {
     let table = std::fs::read_to_string("/proc/net/softnet_stat")?;
@@ -49,7 +49,7 @@ fn dropped() -> io::Result<u64> {
     Ok(column.filter_map(|number| u64::from_str_radix(number, 16).ok()).sum())
 }
 
-/// Ends of connections of this machine that a timer has given up, `TCPAbortOnTimeout` in `/proc/net/netstat`.
+/// Connections of this machine that a timer has given up, `TCPAbortOnTimeout` in `/proc/net/netstat`.
 fn given_up() -> io::Result<u64> {
     let table = std::fs::read_to_string("/proc/net/netstat")?;
     let mut lines = table.lines().filter(|line| line.starts_with("TcpExt:")).map(str::split_whitespace);
@@ -58,7 +58,7 @@ fn given_up() -> io::Result<u64> {
     found.and_then(|(_, value)| value.parse().ok()).ok_or_else(|| io::Error::other("no TCPAbortOnTimeout"))
 }
 
-/// All hold still while some of them, in turn, do a NOOP; in the end everybody does.
+/// All are silent while some of them, in turn, send a NOOP. In the end everybody does.
 pub async fn idle(stage: &Stage<'_>, report: &mut Report) -> io::Result<()> {
     let postkey = postkey::start(stage.dir, stage.provider, stage.program).await?;
     let process = running(&postkey.process)?;
@@ -69,7 +69,7 @@ pub async fn idle(stage: &Stage<'_>, report: &mut Report) -> io::Result<()> {
     let mut clients = open(&postkey.way, count).await?;
     let mut times = Vec::new();
     let (mut lost, end) = (0, Instant::now() + stage.load.idle_for);
-    // Beside a flood the times are those of a machine that has no time.
+    // Beside a flood, the times are those of a busy machine.
     let quiet = if stage.load.beside { end - stage.load.idle_for / 2 } else { end };
     let mut tick = interval(Duration::from_millis(100));
     for turn in (0..count).cycle().step_by(97) {
@@ -101,17 +101,17 @@ pub async fn idle(stage: &Stage<'_>, report: &mut Report) -> io::Result<()> {
     Ok(())
 }
 
-/// Clients log in, do something and leave, 200 a second.
+/// Clients log in, send a command and disconnect, 200 a second.
 pub async fn churn(stage: &Stage<'_>, report: &mut Report) -> io::Result<()> {
     let postkey = postkey::start_as(stage.dir, "churn", stage.provider, stage.program, Default::default()).await?;
     let process = running(&postkey.process)?;
-    // What the first clients leave behind is not a leak: caches, allocator, threads.
+    // What the first clients leave is not a leak: caches, allocator, threads.
     let warm = Duration::from_secs(3).max(stage.load.churn_for / 10);
     come_and_go(&postkey.way, warm).await?;
     sleep(Duration::from_secs(1)).await;
     let (descriptors, resident) = (process.descriptors()?, process.resident()?);
     let (came, failed, elapsed) = come_and_go(&postkey.way, stage.load.churn_for).await?;
-    // Not only until there are two more: those would be of the last client, who has just left.
+    // Not only until there are two more: those would belong to the last client, which has just disconnected.
     let after = process.settled_descriptors(descriptors, Duration::from_secs(5)).await?;
     report.at_least("churn: clients", came as f64 / elapsed.as_secs_f64(), 190.0 / stage.load.slack, "a second");
     report.at_most("churn: clients that were not served", failed as f64, 0.0, "clients");
@@ -127,7 +127,7 @@ fn count_threads(part: &str, threads: &[String], report: &mut Report) {
     report.at_most(&format!("{part}: sled's threads"), sleds as f64, SLEDS, "threads");
 }
 
-/// How many came, how many of them failed, and how long it took.
+/// How many connected, how many of them failed, and how long it took.
 async fn come_and_go(way: &Way, time: Duration) -> io::Result<(usize, usize, Duration)> {
     let mut tick = interval(Duration::from_millis(5));
     tick.set_missed_tick_behavior(MissedTickBehavior::Burst);
@@ -150,7 +150,7 @@ pub fn running(process: &Option<Process>) -> io::Result<&Process> {
     process.as_ref().ok_or_else(|| io::Error::other("postkey has no process"))
 }
 
-/// Logs so many clients in, of all protocols.
+/// Logs this many clients in, with all protocols.
 pub async fn open(way: &Way, count: usize) -> io::Result<Vec<Client>> {
     let mut opening = JoinSet::new();
     for first in 0..AT_ONCE {
@@ -167,7 +167,7 @@ pub async fn open(way: &Way, count: usize) -> io::Result<Vec<Client>> {
     Ok(opened.into_iter().flatten().collect())
 }
 
-/// As many as postkey can hold here: each takes two descriptors, and a hundred serve other ends.
+/// As many as postkey can have here. Each takes two descriptors, and a hundred are reserved.
 fn most_sessions() -> usize {
     let limit = getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX);
     usize::try_from(limit).unwrap_or(usize::MAX).saturating_sub(100) / 2

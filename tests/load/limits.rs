@@ -1,4 +1,4 @@
-//! When the system has nothing left to give: descriptors, and memory.
+//! When the system has no descriptors or no memory left.
 
 use std::io;
 use std::time::Duration;
@@ -17,19 +17,19 @@ use crate::protocol::Protocol;
 use crate::report::Report;
 use crate::upstream::noise;
 
-/// How a client is told that there is no descriptor for it: RFC 5530, RFC 3206, RFC 3463.
+/// The answer to a client for which there is no descriptor: RFC 5530, RFC 3206, RFC 3463.
 const NO_DESCRIPTOR: [&str; 3] = ["* BYE [UNAVAILABLE]", "-ERR [SYS/TEMP]", "421 4.3.2"];
 
-/// How a login is refused for which there is no session: RFC 5530, RFC 3206, RFC 4954.
+/// The refusal of a login for which there is no session: RFC 5530, RFC 3206, RFC 4954.
 const NO_SESSION: [&str; 3] = ["a NO [UNAVAILABLE]", "-ERR [SYS/TEMP]", "454 4.7.0"];
 
-/// What each client that does not read is sent, octets: more than lies in the sockets' buffers.
+/// What each client that does not read is sent, in octets: more than fits in the sockets' buffers.
 const FLOOD: u64 = 12 << 20;
 
 /// More than can be admitted in these tests.
 const MANY: usize = 20_000;
 
-/// A daemon with 64 descriptors and more clients than it can serve.
+/// A daemon with 64 descriptors, and more clients than it can serve.
 pub async fn descriptors(stage: &Stage<'_>, report: &mut Report) -> io::Result<()> {
     let setup = Setup { limits: &["--nofile=64"], ..Setup::default() };
     let postkey = postkey::start_as(stage.dir, "few", stage.provider, stage.program, setup).await?;
@@ -49,7 +49,7 @@ pub async fn descriptors(stage: &Stage<'_>, report: &mut Report) -> io::Result<(
     Ok(())
 }
 
-/// A daemon that had enough of them, until somebody lowers the limit: now accept(2) fails.
+/// A daemon with enough of them, until somebody lowers the limit: then accept(2) fails.
 pub async fn exhausted(stage: &Stage<'_>, report: &mut Report) -> io::Result<()> {
     let postkey = postkey::start_as(stage.dir, "none", stage.provider, stage.program, Setup::default()).await?;
     let process = running(&postkey.process)?;
@@ -70,7 +70,7 @@ pub async fn exhausted(stage: &Stage<'_>, report: &mut Report) -> io::Result<()>
     Ok(())
 }
 
-/// A daemon with little address space, and as many clients as it takes, some of which do not read what they are sent.
+/// A daemon with little address space, and as many clients as it accepts, some of which do not read.
 pub async fn memory(stage: &Stage<'_>, report: &mut Report) -> io::Result<()> {
     let setup = Setup { limits: &["--as=1073741824"], ..Setup::default() };
     let postkey = postkey::start_as(stage.dir, "small", stage.provider, stage.program, setup).await?;
@@ -80,7 +80,7 @@ pub async fn memory(stage: &Stage<'_>, report: &mut Report) -> io::Result<()> {
     refused(&postkey.way, "1 GiB address space", report).await;
     let mut clients = clients.into_iter();
     let mut stalled = Vec::new();
-    // Not all: the system's own buffers for so many sockets would be gigabytes.
+    // Not all, because the system's own buffers for so many sockets would be gigabytes.
     for client in clients.by_ref().take(100) {
         stalled.push(client.noise(FLOOD, 5).await?);
     }
@@ -110,7 +110,7 @@ async fn fill(way: &Way) -> Vec<Client> {
     clients
 }
 
-/// Whether each protocol's logins are refused for now, and by nothing else, when all sessions are taken.
+/// Whether logins with each protocol are refused temporarily, and for no other reason, when all sessions are taken.
 async fn refused(way: &Way, part: &str, report: &mut Report) {
     for protocol in Protocol::ALL {
         let mut is_refused = true;
@@ -127,7 +127,8 @@ async fn refused(way: &Way, part: &str, report: &mut Report) {
     }
 }
 
-/// Whether each protocol's clients are told that there is no descriptor, and let go, however soon one follows another.
+/// Whether clients of each protocol are told that there is no descriptor, and disconnected, however soon one follows
+/// another.
 async fn told(way: &Way, part: &str, report: &mut Report) {
     for protocol in Protocol::ALL {
         let mut is_told = true;
@@ -143,7 +144,7 @@ async fn told(way: &Way, part: &str, report: &mut Report) {
     }
 }
 
-/// What a server says to somebody until it closes the connection.
+/// What a server sends before it closes the connection.
 async fn meet(way: &Way, protocol: Protocol) -> io::Result<String> {
     let mut said = String::new();
     TcpStream::connect(("127.0.0.1", way.ports.of(protocol))).await?.read_to_string(&mut said).await?;
@@ -158,7 +159,7 @@ async fn idle_cpu(process: &Process, part: &str, report: &mut Report) -> io::Res
     Ok(())
 }
 
-/// How many of them get no answer any more.
+/// The number of them that get no answer any more.
 async fn lost(clients: &mut [Client]) -> usize {
     let mut lost = 0;
     for client in clients {
@@ -167,7 +168,7 @@ async fn lost(clients: &mut [Client]) -> usize {
     lost
 }
 
-/// How long it takes until somebody is served again. A session whose client is gone waits a second for its provider
+/// The time until somebody is served again. A session whose client is gone waits a second for its provider
 /// (docs/design/decisions/0009-half-close.md).
 async fn recovers(way: &Way, part: &str, report: &mut Report) {
     let start = Instant::now();

@@ -1,7 +1,8 @@
-//! What postkey bears: thousands of sessions, churn, clients that do not read or do not speak, and limits of the system.
+//! Load on postkey: thousands of sessions, churn, clients that do not read or send nothing, and limits of the system.
 //!
-//! `tests/run` builds this program and starts it for about half a minute, `tests/run --soak` with everything. The provider is
-//! the benchmark's, in a process of its own, and so is each postkey: what `/proc` says of it is about nothing else.
+//! `tests/run` builds this program and runs it for about half a minute, `tests/run --soak` with everything. The
+//! provider is the benchmark's, in a separate process, and so is each postkey, so that `/proc` shows what postkey alone
+//! uses.
 
 mod before;
 #[path = "../bench/client.rs"]
@@ -43,12 +44,12 @@ use report::Report;
 
 #[derive(Parser)]
 enum Args {
-    /// Play the provider until the standard input ends.
+    /// Run the provider until standard input ends.
     Upstream {
         /// Where `ca.pem`, `chain.pem` and `key.pem` are.
         dir: PathBuf,
     },
-    /// Be the hostile user until the standard input ends.
+    /// Be the hostile user until standard input ends.
     Hostile {
         /// Where `ca.pem` is.
         dir: PathBuf,
@@ -73,25 +74,25 @@ enum Args {
 
 /// How much of everything.
 pub struct Load {
-    /// Sessions that lie idle; fewer where there are not so many descriptors.
+    /// The number of idle sessions; fewer if there are not enough descriptors.
     pub idle: usize,
     /// For how long.
     pub idle_for: Duration,
-    /// Whether the flood comes in the second half of that time, and not by itself.
+    /// Whether the flood runs in the second half of that time instead of separately.
     pub beside: bool,
-    /// For how long 200 clients a second come and go.
+    /// For how long 200 clients a second connect and disconnect.
     pub churn_for: Duration,
-    /// What each client that does not read is sent, octets.
+    /// What each client that does not read is sent, in octets.
     pub flood: u64,
-    /// What the relay moves each way in one session, octets.
+    /// What the relay moves in each direction in one session, in octets.
     pub relay: u64,
-    /// Clients that say nothing, and clients that say little; none where there is no time to wait for their end.
+    /// Clients that send nothing, and clients that send little; none if there is no time to wait for their end.
     pub silent: usize,
     pub slow: usize,
-    /// For how long a hostile user does the worst.
+    /// For how long a hostile user is active.
     pub hostile_for: Duration,
-    /// How many times the time on a quiet machine something may take. The figures for the documents have none; elsewhere others
-    /// use the machine too, and only what hangs is wrong.
+    /// How many times the time on a quiet machine something may take. The figures for the documents allow no more;
+    /// elsewhere others use the machine too, and only a hang is a failure.
     pub slack: f64,
 }
 
@@ -132,7 +133,7 @@ pub struct Stage<'a> {
 
 #[tokio::main]
 async fn main() -> ExitCode {
-    // Fails only where a provider is installed already, and this is the first thing that happens.
+    // Fails only if a provider is already installed, and nothing ran before this.
     let _ = tokio_rustls::rustls::crypto::ring::default_provider().install_default();
     let done = match Args::parse() {
         Args::Upstream { dir } => upstream::serve(&dir).await.map(|()| true),
@@ -149,7 +150,7 @@ async fn main() -> ExitCode {
     }
 }
 
-/// Runs the parts one after the other, each with a postkey of its own, and tells whether all figures were right.
+/// Runs the parts one after another, each with a new postkey. Returns whether all figures were right.
 async fn run(program: &Path, load: &Load, only: &[String]) -> io::Result<bool> {
     let dir = tempfile::tempdir()?;
     pki::write(dir.path())?;

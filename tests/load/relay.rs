@@ -1,4 +1,5 @@
-//! Noise both ways at once, in pieces of every size, with slow readers and half-closes, per protocol, in clear and under TLS.
+//! Noise in both directions at once, in pieces of every size, with slow readers and half-closes, for each protocol,
+//! without TLS and with it.
 
 use std::io;
 
@@ -12,7 +13,7 @@ use crate::protocol::Protocol;
 use crate::report::Report;
 use crate::upstream::noise;
 
-/// Each protocol towards clients in clear and under TLS; towards the provider it is always TLS.
+/// Each protocol, with clients without TLS and with TLS. The provider always has TLS.
 pub async fn relay(stage: &Stage<'_>, report: &mut Report) -> io::Result<()> {
     let clear = postkey::start_as(stage.dir, "clear", stage.provider, stage.program, Setup::default()).await?;
     let setup = Setup { tls: true, ..Setup::default() };
@@ -32,7 +33,7 @@ pub async fn relay(stage: &Stage<'_>, report: &mut Report) -> io::Result<()> {
     Ok(())
 }
 
-/// Fails unless both sides get what the other has sent. We end first, so the rest comes over a connection half closed.
+/// Fails unless both sides get what the other has sent. We end first, so the rest comes over a half-closed connection.
 async fn exchange(way: &Way, protocol: Protocol, size: u64) -> io::Result<()> {
     let stream = way.login(protocol).await?.noise(size, 11).await?;
     let (mut reader, mut writer) = tokio::io::split(stream);

@@ -1,21 +1,21 @@
-//! The figures, each beside the one that it has to keep: the rows of a Markdown table.
+//! The figures, each beside its limit: the rows of a Markdown table.
 
 use std::io;
 
-/// Prints figures as they come, and remembers whether all were right.
+/// Prints figures as they come, and records whether all were right.
 pub struct Report {
     wrong: usize,
     slack: f64,
 }
 
 impl Report {
-    /// Begins the table. `slack` is how many times the time that it takes on a quiet machine something may take.
+    /// Begins the table. `slack` is how many times the time on a quiet machine something may take.
     pub fn begin(slack: f64) -> Self {
         println!("|       | {:58} | {:>10} | has to be |\n|---|---|---|---|", "part: figure", "is");
         Self { wrong: 0, slack }
     }
 
-    /// One for a part that runs beside this one.
+    /// A report for a part that runs beside this one.
     pub fn beside(&self) -> Self {
         Self { wrong: 0, slack: self.slack }
     }
@@ -40,18 +40,18 @@ impl Report {
         self.line(what, f64::from(is_so), is_so, "so");
     }
 
-    /// A figure that is good to know.
+    /// A figure without a limit.
     pub fn note(&mut self, what: &str, figure: f64, unit: &str) {
         self.line(what, figure, true, unit);
     }
 
-    /// A part that did not come to its end.
+    /// A part that failed.
     pub fn broken(&mut self, part: &str, error: &io::Error) {
         self.wrong += 1;
         println!("| WRONG | {part:58} | {error} | |");
     }
 
-    /// What was wrong there was wrong here, too.
+    /// Takes over whether something was wrong there.
     pub fn take(&mut self, other: Self) {
         self.wrong += other.wrong;
     }

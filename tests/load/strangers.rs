@@ -1,4 +1,4 @@
-//! An honest user beside a hostile one, at the limits of the service's unit.
+//! A legitimate user beside a hostile one, at the limits of the service's unit.
 
 use std::fs;
 use std::io;
@@ -18,13 +18,14 @@ use crate::postkey::{self, Setup};
 use crate::protocol::{Ports, Protocol};
 use crate::report::Report;
 
-/// A user of this machine, where we are root and can be another one.
+/// A user of this machine, which we can become if we are root.
 const MALLORY: u32 = 1234;
 
 /// A password of the user's own choice.
 const CHOSEN: &str = "my-own-choice-of-a-password";
 
-/// How often it is checked in the midst of it: what was right before is remembered, until the account gets another app password.
+/// How often it has to be checked meanwhile: a correct password is remembered until the account gets another app
+/// password.
 const CHECKS: usize = 10;
 
 /// How long to wait between two logins.
@@ -33,7 +34,7 @@ const PAUSE: Duration = Duration::from_millis(50);
 /// Nobody waits longer than this.
 const PATIENCE: Duration = Duration::from_secs(30);
 
-/// What is done to postkey while an honest user logs in again and again, with the generated password and with a chosen one.
+/// Attacks postkey while a legitimate user logs in again and again, with the generated password and with a chosen one.
 pub async fn strangers(stage: &Stage<'_>, report: &mut Report) -> io::Result<()> {
     let (descriptors, memory) = (limit_of_unit("LimitNOFILE")?, limit_of_unit("MemoryMax")?);
     let targets = Targets::choose(stage.dir, "strangers")?;
@@ -75,17 +76,17 @@ pub async fn strangers(stage: &Stage<'_>, report: &mut Report) -> io::Result<()>
     Ok(())
 }
 
-/// How a password is known.
+/// The kinds of passwords.
 #[derive(Clone, Copy)]
 enum Kind {
     Generated,
-    /// Chosen, and right before.
+    /// Chosen, and correct before.
     Remembered,
-    /// Chosen, and to be checked.
+    /// Chosen, and still to be checked.
     First,
 }
 
-/// Logs in, and notes how many milliseconds it took, by kind.
+/// Logs in, and records how many milliseconds it took, by kind.
 struct Honest<'a> {
     way: &'a Way,
     times: [Vec<f64>; 3],
@@ -135,14 +136,14 @@ impl Hostile {
         let mut command = Command::new("/proc/self/exe");
         command.arg("hostile").arg(dir).args([serde_json::to_string(targets)?, serde_json::to_string(&ports)?]);
         if rustix::process::geteuid().is_root() {
-            // Another user comes to the certificate and the Unix socket.
+            // Another user has to reach the certificate and the Unix socket.
             fs::set_permissions(dir, fs::Permissions::from_mode(0o711))?;
             command.uid(MALLORY).gid(MALLORY);
         }
         command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().map(Self)
     }
 
-    /// Ends it; how many connections it made.
+    /// Ends it. Returns how many connections it made.
     fn end(mut self) -> io::Result<f64> {
         drop(self.0.stdin.take());
         let said = io::read_to_string(self.0.stdout.take().ok_or(io::ErrorKind::BrokenPipe)?)?;
@@ -152,7 +153,7 @@ impl Hostile {
 
 impl Drop for Hostile {
     fn drop(&mut self) {
-        // Either fails only where it has ended already.
+        // Both fail only if it has already ended.
         let _ = self.0.kill();
         let _ = self.0.wait();
     }

@@ -1,4 +1,4 @@
-"""Takes the steps of the Containerfile's last stage in a clean Debian, and runs what it makes as PID 1. No image is built.
+"""Carries out the steps of the Containerfile's last stage in a clean Debian, and runs the result as PID 1. No image is built.
 
 Arguments: the clean Debian's folder, and the program that the first stage would have built.
 """
@@ -34,7 +34,7 @@ def check_sources(copies):
 
 
 class Container:
-    """The clean Debian after the steps, and how the image says that it is run."""
+    """The clean Debian after the steps, and how the image is run."""
 
     def __init__(self, root, program):
         self.root, self.environment = root, {"PATH": "/usr/sbin:/usr/bin:/sbin:/bin"}
@@ -64,7 +64,7 @@ class Container:
         ] + list(command)
 
     def start(self):
-        """PID 1 of a namespace; the process returned is its parent outside."""
+        """PID 1 of a namespace. The returned process is its parent outside."""
         return subprocess.Popen(["unshare", "--pid", "--fork"] + self.command(*self.entrypoint), stderr=subprocess.PIPE)
 
     def execute(self, pid, *command, **options):
@@ -108,7 +108,7 @@ def check(container):
 
 
 def check_commands(container, daemon):
-    """Commands by `exec` reach the daemon; an authorization shows its page, takes what is pasted, and waits no longer than told."""
+    """Commands by `exec` reach the daemon. An authorization shows its page, accepts what is pasted, and waits as long as requested."""
     told = container.execute(daemon, "postkey", "status", check=True).stdout
     assert "127.0.0.1:1143" in told, told
     authorize = ["postkey", "authorize", "ann@gmail.com", "--client-id", "id", "--timeout", "2s"]

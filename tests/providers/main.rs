@@ -1,7 +1,8 @@
-//! Providers that cannot be had here, played by what public sources show of them: `tests/interop/providers/*.txt`.
+//! Providers that are not available here, played from what public sources show of them:
+//! `tests/interop/providers/*.txt`.
 //!
-//! Each file is a provider, and the real daemon logs in to it over TLS for a mail program. A line is a word and what
-//! belongs to it; `#` begins a comment.
+//! Each file is a provider, and the real daemon logs in to it over TLS for a mail program. A line is a word and its
+//! arguments; `#` begins a comment.
 //!
 //! ```text
 //! server imap tls                   begins a server: its protocol, and tls or starttls
@@ -46,7 +47,7 @@ use player::Player;
 use script::{Case, Script};
 use support::house::{ANN, House, Way, accepted, skip};
 
-/// What a class is in each protocol, in the order of [`Protocol::ALL`].
+/// The meaning of a class in each protocol, in the order of [`Protocol::ALL`].
 const CLASSES: [(&str, [&str; 3]); 6] = [
     ("accepted", ["a OK ", "+OK ", "235 "]),
     ("limit", ["a NO [LIMIT] ", "-ERR [IN-USE] ", "454 4.7.0 "]),
@@ -56,7 +57,7 @@ const CLASSES: [(&str, [&str; 3]); 6] = [
     ("server-refuses", ["a NO [CONTACTADMIN] ", "-ERR [SYS/PERM] ", "554 5.3.0 "]),
 ];
 
-/// Plays a provider's servers to a postkey, case by case, and says what was not as it should be.
+/// Plays a provider's servers to a postkey, case by case, and returns what was wrong.
 async fn play(name: &str, script: Script) -> Vec<String> {
     let identity = support::tls::identity();
     let folder = TempDir::new().unwrap();
@@ -98,7 +99,7 @@ fn with_players(config: &str, players: &BTreeMap<Protocol, Player>, ca_file: &Pa
     config
 }
 
-/// What a mail program hears to its login: the alerts, and the answer.
+/// The answer to a mail program's login: the alerts, and the reply.
 async fn log_in(house: &House, protocol: Protocol) -> (Vec<String>, String) {
     let mut program = house.program(protocol, Security::Clear).await;
     let mut reply = program.log_in(Way::Plain, ANN, &house.password).await;
@@ -108,7 +109,7 @@ async fn log_in(house: &House, protocol: Protocol) -> (Vec<String>, String) {
         reply = program.client.line().await;
     }
     if accepted(protocol, &reply) {
-        // The relay has begun: whatever is said reaches the server, which repeats it.
+        // The relay has begun: everything reaches the server, which repeats it.
         assert_eq!(program.client.ask("are you there").await, "are you there");
     }
     (alerts, reply)

@@ -1,4 +1,4 @@
-//! A mail server that says what its script says, and looks at no token.
+//! A mail server that follows its script and checks no token.
 
 use std::sync::{Arc, Mutex};
 
@@ -35,7 +35,7 @@ impl Player {
         Self { server, port, case, _task: task }
     }
 
-    /// From now on connections are refused like this, or not at all.
+    /// Sets how connections are refused from now on, if at all.
     pub fn set(&self, case: Option<Case>) {
         *self.case.lock().unwrap() = case;
     }
@@ -109,7 +109,7 @@ impl Session {
         }
     }
 
-    /// Takes a bearer as the protocol has it sent; an error ends the session.
+    /// Reads a bearer in the form of the protocol. An error ends the session.
     async fn authenticate(&self, argument: &str, tag: &str, stream: &mut Stream) -> io::Result<()> {
         let prompt = ["+ ", "+ ", "334 "][self.server.protocol as usize];
         let (mechanism, initial) = argument.split_once(' ').unwrap_or((argument, ""));
@@ -136,7 +136,7 @@ impl Session {
         Ok(BufReader::new(Box::new(self.acceptor.accept(stream.into_inner()).await?)))
     }
 
-    /// Refuses, if this is the place. A reply that is a yes, with an alert in it, is one.
+    /// Sends the case's reply, if this is the place. It can also be an acceptance with an alert.
     async fn refuse(&self, place: Place, tag: &str, stream: &mut Stream) -> io::Result<()> {
         let Some(case) = self.case.as_ref().filter(|case| case.place == place) else { return Ok(()) };
         say(stream, &case.reply, tag).await?;
@@ -151,7 +151,7 @@ impl Session {
     }
 }
 
-/// Repeats every line, to the end.
+/// Repeats every line until the end.
 async fn echo(mut stream: Stream) -> io::Result<()> {
     repeat(&mut stream).await
 }

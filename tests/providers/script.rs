@@ -1,4 +1,4 @@
-//! A provider's file as it is read; `main.rs` tells of its words.
+//! A provider's file. `main.rs` explains its words.
 
 use postkey::protocol::{Protocol, Security};
 
@@ -16,23 +16,23 @@ pub struct Server {
     pub clear: Vec<String>,
     pub offers: Vec<String>,
     pub welcome: Vec<String>,
-    /// The only name that it takes, and its reply to any other.
+    /// The only name that it accepts, and its reply to any other.
     pub only_name: Option<(String, String)>,
     source: String,
     pub cases: Vec<Case>,
 }
 
-/// Where a server refuses.
+/// The place at which a server refuses.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Place {
-    /// Ahead of TLS, where the protocol begins with it.
+    /// Before TLS, if the protocol begins with it.
     Connect,
     Greeting,
     #[default]
     Auth,
 }
 
-/// How a server refuses, and what has to come of it.
+/// How a server refuses, and the expected result.
 #[derive(Clone, Default)]
 pub struct Case {
     pub name: String,

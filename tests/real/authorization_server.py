@@ -12,14 +12,14 @@ SCRIPT = Path(__file__).with_name("authorization-server.mjs")
 SCOPE = "openid email offline_access"
 DEVICE_CODE = "urn:ietf:params:oauth:grant-type:device_code"
 JWT_BEARER = "urn:ietf:params:oauth:grant-type:jwt-bearer"
-ASSERTING = "service@example.test"  # who speaks for the owners of mailboxes
+ASSERTING = "service@example.test"  # speaks for the owners of mailboxes
 
-# The mailbox that somebody may open besides their own.
+# The mailbox that somebody may open in addition to their own.
 SHARED = {"ann@example.test": "office@example.test"}
 
 
 class AuthorizationServer:
-    """oidc-provider with a native client, one with a secret, two let into a mailbox, and Dovecot. More may register."""
+    """oidc-provider with a native client, one with a secret, two that may open a mailbox, and Dovecot. More may register."""
 
     def __init__(self, run):
         self.https_port, self.http_port = free_port(), free_port()
@@ -46,7 +46,7 @@ class AuthorizationServer:
         self.start()
 
     def start(self):
-        """Starts it; everything it knew in an earlier life is gone."""
+        """Starts it; everything from before is lost."""
         self.process = self._run.start("authorization-server", ["node", str(SCRIPT), str(self._settings)])
         self.process.wait_for_ports(self.https_port, self.http_port)
 
@@ -80,7 +80,7 @@ class AuthorizationServer:
 
     @property
     def introspection_url(self):
-        """With credentials in it, as Dovecot wants it."""
+        """With credentials in it, as Dovecot requires."""
         return f"http://dovecot:{self.introspection_secret}@127.0.0.1:{self.http_port}/token/introspection"
 
     def counts(self):
@@ -92,11 +92,11 @@ class AuthorizationServer:
         return self._admin("GET", "registered")
 
     def authorized(self):
-        """The address of each refresh token that is alive."""
+        """The address of each valid refresh token."""
         return self._admin("GET", "authorized")
 
     def refresh_scopes(self):
-        """The scope of each refresh request so far, None where it names none."""
+        """The scope of each refresh request so far, None if it had none."""
         return self._admin("GET", "refresh-scopes")
 
     def secrets(self):
@@ -104,11 +104,11 @@ class AuthorizationServer:
         return self._admin("GET", "secrets") + [self.client_secret, self.password]
 
     def set_access_token_seconds(self, seconds):
-        """How long access tokens live that are issued from now on."""
+        """Sets how long access tokens live that are issued from now on."""
         self._admin("POST", "settings", {"accessTokenSeconds": seconds})
 
     def set_unavailable(self, unavailable):
-        """Whether the token endpoint answers 503."""
+        """Sets whether the token endpoint answers 503."""
         self._admin("POST", "settings", {"unavailable": unavailable})
 
     def revoke_access_tokens(self):

@@ -215,7 +215,7 @@ def mutt_smtp(case, message):
 
 
 def in_terminal(case, *command):
-    """Runs a full-screen program in a terminal of its own until it ends."""
+    """Runs a full-screen program in a separate terminal until it ends."""
     ours, theirs = pty.openpty()
     os.set_blocking(ours, False)
     program = case.run.start(f"{case.folder.name}-terminal", command, stdin=theirs, stdout=theirs,
@@ -305,7 +305,7 @@ def postfix_relay(case, message):
 
 
 def deliver(relay, case, message):
-    """Sends the message through this Postfix, and ends that."""
+    """Sends the message through this Postfix, and stops it."""
     try:
         relay.send(case.account.address, RECIPIENT, message.content)
         wait_until(lambda: not relay.queue(), "an empty queue")
@@ -318,7 +318,7 @@ def deliver(relay, case, message):
 # As docs/guide/mail-programs.md tells people to do it
 
 def guide(case, program):
-    """What the guide has for this program, with this account and this port."""
+    """The guide's block for this program, with this account and this port."""
     text = GUIDE.read_text()
     block = text.split(f"**{program}**", 1)[1].split("```\n", 2)[1]
     for shown, real in (("you@example.com", case.account.address), ("you%40example.com", case.account.address.replace("@", "%40")),

@@ -1,4 +1,4 @@
-"""The provider's servers looked at directly, without postkey: they must be as strict as the real ones, or no test counts."""
+"""Checks the provider's servers without postkey: they must be as strict as real ones, or the other tests prove nothing."""
 
 import base64
 import hashlib
@@ -129,7 +129,7 @@ class Tokens:
 
 
 def tokens_open_mailboxes(world):
-    """Both mechanisms, all protocols, TLS and STARTTLS; and a message goes from Ann to Bob."""
+    """Both mechanisms, all protocols, TLS and STARTTLS; and a message from Ann to Bob."""
     provider, token = Provider(world.run, world.ports), world.tokens.authorize(ANN)["access_token"]
     for security in ("tls", "starttls"):
         for mechanism in (xoauth2, oauthbearer):
@@ -161,7 +161,7 @@ def foreign_and_dead_tokens_are_refused(world):
 
 
 def passwords_are_refused(world):
-    """No mechanism and no command takes a password, be it the access token itself."""
+    """No mechanism and no command accepts a password, not even the access token as one."""
     provider, token = Provider(world.run, world.ports), world.tokens.authorize(ANN)["access_token"]
     plain = ("PLAIN", f"\0{ANN}\0{token}".encode())
     for login in (provider.imap, provider.pop3, provider.smtp):
@@ -175,7 +175,7 @@ def passwords_are_refused(world):
 
 
 def spent_refresh_tokens_kill_the_grant(world):
-    """The authorization server rotates, and punishes the second use of a spent refresh token."""
+    """The authorization server rotates, and ends the authorization at the second use of a spent refresh token."""
     first = world.tokens.authorize(ANN)["refresh_token"]
     second = world.tokens.refresh(first)["refresh_token"]
     if first == second:

@@ -7,7 +7,7 @@ from person import Person
 
 
 def lives_on(world, account, grant):
-    """Logs in, and once more when every token has ended; that costs one request by `grant`."""
+    """Logs in, and once more after every token has ended, which costs one request by `grant`."""
     login(world, account).logout()
     before = world.server.counts().get(grant, 0)
     world.server.revoke_access_tokens()

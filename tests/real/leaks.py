@@ -14,7 +14,7 @@ SAMPLES_PER_SECOND = 10
 
 
 class Watch(threading.Thread):
-    """Notes the command lines and environments of all the run's processes, several times a second."""
+    """Records the command lines and environments of all the run's processes, several times a second."""
 
     def __init__(self, run):
         super().__init__(daemon=True)
@@ -41,13 +41,13 @@ class Watch(threading.Thread):
 
 
 def parent(pid):
-    """The id of a process's parent; none if it has ended."""
+    """The id of a process's parent; None if it has ended."""
     fields_after_name = read(f"/proc/{pid}/stat").rpartition(b")")[2].split()
     return int(fields_after_name[1]) if fields_after_name else None
 
 
 def read(path):
-    """A file's bytes; nothing if it is gone by now."""
+    """A file's bytes; nothing if it no longer exists."""
     try:
         return Path(path).read_bytes()
     except OSError:
@@ -55,7 +55,7 @@ def read(path):
 
 
 def disguises(secret):
-    """The forms in which a secret might slip out, by the name of the form."""
+    """The forms in which a secret might leak, by the name of the form."""
     raw = secret.encode()
     forms = {
         "as it is": secret,
@@ -74,7 +74,7 @@ def disguises(secret):
 
 
 def search(known, folder, places):
-    """Where one of the secrets is found in the files, as sentences that do not repeat it."""
+    """The places in the files where one of the secrets was found, as sentences that do not repeat it."""
     needles = {}
     for secret, what in known.items():
         for how, form in disguises(secret).items():
@@ -93,13 +93,13 @@ def search(known, folder, places):
 
 
 def known_secrets(world):
-    """Every secret of the run, and what it is."""
+    """Every secret of the run, and its description."""
     tokens = {secret: "a token, code, verifier or client secret" for secret in world.server.secrets()}
     return tokens | {account.password: f"a password of {account.address}" for account in world.postkey.authorized}
 
 
 def places(world, watch):
-    """The files to search: among them what was printed, and what was seen of processes."""
+    """The files to search, including what was printed, and what was seen of processes."""
     printed, processes = world.run.folder / "printed", world.run.folder / "processes"
     printed.write_text("".join(world.postkey.printed))
     processes.write_bytes(b"\n".join(part.replace(b"\0", b"\n") for part in watch.seen))
@@ -121,7 +121,7 @@ def the_search_finds_what_is_there(world, watch):
 
 
 def processes_have_been_watched(world, watch):
-    for what in ("postkey", "HOME=", "mbsync"):  # mbsync takes a second: it cannot be missed
+    for what in ("postkey", "HOME=", "mbsync"):  # mbsync takes a second, so it cannot be missed
         if not any(what.encode() in part for part in watch.seen):
             raise Failure(f"the watch has not seen {what}")
 

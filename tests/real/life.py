@@ -1,4 +1,4 @@
-"""What happens in the life of an account: authorization, expiry, revocation, rotation, outages, restarts, goodbye."""
+"""The life of an account: authorization, expiry, revocation, rotation, outages, restarts, removal."""
 
 import imaplib
 import re
@@ -18,13 +18,13 @@ STARTTLS_ANN = "ann@starttls.test"
 
 
 def expect(truth, what):
-    """Fails with what should have been so."""
+    """Fails with what was expected."""
     if not truth:
         raise Failure(f"not so: {what}")
 
 
 def login(world, account, protocol="imap"):
-    """One IMAP login on the clear listener, as a client does it; imaplib raises if it is refused."""
+    """One IMAP login on the listener without TLS, as a client does it; imaplib raises if it is refused."""
     imap = imaplib.IMAP4("127.0.0.1", world.postkey.listeners()[protocol, "none"].port, timeout=30)
     imap.login(account.address, account.password)
     return imap
@@ -45,7 +45,7 @@ def refreshes(world):
 
 
 def clients_accounts(world):
-    """The accounts that the clients use: the provider over TLS, and the one over STARTTLS."""
+    """The accounts that the clients use: one provider with TLS, and one with STARTTLS."""
     return [world.accounts[address] for address in (ANN, STARTTLS_ANN) if address in world.accounts]
 
 
@@ -107,8 +107,8 @@ def the_wrong_person_in_the_browser_is_noticed_and_can_be_put_right(world):
 def a_person_chooses_the_provider_that_nothing_tells(world):
     asked = world.postkey.choose_provider("eve@elsewhere.test", "nonsense\ndiscovered")
     expect("Which one is it?" in asked and re.search(r"^ +\d+  discovered$", asked, re.MULTILINE), f"a list: {asked}")
-    expect("enter a number" in asked, f"an answer that is none is told: {asked}")
-    expect(f"\n  {world.server.issuer}/auth?" in asked, f"then it goes on: {asked}")
+    expect("enter a number" in asked, f"it reports an invalid answer: {asked}")
+    expect(f"\n  {world.server.issuer}/auth?" in asked, f"then it continues: {asked}")
 
 
 def an_issuer_is_all_that_has_to_be_known(world):
@@ -141,7 +141,7 @@ AUTHORIZATION = [
 # Tokens
 
 def expire_access_token(world, account):
-    """Leaves the account with an access token that has expired by itself; the next one lives for an hour."""
+    """Leaves the account with an access token that has really expired; the next one lives for an hour."""
     world.server.set_access_token_seconds(3)
     world.postkey.authorize(account.address, Person(account.address, world.run.ca))
     world.server.set_access_token_seconds(3600)
@@ -149,7 +149,7 @@ def expire_access_token(world, account):
 
 
 def fifty_logins(world, account):
-    """Logs in fifty times at once; all of it has to work."""
+    """Logs in fifty times at once. All of them have to work."""
     port = world.postkey.listeners()["imap", "none"].port
 
     def one(_):
@@ -250,7 +250,7 @@ def postfix_keeps_its_queue_through_an_outage(world):
 
 
 def flushed(relay):
-    """Flushes the queue; whether it is empty a second later."""
+    """Flushes the queue. Returns whether it is empty a second later."""
     relay.flush()
     time.sleep(1)
     return not relay.queue()
@@ -276,7 +276,7 @@ def a_live_session_outlives_its_token(world):
     imap = login(world, world.accounts[ANN])
     imap.select()
     expire_access_token(world, world.accounts[ANN])
-    expect(imap.noop()[0] == "OK", "the session goes on")
+    expect(imap.noop()[0] == "OK", "the session continues")
     imap.logout()
 
 
@@ -286,7 +286,7 @@ def an_open_session_has_its_token_refreshed_ahead(world):
         world.server.revoke_access_tokens()
         imap = login(world, world.accounts[ANN])
         before = world.server.counts()["refresh_token"]
-        # Due after 24 seconds, and stale after 30; it is looked every 20.
+        # Due after 24 seconds, and expired after 30; postkey checks every 20.
         wait_until(lambda: world.server.counts()["refresh_token"] > before, "a refresh for which nobody waits", 50)
         login(world, world.accounts[ANN]).logout()
         expect(world.server.counts()["refresh_token"] == before + 1, "the next login finds a fresh token")

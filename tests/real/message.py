@@ -1,4 +1,4 @@
-"""Test messages that are hard to carry: everything a relay of bytes has to leave alone."""
+"""Test messages that are easily damaged: a relay of bytes has to leave everything in them alone."""
 
 import secrets
 from dataclasses import dataclass
@@ -26,7 +26,7 @@ class Message:
 
 
 def new_message(sender, recipient, kilobytes=64):
-    """A message of about this size that begins and ends with lines that are hard to carry."""
+    """A message of about this size that begins and ends with lines that are easily damaged."""
     mark = secrets.token_hex(8)
     filler = [b"%06d " % number + b"0123456789abcdef" * 3 for number in range(kilobytes * 1024 // 57)]
     body = crlf([mark.encode(), *HARD_LINES, *filler, *HARD_LINES, b"the end"])

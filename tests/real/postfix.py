@@ -103,7 +103,7 @@ SMTPD = """
 
 
 class Postfix:
-    """One Postfix with a folder of its own."""
+    """One Postfix with a separate folder."""
 
     def __init__(self, run, name, main, master):
         self.run = run
@@ -134,7 +134,7 @@ class Postfix:
 
 
 class Submission(Postfix):
-    """The provider's SMTP server: SASL by Dovecot, delivery to Dovecot by LMTP."""
+    """The provider's SMTP server: SASL from Dovecot, delivery to Dovecot by LMTP."""
 
     def __init__(self, run, dovecot):
         self.ports = {("smtp", security): free_port() for security in ("tls", "starttls")}
@@ -144,7 +144,7 @@ class Submission(Postfix):
 
 
 class Relay(Postfix):
-    """A Postfix whose relayhost is postkey: it knows one account's app password."""
+    """A Postfix whose relayhost is postkey. It has one account's app password."""
 
     def __init__(self, run, name, client):
         super().__init__(run, name, RELAY + client, "")
@@ -152,7 +152,7 @@ class Relay(Postfix):
 
     @classmethod
     def by(cls, run, name, listener, account):
-        """One that logs in at this listener."""
+        """A relay that logs in at this listener."""
         client = CLIENT.format(port=listener.port, address=account.address, password=account.password, ca=run.ca,
                                tls=RELAY_TLS[listener.security])
         return cls(run, name, client)
@@ -162,9 +162,9 @@ class Relay(Postfix):
         self.command("sendmail", "-i", "-f", sender, recipient, input=message.replace(b"\r\n", b"\n"))
 
     def queue(self):
-        """What is in the queue, in Postfix's words."""
+        """The queue, as Postfix describes it."""
         return [json.loads(line) for line in self.command("postqueue", "-j").splitlines()]
 
     def flush(self):
-        """Tries everything in the queue now."""
+        """Tries to send everything in the queue now."""
         self.command("postqueue", "-f")

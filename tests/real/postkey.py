@@ -1,4 +1,4 @@
-"""The program under test, used as people use it: its configuration, its daemon, its commands."""
+"""The program under test, in normal use: its configuration, its daemon, its commands."""
 
 import json
 import os
@@ -47,7 +47,7 @@ device_authorization_endpoint = "{issuer}/device/auth"
 assertion = {{ issuer = "{asserting}", key = {{ command = {from_pkcs12} }} }}
 """
 
-# The accounts that no browser is opened for; grants.py tells their stories.
+# The accounts that need no browser; grants.py tests them.
 GRANTS = """
 [account."device@example.test"]
 flow = "device-code"
@@ -118,14 +118,14 @@ class Listener:
 
 @dataclass(frozen=True)
 class Account:
-    """What a client is given: a user name and an app password."""
+    """What a client needs: a user name and an app password."""
 
     address: str
     password: str
 
 
 class Postkey:
-    """One configuration, and the daemon that serves it. Keeps what the commands have printed and which accounts there were."""
+    """One configuration, and the daemon that serves it. Remembers the output of commands and the accounts."""
 
     def __init__(self, run, binary, configuration, listeners=3 * len(SECURITIES)):
         """`configuration` has the text for a folder; `listeners` says how many ports it opens."""
@@ -139,19 +139,19 @@ class Postkey:
 
     @property
     def log(self):
-        """What the daemon says, in all its lives."""
+        """The daemon's log, over all restarts."""
         return self._run.folder / "postkey.log"
 
     def log_size(self):
-        """How much it has said so far, in bytes."""
+        """The size of the log so far, in bytes."""
         return self.log.stat().st_size if self.log.exists() else 0
 
     def log_after(self, size):
-        """The lines that it has said since."""
+        """The lines of the log after this size."""
         return self.log.read_bytes()[size:].decode("utf-8", "replace").splitlines() if self.log.exists() else []
 
     def start(self):
-        """Starts the daemon; returns when it listens. The log is watched, for a command could keep the vault busy."""
+        """Starts the daemon, and waits until it listens. It reads the log, because a command could keep the vault busy."""
         log_size = self.log_size()
         self.process = self._run.start("postkey", [self._binary, "--config", self._configuration], env=self._env)
 
@@ -163,14 +163,14 @@ class Postkey:
         wait_until(is_ready, "all listeners in the daemon's log")
 
     def stop(self):
-        """Ends the daemon politely, and checks that it ends well."""
+        """Stops the daemon with SIGTERM, and checks its exit code."""
         self._run.stop(self.process)
         if self.process.child.returncode != 0:
             raise Failure(f"postkey ended with {self.process.child.returncode}")
 
     @contextmanager
     def configured(self, head):
-        """The daemon goes by its configuration with these lines at the top of it meanwhile."""
+        """Meanwhile, the daemon's configuration has these lines at its top."""
         text = self._configuration.read_text()
         self._configuration.write_text(head + text)
         self.command("reload")
@@ -181,7 +181,7 @@ class Postkey:
             self.command("reload")
 
     def kill(self):
-        """Ends the daemon as a power cut would."""
+        """Kills the daemon, which then can clean up nothing."""
         self.process.child.kill()
         self.process.child.wait()
         self._run.stop(self.process)
@@ -260,7 +260,7 @@ class Postkey:
         return self._note(address, output, None)
 
     def choose_provider(self, address, answer):
-        """Answers the question for an address's provider, on a terminal. Returns what is printed up to the authorization URL."""
+        """Answers the question for an address's provider on a terminal. Returns the output up to the authorization URL."""
         terminal, end = pty.openpty()
         command = [self._binary, "--config", self._configuration, "authorize", address, "--no-browser", "--timeout", "20s"]
         child = subprocess.Popen(command, env=self._env, stdin=end, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
@@ -279,7 +279,7 @@ class Postkey:
             os.close(end)
 
     def _note(self, address, output, chosen):
-        """Remembers what a command has printed, but for the line that shows a password; returns the account with it."""
+        """Remembers the output of a command, except the line that shows a password. Returns the account with that password."""
         shown = SHOWN_PASSWORD.search(output)
         self.printed.append(SHOWN_PASSWORD.sub("", output))
         password = chosen or (shown and shown[1])
@@ -289,7 +289,7 @@ class Postkey:
         return self.authorized[-1]
 
     def add_password(self, account, name, choice=None):
-        """Gives an account another app password, its own choice or a generated one; returns the account with it."""
+        """Adds an app password to an account, a chosen or a generated one. Returns the account with it."""
         answers = [account.password] + ([choice] if choice else [])
         options = ["--choose"] if choice else []
         done = self._execute(["password", "add", account.address, name, *options], "\n".join(answers), note=False)
@@ -298,7 +298,7 @@ class Postkey:
         return self._note(account.address, done.stdout, choice)
 
     def _converse(self, child, person, paste, line):
-        """Plays the person's part at the terminal. Returns everything that was printed."""
+        """Acts as the person at the terminal. Returns the whole output."""
         if line is not None:
             child.stdin.write(f"{line}\n")
             child.stdin.flush()
@@ -338,7 +338,7 @@ def accounts(world):
 
 
 def from_pkcs12(file):
-    """The command that shows a key from a PKCS#12 file as PEM."""
+    """The command that prints a key from a PKCS#12 file as PEM."""
     return ["/usr/bin/openssl", "pkcs12", "-in", str(file), "-nocerts", "-nodes", "-passin", "pass:notasecret"]
 
 

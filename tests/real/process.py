@@ -13,7 +13,7 @@ from pathlib import Path
 
 
 class Failure(Exception):
-    """Something did not come out as it should. The text is for the person who reads the report."""
+    """A test failed. The text is for the person who reads the report."""
 
 
 def wait_until(condition, what, seconds=20.0):
@@ -24,7 +24,7 @@ def wait_until(condition, what, seconds=20.0):
         if result:
             return result
         time.sleep(0.02)
-    raise Failure(f"waited {seconds:.0f} s in vain: {what}")
+    raise Failure(f"not within {seconds:.0f} s: {what}")
 
 
 def free_port():
@@ -46,7 +46,7 @@ def is_listening(port):
 
 
 class Process:
-    """A program in the foreground, in a session of its own, with its output in a log."""
+    """A program in the foreground, in a separate session, with its output in a log."""
 
     def __init__(self, name, command, log, stdin=subprocess.DEVNULL, stdout=None, env=None):
         self.name, self.log = name, Path(log)
@@ -58,7 +58,7 @@ class Process:
     def wait_for_ports(self, *ports):
         """Returns when all the ports accept connections."""
         for port in ports:
-            wait_until(lambda: self.child.poll() is not None or is_listening(port), f"{self.name} on port {port}")
+            wait_until(lambda: self.child.poll() is not None or is_listening(port), f"{self.name} on port {port}", 60)
         if self.child.poll() is not None:
             raise Failure(f"{self.name} has ended by itself:\n{self.last_lines()}")
 
@@ -67,7 +67,7 @@ class Process:
         return "\n".join(self.log.read_text("utf-8", "replace").splitlines()[-count:])
 
     def stop(self):
-        """Ends it politely, and after ten seconds with force, along with what is left of its session."""
+        """Ends it with SIGTERM, and after ten seconds with SIGKILL, together with the rest of its session."""
         if self.child.poll() is None:
             self.child.send_signal(signal.SIGTERM)
             try:
@@ -85,11 +85,11 @@ class Process:
 
 
 class Run:
-    """The folder of one run; leaving it ends every process and removes everything."""
+    """The folder of one run. At its end, every process is ended and everything removed."""
 
     def __init__(self, keep=False):
         self.folder = Path(tempfile.mkdtemp(prefix="postkey-real-"))
-        self.folder.chmod(0o755)  # Dovecot and Postfix come in as users of their own
+        self.folder.chmod(0o755)  # Dovecot and Postfix enter it as other users
         self.keep = keep
         self.processes, self.sessions = [], set()
         self.ca, self.certificate, self.key = self._make_certificates()
@@ -121,12 +121,12 @@ class Run:
         return process
 
     def stop(self, process):
-        """Ends a program before the run ends."""
+        """Ends a program before the run does."""
         process.stop()
         self.processes.remove(process)
 
     def subfolder(self, name):
-        """A new folder in the run's."""
+        """A new folder in the run's folder."""
         path = self.folder / name
         path.mkdir(parents=True)
         return path
@@ -145,7 +145,7 @@ class Run:
         return key, certificate, both
 
     def _make_certificates(self):
-        """A certificate authority of the run's own, and one certificate for every server."""
+        """A certificate authority for this run, and one certificate for every server."""
         folder = self.subfolder("certificates")
         ca, ca_key, leaf, key, request = (folder / name for name in ("ca.pem", "ca.key", "leaf.pem", "leaf.key", "leaf.csr"))
         extensions = folder / "extensions"
@@ -164,7 +164,7 @@ def all_processes():
 
 
 def session_of(pid):
-    """The session in which a process lives; none if it has ended."""
+    """The session of a process; None if it has ended."""
     try:
         return os.getsid(pid)
     except ProcessLookupError:
@@ -172,14 +172,14 @@ def session_of(pid):
 
 
 def openssl(*arguments):
-    """Runs openssl; its talk matters only when it fails."""
+    """Runs openssl. Its output matters only if it fails."""
     done = subprocess.run(["openssl", *map(str, arguments)], capture_output=True, text=True)
     if done.returncode != 0:
         raise Failure(f"openssl {arguments[0]}: {done.stderr}")
 
 
 def write_private(path, text):
-    """Writes a file that only its owner may read, as clients insist for files with passwords."""
+    """Writes a file that only its owner may read, as clients require for files with passwords."""
     path.touch(0o600)
     path.write_text(text)
     return path

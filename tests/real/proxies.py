@@ -1,6 +1,6 @@
 """Real proxies between postkey and its provider: tinyproxy for HTTP CONNECT, microsocks for SOCKS 5, both with a login.
 
-They are given addresses here, for the provider's servers have no names; names are sent in the tests with our own proxy.
+They receive addresses here, because the provider's servers have no names. The tests with our own proxy send names.
 """
 
 import imaplib
@@ -35,7 +35,7 @@ def start_microsocks(world, port):
 
 @contextmanager
 def behind(world, scheme, start, password=PASSWORD):
-    """The way to the provider leads through this proxy meanwhile."""
+    """Meanwhile, the way to the provider leads through this proxy."""
     port = free_port()
     process = start(world, port)
     process.wait_for_ports(port)
@@ -49,7 +49,7 @@ def behind(world, scheme, start, password=PASSWORD):
 
 
 def everything_goes_through(world, scheme, start, port_in_log):
-    """Each protocol, and a token request, as the proxy's log has it."""
+    """Each protocol, and a token request, are in the proxy's log."""
     account = world.accounts[ANN]
     with behind(world, scheme, start) as proxy:
         expire_access_token(world, account)
@@ -75,7 +75,7 @@ def everything_goes_through(world, scheme, start, port_in_log):
         except imaplib.IMAP4.error as error:
             expect("proxy_password" in str(error), str(error))
         else:
-            expect(False, "a wrong password for the proxy is told")
+            expect(False, "it reports a wrong password for the proxy")
     login(world, account).logout()
 
 

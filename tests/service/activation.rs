@@ -1,4 +1,4 @@
-//! Sockets that the service manager holds open.
+//! Sockets that the service manager keeps open.
 
 use std::net::TcpListener;
 
@@ -21,7 +21,7 @@ async fn an_upgrade_refuses_nobody() {
     let address = format!("127.0.0.1:{port}");
     let mut house = house(|config| config.replacen("127.0.0.1:0", &address, 1)).await;
     for _ in 0..3 {
-        // Who comes while there is no postkey waits for one.
+        // A client that connects while no postkey runs waits for one.
         let mut early = TcpStream::connect(("127.0.0.1", port)).await.unwrap();
         let sockets = [("imap", &socket)];
         let service = Service::start(house, Start { sockets: &sockets, ..Start::default() }).await;

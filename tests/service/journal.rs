@@ -5,7 +5,7 @@ use postkey::protocol::{Protocol, Security};
 use crate::manager::Service;
 use crate::support::house::{ANN, Way, accepted, until};
 
-/// What a line of a day says without its fields: who, what, where and why. Each is in the log once.
+/// The sentences of a day in the log without their fields: who, what, where and why. Each is in the log once.
 const DAY: [&[&str]; 13] = [
     &["listening on 127.0.0.1:", " for IMAP with no encryption"],
     &["listening on 127.0.0.1:", " for POP3 with TLS"],
@@ -22,7 +22,7 @@ const DAY: [&[&str]; 13] = [
     &["stopped"],
 ];
 
-/// The sentences that a day leaves in this form of the log, and the lines as they are.
+/// The sentences of a day in this format of the log, and the lines as they are.
 async fn day(format: &str) -> Vec<String> {
     let mut service = Service::with(|config| format!("log_format = \"{format}\"\nlog = \"info\"\n{config}")).await;
     let mut program = service.house.logged_in(Protocol::Imap).await;

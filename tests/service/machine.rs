@@ -1,9 +1,9 @@
-//! Machines that lack what others have, played in network namespaces.
+//! Machines without IPv6 and the like, simulated in network namespaces.
 
 use crate::support::process::{Ended, Process};
 use crate::support::skipped::skipped;
 
-/// Where the service manager runs the program: on a machine of its own, with this done to its network first.
+/// Where the service manager runs the program: in a separate network namespace, after this was done to it.
 fn machine(network: &str) -> String {
     format!(
         "PATH=/usr/sbin:/usr/bin:/sbin:/bin exec unshare --net /bin/bash -c '{network}; exec \"$0\" \"$@\"' \"$0\" \"$@\""
@@ -12,7 +12,7 @@ fn machine(network: &str) -> String {
 
 const WITHOUT_IPV6: &str = "echo 1 > /proc/sys/net/ipv6/conf/all/disable_ipv6; ip link set lo up";
 
-/// None where this process may not make namespaces.
+/// None if this process may not make namespaces.
 fn start(network: &str, config: &str) -> Option<(tempfile::TempDir, Process)> {
     if !rustix::process::geteuid().is_root() {
         skipped("only root can make a network namespace");

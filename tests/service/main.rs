@@ -1,4 +1,4 @@
-//! postkey as a service: the program itself, under a service manager of our own.
+//! postkey as a service: the program itself, under our own service manager.
 
 #[path = "../support/mod.rs"]
 mod support;

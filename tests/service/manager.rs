@@ -1,4 +1,4 @@
-//! What systemd is to a service: the socket where it tells how it is, sockets that it is given, signals.
+//! What systemd does for a service: the socket for its notifications, the sockets that it passes on, signals.
 
 use std::os::fd::AsRawFd;
 use std::os::unix::net::UnixDatagram;
@@ -19,17 +19,17 @@ pub struct Service {
     told: Receiver<String>,
 }
 
-/// A house with Ann's account, and no postkey.
+/// A house with Ann's account, but without a daemon.
 pub async fn house(edit: impl FnOnce(String) -> String) -> House {
     House::furnished(Security::Tls, edit).await
 }
 
-/// How a service begins.
+/// How a service starts.
 #[derive(Default)]
 pub struct Start<'a> {
-    /// Variables beside those of a notify socket.
+    /// Environment variables, in addition to those for the notify socket.
     pub environment: &'a [(&'a str, &'a str)],
-    /// Sockets to hand over, each with its name.
+    /// Sockets to pass on, each with its name.
     pub sockets: &'a [(&'a str, &'a std::net::TcpListener)],
 }
 
@@ -42,7 +42,7 @@ impl Service {
         service
     }
 
-    /// The same, its configuration changed first.
+    /// The same, after changing its configuration.
     pub async fn with(edit: impl FnOnce(String) -> String) -> Self {
         Self::start(house(edit).await, Start::default()).await
     }
@@ -56,12 +56,12 @@ impl Service {
         let arguments = ["--config", house.file.to_str().unwrap()];
         let process = Process::start_by(&hand_over(start.sockets), house.folder.path(), &arguments, &environment);
         let (sender, heard) = channel();
-        // All the time, as systemd does: a socket that is full would make the service wait.
+        // All the time, as systemd does, because a full socket would make the service wait.
         std::thread::spawn(move || read(&told, &sender));
         Self { house, process, told: heard }
     }
 
-    /// Waits for a message that holds this; all of the message.
+    /// Waits for a message that contains this. Returns the whole message.
     pub fn hear(&mut self, part: &str) -> String {
         let deadline = Instant::now() + PATIENCE;
         loop {
@@ -73,7 +73,7 @@ impl Service {
         }
     }
 
-    /// Waits until it has told nothing for so long.
+    /// Waits until it has sent nothing for this long.
     pub fn hear_silence(&mut self, time: Duration) {
         let deadline = Instant::now() + PATIENCE;
         while self.told.recv_timeout(time).is_ok() {
@@ -81,12 +81,12 @@ impl Service {
         }
     }
 
-    /// Whether it has told nothing that was not heard yet.
+    /// Whether it has sent nothing that was not read yet.
     pub fn has_said_nothing(&self) -> bool {
         self.told.try_recv().is_err()
     }
 
-    /// Has it read its configuration anew, changed by `edit`.
+    /// Makes it read its configuration again, changed by `edit`.
     pub async fn reload(&mut self, edit: impl FnOnce(String) -> String) {
         self.edit(edit);
         self.house.command(&ControlRequest::Reload).await;
@@ -99,14 +99,14 @@ impl Service {
         std::fs::write(&self.house.file, edit(config)).unwrap();
     }
 
-    /// Asks it to end, and waits for that; the house can be used again.
+    /// Stops it, and waits for its end. The house can be used again.
     pub fn terminate(self) -> (House, Ended) {
         self.process.signal(Signal::TERM);
         (self.house, self.process.end())
     }
 }
 
-/// Reads messages for as long as somebody wants them; the process of the tests ends it.
+/// Reads messages as long as somebody wants them. The process of the tests ends it.
 fn read(socket: &UnixDatagram, sender: &Sender<String>) {
     let mut message = [0; 4096];
     while let Ok(count) = socket.recv(&mut message) {
@@ -116,7 +116,7 @@ fn read(socket: &UnixDatagram, sender: &Sender<String>) {
     }
 }
 
-/// The shell's part in handing over sockets, sd_listen_fds(3): they become descriptors 3, 4, ...
+/// The shell's part in passing on sockets, sd_listen_fds(3): they become descriptors 3, 4, ...
 fn hand_over(sockets: &[(&str, &std::net::TcpListener)]) -> String {
     if sockets.is_empty() {
         return ":".to_owned();

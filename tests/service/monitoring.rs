@@ -5,7 +5,7 @@ use postkey::protocol::{Protocol, Security};
 use crate::manager::{Service, house};
 use crate::support::house::{ANN, House, Way};
 
-/// The value of a line.
+/// The value in a line of the metrics.
 fn value(metrics: &str, name: &str) -> Option<f64> {
     metrics.lines().find_map(|line| line.strip_prefix(name)?.trim().parse().ok())
 }

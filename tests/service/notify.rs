@@ -1,4 +1,4 @@
-//! What the service manager is told.
+//! The messages to the service manager.
 
 use crate::manager::{Service, Start, house};
 use crate::support::house::{ANN, accepted};
@@ -19,7 +19,7 @@ async fn ready_is_said_when_clients_are_served_and_not_before() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn who_is_not_ready_says_nothing_of_the_kind() {
-    // Bound, so that nobody else gets the port.
+    // Bound, so that no other process gets the port.
     let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let address = taken.local_addr().unwrap().to_string();
     let mut service =

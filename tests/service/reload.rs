@@ -1,4 +1,4 @@
-//! A new configuration, and what goes on meanwhile.
+//! A new configuration, and what continues meanwhile.
 
 use std::time::Duration;
 
@@ -16,7 +16,7 @@ use crate::support::tls;
 const SESSIONS: usize = 1000;
 const RELOADS: usize = 100;
 
-/// A configuration whose last listener is at a port of its own, and one without it.
+/// A configuration whose last listener has a separate port, and one without it.
 fn listener(port: u16) -> String {
     format!("[[listener]]\nprotocol = \"imap\"\naddress = \"127.0.0.1:{port}\"\n")
 }
@@ -55,7 +55,7 @@ async fn a_hundred_reloads_drop_none_of_1000_sessions_and_refuse_nobody() {
     assert!(accepted(Protocol::Imap, &service.house.try_login(Protocol::Imap).await));
 }
 
-/// Connects again and again, and is greeted each time, until nobody wants to know any more.
+/// Connects again and again, and gets a greeting each time, until nobody wants the result any more.
 async fn visit(port: u16, greeted: watch::Sender<()>) {
     while !greeted.is_closed() {
         let mut client = TcpStream::connect(("127.0.0.1", port)).await.expect("a connection");
@@ -63,7 +63,7 @@ async fn visit(port: u16, greeted: watch::Sender<()>) {
         client.read_exact(&mut greeting).await.expect("a greeting");
         assert_eq!(&greeting, b"+OK");
         greeted.send_replace(());
-        // It is to be there all the time, not to use up the machine.
+        // It has to be there all the time, but not use up the machine.
         tokio::time::sleep(Duration::from_millis(5)).await;
     }
 }
@@ -95,7 +95,7 @@ async fn a_mistake_is_told_whole_and_changes_nothing() {
         service.house.look().await;
         assert_eq!(service.house.port(Protocol::Imap, Security::Clear), before, "the new port is not open");
     }
-    // All mistakes are there, as `postkey check` would tell them.
+    // All mistakes are in it, as in the output of `postkey check`.
     service.edit(|_| format!("lgo = \"info\"\nstate_dri = \"x\"\n{good}"));
     service.process.signal(rustix::process::Signal::HUP);
     let line = service.process.hear_complaint("state_dri");
@@ -141,7 +141,7 @@ async fn a_new_certificate_is_shown_to_those_who_come_next() {
     assert_eq!(refusal(&service).await.exit, Exit::Config);
     std::fs::write(service.house.folder.path().join("key.pem"), &identity.key_pem).unwrap();
     service.reload(|config| config).await;
-    // The handshake fails for one who does not trust the new authority.
+    // The handshake fails for a client that does not trust the new authority.
     let mut new = Program::connect(port, Protocol::Imap, Security::Tls, &identity).await;
     assert!(accepted(Protocol::Imap, &new.log_in(crate::support::house::Way::Own, ANN, &service.house.password).await));
     old.prove().await;
@@ -153,11 +153,11 @@ async fn an_account_goes_by_its_new_settings_with_the_tokens_that_it_has() {
     let mut old = service.house.logged_in(Protocol::Imap).await;
     let requests = service.house.provider.requests().len();
     service.reload(|config| config + &format!("\n[account.\"{ANN}\"]\nuser = \"ben@example.test\"\n")).await;
-    // The provider knows the token as Ann's, and lets nobody else in by it.
+    // The provider knows the token as Ann's, and accepts it for nobody else.
     assert!(!accepted(Protocol::Imap, &service.house.try_login(Protocol::Imap).await));
     service.reload(|config| config.replace("ben@example.test", ANN)).await;
     assert!(accepted(Protocol::Pop3, &service.house.try_login(Protocol::Pop3).await));
-    // One forced refresh, for the refusal looked like that of a token.
+    // One forced refresh, because the refusal looked like that of a token.
     assert!(service.house.provider.requests().len() <= requests + 1);
     old.prove().await;
 }

@@ -1,4 +1,4 @@
-//! How it ends.
+//! The end of a service.
 
 use std::time::{Duration, Instant};
 
@@ -56,7 +56,7 @@ async fn a_mail_that_is_being_sent_arrives() {
     sender.client.send(first).await;
     service.process.signal(Signal::TERM);
     closed(port).await;
-    // Sessions that have nothing under way are over.
+    // Sessions in which nothing is under way have ended.
     idle.client.expect("421").await;
     assert_eq!(idle.client.rest().await, b"");
     sender.client.send(second).await;
@@ -67,7 +67,7 @@ async fn a_mail_that_is_being_sent_arrives() {
     assert_eq!(service.process.end().code, Some(0));
 }
 
-/// A thousand sessions, fifty of which are in the midst of a mail.
+/// A thousand sessions, fifty of which are in the middle of a mail.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_stop_among_a_thousand_sessions_loses_none_of_fifty_mails() {
     raise_limit();
@@ -113,7 +113,7 @@ async fn a_second_signal_does_not_wait() {
     let service = Service::with(|config| config).await;
     let port = service.house.port(Protocol::Imap, Security::Clear);
     let mut sender = service.house.logged_in(Protocol::Smtp).await;
-    // A command without an end is under way for as long as it may be.
+    // A command without an end counts as under way for as long as it may.
     sender.client.send(b"NOO").await;
     let begun = Instant::now();
     service.process.signal(Signal::TERM);

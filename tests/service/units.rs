@@ -1,4 +1,4 @@
-//! What the unit files say is true of the program.
+//! What the unit files say is true for the program.
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};

@@ -1,6 +1,6 @@
-//! The watchdog's ping stops when the runtime, the vault or an accept loop hangs, and comes back with it.
+//! The watchdog's ping stops when the runtime, the vault or an accept loop hangs, and returns when it does.
 //!
-//! strace(1) makes them hang: it holds up the system calls that each of them makes, in the program as it is shipped.
+//! strace(1) makes them hang: it delays the system calls that each of them makes, in the program as it is shipped.
 
 use std::fs::{self, DirEntry};
 use std::io::{BufRead, BufReader};
@@ -16,21 +16,21 @@ use crate::support::house::ANN;
 use crate::support::process::Process;
 use crate::support::skipped::skipped;
 
-/// The limit that the service manager sets, in microseconds: there are two pings in it.
+/// The limit that the service manager sets, in microseconds. Two pings fit into it.
 const LIMIT: &str = "200000";
 
 /// Ten limits.
 const SILENCE: Duration = Duration::from_secs(2);
 
-/// Holds up system calls of a process for as long as it lives.
+/// Delays system calls of a process for as long as it lives.
 struct Hold {
     strace: Child,
-    /// It ends if nobody wants to hear what it says.
+    /// strace ends if nobody reads its output.
     _said: BufReader<ChildStderr>,
 }
 
 impl Hold {
-    /// From when this returns on. None where there is no strace.
+    /// They are delayed when this returns. None if there is no strace.
     fn on(process: u32, calls: &str) -> Option<Self> {
         let mut command = Command::new("strace");
         command.args(["--follow-forks", "--output=/dev/null", &format!("--attach={process}")]);
@@ -49,7 +49,7 @@ impl Hold {
     }
 }
 
-/// Lets the calls go on.
+/// Lets the calls continue.
 impl Drop for Hold {
     fn drop(&mut self) {
         let _ended = kill_process(Pid::from_child(&self.strace), Signal::TERM);
@@ -57,13 +57,13 @@ impl Drop for Hold {
     }
 }
 
-/// Stops a process, and waits until each of its threads has stopped: a busy machine takes its time.
+/// Stops a process, and waits until each of its threads has stopped, because a busy machine takes a while.
 fn stop(process: &Process) {
     process.signal(Signal::STOP);
     let tasks = format!("/proc/{}/task", process.id());
     let has_stopped = |task: DirEntry| {
         let stat = fs::read_to_string(task.path().join("stat")).unwrap();
-        // Its state follows its name, which stands in parentheses (proc(5)).
+        // Its state follows its name, which is in parentheses (proc(5)).
         stat.rsplit(") ").next().is_some_and(|rest| rest.starts_with('T'))
     };
     while !fs::read_dir(&tasks).unwrap().all(|task| has_stopped(task.unwrap())) {
@@ -72,7 +72,7 @@ fn stop(process: &Process) {
 }
 
 async fn service() -> Service {
-    // Two threads, on a machine with one core as well.
+    // Two threads, also on a machine with one core.
     let environment = [("WATCHDOG_USEC", LIMIT), ("TOKIO_WORKER_THREADS", "2")];
     let mut service =
         Service::start(house(|config| config).await, Start { environment: &environment, ..Start::default() }).await;
@@ -86,8 +86,8 @@ const COMPLAINT: &str = "the vault or a listener does not answer";
 async fn an_accept_loop_that_hangs_is_noticed() {
     let mut service = service().await;
     let mut session = service.house.program(Protocol::Pop3, Security::Clear).await;
-    // Both arrive at once: the thread that does what the session wants then serves all others, too. strace would have the threads
-    // go on between its own stops and this one, so it comes last.
+    // Both arrive at once: the thread that does what the session wants then serves all others, too. strace would let
+    // the threads continue between its own stops and this one, so it comes last.
     stop(&service.process);
     let _client = TcpStream::connect(("127.0.0.1", service.house.port(Protocol::Pop3, Security::Tls))).await.unwrap();
     session.client.say("CAPA").await;
@@ -108,7 +108,7 @@ async fn a_vault_that_hangs_is_noticed() {
     command.say(&service.house.password);
     service.process.hear_complaint(COMPLAINT);
     service.hear_silence(SILENCE);
-    // Signals are heard meanwhile.
+    // Signals are still handled meanwhile.
     service.process.signal(Signal::HUP);
     service.hear("RELOADING=1");
     drop(hold);

@@ -1,4 +1,4 @@
-//! Assertions, judged as an authorization server does it (RFC 7523 section 3).
+//! Assertions, checked as an authorization server does (RFC 7523 section 3).
 
 use std::path::PathBuf;
 use std::time::{SystemTime, UNIX_EPOCH};
@@ -11,7 +11,7 @@ use sha2::{Digest, Sha256};
 use tokio_rustls::rustls::pki_types::pem::PemObject;
 use tokio_rustls::rustls::pki_types::{CertificateDer, PrivatePkcs8KeyDer};
 
-/// The key that clients of the tests sign with, and its certificate; no key of anybody's.
+/// The key with which clients of the tests sign, and its certificate. Nobody else uses it.
 const KEY: &str = include_str!("signing-key.pem");
 const CERTIFICATE: &str = include_str!("signing-certificate.pem");
 
@@ -24,14 +24,14 @@ pub fn certificate_file() -> PathBuf {
     PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/support/signing-certificate.pem"))
 }
 
-/// An assertion that was found good.
+/// A valid assertion.
 #[derive(Clone, Debug)]
 pub struct Assertion {
     pub header: Value,
     pub claims: Value,
 }
 
-/// Reads an assertion that the tests' key has signed for this audience and that is good now.
+/// Reads an assertion that the tests' key has signed for this audience and that is valid now.
 pub fn judge(token: &str, audience: &str) -> Result<Assertion, &'static str> {
     let (signed, signature) = token.rsplit_once('.').ok_or("the assertion has no signature")?;
     let (header, claims) = signed.split_once('.').ok_or("the assertion has no claims")?;
@@ -60,7 +60,7 @@ pub fn judge(token: &str, audience: &str) -> Result<Assertion, &'static str> {
     Ok(Assertion { header, claims })
 }
 
-/// What `x5t#S256` has to be (RFC 7515 section 4.1.8).
+/// The expected `x5t#S256` (RFC 7515 section 4.1.8).
 pub fn thumbprint() -> String {
     let certificate = CertificateDer::from_pem_slice(CERTIFICATE.as_bytes()).expect("the tests' certificate");
     BASE64_URL_SAFE_NO_PAD.encode(Sha256::digest(certificate))

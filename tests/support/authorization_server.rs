@@ -63,7 +63,7 @@ async fn date(State(service): Shared, mut response: Response) -> Response {
     response
 }
 
-/// RFC 6749 section 4.1.1. What is wrong with client or redirect is told to the person, all else to the client.
+/// RFC 6749 section 4.1.1. The person learns what is wrong with the client or redirect, and the client everything else.
 async fn authorize(State(service): Shared, RawQuery(query): RawQuery) -> Response {
     let fields = fields(query.as_deref().unwrap_or_default());
     if !is_known(&service, field(&fields, "client_id")) {
@@ -88,7 +88,7 @@ async fn authorize(State(service): Shared, RawQuery(query): RawQuery) -> Respons
     }
 }
 
-/// What is wrong with an authorization request: the error code, and what to tell about it.
+/// What is wrong with an authorization request: the error code, and its description.
 fn fault(fields: &Fields) -> Option<(&'static str, &'static str)> {
     if field(fields, "response_type") != "code" {
         return Some(("unsupported_response_type", "response_type is code"));
@@ -119,7 +119,7 @@ fn ask(service: &Service, request: Request, hint: &str) -> Response {
     page(StatusCode::OK, &form)
 }
 
-/// The consent page's form. No password: whoever gets here may be anybody.
+/// The consent page's form. It asks for no password: anybody who gets here may be anybody.
 async fn consent(State(service): Shared, body: String) -> Response {
     let fields = fields(&body);
     let address = field(&fields, "address");
@@ -191,10 +191,10 @@ async fn token(State(service): Shared, headers: HeaderMap, body: String) -> Resp
     }
 }
 
-/// Tokens for whatever a client shows.
+/// Tokens for any client that authenticates.
 fn exchange(service: &Service, settings: &Settings, headers: &HeaderMap, fields: &Fields) -> Response {
     let grant_type = field(fields, "grant_type");
-    // The issuer of a bearer's assertion is somebody who needs no client.
+    // The issuer of a bearer's assertion needs no client.
     let needs_client = grant_type != JWT_BEARER || fields.contains_key("client_id");
     if needs_client && !is_our_client(service, headers, fields) {
         return refusal("invalid_client", "unknown client, or not its secret");
@@ -210,7 +210,7 @@ fn exchange(service: &Service, settings: &Settings, headers: &HeaderMap, fields:
             Ok(tokens) => Ok(tokens),
             Err(error) => return refusal(error, ""),
         },
-        // The client has been let into the first mailbox.
+        // The client may open the first mailbox.
         "client_credentials" => Ok(grants.grant_once(&service.options.addresses[0], scope, settings)),
         JWT_BEARER => spoken_for(service, field(fields, "assertion"))
             .map(|(address, scope)| grants.grant_once(&address, &scope, settings)),
@@ -223,7 +223,7 @@ fn exchange(service: &Service, settings: &Settings, headers: &HeaderMap, fields:
     }
 }
 
-/// Whose mailbox an assertion is about (RFC 7523 section 3), and for which scope, which Google has in there.
+/// The mailbox of an assertion (RFC 7523 section 3), and the scope, which Google's assertions contain.
 fn spoken_for(service: &Service, assertion: &str) -> Result<(String, String), &'static str> {
     let assertion = assertions::judge(assertion, &format!("{}/token", service.issuer))?;
     let claim = |name: &str| assertion.claims[name].as_str().unwrap_or_default().to_owned();
@@ -236,7 +236,8 @@ fn spoken_for(service: &Service, assertion: &str) -> Result<(String, String), &'
     Ok(found)
 }
 
-/// Who has told a client the password (RFC 6749 section 4.3.2), for a scope or, in the older way, for a resource.
+/// The person whose password a client has sent (RFC 6749 section 4.3.2), for a scope or, in the older way, for a
+/// resource.
 fn owner(service: &Service, fields: &Fields) -> Result<String, &'static str> {
     let known = service.options.addresses.iter().find(|address| **address == field(fields, "username"));
     let is_for_mail =
@@ -248,8 +249,8 @@ fn owner(service: &Service, fields: &Fields) -> Result<String, &'static str> {
     }
 }
 
-/// Client authentication by body or by header (RFC 6749 section 2.3.1), or by assertion (RFC 7523 section 2.2); a public
-/// client shows nothing.
+/// Client authentication by body or by header (RFC 6749 section 2.3.1), or by assertion (RFC 7523 section 2.2). A
+/// public client sends none.
 pub(super) fn is_our_client(service: &Service, headers: &HeaderMap, fields: &Fields) -> bool {
     let options = &service.options;
     let in_body = (fields.get("client_id").cloned(), fields.get("client_secret").cloned());
@@ -278,7 +279,7 @@ fn asserts(service: &Service, fields: &Fields) -> bool {
     options.signs && is_new && is_own
 }
 
-/// RFC 7009 section 2: a yes has no body, and no kind of one.
+/// RFC 7009 section 2: a success has no body, and no content type.
 async fn revoke(State(service): Shared, headers: HeaderMap, body: String) -> Response {
     let fields = fields(&body);
     lock(&service.log).revocations.push(field(&fields, "token_type_hint").to_owned());
@@ -292,7 +293,7 @@ async fn revoke(State(service): Shared, headers: HeaderMap, body: String) -> Res
     status.into_response()
 }
 
-/// Whether this client is known: the one that was always there, or one that has registered itself.
+/// Whether this client is known: the one that always exists, or one that has registered itself.
 fn is_known(service: &Service, client_id: &str) -> bool {
     client_id == service.options.client_id || lock(&service.registered).iter().any(|one| one.client_id == client_id)
 }
@@ -360,7 +361,7 @@ pub(super) fn page(status: StatusCode, content: &str) -> Response {
     (status, Html(format!("<!doctype html><title>Provider</title>\n{content}\n"))).into_response()
 }
 
-/// The parameters of a query or a form. One that comes twice is none (RFC 6749 section 3.1).
+/// The parameters of a query or a form. One that comes twice counts as missing (RFC 6749 section 3.1).
 pub(super) fn fields(encoded: &str) -> Fields {
     let mut fields = Fields::new();
     for (name, value) in form_urlencoded::parse(encoded.as_bytes()).into_owned() {
@@ -370,12 +371,12 @@ pub(super) fn fields(encoded: &str) -> Fields {
     fields
 }
 
-/// A parameter's value; one that is missing is as good as an empty one.
+/// A parameter's value. A missing one is the same as an empty one.
 pub(super) fn field<'a>(fields: &'a Fields, name: &str) -> &'a str {
     fields.get(name).map_or("", String::as_str)
 }
 
-/// What axum listens on for https. A handshake holds up the next one: there is one client at a time.
+/// An HTTPS listener for axum. A handshake delays the next one, because there is one client at a time.
 struct TlsListener {
     tcp: TcpListener,
     acceptor: TlsAcceptor,

@@ -1,4 +1,5 @@
-//! Everything that postkey says while a test runs, at its most talkative, is searched for what it must never say.
+//! Everything that postkey logs while a test runs, at its most detailed level, is searched for what it must never
+//! contain.
 
 use std::cell::Cell;
 use std::io::{self, Write};
@@ -15,47 +16,47 @@ use tracing_subscriber::layer::{Context, Layer, SubscriberExt};
 
 use super::lock;
 
-/// Only where behaviour is tested: other tests measure time and memory, and a log takes both.
+/// Only in tests of behaviour. Other tests measure time and memory, and a log takes both.
 pub const LISTENS: bool = match option_env!("CARGO_CRATE_NAME") {
     Some(name) => matches!(name.as_bytes(), b"end_to_end"),
     None => false,
 };
 
-/// How much of a secret is looked for, in bytes: its beginning is as bad as all of it, and 128 bits are no accident.
+/// How much of a secret is searched for, in bytes: its beginning is as bad as all of it, and 128 bits are no accident.
 const PART: usize = 24;
 
-/// The log of this process, and what processes of ours have written.
+/// The log of this process, and what our other processes have written.
 static HEARD: Mutex<Vec<u8>> = Mutex::new(Vec::new());
 
 thread_local! {
-    /// Whether the next session that is polled on this thread panics. A test has all its sessions on its own thread.
+    /// Whether the next session that is polled on this thread panics. A test has all its sessions on one thread.
     static ARMED: Cell<bool> = const { Cell::new(false) };
 }
 
-/// Begins to listen; the place from which on [`assert_none`] is to search.
+/// Begins to listen. Returns the place from which [`assert_none`] has to search.
 pub fn listen() -> usize {
     static ONCE: Once = Once::new();
-    // The log of the whole process, and not of a thread: tracing keeps for all threads whether anybody listens to a span, and
-    // asks the log of the thread that happens to come to it first, which would be another test's.
+    // The log of the whole process, and not of a thread: tracing remembers for all threads whether anybody wants a
+    // span, and asks the log of the thread that happens to need it first, which may belong to another test.
     ONCE.call_once(|| {
         let log = tracing_subscriber::fmt::layer().with_ansi(false).with_writer(|| Ear);
         let filter = log_filter::of_level(LevelFilter::TRACE);
         let log = Registry::default().with(Defect.and_then(log).with_filter(filter));
         tracing::subscriber::set_global_default(log).expect("the only log here");
-        // Some may have been asked for while it was not in its place yet.
+        // Some may have been asked before it was in its place.
         tracing::callsite::rebuild_interest_cache();
     });
     lock(&HEARD).len()
 }
 
-/// Hears what a process has written.
+/// Records what a process has written.
 pub fn hear(bytes: &[u8]) {
     if LISTENS {
         lock(&HEARD).extend(bytes);
     }
 }
 
-/// Panics where one of the secrets was said since then, in whatever form.
+/// Panics if one of the secrets was logged since then, in any form.
 pub fn assert_none(since: usize, secrets: &[String]) {
     let forms: Vec<_> = secrets.iter().flat_map(|secret| forms(&secret[..secret.len().min(PART)])).collect();
     let heard = lock(&HEARD)[since..].to_vec();
@@ -67,7 +68,7 @@ pub fn assert_none(since: usize, secrets: &[String]) {
     }
 }
 
-/// The forms in which a secret may slip out; base64 also from within a longer text, at each of its three alignments.
+/// The forms in which a secret may appear; base64 also from within a longer text, with each of its three alignments.
 pub fn forms(secret: &str) -> Vec<Vec<u8>> {
     let bytes = secret.as_bytes();
     let hex: String = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
@@ -77,13 +78,13 @@ pub fn forms(secret: &str) -> Vec<Vec<u8>> {
         vec![secret.to_owned(), hex.to_uppercase(), hex, numbers.join(", "), percent.replace('+', "%20"), percent];
     for before in 0..3 {
         let padded = [vec![0; before], bytes.to_vec()].concat();
-        // Characters that hold bits of the neighbours on either side are no part of the secret.
+        // Characters that contain bits of the neighbours on either side do not belong to the secret.
         let (first, end) = ((before * 8).div_ceil(6), padded.len() * 8 / 6);
         for encoded in [BASE64_STANDARD_NO_PAD.encode(&padded), BASE64_URL_SAFE_NO_PAD.encode(&padded)] {
             forms.push(encoded[first..end].to_owned());
         }
     }
-    // As a log of the wire may have it, and as a stack may.
+    // As a log of the connection may have it, and as a stack may.
     forms.push(bytes.iter().map(|byte| format!("%{byte:02X}")).collect());
     forms.push(secret.chars().rev().collect());
     forms.into_iter().map(String::into_bytes).collect()
@@ -103,11 +104,11 @@ impl Write for Ear {
     }
 }
 
-/// Panics once when it is told to. Each session is polled within a span of its own, so this happens in the midst of it,
-/// wherever it is, and no hook for tests has to be built into postkey.
+/// Panics once when it is asked to. Each session is polled within a span, so this happens in the middle of it, wherever
+/// it is, and postkey contains no hook for tests.
 struct Defect;
 
-/// Has the next session that is polled on this thread panic.
+/// Makes the next session that is polled on this thread panic.
 pub fn arm_defect() {
     ARMED.set(true);
 }

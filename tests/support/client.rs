@@ -1,4 +1,4 @@
-//! A plain mail client, for what the tests say to a mail server themselves.
+//! A plain mail client, for tests that talk to a mail server themselves.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -16,10 +16,10 @@ use super::Provider;
 use super::connection::Stream;
 use super::tls::Identity;
 
-/// After that it does not come any more. Two hundred logins at once take long where two cores have other work, too.
+/// After this time, nothing more will come. Two hundred logins at once take long if two cores have other work, too.
 const PATIENCE: Duration = Duration::from_secs(30);
 
-/// A connection to a mail server. Whatever does not come within half a minute has failed.
+/// A connection to a mail server. Anything that takes longer than half a minute has failed.
 pub struct Client(BufReader<Box<dyn Stream>>);
 
 impl Client {
@@ -53,7 +53,7 @@ impl Client {
         client
     }
 
-    /// The same connection, under TLS from here on. What has been read ahead is lost.
+    /// The same connection, with TLS from here on. What was read ahead is lost.
     pub async fn protect(self, identity: &Identity) -> Self {
         let connector = TlsConnector::from(Arc::new(identity.client_config()));
         let name = ServerName::try_from("localhost").unwrap();
@@ -77,7 +77,7 @@ impl Client {
         assert!(reply.starts_with(["a OK", "+OK", "235"][protocol as usize]), "{reply}");
     }
 
-    /// AUTH in two steps; what the server says to the token.
+    /// AUTH in two steps. Returns the server's answer to the token.
     pub async fn authenticate(&mut self, protocol: Protocol, mechanism: Mechanism, user: &str, token: &str) -> String {
         let verb = if protocol == Protocol::Imap { "a AUTHENTICATE" } else { "AUTH" };
         self.say(&format!("{verb} {}", mechanism.name())).await;
@@ -85,7 +85,7 @@ impl Client {
         self.ask(&response(mechanism, user, token)).await
     }
 
-    /// An IMAP command that succeeds; all untagged lines before its end.
+    /// An IMAP command that succeeds. Returns all untagged lines before its end.
     pub async fn run(&mut self, command: &str) -> String {
         self.say(command).await;
         let mut untagged = String::new();
@@ -116,7 +116,7 @@ impl Client {
         self.line().await
     }
 
-    /// Reads a line that has to begin so.
+    /// Reads a line that has to begin like this.
     pub async fn expect(&mut self, beginning: &str) {
         let line = self.line().await;
         assert!(line.starts_with(beginning), "{line:?} is not {beginning:?}");
@@ -153,7 +153,7 @@ impl Client {
         self.0.shutdown().await.expect("a connection that is alive");
     }
 
-    /// Reads up to the end, be it an abrupt one, and sends these bytes meanwhile as far as somebody takes them.
+    /// Reads up to the end, even if it is abrupt, and meanwhile sends these bytes as far as somebody reads them.
     pub async fn talk(mut self, pieces: &[&[u8]]) -> Vec<u8> {
         for piece in pieces {
             if self.0.write_all(piece).await.is_err() || self.0.flush().await.is_err() {
@@ -165,7 +165,7 @@ impl Client {
         bytes
     }
 
-    /// Whether nothing comes any more; an abrupt end is an end as well.
+    /// Whether nothing more comes. An abrupt end is an end as well.
     pub async fn is_closed(&mut self) -> bool {
         in_time(self.0.read(&mut [0])).await.map_or(true, |size| size == 0)
     }

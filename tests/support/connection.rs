@@ -10,7 +10,7 @@ use tokio::task::JoinSet;
 use super::settings::MailServer;
 use super::{Service, imap, lock, pop3, smtp};
 
-/// The longest line that is read: room for a token of 16 KiB in base64, and for any command that clients send.
+/// The longest line: room for a token of 16 KiB in base64, and for any command that clients send.
 const LONGEST_LINE: u64 = 64 * 1024;
 
 /// TCP with or without TLS.
@@ -37,7 +37,7 @@ pub async fn serve(service: Arc<Service>, protocol: Protocol, security: Security
     }
 }
 
-/// One connection from beginning to end. An error is the client's end of it, or what it deserves.
+/// One connection from beginning to end. An error is the client's end of it, or a mistake of the client's.
 async fn session(service: Arc<Service>, protocol: Protocol, security: Security, stream: TcpStream) -> io::Result<()> {
     let settings = service.settings().server(protocol).clone();
     if settings.close_at_connect {
@@ -62,7 +62,7 @@ impl Connection {
         self.service.settings().server(self.protocol).clone()
     }
 
-    /// Whether STARTTLS can be taken now.
+    /// Whether STARTTLS is possible now.
     pub fn offers_tls(&self) -> bool {
         !self.secure && self.settings().starttls
     }
@@ -72,7 +72,8 @@ impl Connection {
         self.stream.fill_buf().await.map(|_| ())
     }
 
-    /// The next line without its CRLF. A line that ends otherwise, or never, is an error; so is the connection's end.
+    /// The next line without its CRLF. A line with another end, or without one, is an error; so is the connection's
+    /// end.
     pub async fn line(&mut self) -> io::Result<String> {
         let mut line = self.text_line().await?;
         if !line.ends_with(b"\r\n") {
@@ -109,7 +110,7 @@ impl Connection {
         self.stream.flush().await
     }
 
-    /// Shakes hands. What was sent in clear after STARTTLS is an attack or a mistake, and ends the connection.
+    /// The TLS handshake. Bytes that follow STARTTLS without TLS are an attack or a mistake, and end the connection.
     pub async fn start_tls(&mut self) -> io::Result<()> {
         if !self.stream.buffer().is_empty() {
             return Err(io::Error::new(io::ErrorKind::InvalidData, "bytes between STARTTLS and the handshake"));

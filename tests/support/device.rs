@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 use super::authorization_server::{field, fields, is_our_client, no_store, page, refusal};
 use super::{Service, lock};
 
-/// Sections 3.1 and 3.2; the settings say in which dialect, where null is for what is not there.
+/// Sections 3.1 and 3.2. The settings change members; null removes one.
 pub async fn begin(State(service): State<Arc<Service>>, headers: axum::http::HeaderMap, body: String) -> Response {
     let fields = fields(&body);
     if !is_our_client(&service, &headers, &fields) {
@@ -33,7 +33,7 @@ pub async fn begin(State(service): State<Arc<Service>>, headers: axum::http::Hea
     no_store(StatusCode::OK, answer)
 }
 
-/// The page where the person types the code in.
+/// The page on which the person types the code.
 pub async fn form() -> Response {
     page(
         StatusCode::OK,
@@ -45,7 +45,7 @@ pub async fn form() -> Response {
     )
 }
 
-/// What the person has typed in.
+/// What the person has typed.
 pub async fn decide(State(service): State<Arc<Service>>, body: String) -> Response {
     let fields = fields(&body);
     let allowed = field(&fields, "decision") == "allow";

@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Runs a program under the system call filter of systemd/postkey.service, which ends it where the unit only says no.
+"""Runs a program under the system call filter of systemd/postkey.service, but kills it where the unit only refuses the call.
 
 filtered.py PROGRAM ARGUMENT...
 
@@ -18,7 +18,7 @@ KILL_PROCESS, ALLOW = 0x80000000, 0x7FFF0000
 
 
 def expand(word: str) -> set[str]:
-    """The system calls of a set, those of the sets in it, too; of a name, the name."""
+    """The system calls of a set, including those of the sets in it; of a name, the name."""
     if not word.startswith("@"):
         return {word}
     listed = subprocess.run(
@@ -29,7 +29,7 @@ def expand(word: str) -> set[str]:
 
 
 def allowed() -> set[str]:
-    # What any filter of a service manager allows, too (systemd.exec(5)).
+    # Calls that any filter of a service manager allows (systemd.exec(5)).
     names = expand("@default")
     for line in UNIT.read_text().splitlines():
         if line.startswith("SystemCallFilter="):
@@ -46,7 +46,7 @@ def main() -> None:
     context = ctypes.c_void_p(library.seccomp_init(ctypes.c_uint32(KILL_PROCESS)))
     for name in names:
         number = library.seccomp_syscall_resolve_name(name.encode())
-        # Below 0 are those that this machine has not.
+        # Calls below 0 do not exist on this machine.
         if number >= 0 and library.seccomp_rule_add(context, ctypes.c_uint32(ALLOW), number, 0) != 0:
             sys.exit(f"{name} cannot be allowed")
     if library.seccomp_load(context) != 0:

@@ -1,4 +1,4 @@
-//! What people have consented to, and the tokens that came of it (RFC 6749, RFC 7636, RFC 9700).
+//! What people have consented to, and the tokens that they led to (RFC 6749, RFC 7636, RFC 9700).
 
 use std::collections::{HashMap, HashSet};
 use std::time::Instant;
@@ -10,27 +10,27 @@ use sha2::{Digest, Sha256};
 use super::random;
 use super::settings::Settings;
 
-/// An authorization request that was found good.
+/// A valid authorization request.
 #[derive(Clone)]
 pub struct Request {
     pub redirect_uri: String,
     pub scope: String,
     pub state: String,
     pub code_challenge: String,
-    /// What the id_token repeats; empty if nothing.
+    /// The nonce, which the id_token repeats; empty if there is none.
     pub nonce: String,
-    /// Which client asks.
+    /// The client that asks.
     pub client_id: String,
 }
 
-/// What the token endpoint hands out.
+/// What the token endpoint issues.
 pub struct Tokens {
     pub access_token: String,
-    /// None where the old one stays.
+    /// None if the old one stays valid.
     pub refresh_token: Option<String>,
     pub address: String,
     pub scope: String,
-    /// Of the authorization request, where these are the first tokens.
+    /// From the authorization request, if these are the first tokens.
     pub nonce: String,
 }
 
@@ -57,7 +57,7 @@ struct Grant {
 struct Device {
     user_code: String,
     scope: String,
-    /// Who has said yes; None within for a no.
+    /// Who has consented; an inner None if the person refused.
     decision: Option<Option<String>>,
 }
 
@@ -67,7 +67,7 @@ struct Access {
     expires: Instant,
 }
 
-/// The memory of the authorization server. Grants are known by their place and never removed.
+/// The memory of the authorization server. Grants are identified by their index and never removed.
 #[derive(Clone, Default)]
 pub struct Grants {
     waiting: HashMap<String, Request>,
@@ -75,19 +75,19 @@ pub struct Grants {
     devices: HashMap<String, Device>,
     grants: Vec<Grant>,
     access: HashMap<String, Access>,
-    /// All that nobody but the client may see: codes, verifiers, tokens, dead or alive.
+    /// Everything that only the client may see: codes, verifiers, tokens, valid or not.
     pub secrets: Vec<String>,
 }
 
 impl Grants {
-    /// Keeps a request until its person has decided; returns its number on the consent page.
+    /// Stores a request until its person has decided. Returns its number on the consent page.
     pub fn ask(&mut self, request: Request) -> String {
         let number = random(16);
         self.waiting.insert(number.clone(), request);
         number
     }
 
-    /// The person has decided: the request waits no more. None if it never did.
+    /// The person has decided, so the request no longer waits. None if it never did.
     pub fn decided(&mut self, number: &str) -> Option<Request> {
         self.waiting.remove(number)
     }
@@ -99,7 +99,7 @@ impl Grants {
         code
     }
 
-    /// Exchanges a code for tokens, once: a second time ends what came of the first (RFC 6749 section 4.1.2).
+    /// Exchanges a code for tokens, once. A second time ends what the first one has brought (RFC 6749 section 4.1.2).
     pub fn redeem(
         &mut self,
         code: &str,
@@ -138,7 +138,7 @@ impl Grants {
         Tokens { refresh_token: Some(refresh_token), ..self.issue(self.grants.len() - 1, settings) }
     }
 
-    /// A device's code, and the one that its person is to type in.
+    /// A device's code, and the one that its person types.
     pub fn ask_device(&mut self, scope: &str) -> (String, String) {
         let (device_code, user_code) = (self.secret(32), random(6));
         let device = Device { user_code: user_code.clone(), scope: scope.to_owned(), decision: None };
@@ -146,7 +146,7 @@ impl Grants {
         (device_code, user_code)
     }
 
-    /// A person has typed a code in, and said yes or no. False if there is no such code.
+    /// A person has typed a code, and consented or refused. False if there is no such code.
     pub fn decide_device(&mut self, user_code: &str, decision: Option<String>) -> bool {
         let device = self.devices.values_mut().find(|device| device.user_code == user_code);
         device.map(|device| device.decision = Some(decision)).is_some()
@@ -161,12 +161,12 @@ impl Grants {
         decision.map(|address| self.grant(&address, &scope, settings)).ok_or("access_denied")
     }
 
-    /// Tokens of which none can be refreshed.
+    /// Tokens that cannot be refreshed.
     pub fn grant_once(&mut self, address: &str, scope: &str, settings: &Settings) -> Tokens {
         Tokens { refresh_token: None, ..self.grant(address, scope, settings) }
     }
 
-    /// Exchanges a refresh token for new tokens. A spent one was stolen by somebody: its grant ends.
+    /// Exchanges a refresh token for new tokens. A spent one counts as stolen, and its grant ends.
     pub fn refresh(&mut self, token: &str, settings: &Settings) -> Result<Tokens, &'static str> {
         let holds = |grant: &Grant| grant.refresh_token == token || grant.spent.contains(token);
         let place = self.grants.iter().position(holds).ok_or("unknown refresh token")?;
@@ -185,19 +185,19 @@ impl Grants {
         Ok(Tokens { refresh_token: renewed, ..self.issue(place, settings) })
     }
 
-    /// Whose access token this is; None if it is unknown, expired, revoked, or not for mail.
+    /// The owner of this access token; None if it is unknown, expired, revoked, or not for mail.
     pub fn holder(&self, access_token: &str) -> Option<&str> {
         let access = self.access.get(access_token).filter(|access| Instant::now() < access.expires)?;
         let grant = self.grants.get(access.grant)?;
         grant.scope.split(' ').any(|scope| scope == "mail").then_some(&grant.address)
     }
 
-    /// Ends all access tokens; refresh tokens stay good.
+    /// Ends all access tokens. Refresh tokens stay valid.
     pub fn revoke_access_tokens(&mut self) {
         self.access.clear();
     }
 
-    /// Ends the grant whose refresh token this is, or the access token; an unknown token is none any more.
+    /// Ends the grant of this refresh token, or the access token. An unknown token has already ended.
     pub fn revoke(&mut self, token: &str) {
         match self.grants.iter().position(|grant| grant.refresh_token == token) {
             Some(place) => self.kill(place),
@@ -214,18 +214,18 @@ impl Grants {
         }
     }
 
-    /// How many refresh tokens this person's consents have used up.
+    /// The number of refresh tokens that this person's consents have used up.
     pub fn spent(&self, address: &str) -> usize {
         self.grants.iter().filter(|grant| grant.address == address).map(|grant| grant.spent.len()).sum()
     }
 
-    /// The refresh token that is good for this person's latest consent.
+    /// The valid refresh token of this person's latest consent.
     pub fn refresh_token(&self, address: &str) -> Option<String> {
         let grant = self.grants.iter().rfind(|grant| grant.address == address && grant.alive);
         grant.map(|grant| grant.refresh_token.clone())
     }
 
-    /// Whether a consent of this person has been ended, by a spent refresh token for one.
+    /// Whether a consent of this person has been ended, for example by a spent refresh token.
     pub fn has_ended(&self, address: &str) -> bool {
         self.grants.iter().any(|grant| grant.address == address && !grant.alive)
     }
@@ -250,7 +250,7 @@ impl Grants {
         }
     }
 
-    /// `bytes` of randomness, written down.
+    /// `bytes` of randomness, base64url. It is remembered as a secret.
     fn secret(&mut self, bytes: usize) -> String {
         let secret = random(bytes);
         self.secrets.push(secret.clone());

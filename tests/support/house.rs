@@ -1,4 +1,4 @@
-//! A postkey in this process with a provider of its own, an authorized account, and mail programs that log in to it.
+//! A postkey in this process with a provider, an authorized account, and mail programs that log in to it.
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -26,7 +26,7 @@ use super::client::Client;
 use super::process::{Ended, Process};
 use super::{Options, Provider, canaries, tls};
 
-/// The account that a house has.
+/// The account of a house.
 pub const ANN: &str = "ann@example.test";
 /// A mailbox at the provider without an account.
 pub const BEN: &str = "ben@example.test";
@@ -36,14 +36,14 @@ pub const OFFICE: &str = "office@example.test";
 /// How a listener or a server can be protected.
 pub const SECURITIES: [Security; 3] = [Security::Clear, Security::StartTls, Security::Tls];
 
-/// The longest wait for anything that has to happen: only a test that fails waits so long.
+/// The longest wait for anything that has to happen. Only a failing test waits this long.
 pub const PATIENCE: Duration = Duration::from_secs(20);
 
-/// When the houses' clock begins, and how long their first tokens live, in seconds.
+/// The beginning of the houses' clock, and the life of their first tokens, in seconds.
 const BEGINNING: u64 = 1_800_000_000;
 pub const LIFE: u64 = 3600;
 
-/// A provider, and a postkey whose listeners speak every protocol in clear, with STARTTLS and with TLS.
+/// A provider, and a postkey whose listeners speak every protocol without TLS, with STARTTLS and with TLS.
 pub struct House {
     pub provider: Provider,
     /// Ann's app password, as it was shown to her.
@@ -54,14 +54,14 @@ pub struct House {
     pub folder: TempDir,
     pub identity: tls::Identity,
     daemon: Option<Daemon>,
-    /// The ports of the postkey that runs, in this process or as one of its own.
+    /// The ports of the running postkey, in this process or in a separate one.
     listening: Vec<Listening>,
     time: Arc<AtomicU64>,
-    /// From where on [`canaries`] has heard this house.
+    /// The place in the log of [`canaries`] at which this house begins.
     since: usize,
 }
 
-/// Whatever a test is about, no secret may be heard.
+/// Whatever a test is about, no secret may be logged.
 impl Drop for House {
     fn drop(&mut self) {
         if canaries::LISTENS && !std::thread::panicking() {
@@ -73,36 +73,36 @@ impl Drop for House {
 }
 
 impl House {
-    /// One that reaches its provider by TLS.
+    /// A house that reaches its provider with TLS.
     pub async fn open() -> Self {
         Self::with(Security::Tls, |config| config).await
     }
 
-    /// One that reaches its provider in this way, its configuration file changed by `edit`.
+    /// A house that reaches its provider with this security, and whose configuration file `edit` has changed.
     pub async fn with(upstream: Security, edit: impl FnOnce(String) -> String) -> Self {
         let mut house = Self::furnished(upstream, edit).await;
         house.start().await;
         house
     }
 
-    /// The same, and its postkey does not run yet.
+    /// The same without a running daemon.
     pub async fn furnished(upstream: Security, edit: impl FnOnce(String) -> String) -> Self {
         Self::furnished_with(upstream, Options::default(), edit).await
     }
 
-    /// The same with such a provider.
+    /// The same with a provider of these options.
     pub async fn furnished_with(upstream: Security, options: Options, edit: impl FnOnce(String) -> String) -> Self {
         let mut house = Self::empty(upstream, options, edit).await;
         let password = Password::generate();
         house.password = String::from_utf8(password.expose()).unwrap();
-        // Into the vault itself: a running postkey would log in with it, and tests count logins.
+        // Into the vault itself, because a running postkey would log in with it, and tests count logins.
         let vault = Vault::open(&house.config.state_dir).unwrap();
         vault.authorize(&house.grant(ANN), Some(("main", &password)), house.now()).unwrap();
         drop(vault);
         house
     }
 
-    /// One without an account, whose postkey does not run yet.
+    /// A house without an account and without a running daemon.
     pub async fn empty(upstream: Security, options: Options, edit: impl FnOnce(String) -> String) -> Self {
         let since = if canaries::LISTENS { canaries::listen() } else { 0 };
         let provider = Provider::start(options).await;
@@ -132,7 +132,7 @@ impl House {
         }
     }
 
-    /// Starts postkey, which waits for one that has been stopped to let go of the vault.
+    /// Starts postkey, which waits until a stopped one has closed the vault.
     pub async fn start(&mut self) {
         let daemon = Daemon::start(self.config.clone(), Clock::Manual(Arc::clone(&self.time))).await;
         let daemon = daemon.unwrap_or_else(|failed| panic!("{}", failed.message));
@@ -146,7 +146,7 @@ impl House {
         daemon.stop().await;
     }
 
-    /// Ends postkey without a stop and starts it anew, once the last session of the old one has let go of the vault.
+    /// Ends postkey without a stop and starts it again, once the last session of the old one has closed the vault.
     pub async fn restart(&mut self) {
         self.daemon = None;
         let is_free = || std::fs::File::open(&self.config.state_dir).unwrap().try_lock().is_ok();
@@ -154,18 +154,18 @@ impl House {
         self.start().await;
     }
 
-    /// Has postkey read its configuration anew, changed or not.
+    /// Makes postkey read its configuration again, changed or not.
     pub async fn reload(&mut self) {
         let daemon = self.daemon.as_mut().expect("a postkey that runs");
         daemon.reload(self.config.clone()).await.unwrap_or_else(|failed| panic!("{}", failed.message));
     }
 
-    /// Asks postkey, which runs as a process of its own, for its ports.
+    /// Asks a postkey in a separate process for its ports.
     pub async fn look(&mut self) {
         self.listening = self.status().await.listeners;
     }
 
-    /// Runs a command of the program, its configuration named, and does not wait for its end.
+    /// Starts a command of the program with its configuration, and does not wait for its end.
     pub fn begin(&self, arguments: &[&str]) -> Process {
         let file = self.file.to_str().unwrap();
         Process::start(self.folder.path(), &[&["--config", file], arguments].concat())
@@ -177,32 +177,32 @@ impl House {
         Process::start_as(user, self.folder.path(), &[&["--config", file], arguments].concat(), environment)
     }
 
-    /// Runs a command to its end; `input` is what it reads.
+    /// Runs a command to its end; `input` is its standard input.
     pub fn run(&self, arguments: &[&str], input: &str) -> Ended {
         let mut process = self.begin(arguments);
         process.say(input);
         process.end()
     }
 
-    /// The same beside a postkey in this process, which has to go on meanwhile.
+    /// The same beside a postkey in this process, which has to continue meanwhile.
     pub async fn run_beside(&self, arguments: &[&str], input: &str) -> Ended {
         let mut process = self.begin(arguments);
         process.say(input);
         tokio::task::spawn_blocking(|| process.end()).await.unwrap()
     }
 
-    /// Runs the daemon as a process of its own, and waits until it serves.
+    /// Runs the daemon in a separate process, and waits until it serves.
     pub async fn serve(&mut self) -> Process {
         self.serve_with(&[]).await
     }
 
-    /// The same with some more in its environment.
+    /// The same with these additional environment variables.
     pub async fn serve_with(&mut self, environment: &[(&str, &str)]) -> Process {
         let process = Process::start_with(self.folder.path(), &["--config", self.file.to_str().unwrap()], environment);
         self.await_service(process).await
     }
 
-    /// The same by a shell that does something first.
+    /// The same from a shell that does something first.
     pub async fn serve_by(&mut self, preparation: &str) -> Process {
         let file = self.file.to_str().unwrap().to_owned();
         self.await_service(Process::start_by(preparation, self.folder.path(), &["--config", &file], &[])).await
@@ -227,7 +227,7 @@ impl House {
         process
     }
 
-    /// Lets time pass for postkey, though not for its provider.
+    /// Lets time pass for postkey, but not for its provider.
     pub fn pass(&self, seconds: u64) {
         self.time.fetch_add(seconds, Ordering::SeqCst);
     }
@@ -251,7 +251,7 @@ impl House {
         Authorization { address, provider, flow, client_id: None, secrets, discovered: None, tokens }
     }
 
-    /// Has the running postkey take a new grant, with which it logs in to each of the provider's servers at once.
+    /// Gives the running postkey a new grant, with which it logs in to each of the provider's servers at once.
     pub async fn authorize(&self, address: &str, first: Option<(&str, &Password)>) {
         let name = first.map(|(name, _)| name.to_owned()).unwrap_or_default();
         let first = first.map(|(_, password)| password.clone());
@@ -259,7 +259,7 @@ impl House {
         self.command(&ControlRequest::Authorize(Box::new(authorized))).await;
     }
 
-    /// The same where this was found out about the authorization server.
+    /// The same with this information about the authorization server.
     pub async fn authorize_as_found(&self, address: &str, discovered: Discovered) {
         let authorization = Authorization { discovered: Some(discovered), ..self.grant(address) };
         let authorized = NewAuthorization { authorization, name: String::new(), first: None };
@@ -267,7 +267,7 @@ impl House {
         let _may_be_refused = control::ask(&self.config.control_socket, None, &request).await;
     }
 
-    /// Has the daemon do something.
+    /// Sends a request to the daemon.
     pub async fn command(&self, request: &ControlRequest) -> serde_json::Value {
         match control::ask(&self.config.control_socket, None, request).await {
             Ok(Some(Err(failed))) => panic!("{}", failed.message),
@@ -286,7 +286,7 @@ impl House {
         serde_json::from_value(self.command(&ControlRequest::Metrics).await).unwrap()
     }
 
-    /// Ann's records in the vault, as `status` sees them.
+    /// Ann's records in the vault, as `status` shows them.
     pub async fn state(&self) -> serde_json::Value {
         self.command(&ControlRequest::Status).await["accounts"][0].clone()
     }
@@ -300,19 +300,19 @@ impl House {
         files.into_iter().fold(read(self.config.state_dir.join("sled/db")), |all, file| [all, read(file)].concat())
     }
 
-    /// The port of a listener; of several that are alike, the last in the configuration.
+    /// The port of a listener. If several are alike, it is the last one in the configuration.
     pub fn port(&self, protocol: Protocol, security: Security) -> u16 {
         let alike = |one: &&Listening| (one.protocol, one.security) == (protocol, security);
         let mut ports = self.listening.iter().filter(alike).filter_map(|one| one.address.tcp());
         ports.next_back().expect("postkey runs, and has one of each").port()
     }
 
-    /// A mail program that is connected: under TLS where the listener has it, greeted, and in SMTP after EHLO.
+    /// A connected mail program: with TLS if the listener has it, greeted, and in SMTP after EHLO.
     pub async fn program(&self, protocol: Protocol, security: Security) -> Program {
         Program::connect(self.port(protocol, security), protocol, security, &self.identity).await
     }
 
-    /// A connection on which nothing has been said but the greeting; with STARTTLS nothing since the handshake.
+    /// A connection on which nothing has been sent but the greeting; with STARTTLS, nothing since the handshake.
     pub async fn greeted(&self, protocol: Protocol, security: Security) -> Client {
         let mut client = Client::clear(self.port(protocol, security)).await;
         if security == Security::StartTls {
@@ -328,7 +328,7 @@ impl House {
         client
     }
 
-    /// A mail program in clear that has logged in with Ann's app password.
+    /// A mail program without TLS that has logged in with Ann's app password.
     pub async fn logged_in(&self, protocol: Protocol) -> Program {
         let mut program = self.program(protocol, Security::Clear).await;
         let reply = program.log_in(Way::Plain, ANN, &self.password).await;
@@ -336,13 +336,13 @@ impl House {
         program
     }
 
-    /// How a login with Ann's app password is answered, in clear and on a connection of its own.
+    /// The answer to a login with Ann's app password, without TLS and on a separate connection.
     pub async fn try_login(&self, protocol: Protocol) -> String {
         self.program(protocol, Security::Clear).await.log_in(Way::Plain, ANN, &self.password).await
     }
 }
 
-/// A listener in clear, with STARTTLS and with TLS for each protocol.
+/// Listeners without TLS, with STARTTLS and with TLS for each protocol.
 fn listeners() -> String {
     let mut toml = String::new();
     for protocol in Protocol::ALL {
@@ -365,7 +365,7 @@ pub enum Way {
     Own,
     /// SASL PLAIN with an initial response.
     Plain,
-    /// SASL PLAIN, its message on a line of its own.
+    /// SASL PLAIN, with its message on a separate line.
     PlainInTwo,
     /// SASL LOGIN.
     Login,
@@ -375,7 +375,7 @@ impl Way {
     pub const ALL: [Self; 4] = [Self::Own, Self::Plain, Self::PlainInTwo, Self::Login];
 }
 
-/// A mail program of those that know only passwords. Its IMAP tag is always `a`.
+/// A mail program that supports only passwords. Its IMAP tag is always `a`.
 pub struct Program {
     pub client: Client,
     pub protocol: Protocol,
@@ -413,7 +413,7 @@ impl Program {
         }
     }
 
-    /// Tries to log in; the last line of the answer.
+    /// Tries to log in. Returns the last line of the answer.
     pub async fn log_in(&mut self, way: Way, user: &str, password: &str) -> String {
         let auth = ["a AUTHENTICATE", "AUTH", "AUTH"][self.protocol as usize];
         let encode = |text: &str| BASE64_STANDARD.encode(text);
@@ -432,7 +432,7 @@ impl Program {
         reply
     }
 
-    /// Does something for which one has to be logged in at the provider.
+    /// Sends a command for which one has to be logged in at the provider.
     pub async fn prove(&mut self) {
         let (command, reply) = [("a STATUS INBOX (MESSAGES)", "* STATUS"), ("STAT", "+OK"), ("MAIL FROM:<>", "250")]
             [self.protocol as usize];
@@ -487,12 +487,12 @@ pub fn stuffed(message: &[u8]) -> Vec<u8> {
     sent
 }
 
-/// Whether a login's answer is a yes.
+/// Whether a login's answer accepts it.
 pub fn accepted(protocol: Protocol, reply: &str) -> bool {
     reply.starts_with(["a OK", "+OK", "235"][protocol as usize])
 }
 
-/// Waits until it is so.
+/// Waits until the condition holds.
 pub async fn until(what: &str, is_so: impl AsyncFn() -> bool) {
     let deadline = tokio::time::Instant::now() + PATIENCE;
     while !is_so().await {
@@ -501,7 +501,7 @@ pub async fn until(what: &str, is_so: impl AsyncFn() -> bool) {
     }
 }
 
-/// Waits until it is so, and lets so much time pass for all timers between two looks.
+/// Waits until the condition holds, and lets this much time pass for all timers between two checks.
 pub async fn until_skipping(what: &str, step: Duration, is_so: impl AsyncFn() -> bool) {
     for _ in 0..1000 {
         skip(step).await;
@@ -517,7 +517,8 @@ async fn breath() {
 }
 
 /// Lets time pass for all timers of this process: timeouts, and failures that stand for a while. It passes between two
-/// moments in which nothing is under way: a request that is would end in a timeout, and on a busy machine one often is.
+/// moments in which nothing is under way. Otherwise a request under way, of which a busy machine has many, would time
+/// out.
 pub async fn skip(time: Duration) {
     rest().await;
     tokio::time::pause();
@@ -526,8 +527,8 @@ pub async fn skip(time: Duration) {
     rest().await;
 }
 
-/// A port that is free at all addresses and that nobody else takes: this process gives each once, and the kernel takes those of
-/// outgoing connections from 32768 on.
+/// A port that is free at all addresses and that no other process takes: this process gives each once, and the kernel
+/// takes those of outgoing connections from 32768 on.
 pub fn free_port() -> u16 {
     static GIVEN: AtomicU16 = AtomicU16::new(0);
     let begin = 10_000 + (std::process::id() % 20_000) as u16;
@@ -539,11 +540,11 @@ pub fn free_port() -> u16 {
     }
 }
 
-/// There and back over loopback: more than a request by TLS and a proxy takes.
+/// There and back over loopback: more than a request with TLS through a proxy takes.
 const WAYS: usize = 25;
 
-/// Waits until all that is under way in this runtime has come to its end, or waits for time to pass: whoever goes over
-/// loopback goes no faster than we do, on however busy a machine, and outside of it there are only threads to wait for.
+/// Waits until everything under way in this runtime has ended, or waits for time to pass. Loopback is never faster than
+/// we are, however busy the machine, and outside of it there are only threads to wait for.
 pub async fn rest() {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let (near, far) = tokio::join!(TcpStream::connect(listener.local_addr().unwrap()), listener.accept());
@@ -562,17 +563,18 @@ pub async fn rest() {
     }
 }
 
-/// Waits until none of the runtime's threads works on a file. Whether one did.
+/// Waits until none of the runtime's threads works on a file. Returns whether one did.
 async fn has_waited_for_a_thread() -> bool {
     let begun = std::time::Instant::now();
-    // A clock that stands still goes on by itself when nothing else does, which is at once unless such a thread works.
+    // A clock that stands still advances by itself when nothing else happens, which is at once unless such a thread
+    // works.
     tokio::time::pause();
     tokio::time::sleep(Duration::from_millis(1)).await;
     tokio::time::resume();
     begun.elapsed() >= Duration::from_millis(1)
 }
 
-/// Whether a thread of this process looks a name up, which postkey does outside of the runtime.
+/// Whether a thread of this process looks up a name, which postkey does outside of the runtime.
 fn looks_up() -> bool {
     let names = std::fs::read_dir("/proc/self/task").unwrap().flatten().map(|thread| thread.path().join("comm"));
     names.filter_map(|name| std::fs::read_to_string(name).ok()).any(|name| name == "lookup\n")

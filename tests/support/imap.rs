@@ -7,24 +7,24 @@ use super::imap_fetch::{self, Fetch};
 use super::mailbox::Message;
 use super::sasl::{self, Outcome};
 
-/// The largest literal that is taken, in bytes.
+/// The largest accepted literal, in bytes.
 const LARGEST_LITERAL: usize = 64 * 1024 * 1024;
 
-/// A command, its literals taken out of its line.
+/// A command, with its literals taken out of its line.
 struct Command {
     tag: String,
     /// In upper case, without `UID`.
     verb: String,
     /// Whether `UID` stood before the verb.
     by_uid: bool,
-    /// All that follows the verb; a literal is still announced here.
+    /// Everything after the verb. It still contains the announcement of a literal.
     arguments: String,
     literals: Vec<Vec<u8>>,
 }
 
 struct Session {
     connection: Connection,
-    /// Whose mailbox this is, once logged in.
+    /// The address of this mailbox, once logged in.
     address: Option<String>,
     /// The selected mailbox.
     view: Option<View>,
@@ -32,12 +32,12 @@ struct Session {
 
 /// The selected mailbox as the client knows it.
 struct View {
-    /// The UIDs of its messages, in order: the place of one, counted from 1, is its sequence number.
+    /// The UIDs of its messages in order. A message's sequence number is its position, counted from 1.
     uids: Vec<u32>,
     read_only: bool,
 }
 
-/// Serves one connection until the client says LOGOUT.
+/// Serves one connection until the client sends LOGOUT.
 pub async fn serve(connection: Connection) -> io::Result<()> {
     let mut session = Session { connection, address: None, view: None };
     session.connection.reply("* OK ready").await?;
@@ -69,13 +69,13 @@ impl Session {
                 self.connection.reply("+ go ahead").await?;
             }
             literals.push(self.connection.exactly(size).await?);
-            // The blank keeps an announcement at the end of one line from being read twice.
+            // The blank prevents an announcement at the end of one line from being read twice.
             text = text + " " + &self.connection.line().await?;
         }
         Ok(Command::parse(&text, literals))
     }
 
-    /// Does what the command says; returns the tagged answer without its tag.
+    /// Carries out the command. Returns the tagged answer without its tag.
     async fn obey(&mut self, command: &Command) -> io::Result<String> {
         let answer = match command.verb.as_str() {
             "CAPABILITY" => self.untagged(&format!("CAPABILITY {}", self.capabilities())).await?,
@@ -177,7 +177,7 @@ impl Session {
         Ok(if read_only { "OK [READ-ONLY] selected" } else { "OK [READ-WRITE] selected" })
     }
 
-    /// All that can be asked for, whatever was.
+    /// Everything that can be requested.
     async fn status(&mut self, address: &str) -> io::Result<&'static str> {
         let messages = self.messages(address);
         let unseen = messages.iter().filter(|message| !message.has(r"\Seen")).count();
@@ -193,7 +193,7 @@ impl Session {
         self.catch_up().await
     }
 
-    /// Tells what has gone from the selected mailbox and what has come.
+    /// Reports which messages the selected mailbox has lost and gained.
     async fn catch_up(&mut self) -> io::Result<&'static str> {
         let (Some(address), Some(view)) = (&self.address, &mut self.view) else { return Ok("OK done") };
         let messages = self.connection.service.mailboxes.messages(address);
@@ -211,7 +211,7 @@ impl Session {
         Ok("OK done")
     }
 
-    /// The messages that a sequence set means, with their sequence numbers; None if it is none.
+    /// The messages in a sequence set, with their sequence numbers; None if it is invalid.
     fn chosen(&self, set: &str, by_uid: bool, address: &str) -> Option<Vec<(usize, Message)>> {
         let uids = &self.view.as_ref()?.uids;
         let last = if by_uid { uids.last().map_or(0, |uid| *uid as usize) } else { uids.len() };
@@ -267,7 +267,7 @@ impl Session {
         Ok("OK done")
     }
 
-    /// SEARCH ALL, UNSEEN, DELETED or a set of UIDs: what clients ask for as they open a mailbox.
+    /// SEARCH ALL, UNSEEN, DELETED or a set of UIDs: what clients send when they open a mailbox.
     async fn search(&mut self, command: &Command, address: &str) -> io::Result<&'static str> {
         let key = command.arguments.to_ascii_uppercase();
         let set = key.strip_prefix("UID ");
@@ -289,7 +289,7 @@ impl Session {
         self.untagged(&found).await
     }
 
-    /// EXPUNGE, or CLOSE, which does the same and says nothing of it.
+    /// EXPUNGE, or CLOSE, which does the same without reporting it.
     async fn expunge(&mut self, address: &str, close: bool) -> io::Result<&'static str> {
         let deleted = self.messages(address).into_iter().filter(|message| message.has(r"\Deleted"));
         let uids: Vec<_> = deleted.map(|message| message.uid).collect();

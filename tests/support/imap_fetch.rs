@@ -1,13 +1,13 @@
-//! What FETCH asks for and what it gets (RFC 3501 sections 6.4.5 and 7.4.2), sequence sets and flag lists.
+//! What FETCH requests and what it gets (RFC 3501 sections 6.4.5 and 7.4.2), sequence sets and flag lists.
 
 use std::ops::RangeInclusive;
 
 use super::mailbox::Message;
 
-/// What a FETCH asks for.
+/// What a FETCH requests.
 pub struct Fetch {
     items: Vec<Item>,
-    /// Whether the UID is told as well: always so in UID FETCH.
+    /// Whether the UID is included as well, as always in UID FETCH.
     pub uid: bool,
     /// Whether it sets `\Seen`.
     pub marks_seen: bool,
@@ -30,7 +30,7 @@ enum Part {
 }
 
 impl Fetch {
-    /// Reads one item or a list in parentheses. None for what is not known here.
+    /// Reads one item or a list in parentheses. None for unknown items.
     pub fn parse(items: &str) -> Option<Self> {
         let mut fetch = Self { items: Vec::new(), uid: false, marks_seen: false };
         let items = items.strip_prefix('(').and_then(|items| items.strip_suffix(')')).unwrap_or(items);
@@ -74,7 +74,7 @@ impl Item {
         match self {
             Self::Flags => format!("FLAGS ({})", message.flags.join(" ")).into_bytes(),
             Self::Size => format!("RFC822.SIZE {}", message.bytes.len()).into_bytes(),
-            // No test looks at it, and clients only want some date.
+            // No test looks at it, but clients want some date.
             Self::InternalDate => b"INTERNALDATE \" 1-Jan-2026 00:00:00 +0000\"".to_vec(),
             Self::Part(part, name) => {
                 let bytes = part.of(&message.bytes);
@@ -135,7 +135,7 @@ fn fields(header: &[u8], names: &[String]) -> Vec<u8> {
     chosen
 }
 
-/// Splits at blanks that are not in brackets.
+/// Splits at blanks outside of brackets.
 fn split(items: &str) -> Vec<&str> {
     let mut depth = 0;
     let at_end = |c: char| {

@@ -1,5 +1,5 @@
-//! What an authorization server publishes of itself (RFC 8414, OpenID Connect Discovery), its keys (RFC 7517), userinfo, and
-//! clients that register themselves (RFC 7591).
+//! What an authorization server publishes about itself (RFC 8414, OpenID Connect Discovery), its keys (RFC 7517),
+//! userinfo, and clients that register themselves (RFC 7591).
 
 use std::sync::Arc;
 
@@ -24,7 +24,7 @@ pub struct Registered {
     pub client_secret: Option<String>,
 }
 
-/// The key by which id_tokens are signed, and one that nobody knows.
+/// The key with which id_tokens are signed, and an unpublished one.
 pub struct Keys {
     known: EcdsaKeyPair,
     unknown: EcdsaKeyPair,
@@ -35,7 +35,7 @@ impl Keys {
         Self { known: key_pair(), unknown: key_pair() }
     }
 
-    /// Signs claims, or does what is to be seen through.
+    /// Signs claims, or returns the kind of token that has to be detected.
     pub fn sign(&self, claims: &Value, how: IdToken) -> String {
         let encode = |value: &Value| BASE64_URL_SAFE_NO_PAD.encode(value.to_string());
         let (algorithm, key) = match how {

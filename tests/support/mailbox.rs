@@ -33,7 +33,7 @@ impl Message {
 /// All mailboxes of a provider.
 pub struct Mailboxes {
     by_address: Mutex<BTreeMap<String, Mailbox>>,
-    /// Goes up with every change of any mailbox.
+    /// Increases with every change of any mailbox.
     changes: watch::Sender<u64>,
 }
 
@@ -83,7 +83,7 @@ impl Mailboxes {
         lock(&self.by_address).get(address).map_or(1, |mailbox| mailbox.last_uid + 1)
     }
 
-    /// Tells of every change from now on.
+    /// Notifies about every change from now on.
     pub fn watch(&self) -> watch::Receiver<u64> {
         self.changes.subscribe()
     }

@@ -1,7 +1,8 @@
-//! An OAuth-only mail provider of our own: one authorization server and three mail servers on loopback, in this process.
+//! An OAuth-only mail provider: one authorization server and three mail servers on loopback, in this process.
 //!
-//! It shares no dialogue code with postkey, so that a mistake on one side is seen by the other. It is stricter than
-//! providers in the field: lines end in CRLF, limits of the RFCs hold, and a SASL error challenge wants its exact answer.
+//! It shares no dialogue code with postkey, so that each side notices the other's mistakes. It is stricter than
+//! providers in the field: lines end in CRLF, limits of the RFCs hold, and a SASL error challenge wants its exact
+//! answer.
 
 #![allow(dead_code, unused_imports, reason = "every test uses another part of it")]
 
@@ -43,7 +44,7 @@ use mailbox::Mailboxes;
 pub use person::Person;
 pub use settings::{Attempt, IdToken, Log, MailServer, Publishes, Settings, TokenEndpoint};
 
-/// What a provider is from its first moment to its last.
+/// What never changes at a provider.
 #[derive(Clone, Debug)]
 pub struct Options {
     /// Its mailboxes, in lower case.
@@ -52,13 +53,13 @@ pub struct Options {
     pub client_id: String,
     /// Its secret. Without one the client is public, and sending any secret is an error.
     pub client_secret: Option<String>,
-    /// An assertion that somebody else has signed for the client, and that is its only authentication.
+    /// An assertion that somebody else has signed for the client, its only authentication.
     pub federated: Option<String>,
     /// Whether the client has to sign an assertion for each request.
     pub signs: bool,
     /// Every mailbox's own password, for the password grant.
     pub password: String,
-    /// Whether the authorization server speaks https; otherwise it is http.
+    /// Whether the authorization server uses https; otherwise it uses http.
     pub https: bool,
 }
 
@@ -80,7 +81,7 @@ impl Default for Options {
 /// What all servers of a provider share.
 struct Service {
     options: Options,
-    /// The authorization server's address, which is its issuer identifier as well; no slash at its end.
+    /// The authorization server's address, which is also its issuer identifier, without a slash at its end.
     issuer: String,
     settings: Mutex<Settings>,
     log: Mutex<Log>,
@@ -88,7 +89,7 @@ struct Service {
     mailboxes: Mailboxes,
     tls: TlsAcceptor,
     keys: introduction::Keys,
-    /// Clients that have registered themselves, with the secret that they got, and the redirect URI that they have named.
+    /// Clients that have registered themselves, each with its secret and its redirect URI.
     registered: Mutex<Vec<introduction::Registered>>,
 }
 
@@ -115,7 +116,7 @@ pub struct Provider {
 }
 
 impl Provider {
-    /// Starts all servers, each on a free port of 127.0.0.1. Panics where the machine does not let it.
+    /// Starts all servers, each on a free port of 127.0.0.1. Panics if the machine does not allow it.
     pub async fn start(options: Options) -> Self {
         let identity = tls::identity();
         let folder = write_files(&options, &identity);
@@ -188,17 +189,17 @@ impl Provider {
         &self.identity.ca_pem
     }
 
-    /// Accepts TLS connections as its servers do, for a server that a test brings.
+    /// Accepts TLS connections as its servers do, for a test with another server.
     pub fn acceptor(&self) -> TlsAcceptor {
         self.identity.acceptor.clone()
     }
 
-    /// The file that holds [`Self::ca_pem`].
+    /// The file with [`Self::ca_pem`].
     pub fn ca_file(&self) -> PathBuf {
         self.folder.path().join("ca.pem")
     }
 
-    /// The file that holds the client's secret, if it has one.
+    /// The file with the client's secret, if it has one.
     pub fn client_secret_file(&self) -> PathBuf {
         self.folder.path().join("client-secret")
     }
@@ -234,17 +235,17 @@ impl Provider {
         (tokens.access_token, tokens.refresh_token.expect("a new grant has a refresh token"))
     }
 
-    /// From now on the mail servers refuse all access tokens issued so far; refresh tokens stay good.
+    /// From now on the mail servers refuse all access tokens issued so far. Refresh tokens stay valid.
     pub fn revoke_access_tokens(&self) {
         lock(&self.service.grants).revoke_access_tokens();
     }
 
-    /// Ends all that this person has consented to: no token of it is good any more.
+    /// Ends everything that this person has consented to, with all tokens.
     pub fn end_grant(&self, address: &str) {
         lock(&self.service.grants).end(address);
     }
 
-    /// All that the authorization server remembers, for [`Self::remember`].
+    /// Everything that the authorization server remembers, for [`Self::remember`].
     pub fn memory(&self) -> Grants {
         lock(&self.service.grants).clone()
     }
@@ -264,12 +265,12 @@ impl Provider {
         lock(&self.service.registered).clear();
     }
 
-    /// The grant types asked of the token endpoint, in order.
+    /// The grant types of all token requests, in order.
     pub fn requests(&self) -> Vec<String> {
         lock(&self.service.log).requests.clone()
     }
 
-    /// The scopes asked of the token endpoint, in order.
+    /// The scopes of all token requests, in order.
     pub fn scopes(&self) -> Vec<String> {
         lock(&self.service.log).scopes.clone()
     }
@@ -279,12 +280,12 @@ impl Provider {
         lock(&self.service.log).revocations.clone()
     }
 
-    /// How often the token endpoint was asked for this grant type.
+    /// The number of token requests with this grant type.
     pub fn token_requests(&self, grant_type: &str) -> usize {
         lock(&self.service.log).requests.iter().filter(|one| *one == grant_type).count()
     }
 
-    /// Every assertion that the token endpoint has found good, in order.
+    /// Every valid assertion that the token endpoint has received, in order.
     pub fn assertions(&self) -> Vec<assertions::Assertion> {
         lock(&self.service.log).assertions.clone()
     }
@@ -294,13 +295,13 @@ impl Provider {
         lock(&self.service.log).connections.iter().filter(|one| **one == protocol).count()
     }
 
-    /// What was tried to log in to a mail server, in order.
+    /// The login attempts at a mail server, in order.
     pub fn attempts(&self, protocol: Protocol) -> Vec<Attempt> {
         lock(&self.service.log).attempts.iter().filter(|one| one.protocol == protocol).cloned().collect()
     }
 
-    /// Every code, verifier and token that has passed through its token endpoint or was issued otherwise, and its client's
-    /// secret.
+    /// Every code, verifier and token that has passed through its token endpoint or was issued in another way, and its
+    /// client's secret.
     pub fn secrets(&self) -> Vec<String> {
         let issued = lock(&self.service.grants).secrets.clone();
         issued.into_iter().chain(self.service.options.client_secret.clone()).collect()
@@ -332,7 +333,7 @@ fn write_files(options: &Options, identity: &tls::Identity) -> TempDir {
     folder
 }
 
-/// Locks, whatever happened to another test's thread meanwhile.
+/// Locks, even if another test's thread has panicked meanwhile.
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
 }

@@ -1,4 +1,4 @@
-//! Somebody with a browser, who knows what to press.
+//! A person with a browser, who knows which buttons to press.
 
 use std::collections::BTreeMap;
 
@@ -6,23 +6,23 @@ use reqwest::header::LOCATION;
 use reqwest::{Client, Response, StatusCode};
 use url::Url;
 
-/// Somebody with a browser.
+/// A person with a browser.
 pub struct Person {
     browser: Client,
 }
 
 impl Person {
-    /// `browser` must not follow redirects by itself.
+    /// `browser` must not follow redirects itself.
     pub(super) fn new(browser: Client) -> Self {
         Self { browser }
     }
 
-    /// Opens an authorization request and says yes to it; returns where the browser is sent then.
+    /// Opens an authorization request and consents. Returns where the browser is sent then.
     pub async fn consent(&self, url: &str, address: &str) -> Url {
         self.decide(url, &[("address", address), ("decision", "allow")]).await
     }
 
-    /// Opens the page that a device has shown, and types its code in.
+    /// Opens the page that a device has shown, and types its code.
     pub async fn type_in(&self, page: &str, user_code: &str, address: &str, decision: &str) -> StatusCode {
         let here = Url::parse(page).expect("the address of a page");
         let page = self.open(&here).await.text().await.expect("a whole page");
@@ -31,12 +31,12 @@ impl Person {
         self.submit(&form, &answers).await.status()
     }
 
-    /// Opens an authorization request and says no to it; returns where the browser is sent then.
+    /// Opens an authorization request and refuses. Returns where the browser is sent then.
     pub async fn deny(&self, url: &str) -> Url {
         self.decide(url, &[("decision", "deny")]).await
     }
 
-    /// Says yes and goes where the browser is sent; returns the page there.
+    /// Consents and goes where the browser is sent. Returns the page there.
     pub async fn consent_and_visit(&self, url: &str, address: &str) -> (StatusCode, String) {
         let target = self.consent(url, address).await;
         let response = self.open(&target).await;
@@ -47,7 +47,7 @@ impl Person {
     async fn decide(&self, url: &str, answers: &[(&str, &str)]) -> Url {
         let mut here = Url::parse(url).expect("an authorization URL");
         let mut response = self.open(&here).await;
-        // Two steps here; five let a provider grow and end a loop.
+        // It takes two steps here. Five leave room for a provider with more, and end a loop.
         for _ in 0..5 {
             if let Some(target) = redirection(&here, &response) {
                 if target.origin() != here.origin() {
@@ -77,7 +77,7 @@ impl Person {
     }
 }
 
-/// Where a response sends the browser, if it does.
+/// The address to which a response sends the browser, if it does.
 fn redirection(here: &Url, response: &Response) -> Option<Url> {
     let location = response.headers().get(LOCATION).filter(|_| response.status().is_redirection())?;
     here.join(location.to_str().ok()?).ok()

@@ -6,7 +6,7 @@ use super::connection::Connection;
 use super::mailbox::Message;
 use super::sasl::{self, Outcome};
 
-/// The longest command, its CRLF counted (RFC 2449 section 4). SASL responses on lines of their own may be longer.
+/// The longest command, including its CRLF (RFC 2449 section 4). SASL responses on separate lines may be longer.
 const LONGEST_COMMAND: usize = 255;
 
 struct Session {
@@ -19,11 +19,11 @@ struct Session {
 struct Maildrop {
     address: String,
     messages: Vec<Message>,
-    /// UIDs of what goes at QUIT.
+    /// The UIDs of the messages to delete at QUIT.
     deleted: Vec<u32>,
 }
 
-/// Serves one connection until the client says QUIT.
+/// Serves one connection until the client sends QUIT.
 pub async fn serve(connection: Connection) -> io::Result<()> {
     let mut session = Session { connection, maildrop: None };
     session.connection.reply("+OK ready").await?;

@@ -10,10 +10,10 @@ use std::time::{Duration, Instant};
 use super::canaries;
 use super::house::PATIENCE;
 
-/// How long the lines of a dead process are waited for, where a child of its own has them open.
+/// How long to wait for the last lines of a dead process whose child still has its output open.
 const AFTERWARDS: Duration = Duration::from_secs(1);
 
-/// A process of ours. Its methods block; it is killed when it is dropped.
+/// One of our processes. Its methods block; it is killed when it is dropped.
 pub struct Process {
     child: Child,
     input: Option<ChildStdin>,
@@ -21,28 +21,28 @@ pub struct Process {
     err: Lines,
 }
 
-/// How a process has ended, and what it has said.
+/// How a process has ended, and its output.
 pub struct Ended {
     pub code: Option<i32>,
     pub out: String,
     pub err: String,
-    /// Whether the kernel wrote its memory down.
+    /// Whether the kernel has written a core.
     pub core_dumped: bool,
 }
 
-/// The program, which Cargo builds for tests, though not for examples.
+/// The program, which Cargo builds for tests, but not for examples.
 fn program() -> &'static str {
     let Some(program) = option_env!("CARGO_BIN_EXE_postkey") else { panic!("only tests run the program") };
     program
 }
 
 impl Process {
-    /// Runs postkey with nothing in its environment but a home, and with the umask that it is to overcome.
+    /// Runs postkey with nothing in its environment but HOME, and with a umask that it has to overcome.
     pub fn start(home: &Path, arguments: &[&str]) -> Self {
         Self::start_with(home, arguments, &[])
     }
 
-    /// The same with some more in its environment.
+    /// The same with these additional environment variables.
     pub fn start_with(home: &Path, arguments: &[&str], environment: &[(&str, &str)]) -> Self {
         Self::start_by("umask 000", home, arguments, environment)
     }
@@ -57,9 +57,9 @@ impl Process {
         Self::spawn(command)
     }
 
-    /// The same by a service manager, which does something in the shell first.
+    /// The same from a service manager, which does something in the shell first.
     pub fn start_by(preparation: &str, home: &Path, arguments: &[&str], environment: &[(&str, &str)]) -> Self {
-        // Not sh: Debian's knows no descriptor beyond 9.
+        // Not sh, because Debian's knows no descriptor beyond 9.
         let mut command = Command::new("/bin/bash");
         command.args(["-c", &format!("{preparation}; exec \"$0\" \"$@\""), program()]).args(arguments);
         command.env_clear().envs(environment.iter().copied()).env("HOME", home).current_dir(home);
@@ -78,17 +78,17 @@ impl Process {
         self.child.id()
     }
 
-    /// Types a line. A process that has ended does not hear it.
+    /// Types a line. A process that has ended does not read it.
     pub fn say(&mut self, line: &str) {
         let _gone = writeln!(self.input.as_mut().expect("the input is open"), "{line}");
     }
 
-    /// Reads its standard output up to the first line that holds `part`; that line.
+    /// Reads its standard output up to the first line that contains `part`. Returns that line.
     pub fn hear(&mut self, part: &str) -> String {
         self.out.find(part)
     }
 
-    /// The same of its standard error.
+    /// The same for its standard error.
     pub fn hear_complaint(&mut self, part: &str) -> String {
         self.err.find(part)
     }
@@ -118,7 +118,7 @@ impl Drop for Process {
     fn drop(&mut self) {
         let _ended = self.child.kill();
         let _reaped = self.child.wait();
-        // What it has said to the end is heard before its house is gone.
+        // Its whole output is read before its house is gone.
         for lines in [&mut self.out, &mut self.err] {
             let deadline = Instant::now() + AFTERWARDS;
             while lines.next(deadline).is_some() {}
@@ -126,7 +126,7 @@ impl Drop for Process {
     }
 }
 
-/// Lines as a thread reads them.
+/// Lines that a thread has read.
 struct Lines {
     arriving: Receiver<String>,
     heard: String,
@@ -171,7 +171,7 @@ fn read(source: impl Read, sender: &Sender<String>) {
         match source.read_until(b'\n', &mut line) {
             Ok(1..) => {
                 canaries::hear(&line);
-                // There may be nobody any more who reads them.
+                // Perhaps nobody reads them any more.
                 let _gone = sender.send(String::from_utf8_lossy(&line).into_owned());
             }
             _ => return,

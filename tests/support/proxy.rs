@@ -17,17 +17,17 @@ use super::lock;
 pub enum Manner {
     /// It connects to whatever it is asked for.
     Serves,
-    /// The same, for those who know this user name and password.
+    /// The same, for clients with this user name and password.
     Asks(&'static str, &'static str),
-    /// It answers, and says no.
+    /// It answers with a refusal.
     Refuses,
-    /// It says nothing at all.
+    /// It sends nothing at all.
     Silent,
-    /// It sends bytes, and more bytes, and never a whole answer.
+    /// It sends bytes without end, and never a whole answer.
     Endless,
     /// It closes the connection instead of answering.
     Closes,
-    /// It answers in a protocol of its own.
+    /// It answers in another protocol.
     Foreign,
 }
 
@@ -57,7 +57,7 @@ impl Proxy {
         Self { port, state, _task: task }
     }
 
-    /// Behaves so from now on.
+    /// Behaves like this from now on.
     pub fn behave(&self, manner: Manner) {
         *lock(&self.state.manner) = manner;
     }
@@ -67,7 +67,7 @@ impl Proxy {
         self.state.connections.load(Ordering::SeqCst)
     }
 
-    /// What it was asked to connect to, as it was written.
+    /// The destinations that it was asked for, as they were written.
     pub fn asked(&self) -> Vec<String> {
         lock(&self.state.asked).clone()
     }
@@ -107,7 +107,7 @@ async fn session(mut client: TcpStream, state: Arc<State>) -> io::Result<()> {
     Ok(())
 }
 
-/// As much as is taken, up to a gigabyte.
+/// As much as somebody reads, up to a gigabyte.
 async fn babble(mut client: TcpStream) -> io::Result<()> {
     client.write_all(b"HTTP/1.1 200 fine\r\nX: ").await?;
     for _ in 0..1024 {
@@ -119,7 +119,7 @@ async fn babble(mut client: TcpStream) -> io::Result<()> {
 
 fn answer(is_socks: bool, serves: bool) -> &'static [u8] {
     match (is_socks, serves) {
-        // An address of a kind and length of its own: it has to be read to its end.
+        // An address of another kind and length, which has to be read completely.
         (true, true) => b"\x05\x00\x00\x03\x04host\x12\x34",
         (true, false) => b"\x05\x02\x00\x01\x00\x00\x00\x00\x00\x00",
         (false, true) => b"HTTP/1.1 200 Connection established\r\nVia: a proxy\r\n\r\n",
@@ -127,7 +127,7 @@ fn answer(is_socks: bool, serves: bool) -> &'static [u8] {
     }
 }
 
-/// RFC 9110 section 9.3.6, from the second byte on; where to connect to.
+/// RFC 9110 section 9.3.6, from the second byte on. Returns the destination.
 async fn hear_http(client: &mut TcpStream, manner: Manner) -> io::Result<String> {
     let mut head = b"C".to_vec();
     while !head.ends_with(b"\r\n\r\n") {

@@ -1,4 +1,4 @@
-//! XOAUTH2 and OAUTHBEARER as a server sees them (RFC 7628; XOAUTH2 as its inventor describes it).
+//! XOAUTH2 and OAUTHBEARER as a server sees them (RFC 7628; XOAUTH2 as Google describes it).
 
 use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
@@ -16,11 +16,11 @@ pub enum Outcome {
     Denied,
     /// A test wants this answer, in the protocol's own words.
     Refused(String),
-    /// What the client sent is not SASL; why.
+    /// The client has sent something that is not SASL; why.
     Malformed(&'static str),
 }
 
-/// Has one exchange. `prompt` begins the server's lines in it: `+ ` in IMAP and POP3, `334 ` in SMTP.
+/// One exchange. `prompt` begins the server's lines in it: `+ ` in IMAP and POP3, `334 ` in SMTP.
 pub async fn exchange(
     connection: &mut Connection,
     mechanism: Mechanism,
@@ -63,7 +63,7 @@ fn is_served(settings: &MailServer, mechanism: Mechanism) -> bool {
     settings.refuse_login.is_none() && !settings.broken.contains(&mechanism)
 }
 
-/// Sends the error challenge and takes its answer: an empty line for XOAUTH2, a 0x01 for OAUTHBEARER.
+/// Sends the error challenge and reads its answer: an empty line for XOAUTH2, a 0x01 for OAUTHBEARER.
 async fn challenge(connection: &mut Connection, mechanism: Mechanism, prompt: &str) -> io::Result<Outcome> {
     let (error, wanted) = match mechanism {
         Mechanism::XOAuth2 => (r#"{"status":"401","schemes":"bearer","scope":"mail"}"#, ""),
@@ -95,7 +95,7 @@ fn decode(mechanism: Mechanism, response: &str) -> Option<(String, String)> {
     Some((user, token.to_owned()))
 }
 
-/// Takes back the escapes of a name (RFC 5801 section 4).
+/// Removes the escapes of a name (RFC 5801 section 4).
 fn saslname(escaped: &str) -> Option<String> {
     let mut parts = escaped.split('=');
     let mut name = parts.next()?.to_owned();

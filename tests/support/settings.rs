@@ -1,4 +1,4 @@
-//! What can be changed while a provider runs, and what it writes down.
+//! What can be changed while a provider runs, and what it records.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -12,45 +12,46 @@ use super::assertions::Assertion;
 /// How the servers behave.
 #[derive(Clone, Debug)]
 pub struct Settings {
-    /// How long an access token issued from now on is good, as `expires_in` says it.
+    /// How long an access token issued from now on is valid, according to `expires_in`.
     pub token_life: Duration,
-    /// How much longer it is really good.
+    /// How much longer it is really valid.
     pub grace: Duration,
     /// How long an access token issued from now on is, in characters; a multiple of 4.
     pub token_length: usize,
-    /// How many random bytes a refresh token issued from now on is made of; it has a third more characters.
+    /// The number of random bytes in a refresh token issued from now on. The token has a third more characters.
     pub refresh_bytes: usize,
-    /// Whether `expires_in` is a string, as some servers in the field have it.
+    /// Whether `expires_in` is a string, as some real servers have it.
     pub expires_in_as_text: bool,
-    /// Whether every refresh brings a new refresh token and spends the old one (RFC 9700 section 4.14.2).
+    /// Whether every refresh brings a new refresh token and invalidates the old one (RFC 9700 section 4.14.2).
     pub rotate: bool,
     /// Whether a person's consent brings a refresh token.
     pub gives_refresh_tokens: bool,
-    /// The error with which the browser is sent back, whatever is asked for.
+    /// The error with which the browser is sent back, whatever is requested.
     pub authorization_error: Option<&'static str>,
     /// What the token endpoint does with a request.
     pub token_endpoint: TokenEndpoint,
-    /// What token responses name as the scope, if not that of the grant.
+    /// The scope in token responses, if not that of the grant.
     pub granted_scope: Option<String>,
-    /// The claims of access tokens issued from now on, which are JWTs then.
+    /// The claims of access tokens issued from now on, which then are JWTs.
     pub access_claims: Option<Value>,
     /// Claims of id_tokens, in addition to the usual ones or in their place.
     pub id_claims: Option<serde_json::Map<String, Value>>,
     /// How many seconds the authorization server's clock is ahead of ours.
     pub clock_ahead: i64,
-    /// The error codes of the next answers of the token endpoint, or statuses in digits; an empty one is as it should be.
+    /// The error codes of the next answers of the token endpoint, or statuses in digits. An empty one is a normal
+    /// answer.
     pub token_errors: VecDeque<&'static str>,
-    /// What differs in the answer of the device authorization endpoint from RFC 8628.
+    /// How the answer of the device authorization endpoint differs from RFC 8628.
     pub device_answer: Value,
-    /// The status with which the revocation endpoint answers; what is not 200 revokes nothing.
+    /// The status with which the revocation endpoint answers. Any other than 200 revokes nothing.
     pub revocation_status: u16,
-    /// What it publishes of itself.
+    /// What it publishes about itself.
     pub publishes: Publishes,
     /// Whether it names itself when the browser returns (RFC 9207).
     pub names_itself: bool,
-    /// Whether a code is good only with the verifier and the redirect URI of its request (RFC 7636 section 4.6).
+    /// Whether a code is valid only with the verifier and the redirect URI of its request (RFC 7636 section 4.6).
     pub checks_codes: bool,
-    /// How id_tokens are, where they are not as they should be.
+    /// The flaw of id_tokens, if they have one.
     pub id_token: IdToken,
     /// The IMAP server.
     pub imap: MailServer,
@@ -58,8 +59,8 @@ pub struct Settings {
     pub pop3: MailServer,
     /// The SMTP server.
     pub smtp: MailServer,
-    /// Mailboxes that somebody else may read, each with this delegate. As at Microsoft, SMTP knows only the delegate's own
-    /// name.
+    /// Mailboxes that somebody else may read, each with this delegate. As at Microsoft, SMTP accepts only the
+    /// delegate's own name.
     pub shared: Vec<(String, String)>,
 }
 
@@ -73,7 +74,7 @@ impl Settings {
         }
     }
 
-    /// The same, to be changed.
+    /// The same, mutable.
     pub fn server_mut(&mut self, protocol: Protocol) -> &mut MailServer {
         match protocol {
             Protocol::Imap => &mut self.imap,
@@ -83,7 +84,7 @@ impl Settings {
     }
 }
 
-/// A provider as it should be: tokens for an hour, rotating refresh tokens, everything offered.
+/// A provider without any flaw: tokens for an hour, rotating refresh tokens, everything offered.
 impl Default for Settings {
     fn default() -> Self {
         Self {
@@ -115,20 +116,20 @@ impl Default for Settings {
     }
 }
 
-/// What the authorization server publishes of itself.
+/// What the authorization server publishes about itself.
 #[derive(Clone, Debug, Default)]
 pub struct Publishes {
     /// Whether its metadata are in the place of RFC 8414, and in that of OpenID Connect.
     pub metadata: (bool, bool),
-    /// Members of the metadata that are other than they should be; null is left out.
+    /// Members of the metadata that differ from the correct ones; null removes one.
     pub instead: Vec<(&'static str, serde_json::Value)>,
-    /// How many blanks stand before the metadata.
+    /// The number of blanks before the metadata.
     pub blanks: usize,
-    /// Where the metadata's place sends those who ask.
+    /// Where the metadata's address redirects to.
     pub elsewhere: Option<String>,
     /// Whether its keys can be fetched.
     pub keys: bool,
-    /// Whether userinfo tells whose a token is.
+    /// Whether userinfo says who owns a token.
     pub userinfo: bool,
     /// Whether a client may register itself, and whether it gets a secret.
     pub registers: Option<bool>,
@@ -137,12 +138,12 @@ pub struct Publishes {
 /// How id_tokens are.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum IdToken {
-    /// Signed, and as they should be.
+    /// Signed and correct.
     #[default]
     Good,
     /// There are none.
     None,
-    /// They are signed by a key that nobody knows, under the name of the known one.
+    /// They are signed with an unpublished key, under the name of the published one.
     Forged,
     /// They are not signed, and say so.
     Unsigned,
@@ -157,45 +158,46 @@ pub enum IdToken {
 pub enum TokenEndpoint {
     /// Answers it.
     Normal,
-    /// Waits, then answers it; one that is given up meanwhile changes nothing.
+    /// Waits, then answers it. A request that was abandoned meanwhile changes nothing.
     Delay(Duration),
     /// Waits for a permit of this gate, which a test adds, and then answers it.
     Gate(Arc<tokio::sync::Semaphore>),
     /// Answers with this status and an empty body.
     Status(u16),
-    /// Answers with status 400 and this body, and the grant stays as it was. `{token}` in it is the refresh token that was sent.
+    /// Answers with status 400 and this body, and the grant stays as it is. `{token}` in it is the refresh token that
+    /// was sent.
     Refuse(serde_json::Value),
-    /// Answers `invalid_grant`, and the grant stays as it was.
+    /// Answers `invalid_grant`, and the grant stays as it is.
     InvalidGrant,
     /// Answers with a page and status 200, as a captive portal does.
     Html,
     /// Never answers, and changes nothing.
     Hang,
-    /// Issues the tokens, and its answer never arrives.
+    /// Issues the tokens, but its answer never arrives.
     LoseAnswer,
 }
 
 /// How a mail server behaves.
 #[derive(Clone, Debug)]
 pub struct MailServer {
-    /// Every login is answered so, whatever the token: `NO [LIMIT] Too many.`, `-ERR [IN-USE] ..`, `454 4.7.0 ..`. `{token}` in
-    /// it is the token that was sent.
+    /// The answer to every login, whatever the token: `NO [LIMIT] Too many.`, `-ERR [IN-USE] ..`, `454 4.7.0 ..`.
+    /// `{token}` in it is the token that was sent.
     pub refuse_login: Option<String>,
-    /// A token that is not good is answered so, and not by an error challenge.
+    /// The answer to an invalid token, in place of an error challenge.
     pub denial: Option<String>,
-    /// Whether a connection is closed as soon as it is there.
+    /// Whether each connection is closed at once.
     pub close_at_connect: bool,
-    /// How long the greeting takes, or on a TLS port the handshake before it.
+    /// The delay of the greeting, or on a TLS port of the handshake before it.
     pub greeting_delay: Duration,
-    /// Whether STARTTLS is offered and taken on the port that has it.
+    /// Whether STARTTLS is offered and accepted on the port that has it.
     pub starttls: bool,
-    /// Whether IMAP offers and takes an initial response (RFC 4959).
+    /// Whether IMAP offers and accepts an initial response (RFC 4959).
     pub sasl_ir: bool,
-    /// The mechanisms that are offered and taken.
+    /// The offered and accepted mechanisms.
     pub mechanisms: Vec<Mechanism>,
-    /// Those of them by which no token is good, as has been seen of servers in the field.
+    /// Those of them with which no token is accepted, as on some real servers.
     pub broken: Vec<Mechanism>,
-    /// How long the answer to a login takes.
+    /// The delay of the answer to a login.
     pub login_delay: Duration,
 }
 
@@ -205,7 +207,7 @@ impl MailServer {
         self.mechanisms.iter().copied().find(|one| one.name().eq_ignore_ascii_case(name))
     }
 
-    /// The names of the offered mechanisms, each after `prefix`, with a blank between them.
+    /// The names of the offered mechanisms, each after `prefix`, with blanks between them.
     pub(super) fn mechanism_names(&self, prefix: &str) -> String {
         let names: Vec<_> = self.mechanisms.iter().map(|one| format!("{prefix}{}", one.name())).collect();
         names.join(" ")
@@ -228,16 +230,16 @@ impl Default for MailServer {
     }
 }
 
-/// What a provider writes down.
+/// What a provider records.
 #[derive(Debug, Default)]
 pub struct Log {
-    /// The grant type of every token request, whatever became of it.
+    /// The grant type of every token request, whatever its result.
     pub requests: Vec<String>,
     /// Every assertion that was found good.
     pub assertions: Vec<Assertion>,
-    /// The scope that every token request asks for.
+    /// The scope of every token request.
     pub scopes: Vec<String>,
-    /// What every revocation request said it was about (`token_type_hint`).
+    /// The `token_type_hint` of every revocation request.
     pub revocations: Vec<String>,
     /// The protocol of every connection to a mail server.
     pub connections: Vec<Protocol>,
@@ -245,15 +247,15 @@ pub struct Log {
     pub attempts: Vec<Attempt>,
 }
 
-/// A login that was tried at a mail server.
+/// A login attempt at a mail server.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Attempt {
-    /// Where.
+    /// The protocol.
     pub protocol: Protocol,
-    /// How.
+    /// The mechanism.
     pub mechanism: Mechanism,
-    /// As whom, in lower case.
+    /// The user name, in lower case.
     pub user: String,
-    /// Whether it was let in.
+    /// Whether it was accepted.
     pub accepted: bool,
 }

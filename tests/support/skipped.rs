@@ -1,10 +1,10 @@
-//! Counts tests that have been skipped, so that nobody takes them for passed.
+//! Records tests that were skipped, so that they do not count as passed.
 
 use std::fs::OpenOptions;
 use std::io::Write as _;
 
-/// Notes that the running test cannot be run here, and why. `tests/run` names a file in `POSTKEY_SKIPPED`, shows what it
-/// holds at the end, and fails if that is anything.
+/// Records that the running test cannot run here, and why. `tests/run` names a file in `POSTKEY_SKIPPED`, shows its
+/// content at the end, and fails if there is any.
 pub fn skipped(why: &str) {
     let thread = std::thread::current();
     let line = format!("{}: {why}\n", thread.name().unwrap_or("a test"));

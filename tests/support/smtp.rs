@@ -5,7 +5,7 @@ use tokio::io;
 use super::connection::Connection;
 use super::sasl::{self, Outcome};
 
-/// The longest command, its CRLF counted (RFC 5321 section 4.5.3.1.4).
+/// The longest command, including its CRLF (RFC 5321 section 4.5.3.1.4).
 const LONGEST_COMMAND: usize = 512;
 /// The longest message, in bytes.
 const LARGEST_MESSAGE: usize = 64 * 1024 * 1024;
@@ -19,7 +19,7 @@ struct Session {
     transaction: Option<Vec<String>>,
 }
 
-/// Serves one connection until the client says QUIT.
+/// Serves one connection until the client sends QUIT.
 pub async fn serve(connection: Connection) -> io::Result<()> {
     let mut session = Session { connection, greeted: false, logged_in: false, transaction: None };
     session.connection.reply("220 localhost ESMTP ready").await?;
@@ -140,7 +140,7 @@ impl Session {
         Ok("250 2.0.0 delivered".to_owned())
     }
 
-    /// The message up to CRLF dot CRLF, and nothing else ends it; first dots of lines taken away (RFC 5321 section 4.5.2).
+    /// The message up to CRLF dot CRLF, the only end, without the dots added to lines (RFC 5321 section 4.5.2).
     async fn message(&mut self) -> io::Result<Vec<u8>> {
         let mut message = Vec::new();
         while message.len() <= LARGEST_MESSAGE {

@@ -1,4 +1,4 @@
-//! A certificate authority that lives as long as its provider, and what both ends of TLS make of it.
+//! A certificate authority that lives as long as its provider, and the TLS settings of both ends.
 
 use std::sync::Arc;
 
@@ -18,7 +18,7 @@ pub struct Identity {
     pub certificate_pem: String,
     /// Its private key, PEM.
     pub key_pem: String,
-    /// Accepts connections with the servers' certificate.
+    /// The TLS settings of a server with the servers' certificate.
     pub acceptor: TlsAcceptor,
     ca: CertificateDer<'static>,
 }
@@ -41,7 +41,7 @@ pub fn identity() -> Identity {
     let mut authority = CertificateParams::default();
     authority.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
     authority.key_usages = vec![KeyUsagePurpose::KeyCertSign];
-    // With one name for both, OpenSSL takes the server's certificate for one that signed itself.
+    // If both had one name, OpenSSL would treat the server's certificate as self-signed.
     authority.distinguished_name.push(DnType::CommonName, "Authority of the tests");
     let authority_key = KeyPair::generate().expect("a new key");
     let ca = authority.self_signed(&authority_key).expect("a certificate signed by itself");

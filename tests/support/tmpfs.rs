@@ -1,4 +1,4 @@
-//! A small disk of its own that can really be filled; only root can mount one.
+//! A small separate disk that can really be filled. Only root can mount one.
 
 use std::fs::OpenOptions;
 use std::io::Write as _;
@@ -15,7 +15,7 @@ pub struct Tmpfs {
 }
 
 impl Tmpfs {
-    /// None, with a word of why, where it cannot be mounted.
+    /// None, with the reason on standard error, if it cannot be mounted.
     pub fn mount() -> Option<Self> {
         let folder = TempDir::new().expect("a folder for temporary files");
         let mut mount = Command::new("mount");
@@ -51,7 +51,7 @@ impl Tmpfs {
 
 impl Drop for Tmpfs {
     fn drop(&mut self) {
-        // Lazily: a vault that is dropped after this still has its files open.
+        // Lazily, because a vault that is dropped after this still has its files open.
         let _ = Command::new("umount").arg("--lazy").arg(self.path()).status();
     }
 }

@@ -13,12 +13,12 @@ use crate::{
     vault_of_three,
 };
 
-/// Flipped bits and truncations of each of sled's two files, and of each of the three copies, of which `record.rs` tries
-/// every bit without a vault around it: 570 together.
+/// Flipped bits and truncations of each of sled's two files, and of each of the three copies, for which the tests of
+/// `record.rs` try every bit without a vault around it: 570 together.
 const FLIPS: [u64; 2] = [140, 50];
 const TRUNCATIONS: [u64; 2] = [50, 15];
 
-/// The same in a whole run: 1020 flipped bits and 210 truncations.
+/// The same in a complete run: 1020 flipped bits and 210 truncations.
 const ALL_FLIPS: [u64; 2] = [300, 140];
 const ALL_TRUNCATIONS: [u64; 2] = [60, 30];
 
@@ -32,7 +32,7 @@ fn duplicate(from: &Path, to: &Path) {
     assert!(copied.success());
 }
 
-/// Numbers that look random and are the same each time.
+/// Numbers that look random and are the same in each run.
 struct Dice(u64);
 
 impl Dice {
@@ -42,7 +42,7 @@ impl Dice {
     }
 }
 
-/// Whether the vault says of an account that its tokens may be older ones.
+/// Whether the vault says that the tokens of an account may be older ones.
 fn doubts(vault: &Vault) -> bool {
     vault.accounts().iter().any(|account| account.doubtful)
 }
@@ -51,8 +51,8 @@ fn is_copy(file: &Path) -> bool {
     file.parent().unwrap().ends_with("copies")
 }
 
-/// Opens a vault with one damaged file: everything is there, and both copies are whole afterwards. Whoever sees only the
-/// beginning of a first line cannot know if the other copy is older.
+/// Opens a vault with one damaged file: everything is there, and both copies are complete afterwards. With only the
+/// beginning of a first line, postkey cannot know whether the other copy is older.
 fn check(state: &Path, file: &Path, whole: &[u8], password: &Password, thorough: bool, what: &str) {
     let left = fs::metadata(file).unwrap().len();
     let vault = Vault::open(state).unwrap_or_else(|error| panic!("{what}: {error}"));
@@ -82,7 +82,7 @@ fn any_damage_at_all_is_healed() {
     assert!(healed >= 1200);
 }
 
-/// Damages each file of a vault so often, and has it healed. How often that was.
+/// Damages each file of a vault this often, and has it healed. Returns how often that was.
 fn heal_from_damage(flips: [u64; 2], truncations: [u64; 2]) -> u64 {
     let dir = folder();
     let (whole, state) = (dir.path().join("whole"), dir.path().join("state"));
@@ -91,7 +91,7 @@ fn heal_from_damage(flips: [u64; 2], truncations: [u64; 2]) -> u64 {
     let names: Vec<PathBuf> = files(&whole).iter().map(|path| path.strip_prefix(&whole).unwrap().to_owned()).collect();
     for name in names {
         let (bytes, file) = (fs::read(whole.join(&name)).unwrap(), state.join(&name));
-        // Sled's log is mostly zeros behind its end; half of the damage goes to what has been written.
+        // Sled's log is mostly zeros after its end, so half of the damage goes to what has been written.
         let written = bytes.iter().rposition(|byte| *byte != 0).map_or(0, |last| last + 1) as u64;
         if written == 0 {
             continue;
@@ -143,7 +143,7 @@ fn a_copy_that_steps_back_loses_against_the_newer_one() {
 }
 
 thread_local! {
-    /// What is logged on this thread.
+    /// The log of this thread.
     static LOGGED: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
 }
 
@@ -159,9 +159,10 @@ impl std::io::Write for Log {
     }
 }
 
-/// What a vault says of the copies that it repairs when it is opened.
+/// What a vault logs about the copies that it repairs when it is opened.
 fn repairs(state: &Path) -> Vec<String> {
-    // One subscriber for all threads: what another thread without one logs first would be silent from then on.
+    // One subscriber for all threads, because a line that a thread without one logs first would stay silent from then
+    // on.
     static SUBSCRIBED: Once = Once::new();
     SUBSCRIBED.call_once(|| tracing_subscriber::fmt().with_ansi(false).with_writer(|| Log).init());
     LOGGED.take();
@@ -287,7 +288,7 @@ fn what_both_copies_have_lost_is_named_and_the_others_work() {
     assert_eq!(refresh_token(&reopen(&state), ANN, &password), Some(format!("refresh-{ANN}-9")));
 }
 
-/// What an administrator or an editor leaves beside a record is no account.
+/// A file that an administrator or an editor leaves beside a record is not an account.
 #[test]
 fn a_file_that_is_no_record_is_left_alone_and_a_damaged_record_is_named() {
     let dir = folder();
@@ -462,7 +463,7 @@ fn a_write_that_only_one_copy_has_taken_counts() {
     let password = vault_of_three(&state);
     duplicate(&state, &before);
     let vault = reopen(&state);
-    // In the place of the draft, it lets no file be written.
+    // In the place of the draft, it prevents any file from being written.
     fs::create_dir(state.join("copies/%draft")).unwrap();
     vault.keep(ANN, NEWEST, &tokens(ANN, 5)).unwrap();
     assert!(vault.trouble().is_some());
@@ -504,7 +505,7 @@ fn what_was_removed_or_forgotten_is_gone_from_the_disk() {
     let dir = folder();
     let state = dir.path().join("state");
     let password = vault_of_three(&state);
-    // A damaged sled is kept aside, and a crash leaves a draft.
+    // A damaged sled is set aside, and a crash leaves a draft.
     fs::write(state.join("sled/conf"), b"segment_size: ten\nnonsense").unwrap();
     let vault = reopen(&state);
     vault

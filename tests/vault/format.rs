@@ -1,4 +1,4 @@
-//! Every released format must be readable for ever. Its files lie beside this one as they were written then.
+//! Every released format must stay readable. Its files are beside this one as they were written then.
 
 use std::collections::BTreeSet;
 use std::fs::{self, Permissions};
@@ -17,10 +17,11 @@ use crate::{ANN, BEN, EVE, NOW, authorization, folder, refresh_token, reopen, to
 
 const FAY: &str = "fay@example.test";
 
-/// Opens the accounts in the files; the first one has the form of a generated password, the other was chosen.
+/// The passwords that open the accounts in the files. The first one has the form of a generated password, the other was
+/// chosen.
 const PASSWORDS: [&[u8]; 2] = [b"abcde-fghjk-mnpqr-stvwx-yz2345", b"correct horse battery staple"];
 
-/// Further ones of Fay's: limited to SMTP and two users, and for use without a person.
+/// Further ones of Fay's: one limited to SMTP and two users, and one for use without a person.
 const SCANNER: &[u8] = b"scanners have short memories";
 const MACHINE: &[u8] = b"12345-67890-abcde-fghjk-mnpqrs";
 
@@ -65,7 +66,7 @@ fn vault(format: u32) -> (TempDir, PathBuf) {
     (dir, state)
 }
 
-/// What the files of every format hold.
+/// What the files of every format contain.
 fn check(vault: &Vault) {
     for password in PASSWORDS.map(Password::read) {
         assert_eq!(refresh_token(vault, ANN, &password), Some(format!("refresh-{ANN}-2")));
@@ -178,7 +179,7 @@ fn a_record_of_format_1_whose_file_is_gone_may_be_an_older_one() {
     assert_eq!([ANN, BEN].map(|address| reopen(&state).account(address).unwrap().doubtful), [true, false]);
 }
 
-/// What a slot of format 2 opens was sealed in format 2: an older token set with other endpoints is not taken for it.
+/// What a slot of format 2 opens was sealed in format 2: an older token set with other endpoints does not count as it.
 #[test]
 fn a_token_set_of_format_1_does_not_open_beside_a_slot_of_format_2() {
     let (_dir, state) = vault(1);
@@ -200,7 +201,7 @@ fn a_token_set_of_format_1_does_not_open_beside_a_slot_of_format_2() {
     assert!(matches!(vault.unlock(FAY, &password), Err(postkey::vault::VaultError::Damaged(_))));
 }
 
-/// Wrote the files. They stay as they are; a later format gets its own.
+/// The function that wrote the files. They stay as they are; a later format gets other files.
 #[test]
 #[ignore = "writes the files of a format, once"]
 fn write_format() {

@@ -30,7 +30,7 @@ fn changes_stay_in_memory_until_there_is_room_again() {
     assert_eq!(vault.keep(BEN, NEWEST, &tokens(BEN, 5)).unwrap(), 5, "sled works again, too");
     drop(vault);
     for side in ["both", "sled", "copies"] {
-        // Each copy has everything by itself.
+        // Each copy alone is complete.
         let alone = disk.path().join(side);
         let copied = std::process::Command::new("cp").arg("--archive").args([&state, &alone]).status().unwrap();
         assert!(copied.success());

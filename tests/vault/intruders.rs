@@ -10,7 +10,7 @@ use postkey::vault::{StoreError, VaultError};
 use crate::skipped::skipped;
 use crate::{ANN, files, folder, reopen, try_reopen, vault_of_three};
 
-/// The vault does not open, and says which file is to blame.
+/// The vault does not open, and the message names the file that prevents it.
 fn assert_exposed(state: &Path, blamed: &Path) {
     match try_reopen(state) {
         Err(VaultError::Store(StoreError::Exposed(path))) => assert_eq!(path, blamed),

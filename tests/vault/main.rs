@@ -27,7 +27,7 @@ pub const EVE: &str = "eve@example.test";
 pub const ADDRESSES: [&str; 3] = [ANN, BEN, EVE];
 pub const NOW: Moment = Moment(1_800_000_000);
 
-/// How many token sets each account has had in [`vault_of_three`].
+/// The number of token sets that each account has had in [`vault_of_three`].
 pub const NEWEST: u64 = 4;
 
 /// The token set of this generation.
@@ -57,7 +57,7 @@ pub fn folder() -> TempDir {
     TempDir::new_in("/dev/shm").or_else(|_| TempDir::new()).unwrap()
 }
 
-/// Begins a vault whose three accounts have been refreshed and changed in turns. One app password opens them all.
+/// Begins a vault whose three accounts have been refreshed and changed in turns. One app password opens all of them.
 pub fn vault_of_three(state: &Path) -> Password {
     let (vault, password) = (Vault::open(state).unwrap(), Password::generate());
     for address in ADDRESSES {
@@ -71,8 +71,8 @@ pub fn vault_of_three(state: &Path) -> Password {
     password
 }
 
-/// Opens a vault that was open just now. A process that another test begins meanwhile holds a copy of its lock for a moment,
-/// until it is another program.
+/// Opens a vault that was open just now. A process that another test starts meanwhile has a copy of its lock for a
+/// moment, until it executes another program.
 pub fn try_reopen(state: &Path) -> Result<Vault, VaultError> {
     loop {
         match Vault::open(state) {
@@ -82,18 +82,18 @@ pub fn try_reopen(state: &Path) -> Result<Vault, VaultError> {
     }
 }
 
-/// The same where nothing stands in the way.
+/// The same if nothing prevents it.
 pub fn reopen(state: &Path) -> Vault {
     try_reopen(state).unwrap_or_else(|error| panic!("{}: {error}", state.display()))
 }
 
-/// The refresh token that the password takes out, if any.
+/// The refresh token that the password decrypts, if any.
 pub fn refresh_token(vault: &Vault, address: &str, password: &Password) -> Option<String> {
     let tokens = vault.unlock(address, password).ok()?.tokens;
     tokens.refresh.map(|token| token.expose().to_owned())
 }
 
-/// Every account's newest refresh token is there.
+/// Asserts that every account's newest refresh token is there.
 pub fn assert_newest(vault: &Vault, password: &Password, what: &str) {
     for address in ADDRESSES {
         let expected = format!("refresh-{address}-{NEWEST}");
@@ -113,7 +113,8 @@ pub fn files(state: &Path) -> Vec<PathBuf> {
     files
 }
 
-/// A record of format 2 with this content, as whoever can write to the files would make it: the checksum needs no key.
+/// A record of format 2 with this content, as anybody who can write to the files could make it: the checksum needs no
+/// key.
 pub fn vouched(address: &str, serial: u64, content: &str) -> String {
     format!("postkey-record 2 {serial} {}\n{content}", checksum(2, address, serial, content))
 }

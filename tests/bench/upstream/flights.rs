@@ -1,4 +1,4 @@
-//! Counts how often a peer has made us wait.
+//! Counts how often a peer made us wait.
 
 use std::io;
 use std::pin::Pin;
@@ -7,9 +7,10 @@ use std::task::{Context, Poll, ready};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 
-/// A connection that counts flights: one begins when something arrives after we have sent, or arrives first.
+/// A connection that counts flights: one begins when something arrives after we have sent, or when something arrives
+/// first.
 ///
-/// Each costs a client one round trip, TLS's included; TCP's own is not seen here.
+/// Each costs a client one round trip, including those of TLS. TCP's own handshake is not visible here.
 pub struct Counted {
     socket: TcpStream,
     flights: u32,

@@ -1,4 +1,4 @@
-//! The token endpoint, the authorization endpoint, and one more that tells what was counted.
+//! The token endpoint, the authorization endpoint, and a third that reports the counts.
 
 use std::io;
 use std::sync::Arc;
@@ -17,7 +17,7 @@ use url::Url;
 
 use super::TOKEN;
 
-/// Serves on a free port, and tells which.
+/// Serves on a free port, and returns it.
 pub async fn serve(flights: Arc<AtomicU32>) -> io::Result<u16> {
     let router = Router::new()
         .route("/authorize", on_get(authorize))
@@ -33,7 +33,7 @@ pub async fn serve(flights: Arc<AtomicU32>) -> io::Result<u16> {
     Ok(port)
 }
 
-/// What matters here of an authorization request (RFC 6749 section 4.1.1).
+/// The parameters of an authorization request that matter here (RFC 6749 section 4.1.1).
 #[derive(Deserialize)]
 struct Request {
     redirect_uri: Url,
@@ -46,7 +46,7 @@ async fn authorize(Query(mut request): Query<Request>) -> impl IntoResponse {
     (StatusCode::FOUND, [(header::LOCATION, request.redirect_uri.to_string())])
 }
 
-/// Answers every grant with the one token, good for a day so that no refresh falls into a measure.
+/// Answers every grant with the one token, valid for a day, so that no refresh falls into a measurement.
 async fn token() -> impl IntoResponse {
     let tokens = json!({
         "access_token": TOKEN, "token_type": "Bearer", "expires_in": 86_400, "refresh_token": "bench", "scope": "mail",
@@ -54,7 +54,7 @@ async fn token() -> impl IntoResponse {
     ([(header::CONTENT_TYPE, "application/json")], tokens.to_string())
 }
 
-/// Gets a page, redirects followed, and fails where the last answer is no success.
+/// Gets a page and follows redirects. Fails if the last answer is not a success.
 pub async fn get(url: &str) -> io::Result<String> {
     let client = reqwest::Client::builder().no_proxy().tls_certs_only([]).timeout(Duration::from_secs(10)).build();
     let answer = client.map_err(io::Error::other)?.get(url).send().await.map_err(io::Error::other)?;

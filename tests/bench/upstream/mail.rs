@@ -1,4 +1,4 @@
-//! As much of IMAP, POP3 and SMTP as the measures need.
+//! As much of IMAP, POP3 and SMTP as the measurements need.
 
 use std::io;
 use std::sync::Arc;
@@ -17,11 +17,11 @@ use crate::protocol::Protocol;
 pub struct Service {
     pub protocol: Protocol,
     pub message: Arc<[u8]>,
-    /// Flights until the login that was accepted last.
+    /// Flights before the last accepted login.
     pub flights: Arc<AtomicU32>,
 }
 
-/// A client's connection. The reader's buffer is small, for thousands of sessions lie idle; what is large goes past it.
+/// A client's connection. The reader's buffer is small, because thousands of sessions are idle; large data bypasses it.
 struct Session {
     stream: BufReader<TlsStream<Counted>>,
     service: Service,
@@ -104,7 +104,7 @@ impl Session {
         }
     }
 
-    /// Reads the SASL response, with `go_ahead` if it did not come with the command, and tells whether it has the token.
+    /// Reads the SASL response, with `go_ahead` if it did not come with the command. Returns whether it has the token.
     async fn login(&mut self, arguments: &str, go_ahead: &str) -> io::Result<bool> {
         let response = match arguments.split_once(' ') {
             Some((_, response)) => response.to_owned(),
@@ -119,7 +119,7 @@ impl Session {
         Ok(response.windows(bearer.len()).any(|window| window == bearer.as_bytes()))
     }
 
-    /// Reads a message up to its end. The client waits for our answer, so the end can only be the end of what there is.
+    /// Reads a message up to its end. The client waits for our answer, so nothing follows the end.
     async fn swallow(&mut self) -> io::Result<()> {
         let mut chunk = vec![0; 1 << 18];
         let mut kept = 0;

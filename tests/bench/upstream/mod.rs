@@ -1,4 +1,4 @@
-//! A provider that does as little as it can: three mail servers, a token endpoint, an authorization endpoint.
+//! A provider that does as little as possible: three mail servers, a token endpoint, an authorization endpoint.
 
 mod flights;
 mod http;
@@ -26,7 +26,7 @@ pub const TOKEN: &str = concat!(
     "0000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000"
 );
 
-/// The length of the message that `FETCH` gets and of the one that clients send, octets.
+/// The length in octets of the message that `FETCH` gets and of the one that clients send.
 pub const MESSAGE: usize = 50_000_000;
 
 /// Where the provider is.
@@ -34,18 +34,18 @@ pub const MESSAGE: usize = 50_000_000;
 pub struct Endpoints {
     /// TLS.
     pub mail: Ports,
-    /// Clear: this never leaves the machine.
+    /// Without TLS, because this never leaves the machine.
     pub http: u16,
 }
 
-/// The provider, in its own process.
+/// The provider, in a separate process.
 pub struct Provider {
     process: Child,
     pub endpoints: Endpoints,
 }
 
 impl Provider {
-    /// Starts it, and waits until it says where it listens.
+    /// Starts it, and waits until it reports where it listens.
     pub fn start(dir: &Path) -> io::Result<Self> {
         let mut command = Command::new(std::env::current_exe()?);
         let mut process = command.arg("upstream").arg(dir).stdin(Stdio::piped()).stdout(Stdio::piped()).spawn()?;
@@ -59,7 +59,7 @@ impl Provider {
         self.process.id()
     }
 
-    /// How many flights the login that was accepted last has taken.
+    /// The number of flights of the last accepted login.
     pub async fn flights(&self) -> io::Result<f64> {
         http::get(&format!("http://127.0.0.1:{}/flights", self.endpoints.http)).await?.parse().map_err(io::Error::other)
     }
@@ -72,13 +72,13 @@ impl Provider {
 
 impl Drop for Provider {
     fn drop(&mut self) {
-        // Either fails only where it has ended already.
+        // Both fail only if it has already ended.
         let _ = self.process.kill();
         let _ = self.process.wait();
     }
 }
 
-/// Plays the provider until the standard input ends: it does with the process that started this one.
+/// Runs the provider until standard input ends, which happens when the process that started it ends.
 pub async fn serve(dir: &Path) -> io::Result<()> {
     let acceptor = TlsAcceptor::from(Arc::new(pki::server(dir)?));
     let flights = Arc::new(AtomicU32::new(0));

@@ -1,8 +1,8 @@
-//! Bytes of every value in pieces of every size, both ways at once, until both sides have said that they are done.
+//! Bytes of every value in pieces of every size, in both directions at once, until both sides have reported the end.
 //!
-//! After `XNOISE SIZE SEED` the server sends SIZE bytes, takes as many, and then sends the SHA-256 of what it took and ends,
-//! as a mail server ends behind QUIT. So one exchange shows both directions to be whole, and a client that has ended its half
-//! to get its answer.
+//! After `XNOISE SIZE SEED` the server sends SIZE bytes, receives as many, sends the SHA-256 of what it received, and
+//! ends, as a mail server ends after QUIT. So one exchange shows that both directions are complete, and that a client
+//! that has ended its half gets its answer.
 
 use std::io;
 use std::time::Duration;
@@ -14,7 +14,7 @@ use tokio::time::sleep;
 /// A SHA-256.
 pub type Hash = [u8; 32];
 
-/// What is hashed, sent and read at a time, at most.
+/// The most bytes that are hashed, sent and read at a time.
 const PIECE: usize = 1 << 17;
 
 /// The size and the seed, if this command is for us.
@@ -31,7 +31,7 @@ pub async fn answer(stream: impl AsyncRead + AsyncWrite, size: u64, seed: u64) -
     writer.shutdown().await
 }
 
-/// The hash of so much noise.
+/// The hash of this much noise.
 pub fn hash(size: u64, seed: u64) -> Hash {
     let (mut noise, mut hasher, mut left) = (Noise(seed), Sha256::new(), size);
     let mut piece = vec![0; PIECE];
@@ -44,7 +44,7 @@ pub fn hash(size: u64, seed: u64) -> Hash {
     hasher.finalize().into()
 }
 
-/// Sends so much noise: single bytes, TLS records, whole buffers, and everything between.
+/// Sends this much noise: single bytes, TLS records, whole buffers, and everything between.
 pub async fn send(to: &mut (impl AsyncWrite + Unpin), size: u64, seed: u64) -> io::Result<()> {
     let (mut noise, mut left) = (Noise(seed), size);
     let mut piece = vec![0; PIECE];
@@ -53,7 +53,8 @@ pub async fn send(to: &mut (impl AsyncWrite + Unpin), size: u64, seed: u64) -> i
         let length = left.min(PIECE as u64) as usize;
         let mut rest = &piece[..length];
         left -= length as u64;
-        // A part of each piece is cut at random, the remainder goes in one; all of it in small ones would take all day.
+        // A part of each piece is cut at random, and the rest goes in one, because small pieces alone would take too
+        // long.
         for cut in piece[..8].iter().map(|byte| 1_usize << (byte % 16)) {
             let (first, later) = rest.split_at(cut.min(rest.len()));
             to.write_all(first).await?;
@@ -65,7 +66,8 @@ pub async fn send(to: &mut (impl AsyncWrite + Unpin), size: u64, seed: u64) -> i
     to.flush().await
 }
 
-/// Takes so much, or all there is if that is less; tells how much that was, and its hash. Who dawdles rests now and then.
+/// Receives this much, or all there is if that is less. Returns how much that was, and its hash. With `dawdle`, it
+/// pauses now and then.
 pub async fn receive(mut from: impl AsyncRead + Unpin, size: u64, dawdle: bool) -> io::Result<(u64, Hash)> {
     let (mut hasher, mut taken) = (Sha256::new(), 0);
     let mut piece = vec![0; PIECE];
@@ -84,7 +86,7 @@ pub async fn receive(mut from: impl AsyncRead + Unpin, size: u64, dawdle: bool) 
     Ok((taken, hasher.finalize().into()))
 }
 
-/// A generator of noise (xorshift64); each seed but 0 has its own.
+/// A generator of noise (xorshift64). Every seed except 0 gives another sequence.
 struct Noise(u64);
 
 impl Noise {

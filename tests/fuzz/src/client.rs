@@ -1,4 +1,4 @@
-//! A client's commands, and what it must never hear.
+//! A client's commands, and what it must never receive.
 
 use postkey::downstream::{self, Event, Offer, Tls};
 use postkey::protocol::Protocol;
@@ -6,16 +6,16 @@ use postkey::wire::{Acceptance, Capabilities, Credentials, Refusal};
 
 use super::cut::{self, Sizes, Wire};
 
-/// What came of a client's bytes.
+/// The outcome of a client's bytes.
 #[derive(PartialEq, Debug)]
 struct Heard {
     out: Vec<u8>,
     logins: Vec<(String, Vec<u8>)>,
-    /// The bytes behind the login that was accepted; None if none was.
+    /// The bytes after the accepted login; None if none was accepted.
     rest: Option<Vec<u8>>,
 }
 
-/// Feeds the same bytes whole and in pieces to a session that refuses all logins but those of `a...`.
+/// Feeds the same bytes whole and in pieces to a session that refuses all logins except those of `a...`.
 pub fn commands(protocol: Protocol, input: &[u8]) {
     let Some(([choice], sizes, bytes)) = cut::options(input) else { return };
     let whole = hear(protocol, choice, bytes, None);
@@ -32,7 +32,7 @@ fn hear(protocol: Protocol, choice: u8, bytes: &[u8], sizes: Option<Sizes<'_>>) 
     while let Some(event) = wire.converse(&mut *dialogue, &mut out) {
         match event {
             Event::HangUp => break,
-            // What comes behind it is taken for what comes under TLS; `session` is more exact.
+            // What follows is treated as if it came with TLS; `session` is more exact.
             Event::StartTls => dialogue.tls_started(),
             Event::Login(credentials) => {
                 check_credentials(&credentials);
@@ -55,7 +55,7 @@ fn hear(protocol: Protocol, choice: u8, bytes: &[u8], sizes: Option<Sizes<'_>>) 
     Heard { out, logins, rest }
 }
 
-/// Any kind of listener, before and after it has seen the provider's server.
+/// Any kind of listener, before and after postkey knows the provider's server.
 pub fn offer(choice: u8) -> Offer {
     let tls = [Tls::Absent, Tls::Offered, Tls::Active][usize::from(choice) % 3];
     let known = if choice < 128 { vec![] } else { vec!["IDLE".into(), "SIZE 1000".into(), "UNAUTHENTICATE".into()] };
@@ -75,7 +75,7 @@ pub fn check_replay(replay: &[u8]) {
     assert!(line.to_ascii_uppercase().starts_with(b"MAIL") && !line.contains(&b'\n'), "{}", replay.escape_ascii());
 }
 
-/// Whatever a client sends, it hears short lines of printable ASCII, and not much for each of its own.
+/// Whatever a client sends, it receives short lines of printable ASCII, and not much for each of its own.
 pub fn check(out: &[u8], sent: &[u8]) {
     assert!(out.ends_with(b"\r\n"));
     for line in out.split_inclusive(|&byte| byte == b'\n') {

@@ -1,4 +1,4 @@
-//! One peer's bytes, which arrive in pieces of any size: a connection without its socket.
+//! One peer's bytes, which arrive in pieces of any size: a connection without a socket.
 
 use std::iter::Cycle;
 use std::slice::Iter;
@@ -9,7 +9,7 @@ use postkey::wire::framer::Framer;
 /// How bytes arrive: in pieces of these sizes in turn, less one.
 pub type Sizes<'a> = &'a [u8];
 
-/// What a peer sends, and what of it has arrived.
+/// What a peer sends, and how much of it has arrived.
 pub struct Wire<'a> {
     coming: &'a [u8],
     sizes: Option<Cycle<Iter<'a, u8>>>,
@@ -22,7 +22,7 @@ impl<'a> Wire<'a> {
         Self { coming: bytes, sizes: sizes.map(|sizes| sizes.iter().cycle()), framer: Framer::default() }
     }
 
-    /// As [`postkey::net::connection::Connection::converse`]. None once the peer has nothing more to say.
+    /// Like [`postkey::net::connection::Connection::converse`]. None once the peer sends nothing more.
     pub fn converse<E>(&mut self, dialogue: &mut dyn Dialogue<Event = E>, out: &mut Vec<u8>) -> Option<E> {
         loop {
             while let Some(frame) = self.framer.next(dialogue.want()) {
@@ -44,18 +44,18 @@ impl<'a> Wire<'a> {
         self.coming = later;
     }
 
-    /// Whether the peer has said nothing ahead of a TLS handshake. What is still to come would be in the way of it.
+    /// Whether the peer has sent nothing before a TLS handshake. Bytes that are still to come would disturb it.
     pub fn is_quiet(&self) -> bool {
         self.framer.is_empty() && self.coming.is_empty()
     }
 
-    /// What was not used: the first bytes of the relay, and those after them.
+    /// The unused bytes: the first bytes of the relay, and those after them.
     pub fn into_rest(self) -> Vec<u8> {
         [&self.framer.into_rest(), self.coming].concat()
     }
 }
 
-/// The input's first bytes, which say how to go about the rest: `N` of them are options, three are [`Sizes`].
+/// The input's first bytes, which say how to use the rest: `N` of them are options, three are [`Sizes`].
 pub fn options<const N: usize>(input: &[u8]) -> Option<([u8; N], Sizes<'_>, &[u8])> {
     let (options, input) = input.split_first_chunk::<N>()?;
     let (sizes, input) = input.split_at_checked(3)?;

@@ -1,4 +1,4 @@
-//! What is read in one go: SASL messages, the browser's way back, the configuration.
+//! What is read in one piece: SASL messages, the browser's return, the configuration.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -31,7 +31,7 @@ pub fn sasl(input: &[u8]) {
     }
 }
 
-/// The query that a browser brings back, and what a person pastes: without the right `state` neither brings a code.
+/// The query that a browser returns, and what a person pastes: without the right `state` neither gives a code.
 pub fn redirect(input: &[u8]) {
     let text = String::from_utf8_lossy(input);
     let pending = pending();
@@ -55,7 +55,7 @@ pub fn redirect(input: &[u8]) {
     }
 }
 
-/// One for all inputs; to make one costs more than to use it.
+/// One for all inputs, because making one costs more than using it.
 fn pending() -> &'static PendingAuthorization {
     static PENDING: OnceLock<PendingAuthorization> = OnceLock::new();
     PENDING.get_or_init(|| {
@@ -74,7 +74,7 @@ fn pending() -> &'static PendingAuthorization {
     })
 }
 
-/// A configuration file: it is good, or each of its mistakes has its place in the file.
+/// A configuration file: it is valid, or each of its mistakes has its place in the file.
 pub fn config(input: &[u8]) {
     let text = String::from_utf8_lossy(input);
     match Config::parse(&text, Path::new("/etc/postkey.toml"), &environment()) {

@@ -1,4 +1,4 @@
-//! What is no part of the crate's interface: it is let out for the fuzzers alone, by `cfg(fuzzing)`.
+//! What does not belong to the crate's interface, and is public for the fuzzers alone, by `cfg(fuzzing)`.
 
 use postkey::clock::Moment;
 use postkey::control::ControlRequest;
@@ -8,7 +8,8 @@ use postkey::secret::Token;
 use postkey::token::{Life, TokenSet};
 use postkey::vault;
 
-/// What a token endpoint answers, be it tokens or an error: whatever comes out fits in a header, a SASL message and a line.
+/// A token endpoint's answer, with tokens or an error: whatever is read from it fits in a header, a SASL message and a
+/// line.
 pub fn token_response(input: &[u8]) {
     let visible = |text: &str| text.bytes().all(|byte| byte.is_ascii_graphic());
     let printable = |text: &str| text.bytes().all(|byte| matches!(byte, b' '..=b'~'));
@@ -38,7 +39,7 @@ pub fn token_response(input: &[u8]) {
     }
 }
 
-/// A record of the vault, as it lies on the disk and with a first line that vouches for it.
+/// A record of the vault, as it is on the disk, and with a first line that vouches for it.
 pub fn vault_record(input: &[u8]) {
     const ADDRESS: &str = "ann@example.test";
     /// Opens the accounts of tests/vault/format-1 and format-2, which are seeds.
@@ -53,7 +54,7 @@ pub fn vault_record(input: &[u8]) {
     }
 }
 
-/// A command on the control socket: what is understood is understood again when it is passed on.
+/// A command on the control socket: what is accepted is accepted again when it is passed on.
 pub fn control_request(input: &[u8]) {
     let Ok(request) = serde_json::from_slice::<ControlRequest>(input) else { return };
     let written = serde_json::to_vec(&request).expect("what was read can be written");

@@ -1,4 +1,4 @@
-//! What a provider's server says, and what it must never get us to do.
+//! What a provider's server sends, and what it must never make us do.
 
 use postkey::protocol::{Mechanism, Protocol, Security};
 use postkey::secret::Token;
@@ -7,19 +7,19 @@ use postkey::wire::{Acceptance, Bearer, Capabilities, sasl};
 
 use super::cut::{self, Sizes, Wire};
 
-/// What came of a server's bytes.
+/// The outcome of a server's bytes.
 #[derive(PartialEq, Debug)]
 struct Heard {
     /// Before TLS.
     clear: Vec<u8>,
-    /// Under TLS.
+    /// With TLS.
     out: Vec<u8>,
     events: Vec<Event>,
-    /// The bytes behind the yes, if it was one.
+    /// The bytes after the acceptance, if there was one.
     rest: Option<Vec<u8>>,
 }
 
-/// Feeds the same bytes whole and in pieces to a session that brings its bearer as soon as it can.
+/// Feeds the same bytes whole and in pieces to a session that sends its bearer as soon as it can.
 pub fn replies(protocol: Protocol, input: &[u8]) {
     let Some(([choice], sizes, bytes)) = cut::options(input) else { return };
     let whole = hear(protocol, choice, bytes, None);
@@ -56,7 +56,7 @@ fn hear(protocol: Protocol, choice: u8, bytes: &[u8], sizes: Option<Sizes<'_>>) 
     Heard { clear, out, events, rest }
 }
 
-/// Any way to a server, heard of or not.
+/// Any way to a server, with known capabilities or without.
 pub fn approach(choice: u8, client_name: &str) -> Approach {
     let security = if choice.is_multiple_of(2) { Security::Tls } else { Security::StartTls };
     let known =
@@ -65,14 +65,14 @@ pub fn approach(choice: u8, client_name: &str) -> Approach {
     Approach { security, client_name: client_name.into(), other_name, known: Capabilities(known) }
 }
 
-/// The bearer that no one but the server may see, and only under TLS.
+/// The bearer, which only the server may see, and only with TLS.
 pub fn bearer(choice: u8) -> Bearer {
     let mut mechanisms = vec![Mechanism::XOAuth2, Mechanism::OAuthBearer];
     mechanisms.rotate_left(usize::from(choice & 2) / 2);
     Bearer { user: "ann@example.test".into(), token: Token::parse("tok-123").expect("a token"), mechanisms }
 }
 
-/// Before TLS there is nothing to say but hello and STARTTLS.
+/// Before TLS, only a hello and STARTTLS may be sent.
 pub fn check_clear(out: &[u8]) {
     let text = String::from_utf8_lossy(out);
     let harmless =
@@ -80,7 +80,7 @@ pub fn check_clear(out: &[u8]) {
     assert!(text.lines().all(harmless), "in clear: {text:?}");
 }
 
-/// A server hears some lines of ours, and the bearer once at most.
+/// A server receives some lines of ours, and the bearer at most once.
 pub fn check_out(out: &[u8]) {
     assert!(out.len() < 1000 && (out.is_empty() || out.ends_with(b"\r\n")), "{}", out.escape_ascii());
     assert!(out.iter().all(|byte| matches!(byte, b' '..=b'~' | b'\r' | b'\n')), "{}", out.escape_ascii());
@@ -91,7 +91,7 @@ pub fn check_out(out: &[u8]) {
     assert!(count <= 1, "the bearer was sent {count} times");
 }
 
-/// What a server says reaches logs and clients, so it may hold nothing but printable ASCII.
+/// A server's words reach logs and clients, so they may contain nothing but printable ASCII.
 fn check_event(event: &Event) {
     let words = match event {
         Event::Ready(Capabilities(list)) => list.concat(),

@@ -1,4 +1,4 @@
-//! A whole session without its sockets: a client's bytes and the servers' bytes on both ends of the two dialogues.
+//! A whole session without sockets: a client's bytes and the servers' bytes at both ends of the two dialogues.
 //!
 //! The session between them does what `src/session.rs` and `src/login.rs` do, in the same order.
 
@@ -14,41 +14,41 @@ use super::server::{approach, bearer, check_clear, check_out};
 const USER: &str = "ann@example.test";
 const PASSWORD: &[u8] = b"s3cret";
 
-/// Stands between the streams of an input. No text in UTF-8 has it.
+/// Separates the streams of an input. No text in UTF-8 contains it.
 const SEPARATOR: u8 = 0xff;
 
-/// As many as a client gets on one connection.
+/// As many as a client has on one connection.
 const TRIES: usize = 6;
 
 /// What was sent to whom.
 #[derive(Default, PartialEq, Debug)]
 struct Told {
     client: Vec<u8>,
-    /// Per connection: before TLS, and under it.
+    /// For each connection: before TLS, and with it.
     servers: Vec<(Vec<u8>, Vec<u8>)>,
     end: End,
 }
 
 #[derive(Default, PartialEq, Debug)]
 enum End {
-    /// The client had nothing more to say.
+    /// The client sent nothing more.
     #[default]
     Left,
-    /// The client was sent away.
+    /// The client was disconnected.
     HungUp,
-    /// Something was sent ahead of the client's TLS handshake.
+    /// Something was sent before the client's TLS handshake.
     Injected,
-    /// Both sides are in the relay; what it begins with, from the client and from the server.
+    /// Both sides are in the relay: its first bytes from the client and from the server.
     Relay(Vec<u8>, Vec<u8>),
 }
 
-/// An input is five bytes of options and sizes, then streams: the client's, before TLS and under it, then the same of each
-/// server that is connected to.
+/// An input is five bytes of options and sizes, then streams: the client's, before TLS and with it, then the same for
+/// each server that is connected to.
 pub fn session(input: &[u8]) {
     let _relay = relayed(input);
 }
 
-/// What the relay begins with, from the client and from the server, if the session gets there.
+/// The first bytes of the relay from the client and from the server, if the session gets there.
 pub fn relayed(input: &[u8]) -> Option<(Vec<u8>, Vec<u8>)> {
     let ([protocol, choice], sizes, bytes) = cut::options(input)?;
     let protocol = Protocol::ALL[usize::from(protocol) % 3];
@@ -67,7 +67,7 @@ pub fn relayed(input: &[u8]) -> Option<(Vec<u8>, Vec<u8>)> {
     Some((client, server))
 }
 
-/// Whether these are the last bytes of the stream, and what comes before them is whole lines.
+/// Whether these are the last bytes of the stream, and only whole lines come before them.
 fn is_behind_a_line(rest: &[u8], stream: &[u8]) -> bool {
     stream.strip_suffix(rest).is_some_and(|used| used.ends_with(b"\n"))
 }
@@ -80,7 +80,7 @@ struct Session<'a> {
     protocol: Protocol,
     choice: u8,
     sizes: Option<Sizes<'a>>,
-    /// The servers' streams that were not connected to yet.
+    /// The streams of servers that were not connected to yet.
     servers: &'a [&'a [u8]],
     told: Told,
 }
@@ -127,7 +127,7 @@ impl<'a> Session<'a> {
         End::HungUp
     }
 
-    /// A refused token is tried anew, once.
+    /// A refused token is replaced once.
     fn log_in(&mut self, client: &dyn Downstream) -> Result<(Wire<'a>, Acceptance), Refusal> {
         let name = client.client_name().unwrap_or("[127.0.0.1]").to_owned();
         match self.connect(&name)? {
@@ -168,7 +168,7 @@ impl<'a> Session<'a> {
         }
     }
 
-    /// From where the connection is protected; `event` has come already.
+    /// The dialogue once the connection is protected; `event` has already come.
     fn authenticate(
         &self,
         event: Option<upstream::Event>,
@@ -186,7 +186,7 @@ impl<'a> Session<'a> {
     }
 }
 
-/// What a server says to a bearer.
+/// What a server answers to a bearer.
 enum Answer<'a> {
     Accepted(Wire<'a>, Acceptance),
     Rejected(Rejection),

@@ -1,4 +1,4 @@
-"""Programs of Debian 13, in their folder, each in a mount namespace of its own."""
+"""Programs of Debian 13, in a separate folder, each in a separate mount namespace."""
 
 import shlex
 import subprocess
@@ -8,7 +8,7 @@ ROOT = Path(__file__).parents[3] / "target/interop/trixie"
 
 
 def command(run, arguments, binds=()):
-    """The command line for a program in the folder. The run's folder is there under the same name; `binds` are further pairs."""
+    """The command line for a program in the folder. The run's folder has the same name there; `binds` are further pairs."""
     mounts = [("/dev", "/dev"), (run.folder, run.folder), *binds]
     script = []
     for source, target in mounts:

@@ -107,7 +107,7 @@ TROUBLE = re.compile(r"TLS error|TLS session|unexpected disconnection|lost|proto
 
 
 def exim_ids():
-    """The user and the group that Exim has there."""
+    """Returns the user and the group of Exim in Debian 13."""
     for line in (debian13.ROOT / "etc/passwd").read_text().splitlines():
         name, _, user, group, *_ = line.split(":")
         if name == "Debian-exim":
@@ -116,7 +116,7 @@ def exim_ids():
 
 
 class Exim:
-    """One Exim with a configuration, a queue and a log of its own."""
+    """One Exim with a separate configuration, queue and log."""
 
     def __init__(self, run, name, configuration):
         self.run, self.name, self.folder = run, name, run.subfolder(name)
@@ -154,23 +154,23 @@ class Submission(Exim):
 
     @staticmethod
     def _readable_key(run):
-        run.key.chmod(0o644)  # Exim reads it as its own user; it is a test's key
+        run.key.chmod(0o644)  # Exim reads it as its own user, and it is only a test's key
         return run.key
 
     def start(self):
-        """Starts it, or starts it again."""
+        """Starts it."""
         command = debian13.command(self.run, ["exim4", "-bdf", "-q5s"], self.binds)
         self.process = self.run.start(self.name, command)
         self.process.wait_for_ports(*self.ports.values())
 
     def restart(self):
-        """Ends the daemon and starts it; connections and deliveries that it has go on."""
+        """Ends the daemon and starts it again. Its connections and deliveries continue."""
         self.process.child.terminate()
         self.process.child.wait(10)
         self.start()
 
     def troubles(self, offset):
-        """The lines of its log since that show something amiss."""
+        """Returns the lines of its log after this offset that report trouble."""
         return [line for line in self.lines(offset) if TROUBLE.search(line)]
 
 
@@ -184,23 +184,23 @@ class Client(Exim):
         self._sender = account.address
 
     def put(self, marks):
-        """Queues a mail for each."""
+        """Queues a mail with each of these marks."""
         mails = "".join(f"MAIL FROM:<{self._sender}>\r\nRCPT TO:<somebody@sink.test>\r\nDATA\r\nSubject: {mark}\r\n\r\n"
                         + "A line of this mail.\r\n" * 50 + ".\r\n" for mark in marks)
         self.command("-odq", "-bS", input=f"HELO test\r\n{mails}QUIT\r\n".encode())
 
     def flush(self):
-        """Tries everything in the queue once."""
+        """Tries to send everything in the queue once."""
         self.command("-qff")
 
     def begin_flush(self):
-        """The same, and does not wait for the end."""
+        """The same, without waiting for the end."""
         return self.run.start(f"{self.name}-queue", debian13.command(self.run, ["exim4", "-qff"], self.binds))
 
     def is_empty(self):
-        """Whether nothing is in the queue."""
+        """Whether the queue is empty."""
         return self.command("-bpc").strip() == "0"
 
     def deferrals(self):
-        """What did not go out at the first try."""
+        """The log's lines about mails that were not sent at the first attempt."""
         return [line for line in self.lines() if " == " in line or " ** " in line]

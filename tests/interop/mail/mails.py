@@ -1,4 +1,4 @@
-"""Mail from a queue: of so many, so many arrive once each, whatever stands between."""
+"""Mails from a queue: each of them arrives once, whatever is between."""
 
 import itertools
 import re
@@ -20,13 +20,13 @@ CLIENTS = [("Exim, DATA", exim.Client, {"chunking": False}), ("Exim, BDAT", exim
 
 
 class Mails:
-    """The tests, and how each is done."""
+    """The tests: name, function, arguments."""
 
     def __init__(self, world):
         self.world, self._numbers = world, itertools.count(1)
 
     def tests(self):
-        """Every client through every listener to every server; and what is restarted under way."""
+        """Every client through every listener to every server; and restarts in between."""
         few = 25 if self.world.whole else 4
         for provider, security, (client, make, options) in itertools.product(PROVIDERS, ("none", "starttls", "tls"), CLIENTS):
             way = "" if security != "starttls" else "-starttls"
@@ -43,7 +43,7 @@ class Mails:
         self.world.postkey.start()
 
     def arrive_once(self, make, options, security, provider, count, restarted=None):
-        """Sends so many mails; each has to be at the sink once, and nobody has complained."""
+        """Sends this many mails. Each has to arrive at the sink once, and no log may complain."""
         world = self.world
         server, account = world.servers[provider], world.account(provider)
         client = make(world.run, f"client{next(self._numbers)}", world.listener("smtp", security), account, **options)
@@ -55,11 +55,11 @@ class Mails:
             wait_until(lambda: sum(world.sink.arrived[mark] for mark in marks) >= count // 5, "the first mails", 60)
             restarted()
         self._await_empty(client, flush, 120 if restarted else 60)
-        # What a server has queued itself.
+        # Mails that a server has queued itself.
         wait_until(lambda: all(world.sink.arrived[mark] for mark in marks), "all mails", 30)
         counts = [world.sink.arrived[mark] for mark in marks]
-        # Dovecot's submission has no queue: where it is ended between the sink's yes and its own, nobody can know, with
-        # postkey or without, and the client says so.
+        # Dovecot's submission has no queue: if it ends between the sink's acceptance and its own, nobody can know the result,
+        # with or without postkey, and the client reports that.
         is_cut = restarted == getattr(server, "restart", None) and provider.startswith("dovecot")
         cut = [line for line in client.deferrals() if CUT.search(line)] if is_cut else []
         if sum(counts) > count + len(cut):

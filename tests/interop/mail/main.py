@@ -64,7 +64,7 @@ security = "{security}"
 
 LISTENERS = [("smtp", "none"), ("smtp", "starttls"), ("smtp", "tls"), ("imap", "none"), ("imap", "tls"), ("pop3", "none")]
 
-# How long the JWTs of a provider are, in bytes: 4 KB is what Microsoft's have, 11 KB more than Dovecot takes in one line.
+# The length of a provider's JWTs, in bytes. Microsoft's have 4 KB; 11 KB are more than Dovecot accepts in one line.
 JWT = {"dovecot24jwt": 4000, "dovecot24jwt-starttls": 2000}
 
 
@@ -101,7 +101,7 @@ class World:
 
     def _configuration(self, folder):
         tls = f'certificate = "{self.run.certificate}"\nkey = "{self.run.key}"\n'
-        # Not any port: clients with a queue come again after a restart.
+        # Fixed ports, because clients with a queue connect again after a restart.
         listeners = "".join(LISTENER.format(protocol=protocol, security=security, port=free_port()) + ("" if security == "none" else tls)
                             for protocol, security in LISTENERS)
         self._secret = write_private(self.run.folder / "secret", "s\n")

@@ -10,7 +10,7 @@ TROUBLE = re.compile(r"lost connection|timeout after|SSL_accept error|TLS librar
 
 
 class Submission(postfix.Postfix):
-    """Asks Dovecot about tokens, and hands all mail on to the sink."""
+    """Asks Dovecot about tokens, and passes all mail on to the sink."""
 
     def __init__(self, run, name, auth, sink):
         self.name = name
@@ -22,16 +22,16 @@ class Submission(postfix.Postfix):
         self.process.wait_for_ports(*self.ports.values())
 
     def restart(self):
-        """Replaces its processes as soon as each has done what it is at. A stop would cut its own deliveries."""
+        """Replaces each of its processes when that has finished its work. A stop would interrupt its own deliveries."""
         self.command("postfix", "reload")
 
     def troubles(self, offset):
-        """The lines of its log since that show something amiss."""
+        """Returns the lines of its log after this offset that report trouble."""
         return [line for line in self.log.read_bytes()[offset:].decode("utf-8", "replace").splitlines() if TROUBLE.search(line)]
 
 
 class Client(postfix.Relay):
-    """Sends its queue through a listener of postkey's. It does not know BDAT as a client."""
+    """Sends its queue through a listener of postkey's. As a client it does not support BDAT."""
 
     def __init__(self, run, name, listener, account):
         client = postfix.CLIENT.format(port=listener.port, address=account.address, password=account.password, ca=run.ca,
@@ -41,22 +41,22 @@ class Client(postfix.Relay):
         self._sender = account.address
 
     def put(self, marks):
-        """Queues a mail for each."""
+        """Queues a mail with each of these marks."""
         for mark in marks:
             self.send(self._sender, "somebody@sink.test", f"Subject: {mark}\r\n\r\n".encode() + b"A line of this mail.\r\n" * 50)
 
     def begin_flush(self):
-        """Tries everything in the queue."""
+        """Tries to send everything in the queue."""
         main = self.folder / "main.cf"
         main.write_text(main.read_text().replace("defer_transports = smtp\n", ""))
         self.command("postfix", "reload")
         self.flush()
 
     def is_empty(self):
-        """Whether nothing is in the queue."""
+        """Whether the queue is empty."""
         return not self.queue()
 
     def deferrals(self):
-        """What did not go out at the first try."""
+        """The log's lines about mails that were not sent at the first attempt."""
         return [line for line in self.log.read_text().splitlines()
                 if "status=deferred" in line and "deferred transport" not in line or "status=bounced" in line]

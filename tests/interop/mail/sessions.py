@@ -1,4 +1,4 @@
-"""What single sessions show: every protocol's login, limits of connections, and clients that end their half."""
+"""Single sessions: logins with every protocol, limits of connections, and clients that end their half."""
 
 import imaplib
 import poplib
@@ -57,7 +57,7 @@ def logs_in(world, provider):
 
 
 def half_close_is_answered(world, provider):
-    """As `printf ... | nc` does it: everything is sent, the half is closed, and everything is answered."""
+    """As `printf ... | nc` does: everything is sent, the half is closed, and everything is answered."""
     account = world.account(provider)
     user, password = account.address, account.password
     cases = [("imap", f"a LOGIN {user} {password}\r\nb SELECT INBOX\r\nc NOOP\r\nd LOGOUT\r\n", "d OK"),
@@ -75,7 +75,7 @@ def half_close_is_answered(world, provider):
 
 
 def ended_token_is_replaced(world, provider):
-    """The server refuses the token that postkey has, and takes the next one, and has nothing to complain about."""
+    """The server refuses postkey's token, accepts the next one, and logs no complaint."""
     account, server = world.account(provider), world.servers[provider]
     smtp(world, account)()
     offset, issued = server.log.stat().st_size, world.tokens.issued
@@ -89,7 +89,7 @@ def ended_token_is_replaced(world, provider):
 
 
 def trouble_is_an_end(world, log_in):
-    """Dovecot 2.3 is told nothing of a dead token, and takes that for a failure of its own. What the vault holds counts as old."""
+    """Dovecot 2.3 learns nothing about a dead token, and treats that as its own failure. What the vault holds counts as old."""
     account = world.account("dovecot23")
     world.postkey.stop()
     world.postkey.start()
@@ -106,12 +106,12 @@ def trouble_is_an_end(world, log_in):
         raise Failure(f"Dovecot does not call it its own trouble:\n{said}")
 
 
-# How the client is told that it is one session too many: RFC 5530, RFC 2449 section 8.1.2, RFC 4954 section 6.
+# The refusal of one session too many: RFC 5530, RFC 2449 section 8.1.2, RFC 4954 section 6.
 LIMITS = {imap: "[LIMIT]", pop3: "[IN-USE]", smtp: "454, b'4.7.0"}
 
 
 def limit_is_no_bad_token(world, provider, log_in):
-    """A second session is one too many, which costs no token, lets no mail program drop its password, and ends with the first."""
+    """A second session is one too many: it costs no token, makes no mail program drop its password, and works after the first ends."""
     account = world.account(provider)
     leave = log_in(world, account)
     issued = world.tokens.issued

@@ -1,4 +1,4 @@
-"""Where all mail ends: an SMTP server that counts. It takes its time, as servers do that look into a mail before they accept it."""
+"""The destination of all mail: an SMTP server that counts. It is slow, as servers are that inspect a mail before they accept it."""
 
 import collections
 import re
@@ -10,7 +10,7 @@ MARK = re.compile(rb"^Subject: (\S+)\r$", re.MULTILINE)
 
 
 class Sink:
-    """Takes mail at `port`; `arrived` counts each subject."""
+    """Receives mail at `port`; `arrived` counts each subject."""
 
     def __init__(self, seconds=0.1):
         self.arrived, self.seconds = collections.Counter(), seconds
@@ -23,7 +23,7 @@ class Sink:
                 sink._serve(self.rfile, self.wfile)
 
         class Server(socketserver.ThreadingTCPServer):
-            """Closes without waiting for those who are connected."""
+            """Closes without waiting for connected clients."""
 
             daemon_threads = True
             request_queue_size = 128

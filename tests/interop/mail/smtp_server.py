@@ -8,7 +8,7 @@ SCRIPT = Path(__file__).with_name("smtp-server.mjs")
 
 
 class SmtpServer:
-    """Knows XOAUTH2 only, and SMTP only."""
+    """Supports XOAUTH2 only, and SMTP only."""
 
     def __init__(self, run, name, tokens, sink):
         self._run, self.name = run, name
@@ -25,5 +25,5 @@ class SmtpServer:
         self.process.wait_for_ports(*self.ports.values())
 
     def troubles(self, offset):
-        """The lines of its log since."""
+        """The lines of its log after this offset."""
         return self.log.read_text()[offset:].splitlines()

@@ -1,4 +1,4 @@
-"""A token endpoint on loopback, and two ways to check what it hands out: introspection (RFC 7662), and JWTs (RFC 9068)."""
+"""A token endpoint on loopback, and two ways to check its tokens: introspection (RFC 7662), and JWTs (RFC 9068)."""
 
 import base64
 import http.server
@@ -15,7 +15,7 @@ LIFE = 3600
 
 
 class Tokens:
-    """A client's id is the mailbox that its tokens open. Tokens of a domain in `jwt` are JWTs of about so many bytes."""
+    """A client's id is the mailbox that its tokens open. Tokens of a domain in `jwt` are JWTs of about that many bytes."""
 
     def __init__(self, run, jwt):
         self._jwt, self._known = jwt, {}
@@ -43,7 +43,7 @@ class Tokens:
                 self.wfile.write(body)
 
             def log_message(self, *_):
-                """What is asked holds tokens."""
+                """Logs nothing, because requests contain tokens."""
 
         server = http.server.ThreadingHTTPServer(("127.0.0.1", self.port), Handler)
         threading.Thread(target=server.serve_forever, daemon=True).start()
@@ -58,14 +58,14 @@ class Tokens:
         return {"access_token": token, "token_type": "Bearer", "expires_in": LIFE}
 
     def look(self, fields):
-        """Whose token it is; nothing of a dead one unless `names_dead`, which Dovecot 2.3 takes for a failure of its own."""
+        """The owner of a token. An answer about a dead one has no name unless `names_dead`; Dovecot 2.3 treats that as its own failure."""
         mailbox = self._known.get(fields["token"])
         if not mailbox and not self.names_dead:
             return {}
         return {"active": mailbox is not None, "sub": mailbox or "nobody", "client_id": "x"}
 
     def end(self, mailbox):
-        """No opaque token that was issued for a mailbox is good any more."""
+        """Ends all opaque tokens that were issued for a mailbox."""
         self._known = {token: owner for token, owner in self._known.items() if owner != mailbox}
 
     def _signed(self, mailbox, size):
@@ -78,5 +78,5 @@ class Tokens:
 
 
 def encoded(value):
-    """JSON as it stands in a JWT."""
+    """JSON in the form that a JWT contains."""
     return base64.urlsafe_b64encode(json.dumps(value).encode()).rstrip(b"=").decode()
