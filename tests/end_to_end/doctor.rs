@@ -3,11 +3,8 @@
 
 use std::collections::BTreeSet;
 
-use postkey::config::flow::Flow;
 use postkey::protocol::{Mechanism, Protocol, Security};
-use postkey::secret::Token;
-use postkey::token::{Life, TokenSet};
-use postkey::vault::{Authorization, Secrets, Vault};
+use postkey::vault::{Authorization, Vault};
 use serde_json::{Value, json};
 
 use crate::secrets::holds;
@@ -206,18 +203,7 @@ async fn a_mechanism_that_is_offered_and_does_not_work_is_named_with_the_key() {
 
 /// What Ben has consented to is in the vault as Ann's.
 fn confuse(house: &House) {
-    let (access, refresh) = house.provider.grant(BEN);
-    let life = Life { issued: house.now(), expires: house.now() };
-    let (access, refresh, scope) = (Token::parse(&access).unwrap(), Token::parse(&refresh), String::new());
-    let authorization = Authorization {
-        address: ANN.to_owned(),
-        provider: "own".to_owned(),
-        flow: Flow::AuthorizationCode,
-        client_id: None,
-        secrets: Secrets::default(),
-        discovered: None,
-        tokens: TokenSet { access, refresh, life, scope },
-    };
+    let authorization = Authorization { address: ANN.to_owned(), ..house.grant(BEN) };
     Vault::open(&house.config.state_dir).unwrap().authorize(&authorization, None, house.now()).unwrap();
 }
 

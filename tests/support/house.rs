@@ -2,11 +2,8 @@
 
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU16, AtomicU64, Ordering};
-use std::time::Duration;
+use std::sync::atomic::{AtomicU64, Ordering};
 
-use base64::Engine;
-use base64::prelude::BASE64_STANDARD;
 use postkey::clock::{Clock, Moment};
 use postkey::config::Config;
 use postkey::config::flow::Flow;
@@ -19,11 +16,12 @@ use postkey::token::{Life, TokenSet};
 use postkey::vault::password::Password;
 use postkey::vault::{Authorization, Secrets, Vault};
 use tempfile::TempDir;
-use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
-use tokio::net::{TcpListener, TcpStream};
 
 use super::client::Client;
 use super::process::{Ended, Process};
+pub use super::program::{Program, Way, accepted, stuffed};
+use super::waiting::breath;
+pub use super::waiting::{PATIENCE, free_port, rest, skip, until, until_skipping};
 use super::{Options, Provider, canaries, tls};
 
 /// The account of a house.
@@ -35,9 +33,6 @@ pub const OFFICE: &str = "office@example.test";
 
 /// How a listener or a server can be protected.
 pub const SECURITIES: [Security; 3] = [Security::Clear, Security::StartTls, Security::Tls];
-
-/// The longest wait for anything that has to happen. Only a failing test waits this long.
-pub const PATIENCE: Duration = Duration::from_secs(20);
 
 /// The beginning of the houses' clock, and the life of their first tokens, in seconds.
 const BEGINNING: u64 = 1_800_000_000;
@@ -238,7 +233,7 @@ impl House {
     }
 
     /// A new grant of the provider.
-    fn grant(&self, address: &str) -> Authorization {
+    pub fn grant(&self, address: &str) -> Authorization {
         let (access, refresh) = self.provider.grant(address);
         let tokens = TokenSet {
             access: Token::parse(&access).unwrap(),
@@ -356,226 +351,4 @@ fn listeners() -> String {
         }
     }
     toml
-}
-
-/// How a mail program logs in.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Way {
-    /// IMAP's LOGIN, POP3's USER and PASS; in SMTP, which has none, AUTH PLAIN.
-    Own,
-    /// SASL PLAIN with an initial response.
-    Plain,
-    /// SASL PLAIN, with its message on a separate line.
-    PlainInTwo,
-    /// SASL LOGIN.
-    Login,
-}
-
-impl Way {
-    pub const ALL: [Self; 4] = [Self::Own, Self::Plain, Self::PlainInTwo, Self::Login];
-}
-
-/// A mail program that supports only passwords. Its IMAP tag is always `a`.
-pub struct Program {
-    pub client: Client,
-    pub protocol: Protocol,
-}
-
-impl Program {
-    /// Connects to a port of postkey.
-    pub async fn connect(port: u16, protocol: Protocol, security: Security, identity: &tls::Identity) -> Self {
-        let mut client = Client::clear(port).await;
-        if security == Security::Tls {
-            client = client.protect(identity).await;
-        }
-        let mut program = Self::over(client, protocol).await;
-        if security == Security::StartTls {
-            program.client.say(["a STARTTLS", "STLS", "STARTTLS"][protocol as usize]).await;
-            program.client.expect(["a OK", "+OK", "220"][protocol as usize]).await;
-            program.client = program.client.protect(identity).await;
-            program.ehlo().await;
-        }
-        program
-    }
-
-    /// Takes over a connection on which nothing has been read yet.
-    pub async fn over(mut client: Client, protocol: Protocol) -> Self {
-        client.expect(["* OK", "+OK", "220"][protocol as usize]).await;
-        let mut program = Self { client, protocol };
-        program.ehlo().await;
-        program
-    }
-
-    async fn ehlo(&mut self) {
-        if self.protocol == Protocol::Smtp {
-            self.client.say("EHLO client.example.test").await;
-            while self.client.line().await.starts_with("250-") {}
-        }
-    }
-
-    /// Tries to log in. Returns the last line of the answer.
-    pub async fn log_in(&mut self, way: Way, user: &str, password: &str) -> String {
-        let auth = ["a AUTHENTICATE", "AUTH", "AUTH"][self.protocol as usize];
-        let encode = |text: &str| BASE64_STANDARD.encode(text);
-        let plain = encode(&format!("\0{user}\0{password}"));
-        let steps = match (way, self.protocol) {
-            (Way::Own, Protocol::Imap) => vec![format!("a LOGIN \"{user}\" \"{password}\"")],
-            (Way::Own, Protocol::Pop3) => vec![format!("USER {user}"), format!("PASS {password}")],
-            (Way::Own, Protocol::Smtp) | (Way::Plain, _) => vec![format!("{auth} PLAIN {plain}")],
-            (Way::PlainInTwo, _) => vec![format!("{auth} PLAIN"), plain],
-            (Way::Login, _) => vec![format!("{auth} LOGIN"), encode(user), encode(password)],
-        };
-        let mut reply = String::new();
-        for step in steps {
-            reply = self.client.ask(&step).await;
-        }
-        reply
-    }
-
-    /// Sends a command for which one has to be logged in at the provider.
-    pub async fn prove(&mut self) {
-        let (command, reply) = [("a STATUS INBOX (MESSAGES)", "* STATUS"), ("STAT", "+OK"), ("MAIL FROM:<>", "250")]
-            [self.protocol as usize];
-        self.client.say(command).await;
-        self.client.expect(reply).await;
-        if self.protocol == Protocol::Imap {
-            self.client.expect("a OK").await;
-        }
-    }
-
-    /// Sends a message; its lines end in CRLF.
-    pub async fn send_mail(&mut self, to: &str, message: &[u8]) {
-        for (command, reply) in [("MAIL FROM:<>", "250"), (&*format!("RCPT TO:<{to}>"), "250"), ("DATA", "354")] {
-            self.client.say(command).await;
-            self.client.expect(reply).await;
-        }
-        self.client.send(&stuffed(message)).await;
-        self.client.expect("250").await;
-    }
-
-    /// The first message of the mailbox, by IMAP or POP3.
-    pub async fn first_message(&mut self, size: usize) -> Vec<u8> {
-        if self.protocol == Protocol::Imap {
-            self.client.run("a SELECT INBOX").await;
-            self.client.say("a FETCH 1 BODY.PEEK[]").await;
-            self.client.expect(&format!("* 1 FETCH (BODY[] {{{size}}}")).await;
-            let message = self.client.exactly(size).await;
-            self.client.expect(")").await;
-            self.client.expect("a OK").await;
-            return message;
-        }
-        self.client.say("RETR 1").await;
-        self.client.expect("+OK").await;
-        let mut message = Vec::new();
-        while !message.ends_with(b"\r\n.\r\n") {
-            message.extend(self.client.exactly(1).await);
-        }
-        message
-    }
-}
-
-/// A message as SMTP sends it and POP3 shows it.
-pub fn stuffed(message: &[u8]) -> Vec<u8> {
-    let mut sent = Vec::new();
-    for line in message.split_inclusive(|byte| *byte == b'\n') {
-        if line.starts_with(b".") && (sent.is_empty() || sent.ends_with(b"\r\n")) {
-            sent.push(b'.');
-        }
-        sent.extend(line);
-    }
-    sent.extend(b".\r\n");
-    sent
-}
-
-/// Whether a login's answer accepts it.
-pub fn accepted(protocol: Protocol, reply: &str) -> bool {
-    reply.starts_with(["a OK", "+OK", "235"][protocol as usize])
-}
-
-/// Waits until the condition holds.
-pub async fn until(what: &str, is_so: impl AsyncFn() -> bool) {
-    let deadline = tokio::time::Instant::now() + PATIENCE;
-    while !is_so().await {
-        assert!(tokio::time::Instant::now() < deadline, "{what} did not happen");
-        breath().await;
-    }
-}
-
-/// Waits until the condition holds, and lets this much time pass for all timers between two checks.
-pub async fn until_skipping(what: &str, step: Duration, is_so: impl AsyncFn() -> bool) {
-    for _ in 0..1000 {
-        skip(step).await;
-        if is_so().await {
-            return;
-        }
-    }
-    panic!("{what} did not happen");
-}
-
-async fn breath() {
-    tokio::time::sleep(Duration::from_millis(5)).await;
-}
-
-/// Lets time pass for all timers of this process: timeouts, and failures that stand for a while. It passes between two
-/// moments in which nothing is under way. Otherwise a request under way, of which a busy machine has many, would time
-/// out.
-pub async fn skip(time: Duration) {
-    rest().await;
-    tokio::time::pause();
-    tokio::time::advance(time).await;
-    tokio::time::resume();
-    rest().await;
-}
-
-/// A port that is free at all addresses and that no other process takes: this process gives each once, and the kernel
-/// takes those of outgoing connections from 32768 on.
-pub fn free_port() -> u16 {
-    static GIVEN: AtomicU16 = AtomicU16::new(0);
-    let begin = 10_000 + (std::process::id() % 20_000) as u16;
-    loop {
-        let port = begin + GIVEN.fetch_add(1, Ordering::Relaxed);
-        if std::net::TcpListener::bind(("0.0.0.0", port)).is_ok() {
-            return port;
-        }
-    }
-}
-
-/// There and back over loopback: more than a request with TLS through a proxy takes.
-const WAYS: usize = 25;
-
-/// Waits until everything under way in this runtime has ended, or waits for time to pass. Loopback is never faster than
-/// we are, however busy the machine, and outside of it there are only threads to wait for.
-pub async fn rest() {
-    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let (near, far) = tokio::join!(TcpStream::connect(listener.local_addr().unwrap()), listener.accept());
-    let (mut near, mut far, deadline) = (near.unwrap(), far.unwrap().0, std::time::Instant::now() + PATIENCE);
-    loop {
-        for _ in 0..WAYS {
-            near.write_u8(0).await.unwrap();
-            far.read_u8().await.unwrap();
-            far.write_u8(0).await.unwrap();
-            near.read_u8().await.unwrap();
-        }
-        if !has_waited_for_a_thread().await && !looks_up() {
-            return;
-        }
-        assert!(std::time::Instant::now() < deadline, "this process does not come to rest");
-    }
-}
-
-/// Waits until none of the runtime's threads works on a file. Returns whether one did.
-async fn has_waited_for_a_thread() -> bool {
-    let begun = std::time::Instant::now();
-    // A clock that stands still advances by itself when nothing else happens, which is at once unless such a thread
-    // works.
-    tokio::time::pause();
-    tokio::time::sleep(Duration::from_millis(1)).await;
-    tokio::time::resume();
-    begun.elapsed() >= Duration::from_millis(1)
-}
-
-/// Whether a thread of this process looks up a name, which postkey does outside of the runtime.
-fn looks_up() -> bool {
-    let names = std::fs::read_dir("/proc/self/task").unwrap().flatten().map(|thread| thread.path().join("comm"));
-    names.filter_map(|name| std::fs::read_to_string(name).ok()).any(|name| name == "lookup\n")
 }

@@ -21,6 +21,7 @@ mod mailbox;
 mod person;
 mod pop3;
 pub mod process;
+mod program;
 pub mod proxy;
 mod sasl;
 mod settings;
@@ -28,6 +29,7 @@ pub mod skipped;
 mod smtp;
 pub mod tls;
 pub mod tmpfs;
+mod waiting;
 
 use std::net::Ipv4Addr;
 use std::path::PathBuf;
