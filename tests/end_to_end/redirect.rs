@@ -11,8 +11,8 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use url::Url;
 
-use crate::command_line::{STRANGER, open_ways};
 use crate::introduction;
+use crate::ownership::{STRANGER, open_ways};
 use crate::support::house::{ANN, BEN, House, PATIENCE, until};
 use crate::support::process::Process;
 use crate::support::{Options, TokenEndpoint};
