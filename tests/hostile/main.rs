@@ -9,5 +9,5 @@ mod support;
 
 mod clients;
 mod floods;
+mod handshakes;
 mod servers;
-mod starttls;

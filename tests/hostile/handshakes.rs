@@ -1,5 +1,5 @@
-//! B6. Bytes before a TLS handshake, in both roles, however they arrive: the connection ends, and nobody uses them.
-//! Bytes right after a handshake are used.
+//! B6. Bytes around a TLS handshake, in both roles, however they arrive. Those before it end the connection, and nobody
+//! uses them. Those right after it are used.
 
 use std::io::{Read as _, Write as _};
 use std::sync::Arc;
