@@ -1,82 +1,98 @@
-//! The one owner of accounts and tokens: checks passwords, and hands out tokens that are fresh.
+//! The one owner of accounts and tokens: checks passwords, and hands out fresh tokens.
 //!
-//! The broker is composed of parts. Each owns its state and is a file of its own; `context.rs` is what all of them share.
+//! The broker is composed of parts. Each part owns its state, and has its own file. `context.rs` has what they share. What
+//! concerns several parts is here.
 
 mod account;
 mod accounts;
-mod connector;
 mod context;
 mod first_login;
-mod forget;
 pub mod guesses;
 pub mod metrics;
 mod notices;
 mod passwords;
-mod patience;
 mod refresh;
-mod showing;
 mod state;
 mod status;
 mod throttle;
 mod tokens;
 mod upkeep;
 
+use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
+use serde::{Deserialize, Serialize};
 use tokio::time::timeout;
-use tracing::error;
+use tracing::{error, info, warn};
 
 use crate::clock::Clock;
 use crate::config::Config;
 use crate::exit::Failed;
+use crate::oauth::revocation::revoke;
 use crate::vault::password::Password;
-use crate::vault::{self, Authorization, Vault};
-pub use account::{OpenAccount, Presence};
+use crate::vault::{Authorization, StoredAccount, Vault};
+pub use account::{Connector, OpenAccount, Presence, TokenAttempt};
 pub use accounts::Accounts;
-pub use connector::Connector;
 pub use context::{Context, Resolved};
 pub use first_login::{Authorized, Confirmation, FirstLogins, Refused};
-pub use forget::Withdrawal;
 use metrics::Metrics;
 use notices::Notices;
 pub use passwords::{Opened, Passwords};
 pub use refresh::Refresher;
-pub use showing::Showing;
 pub use state::PastFailure;
 use state::TokenState;
 pub use status::{AccountState, AccountStatus, SlotStatus};
 pub use throttle::{Backoff, ConnectionPermit, Occupancy, Throttle};
 pub use tokens::CurrentTokens;
 
-/// How soon after a failed write the next one is tried, without a change that asks for it.
-const HEAL_SOON: Duration = Duration::from_millis(500);
+/// The first pause after a failed write before the vault tries again.
+const FIRST_PAUSE: Duration = Duration::from_millis(500);
 
-/// The longest pause between two tries, and so the longest that a disk with space again is not used.
-const HEAL_LATE: Duration = Duration::from_secs(4);
+/// The longest pause, and so the longest time until a disk that has space again is used.
+const LONGEST_PAUSE: Duration = Duration::from_secs(4);
 
-/// Owns the vault, and what has been taken out of it since the start.
+/// How long a provider may take to revoke both tokens. A person waits.
+const REVOCATION: Duration = Duration::from_secs(20);
+
 pub struct Broker {
-    /// The configuration, the vault and the clock.
     pub context: Arc<Context>,
-    /// The open accounts.
     pub accounts: Arc<Accounts>,
-    /// The check of app passwords.
     pub passwords: Arc<Passwords>,
-    /// The refresh of tokens.
     pub refresher: Arc<Refresher>,
-    /// The limits that providers set.
     pub throttle: Throttle,
-    /// What is counted.
     pub metrics: Arc<Metrics>,
-    /// First logins to addresses that a person has yet to authorize.
     pub first_logins: Arc<FirstLogins>,
     notices: Arc<Notices>,
 }
 
+/// What happened to the authorization of a forgotten account at the provider.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Withdrawal {
+    /// It is revoked.
+    Done,
+    /// It is still valid, because the provider has no revocation endpoint.
+    Unsupported,
+    /// It is still valid, because its tokens are sealed and no app password was given.
+    Sealed,
+    /// It is still valid; why.
+    Failed(String),
+}
+
+impl fmt::Display for Withdrawal {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Done => f.write_str("is revoked"),
+            Self::Unsupported => f.write_str("is still valid, because the provider offers no revocation endpoint"),
+            Self::Sealed => f.write_str("is still valid, because no app password opened its tokens"),
+            Self::Failed(why) => write!(f, "is still valid: {why}"),
+        }
+    }
+}
+
 impl Broker {
-    /// A broker for this vault. `stores_first` is for a process that ends soon, and with it what could not be written: before
-    /// each refresh it makes sure that the outcome can be stored.
+    /// `stores_first` is for a process that ends soon: before each refresh, it checks that new tokens can be stored, because
+    /// nothing that is only in memory would survive.
     pub fn new(config: Arc<Config>, vault: Vault, clock: Clock, stores_first: bool) -> Self {
         let context = Context::new(config, vault, clock);
         let (accounts, metrics) = (Arc::new(Accounts::new(&context)), Arc::new(Metrics::default()));
@@ -93,29 +109,27 @@ impl Broker {
         }
     }
 
-    /// The configuration as it is now.
     pub fn config(&self) -> Arc<Config> {
         self.context.config()
     }
 
-    /// What a login name stands for now. Each login asks once.
+    /// Finds out what a login name stands for. Each login does this once.
     pub fn resolve(&self, name: &str) -> Resolved {
         self.context.resolve(name)
     }
 
-    /// Has the next refresh and the next login of an account tried, whatever was before: a person wants to see whether it works
-    /// now.
-    pub fn insist(&self, account: &OpenAccount) {
-        account.tokens.change(TokenState::insisted);
+    /// Makes the next refresh and the next login of an account try at once, whatever failed before, because a person wants to
+    /// see whether it works now.
+    pub fn retry_now(&self, account: &OpenAccount) {
+        account.tokens.change(TokenState::retry_now);
         self.throttle.forget_backoff(&account.address);
     }
 
-    /// Puts in what a person's authorization has brought; the account is open then. `first` is the first app password of a new
-    /// account, with its name.
+    /// Stores a new authorization, and opens the account. `first` is the name and the first app password of a new account.
     ///
     /// # Errors
     ///
-    /// The vault does not take it, or the configuration lacks its provider.
+    /// The vault cannot store it, or the configuration lacks its provider.
     pub async fn authorize(
         &self,
         authorization: Authorization,
@@ -127,26 +141,68 @@ impl Broker {
             vault.authorize(&authorization, first, now).map(|generation| (authorization, generation))
         };
         let (authorization, generation) = self.context.in_vault(authorize).await?;
-        let account = self.passwords.begin(authorization, generation)?;
+        let account = self.passwords.open_authorized(authorization, generation)?;
         self.notices.review();
         Ok(account)
     }
 
-    /// Removes an account altogether, and revokes its authorization at the provider where that can be done. `opened` is the
-    /// account where a password has just opened it.
+    /// Forgets an account: first here, and then revokes its authorization at the provider with the tokens that are still in
+    /// memory. A failure there is only reported. `opened` is the account if a password has just opened it.
     ///
     /// # Errors
     ///
-    /// It is still in the vault.
+    /// The account is still in the vault.
     pub async fn forget_account(&self, address: &str, opened: Option<Arc<OpenAccount>>) -> Result<Withdrawal, Failed> {
-        forget::forget(&self.context, &self.accounts, &self.passwords, address, opened).await
+        let account = opened.or_else(|| self.accounts.by_owner().remove(address));
+        // A refresh that is under way may bring the token that has to be revoked.
+        let guard = match &account {
+            Some(account) => Some(account.tokens.block_refresh().await),
+            None => None,
+        };
+        let (can_revoke, of) = (self.can_revoke(address), address.to_owned());
+        let forgotten = self.context.in_vault(move |vault| vault.forget(&of)).await;
+        self.passwords.close(address);
+        forgotten?;
+        let withdrawal = match &account {
+            _ if !can_revoke => Withdrawal::Unsupported,
+            None => Withdrawal::Sealed,
+            Some(account) => self.revoke(account).await,
+        };
+        drop(guard);
+        info!(account = address, ?withdrawal, "{address} forgotten; its authorization at the provider {withdrawal}");
+        Ok(withdrawal)
     }
 
-    /// Goes by a new configuration from now on, or stays with the old one.
+    /// Whether the provider of an account is known to have a revocation endpoint.
+    fn can_revoke(&self, address: &str) -> bool {
+        let Some(record) = self.context.vault.account(address) else { return false };
+        let discovered = record.discovered.as_ref().is_some_and(|found| found.endpoints.revocation.is_some());
+        discovered
+            || self.config().providers.get(&record.provider).is_some_and(|one| one.endpoints.revocation.is_some())
+    }
+
+    async fn revoke(&self, account: &OpenAccount) -> Withdrawal {
+        let Some(endpoint) = &account.endpoints.revocation else { return Withdrawal::Unsupported };
+        let (current, http) = (account.tokens.current(), &account.connector.http);
+        let revoked = async {
+            let registration = account.registration(&current).await?;
+            revoke(http, &registration, endpoint, &current.tokens, &self.context.clock).await
+        };
+        match timeout(REVOCATION, revoked).await {
+            Ok(Ok(())) => Withdrawal::Done,
+            Ok(Err(failure)) => {
+                warn!(account = account.address, %failure, "cannot revoke the authorization of {}: {failure}", account.address);
+                Withdrawal::Failed(failure.to_string())
+            }
+            Err(_) => Withdrawal::Failed(format!("the provider did not answer within {} s", REVOCATION.as_secs())),
+        }
+    }
+
+    /// Replaces the configuration.
     ///
     /// # Errors
     ///
-    /// What is wrong with a provider that is in use.
+    /// A provider that is in use cannot be set up. The old configuration stays.
     pub async fn reconfigure(&self, config: Config) -> Result<(), Failed> {
         self.accounts.reconfigure(config).await?;
         self.passwords.reconfigure();
@@ -154,32 +210,32 @@ impl Broker {
         Ok(())
     }
 
-    /// How all accounts are, by address.
+    /// The status of all accounts, by address.
     pub fn statuses(&self) -> Vec<AccountStatus> {
         self.context.vault.accounts().iter().map(|record| self.status(record)).collect()
     }
 
-    /// How the account or the shared mailbox of this address is.
+    /// The status of the account or shared mailbox with this address.
     pub fn status_of(&self, address: &str) -> Option<AccountStatus> {
         let owner = self.context.vault.account(&self.resolve(address).owner)?;
         let status = self.status(&owner);
         Some(if owner.address == address { status } else { self.shared(&status, address) })
     }
 
-    fn status(&self, record: &vault::StoredAccount) -> AccountStatus {
-        let (config, status) = (self.config(), self.of_tokens(record));
+    fn status(&self, record: &StoredAccount) -> AccountStatus {
+        let (config, status) = (self.config(), self.status_of_tokens(record));
         let (aliases, mailboxes) = (config.aliases_of(&status.address), config.shared_with(&status.address));
         self.throttled(AccountStatus { aliases, mailboxes, ..status })
     }
 
-    fn of_tokens(&self, record: &vault::StoredAccount) -> AccountStatus {
+    fn status_of_tokens(&self, record: &StoredAccount) -> AccountStatus {
         AccountStatus::new(record, &self.config(), self.accounts.tokens_of(&record.address).as_deref())
     }
 
-    /// A shared mailbox of an account: the tokens are the same, the connections are its own.
-    fn shared(&self, account: &AccountStatus, address: &str) -> AccountStatus {
-        let delegate = Some(account.address.clone());
-        self.throttled(AccountStatus { address: address.to_owned(), delegate, ..account.clone() })
+    /// The status of a shared mailbox: it has its delegate's tokens, and connections of its own.
+    fn shared(&self, delegate: &AccountStatus, address: &str) -> AccountStatus {
+        let name = Some(delegate.address.clone());
+        self.throttled(AccountStatus { address: address.to_owned(), delegate: name, ..delegate.clone() })
     }
 
     fn throttled(&self, status: AccountStatus) -> AccountStatus {
@@ -187,7 +243,7 @@ impl Broker {
         AccountStatus { connections, backoff: self.throttle.backoff(&status.address), ..status }
     }
 
-    /// What is counted, and how all accounts and shared mailboxes are, in the text form of Prometheus.
+    /// The metrics, and the status of all accounts and shared mailboxes, in the text form of Prometheus.
     pub fn metrics_text(&self) -> String {
         let mut all = self.statuses();
         let shared = |account: &AccountStatus| -> Vec<_> {
@@ -197,38 +253,38 @@ impl Broker {
         self.metrics.text(&all, self.context.now())
     }
 
-    /// Refreshes whatever is due, whenever it is due. Never ends.
+    /// Refreshes tokens when they are due. Never returns.
     pub async fn keep_alive(self: Arc<Self>) {
         upkeep::run(&self.context, &self.accounts, &self.refresher).await;
     }
 
-    /// Notifies people of whatever is news about the accounts. Never ends.
+    /// Queues notices when the accounts' status changes. Never returns.
     pub async fn watch(self: Arc<Self>) {
         self.notices
-            .watch(|| self.context.vault.accounts().iter().map(|record| self.of_tokens(record)).collect())
+            .watch(|| self.context.vault.accounts().iter().map(|record| self.status_of_tokens(record)).collect())
             .await;
     }
 
-    /// Runs `notify_command` for each notice. Never ends.
+    /// Runs `notify_command` for each notice. Never returns.
     pub async fn serve_notices(self: Arc<Self>) {
         self.notices.serve().await;
     }
 
-    /// Brings the vault back to stable storage whenever it has lost it, as soon as the disk lets it. Never ends.
+    /// Brings the vault back to stable storage after a failed write, as soon as the disk allows it. Never returns.
     pub async fn keep_stable(self: Arc<Self>) {
         loop {
             self.context.vault.troubled().await;
-            let mut pause = HEAL_SOON;
+            let mut pause = FIRST_PAUSE;
             while self.context.vault.trouble().is_some() {
                 let changed = self.context.in_vault(|vault| Ok(vault.heal())).await.unwrap_or_default();
                 changed.iter().for_each(|address| self.passwords.close(address));
                 let _change = timeout(pause, self.context.vault.troubled()).await;
-                pause = (pause * 2).min(HEAL_LATE);
+                pause = (pause * 2).min(LONGEST_PAUSE);
             }
         }
     }
 
-    /// A last try to write what is in memory only: with the end of the process it is lost.
+    /// Tries a last time to write what is only in memory, because it is lost when the process ends.
     pub async fn write_last(&self) {
         if self.context.vault.trouble().is_none() {
             return;

@@ -83,13 +83,13 @@ impl Control {
             ControlRequest::AddSlot { address, password, name, new, limits } => {
                 let (of, now, password) = (address.clone(), broker.context.now(), Password::read(password.expose()));
                 broker.context.in_vault(move |vault| vault.add_slot(&of, &password, &name, &new, limits, now)).await?;
-                broker.passwords.withdraw(&address);
+                broker.passwords.forget_correct(&address);
                 reply(())
             }
             ControlRequest::RemoveSlot { address, name } => {
                 let of = address.clone();
                 let done = broker.context.in_vault(move |vault| vault.remove_slot(&of, &name)).await;
-                broker.passwords.withdraw(&address);
+                broker.passwords.forget_correct(&address);
                 reply(done?)
             }
             // A wrong password stops it, because the user wants the authorization revoked.
@@ -110,7 +110,7 @@ impl Control {
             }
             ControlRequest::Test { address, password } => {
                 let account = self.unlock(&address, password).await?;
-                broker.insist(&account);
+                broker.retry_now(&account);
                 reply(self.test(&account).await)
             }
             ControlRequest::Examine { address, password } => {

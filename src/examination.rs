@@ -41,10 +41,10 @@ pub async fn examine(
         None => None,
     };
     let servers = examine_servers(broker, &known, token.as_ref().map(|(account, _)| account), was_opened).await;
-    if let Some((account, held)) = &token {
+    if let Some((account, current)) = &token {
         let let_in = servers.iter().filter(|(_, [_, login])| login.state == FindingState::Ok);
         let let_in: Vec<Protocol> = let_in.map(|(protocol, _)| *protocol).collect();
-        let token = Examined { broker, known: &known, account, held, claims: Claims::read(&held.tokens.access) };
+        let token = Examined { broker, known: &known, account, current, claims: Claims::read(&current.tokens.access) };
         findings.extend(token.rights(&let_in));
         findings.push(token.person(!let_in.is_empty()).await);
     }
@@ -115,12 +115,12 @@ async fn renew(
         findings.push(Finding::blocked(SUBJECT, "the token endpoint cannot be reached"));
         return None;
     }
-    broker.insist(&account);
+    broker.retry_now(&account);
     match broker.refresher.renew(&account, account.generation()).await {
-        Ok(held) => {
-            let end = held.tokens.life.expires;
+        Ok(current) => {
+            let end = current.tokens.life.expires;
             findings.push(Finding::ok(SUBJECT, format!("the provider has just issued a new token, valid until {end}")));
-            Some((account, held))
+            Some((account, current))
         }
         Err(refusal) => {
             let Failed { exit, message } = refusal.into();
@@ -135,7 +135,7 @@ struct Examined<'a> {
     broker: &'a Broker,
     known: &'a Known,
     account: &'a OpenAccount,
-    held: &'a CurrentTokens,
+    current: &'a CurrentTokens,
     claims: Option<Claims>,
 }
 
@@ -145,7 +145,7 @@ impl Examined<'_> {
         let protocols: Vec<Protocol> = provider.servers.keys().copied().collect();
         let own = self.broker.config().account(&self.known.record.address).scope.clone();
         let asked = own.as_ref().unwrap_or(&provider.scope);
-        let (granted, claims) = (self.held.tokens.scope.as_str(), self.claims.as_ref());
+        let (granted, claims) = (self.current.tokens.scope.as_str(), self.claims.as_ref());
         let rights = Rights { asked, granted, claims, protocols: &protocols, let_in };
         [rights.audience(), rights.scope()]
     }
@@ -185,7 +185,7 @@ impl Examined<'_> {
         let now = self.broker.context.now();
         let expected = Expected { client_id: "", secret: None, issuer: None, token_endpoint: None, nonce: None, now };
         let OpenAccount { connector, endpoints, .. } = self.account;
-        let identity = who(&connector.http, endpoints, None, &self.held.tokens.access, &expected).await.ok()?;
+        let identity = who(&connector.http, endpoints, None, &self.current.tokens.access, &expected).await.ok()?;
         let name = if identity.is(wanted) { Some(wanted) } else { identity.other_than(wanted) };
         name.map(str::to_owned)
     }

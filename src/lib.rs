@@ -26,7 +26,7 @@
 //! 3. [`broker::Broker::resolve`] finds out what the login name stands for, once.
 //! 4. [`broker::Passwords::unlock`] checks the password against the account's slots in the [`vault`].
 //! 5. [`login::log_in`] connects to the provider's server while [`broker::Refresher::bearer`] gets a fresh token.
-//! 6. [`broker::Account::show`] decides whether this login may send the token now; [`upstream`] sends it and reads the answer.
+//! 6. [`broker::OpenAccount::attempt`] decides whether this login may send the token now; [`upstream`] sends it and reads the answer.
 //! 7. The session answers the client with the provider's acceptance, or with a [`wire::Refusal`] in its protocol's code.
 //! 8. [`relay::relay`] moves bytes until both sides have ended.
 //!

@@ -11,7 +11,7 @@ use tokio::time::{Instant, timeout_at};
 use tracing::{debug, warn};
 
 use crate::broker::metrics::UpstreamStep;
-use crate::broker::{Broker, ConnectionPermit, Connector, CurrentTokens, OpenAccount, Showing};
+use crate::broker::{Broker, ConnectionPermit, Connector, CurrentTokens, OpenAccount, TokenAttempt};
 use crate::config::provider::MailServer;
 use crate::net::certificate::Flaw;
 use crate::net::connection::Connection;
@@ -56,40 +56,40 @@ pub async fn log_in(
     let server = Target::new(broker, account, protocol, client_name)?;
     let (mut connected, mut turned_down) = (None, 0);
     loop {
-        let heard = if turned_down > 0 { Capabilities::default() } else { account.capabilities(protocol) };
-        let (held, ready) = match connected.take() {
+        let cached = if turned_down > 0 { Capabilities::default() } else { account.capabilities(protocol) };
+        let (current, ready) = match connected.take() {
             Some(ready) => (server.bearer().await?, ready),
             // Wait for the token first: without one there is no reason to bother the server.
-            None => tokio::try_join!(server.bearer(), server.reach(&heard))?,
+            None => tokio::try_join!(server.bearer(), server.reach(&cached))?,
         };
-        server.learn(&ready.capabilities, &heard).await;
-        let Some(showing) = server.show(&held, &ready.capabilities).await? else {
+        server.store_capabilities(&ready.capabilities, &cached).await;
+        let Some(attempt) = server.attempt(&current, &ready.capabilities).await? else {
             // The next token can still be sent on this connection.
             connected = Some(ready);
             continue;
         };
         // While this login waited, the provider may have asked another one for a pause.
         broker.throttle.check_backoff(account)?;
-        let answer = ready.authenticate(showing.bearer(), server.deadline);
+        let answer = ready.authenticate(attempt.bearer(), server.deadline);
         match server.timed(UpstreamStep::Auth, answer).await {
             Ok(LoginOutcome::Accepted(visit, acceptance)) => {
-                server.accepted(&showing).await;
+                server.accepted(&attempt).await;
                 server.alerted(&acceptance.alerts);
                 return Ok((visit, acceptance));
             }
             Ok(LoginOutcome::Rejected(rejection)) if rejection.verdict == Verdict::Token => {
-                showing.refused(&server.rejected(&rejection));
+                attempt.refused(&server.rejected(&rejection));
             }
             Ok(LoginOutcome::Rejected(rejection)) => {
                 let refusal = server.rejected(&rejection);
-                let may_have_ended = rejection.may_mean_the_token() && showing.doubted();
-                if !may_have_ended || !server.renews(&held).await {
+                let may_have_ended = rejection.may_mean_the_token() && attempt.troubled();
+                if !may_have_ended || !server.renews(&current).await {
                     return Err(refusal);
                 }
             }
             Err(LoginError::Fault(Fault::NoMechanism(said))) if turned_down < MECHANISMS => {
                 debug!(account = account.address, said, "the server rejected the mechanism; asking for its list");
-                showing.mechanism_refused();
+                attempt.mechanism_refused();
                 turned_down += 1;
             }
             Err(trouble) => return Err(server.troubled(trouble)),
@@ -107,10 +107,10 @@ pub async fn try_mechanism(
     _permit: &ConnectionPermit,
 ) -> Result<(), Refusal> {
     let server = Target::new(broker, account, protocol, None)?;
-    let heard = Capabilities::default();
-    let (held, ready) = tokio::try_join!(server.bearer(), server.reach(&heard))?;
+    let cached = Capabilities::default();
+    let (current, ready) = tokio::try_join!(server.bearer(), server.reach(&cached))?;
     let user = account.user(protocol).clone();
-    let bearer = Bearer { user, token: held.tokens.access.clone(), mechanisms: vec![mechanism] };
+    let bearer = Bearer { user, token: current.tokens.access.clone(), mechanisms: vec![mechanism] };
     match ready.authenticate(bearer, server.deadline).await {
         Ok(LoginOutcome::Accepted(..)) => Ok(()),
         Ok(LoginOutcome::Rejected(rejection)) => Err(server.refusal(&rejection)),
@@ -167,20 +167,24 @@ impl<'a> Target<'a> {
     }
 
     /// Whether there is a newer token than this one, within the time limit.
-    async fn renews(&self, held: &CurrentTokens) -> bool {
-        let newer = self.broker.refresher.renew(self.account, held.generation);
+    async fn renews(&self, current: &CurrentTokens) -> bool {
+        let newer = self.broker.refresher.renew(self.account, current.generation);
         self.in_time(newer, "the authorization server").await.is_ok_and(|newer| newer.is_ok())
     }
 
     /// Waits until this token may be sent; None if it must not be sent any more.
-    async fn show(&self, held: &Arc<CurrentTokens>, offered: &Capabilities) -> Result<Option<Showing>, Refusal> {
+    async fn attempt(
+        &self,
+        current: &Arc<CurrentTokens>,
+        offered: &Capabilities,
+    ) -> Result<Option<TokenAttempt>, Refusal> {
         let allowed = &self.connector.provider.mechanisms;
         let mut mechanisms = upstream::offered(self.protocol, offered, allowed);
         if mechanisms.is_empty() {
             // The dialogue reports what is offered instead.
             mechanisms.clone_from(allowed);
         }
-        self.in_time(self.account.show(self.protocol, held, &mechanisms), &self.server.host).await
+        self.in_time(self.account.attempt(self.protocol, current, &mechanisms), &self.server.host).await
     }
 
     async fn in_time<T>(&self, work: impl Future<Output = T>, whose: &str) -> Result<T, Refusal> {
@@ -189,9 +193,9 @@ impl<'a> Target<'a> {
     }
 
     /// Stores what the server offers, if it has changed.
-    async fn learn(&self, offered: &Capabilities, heard: &Capabilities) {
-        if offered != heard {
-            self.broker.accounts.learn(self.account, self.protocol, offered).await;
+    async fn store_capabilities(&self, offered: &Capabilities, cached: &Capabilities) {
+        if offered != cached {
+            self.broker.accounts.store_capabilities(self.account, self.protocol, offered).await;
         }
     }
 
@@ -247,9 +251,9 @@ impl<'a> Target<'a> {
         Ok(made)
     }
 
-    async fn accepted(&self, showing: &Showing) {
-        if let Some(mechanism) = showing.accepted() {
-            self.broker.accounts.prefer(self.account, self.protocol, mechanism).await;
+    async fn accepted(&self, attempt: &TokenAttempt) {
+        if let Some(mechanism) = attempt.accepted() {
+            self.broker.accounts.store_mechanism(self.account, self.protocol, mechanism).await;
         }
     }
 
@@ -299,7 +303,11 @@ impl<'a> Target<'a> {
         if let Some(milliseconds) = upstream::backoff(&refusal.text) {
             self.broker.throttle.back_off(self.account, Duration::from_millis(milliseconds), &refusal.text);
         }
-        self.account.note(self.protocol, self.broker.context.now(), &format!("{}: {}", self.protocol, refusal.text));
+        self.account.note_login_failure(
+            self.protocol,
+            self.broker.context.now(),
+            &format!("{}: {}", self.protocol, refusal.text),
+        );
         refusal
     }
 }

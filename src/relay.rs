@@ -96,8 +96,8 @@ pub struct Ending {
     pub limit: Duration,
     /// The goodbye for a client that does not wait for an answer.
     pub farewell: &'static [u8],
-    /// Completes when the session has to end at once.
-    pub withdrawn: Pin<Box<dyn Future<Output = ()> + Send>>,
+    /// Completes when the app password is removed, and the session has to end at once.
+    pub removed: Pin<Box<dyn Future<Output = ()> + Send>>,
 }
 
 /// Relays until both sides have ended, one has failed, or postkey stops. Always returns how much was relayed.
@@ -106,7 +106,7 @@ pub struct Ending {
 /// peer that has vanished.
 pub async fn relay(client: Side, server: Side, ending: Ending) -> (Relayed, io::Result<()>) {
     let mut both = Both::new(client, server);
-    let Ending { mut shutdown, limit, farewell, mut withdrawn } = ending;
+    let Ending { mut shutdown, limit, farewell, mut removed } = ending;
     let result = tokio::select! {
         biased;
         result = poll_fn(|cx| both.poll(cx)) => {
@@ -115,7 +115,7 @@ pub async fn relay(client: Side, server: Side, ending: Ending) -> (Relayed, io::
             result
         }
         () = shutdown.requested() => both.end(limit, farewell).await,
-        () = &mut withdrawn => {
+        () = &mut removed => {
             both.close().await;
             Err(io::Error::other("its app password has been removed"))
         }

@@ -74,14 +74,14 @@ pub async fn serve(newcomer: Newcomer, policy: &ListenerPolicy) -> (End, io::Res
         () = visitor.stranger.evicted() => Err(io::Error::other("evicted, because others needed its place")),
     };
     drop(visitor);
-    let LoggedIn { opened, presence, permit, client, server, room } = match logged_in {
+    let LoggedIn { opened, presence, permit, client, server, session_permit } = match logged_in {
         Ok(Some(logged_in)) => logged_in,
         Ok(None) => return (End::default(), Ok(())),
         Err(error) => return (End::default(), Err(error)),
     };
     let (relayed, result) = relay(client, server, policy.ending(&opened)).await;
     trace::relayed(policy.protocol, relayed.up, relayed.down);
-    drop((presence, permit, room));
+    drop((presence, permit, session_permit));
     (End { account: Some(opened.account.address.clone()), relayed }, result)
 }
 
@@ -112,7 +112,7 @@ struct LoggedIn {
     permit: ConnectionPermit,
     client: Side,
     server: Side,
-    room: SessionPermit,
+    session_permit: SessionPermit,
 }
 
 /// Greets, reads logins until one succeeds, and answers each. None if the client left without a login.
@@ -180,7 +180,7 @@ struct Answered {
     permit: ConnectionPermit,
     server: Visit,
     acceptance: Acceptance,
-    room: SessionPermit,
+    session_permit: SessionPermit,
 }
 
 /// Checks the client and its password first; only then contacts the provider. An unknown address may be one that a
@@ -212,7 +212,7 @@ async fn answer(
     if !policy.serves(&opened.account.address, &opened.account.connector.provider.name) {
         return Err(forbidden("This account is not served on this port of postkey."));
     }
-    let room = stranger.enter().ok_or_else(|| Refusal::new(Reason::Unavailable, NO_ROOM))?;
+    let session_permit = stranger.enter().ok_or_else(|| Refusal::new(Reason::Unavailable, NO_ROOM))?;
     let login = async {
         let permit = tokio::select! {
             biased;
@@ -225,7 +225,7 @@ async fn answer(
         Ok((permit, server, acceptance))
     };
     match login.await {
-        Ok((permit, server, acceptance)) => Ok(Answered { opened, permit, server, acceptance, room }),
+        Ok((permit, server, acceptance)) => Ok(Answered { opened, permit, server, acceptance, session_permit }),
         Err(refusal) => {
             stranger.wait_again();
             Err(refusal)
@@ -238,8 +238,8 @@ impl ListenerPolicy {
     fn ending(&self, opened: &Opened) -> Ending {
         let limit = if self.protocol == Protocol::Smtp { SENDING } else { READING };
         let (broker, opened) = (Arc::clone(&self.broker), opened.clone());
-        let withdrawn = Box::pin(async move { broker.passwords.withdrawn(&opened).await });
-        Ending { shutdown: self.shutdown.clone(), limit, farewell: downstream::farewell(self.protocol), withdrawn }
+        let removed = Box::pin(async move { broker.passwords.removed(&opened).await });
+        Ending { shutdown: self.shutdown.clone(), limit, farewell: downstream::farewell(self.protocol), removed }
     }
 }
 
@@ -313,7 +313,7 @@ impl<'a> Client<'a> {
     /// Passes the provider's acceptance to the client in its protocol, with what arrived after the dialogue on both
     /// sides.
     async fn accept(mut self, answered: Answered) -> io::Result<LoggedIn> {
-        let Answered { opened, permit, mut server, acceptance, room } = answered;
+        let Answered { opened, permit, mut server, acceptance, session_permit } = answered;
         self.dialogue.accept(&acceptance, &mut self.connection.out);
         self.connection.flush().await?;
         let said = self.dialogue.replay();
@@ -323,7 +323,7 @@ impl<'a> Client<'a> {
             Side { transport, rest: said }
         });
         client.transport.logged_in()?;
-        Ok(LoggedIn { presence: opened.account.presence(), permit, opened, client, server, room })
+        Ok(LoggedIn { presence: opened.account.presence(), permit, opened, client, server, session_permit })
     }
 
     async fn refuse(&mut self, refusal: &Refusal) -> io::Result<()> {

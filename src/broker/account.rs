@@ -1,14 +1,14 @@
-//! An account that a password has opened.
+//! An account that a password has opened: its provider, its tokens, and the attempts to log in with them.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use tokio::time::Instant;
+use tokio_rustls::rustls::ClientConfig;
 
-use super::connector::Connector;
 use super::context::lock;
-use super::state::Mailbox;
+use super::state::{Mailbox, TokenProbe};
 use super::tokens::{CurrentTokens, Tokens};
 use crate::clock::Moment;
 use crate::config::Config;
@@ -16,52 +16,82 @@ use crate::config::client::{ClientAuthentication, ClientRegistration};
 use crate::config::flow::Flow;
 use crate::config::provider::{Discovered, Endpoints, Provider};
 use crate::config::secret_source::SecretSource;
+use crate::net::tls;
 use crate::oauth::grant::GrantRequest;
-use crate::oauth::{Failure, Registration};
+use crate::oauth::{Failure, Http, Registration};
 use crate::protocol::{Mechanism, Protocol};
+use crate::proxy::Proxy;
+use crate::resolver::Resolver;
 use crate::token::Use;
-use crate::vault;
-use crate::wire::{Capabilities, Reason, Refusal};
+use crate::vault::StoredAccount;
+use crate::wire::{Bearer, Capabilities, Reason, Refusal};
 
 /// How long a server's capabilities are used without asking again, which saves a round trip of each login.
-const HEARSAY: Duration = Duration::from_secs(24 * 3600);
+const CAPABILITIES_VALID: Duration = Duration::from_secs(24 * 3600);
+
+/// A provider, and what it takes to talk to its servers.
+pub struct Connector {
+    pub provider: Provider,
+    /// For its mail servers. It remembers TLS sessions, so that later logins resume one.
+    pub tls: Arc<ClientConfig>,
+    pub proxy: Option<Proxy>,
+    /// For the names of all its servers, or of the proxy.
+    pub resolver: Resolver,
+    /// For its authorization server.
+    pub http: Http,
+}
+
+impl Connector {
+    /// Sets a provider up. The error says what to do.
+    pub fn new(config: &Config, provider: &str) -> Result<Self, String> {
+        let provider = config.providers.get(provider).cloned().ok_or_else(|| {
+            format!(
+                "The provider {provider} is no longer in the configuration; add it, or authorize the account again."
+            )
+        })?;
+        let tls = tls::client_config(provider.ca_file.as_deref()).map_err(|error| error.to_string())?;
+        let proxy = provider.proxy.as_ref().map(Proxy::new).transpose()?;
+        let resolver = Resolver::system();
+        let http = Http::new(ClientConfig::clone(&tls), resolver.clone(), proxy.as_ref());
+        let http = http.map_err(|error| error.to_string())?;
+        Ok(Self { provider, tls, proxy, resolver, http })
+    }
+}
 
 /// An account that a password has opened.
 pub struct OpenAccount {
-    /// Its address.
     pub address: String,
-    /// Under which address the vault has its authorization: its delegate's, or its own.
+    /// The address of the record with the authorization: the delegate's, or its own.
     pub owner: String,
-    /// Its provider.
     pub connector: Arc<Connector>,
-    /// Its authorization server's endpoints.
+    /// The endpoints of the authorization server.
     pub endpoints: Endpoints,
     pub(super) tokens: Arc<Tokens>,
-    /// See [`OpenAccount::user`].
+    /// The user names at the provider, by protocol.
     users: [String; Protocol::ALL.len()],
-    /// What else authorizing it has found out about its authorization server.
+    /// What else was found out about the authorization server when the account was authorized.
     discovered: Option<Discovered>,
     flow: Flow,
     client: Option<ClientRegistration>,
-    /// The owner's name at the provider, for which tokens are requested where no person consents.
+    /// The owner's name at the provider, for grants without a person's consent.
     subject: String,
     /// The scope of token requests.
     scope: Vec<String>,
-    /// The last capabilities of the provider's servers, and when they were read.
-    heard: Mutex<HashMap<Protocol, (Instant, Capabilities)>>,
+    /// The capabilities of the provider's servers, and when they were read.
+    capabilities: Mutex<HashMap<Protocol, (Instant, Capabilities)>>,
 }
 
-/// Held by a session as long as it is open: its account's token is kept fresh for the next one.
+/// A session holds this while it is open, so that the account's token is kept fresh for the next login.
 pub struct Presence {
     _session: Arc<()>,
 }
 
 impl OpenAccount {
-    /// An account, from its owner's record and the configuration.
+    /// Builds an account from its owner's record and the configuration.
     pub(super) fn new(
         config: &Config,
         address: &str,
-        record: &vault::StoredAccount,
+        record: &StoredAccount,
         connector: Arc<Connector>,
         tokens: Arc<Tokens>,
     ) -> Result<Self, Refusal> {
@@ -69,7 +99,7 @@ impl OpenAccount {
         if let Some(discovered) = record.discovered.as_ref().filter(|found| found.is_foreign_to(provider)) {
             return Err(foreign(owner, discovered, provider));
         }
-        recall(record, address, &provider.mechanisms, &tokens);
+        recall_mechanisms(record, address, &provider.mechanisms, &tokens);
         Ok(Self {
             address: address.to_owned(),
             owner: owner.clone(),
@@ -82,82 +112,77 @@ impl OpenAccount {
             discovered: record.discovered.clone(),
             flow: record.flow,
             client: match &record.client_id {
-                // Its secret, if it has one, is kept with the tokens.
+                // If it has a secret, that is stored with the tokens.
                 Some(id) => Some(ClientRegistration { id: id.clone(), authentication: ClientAuthentication::None }),
                 None => config.client_for(owner, provider),
             },
             scope: config.account(owner).scope.clone().unwrap_or_else(|| provider.scope.clone()),
             tokens,
-            heard: Mutex::default(),
+            capabilities: Mutex::default(),
             connector,
         })
     }
 
-    /// Who signed in for this account, where it is a shared mailbox.
+    /// The address of the person who has signed in, if this is a shared mailbox.
     pub fn delegate(&self) -> Option<&str> {
         (self.owner != self.address).then_some(self.owner.as_str())
     }
 
-    /// Who logs in for it at the provider.
+    /// The user name at the provider.
     pub fn user(&self, protocol: Protocol) -> &String {
         self.users.get(protocol as usize).unwrap_or(&self.address)
     }
 
-    /// A server's capabilities as they were not long ago; empty if it has to be asked.
+    /// The cached capabilities of a server; empty if they are not known or too old.
     pub fn capabilities(&self, protocol: Protocol) -> Capabilities {
-        let heard = lock(&self.heard).get(&protocol).cloned();
-        heard.filter(|(at, _)| at.elapsed() < HEARSAY).map(|(_, capabilities)| capabilities).unwrap_or_default()
+        let cached = lock(&self.capabilities).get(&protocol).cloned();
+        let cached = cached.filter(|(at, _)| at.elapsed() < CAPABILITIES_VALID);
+        cached.map(|(_, capabilities)| capabilities).unwrap_or_default()
     }
 
-    /// Notes a server's capabilities.
-    pub(super) fn hear(&self, protocol: Protocol, capabilities: &Capabilities) {
-        lock(&self.heard).insert(protocol, (Instant::now(), capabilities.clone()));
+    pub(super) fn cache_capabilities(&self, protocol: Protocol, capabilities: &Capabilities) {
+        lock(&self.capabilities).insert(protocol, (Instant::now(), capabilities.clone()));
     }
 
-    /// Forgets a server's capabilities, because they may be wrong.
+    /// Drops a server's cached capabilities, because they may be wrong.
     pub fn forget_capabilities(&self, protocol: Protocol) {
-        lock(&self.heard).remove(&protocol);
+        lock(&self.capabilities).remove(&protocol);
     }
 
-    /// What it asks the authorization server for.
-    pub(super) fn ask<'a>(&'a self, held: &'a CurrentTokens) -> GrantRequest<'a> {
-        let (flow, provider) = (self.flow, &self.connector.provider);
+    /// What to request from the authorization server.
+    pub(super) fn grant_request<'a>(&'a self, current: &'a CurrentTokens) -> GrantRequest<'a> {
         GrantRequest {
-            flow,
-            provider,
+            flow: self.flow,
+            provider: &self.connector.provider,
             scope: &self.scope,
             user: &self.subject,
-            password: held.secrets.password.as_ref(),
+            password: current.secrets.password.as_ref(),
         }
     }
 
-    /// The client registration, its secret read again.
-    pub(super) async fn registration(&self, held: &CurrentTokens) -> Result<Registration, Failure> {
+    /// The client registration. Its secret is read again each time.
+    pub(super) async fn registration(&self, current: &CurrentTokens) -> Result<Registration, Failure> {
         let mut client = self.client.clone().unwrap_or_else(ClientRegistration::nobody);
-        if let Some(secret) = &held.secrets.client_secret {
+        if let Some(secret) = &current.secrets.client_secret {
             client.authentication = ClientAuthentication::Secret(SecretSource::Text(secret.clone()));
         }
         let token_endpoint = self.endpoints.token.as_ref().ok_or_else(|| {
-            Failure::Misconfigured("its token endpoint is not known; authorize the account anew".to_owned())
+            Failure::Misconfigured("its token endpoint is not known; authorize the account again".to_owned())
         })?;
         Ok(Registration::new(&client, token_endpoint).await?.discovered(self.discovered.as_ref()))
     }
 
-    /// Which token set is in use.
+    /// The generation of the current token set.
     pub fn generation(&self) -> u64 {
-        self.held().generation
+        self.tokens.current().generation
     }
 
-    pub(super) fn held(&self) -> Arc<CurrentTokens> {
-        self.tokens.held()
-    }
-
-    /// To be held by a session of this account.
+    /// Marks a session of this account as open.
     pub fn presence(&self) -> Presence {
         Presence { _session: self.tokens.sessions() }
     }
 
-    /// How much life a login by this protocol needs a token to have.
+    /// What a login by this protocol needs the token for, and so how long it must still be valid.
     pub(super) fn usage(&self, protocol: Protocol) -> Use {
         match protocol {
             Protocol::Imap if self.connector.provider.session_ends_with_token => Use::Session,
@@ -165,21 +190,93 @@ impl OpenAccount {
         }
     }
 
-    /// Its mailbox as it is reached by this protocol.
     pub(super) fn mailbox(&self, protocol: Protocol) -> Mailbox {
         Mailbox { address: self.address.clone(), protocol }
     }
 
-    /// Notes for people what a server of the provider has said to a login that it did not let in.
-    pub fn note(&self, protocol: Protocol, at: Moment, said: &str) {
+    /// Stores, for `status`, what a server answered to a login that failed.
+    pub fn note_login_failure(&self, protocol: Protocol, at: Moment, why: &str) {
         let mailbox = self.mailbox(protocol);
-        self.tokens.change(|state| state.note(&mailbox, at, said));
+        self.tokens.change(|state| state.note_login_failure(&mailbox, at, why));
+    }
+
+    /// Waits until this token may be sent to a server that offers these mechanisms. None if it must not be sent any more,
+    /// because it was refused or replaced in the meantime.
+    pub async fn attempt(
+        self: &Arc<Self>,
+        protocol: Protocol,
+        current: &Arc<CurrentTokens>,
+        offered: &[Mechanism],
+    ) -> Option<TokenAttempt> {
+        let mailbox = self.mailbox(protocol);
+        let probe = self.tokens.wait_for_turn(&mailbox, current.generation).await?;
+        let first = self.tokens.read(|state| state.mechanism(&mailbox, offered));
+        let others = offered.iter().copied().filter(|one| Some(*one) != first);
+        let mechanisms = first.into_iter().chain(others).collect();
+        Some(TokenAttempt { account: Arc::clone(self), mailbox, current: Arc::clone(current), mechanisms, probe })
+    }
+}
+
+/// An attempt to log in to a mailbox's server with a token. If none of its methods is called, the server gave no answer
+/// about the token.
+pub struct TokenAttempt {
+    account: Arc<OpenAccount>,
+    mailbox: Mailbox,
+    current: Arc<CurrentTokens>,
+    /// The mechanisms that the server offers, in the order of use.
+    mechanisms: Vec<Mechanism>,
+    probe: Option<TokenProbe>,
+}
+
+impl TokenAttempt {
+    /// The credentials for the server.
+    pub fn bearer(&self) -> Bearer {
+        let user = self.account.user(self.mailbox.protocol).clone();
+        Bearer { user, token: self.current.tokens.access.clone(), mechanisms: self.mechanisms.clone() }
+    }
+
+    /// The server has accepted the token. Returns the mechanism if the server offers several and this one was not yet known
+    /// to work.
+    pub fn accepted(&self) -> Option<Mechanism> {
+        let mechanism = *self.mechanisms.first()?;
+        self.account.tokens.change(|state| {
+            let is_known = state.works(&self.mailbox, mechanism);
+            state.accepted(&self.mailbox, self.current.generation, mechanism);
+            (self.mechanisms.len() > 1 && !is_known).then_some(mechanism)
+        })
+    }
+
+    /// The server has refused the token.
+    pub fn refused(&self, refusal: &Refusal) {
+        let (generation, now) = (self.current.generation, Instant::now());
+        self.account.tokens.change(|state| state.refused(&self.mailbox, generation, &self.mechanisms, refusal, now));
+    }
+
+    /// The server has reported a temporary problem. Returns whether a newer token may help.
+    pub fn troubled(&self) -> bool {
+        let (generation, now) = (self.current.generation, Instant::now());
+        self.account.tokens.change(|state| state.troubled(&self.mailbox, generation, now))
+    }
+
+    /// The server does not accept the mechanism, whatever the token.
+    pub fn mechanism_refused(&self) {
+        if let Some(mechanism) = self.mechanisms.first() {
+            self.account.tokens.change(|state| state.mechanism_refused(&self.mailbox, *mechanism));
+        }
+    }
+}
+
+impl Drop for TokenAttempt {
+    fn drop(&mut self) {
+        if let Some(probe) = self.probe {
+            self.account.tokens.change(|state| state.unanswered(probe));
+        }
     }
 }
 
 /// The answer to a client whose authorization has ended.
 pub(super) fn ended(address: &str, why: &str) -> Refusal {
-    let text = format!("Run `postkey authorize {address}`: its authorization has ended: {why}.");
+    let text = format!("The authorization of {address} has ended ({why}). Run `postkey authorize {address}`.");
     Refusal::new(Reason::AuthorizationEnded, text)
 }
 
@@ -189,13 +286,13 @@ fn foreign(owner: &str, discovered: &Discovered, provider: &Provider) -> Refusal
     Refusal::new(
         Reason::AuthorizationEnded,
         format!(
-            "{owner} was authorized at {found}, and the configuration names {configured}; run `postkey authorize {owner}`."
+            "{owner} was authorized at {found}, but the configuration names {configured}; run `postkey authorize {owner}`."
         ),
     )
 }
 
-/// Restores which mechanisms the provider's servers have accepted before this process began.
-fn recall(record: &vault::StoredAccount, address: &str, mechanisms: &[Mechanism], tokens: &Tokens) {
+/// Restores which mechanisms the servers have accepted, from the record.
+fn recall_mechanisms(record: &StoredAccount, address: &str, mechanisms: &[Mechanism], tokens: &Tokens) {
     for protocol in Protocol::ALL {
         let Some(name) = record.mechanisms.get(protocol.name()) else { continue };
         if let Some(mechanism) = mechanisms.iter().find(|mechanism| mechanism.name() == name) {

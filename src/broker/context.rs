@@ -1,4 +1,4 @@
-//! What every part of the broker shares: the configuration, the vault and the clock. And what a login name stands for by them.
+//! What all parts of the broker share: the configuration, the vault and the clock. And what a login name stands for.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 
@@ -10,20 +10,19 @@ use crate::vault::{Vault, VaultError};
 /// The configuration, the vault and the clock.
 pub struct Context {
     config: RwLock<Arc<Config>>,
-    /// The vault, for what needs no token.
     pub vault: Arc<Vault>,
     pub(super) clock: Clock,
 }
 
-/// What a login name stands for. It is found out once per login, so a reload in between cannot give two answers.
+/// What a login name stands for. Found out once per login, so a reload in between cannot give two answers.
 pub struct Resolved {
-    /// The address of the account, as its record spells it, or else the configuration.
+    /// The account's address, in the spelling of its record, or else of the configuration.
     pub address: String,
-    /// Under which address the vault has the authorization that opens it: its delegate's, or its own.
+    /// The address of the record with the authorization: the delegate's, or its own.
     pub owner: String,
     /// Whether the vault has a record of this address.
     pub is_known: bool,
-    /// The configuration that gave this answer.
+    /// The configuration from which this was found out.
     pub config: Arc<Config>,
 }
 
@@ -32,7 +31,6 @@ impl Context {
         Arc::new(Self { config: RwLock::new(config), vault: Arc::new(vault), clock })
     }
 
-    /// The configuration as it is now.
     pub(super) fn config(&self) -> Arc<Config> {
         Arc::clone(&self.config.read().unwrap_or_else(PoisonError::into_inner))
     }
@@ -41,7 +39,7 @@ impl Context {
         *self.config.write().unwrap_or_else(PoisonError::into_inner) = config;
     }
 
-    /// Does something with the vault that waits for the disk or computes for long, off the threads that serve sessions.
+    /// Runs vault work that waits for the disk or computes for long, off the threads that serve sessions.
     ///
     /// # Errors
     ///
@@ -54,12 +52,10 @@ impl Context {
         tokio::task::spawn_blocking(move || work(&vault)).await.unwrap_or(Err(VaultError::Interrupted))
     }
 
-    /// The time now.
     pub fn now(&self) -> Moment {
         self.clock.now()
     }
 
-    /// What a login name stands for now.
     pub(super) fn resolve(&self, name: &str) -> Resolved {
         let config = self.config();
         let address = config.address_of(name);
@@ -74,19 +70,19 @@ impl Context {
 }
 
 impl Resolved {
-    /// The provider by the configuration, which may have one for an address without an account, too.
+    /// The provider in the configuration, also for an address without an account.
     pub fn provider(&self) -> Option<&Provider> {
         self.config.provider_for(&self.address)
     }
 
-    /// Whether the configuration lets this user of this machine log in. The delegate's entry of a shared mailbox counts, too.
+    /// Whether the configuration lets this user of this machine log in. For a shared mailbox, the delegate's entry counts, too.
     pub fn allows(&self, user: Option<u32>) -> bool {
         let allows = |address: &str| self.config.account(address).users.allow(user);
         allows(&self.address) && (self.owner == self.address || allows(&self.owner))
     }
 }
 
-/// Locks. Everything behind these locks is whole at every moment, so a panic elsewhere does not spoil it.
+/// Locks a mutex. The broker's data is consistent at every moment, so it can be used after a panic.
 pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

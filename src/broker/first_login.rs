@@ -349,7 +349,7 @@ impl FirstLogins {
             vault.begin(&authorization, (SLOT, &password), now).map(|generation| (authorization, generation))
         };
         let (authorization, generation) = self.context.in_vault(begin).await?;
-        self.passwords.begin(authorization, generation)?;
+        self.passwords.open_authorized(authorization, generation)?;
         self.notices.review();
         Ok(())
     }

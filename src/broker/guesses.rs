@@ -53,7 +53,7 @@ impl PasswordAttempt<'_> {
 /// Whether a password is to be checked.
 pub enum CheckDecision {
     /// Yes.
-    Yours(Check),
+    Allowed(Check),
     /// No: it was wrong a moment ago. To be wrong with the same one again does not count.
     KnownWrong,
     /// No: there were too many wrong ones.
@@ -149,7 +149,7 @@ impl QueueEntry {
             sleep_until(even.checked_sub(pace * (burst - 1)).unwrap_or(even)).await;
         }
         held.extend(Arc::clone(&self.guesses.checks).acquire_owned().await);
-        CheckDecision::Yours(Check { place: self, fingerprint: *fingerprint, counts: true, _held: held })
+        CheckDecision::Allowed(Check { place: self, fingerprint: *fingerprint, counts: true, _held: held })
     }
 
     fn is_known_wrong(&self, fingerprint: &Fingerprint) -> bool {
@@ -209,7 +209,7 @@ pub struct Check {
 
 impl Check {
     /// It was the right one.
-    pub fn right(mut self) {
+    pub fn correct(mut self) {
         self.counts = false;
         if let Some(own) = self.place.sources.first() {
             self.place.with(*own, |tried| tried.was_right = true);
@@ -229,7 +229,7 @@ impl Check {
     }
 
     /// It could not be checked, or need not be.
-    pub fn unneeded(mut self) {
+    pub fn not_needed(mut self) {
         self.counts = false;
     }
 }
@@ -272,7 +272,7 @@ mod tests {
 
     async fn wrong(guesses: &Arc<Guesses>, source: Source, number: u32) -> &'static str {
         match guesses.turn(source, &fingerprint(number)).await {
-            CheckDecision::Yours(check) => {
+            CheckDecision::Allowed(check) => {
                 tokio::time::sleep(WORK).await;
                 check.wrong();
                 "wrong"
@@ -332,12 +332,12 @@ mod tests {
                 for login in 0..10 {
                     tokio::time::sleep(Duration::from_millis(1234)).await;
                     let begun = Instant::now();
-                    let CheckDecision::Yours(check) =
+                    let CheckDecision::Allowed(check) =
                         guesses.turn(Source::User(1000), &fingerprint(u32::MAX - login)).await
                     else {
                         panic!("refused")
                     };
-                    check.right();
+                    check.correct();
                     assert!(begun.elapsed() <= WORK, "{:?}", begun.elapsed());
                 }
             }
@@ -348,12 +348,12 @@ mod tests {
     async fn somebody_elsewhere_who_was_right_once_feels_nothing_of_other_machines() {
         let guesses = Arc::new(Guesses::default());
         let ann = address(u32::MAX);
-        let CheckDecision::Yours(check) = guesses.turn(ann, &fingerprint(0)).await else { panic!("refused") };
-        check.right();
+        let CheckDecision::Allowed(check) = guesses.turn(ann, &fingerprint(0)).await else { panic!("refused") };
+        check.correct();
         flood(&guesses, &(0..1000).map(address).collect::<Vec<_>>(), PATIENCE);
         tokio::time::sleep(Duration::from_secs(60)).await;
         let begun = Instant::now();
-        assert!(matches!(guesses.turn(ann, &fingerprint(1)).await, CheckDecision::Yours(_)));
+        assert!(matches!(guesses.turn(ann, &fingerprint(1)).await, CheckDecision::Allowed(_)));
         assert!(begun.elapsed() <= WORK, "{:?}", begun.elapsed());
     }
 
@@ -392,10 +392,10 @@ mod tests {
         let guesses = Arc::new(Guesses::default());
         let begun = Instant::now();
         for login in 0..100 {
-            let CheckDecision::Yours(check) = guesses.turn(MALLORY, &fingerprint(login)).await else {
+            let CheckDecision::Allowed(check) = guesses.turn(MALLORY, &fingerprint(login)).await else {
                 panic!("refused")
             };
-            if login % 2 == 0 { check.right() } else { check.unneeded() }
+            if login % 2 == 0 { check.correct() } else { check.not_needed() }
         }
         assert!(begun.elapsed().is_zero());
     }

@@ -11,7 +11,7 @@ use super::tokens::Tokens;
 use crate::clock::Moment;
 use crate::config::Config;
 use crate::config::flow::Flow;
-use crate::vault::{self, Limits, Slot};
+use crate::vault::{Limits, Slot, StoredAccount};
 
 /// A refresh token is used after this part of the time that it may lie idle: two more chances are left then.
 const IDLE_PART: u64 = 3;
@@ -107,12 +107,12 @@ pub struct SlotStatus {
 impl AccountStatus {
     /// How an account is, from its record, the configuration, and its tokens where they are open. Other names and
     /// connections are left out, because notices need neither, and are reviewed often.
-    pub(super) fn new(record: &vault::StoredAccount, config: &Config, tokens: Option<&Tokens>) -> Self {
+    pub(super) fn new(record: &StoredAccount, config: &Config, tokens: Option<&Tokens>) -> Self {
         let (address, life) = (&record.address, record.life());
-        let look = |state: &TokenState| {
-            (state.needed().map(str::to_owned), state.past_failure().cloned(), state.said().cloned())
+        let read = |state: &TokenState| {
+            (state.needed().map(str::to_owned), state.past_failure().cloned(), state.login_failure().cloned())
         };
-        let (needed, last_failure, last_login_failure) = tokens.map(|tokens| tokens.look(look)).unwrap_or_default();
+        let (needed, last_failure, last_login_failure) = tokens.map(|tokens| tokens.read(read)).unwrap_or_default();
         let ended = record.ended.as_ref().map(|end| ended(address, &end.why).text);
         let slot =
             |slot: &Slot| SlotStatus { name: slot.name.clone(), created: slot.created, limits: slot.limits.clone() };
@@ -143,12 +143,12 @@ impl AccountStatus {
 }
 
 /// When the refresh token is to be used at the latest.
-pub(super) fn next_use(config: &Config, record: &vault::StoredAccount) -> Option<Moment> {
+pub(super) fn next_use(config: &Config, record: &StoredAccount) -> Option<Moment> {
     idle_life(config, record).map(|life| record.life().issued.after(life / IDLE_PART))
 }
 
 /// How long a refresh token of this account may lie idle, in seconds.
-fn idle_life(config: &Config, record: &vault::StoredAccount) -> Option<u64> {
+fn idle_life(config: &Config, record: &StoredAccount) -> Option<u64> {
     // The other grants ask with something else; their refresh tokens do not age.
     if !matches!(record.flow, Flow::AuthorizationCode | Flow::DeviceCode) {
         return None;

@@ -1,4 +1,4 @@
-//! An authorization's tokens and their state, shared by all who wait for them.
+//! An authorization's tokens with their state: the locking, waiting and waking around `state.rs`.
 
 use std::sync::{Arc, Mutex};
 
@@ -6,38 +6,35 @@ use tokio::sync::watch;
 use tokio::time::{Instant, timeout_at};
 
 use super::context::lock;
-use super::state::{Left, Mailbox, Next, ShowDecision, Ticket, TokenProbe, TokenState};
+use super::state::{Left, Mailbox, Next, RefreshTicket, SendDecision, TokenProbe, TokenState};
 use crate::clock::Moment;
 use crate::token::{TokenSet, Use};
 use crate::vault::Secrets;
 use crate::wire::Refusal;
 
-/// An authorization's tokens: the same ones for all accounts that it opens, and when the configuration changes around them.
+/// An authorization's tokens. All accounts that it opens share them, also across reloads.
 pub(super) struct Tokens {
-    kept: Mutex<Kept>,
-    /// Wakes those who wait for the state to change.
+    shared: Mutex<Shared>,
+    /// Wakes everybody who waits for the state to change.
     changed: watch::Sender<()>,
-    /// Shared by the sessions that are open.
+    /// Cloned by each open session.
     sessions: Arc<()>,
 }
 
-/// The newest tokens, and what is known of them.
-struct Kept {
-    held: Arc<CurrentTokens>,
+struct Shared {
+    current: Arc<CurrentTokens>,
     state: TokenState,
 }
 
-/// The tokens that are in use.
+/// The tokens in use.
 pub struct CurrentTokens {
-    /// The token set.
     pub tokens: TokenSet,
-    /// Which token set of the account this is.
+    /// The number of this token set in the account's record.
     pub generation: u64,
     pub(super) secrets: Secrets,
 }
 
 impl CurrentTokens {
-    /// How much of its life is left for such a use.
     pub(super) fn left(&self, usage: Use, now: Moment) -> Left {
         match self.tokens.life {
             life if life.is_fresh(usage, now) => Left::Enough,
@@ -48,124 +45,116 @@ impl CurrentTokens {
 }
 
 impl Tokens {
-    /// `sessions` are those that are open.
-    pub(super) fn new(state: TokenState, held: CurrentTokens, sessions: Arc<()>) -> Arc<Self> {
-        let kept = Mutex::new(Kept { held: Arc::new(held), state });
-        Arc::new(Self { kept, changed: watch::Sender::default(), sessions })
+    /// `sessions` counts the sessions that are already open.
+    pub(super) fn new(state: TokenState, current: CurrentTokens, sessions: Arc<()>) -> Arc<Self> {
+        let shared = Mutex::new(Shared { current: Arc::new(current), state });
+        Arc::new(Self { shared, changed: watch::Sender::default(), sessions })
     }
 
-    /// The newest tokens.
-    pub(super) fn held(&self) -> Arc<CurrentTokens> {
-        Arc::clone(&lock(&self.kept).held)
+    pub(super) fn current(&self) -> Arc<CurrentTokens> {
+        Arc::clone(&lock(&self.shared).current)
     }
 
-    /// Reads the state.
-    pub(super) fn look<T>(&self, look: impl FnOnce(&TokenState) -> T) -> T {
-        look(&lock(&self.kept).state)
+    pub(super) fn read<T>(&self, read: impl FnOnce(&TokenState) -> T) -> T {
+        read(&lock(&self.shared).state)
     }
 
-    /// Changes the state, and wakes those who wait for that.
+    /// Changes the state, and wakes everybody who waits for that.
     pub(super) fn change<T>(&self, change: impl FnOnce(&mut TokenState) -> T) -> T {
-        let changed = change(&mut lock(&self.kept).state);
+        let changed = change(&mut lock(&self.shared).state);
         self.changed.send_replace(());
         changed
     }
 
     /// Puts new tokens into use.
-    pub(super) fn replace(&self, held: &Arc<CurrentTokens>) {
-        let mut kept = lock(&self.kept);
-        kept.held = Arc::clone(held);
-        kept.state.succeeded(held.generation, Instant::now());
+    pub(super) fn replace(&self, current: &Arc<CurrentTokens>) {
+        let mut shared = lock(&self.shared);
+        shared.current = Arc::clone(current);
+        shared.state.succeeded(current.generation, Instant::now());
     }
 
-    /// Waits until no refresh is under way, and lets no other begin as long as what is returned is held.
-    pub(super) async fn alone(self: &Arc<Self>) -> Refreshing {
+    /// Waits until no refresh is under way, and prevents another one until the guard is dropped.
+    pub(super) async fn block_refresh(self: &Arc<Self>) -> RefreshGuard {
         let mut changes = self.changed.subscribe();
         loop {
             let ticket = {
-                let state = &mut lock(&self.kept).state;
+                let state = &mut lock(&self.shared).state;
                 (!state.is_refreshing()).then(|| state.begin())
             };
             if let Some(ticket) = ticket {
-                return Refreshing { tokens: Arc::clone(self), ticket };
+                return RefreshGuard { tokens: Arc::clone(self), ticket };
             }
             // The sender lives as long as we do.
             let _change = changes.changed().await;
         }
     }
 
-    /// To be held by each session that is open.
+    /// A counter that each session clones while it is open.
     pub(super) fn sessions(&self) -> Arc<()> {
         Arc::clone(&self.sessions)
     }
 
-    /// Whether a session is open.
-    pub(super) fn are_in_use(&self) -> bool {
+    pub(super) fn has_session(&self) -> bool {
         Arc::strong_count(&self.sessions) > 1
     }
 
-    /// The newest tokens, if they can still be shown though there should be newer ones.
-    pub(super) fn while_they_last(&self, of: &Mailbox, usage: Use, now: Moment) -> Option<Arc<CurrentTokens>> {
-        let kept = lock(&self.kept);
-        let left = kept.held.left(usage, now);
-        (left == Left::Little && kept.state.may_show(of, Instant::now())).then(|| Arc::clone(&kept.held))
+    /// The current tokens, if they still work although they should be replaced.
+    pub(super) fn still_usable(&self, mailbox: &Mailbox, usage: Use, now: Moment) -> Option<Arc<CurrentTokens>> {
+        let shared = lock(&self.shared);
+        let left = shared.current.left(usage, now);
+        (left == Left::Little && shared.state.may_send(mailbox, Instant::now())).then(|| Arc::clone(&shared.current))
     }
 
-    /// Waits until `decide` says whether there are tokens to show. Where it decides on a refresh, `refresh` begins it.
+    /// Waits until `decide` returns tokens to send, or a refusal. If it decides on a refresh, calls `refresh`.
     pub(super) async fn obtain(
         self: &Arc<Self>,
         decide: impl Fn(&TokenState, &CurrentTokens) -> Next,
-        refresh: impl Fn(Refreshing),
+        refresh: impl Fn(RefreshGuard),
     ) -> Result<Arc<CurrentTokens>, Refusal> {
         let mut changes = self.changed.subscribe();
         loop {
-            let (next, held, refreshing) = self.step(&decide);
+            let (next, current, ticket) = {
+                let Shared { current, state } = &mut *lock(&self.shared);
+                let next = decide(state, current);
+                let ticket = (next == Next::Refresh).then(|| state.begin());
+                (next, Arc::clone(current), ticket)
+            };
             match next {
-                Next::Show => return Ok(held),
+                Next::Send => return Ok(current),
                 Next::Answer(refusal) => return Err(refusal),
                 Next::Refresh | Next::Wait => {}
             }
-            refreshing.into_iter().for_each(&refresh);
+            if let Some(ticket) = ticket {
+                refresh(RefreshGuard { tokens: Arc::clone(self), ticket });
+            }
             // The sender lives as long as we do.
             let _change = changes.changed().await;
         }
     }
 
-    /// Waits until a login that is ready to show this token may do so; None if the token is not to be shown any more. The login
-    /// whose answer the others wait for gets a probe.
-    pub(super) async fn turn(&self, mailbox: &Mailbox, generation: u64) -> Option<Option<TokenProbe>> {
+    /// Waits until a login that is ready to send this token may do so. None if the token must not be sent any more. If the
+    /// other logins wait for this one's answer, it gets a probe.
+    pub(super) async fn wait_for_turn(&self, mailbox: &Mailbox, generation: u64) -> Option<Option<TokenProbe>> {
         let (mut changes, mut seen) = (self.changed.subscribe(), None);
         loop {
-            let turn = lock(&self.kept).state.turn(mailbox, generation, &mut seen, Instant::now());
-            match turn {
-                ShowDecision::First(probe) => return Some(Some(probe)),
-                ShowDecision::Follow => return Some(None),
-                ShowDecision::Stale => return None,
-                ShowDecision::Wait(until) => drop(timeout_at(until, changes.changed()).await),
+            let decision = lock(&self.shared).state.may_login_send(mailbox, generation, &mut seen, Instant::now());
+            match decision {
+                SendDecision::First(probe) => return Some(Some(probe)),
+                SendDecision::Follow => return Some(None),
+                SendDecision::Stale => return None,
+                SendDecision::Wait(until) => drop(timeout_at(until, changes.changed()).await),
             }
         }
     }
-
-    /// What to do now, and with which tokens. If that is a refresh, it has begun.
-    fn step(
-        self: &Arc<Self>,
-        decide: impl Fn(&TokenState, &CurrentTokens) -> Next,
-    ) -> (Next, Arc<CurrentTokens>, Option<Refreshing>) {
-        let kept = &mut *lock(&self.kept);
-        let next = decide(&kept.state, &kept.held);
-        let ticket = (next == Next::Refresh).then(|| kept.state.begin());
-        let refreshing = ticket.map(|ticket| Refreshing { tokens: Arc::clone(self), ticket });
-        (next, Arc::clone(&kept.held), refreshing)
-    }
 }
 
-/// The one refresh of an authorization. It has come to its end when this is dropped.
-pub(super) struct Refreshing {
+/// The one refresh of an authorization. It ends when this is dropped.
+pub(super) struct RefreshGuard {
     tokens: Arc<Tokens>,
-    pub(super) ticket: Ticket,
+    pub(super) ticket: RefreshTicket,
 }
 
-impl Drop for Refreshing {
+impl Drop for RefreshGuard {
     fn drop(&mut self) {
         self.tokens.change(TokenState::end);
     }

@@ -1,8 +1,7 @@
-//! Keeps accounts alive: refreshes a token before a login waits for a new one, and uses a refresh token before it expires
-//! unused.
+//! Keeps accounts alive: refreshes a token before a login needs a new one, and uses a refresh token before it expires.
 //!
-//! One task does this for all open accounts. The tokens of the others are sealed, so all that can be done for them is to notify
-//! a person in time (`notices.rs`).
+//! One task does this for all open accounts. The tokens of the others are sealed, so postkey can only notify a person in time
+//! (`notices.rs`).
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -13,12 +12,12 @@ use tokio::time::Instant;
 use super::account::OpenAccount;
 use super::accounts::Accounts;
 use super::context::Context;
-use super::patience::shortened;
 use super::refresh::Refresher;
 use super::status::next_use;
 use crate::clock::Moment;
 use crate::config::Config;
 use crate::protocol::Protocol;
+use crate::random::shortened;
 
 /// How often to check what is due. Short, because it is also the delay after resume from suspend: timers stop while the machine
 /// sleeps, the clock does not.
@@ -27,17 +26,17 @@ const TICK: Duration = Duration::from_secs(20);
 /// The longest pause between two accounts, so that a machine with many does not request all their tokens at once.
 const APART: Duration = Duration::from_secs(1);
 
-/// How long an account that failed is not refreshed in the background; doubled after each further failure. A login in the
-/// meantime tries at once.
+/// How long an account whose refresh failed is not refreshed in the background; doubled after each further failure. A login
+/// in the meantime tries at once.
 const PAUSE: Duration = Duration::from_secs(60);
 
-/// The upper limit: a machine that is offline for a day tries a hundred times.
+/// The upper limit. A machine that is offline for a day tries a hundred times.
 const LONGEST_PAUSE: Duration = Duration::from_secs(900);
 
-/// Seconds by which the clock may run ahead of a timer. If it is more, the machine has slept, or the clock was set.
+/// Seconds by which the clock may run ahead of a timer. If it is more, the machine has slept or the clock was set.
 const JUMP: u64 = 60;
 
-/// Refreshes whatever is due, whenever it is due. Never ends.
+/// Refreshes tokens when they are due. Never returns.
 pub(super) async fn run(context: &Context, accounts: &Accounts, refresher: &Arc<Refresher>) {
     let (mut pauses, mut last) = (Pauses::default(), LastCheck::at(context));
     loop {
@@ -54,13 +53,13 @@ pub(super) async fn run(context: &Context, accounts: &Accounts, refresher: &Arc<
     }
 }
 
-/// Whether an account's tokens are to be refreshed though nobody waits for them.
+/// Whether to refresh an account's tokens although nobody waits for them.
 fn is_due(context: &Context, account: &OpenAccount) -> bool {
     let record = context.vault.account(&account.owner);
     let Some(record) = record.filter(|record| record.ended.is_none()) else { return false };
-    let wears_out = account.held().tokens.life.is_due(account.usage(Protocol::Imap), context.now());
-    let ages = next_use(&context.config(), &record).is_some_and(|next| next <= context.now());
-    account.tokens.are_in_use() && wears_out || ages
+    let expires_soon = account.tokens.current().tokens.life.is_due(account.usage(Protocol::Imap), context.now());
+    let is_unused = next_use(&context.config(), &record).is_some_and(|next| next <= context.now());
+    account.tokens.has_session() && expires_soon || is_unused
 }
 
 async fn refresh_ahead(refresher: &Arc<Refresher>, account: &Arc<OpenAccount>, pauses: &mut Pauses) {
@@ -68,7 +67,7 @@ async fn refresh_ahead(refresher: &Arc<Refresher>, account: &Arc<OpenAccount>, p
         return;
     }
     let before = account.generation();
-    // What came of it shows in the account; the log has said it.
+    // The outcome is in the account and in the log.
     let _outcome = refresher.renew(account, before).await;
     pauses.note(&account.owner, account.generation() != before);
     tokio::time::sleep(shortened(APART)).await;
@@ -86,7 +85,7 @@ impl LastCheck {
         Self { timer: Instant::now(), clock: context.now(), config: context.config() }
     }
 
-    /// Whether what failed before may well succeed now: the machine has slept, the clock was set, or the configuration changed.
+    /// Whether what failed before may succeed now: the machine has slept, the clock was set, or the configuration changed.
     fn is_after_a_break(&self, last: &Self) -> bool {
         let passed = self.timer.duration_since(last.timer).as_secs();
         let has_jumped = self.clock.since(last.clock) > passed + JUMP;
@@ -94,7 +93,7 @@ impl LastCheck {
     }
 }
 
-/// Which accounts are not refreshed in the background for now, and after how many failures.
+/// Until when accounts are not refreshed in the background, and after how many failures.
 #[derive(Default)]
 struct Pauses(HashMap<String, (Instant, u32)>);
 
@@ -119,7 +118,7 @@ mod tests {
     use super::*;
 
     #[tokio::test(start_paused = true)]
-    async fn failures_are_left_alone_longer_and_longer_and_a_success_ends_that() {
+    async fn the_pause_grows_with_each_failure_and_a_success_ends_it() {
         let mut pauses = Pauses::default();
         assert!(pauses.is_over("ann"));
         for seconds in [60, 120, 240, 480, 900, 900] {

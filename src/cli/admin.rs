@@ -95,7 +95,7 @@ async fn answer(control: &Control, request: ControlRequest) -> ControlReply {
         reply = control.answer(request) => reply,
         _ = tokio::signal::ctrl_c() => Err(Failed::new(Exit::Temporary, "interrupted; no tokens were lost")),
     };
-    control.broker.refresher.rest().await;
+    control.broker.refresher.wait().await;
     reply
 }
 

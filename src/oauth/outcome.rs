@@ -64,7 +64,7 @@ pub enum TemporaryCause {
     /// Asking again soon is useless: somebody else answers, or the server wants to be left alone, for so long if it said.
     Lasting(Option<Duration>),
     /// The server refuses with 400 or 401 and gives no reason that OAuth knows. It may pass. But some servers answer a dead
-    /// refresh token so, and then it never does: see `broker/patience.rs`.
+    /// refresh token so, and then it never does: see `UNEXPLAINED` in `broker/state.rs`.
     Unexplained,
 }
 

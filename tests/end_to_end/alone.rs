@@ -26,7 +26,7 @@ async fn no_new_token_is_asked_for_that_could_not_be_stored() {
     for command in ["test", "doctor"] {
         let ended = house.run(&[command, ANN], &house.password);
         assert!(ended.code.is_some_and(|code| code != 0), "{command}: {}{}", ended.out, ended.err);
-        assert!((ended.out + &ended.err).contains("none were asked for"), "{command} says why");
+        assert!((ended.out + &ended.err).contains("requested no new tokens"), "{command} says why");
         assert_eq!(house.provider.requests().len(), 0, "{command} has spent no refresh token");
     }
     disk.empty();

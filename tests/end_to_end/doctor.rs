@@ -105,7 +105,7 @@ async fn a_provider_that_is_gone_is_named() {
     let house = house(Security::Tls, |config| config).await;
     let config = std::fs::read_to_string(&house.file).unwrap();
     std::fs::write(&house.file, config.replace("[provider.own", "[provider.other")).unwrap();
-    expect(&house, 78, "provider", "own is not in the configuration any more");
+    expect(&house, 78, "provider", "own is no longer in the configuration");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 1)]

@@ -65,7 +65,10 @@ async fn the_end_of_an_authorization_and_the_end_of_that() {
     house.pass(LIFE);
     let reply = house.try_login(Protocol::Pop3).await;
     let line = until_told(&house, 1).await;
-    assert!(line.starts_with(&format!("person-needed {ANN} as argued: Run `postkey authorize {ANN}`: ")), "{line}");
+    assert!(
+        line.starts_with(&format!("person-needed {ANN} as argued: The authorization of {ANN} has ended (")),
+        "{line}"
+    );
     assert!(reply.starts_with("-ERR [SYS/PERM] ") && line.contains(&reply[16..80]), "{line} and {reply}");
     settle(&house, 1).await;
     house.restart().await;

@@ -17,12 +17,7 @@ use crate::support::house::{rest, skip, until};
 
 /// The end of a postkey that runs until it is stopped.
 fn ending(shutdown: &ShutdownSender) -> Ending {
-    Ending {
-        shutdown: shutdown.subscribe(),
-        limit: SENDING,
-        farewell: b"",
-        withdrawn: Box::pin(std::future::pending()),
-    }
+    Ending { shutdown: shutdown.subscribe(), limit: SENDING, farewell: b"", removed: Box::pin(std::future::pending()) }
 }
 
 /// How long a relay may take to end when postkey stops.

@@ -5,8 +5,8 @@ use std::sync::Arc;
 
 use tracing::warn;
 
+use super::super::account::Connector;
 use super::super::accounts::Accounts;
-use super::super::connector::Connector;
 use crate::clock::Clock;
 use crate::config::Config;
 use crate::config::flow::Flow;
