@@ -25,17 +25,16 @@ pub fn memory() {
     let _less = setrlimit(Resource::Core, Rlimit { current: Some(0), maximum: Some(0) });
 }
 
-/// How far the daemon is confined, to be logged once there is a log.
+/// Whether the daemon is confined. The log has to be started before this can be logged.
 pub struct Confined(Result<Option<RulesetStatus>, RulesetError>);
 
-/// Gives up new privileges, and write access outside the configured folders. It affects the calling thread and those
-/// that it starts, so call it before there are others.
+/// Gives up new privileges, and write access outside the configured folders. It affects the calling thread and the
+/// threads that it starts, so call it before there are others.
 ///
-/// Reading and running programs is not restricted, because it is not known what a reload will name and what helpers
-/// need.
+/// Reading files and running programs are not restricted, because a reload may name any file, and helpers need others.
 pub fn daemon(config: &Config) -> Confined {
     let _less = set_no_new_privs(true);
-    // We do not know where these programs write, and Landlock would restrict them, too.
+    // Landlock would restrict these programs, too, and they may write anywhere.
     if config.runs_programs() {
         return Confined(Ok(None));
     }
@@ -43,28 +42,28 @@ pub fn daemon(config: &Config) -> Confined {
 }
 
 impl Confined {
-    /// Checks a new configuration for this process.
+    /// Checks whether this process can use a new configuration.
     ///
     /// # Errors
     ///
-    /// Fails if it is the first one that names a program to run, which would be confined, too, because Landlock cannot
-    /// be lifted.
-    pub fn judge(&self, config: &Config) -> Result<(), Failed> {
+    /// Fails if this configuration is the first to name a program. That program would be confined, too, because
+    /// Landlock cannot be lifted.
+    pub fn check(&self, config: &Config) -> Result<(), Failed> {
         let is_confined = matches!(&self.0, Ok(Some(status)) if !matches!(status, RulesetStatus::NotEnforced));
         if is_confined && config.runs_programs() {
-            let why = "the first program to run (notify_command, or the command of a secret) needs a restart, because a running \
-                       postkey that has none can write to its own folders only, and what it starts could not write elsewhere";
+            let why = "the first program in the configuration (notify_command, or the command of a secret) needs a restart: \
+                       postkey is confined to writing to its own folders, and the program would be confined as well";
             return Err(Failed::new(Exit::Config, why));
         }
         Ok(())
     }
 
     /// Logs whether the process is confined.
-    pub fn tell(&self) {
+    pub fn log(&self) {
         match &self.0 {
             Ok(None) => info!("not confined, because the configuration runs external programs"),
             Ok(Some(RulesetStatus::NotEnforced)) => {
-                let why = absence();
+                let why = why_no_landlock();
                 warn!(why, "not confined to writing to its own folders: {why}");
             }
             Ok(Some(_)) => debug!("confined to writing to its own folders"),
@@ -76,7 +75,7 @@ impl Confined {
 /// Why there is no Landlock. According to landlock(7), ENOSYS means that the kernel was built without it, and
 /// EOPNOTSUPP that it was not enabled at boot. A container's system call filter usually answers EPERM or ENOSYS; the
 /// list of security modules shows that the answer comes from the filter.
-fn absence() -> &'static str {
+fn why_no_landlock() -> &'static str {
     let modules = std::fs::read_to_string("/sys/kernel/security/lsm").unwrap_or_default();
     let is_filtered = std::fs::read_to_string("/proc/self/status")
         .is_ok_and(|status| status.lines().any(|line| line.starts_with("Seccomp:") && line.ends_with('2')));
@@ -106,9 +105,9 @@ fn folder(file: &Path) -> PathBuf {
     }
 }
 
-/// The allowed writes: everything in the state folder, only creating and removing in the sockets' folders, and only
-/// creating and appending in the log file's folder. The last two also hold for other files of these folders, because a
-/// new socket or a rotated log file does not exist yet, and Landlock can only name its folder.
+/// Allows all writes in the state folder, creating and removing sockets in their folders, and creating and appending to
+/// files in the log file's folder. Landlock can name only the folders, because a new socket or a rotated log file does
+/// not exist yet.
 fn write_only_to(config: &Config) -> Result<RulesetStatus, RulesetError> {
     let sockets = config.listeners.iter().flat_map(|listener| &listener.addresses).filter_map(Address::unix);
     let sockets = sockets.chain([&config.control_socket]).map(|socket| folder(socket));
@@ -130,9 +129,8 @@ mod tests {
     use super::*;
     use crate::config::environment::Environment;
 
-    /// Landlock holds for the thread that asks for it.
     #[test]
-    fn beside_the_state_sockets_and_log_files_are_made_and_nothing_is_truncated_or_removed() {
+    fn outside_the_state_folder_only_sockets_and_log_files_can_be_created() {
         let dir = tempfile::tempdir().unwrap();
         let at = |name: &str| dir.path().join(name);
         for folder in ["state", "run", "log", "elsewhere"] {
@@ -141,6 +139,7 @@ mod tests {
         }
         let text = "state_dir = \"state\"\ncontrol_socket = \"run/control\"\nlog_file = \"log/log\"\n";
         let config = Config::parse(text, &at("postkey.toml"), &Environment::default()).unwrap();
+        // Landlock restricts the calling thread.
         let confined = std::thread::spawn(move || {
             if !matches!(write_only_to(&config), Ok(RulesetStatus::FullyEnforced)) {
                 return crate::skipped::skipped("this kernel has no Landlock");
@@ -167,7 +166,7 @@ mod tests {
     }
 
     #[test]
-    fn a_filter_that_forbids_landlock_is_told_from_a_kernel_without_it() {
+    fn the_reason_for_a_missing_landlock_is_named() {
         assert!(explanation(true, true, true).contains("a seccomp filter forbids it"));
         assert!(explanation(false, true, true).contains("not enabled in this kernel"));
         assert!(explanation(false, false, true).contains("a seccomp filter is in force"));

@@ -1,10 +1,10 @@
 //! The daemon: opens the vault, binds the listeners, and serves until it is asked to stop.
 
+mod capacity;
 mod clients;
 mod first_logins;
 mod monitoring;
 mod ports;
-mod room;
 
 use std::collections::HashMap;
 use std::path::Path;
@@ -28,16 +28,16 @@ use crate::net::unix;
 use crate::shutdown::ShutdownSender;
 use crate::vault::Vault;
 use crate::web::server::CONNECTIONS;
+use capacity::Capacity;
 use first_logins::FirstLoginPorts;
 use monitoring::Monitoring;
 use ports::Ports;
-use room::Capacity;
 
 /// The longest time for a shutdown: longer than a refresh can take, and than sessions are given.
 pub const STOP: Duration = Duration::from_secs(40);
 
 /// How often to poll the vault while it proves that it works. Its writes take milliseconds.
-const LOOK: Duration = Duration::from_millis(20);
+const POLL: Duration = Duration::from_millis(20);
 
 /// A running daemon. It ends when it is dropped.
 pub struct Daemon {
@@ -46,7 +46,7 @@ pub struct Daemon {
     ports: Ports,
     monitoring: Monitoring,
     first_logins: FirstLoginPorts,
-    /// The connections to the HTTP ports of both.
+    /// The connections to the HTTP ports of both `monitoring` and `first_logins`.
     visitors: Arc<Strangers>,
     tasks: JoinSet<()>,
     /// The name of each task, to report one that ends.
@@ -54,22 +54,17 @@ pub struct Daemon {
     shutdown: ShutdownSender,
 }
 
-/// What the daemon cannot handle itself.
+/// An event that the daemon cannot handle itself.
 pub enum DaemonEvent {
-    /// A command that concerns the whole program.
     Request(PendingRequest),
     /// The daemon cannot continue.
     Failed(Failed),
 }
 
 impl Daemon {
-    /// Opens the vault and binds everything. When this returns, clients are served.
-    pub async fn start(config: Config, clock: Clock) -> Result<Self, Failed> {
-        Self::start_with(config, clock, Sockets::default()).await
-    }
-
-    /// The same, with sockets from the service manager.
-    pub async fn start_with(config: Config, clock: Clock, sockets: Sockets) -> Result<Self, Failed> {
+    /// Opens the vault and binds everything, with the sockets that the service manager has passed. When this returns,
+    /// clients are served.
+    pub async fn start(config: Config, clock: Clock, sockets: Sockets) -> Result<Self, Failed> {
         let vault = Vault::open_in_turn(&config.state_dir).await?;
         for address in vault.damaged() {
             tracing::error!(
@@ -80,39 +75,35 @@ impl Daemon {
         let config = Arc::new(config);
         let broker = Arc::new(Broker::new(Arc::clone(&config), vault, clock, false));
         let shutdown = ShutdownSender::default();
-        let room = Capacity::here();
-        let strangers = Strangers::new(room.strangers, room.sessions);
+        let Capacity { sessions, strangers } = Capacity::of_this_process();
+        let strangers = Strangers::new(strangers, sessions);
         let mut ports = Ports::new(sockets, Arc::clone(&strangers));
-        let places = ports.prepare(&config.listeners, &broker, &shutdown.subscribe())?;
+        let planned = ports.prepare(&config.listeners, &broker, &shutdown.subscribe())?;
         let mut monitoring = Monitoring::default();
-        let watched = monitoring.prepare(config.metrics)?;
+        let metrics = monitoring.prepare(config.metrics)?;
         let mut first_logins = FirstLoginPorts::default();
         let sites = first_logins.prepare(&config)?;
         let socket = bind_control(&config.control_socket)?;
         let visitors = Strangers::new(CONNECTIONS, 0);
-        monitoring.put(watched, &broker, &visitors);
+        monitoring.put(metrics, &broker, &visitors);
         first_logins.put(sites, &broker.first_logins, &visitors);
+        ports.put(planned).await;
+        let (control, requests) = Control::of_daemon(Arc::clone(&broker));
+        let control = Arc::new(control);
+        control.set_listeners(ports.listening());
         let mut tasks = JoinSet::new();
-        let mut task_names = HashMap::from([
+        let task_names = HashMap::from([
             (tasks.spawn(Arc::clone(&broker).keep_stable()).id(), "the vault's return to stable storage"),
-            (tasks.spawn(Arc::clone(&broker).serve_notices()).id(), "the notify_command's queue"),
+            (tasks.spawn(Arc::clone(&broker).serve_notices()).id(), "the queue of notify_command"),
             (tasks.spawn(Arc::clone(&broker.first_logins).expire()).id(), "the expiry of first logins"),
             (tasks.spawn(Arc::clone(&broker).keep_alive()).id(), "the refresh ahead of expiry"),
-            (tasks.spawn(Arc::clone(&broker).watch()).id(), "the watch for what a person is told"),
+            (tasks.spawn(broker.watch()).id(), "the check for notifications"),
+            (tasks.spawn(async move { strangers.log_limit.tell_counts().await }).id(), "the log limit"),
+            (tasks.spawn(accept_commands(Arc::clone(&control), socket)).id(), "the control socket"),
         ]);
-        let (control, requests) = Control::of_daemon(broker);
-        let control = Arc::new(control);
-        ports.put(places).await;
-        control.set_listeners(ports.listening());
-        task_names.insert(
-            tasks.spawn(async move { strangers.log_limit.tell_counts().await }).id(),
-            "the count of what the log leaves out",
-        );
-        task_names.insert(tasks.spawn(accept_commands(Arc::clone(&control), socket)).id(), "the control socket");
         Ok(Self { control, requests, ports, monitoring, first_logins, visitors, tasks, task_names, shutdown })
     }
 
-    /// The open ports.
     pub fn listeners(&self) -> Vec<Listening> {
         self.ports.listening()
     }
@@ -133,19 +124,19 @@ impl Daemon {
                 return Err(Failed::new(Exit::Config, format!("a change of {key} needs a restart")));
             }
         }
-        let places = self.ports.prepare(&config.listeners, broker, &self.shutdown.subscribe())?;
-        let watched = self.monitoring.prepare(config.metrics)?;
+        let planned = self.ports.prepare(&config.listeners, broker, &self.shutdown.subscribe())?;
+        let metrics = self.monitoring.prepare(config.metrics)?;
         let sites = self.first_logins.prepare(&config)?;
         broker.reconfigure(config).await?;
-        self.monitoring.put(watched, broker, &self.visitors);
+        self.monitoring.put(metrics, broker, &self.visitors);
         self.first_logins.put(sites, &broker.first_logins, &self.visitors);
-        self.ports.put(places).await;
+        self.ports.put(planned).await;
         self.control.set_listeners(self.ports.listening());
         Ok(())
     }
 
-    /// Stops: accepts no more clients, tells those that have not logged in, and lets what is under way end, within
-    /// limits. No refresh is cut off.
+    /// Stops: accepts no more clients, notifies those that have not logged in, and waits, within limits, for sessions
+    /// and refreshes to end.
     pub async fn stop(&mut self) {
         self.shutdown.send();
         self.ports.close().await;
@@ -173,7 +164,7 @@ impl Daemon {
     fn defect(what: &str) -> DaemonEvent {
         DaemonEvent::Failed(Failed::new(
             Exit::Software,
-            format!("{what} has ended unexpectedly; this is a defect, see the log"),
+            format!("{what} has ended unexpectedly; this is a defect of postkey, please report it with its log"),
         ))
     }
 
@@ -182,7 +173,7 @@ impl Daemon {
         let (vault, pings) = (Arc::clone(&self.control.broker.context.vault), self.ports.pings());
         async move {
             while !is_free(&vault).await {
-                tokio::time::sleep(LOOK).await;
+                tokio::time::sleep(POLL).await;
             }
             pings.await;
         }
@@ -205,13 +196,13 @@ fn bind_control(path: &Path) -> Result<UnixListener, Failed> {
         .map_err(|error| Failed::new(Exit::Os, format!("cannot create the control socket {}: {error}", path.display())))
 }
 
-/// The last parameter is dropped first, so that nobody listens on the socket any more when the vault is closed.
+/// The last parameter is dropped first, so the socket is closed before the vault.
 async fn accept_commands(control: Arc<Control>, listener: UnixListener) {
     loop {
         match listener.accept().await {
             Ok((stream, _)) => drop(tokio::spawn(control::serve(stream, Arc::clone(&control)))),
             Err(error) => {
-                debug!(%error, "the control socket did not get its command");
+                debug!(%error, "cannot accept a connection to the control socket");
                 tokio::time::sleep(Duration::from_millis(100)).await;
             }
         }
@@ -224,21 +215,22 @@ mod tests {
     use crate::config::environment::Environment;
 
     #[tokio::test]
-    async fn a_task_that_ends_is_named() {
+    async fn a_task_that_ends_is_reported_by_name() {
         let dir = tempfile::tempdir().unwrap();
         let text = "state_dir = \"state\"\n[[listener]]\nprotocol = \"imap\"\naddress = \"127.0.0.1:0\"\n";
         let config = Config::parse(text, &dir.path().join("postkey.toml"), &Environment::default()).unwrap();
-        let mut daemon =
-            Daemon::start(config, Clock::System).await.unwrap_or_else(|failed| panic!("{}", failed.message));
+        let mut daemon = Daemon::start(config, Clock::System, Sockets::default())
+            .await
+            .unwrap_or_else(|failed| panic!("{}", failed.message));
         let names: std::collections::BTreeSet<&str> = daemon.task_names.values().copied().collect();
-        assert_eq!(names.len(), daemon.tasks.len(), "each has a name of its own");
+        assert_eq!(names.len(), daemon.tasks.len(), "names are unique");
         let task = daemon.tasks.spawn(async {});
         daemon.task_names.insert(task.id(), "the task of a test");
         match daemon.next().await {
             DaemonEvent::Failed(failed) => {
                 assert!(failed.message.starts_with("the task of a test has ended"), "{}", failed.message)
             }
-            DaemonEvent::Request(_) => panic!("nobody has asked for anything"),
+            DaemonEvent::Request(_) => panic!("there was no request"),
         }
     }
 }

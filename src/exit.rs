@@ -1,4 +1,4 @@
-//! How a command ends: the codes of sysexits(3), if one fits.
+//! The failure of a command, with an exit code from sysexits(3).
 
 /// The meaning of a command's exit code.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
@@ -11,7 +11,7 @@ pub enum Exit {
     NoUser = 67,
     /// A server cannot be reached, or refuses to serve this account.
     Unavailable = 69,
-    /// A defect of postkey.
+    /// postkey has a defect.
     Software = 70,
     /// The system refuses: a port is in use, or a socket cannot be created.
     Os = 71,
@@ -28,14 +28,12 @@ pub enum Exit {
 /// The failure of a command: the message for the user, and the exit code.
 #[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct Failed {
-    /// What kind of failure.
     pub exit: Exit,
     /// What happened, to what, and what to do.
     pub message: String,
 }
 
 impl Failed {
-    /// Creates a failure with its message.
     pub fn new(exit: Exit, message: impl std::fmt::Display) -> Self {
         Self { exit, message: message.to_string() }
     }

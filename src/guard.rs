@@ -10,27 +10,26 @@ use nix::unistd::{Group, Uid, User};
 use rustix::fs::OFlags;
 use rustix::io::Errno;
 
-/// The nearest world-writable folder above this path, in which anybody could replace it. Folders with the sticky bit do
-/// not count, because nobody can replace another user's files there.
-pub fn exposed_folder(path: &Path) -> Option<PathBuf> {
-    let whole = std::path::absolute(path).ok()?;
-    // Both the target of a symlink and its own place count.
-    let real = whole.ancestors().skip(1).find_map(|folder| folder.canonicalize().ok())?;
-    let all = whole.ancestors().skip(1).chain(real.ancestors());
-    let is_exposed = |about: Metadata| about.mode() & 0o1002 == 0o0002;
-    all.into_iter().find(|folder| folder.metadata().is_ok_and(is_exposed)).map(Path::to_owned)
+/// The nearest world-writable folder above this path. Anybody could replace the file there, unless the folder has the
+/// sticky bit.
+fn exposed_folder(path: &Path) -> Option<PathBuf> {
+    let path = std::path::absolute(path).ok()?;
+    // The folder of a symlink counts, and so does the folder of its target.
+    let real = path.ancestors().skip(1).find_map(|folder| folder.canonicalize().ok())?;
+    let mut all = path.ancestors().skip(1).chain(real.ancestors());
+    let is_exposed = |metadata: Metadata| metadata.mode() & 0o1002 == 0o0002;
+    all.find(|folder| folder.metadata().is_ok_and(is_exposed)).map(Path::to_owned)
 }
 
-/// The error for something in such a folder.
-pub fn exposed(folder: &Path) -> io::Error {
+/// The error for a file in such a folder.
+fn exposed(folder: &Path) -> io::Error {
     let folder = folder.display();
     io::Error::other(format!("{folder} is world-writable; run `chmod o-w {folder}`"))
 }
 
-/// What is in a folder and must not be replaced by others.
+/// What a folder contains that others must not be able to replace.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub enum Thing {
-    /// The state folder.
     State,
     /// A Unix socket. Clients cannot see who created it.
     Socket,
@@ -47,19 +46,19 @@ pub enum Thing {
 /// Fails with the first folder in which somebody else could replace something, and with what to do about it.
 pub fn judge_folders(path: &Path, thing: Thing) -> io::Result<()> {
     let (mut here, mut links) = (PathBuf::from("/"), 0);
-    let mut rest = names(&std::path::absolute(path)?);
+    let mut rest = reversed_names(&std::path::absolute(path)?);
     while let Some(name) = rest.pop() {
         let next = here.join(&name);
-        let about = next.symlink_metadata().ok();
-        judge_folder(&here, about.as_ref(), thing, rest.is_empty())?;
-        match about {
-            Some(about) if about.is_symlink() && !rest.is_empty() => {
+        let metadata = next.symlink_metadata().ok();
+        judge_folder(&here, metadata.as_ref(), thing, rest.is_empty())?;
+        match metadata {
+            Some(metadata) if metadata.is_symlink() && !rest.is_empty() => {
                 links += 1;
                 let target = if links > MOST_LINKS { Err(Errno::LOOP.into()) } else { next.read_link() }?;
                 if target.is_absolute() {
                     here = PathBuf::from("/");
                 }
-                rest.extend(names(&target));
+                rest.extend(reversed_names(&target));
             }
             Some(_) if name == ".." => drop(here.pop()),
             Some(_) => here = next,
@@ -73,24 +72,20 @@ pub fn judge_folders(path: &Path, thing: Thing) -> io::Result<()> {
 /// The number of symlinks that the kernel follows on one path, path_resolution(7).
 const MOST_LINKS: u32 = 40;
 
-/// The names of a path, the last one first.
-fn names(path: &Path) -> Vec<OsString> {
-    let mut names: Vec<OsString> = path.iter().filter(|name| *name != "/").map(OsString::from).collect();
-    names.reverse();
-    names
+fn reversed_names(path: &Path) -> Vec<OsString> {
+    path.iter().rev().filter(|name| *name != "/").map(OsString::from).collect()
 }
 
 fn judge_folder(folder: &Path, child: Option<&Metadata>, thing: Thing, is_last: bool) -> io::Result<()> {
-    let about = folder.metadata()?;
-    let (mode, name) = (about.mode(), folder.display());
-    if !is_trusted(about.uid()) {
-        let owner = about.uid();
+    let metadata = folder.metadata()?;
+    let (mode, owner, name) = (metadata.mode(), metadata.uid(), folder.display());
+    if !is_trusted(owner) {
         return Err(io::Error::other(format!(
             "{name} belongs to uid {owner}, who could replace its content; choose another folder, or run `chown root {name}`"
         )));
     }
     let by_all = mode & 0o002 != 0;
-    let by_group = mode & 0o020 != 0 && !is_private(about.gid()) && !(thing == Thing::Log && about.uid() == 0);
+    let by_group = mode & 0o020 != 0 && !is_private(metadata.gid()) && !(thing == Thing::Log && owner == 0);
     // A missing child is checked once it exists, except a socket, which cannot be checked.
     let is_safe = child.map_or(thing != Thing::Socket, |child| is_trusted(child.uid()));
     match mode & 0o1000 != 0 {
@@ -107,7 +102,7 @@ fn judge_folder(folder: &Path, child: Option<&Metadata>, thing: Thing, is_last: 
 /// Whether a user is trusted: root, this user, and the owner of the root folder, because a user namespace may show root
 /// as nobody.
 fn is_trusted(uid: u32) -> bool {
-    let root = Path::new("/").metadata().map(|about| about.uid());
+    let root = Path::new("/").metadata().map(|metadata| metadata.uid());
     uid == 0 || uid == rustix::process::geteuid().as_raw() || root.is_ok_and(|root| root == uid)
 }
 
@@ -125,11 +120,11 @@ fn is_private(gid: u32) -> bool {
 pub fn readable(path: &Path) -> io::Result<()> {
     // NONBLOCK, because opening a pipe would wait for a writer.
     let file = OpenOptions::new().read(true).custom_flags(OFlags::NONBLOCK.bits().cast_signed()).open(path)?;
-    let about = file.metadata()?;
-    if !about.is_file() {
+    let metadata = file.metadata()?;
+    if !metadata.is_file() {
         return Err(io::Error::other("it is not a file"));
     }
-    if about.mode() & 0o002 != 0 {
+    if metadata.mode() & 0o002 != 0 {
         return Err(io::Error::other(format!("it is world-writable; run `chmod o-w {}`", path.display())));
     }
     exposed_folder(path).map_or(Ok(()), |folder| Err(exposed(&folder)))
@@ -141,13 +136,13 @@ pub fn append(path: &Path) -> io::Result<File> {
     judge_folders(path, Thing::Log)?;
     let flags = (OFlags::NOFOLLOW | OFlags::NONBLOCK).bits().cast_signed();
     let file = OpenOptions::new().append(true).create(true).mode(0o600).custom_flags(flags).open(path)?;
-    let about = file.metadata()?;
-    let is_ours = [0, rustix::process::geteuid().as_raw()].contains(&about.uid());
+    let metadata = file.metadata()?;
+    let is_ours = [0, rustix::process::geteuid().as_raw()].contains(&metadata.uid());
     // A terminal or /dev/null is for everybody.
-    if about.file_type().is_char_device() || is_ours && about.nlink() == 1 && about.mode() & 0o002 == 0 {
+    if metadata.file_type().is_char_device() || is_ours && metadata.nlink() == 1 && metadata.mode() & 0o002 == 0 {
         return Ok(file);
     }
-    Err(io::Error::other("it belongs to another user, has a second hard link, or is world-writable"))
+    Err(io::Error::other("it belongs to another user, has a second hard link, or is world-writable; move it away"))
 }
 
 #[cfg(test)]
@@ -161,7 +156,7 @@ mod tests {
     }
 
     #[test]
-    fn a_folder_that_everybody_may_write_to_is_found_however_deep_below() {
+    fn a_world_writable_folder_is_found_at_any_depth() {
         let dir = tempfile::tempdir().unwrap();
         let (open, deep) = (dir.path().join("open"), dir.path().join("open/a/b/file"));
         fs::create_dir_all(deep.parent().unwrap()).unwrap();
@@ -182,7 +177,7 @@ mod tests {
     }
 
     #[test]
-    fn every_folder_above_belongs_to_root_or_us_and_is_closed_to_others() {
+    fn a_folder_that_others_can_write_to_is_refused() {
         let dir = tempfile::tempdir().unwrap();
         let (above, path) = (dir.path().join("above"), dir.path().join("above/below/thing"));
         fs::create_dir_all(path.parent().unwrap()).unwrap();
@@ -194,8 +189,8 @@ mod tests {
             }
         }
         allow(&above, 0o1777);
-        assert_eq!(judged(&path), [true; 3], "below is ours");
-        assert_eq!(judged(&above.join("thing")), [true, false, true], "anybody could make the socket");
+        assert_eq!(judged(&path), [true; 3], "the folder below is ours");
+        assert_eq!(judged(&above.join("thing")), [true, false, true], "anybody could create the socket");
         assert_eq!(judged(&above.join("missing/thing")), [true, false, true]);
     }
 
@@ -213,7 +208,7 @@ mod tests {
         assert!(said.contains(&format!("run `chown root {}`", above.display())) && said.contains("1234"), "{said}");
         let link = dir.path().join("link");
         symlink(above.join("below"), &link).unwrap();
-        assert_eq!(judged(&link.join("thing")), [false; 3], "where a link leads");
+        assert_eq!(judged(&link.join("thing")), [false; 3], "the target of a link counts");
         chown(&above, Some(0), Some(1234)).unwrap();
         allow(&above, 0o775);
         assert_eq!(judged(&path), [false, false, true], "as /var/log belongs to the group syslog");
@@ -221,7 +216,7 @@ mod tests {
         assert!(said.contains(&format!("run `chmod g-w {}`", above.display())), "{said}");
         allow(&above, 0o1777);
         chown(above.join("below"), Some(1234), None).unwrap();
-        assert_eq!(judged(&path), [false; 3], "somebody else was first");
+        assert_eq!(judged(&path), [false; 3], "somebody else created it first");
     }
 
     #[test]
@@ -234,13 +229,13 @@ mod tests {
         symlink("open/inner", &link).unwrap();
         assert_eq!(judged(&link.join("thing")), [true; 3]);
         allow(&open, 0o777);
-        assert_eq!(judged(&link.join("thing")), [false; 3], "the link in the middle could be another one");
+        assert_eq!(judged(&link.join("thing")), [false; 3], "somebody could replace the link in the middle");
         symlink("round", dir.path().join("round")).unwrap();
         assert!(judge_folders(&dir.path().join("round/thing"), Thing::State).is_err());
     }
 
     #[test]
-    fn what_was_laid_in_a_log_files_place_is_not_written_to() {
+    fn only_a_regular_file_of_ours_is_opened_as_a_log() {
         let dir = tempfile::tempdir().unwrap();
         let (log, target) = (dir.path().join("log"), dir.path().join("target"));
         fs::write(&target, "precious").unwrap();
@@ -266,7 +261,7 @@ mod tests {
     }
 
     #[test]
-    fn a_key_or_secret_that_everybody_could_change_is_not_read() {
+    fn a_key_that_others_could_replace_is_not_read() {
         let dir = tempfile::tempdir().unwrap();
         let key = dir.path().join("key");
         assert_eq!(readable(&key).unwrap_err().kind(), io::ErrorKind::NotFound);

@@ -9,7 +9,6 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use tracing::warn;
 use tracing_subscriber::filter::Targets;
-use tracing_subscriber::fmt::MakeWriter;
 use tracing_subscriber::layer::SubscriberExt as _;
 use tracing_subscriber::util::SubscriberInitExt as _;
 use tracing_subscriber::{Layer, Registry, reload};
@@ -23,7 +22,7 @@ type Output = Box<dyn Layer<Registry> + Send + Sync>;
 /// The log of this process. Its filter and its file can be changed while it runs.
 pub struct Log {
     filter: reload::Handle<Targets, tracing_subscriber::layer::Layered<Output, Registry>>,
-    target: LogFile,
+    target: Arc<LogFile>,
     form: Form,
 }
 
@@ -32,9 +31,7 @@ pub struct Log {
 enum Form {
     /// An entry in the journal, with fields.
     Journal,
-    /// A line of text.
     Plain,
-    /// A JSON object.
     Json,
 }
 
@@ -56,30 +53,27 @@ impl Log {
     /// Fails if the file cannot be written.
     pub fn start(config: &Config) -> Result<Self, Failed> {
         let LogChange { file, filter, form } = Self::prepare(config)?;
-        let target = LogFile::default();
-        target.turn(file);
+        let target = Arc::new(LogFile(Mutex::new(file)));
         let output = output(form, &target);
         let (filter, handle) = reload::Layer::new(filter);
         tracing_subscriber::registry().with(output).with(filter).init();
         Ok(Self { filter: handle, target, form })
     }
 
-    /// Changes the filter.
     pub fn set_filter(&self, text: &str) -> Result<(), Failed> {
         let filter = log_filter::read(text).map_err(|why| Failed::new(Exit::Usage, why))?;
         self.filter.reload(filter).map_err(|error| Failed::new(Exit::Software, error))
     }
 
-    /// Opens the file again in any case, because it may have been rotated. If this fails, nothing has changed.
+    /// Prepares a change. It opens the file even if its path is the same, because the old file may have been rotated.
     pub fn prepare(config: &Config) -> Result<LogChange, Failed> {
         let file = config.log_file.as_deref().map(open).transpose()?;
         Ok(LogChange { file, filter: config.log.clone(), form: Form::of(config) })
     }
 
-    /// Applies a new configuration.
     pub fn put(&self, LogChange { file, filter, form }: LogChange) {
-        self.target.turn(file);
-        // This fails only if there is no log any more.
+        *self.target.0.lock().unwrap_or_else(PoisonError::into_inner) = file;
+        // This fails only if the log has ended.
         let _gone = self.filter.reload(filter);
         // The fields of open sessions are stored in the old format.
         if form != self.form {
@@ -95,13 +89,13 @@ pub struct LogChange {
     form: Form,
 }
 
-fn output(form: Form, target: &LogFile) -> Output {
+fn output(form: Form, target: &Arc<LogFile>) -> Output {
     let lines = || tracing_subscriber::fmt::layer().fmt_fields(plain::PlainFields).event_format(plain::Sentences);
-    let plain = || lines().with_writer(target.clone()).boxed();
+    let plain = || lines().with_writer(Arc::clone(target)).boxed();
     match form {
-        Form::Json => tracing_subscriber::fmt::layer().json().with_writer(target.clone()).boxed(),
+        Form::Json => tracing_subscriber::fmt::layer().json().with_writer(Arc::clone(target)).boxed(),
         Form::Plain => plain(),
-        // Without prefixes, because an administrator searches for ACCOUNT=, and MESSAGE_ID= has a special meaning.
+        // Without prefixes, because administrators search for ACCOUNT=, and MESSAGE_ID= has a special meaning.
         Form::Journal => tracing_journald::layer().map_or_else(
             |_| plain(),
             |journal| journal.with_field_prefix(None).with_syslog_identifier("postkey".to_owned()).boxed(),
@@ -109,21 +103,11 @@ fn output(form: Form, target: &LogFile) -> Output {
     }
 }
 
-/// Whether standard error is the journal's: `$JOURNAL_STREAM` names that file, systemd.exec(5).
+/// Whether standard error leads to the journal: then `$JOURNAL_STREAM` names its file (systemd.exec(5)).
 fn goes_to_journal() -> bool {
     let stderr = rustix::fs::fstat(io::stderr()).ok();
     let Some(stream) = std::env::var("JOURNAL_STREAM").ok() else { return false };
     stderr.is_some_and(|stat| stream == format!("{}:{}", stat.st_dev, stat.st_ino))
-}
-
-/// Where lines go: a file, or standard error if there is none.
-#[derive(Clone, Default)]
-struct LogFile(Arc<Mutex<Option<File>>>);
-
-impl LogFile {
-    fn turn(&self, file: Option<File>) {
-        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = file;
-    }
 }
 
 fn open(path: &Path) -> Result<File, Failed> {
@@ -136,15 +120,10 @@ fn open(path: &Path) -> Result<File, Failed> {
     })
 }
 
-impl<'a> MakeWriter<'a> for LogFile {
-    type Writer = Self;
+/// Writes to a file, or to standard error if there is none.
+struct LogFile(Mutex<Option<File>>);
 
-    fn make_writer(&'a self) -> Self {
-        self.clone()
-    }
-}
-
-impl Write for LogFile {
+impl Write for &LogFile {
     fn write(&mut self, line: &[u8]) -> io::Result<usize> {
         match &mut *self.0.lock().unwrap_or_else(PoisonError::into_inner) {
             Some(file) => file.write(line),

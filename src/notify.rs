@@ -19,7 +19,7 @@ use crate::wire::printable;
 /// How long a run may take, for example to send a mail or to ask a distant server. Then it is killed.
 const RUN: Duration = Duration::from_secs(30);
 
-/// The number of notices that can wait: more than there are usually accounts. Any more are only logged.
+/// The number of notices that can wait: more than there usually are accounts. Any others are only logged.
 const WAITING: usize = 1000;
 
 /// The most output to read, in bytes.
@@ -32,12 +32,11 @@ pub enum NoticeEvent {
     PersonNeeded,
     /// A person is no longer needed.
     Settled,
-    /// Something that a person can renew expires soon.
+    /// Something expires soon that a person can renew.
     EndsSoon,
 }
 
 impl NoticeEvent {
-    /// The value of `POSTKEY_EVENT`.
     pub const fn name(self) -> &'static str {
         match self {
             Self::PersonNeeded => "person-needed",
@@ -50,7 +49,6 @@ impl NoticeEvent {
 /// A notice for a person.
 #[derive(Clone, Debug)]
 pub struct Notice {
-    /// What has happened.
     pub event: NoticeEvent,
     /// The account's address; empty if the notice concerns all accounts of a provider.
     pub account: String,
@@ -108,7 +106,7 @@ impl Notifier {
     }
 }
 
-/// Runs it to its end; None if it was killed after its time limit. Its output goes to the log.
+/// Runs the command to its end; None if it was killed after its time limit. Its output goes to the log.
 async fn run(command: &[String], notice: &Notice) -> io::Result<Option<ExitStatus>> {
     let (mut child, group, output) = start(command, notice)?;
     let (ended, ()) = match timeout(RUN, async { tokio::join!(child.wait(), log(output)) }).await {
@@ -122,7 +120,7 @@ async fn run(command: &[String], notice: &Notice) -> io::Result<Option<ExitStatu
     ended.map(Some)
 }
 
-/// Starts it, with its output in a pipe.
+/// Starts the command, with its output in a pipe.
 fn start(command: &[String], notice: &Notice) -> io::Result<(Child, ProcessGroup, pipe::Receiver)> {
     let mut command = process_group::command(command)?;
     let (reader, writer) = io::pipe()?;
@@ -161,26 +159,26 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn the_environment_tells_it_and_says_nothing_else() {
+    async fn the_command_gets_the_notice_in_its_environment_and_nothing_else() {
         let folder = TempDir::new().unwrap();
         let file = folder.path().join("environment");
         let command = shell(&format!("env >{}", file.display()));
         assert!(run(&command, &notice(NoticeEvent::PersonNeeded)).await.unwrap().unwrap().success());
-        let told = std::fs::read_to_string(file).unwrap();
+        let environment = std::fs::read_to_string(file).unwrap();
         for line in [
             "POSTKEY_EVENT=person-needed",
             "POSTKEY_ACCOUNT=ann@example.test",
             "POSTKEY_REASON=it's $(over); sign in",
             "POSTKEY_URL=https://auth.example.test/?a=1",
         ] {
-            assert!(told.lines().any(|one| one == line), "{line} is not in\n{told}");
+            assert!(environment.lines().any(|one| one == line), "{line} is not in\n{environment}");
         }
         // The shell adds two or three of its own; cargo's are not passed on.
-        assert!(!told.contains("CARGO"), "{told}");
+        assert!(!environment.contains("CARGO"), "{environment}");
     }
 
     #[tokio::test]
-    async fn one_runs_at_a_time_in_order_and_failures_do_not_stop_the_next() {
+    async fn commands_run_one_at_a_time_and_in_order_even_after_a_failure() {
         let folder = TempDir::new().unwrap();
         let file = folder.path().join("events");
         let (notifier, done) = (Notifier::default(), file.display());
@@ -190,9 +188,9 @@ mod tests {
             notifier.tell(&shell(&script), notice(event));
         }
         notifier.tell(&[], notice(NoticeEvent::Settled));
-        let told = || std::fs::read_to_string(&file).unwrap_or_default();
+        let events = || std::fs::read_to_string(&file).unwrap_or_default();
         let all = async {
-            while told().lines().count() < 3 {
+            while events().lines().count() < 3 {
                 tokio::time::sleep(Duration::from_millis(5)).await;
             }
         };
@@ -200,11 +198,11 @@ mod tests {
             () = notifier.serve() => panic!("it never ends"),
             () = all => {}
         }
-        assert_eq!(told(), "person-needed\nsettled\nends-soon\n");
+        assert_eq!(events(), "person-needed\nsettled\nends-soon\n");
     }
 
     #[tokio::test]
-    async fn who_takes_too_long_is_killed_with_all_that_was_started() {
+    async fn a_command_that_takes_too_long_is_killed_with_its_children() {
         let folder = TempDir::new().unwrap();
         let file = folder.path().join("pid");
         let begun = Instant::now();
@@ -223,11 +221,11 @@ mod tests {
         assert!(ended.unwrap().is_none() && begun.elapsed() >= RUN);
         let child = std::fs::read_to_string(file).unwrap();
         let file = format!("/proc/{}/stat", child.trim());
-        // Killed, which takes a moment; and whoever inherits it may not look after it at once.
+        // The kill takes a moment, and init may not collect the process at once.
         let is_dead = || std::fs::read_to_string(&file).map_or(true, |state| state.contains(") Z "));
         let deadline = Instant::now() + Duration::from_secs(10);
         while !is_dead() {
-            assert!(Instant::now() < deadline, "it lives on");
+            assert!(Instant::now() < deadline, "it is still running");
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
     }

@@ -1,4 +1,4 @@
-//! A program that is run for somebody, with all that it starts.
+//! Runs a program of the configuration in a process group, so that it can be killed with its children.
 
 use std::io;
 use std::process::Stdio;
@@ -6,7 +6,7 @@ use std::process::Stdio;
 use rustix::process::{Pid, Signal, kill_process_group};
 use tokio::process::{Child, Command};
 
-/// What a program gets of our environment. Not the rest, where the service manager's sockets and somebody's secrets may be.
+/// The variables that a program gets from our environment. The others may contain sockets or secrets.
 const PASSED_ON: [&str; 13] = [
     "DBUS_SESSION_BUS_ADDRESS",
     "DISPLAY",
@@ -23,12 +23,8 @@ const PASSED_ON: [&str; 13] = [
     "XDG_RUNTIME_DIR",
 ];
 
-/// A program and its arguments as the configuration names them, to be run without a shell and an input, in the root folder,
-/// with a part of our environment.
-///
-/// # Errors
-///
-/// There is no program.
+/// Prepares a program with its arguments. It runs without a shell, without input, in the root folder, and with a part
+/// of our environment. Fails if `words` is empty.
 pub fn command(words: &[String]) -> io::Result<Command> {
     let (program, arguments) = words.split_first().ok_or(io::ErrorKind::InvalidInput)?;
     let passed_on = PASSED_ON.iter().filter_map(|name| Some((name, std::env::var_os(name)?)));
@@ -37,15 +33,11 @@ pub fn command(words: &[String]) -> io::Result<Command> {
     Ok(command)
 }
 
-/// The process group of a program that leads one.
+/// The process group that a program leads.
 #[derive(Clone, Copy)]
 pub struct ProcessGroup(Option<Pid>);
 
-/// Starts a program at the head of a process group of its own. It is killed when it is dropped; what it has started is not.
-///
-/// # Errors
-///
-/// It cannot be started.
+/// Starts a program in a process group of its own. Dropping the child kills the program, but not its children.
 pub fn start(command: &mut Command) -> io::Result<(Child, ProcessGroup)> {
     let child = command.process_group(0).kill_on_drop(true).spawn()?;
     let id = child.id().and_then(|id| Pid::from_raw(i32::try_from(id).ok()?));
@@ -53,9 +45,9 @@ pub fn start(command: &mut Command) -> io::Result<(Child, ProcessGroup)> {
 }
 
 impl ProcessGroup {
-    /// Kills the program and all that it has started; none of it may be left.
+    /// Kills the program and its children.
     pub fn kill(self) {
-        // An error says that nothing is left to kill.
+        // An error means that no process is left.
         let _gone = self.0.map(|id| kill_process_group(id, Signal::KILL));
     }
 }

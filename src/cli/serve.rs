@@ -29,7 +29,7 @@ pub async fn run(
 ) -> Result<(), Failed> {
     let log = Log::start(&config)?;
     if let Some(confined) = &confined {
-        confined.tell();
+        confined.log();
     }
     log_panics();
     log_warnings(&config);
@@ -38,7 +38,7 @@ pub async fn run(
     }
     let mut signals =
         Signals::new().map_err(|error| Failed::new(Exit::Os, format!("cannot receive signals: {error}")))?;
-    let daemon = Daemon::start_with(config, Clock::System, sockets).await?;
+    let daemon = Daemon::start(config, Clock::System, sockets).await?;
     systemd::ready(&daemon.summary());
     let mut program = Program { daemon, log, confined, file };
     let mut heartbeat = heartbeat();
@@ -48,7 +48,7 @@ pub async fn run(
                 DaemonEvent::Request(request) => program.answer(request).await,
                 DaemonEvent::Failed(failed) => return Err(failed),
             },
-            wish = signals.next() => match wish {
+            action = signals.next() => match action {
                 SignalAction::Reload => drop(program.reload().await),
                 SignalAction::End => break,
             },
@@ -64,7 +64,7 @@ pub async fn run(
     Ok(())
 }
 
-/// The daemon, with what only the whole program can change.
+/// The daemon, and everything else that a reload changes.
 struct Program<'a> {
     daemon: Daemon,
     log: Log,
@@ -102,7 +102,7 @@ impl Program<'_> {
     async fn try_reload(&mut self) -> Result<(), Failed> {
         let config = check::load(self.file)?;
         if let Some(confined) = &self.confined {
-            confined.judge(&config)?;
+            confined.check(&config)?;
         }
         let log = Log::prepare(&config)?;
         log_warnings(&config);
@@ -111,8 +111,8 @@ impl Program<'_> {
         Ok(())
     }
 
-    /// Sends the state to the service manager, unless something that has to work does not; then its watchdog acts.
-    /// Signals and commands do not wait for that.
+    /// Sends the state to the service manager, once the vault and the listeners have proved that they work. Otherwise
+    /// its watchdog acts. Signals and commands do not wait for the proof.
     fn beat(&self, period: Duration) {
         let (proof, summary) = (self.daemon.prove(), self.daemon.summary());
         tokio::spawn(async move {
@@ -143,13 +143,11 @@ fn heartbeat() -> Interval {
     heartbeat
 }
 
-/// What a signal requests.
 enum SignalAction {
     Reload,
     End,
 }
 
-/// The signals that postkey handles.
 struct Signals {
     terminate: Signal,
     interrupt: Signal,
@@ -177,8 +175,8 @@ impl Signals {
     }
 }
 
-/// Logs a panic, which is a defect and ends only its session or task. The log has its place but not its message, which
-/// may quote what was being read, for example a password.
+/// Logs a panic, which is a defect and ends only its session or task. The log has its place but not its message,
+/// because that may quote input, for example a password.
 fn log_panics() {
     std::panic::set_hook(Box::new(|panic| {
         let place = panic.location().map(ToString::to_string).unwrap_or_default();
@@ -206,7 +204,7 @@ mod tests {
     }
 
     #[test]
-    fn a_panic_is_logged_with_its_place_and_without_its_words() {
+    fn a_panic_is_logged_with_its_place_and_without_its_message() {
         let lines = Lines::default();
         let writer = lines.clone();
         let log = tracing_subscriber::fmt().with_writer(move || writer.clone()).with_ansi(false).finish();

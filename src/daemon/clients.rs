@@ -10,7 +10,7 @@ use crate::net::listen::{self, AcceptedSocket};
 use crate::net::peer::Peer;
 use crate::net::strangers::{LogTopic, Source, Strangers};
 use crate::relay::Relayed;
-use crate::session::{self, ListenerPolicy, Newcomer};
+use crate::session::{self, End, ListenerPolicy, Newcomer};
 
 /// A message to an accept loop.
 pub enum Message {
@@ -28,36 +28,36 @@ pub async fn accept(
     strangers: Arc<Strangers>,
 ) {
     loop {
-        let arrival = tokio::select! {
+        let accepted = tokio::select! {
             biased;
             message = messages.recv() => match message {
                 Some(Message::Policy(new)) => { policy = new; continue }
                 Some(Message::Ping(pong)) => { let _late = pong.send(()); continue }
                 None => return,
             },
-            arrival = listener.accept() => arrival,
+            accepted = listener.accept() => accepted,
         };
         let span = info_span!(
             "session",
             protocol = policy.protocol.name(),
             security = policy.security.name(),
-            peer = arrival.peer.map(display)
+            peer = accepted.peer.map(display)
         );
-        if let Some(newcomer) = span.in_scope(|| admit(arrival, &policy, &strangers)) {
+        if let Some(newcomer) = span.in_scope(|| admit(accepted, &policy, &strangers)) {
             let policy = Arc::clone(&policy);
             tokio::spawn(async move { serve_client(newcomer, &policy).await }.instrument(span));
         }
     }
 }
 
-/// Decides whether a client may connect at all, before TLS and before it takes a place. Others get an answer only if
-/// the port is unencrypted, which takes no time.
-fn admit(arrival: AcceptedSocket, policy: &ListenerPolicy, strangers: &Arc<Strangers>) -> Option<Newcomer> {
-    let AcceptedSocket { socket, is_surplus, .. } = arrival;
+/// Decides whether a client may connect at all, before TLS and before it takes a place. A rejected client gets an
+/// answer only if the port is unencrypted, because that takes no time.
+fn admit(accepted: AcceptedSocket, policy: &ListenerPolicy, strangers: &Arc<Strangers>) -> Option<Newcomer> {
+    let AcceptedSocket { socket, is_surplus, .. } = accepted;
     // This fails if the connection has already ended.
     let peer = Peer::of(&socket).ok()?;
     let source = Source::of(&peer);
-    let (why, told) = if !policy.is_open_to(peer.address.map(|address| address.ip())) {
+    let (why, answer) = if !policy.is_open_to(peer.address.map(|address| address.ip())) {
         ("allow_addresses of this listener does not name the client's address", None)
     } else if !policy.users.allow(peer.user) {
         (
@@ -72,20 +72,20 @@ fn admit(arrival: AcceptedSocket, policy: &ListenerPolicy, strangers: &Arc<Stran
     if strangers.log_limit.may_log(source, LogTopic::Refusal) {
         warn!(uid = peer.user, why, "{} connection from {peer} turned away: {why}", policy.protocol);
     }
-    if let Some(text) = told {
+    if let Some(text) = answer {
         session::turn_away(socket, policy, text);
     }
     None
 }
 
 async fn serve_client(newcomer: Newcomer, policy: &ListenerPolicy) {
-    let (begun, mut measured) = (Instant::now(), policy.broker.metrics.session(policy.protocol));
-    let (from, (end, result)) = (newcomer.peer, session::serve(newcomer, policy).await);
-    let (relayed, seconds) = (end.relayed, begun.elapsed().as_secs());
-    let (Relayed { up, down }, protocol) = (relayed, policy.protocol);
+    let (protocol, from, begun) = (policy.protocol, newcomer.peer, Instant::now());
+    let mut measured = policy.broker.metrics.session(protocol);
+    let (End { account, relayed }, result) = session::serve(newcomer, policy).await;
+    let (Relayed { up, down }, seconds) = (relayed, begun.elapsed().as_secs());
     (measured.up, measured.down) = (up, down);
     drop(measured);
-    match (end.account, result) {
+    match (account, result) {
         (Some(account), Ok(())) => {
             info!(
                 account,

@@ -1,6 +1,6 @@
-//! The ports for browsers that return after a first login. They exist if the configuration has a whole domain.
+//! The ports for browsers that return after a first login. They exist if the configuration has an entry for a domain.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::net::SocketAddr;
 use std::sync::Arc;
 
@@ -17,7 +17,6 @@ use crate::web::first_login::FirstLoginSite;
 /// The redirect URI and `redirect_listen` from the configuration.
 type SiteAddress = (Url, Option<SocketAddr>);
 
-/// The open ports.
 #[derive(Default)]
 pub struct FirstLoginPorts {
     open: HashMap<SiteAddress, FirstLoginSite>,
@@ -26,7 +25,7 @@ pub struct FirstLoginPorts {
 /// Ports that are bound but not served yet.
 pub struct BoundSites {
     sites: HashMap<SiteAddress, FirstLoginSite>,
-    /// By provider.
+    /// The address of each provider, by its name.
     wanted: HashMap<String, SiteAddress>,
 }
 
@@ -34,38 +33,34 @@ impl FirstLoginPorts {
     /// Binds the ports that are not open yet. If this fails, nothing else has changed.
     pub fn prepare(&self, config: &Config) -> Result<BoundSites, Failed> {
         let providers = config.providers_of_domains().into_values();
-        let place = |provider: &Provider| (provider.redirect_uri.clone(), provider.redirect_listen);
-        let wanted: HashMap<_, _> = providers.map(|provider| (provider.name.clone(), place(provider))).collect();
-        let is_wanted = |place: &SiteAddress| wanted.values().any(|wanted| wanted == place);
-        let ending = self.open.iter().filter(|(place, _)| !is_wanted(place));
-        let ending: Vec<_> = ending.map(|(_, site)| site).collect();
-        let mut bound = BoundSites { sites: HashMap::new(), wanted: wanted.clone() };
-        for place in wanted.into_values() {
-            if self.open.contains_key(&place) || bound.sites.contains_key(&place) {
-                continue;
-            }
-            let (uri, listen) = &place;
-            let at = listen.map_or_else(|| uri.to_string(), |listen| listen.to_string());
-            let failed = |error| Failed::new(Exit::Os, format!("cannot wait for browsers at {at}: {error}"));
-            match FirstLoginSite::bind(uri, *listen, &ending).map_err(failed)? {
-                Some(site) => drop(bound.sites.insert(place, site)),
+        let address = |provider: &Provider| (provider.redirect_uri.clone(), provider.redirect_listen);
+        let wanted: HashMap<_, _> = providers.map(|provider| (provider.name.clone(), address(provider))).collect();
+        let addresses: HashSet<&SiteAddress> = wanted.values().collect();
+        let closing = self.open.iter().filter(|(address, _)| !addresses.contains(address));
+        let closing: Vec<_> = closing.map(|(_, site)| site).collect();
+        let mut sites = HashMap::new();
+        for address @ (uri, listen) in addresses.into_iter().filter(|address| !self.open.contains_key(address)) {
+            let shown = listen.map_or_else(|| uri.to_string(), |listen| listen.to_string());
+            let failed = |error| Failed::new(Exit::Os, format!("cannot wait for browsers at {shown}: {error}"));
+            match FirstLoginSite::bind(uri, *listen, &closing).map_err(failed)? {
+                Some(site) => drop(sites.insert(address.clone(), site)),
                 None => {
                     warn!(%uri, "first logins cannot be authorized by redirects to {uri}: it does not lead to this machine over http")
                 }
             }
         }
-        Ok(bound)
+        Ok(BoundSites { sites, wanted })
     }
 
     /// Serves these ports, and closes all others.
-    pub fn put(&mut self, mut bound: BoundSites, first_logins: &Arc<FirstLogins>, strangers: &Arc<Strangers>) {
-        self.open.retain(|place, _| bound.wanted.values().any(|wanted| wanted == place));
-        for (configured, mut site) in bound.sites.drain() {
+    pub fn put(&mut self, bound: BoundSites, first_logins: &Arc<FirstLogins>, strangers: &Arc<Strangers>) {
+        self.open.retain(|address, _| bound.wanted.values().any(|wanted| wanted == address));
+        for (configured, mut site) in bound.sites {
             info!(uri = %site.uri, "waiting for redirects of first logins at {}", site.uri);
             site.serve(first_logins, strangers);
             self.open.insert(configured, site);
         }
-        let real = |(provider, place)| Some((provider, self.open.get(&place)?.uri.clone()));
+        let real = |(provider, address)| Some((provider, self.open.get(&address)?.uri.clone()));
         first_logins.set_redirect_uris(bound.wanted.into_iter().filter_map(real).collect());
     }
 }

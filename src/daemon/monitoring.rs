@@ -13,18 +13,13 @@ use crate::net::strangers::Strangers;
 use crate::web::monitoring;
 use crate::web::server::HttpServer;
 
-/// The open port, if there is one.
+/// The port from the configuration, with its server, if it is open.
 #[derive(Default)]
-pub struct Monitoring {
-    configured: Option<SocketAddr>,
-    server: Option<HttpServer>,
-}
+pub struct Monitoring(Option<(SocketAddr, HttpServer)>);
 
 /// A change of the port.
 pub enum MetricsChange {
-    /// Keep it as it is.
     None,
-    /// Close it.
     Close,
     /// Open this one, and close any other.
     Open(SocketAddr, TcpListener),
@@ -34,7 +29,7 @@ impl Monitoring {
     /// Binds the port if it is not open yet. If this fails, nothing else has changed.
     pub fn prepare(&self, wanted: Option<SocketAddr>) -> Result<MetricsChange, Failed> {
         match wanted {
-            _ if wanted == self.configured => Ok(MetricsChange::None),
+            _ if wanted == self.0.as_ref().map(|(configured, _)| *configured) => Ok(MetricsChange::None),
             None => Ok(MetricsChange::Close),
             Some(address) => {
                 let failed = |error| Failed::new(Exit::Os, format!("cannot listen on {address} for metrics: {error}"));
@@ -43,21 +38,16 @@ impl Monitoring {
         }
     }
 
-    /// Applies the change.
     pub fn put(&mut self, change: MetricsChange, broker: &Arc<Broker>, strangers: &Arc<Strangers>) {
         match change {
             MetricsChange::None => {}
-            MetricsChange::Close => {
-                self.server = None;
-                self.configured = None;
-            }
+            MetricsChange::Close => self.0 = None,
             MetricsChange::Open(configured, listener) => {
-                // It is bound, so it has an address. That differs from the configured one only if any free port was
-                // requested.
+                // A bound socket has an address, which differs from the configured one only for port 0.
                 let address = listener.local_addr().unwrap_or(configured);
                 info!(%address, "serving metrics on {address}");
-                self.server = Some(HttpServer::new(vec![listener], &monitoring::router(Arc::clone(broker)), strangers));
-                self.configured = Some(configured);
+                let router = monitoring::router(Arc::clone(broker));
+                self.0 = Some((configured, HttpServer::new(vec![listener], &router, strangers)));
             }
         }
     }

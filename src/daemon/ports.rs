@@ -28,7 +28,7 @@ use crate::session::ListenerPolicy;
 use crate::shutdown::Shutdown;
 use crate::vault::machine::credentials;
 
-/// All open ports, and what is needed to open another one.
+/// All open ports, and everything that is needed to open another one.
 pub struct Ports {
     open: Vec<OpenPort>,
     tasks: JoinSet<()>,
@@ -55,14 +55,13 @@ pub struct PlannedPort {
     policy: Arc<ListenerPolicy>,
     configured: Address,
     mode: u32,
-    how: Opening,
+    opening: Opening,
 }
 
 /// Where the socket of a port comes from.
 enum Opening {
     /// The open port with this index.
     Kept(usize),
-    /// A newly bound socket.
     Bound(Bound, Option<SocketFile>),
 }
 
@@ -72,7 +71,6 @@ impl Ports {
         Self { open: Vec::new(), tasks: JoinSet::new(), sockets, strangers, spares: Spares::default() }
     }
 
-    /// The addresses that are open.
     pub fn listening(&self) -> Vec<Listening> {
         self.open.iter().map(|port| port.listening.clone()).collect()
     }
@@ -86,13 +84,13 @@ impl Ports {
     ) -> Result<Vec<PlannedPort>, Failed> {
         self.refuse_surplus(listeners)?;
         let mut free: Vec<(usize, &OpenPort)> = self.open.iter().enumerate().collect();
-        let mut places = Vec::new();
+        let mut planned = Vec::new();
         for listener in listeners {
             let (policy, mode) = (policy(listener, broker, shutdown)?, listener.mode);
-            let (before, mut missing) = (places.len(), Vec::new());
+            let (before, mut missing) = (planned.len(), Vec::new());
             for configured in &listener.addresses {
                 let found = free.iter().position(|(_, port)| port.is(configured, &policy));
-                let how = match found {
+                let opening = match found {
                     Some(at) => Opening::Kept(free.swap_remove(at).0),
                     None => match self.bind(configured, listener, listeners) {
                         Ok((bound, file)) => Opening::Bound(bound, file),
@@ -103,25 +101,24 @@ impl Ports {
                         Err(error) => return Err(cannot_listen(configured, listener, &error)),
                     },
                 };
-                places.push(PlannedPort { policy: Arc::clone(&policy), configured: configured.clone(), mode, how });
+                let (policy, configured) = (Arc::clone(&policy), configured.clone());
+                planned.push(PlannedPort { policy, configured, mode, opening });
             }
-            judge_missing(listener, &missing, places.len() > before)?;
+            check_missing(listener, &missing, planned.len() > before)?;
         }
-        Ok(places)
+        Ok(planned)
     }
 
-    /// Puts ports in place, and closes all others. A port that both have stays open.
-    pub async fn put(&mut self, places: Vec<PlannedPort>) {
+    /// Opens the planned ports, and closes all others. A port that is open already stays open.
+    pub async fn put(&mut self, planned: Vec<PlannedPort>) {
         let mut before: Vec<Option<OpenPort>> = std::mem::take(&mut self.open).into_iter().map(Some).collect();
-        for place in places {
-            let kept = match &place.how {
-                Opening::Kept(index) => before.get_mut(*index).and_then(Option::take),
-                Opening::Bound(..) => None,
-            };
-            let port = match (kept, place.how) {
-                (Some(port), _) => port.with_policy(place.policy, place.mode).await,
-                (None, Opening::Bound(listener, file)) => self.serve(listener, file, place.configured, place.policy),
-                (None, Opening::Kept(_)) => continue,
+        for PlannedPort { policy, configured, mode, opening } in planned {
+            let port = match opening {
+                Opening::Bound(listener, file) => self.serve(listener, file, configured, policy),
+                Opening::Kept(index) => match before.get_mut(index).and_then(Option::take) {
+                    Some(port) => port.with_policy(policy, mode).await,
+                    None => continue,
+                },
             };
             self.open.push(port);
         }
@@ -176,11 +173,11 @@ impl Ports {
             "listening on {} for {protocol} with {security}",
             listening.address
         );
-        let (messages, heard) = mpsc::channel(8);
+        let (messages, receiver) = mpsc::channel(8);
         let task = self.tasks.spawn(clients::accept(
             listen::Listener::new(listener, self.spares.clone()),
             policy,
-            heard,
+            receiver,
             Arc::clone(&self.strangers),
         ));
         OpenPort { configured, listening, messages, task, handle, file }
@@ -202,44 +199,38 @@ impl Ports {
         if let Some(socket) = self.sockets.get(protocol, address) {
             return socket.and_then(TcpListener::from_std);
         }
-        match (listen::bind(address), self.in_the_way_of(address, wanted)) {
+        match (listen::bind(address), self.closing_port_at(address, wanted)) {
             (Err(error), Some(open)) if error.kind() == io::ErrorKind::AddrInUse => listen::bind_beside(address, open),
             (bound, _) => bound,
         }
     }
 
-    /// A port with the same number that will be closed, such as 127.0.0.1 when all addresses are to be opened, or the
-    /// reverse.
-    fn in_the_way_of(&self, address: SocketAddr, wanted: &[ListenerConfig]) -> Option<&OwnedFd> {
+    /// An open port that occupies this address but will be closed. So a port can be widened from 127.0.0.1 to all
+    /// addresses, or narrowed.
+    fn closing_port_at(&self, address: SocketAddr, wanted: &[ListenerConfig]) -> Option<&OwnedFd> {
         let is_wanted = |open: &Address| wanted.iter().any(|listener| listener.addresses.contains(open));
-        let is_in_the_way = |open: SocketAddr| {
-            let overlap = open.ip().is_unspecified() || address.ip().is_unspecified();
-            open.port() == address.port() && open.is_ipv4() == address.is_ipv4() && overlap
+        let overlaps = |open: SocketAddr| {
+            let is_wide = open.ip().is_unspecified() || address.ip().is_unspecified();
+            open.port() == address.port() && open.is_ipv4() == address.is_ipv4() && is_wide
         };
-        let ports = self.open.iter().filter(|port| !is_wanted(&port.configured));
-        let mut in_the_way = ports.filter(|port| port.listening.address.tcp().is_some_and(is_in_the_way));
-        in_the_way.next()?.handle.as_ref()
+        let mut closing = self.open.iter().filter(|port| !is_wanted(&port.configured));
+        closing.find(|port| port.listening.address.tcp().is_some_and(overlaps))?.handle.as_ref()
     }
 
-    /// Checks that the service manager's sockets are in the configuration, because that has TLS, certificates and
-    /// permissions, and only for the addresses that it names.
+    /// Refuses sockets of the service manager that the configuration does not name, because only the configuration has
+    /// TLS, certificates and permissions.
     fn refuse_surplus(&self, listeners: &[ListenerConfig]) -> Result<(), Failed> {
-        let addresses = |listener: &ListenerConfig| {
-            let protocol = listener.protocol;
-            listener
-                .addresses
-                .iter()
-                .filter_map(Address::tcp)
-                .map(move |address| (protocol, address))
-                .collect::<Vec<_>>()
-        };
-        let wanted: Vec<_> = listeners.iter().flat_map(addresses).collect();
+        let wanted: Vec<_> = listeners
+            .iter()
+            .flat_map(|listener| listener.addresses.iter().map(|address| (listener.protocol, address)))
+            .filter_map(|(protocol, address)| Some((protocol, address.tcp()?)))
+            .collect();
         match self.sockets.others(&wanted).first() {
             None => Ok(()),
             Some((protocol, address)) => Err(Failed::new(
                 Exit::Config,
                 format!(
-                    "the service manager hands over {address} for {protocol}, which no [[listener]] has; \
+                    "the service manager passes {address} for {protocol}, but no [[listener]] has it; \
                      add the address there, or remove it from the socket unit"
                 ),
             )),
@@ -270,19 +261,19 @@ impl OpenPort {
 
 /// Waits until an accept loop has handled all messages so far.
 async fn ping(messages: &mpsc::Sender<Message>) {
-    let (pong, heard) = oneshot::channel();
+    let (pong, answer) = oneshot::channel();
     if messages.send(Message::Ping(pong)).await.is_ok() {
-        let _ended = heard.await;
+        let _ended = answer.await;
     }
 }
 
-/// Loopback addresses come in pairs, and many machines have only one of the two.
+/// Whether a loopback address cannot be bound because this machine lacks IPv4 or IPv6.
 fn is_missing_loopback(address: &Address, error: &io::Error) -> bool {
     address.tcp().is_some_and(|address| address.ip().is_loopback()) && listen::is_missing(error)
 }
 
-/// A listener serves on those of its addresses that this machine has, if there is at least one.
-fn judge_missing(listener: &ListenerConfig, missing: &[(&Address, io::Error)], is_served: bool) -> Result<(), Failed> {
+/// A listener serves on those of its addresses that this machine has. It needs at least one.
+fn check_missing(listener: &ListenerConfig, missing: &[(&Address, io::Error)], is_served: bool) -> Result<(), Failed> {
     for (address, error) in missing {
         if !is_served {
             return Err(cannot_listen(address, listener, error));
@@ -296,9 +287,9 @@ fn judge_missing(listener: &ListenerConfig, missing: &[(&Address, io::Error)], i
 
 fn cannot_listen(address: &Address, listener: &ListenerConfig, error: &io::Error) -> Failed {
     let advice = match address {
-        Address::Unix(_) => "its folder must exist and be writable; a folder that is new to postkey needs a restart",
+        Address::Unix(_) => "its folder must exist and be writable; a new folder needs a restart of postkey",
         Address::Tcp(_) if listen::is_missing(error) => {
-            "this machine does not have that address; correct it, or bring it up before postkey starts"
+            "this machine does not have that address; correct it, or configure the address before postkey starts"
         }
         Address::Tcp(_) if error.kind() == io::ErrorKind::PermissionDenied => {
             "only root can open ports below 1024; let systemd open it (postkey-*.socket), or choose a higher one"
@@ -308,7 +299,7 @@ fn cannot_listen(address: &Address, listener: &ListenerConfig, error: &io::Error
     Failed::new(Exit::Os, format!("cannot listen on {address} for {}: {error}; {advice}", listener.protocol))
 }
 
-/// Creates the policy of a listener, which its sessions share.
+/// Creates the policy that the sessions of a listener share.
 fn policy(listener: &ListenerConfig, broker: &Arc<Broker>, shutdown: &Shutdown) -> Result<Arc<ListenerPolicy>, Failed> {
     let own = listener.machine.as_ref().map(|from| credentials(listener.account.as_deref().unwrap_or_default(), from));
     let tls = listener.certificate.as_ref().map(|files| tls::server_config(&files.chain, &files.key));

@@ -16,7 +16,7 @@ use crate::wire::one_line;
 /// each value appears once. The lines of a session also have the fields of its span.
 pub struct Sentences;
 
-/// Stores the fields of a span for its lines, each on a separate line.
+/// Stores the fields of a span, each on a separate line, for the lines of the log that belong to it.
 pub struct PlainFields;
 
 impl<S, N> FormatEvent<S, N> for Sentences
@@ -38,10 +38,10 @@ where
         SystemTime.format_time(&mut writer)?;
         let module = line.module.as_deref().unwrap_or_else(|| event.metadata().target());
         write!(writer, " {:>5} {module}: {}", event.metadata().level(), line.sentence)?;
-        let mut untold = line.sentence.to_ascii_lowercase();
+        let mut sentence = line.sentence.to_ascii_lowercase();
         for (name, value) in &line.fields {
             match value {
-                _ if take(&mut untold, &value.to_ascii_lowercase()) => {}
+                _ if take(&mut sentence, &value.to_ascii_lowercase()) => {}
                 value if value.is_empty() || value.contains([' ', '"', '=']) => {
                     write!(writer, " {name}=\"{}\"", value.replace('"', "\\\""))?;
                 }
@@ -60,8 +60,8 @@ impl<'w> FormatFields<'w> for PlainFields {
     }
 }
 
-/// Whether a sentence contains a value as a whole word. The value is then removed, so that a number stands for one
-/// field only.
+/// Removes a value from a sentence that contains it as a whole word, and returns whether it did. So a number in the
+/// sentence counts for one field only.
 fn take(sentence: &mut String, value: &str) -> bool {
     let is_whole = |at: usize| {
         let part = |range| sentence.get(range).unwrap_or_default();
@@ -123,7 +123,7 @@ mod tests {
         }
     }
 
-    /// What is logged, without the time and the module.
+    /// The logged line, without the time and the module.
     fn line(log: impl FnOnce()) -> String {
         let lines = Lines::default();
         let writer = lines.clone();
@@ -135,7 +135,7 @@ mod tests {
     }
 
     #[test]
-    fn a_value_that_the_sentence_tells_is_not_written_again() {
+    fn a_value_in_the_sentence_is_not_repeated() {
         let whose = "ann@example.test";
         assert_eq!(
             line(|| info!(account = whose, milliseconds = 43, uid = 1000, "{whose} logged in in 43 ms")),
@@ -147,13 +147,13 @@ mod tests {
     }
 
     #[test]
-    fn a_number_in_the_sentence_tells_one_field() {
+    fn a_number_in_the_sentence_counts_for_one_field() {
         assert_eq!(line(|| info!(milliseconds = 0, uid = 0, "logged in in 0 ms")), "logged in in 0 ms uid=0");
         assert_eq!(line(|| info!(up = 5, down = 5, seconds = 5, "5 bytes up, 5 down")), "5 bytes up, 5 down seconds=5");
     }
 
     #[test]
-    fn a_part_of_a_word_or_number_does_not_tell_a_value() {
+    fn a_part_of_a_word_or_number_does_not_count() {
         let pairs = [("0", "from 127.0.0.1"), ("4", "in 43 ms"), ("ann", "joanne"), ("3", "in 0.3 s"), ("a", "a@b")];
         for (value, sentence) in pairs {
             assert_eq!(line(|| info!(value, "{sentence}")), format!("{sentence} value={value}"));
@@ -172,7 +172,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_logged_stays_on_its_line() {
+    fn a_value_with_a_line_break_stays_on_its_line() {
         assert_eq!(line(|| info!(why = "a\nb c", "é\r\n\u{1b}[31m{}", "x")), "é\\r\\n\\u{1b}[31mx why=\"a\\nb c\"");
         assert_eq!(line(|| info!(error = %"a\nb", "no")), "no error=a\\nb");
         assert_eq!(line(|| info_span!("s", v = "1\nw=2").in_scope(|| info!("x"))), "x v=\"1\\nw=2\"");

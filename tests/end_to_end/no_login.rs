@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use postkey::clock::Clock;
 use postkey::daemon::Daemon;
 use postkey::exit::Exit;
+use postkey::net::systemd::Sockets;
 use postkey::protocol::{Protocol, Security};
 use tempfile::TempDir;
 use tokio::io::AsyncReadExt;
@@ -58,7 +59,7 @@ impl Office {
 
     /// The message of a start that fails.
     async fn refusal(&self) -> String {
-        match Daemon::start(self.house.config.clone(), Clock::System).await {
+        match Daemon::start(self.house.config.clone(), Clock::System, Sockets::default()).await {
             Ok(_) => panic!("it starts"),
             Err(failed) => {
                 assert_eq!(failed.exit, Exit::Config);

@@ -9,6 +9,7 @@ use postkey::clock::Clock;
 use postkey::config::Config;
 use postkey::daemon::Daemon;
 use postkey::exit::Exit;
+use postkey::net::systemd::Sockets;
 use postkey::protocol::{Protocol, Security};
 use tempfile::TempDir;
 
@@ -179,7 +180,7 @@ async fn accounts_and_app_passwords_know_the_users_of_unix_sockets() {
 async fn a_socket_of_the_dead_is_replaced_and_one_of_the_living_is_not() {
     let mut hall = Hall::furnished("", "").await;
     let other = std::os::unix::net::UnixListener::bind(hall.path(Protocol::Imap)).unwrap();
-    let failed = match Daemon::start(hall.house.config.clone(), Clock::System).await {
+    let failed = match Daemon::start(hall.house.config.clone(), Clock::System, Sockets::default()).await {
         Ok(_) => panic!("it starts"),
         Err(failed) => failed,
     };

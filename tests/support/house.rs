@@ -10,6 +10,7 @@ use postkey::config::flow::Flow;
 use postkey::config::provider::Discovered;
 use postkey::control::{self, ControlRequest, Listening, NewAuthorization, Status};
 use postkey::daemon::Daemon;
+use postkey::net::systemd::Sockets;
 use postkey::protocol::{Protocol, Security};
 use postkey::secret::Token;
 use postkey::token::{Life, TokenSet};
@@ -129,7 +130,8 @@ impl House {
 
     /// Starts postkey, which waits until a stopped one has closed the vault.
     pub async fn start(&mut self) {
-        let daemon = Daemon::start(self.config.clone(), Clock::Manual(Arc::clone(&self.time))).await;
+        let daemon =
+            Daemon::start(self.config.clone(), Clock::Manual(Arc::clone(&self.time)), Sockets::default()).await;
         let daemon = daemon.unwrap_or_else(|failed| panic!("{}", failed.message));
         self.listening = daemon.listeners().to_vec();
         self.daemon = Some(daemon);

@@ -23,7 +23,6 @@ const STRANGERS: std::ops::RangeInclusive<u64> = 8..=1024;
 /// The number of connections allowed at a time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Capacity {
-    /// Sessions, after the login.
     pub sessions: usize,
     /// Connections before the login.
     pub strangers: usize,
@@ -32,7 +31,7 @@ pub struct Capacity {
 impl Capacity {
     /// The limits of this process. A failed allocation ends a Rust program, and so does the kernel if a control group
     /// has no memory left. If either is limited, postkey refuses sessions before the memory is used up.
-    pub fn here() -> Self {
+    pub fn of_this_process() -> Self {
         let by_address_space = getrlimit(Resource::As).current.map(|limit| limit.saturating_sub(address_space()));
         let memory = [by_address_space, memory_max()].into_iter().flatten().min().unwrap_or(u64::MAX);
         Self::of(most_descriptors(), memory)
@@ -82,7 +81,7 @@ mod tests {
 
     const GIBIBYTE: u64 = 1 << 30;
 
-    /// What the unit says: a number, or one with a unit.
+    /// A limit in the systemd unit: a number, or gibibytes.
     fn limit_of_unit(name: &str) -> u64 {
         let unit = include_str!("../../systemd/postkey.service");
         let value = unit.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix('=')).unwrap();
@@ -93,7 +92,7 @@ mod tests {
     }
 
     #[test]
-    fn the_units_descriptors_and_memory_go_together() {
+    fn the_descriptors_and_memory_of_the_unit_match() {
         let (descriptors, memory) = (limit_of_unit("LimitNOFILE"), limit_of_unit("MemoryMax"));
         let (by_both, by_memory) = (Capacity::of(descriptors, memory), Capacity::of(1 << 20, memory));
         assert_eq!(by_both, by_memory, "there are enough descriptors");
@@ -104,7 +103,7 @@ mod tests {
     }
 
     #[test]
-    fn everything_has_room_within_the_limits() {
+    fn all_connections_fit_within_the_limits() {
         for descriptors in [16, 64, 256, 1024, 4096, 65_536, 1 << 20] {
             for memory in [GIBIBYTE / 4, GIBIBYTE, 8 * GIBIBYTE, u64::MAX] {
                 let Capacity { sessions, strangers } = Capacity::of(descriptors, memory);
@@ -119,7 +118,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_small_is_shared_out_as_well() {
+    fn small_limits_are_shared_out() {
         assert_eq!(Capacity::of(64, u64::MAX), Capacity { sessions: 12, strangers: 8 });
         assert_eq!(Capacity::of(1024, u64::MAX), Capacity { sessions: 420, strangers: 56 });
         assert_eq!(Capacity::of(1 << 20, u64::MAX).strangers, 1024);
