@@ -1,7 +1,7 @@
 //! The local address with which a browser is started. It redirects to the authorization request, once.
 //!
-//! Every user can read a browser's command line (proc(5)). With the authorization request from there, another user
-//! could sign in as somebody else and have that code sent to us.
+//! Every user can read a browser's command line (proc(5)). If that contained the authorization request, another user
+//! could sign in with it and make postkey accept a code for the wrong mailbox.
 
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr};
@@ -13,7 +13,7 @@ use axum::response::{IntoResponse as _, Response};
 use axum::{Extension, Router};
 use url::Url;
 
-use super::redirect::{is_meant, see_other};
+use super::redirect::{is_own_host, see_other};
 use super::server::{CONNECTIONS, HttpServer};
 use crate::net::listen;
 use crate::net::peer::Visitor;
@@ -22,7 +22,7 @@ use crate::random;
 
 /// Redirects a browser of this user to a page, once. Dropping it closes its port.
 pub struct Beginning {
-    /// The address to start the browser with.
+    /// The address with which to start the browser.
     pub url: Url,
     _server: HttpServer,
 }
@@ -56,7 +56,7 @@ async fn visit(
     request: Request,
 ) -> Response {
     let is_own = visitor.may_be(|user| user == rustix::process::geteuid().as_raw());
-    if !is_own || request.uri().path() != site.path || !is_meant("127.0.0.1", request.headers()) {
+    if !is_own || request.uri().path() != site.path || !is_own_host("127.0.0.1", request.headers()) {
         return StatusCode::NOT_FOUND.into_response();
     }
     match site.target.lock().unwrap_or_else(PoisonError::into_inner).take() {

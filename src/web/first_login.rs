@@ -14,7 +14,7 @@ use axum::{Extension, Router};
 use tokio::net::TcpListener;
 use url::{Url, form_urlencoded};
 
-use super::redirect::{Page, is_meant, open, see_other};
+use super::redirect::{Page, is_own_host, open, see_other};
 use super::server::HttpServer;
 use crate::broker::{Authorized, Confirmation, FirstLogins, Refused};
 use crate::net::listen;
@@ -23,10 +23,10 @@ use crate::net::strangers::Strangers;
 use crate::secret::Secret;
 use crate::vault::password::Password;
 
-/// The most bytes in the page's form: a password of 255 bytes, each written as `%XX`, and some more.
-const FORM: usize = 4096;
+/// The longest form, in bytes: a password of 255 bytes, each written as `%XX`, and some more.
+const MAX_FORM: usize = 4096;
 
-/// Listens for browsers that come back. Dropping it closes its ports.
+/// Waits for browsers that return from the provider. Dropping it closes its ports.
 pub struct FirstLoginSite {
     /// The redirect URI with its real port.
     pub uri: Url,
@@ -40,24 +40,22 @@ pub struct FirstLoginSite {
 
 struct FirstLoginPage {
     first_logins: Arc<FirstLogins>,
-    /// The redirect URI.
     uri: Url,
     is_direct: bool,
 }
 
 impl FirstLoginSite {
-    /// Binds the address to which a redirect URI leads, or `listen`, beside sites that are still open there and will be
-    /// closed. None if the URI leads elsewhere and `listen` is not set.
-    pub fn bind(redirect_uri: &Url, listen: Option<SocketAddr>, ending: &[&Self]) -> io::Result<Option<Self>> {
-        let ending: Vec<&OwnedFd> = ending.iter().flat_map(|site| &site.handles).collect();
-        let Some((uri, sockets)) = open(redirect_uri, listen, &|address| listen::bind_over(address, &ending))? else {
+    /// Binds `listen`, or else the address to which a redirect URI leads, although the sites in `closing` may still be
+    /// open there. Returns None if `listen` is not set and the URI leads elsewhere.
+    pub fn bind(redirect_uri: &Url, listen: Option<SocketAddr>, closing: &[&Self]) -> io::Result<Option<Self>> {
+        let closing: Vec<&OwnedFd> = closing.iter().flat_map(|site| &site.handles).collect();
+        let Some((uri, sockets)) = open(redirect_uri, listen, &|address| listen::bind_over(address, &closing))? else {
             return Ok(None);
         };
         let handles = sockets.iter().map(|socket| socket.as_fd().try_clone_to_owned()).collect::<io::Result<_>>()?;
         Ok(Some(Self { uri, is_direct: listen.is_none(), sockets, handles, server: None }))
     }
 
-    /// Starts to serve.
     pub fn serve(&mut self, first_logins: &Arc<FirstLogins>, strangers: &Arc<Strangers>) {
         let site =
             FirstLoginPage { first_logins: Arc::clone(first_logins), uri: self.uri.clone(), is_direct: self.is_direct };
@@ -73,7 +71,9 @@ async fn visit(
     request: Request,
 ) -> Response {
     let query = request.uri().query().unwrap_or_default().to_owned();
-    if request.uri().path() != site.uri.path() || !is_meant(site.host(), request.headers()) {
+    if request.uri().path() != site.uri.path()
+        || !is_own_host(site.uri.host_str().unwrap_or_default(), request.headers())
+    {
         return StatusCode::NOT_FOUND.into_response();
     }
     let visitor = if site.is_direct { visitor } else { Visitor::Untold };
@@ -83,23 +83,19 @@ async fn visit(
         (&Method::GET, None, "authorized-for-now") => AUTHORIZED_FOR_NOW.response(StatusCode::OK),
         (&Method::GET, None, "failed") => FAILED.response(StatusCode::OK),
         (&Method::GET, None, "somebody-else") => SOMEBODY_ELSE.response(StatusCode::OK),
-        (&Method::GET, None, query) => site.come_back(query, visitor).await,
-        (&Method::GET, Some(ticket), _) => site.ask(&ticket, visitor),
-        (&Method::POST, ..) if !site.is_own_page(request.headers()) => StatusCode::FORBIDDEN.into_response(),
-        (&Method::POST, Some(ticket), _) => site.lead_on(&ticket, visitor).await,
+        (&Method::GET, None, query) => site.receive(query, visitor).await,
+        (&Method::GET, Some(ticket), _) => site.introduce(&ticket, visitor),
+        (&Method::POST, ..) if !site.is_own_form(request.headers()) => StatusCode::FORBIDDEN.into_response(),
+        (&Method::POST, Some(ticket), _) => site.redirect_to_provider(&ticket, visitor).await,
         (&Method::POST, None, "") => site.confirm(request, visitor).await,
         _ => StatusCode::METHOD_NOT_ALLOWED.into_response(),
     }
 }
 
 impl FirstLoginPage {
-    fn host(&self) -> &str {
-        self.uri.host_str().unwrap_or_default()
-    }
-
-    /// Whether one of our own pages sent a form. Browsers say so (Fetch section 3.2, Fetch Metadata section 2.3). Pages
-    /// of the same host at another port are foreign. `Host` has been checked before.
-    fn is_own_page(&self, headers: &HeaderMap) -> bool {
+    /// Whether a form comes from one of our own pages. Browsers say so (Fetch section 3.2, Fetch Metadata section 2.3).
+    /// Pages of the same host at another port are foreign. `Host` has been checked before.
+    fn is_own_form(&self, headers: &HeaderMap) -> bool {
         let value = |name| headers.get(name).map(|value: &header::HeaderValue| value.as_bytes());
         let here = [b"http://", value(header::HOST).unwrap_or_default()].concat();
         let public = self.uri.origin().ascii_serialization();
@@ -109,24 +105,23 @@ impl FirstLoginPage {
     }
 
     /// Shows the page that explains the first login.
-    fn ask(&self, ticket: &str, visitor: Visitor) -> Response {
+    fn introduce(&self, ticket: &str, visitor: Visitor) -> Response {
         match self.first_logins.awaited(ticket, visitor) {
             Ok(address) => introduction(&address).response(StatusCode::OK),
             Err(refused) => self.refuse(&refused, None),
         }
     }
 
-    /// Redirects the person to the provider.
-    async fn lead_on(&self, ticket: &str, visitor: Visitor) -> Response {
+    async fn redirect_to_provider(&self, ticket: &str, visitor: Visitor) -> Response {
         match self.first_logins.ask_consent(ticket, visitor).await {
             Ok(url) => see_other(url.as_str()),
             Err(refused) => self.refuse(&refused, None),
         }
     }
 
-    /// Asks this browser for the password. Every other result redirects to an address without a code, so that none is
-    /// left in the browser's history.
-    async fn come_back(&self, query: &str, visitor: Visitor) -> Response {
+    /// Asks for the password after a consent. Other results redirect to an address without a code, so that none is left
+    /// in the browser's history.
+    async fn receive(&self, query: &str, visitor: Visitor) -> Response {
         match self.first_logins.returned(query, visitor).await {
             Ok(confirmation) => question(self.uri.path(), &confirmation, "").response(StatusCode::OK),
             Err(Refused::SomebodyElse) => self.see("somebody-else"),
@@ -135,7 +130,6 @@ impl FirstLoginPage {
         }
     }
 
-    /// Creates the account.
     async fn confirm(&self, request: Request, visitor: Visitor) -> Response {
         let Some((key, password)) = typed(request).await else { return StatusCode::BAD_REQUEST.into_response() };
         match self.first_logins.confirm(&key, password, visitor).await {
@@ -149,7 +143,7 @@ impl FirstLoginPage {
         see_other(&format!("{}?{outcome}", self.uri.path()))
     }
 
-    /// Answers a refusal. `key` is that of the page, if it has one.
+    /// Answers a refusal. `key` is the form's, if there was one.
     fn refuse(&self, refused: &Refused, key: Option<String>) -> Response {
         match (refused, key) {
             (Refused::WrongPassword(address), Some(key)) => {
@@ -171,12 +165,12 @@ const SEC_FETCH_SITE: header::HeaderName = header::HeaderName::from_static("sec-
 
 /// Reads the key and the password from the page's form.
 async fn typed(request: Request) -> Option<(String, Password)> {
-    let body = Secret::new(to_bytes(request.into_body(), FORM).await.ok()?.to_vec());
+    let body = Secret::new(to_bytes(request.into_body(), MAX_FORM).await.ok()?.to_vec());
     let field = |name| form_urlencoded::parse(body.expose()).find(|(key, _)| key == name).map(|(_, value)| value);
     Some((field("key")?.into_owned(), Password::read(field("password")?.as_bytes())))
 }
 
-/// The page that a mail program's user opens.
+/// The first page, whose address the mail program shows.
 fn introduction(address: &str) -> Page {
     let address = escaped(address);
     Page::with_form(format!(
@@ -188,7 +182,7 @@ fn introduction(address: &str) -> Page {
     ))
 }
 
-/// The page that asks for the password after the consent.
+/// The page after the consent, which asks for the mail program's password.
 fn question(path: &str, Confirmation { address, key }: &Confirmation, complaint: &str) -> Page {
     let (address, path) = (escaped(address), escaped(path));
     Page::with_form(format!(
@@ -222,8 +216,8 @@ provider issued no refresh token, so mail will stop when the access token expire
 runs postkey; its log says what to change.",
 );
 const FAILED: Page = Page::own(
-    "<!doctype html><title>postkey</title><h1>Not authorized</h1><p>It did not work. postkey's log says \
-why. To try again, open the page that your mail program shows.",
+    "<!doctype html><title>postkey</title><h1>Not authorized</h1><p>The authorization failed. postkey's log \
+says why. To try again, open the page that your mail program shows.",
 );
 const SOMEBODY_ELSE: Page = Page::own(
     "<!doctype html><title>postkey</title><h1>Not authorized</h1><p>You are signed in as somebody else at the \

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::extract::{Request, State};
-use axum::http::header::{CONTENT_TYPE, HOST};
+use axum::http::header::CONTENT_TYPE;
 use axum::http::{HeaderMap, StatusCode};
 use axum::middleware::{Next, from_fn};
 use axum::response::{IntoResponse as _, Response};
@@ -13,6 +13,7 @@ use axum::routing::get;
 use axum::{Extension, Router};
 use tokio::time::timeout;
 
+use super::redirect::host_of;
 use crate::broker::Broker;
 use crate::net::peer::Visitor;
 
@@ -20,9 +21,8 @@ use crate::net::peer::Visitor;
 const OPEN_METRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 
 /// How long the vault may take to answer. Its writes take milliseconds.
-const PATIENCE: Duration = Duration::from_secs(5);
+const VAULT: Duration = Duration::from_secs(5);
 
-/// `/metrics` and `/health`.
 pub fn router(broker: Arc<Broker>) -> Router {
     let router = Router::new().route("/metrics", get(metrics)).route("/health", get(health));
     router.layer(from_fn(only_by_local_names)).with_state(broker)
@@ -37,35 +37,37 @@ async fn metrics(State(broker): State<Arc<Broker>>, Extension(visitor): Extensio
     ([(CONTENT_TYPE, OPEN_METRICS)], broker.metrics_text()).into_response()
 }
 
-/// Answers 200 if the vault works. It needs no login. Accounts that need a person are in the metrics, because a restart
-/// would not help them.
+/// Answers 200 if the vault works, to everybody. An account that needs a person is not a failure, because a restart
+/// would not help; the metrics have those.
 async fn health(State(broker): State<Arc<Broker>>) -> Response {
     let vault = Arc::clone(&broker.context.vault);
     let answer = tokio::task::spawn_blocking(move || vault.accounts().len());
-    match timeout(PATIENCE, answer).await {
+    match timeout(VAULT, answer).await {
         Ok(Ok(_)) => (StatusCode::OK, "ok\n").into_response(),
         _ => (StatusCode::SERVICE_UNAVAILABLE, "the vault does not answer\n").into_response(),
     }
 }
 
-/// Refuses other host names. A foreign web page can make its own name lead here and read our answers (DNS rebinding).
+/// Refuses other host names, because a foreign web page can make its own name lead here and read our answers (DNS
+/// rebinding).
 async fn only_by_local_names(request: Request, next: Next) -> Response {
     if is_local(request.headers()) { next.run(request).await } else { StatusCode::MISDIRECTED_REQUEST.into_response() }
 }
 
 fn is_local(headers: &HeaderMap) -> bool {
-    let Some(host) = headers.get(HOST).and_then(|value| value.to_str().ok()) else { return true };
-    let name = host.rsplit_once(':').filter(|(_, port)| port.parse::<u16>().is_ok()).map_or(host, |(name, _)| name);
+    let Some(name) = host_of(headers) else { return true };
     let ip = name.trim_start_matches('[').trim_end_matches(']').parse::<IpAddr>();
     name == "localhost" || ip.is_ok_and(|ip| ip.is_loopback())
 }
 
 #[cfg(test)]
 mod tests {
+    use axum::http::header::HOST;
+
     use super::*;
 
     #[test]
-    fn only_names_of_this_machine_are_ours() {
+    fn only_names_of_this_machine_are_local() {
         for (host, local) in [
             ("127.0.0.1:9143", true),
             ("localhost", true),

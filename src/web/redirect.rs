@@ -47,9 +47,8 @@ pub struct Arrival {
 /// The result for the browser. The page repeats nothing that the browser sent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Outcome {
-    /// Success: there are tokens.
     Authorized,
-    /// Failure; the terminal says why.
+    /// The terminal says why.
     Failed,
     /// Another account is signed in; the terminal shows where to try again.
     SomebodyElse,
@@ -60,15 +59,14 @@ pub enum Outcome {
 impl Arrival {
     /// Sends the browser the result.
     pub fn reply(self, outcome: Outcome) {
-        // A browser that has gone meanwhile only misses a page.
+        // If the browser has disconnected, it only misses a page.
         let _gone = self.reply.send(outcome);
     }
 }
 
 struct RedirectPage {
-    /// The redirect URI's host.
+    /// The host and the path of the redirect URI.
     host: String,
-    /// The redirect URI's path.
     path: String,
     arrivals: mpsc::Sender<Arrival>,
     shown: Arc<Notify>,
@@ -78,9 +76,9 @@ struct RedirectPage {
 }
 
 impl RedirectListener {
-    /// Listens at `listen`; without it on 127.0.0.1 and ::1, because `localhost` may be either, at the port of
-    /// `redirect_uri` or, if it has none, at a free one. None if `redirect_uri` does not lead to this machine over http
-    /// and `listen` is not set; then a person has to paste the address. `last` is the page to show after success.
+    /// Listens at `listen`. Without it, listens on 127.0.0.1 and ::1, because `localhost` may be either, at the port of
+    /// `redirect_uri` or at a free one. Returns None if `listen` is not set and `redirect_uri` does not lead to this
+    /// machine over http; then a person has to paste the address. `last` is the page to show after success.
     pub async fn bind(redirect_uri: &Url, listen: Option<SocketAddr>, last: Page) -> io::Result<Option<Self>> {
         let Some((uri, sockets)) = open(redirect_uri, listen, &listen::bind)? else { return Ok(None) };
         let (sender, arrivals) = mpsc::channel(8);
@@ -159,8 +157,8 @@ fn bind_both(
     Err(io::ErrorKind::AddrInUse.into())
 }
 
-/// The users whose browser may come: the user who runs this command; the user who became that one, by sudo(8) or
-/// another login; and root, who could do everything anyway, and whose command acts as the vault's owner.
+/// Whether this user's browser may return here: the user who runs this command; the user who has become that one by
+/// sudo(8) or another login; and root, whose command acts as the vault's owner.
 fn is_expected(user: u32) -> bool {
     let of_sudo = std::env::var("SUDO_UID").ok().and_then(|uid| uid.parse().ok());
     let of_login = std::fs::read_to_string("/proc/self/loginuid").ok().and_then(|uid| uid.trim().parse().ok());
@@ -173,13 +171,13 @@ async fn visit(
     Extension(visitor): Extension<Visitor>,
     request: Request,
 ) -> Response {
-    // Refuse other users of this machine, who may bring a code for a mailbox of their own. If the kernel cannot be
-    // asked, only `state` and PKCE protect us.
+    // Another user of this machine may bring a code for another mailbox. If the kernel does not know the user, only
+    // `state` and PKCE protect us.
     if site.is_for_own_browser && !visitor.may_be(is_expected) {
         warn!(?visitor, "redirect from another user of this machine refused ({visitor:?})");
         return Page::STRANGER.response(StatusCode::FORBIDDEN);
     }
-    if request.method() != Method::GET || !is_meant(&site.host, request.headers()) {
+    if request.method() != Method::GET || !is_own_host(&site.host, request.headers()) {
         return StatusCode::NOT_FOUND.into_response();
     }
     match (request.uri().path(), request.uri().query()) {
@@ -191,13 +189,18 @@ async fn visit(
     }
 }
 
-/// Whether the request is for our own name, so that another site cannot reach us under its name (DNS rebinding). `host`
-/// is the redirect URI's.
-pub(super) fn is_meant(host: &str, headers: &HeaderMap) -> bool {
-    let asked = headers.get(header::HOST).and_then(|host| host.to_str().ok()).unwrap_or_default();
-    let is_port = |port: &str| port.bytes().all(|byte| byte.is_ascii_digit());
-    let name = asked.rsplit_once(':').filter(|(_, port)| is_port(port)).map_or(asked, |(name, _)| name);
+/// Whether a request is for this machine or for `host`, which the redirect URI names. Otherwise another site could
+/// reach us under its own name (DNS rebinding).
+pub(super) fn is_own_host(host: &str, headers: &HeaderMap) -> bool {
+    let name = host_of(headers).unwrap_or_default();
     ["localhost", "127.0.0.1", "[::1]"].contains(&name) || name.eq_ignore_ascii_case(host)
+}
+
+/// The host that a request names, without the port.
+pub(super) fn host_of(headers: &HeaderMap) -> Option<&str> {
+    let host = headers.get(header::HOST)?.to_str().ok()?;
+    let is_port = |port: &str| port.bytes().all(|byte| byte.is_ascii_digit());
+    Some(host.rsplit_once(':').filter(|(_, port)| is_port(port)).map_or(host, |(name, _)| name))
 }
 
 impl RedirectPage {
@@ -258,7 +261,7 @@ impl Page {
          shows the settings for your mail program.",
     );
     const FAILED: Self = Self::own(
-        "<!doctype html><title>postkey</title><h1>Not authorized</h1><p>It did not work. The terminal says why.",
+        "<!doctype html><title>postkey</title><h1>Not authorized</h1><p>The authorization failed. The terminal says why.",
     );
     const IGNORED: Self = Self::own(
         "<!doctype html><title>postkey</title><h1>Not this page</h1><p>This address does not belong to the current \
@@ -308,7 +311,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_names_that_lead_here_are_answered() {
+    fn only_requests_for_this_machine_or_the_redirect_uri_are_answered() {
         let site = RedirectPage {
             host: "mail.example.test".into(),
             path: "/callback".into(),
@@ -317,14 +320,14 @@ mod tests {
             last: Page::AUTHORIZED,
             is_for_own_browser: true,
         };
-        let is_meant =
-            |host: &str| is_meant(&site.host, &HeaderMap::from_iter([(header::HOST, host.parse().unwrap())]));
+        let is_own =
+            |host: &str| is_own_host(&site.host, &HeaderMap::from_iter([(header::HOST, host.parse().unwrap())]));
         for name in ["localhost", "127.0.0.1:8090", "[::1]", "[::1]:8090", "mail.example.test", "Mail.example.test:443"]
         {
-            assert!(is_meant(name), "{name}");
+            assert!(is_own(name), "{name}");
         }
         for name in ["", "evil.test", "evil.test:8090", "localhost.evil.test", "[::2]", "mail.example.test.evil.test"] {
-            assert!(!is_meant(name), "{name}");
+            assert!(!is_own(name), "{name}");
         }
         assert_eq!(site.below(AUTHORIZED), "/callback/authorized");
     }

@@ -25,15 +25,14 @@ pub const CONNECTIONS: usize = 64;
 const HEADER: Duration = Duration::from_secs(10);
 
 /// The longest time for a connection. A return from the provider waits for up to four token requests of 14 s each,
-/// because the code and the new refresh token are each tried twice if the answer is lost, and for the keys and
-/// userinfo.
+/// because the code and the new refresh token are each sent again if the answer is lost; and for the keys and userinfo.
 const CONNECTION: Duration = Duration::from_secs(120);
 
 /// The most to read ahead of a request, in bytes: the longest header. hyper's minimum is 8 KiB.
 const HEADER_SIZE: usize = 16 * 1024;
 
 /// How long to wait when the system has no descriptors or memory left.
-const BREATH: Duration = Duration::from_millis(100);
+const PAUSE: Duration = Duration::from_millis(100);
 
 /// A server on one or more ports. Dropping it closes them.
 pub struct HttpServer {
@@ -80,7 +79,7 @@ impl HttpPort {
                 Ok((stream, peer)) => self.accept(stream, peer, &mut connections),
                 Err(error) => {
                     debug!(%error, "cannot accept a connection to an HTTP port");
-                    sleep(BREATH).await;
+                    sleep(PAUSE).await;
                 }
             }
         }
@@ -98,21 +97,21 @@ impl HttpPort {
         let user = if let Visitor::User(user) = visitor { Some(user) } else { None };
         let stranger = self.strangers.admit(Source::of(&Peer { address: Some(peer), user }));
         let router = self.router.clone().layer(Extension(visitor));
-        connections.spawn(converse(stream, router, stranger));
+        connections.spawn(serve_request(stream, router, stranger));
     }
 }
 
-/// Serves one request. A client that sends or reads too slowly is cut off, and so is one whose place others need.
-async fn converse(stream: TcpStream, router: Router, stranger: Stranger) {
+/// Serves one request. A client that sends or reads too slowly is cut off, and so is one whose place another needs.
+async fn serve_request(stream: TcpStream, router: Router, stranger: Stranger) {
     let mut http = Builder::new(TokioExecutor::new()).http1_only();
     http.http1().timer(TokioTimer::new()).header_read_timeout(HEADER).keep_alive(false).max_buf_size(HEADER_SIZE);
-    let conversation = http.serve_connection(TokioIo::new(stream), TowerToHyperService::new(router));
+    let connection = http.serve_connection(TokioIo::new(stream), TowerToHyperService::new(router));
     tokio::select! {
-        ended = timeout(CONNECTION, conversation) => match ended {
+        ended = timeout(CONNECTION, connection) => match ended {
             Ok(Ok(())) => {}
             Ok(Err(error)) => debug!(%error, "an HTTP connection broke off"),
             Err(_) => debug!("an HTTP connection took longer than {} s and was closed", CONNECTION.as_secs()),
         },
-        () = stranger.evicted() => debug!("an HTTP connection was closed because others need its place"),
+        () = stranger.evicted() => debug!("an HTTP connection was closed because another needs its place"),
     }
 }
