@@ -1,5 +1,5 @@
-//! Carries out the requests of commands, in the process that has the vault open: the daemon, which receives them over its
-//! control socket, or the command itself.
+//! Carries out the requests of commands, in the process that has the vault open: the daemon, which receives them over
+//! its control socket, or the command itself.
 
 mod carried;
 mod message;
@@ -30,7 +30,8 @@ use crate::vault::password::Password;
 use crate::wire::Refusal;
 pub use message::{ControlReply, ControlRequest, Listening, LoginTest, NewAuthorization, Status};
 
-/// The longest request, in bytes; the longest real one is a record from a backup. A reply grows with the number of accounts.
+/// The longest request, in bytes; the longest real one is a record from a backup. A reply grows with the number of
+/// accounts.
 const MAX_REQUEST: u64 = 4 * 1024 * 1024;
 
 /// How long a command may take to send its request.
@@ -231,8 +232,8 @@ async fn answer_one(mut stream: UnixStream, control: &Control) -> io::Result<()>
     write_line(&mut stream, &reply).await
 }
 
-/// Sends a request to the daemon and returns its reply; None if no daemon listens there. The daemon's user has to be `owner`,
-/// this user or root.
+/// Sends a request to the daemon and returns its reply; None if no daemon listens there. The daemon's user has to be
+/// `owner`, this user or root.
 ///
 /// # Errors
 ///

@@ -1,8 +1,8 @@
 //! postkey gives any mail program OAuth 2.0.
 //!
-//! A mail program connects to localhost by IMAP, POP3 or SMTP and logs in with an app password. postkey checks it, logs in to the
-//! provider with an access token, and relays bytes. This page is the map; `docs/design/architecture.md` has the reasons, and
-//! `docs/design/glossary.md` the words.
+//! A mail program connects to localhost by IMAP, POP3 or SMTP and logs in with an app password. postkey checks it, logs
+//! in to the provider with an access token, and relays bytes. This page is the map; `docs/design/architecture.md` has
+//! the reasons, and `docs/design/glossary.md` the words.
 //!
 //! # Layers
 //!
@@ -14,8 +14,9 @@
 //! - [`examination`]: `postkey doctor`
 //! - [`login`]: the provider's half of a login
 //! - [`broker`], [`relay`]: the one owner of accounts and tokens; the bytes after a login
-//! - [`downstream`], [`upstream`], [`oauth`], [`vault`], [`net`], [`log`], [`notify`], [`confine`]: the dialogues with mail programs and
-//!   with providers, which are pure; grants; sealed records; sockets and TLS; the log; notifications; the sandbox
+//! - [`downstream`], [`upstream`], [`oauth`], [`vault`], [`net`], [`log`], [`notify`], [`confine`]: the dialogues with
+//!   mail programs and with providers, which are pure; grants; sealed records; sockets and TLS; the log; notifications;
+//!   the sandbox
 //! - [`wire`], [`token`], [`config`], [`proxy`]: what the layers above share
 //! - [`secret`], [`protocol`], [`name`], [`clock`] and other leaves
 //!
@@ -26,22 +27,24 @@
 //! 3. [`broker::Broker::resolve`] finds out what the login name stands for, once.
 //! 4. [`broker::Passwords::unlock`] checks the password against the account's slots in the [`vault`].
 //! 5. [`login::log_in`] connects to the provider's server while [`broker::Refresher::bearer`] gets a fresh token.
-//! 6. [`broker::OpenAccount::attempt`] decides whether this login may send the token now; [`upstream`] sends it and reads the answer.
-//! 7. The session answers the client with the provider's acceptance, or with a [`wire::Refusal`] in its protocol's code.
+//! 6. [`broker::OpenAccount::attempt`] decides whether this login may send the token now; [`upstream`] sends it and reads
+//!    the answer.
+//! 7. The session answers the client with the provider's acceptance, or with a [`wire::Refusal`] in its protocol's
+//!    code.
 //! 8. [`relay::relay`] moves bytes until both sides have ended.
 //!
 //! # One refresh
 //!
-//! `broker/refresh.rs` is the story. `broker/state.rs` decides that a refresh has to begin, and one task makes it for all that
-//! wait. [`oauth::grant`] asks the authorization server, `oauth/outcome.rs` reads the answer by its content, and
-//! [`vault::Vault::keep`] has the new token set on stable storage before it is used.
+//! `broker/refresh.rs` is the story. `broker/state.rs` decides that a refresh has to begin, and one task makes it for
+//! all that wait. [`oauth::grant`] asks the authorization server, `oauth/outcome.rs` reads the answer by its content,
+//! and [`vault::Vault::keep`] has the new token set on stable storage before it is used.
 //!
 //! # One authorization
 //!
-//! `cli/authorize/mod.rs` is the story: `plan.rs` finds the provider and the client, `browser.rs`, `device.rs` or `unattended.rs`
-//! asks for the consent, `identity.rs` checks who has signed in, and `lasting.rs` makes the first refresh. [`control`] carries the
-//! result to the daemon, or to a vault that no daemon uses. The page of a first login does the same in [`web`] and
-//! `broker/first_login.rs`.
+//! `cli/authorize/mod.rs` is the story: `plan.rs` finds the provider and the client, `browser.rs`, `device.rs` or
+//! `unattended.rs` asks for the consent, and `identity.rs` checks who has signed in and makes the first refresh.
+//! [`control`] carries the result to the daemon, or to a vault that no daemon uses. The page of a first login does the
+//! same in [`web`] and `broker/first_login.rs`.
 
 #![forbid(unsafe_code)]
 // What comes from outside must not be able to end a session, let alone the daemon.

@@ -6,7 +6,8 @@ use std::alloc::System;
 
 use zeroizing_alloc::ZeroAlloc;
 
-/// Wipes all memory that is given back: libraries for HTTP, JSON and TLS keep copies of tokens that are not ours to wipe.
+/// Wipes all memory that is given back: libraries for HTTP, JSON and TLS keep copies of tokens that are not ours to
+/// wipe.
 #[global_allocator]
 static ALLOCATOR: ZeroAlloc<System> = ZeroAlloc(System);
 

@@ -88,8 +88,8 @@ impl<'a> AdminClient<'a> {
     }
 }
 
-/// Carries out a request in this process. After an interrupt it still waits for a refresh that is under way, so that the
-/// new tokens are stored.
+/// Carries out a request in this process. After an interrupt it still waits for a refresh that is under way, so that
+/// the new tokens are stored.
 async fn answer(control: &Control, request: ControlRequest) -> ControlReply {
     let reply = tokio::select! {
         reply = control.answer(request) => reply,

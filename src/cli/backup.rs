@@ -1,6 +1,6 @@
 //! `postkey backup` and `postkey restore`.
 //!
-//! The command reads and writes the file, not the daemon. So the caller's permissions count, and the daemon needs no access
+//! The command reads and writes the file itself. So the caller's permissions count, and the daemon needs no access
 //! outside its own folder.
 
 use std::path::Path;
@@ -28,11 +28,17 @@ pub async fn backup(config: &Config, file: &Path) -> Result<(), Failed> {
     for account in &status.accounts {
         say(format_args!("{}: backed up", account.address));
     }
+    if status.accounts.is_empty() {
+        say("There is no account yet, so the backup is empty.");
+    }
     match status.damaged.is_empty() {
         true => Ok(()),
         false => Err(Failed::new(
             Exit::Io,
-            format!("these accounts are damaged in the vault and not in the backup: {}", status.damaged.join(", ")),
+            format!(
+                "the backup lacks these accounts, because the vault's records of them are damaged: {}",
+                status.damaged.join(", ")
+            ),
         )),
     }
 }
@@ -41,13 +47,11 @@ pub async fn backup(config: &Config, file: &Path) -> Result<(), Failed> {
 pub async fn restore(config: &Config, file: &Path, force: bool) -> Result<(), Failed> {
     let backup = Backup::read(file)
         .map_err(|error| Failed::new(Exit::Io, format!("cannot read the backup {}: {error}", file.display())))?;
-    let backup = backup.ok_or_else(|| {
-        let what = "is damaged, or not a backup that this version can read; nothing was changed";
-        Failed::new(Exit::Data, format!("{} {what}", file.display()))
-    })?;
+    let unreadable = "is damaged, or not a backup that this version can read; nothing was changed";
+    let backup = backup.ok_or_else(|| Failed::new(Exit::Data, format!("{} {unreadable}", file.display())))?;
     let admin = AdminClient::connect(config).await?;
     for account in backup.accounts() {
-        differences(config, &account).iter().for_each(|difference| complain(format_args!("{difference}")));
+        differences(config, &account).iter().for_each(complain);
     }
     for (address, record) in backup.records() {
         let request = ControlRequest::Restore { address: address.clone(), record, force };
@@ -60,8 +64,8 @@ pub async fn restore(config: &Config, file: &Path, force: bool) -> Result<(), Fa
     Ok(())
 }
 
-/// Where an account's unencrypted part differs from the configuration. A record from elsewhere decides where its tokens are
-/// sent, so the user should know.
+/// Lists where an account's unencrypted part differs from the configuration. A record from elsewhere decides where its
+/// tokens are sent, so the user should know.
 fn differences(config: &Config, account: &StoredAccount) -> Vec<String> {
     let (address, name) = (&account.address, &account.provider);
     let Some(provider) = config.providers.get(name) else {

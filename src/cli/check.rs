@@ -1,4 +1,4 @@
-//! Reading the configuration, and `postkey check`, which shows it.
+//! `postkey check`, and reading the configuration for every other command.
 
 use std::path::Path;
 
@@ -19,7 +19,7 @@ pub fn run(config: &Config) -> Result<(), Failed> {
     Ok(())
 }
 
-/// Reads the configuration. All its mistakes together are one failure.
+/// Reads the configuration. Fails with all its mistakes together.
 pub fn load(file: Option<&Path>) -> Result<Config, Failed> {
     Config::load(file).map_err(|mistakes| {
         let lines: Vec<String> = mistakes.iter().map(ToString::to_string).collect();

@@ -18,11 +18,11 @@ use crate::exit::{Exit, Failed};
 /// How long to wait for an answer from one of our own ports.
 const LIMIT: Duration = Duration::from_secs(3);
 
-const ALL_WELL: &str = "\nEverything works from here to the mailbox. If a mail program fails, check its server, port, user name and password.";
+const ALL_WELL: &str = "\nEverything works from here to the mailbox. If a mail program fails, check its server, port, user \
+                        name and password.";
 
 const NO_LOGIN: &str = "\nNo problem was found. Without an app password, the tokens and the logins were not checked.";
 
-/// What `--json` shows.
 #[derive(Serialize)]
 struct JsonReport<'a> {
     findings: &'a [Finding],
@@ -32,8 +32,8 @@ struct JsonReport<'a> {
 
 pub async fn run(config: &Config, address: &str, json: bool) -> Result<(), Failed> {
     let findings = examine(config, &config.address_of(address)).await;
-    let is_in_the_way = [Finding::is_problem, Finding::is_blocked];
-    let problem = is_in_the_way.into_iter().find_map(|is_it| findings.iter().find(|finding| is_it(finding)));
+    let problem = findings.iter().find(|finding| finding.is_problem());
+    let problem = problem.or_else(|| findings.iter().find(|finding| finding.is_blocked()));
     let likely_cause = problem.map(|problem| format!("{}: {}.", problem.subject, problem.text));
     let exit = problem.and_then(|problem| problem.exit);
     if json {
@@ -41,17 +41,18 @@ pub async fn run(config: &Config, address: &str, json: bool) -> Result<(), Faile
         say(serde_json::to_string_pretty(&report).map_err(|error| Failed::new(Exit::Software, error))?);
     } else {
         findings.iter().for_each(show);
-        say(likely_cause
-            .map_or_else(|| well(&findings).to_owned(), |cause| format!("\nThe likely cause is the {cause}")));
+        match likely_cause {
+            Some(cause) => say(format_args!("\nThe likely cause is the {cause}")),
+            None => say(no_problem(&findings)),
+        }
     }
     exit.map_or(Ok(()), |exit| Err(Failed::new(exit, format!("{address} does not work"))))
 }
 
 /// The last line of a report without problems.
-fn well(findings: &[Finding]) -> &'static str {
-    let has_tried =
-        findings.iter().any(|finding| finding.subject == "authorization" && finding.state == FindingState::Ok);
-    if has_tried { ALL_WELL } else { NO_LOGIN }
+fn no_problem(findings: &[Finding]) -> &'static str {
+    let is_authorization = |finding: &Finding| finding.subject == "authorization" && finding.state == FindingState::Ok;
+    if findings.iter().any(is_authorization) { ALL_WELL } else { NO_LOGIN }
 }
 
 fn show(finding: &Finding) {

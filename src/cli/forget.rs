@@ -24,8 +24,8 @@ pub async fn run(config: &Config, address: &str, revoke: bool) -> Result<(), Fai
             "The provider still holds the authorization, because it offers no revocation endpoint; {settings}."
         )),
         Withdrawal::Sealed => say(format_args!(
-            "The provider still holds the authorization, because only an app password decrypts the tokens and `--revoke` was not \
-             given; {settings}."
+            "The provider still holds the authorization, because `--revoke` was not given, and only an app password \
+             decrypts the tokens; {settings}."
         )),
         Withdrawal::Failed(why) => {
             complain(format_args!("the provider still holds the authorization: {why}; {settings}"))

@@ -9,9 +9,9 @@ use rustix::thread::{set_thread_groups, set_thread_res_gid, set_thread_res_uid};
 use crate::config::Config;
 use crate::exit::{Exit, Failed};
 
-/// Continues as the owner of the vault's folder, if this is root and no daemon runs that would do the work. The service could
-/// not open files that root creates there, and root should not write to a folder that another user can change. A command's
-/// backup is then written or read as that user, too.
+/// Continues as the owner of the vault's folder, if this is root and no daemon runs that would do the work. The service
+/// could not open files that root creates there, and root should not write to a folder that another user can change. A
+/// command's backup is then written or read as that user, too.
 ///
 /// Call this before there are threads: the kernel changes only the calling thread and those that it starts later.
 pub fn step_back(config: &Config) -> Result<(), Failed> {
@@ -26,7 +26,7 @@ pub fn step_back(config: &Config) -> Result<(), Failed> {
     become_user(Uid::from_raw(about.uid()), Gid::from_raw(about.gid())).map_err(|error| {
         let message = format!(
             "{} belongs to uid {}, and postkey cannot act as that user: {error}; start the service first, or run \
-             this as that user",
+             this command as that user",
             config.state_dir.display(),
             about.uid()
         );

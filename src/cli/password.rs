@@ -12,7 +12,7 @@ use crate::vault::{Limits, VaultError};
 
 pub async fn run(config: &Config, command: PasswordCommand) -> Result<(), Failed> {
     let admin = AdminClient::connect(config).await?;
-    // A shared mailbox is opened by its delegate's app passwords.
+    // The delegate's app passwords open a shared mailbox.
     let owner = |name: String| config.owner_of(&config.address_of(&name)).to_owned();
     match command {
         PasswordCommand::Add { address, name, choose, protocol, uid } => {
@@ -25,8 +25,8 @@ pub async fn run(config: &Config, command: PasswordCommand) -> Result<(), Failed
             admin.ask::<()>(ControlRequest::RemoveSlot { address: address.clone(), name: name.clone() }).await?;
             say(format_args!("The app password {name} has been removed."));
             say(format_args!(
-                "If it has leaked together with a backup or another copy of the vault, run `postkey forget --revoke {address}` \
-                 and `postkey authorize {address}`."
+                "If it has leaked together with a backup or another copy of the vault, run \
+                 `postkey forget --revoke {address}` and `postkey authorize {address}`."
             ));
             Ok(())
         }
@@ -49,10 +49,8 @@ async fn add(
     };
     let request = ControlRequest::AddSlot { address, password, name: name.clone(), new: new.clone(), limits };
     admin.ask::<()>(request).await?;
-    say(format_args!(
-        "{name} can log in now.{}",
-        if new.is_generated() { " The password is shown only this once:" } else { "" }
-    ));
+    let hint = if new.is_generated() { " The password is not shown again:" } else { "" };
+    say(format_args!("{name} can log in now.{hint}"));
     show(&new);
     Ok(())
 }
@@ -62,7 +60,7 @@ async fn list(admin: &AdminClient<'_>, address: &str) -> Result<(), Failed> {
     let account = status.account(address).ok_or_else(|| VaultError::NoAccount(address.to_owned()))?;
     for slot in &account.slots {
         let limits = if slot.limits.is_none() { String::new() } else { format!("  only {}", slot.limits) };
-        say(format_args!("{:<20} made {}{limits}", slot.name, slot.created));
+        say(format_args!("{:<20} created {}{limits}", slot.name, slot.created));
     }
     Ok(())
 }
@@ -77,15 +75,16 @@ pub fn chosen(typed: &Secret) -> Result<Password, Failed> {
 
 /// Checks the name of an app password, which appears in lists and in the log.
 pub fn check_name(name: &str) -> Result<(), Failed> {
-    let fits = (1..=64).contains(&name.chars().count()) && !name.chars().any(char::is_control);
-    if fits {
-        Ok(())
-    } else {
-        Err(Failed::new(Exit::Usage, "the name of an app password has 1 to 64 characters and no control characters"))
+    match (1..=64).contains(&name.chars().count()) && !name.chars().any(char::is_control) {
+        true => Ok(()),
+        false => {
+            let why = "the name of an app password must have 1 to 64 characters and no control characters";
+            Err(Failed::new(Exit::Usage, why))
+        }
     }
 }
 
-/// Shows a generated password. It is not shown again.
+/// Shows a password if it was generated.
 pub fn show(password: &Password) {
     if password.is_generated() {
         let text = zeroize::Zeroizing::new(password.expose());

@@ -8,37 +8,35 @@ use crate::control::{ControlRequest, Listening, Status};
 use crate::exit::{Exit, Failed};
 
 pub async fn run(config: &Config, json: bool) -> Result<(), Failed> {
-    let admin = AdminClient::connect(config).await?;
-    let status = admin.status().await?;
+    let status = AdminClient::connect(config).await?.status().await?;
     if json {
-        let text = serde_json::to_string_pretty(&status).map_err(|error| Failed::new(Exit::Software, error))?;
-        say(text);
+        say(serde_json::to_string_pretty(&status).map_err(|error| Failed::new(Exit::Software, error))?);
     } else {
         show(&status);
     }
     Ok(())
 }
 
-/// For monitoring: a line, and an exit code. The daemon alone is asked, and no login is made.
-pub async fn judge(config: &Config) -> Result<(), Failed> {
-    let status = ask_running(config, &ControlRequest::Status).await?;
-    let exit = match &status {
-        Status { damaged, degraded, .. } if !damaged.is_empty() || degraded.is_some() => Exit::Io,
-        Status { accounts, .. } if accounts.iter().any(|account| account.state != AccountState::Ready) => {
-            Exit::NoPermission
-        }
-        Status { accounts, .. } if accounts.iter().any(|account| account.doubtful || account.rolled_back) => Exit::Io,
-        _ => {
-            say(status.summary());
-            return Ok(());
-        }
-    };
-    Err(Failed::new(exit, status.summary()))
+/// For monitoring: shows one line, and fails if something is wrong. It needs a daemon, and does not log in anywhere.
+pub async fn summarize(config: &Config) -> Result<(), Failed> {
+    let status: Status = ask_running(config, &ControlRequest::Status).await?;
+    let summary = status.summary();
+    let Status { accounts, damaged, degraded, .. } = status;
+    if !damaged.is_empty() || degraded.is_some() {
+        Err(Failed::new(Exit::Io, summary))
+    } else if accounts.iter().any(|account| account.state != AccountState::Ready) {
+        Err(Failed::new(Exit::NoPermission, summary))
+    } else if accounts.iter().any(|account| account.doubtful || account.rolled_back) {
+        Err(Failed::new(Exit::Io, summary))
+    } else {
+        say(summary);
+        Ok(())
+    }
 }
 
 fn show(status: &Status) {
     if status.listeners.is_empty() {
-        say("The daemon does not run; `postkey` starts it.");
+        say("No daemon is running; start it with `postkey`.");
     }
     if let Some(trouble) = &status.degraded {
         say(format_args!("degraded: not on stable storage since {}: {}", trouble.since, trouble.why));
@@ -48,14 +46,14 @@ fn show(status: &Status) {
         say(format_args!("{:<5} {address} {}", protocol.name(), security.name()));
     }
     if status.accounts.is_empty() {
-        say("There is no account yet; `postkey --authorize you@example.com` sets one up.");
+        say("There is no account yet; set one up with `postkey authorize you@example.com`.");
     }
     for account in &status.accounts {
         show_account(account);
     }
     for address in &status.damaged {
         say(format_args!(
-            "{address}: its record in the vault is damaged; `postkey authorize {address}` sets it up again"
+            "{address}: its record in the vault is damaged; set it up again with `postkey authorize {address}`"
         ));
     }
 }
@@ -82,14 +80,14 @@ fn show_account(account: &AccountStatus) {
     }
     if account.doubtful {
         say(format_args!(
-            "  a file of the vault was damaged, and the copy that was left may be older; \
+            "  one copy of its record in the vault was damaged, and the other one may be older; \
              if logins fail, run `postkey authorize {address}`"
         ));
     }
     if account.rolled_back {
         say(format_args!(
-            "  its record in the vault is older than the last one that postkey wrote: somebody has put older files back, and \
-             removed app passwords may open it again; look at `postkey password list {address}`, then run \
+            "  its record in the vault is older than the last one that postkey wrote, because somebody has restored old \
+             files, and removed app passwords may work again; check `postkey password list {address}`, then run \
              `postkey authorize {address}`"
         ));
     }
@@ -106,18 +104,18 @@ fn show_account(account: &AccountStatus) {
     say(format_args!("  app passwords: {}", names.join(", ")));
 }
 
-/// How many connections there are by one protocol.
+/// The number of connections of one protocol.
 fn in_use(Occupancy { protocol, open, limit, waiting }: &Occupancy) -> String {
     let limit = limit.map(|limit| format!(" of {limit}")).unwrap_or_default();
     let waiting = if *waiting == 0 { String::new() } else { format!(", {waiting} waiting") };
     format!("{} {open}{limit}{waiting}", protocol.name())
 }
 
-/// What becomes of a refresh token that nobody uses.
+/// When the refresh token expires if it is not used.
 fn keep_alive(account: &AccountStatus) -> String {
     match (account.refresh_token_ends, account.next_keep_alive) {
         (None, _) => String::new(),
-        (Some(end), Some(next)) => format!("; good without use until {end}, and used {next} at the latest"),
-        (Some(end), None) => format!("; good without use until {end}, so a mail program has to log in before"),
+        (Some(end), Some(next)) => format!("; refresh token expires {end} if unused; postkey will use it by {next}"),
+        (Some(end), None) => format!("; refresh token expires {end} if unused; a mail program has to log in before"),
     }
 }

@@ -37,15 +37,19 @@ impl Input {
         (count > 0).then(|| Secret::new(text.to_vec()))
     }
 
-    /// Asks for a password without echo; or reads the next line, if standard input is not a terminal.
+    /// Asks for a password or another secret without echo. Reads the next line if standard input is not a terminal.
     pub async fn password(&mut self, prompt: &str) -> Result<Secret, Failed> {
         let password = if std::io::stdin().is_terminal() {
             rpassword::prompt_password(prompt).ok().map(|typed| Secret::new(typed.into_bytes()))
         } else {
             self.line().await
         };
-        let missing =
-            || Failed::new(Exit::Data, "a password is required, on the terminal or as a line of standard input");
+        let missing = || {
+            Failed::new(
+                Exit::Data,
+                "nothing was entered; type it on the terminal, or send it as a line of standard input",
+            )
+        };
         password.filter(|password| !password.expose().is_empty()).ok_or_else(missing)
     }
 }

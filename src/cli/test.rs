@@ -14,13 +14,13 @@ pub async fn run(config: &Config, address: &str, trace_dialogue: bool) -> Result
     if owner != address {
         say(format_args!("{address} uses the authorization of {owner}:"));
     }
-    let probes: Vec<LoginTest> = admin.ask(ControlRequest::Test { address, password }).await?;
-    report(&probes, trace_dialogue)
+    let tests: Vec<LoginTest> = admin.ask(ControlRequest::Test { address, password }).await?;
+    report(&tests, trace_dialogue)
 }
 
 /// Shows each server's answer, and the trace of the dialogue if requested. Fails only if no server accepted the login.
-pub fn report(probes: &[LoginTest], trace_dialogue: bool) -> Result<(), Failed> {
-    for LoginTest { protocol, server, user, refused, dialogue } in probes {
+pub fn report(tests: &[LoginTest], trace_dialogue: bool) -> Result<(), Failed> {
+    for LoginTest { protocol, server, user, refused, dialogue } in tests {
         let user = user.as_ref().map(|user| format!(" as {user}")).unwrap_or_default();
         match refused {
             None => say(format_args!("  {protocol:<5} {server}{user}  ok")),
@@ -30,9 +30,8 @@ pub fn report(probes: &[LoginTest], trace_dialogue: bool) -> Result<(), Failed> 
             say(format_args!("        {line}"));
         }
     }
-    if probes.iter().any(|probe| probe.refused.is_none()) {
-        Ok(())
-    } else {
-        Err(Failed::new(Exit::Unavailable, "none of the provider's servers accepted the login"))
+    match tests.iter().any(|test| test.refused.is_none()) {
+        true => Ok(()),
+        false => Err(Failed::new(Exit::Unavailable, "none of the provider's servers accepted the login")),
     }
 }

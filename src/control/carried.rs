@@ -1,7 +1,7 @@
 //! The one form in which secrets are serialized: as base64, for the control socket, which only its owner can open.
 //!
-//! The types themselves cannot be serialized, so that no secret gets into a file or a log by accident. A field of a request
-//! uses this module by `#[serde(with = "carried")]`.
+//! The types themselves cannot be serialized, so that no secret gets into a file or a log by accident. A field of a
+//! request uses this module by `#[serde(with = "carried")]`.
 
 use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD;

@@ -331,7 +331,7 @@ async fn app_passwords_come_and_go_while_the_daemon_runs() {
 
     expect(&house.run(&["password", "add", ANN, "third"], &main), 77, "wrong user name or password");
     expect(&house.run(&["password", "add", ANN, "printer"], &printer), 65, "printer");
-    expect(&house.run(&["password", "add", ANN, "third"], ""), 65, "a password is required");
+    expect(&house.run(&["password", "add", ANN, "third"], ""), 65, "nothing was entered");
     expect(&house.run(&["password", "remove", ANN, "main"], ""), 65, "main");
     expect(&house.run(&["password", "remove", ANN, "old phone"], ""), 0, "");
     expect(&house.run(&["password", "remove", ANN, "printer"], ""), 65, "last app password");
@@ -370,7 +370,7 @@ async fn status_tells_the_same_with_and_without_the_daemon() {
     };
     let (without, listeners) = accounts(&house);
     assert_eq!(listeners, 0);
-    assert!(house.run(&["status"], "").out.contains("does not run"));
+    assert!(house.run(&["status"], "").out.contains("No daemon is running"));
     let _daemon = house.serve().await;
     assert_eq!(accounts(&house), (without.clone(), 9));
     let account = &without[0];
@@ -481,7 +481,7 @@ async fn a_daemon_that_was_killed_leaves_nothing_in_the_way() {
     let daemon = house.serve().await;
     let main = password(&authorize(&house, &["authorize", ANN]).await);
     drop(daemon);
-    assert!(house.run(&["status"], "").out.contains("does not run"));
+    assert!(house.run(&["status"], "").out.contains("No daemon is running"));
     let _daemon = house.serve().await;
     log_in_everywhere(&house, &main).await;
 }

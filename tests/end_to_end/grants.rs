@@ -353,7 +353,7 @@ async fn the_password_outlives_the_refresh_token() {
 async fn the_password_grant_wants_to_be_allowed() {
     let house = house(Options::default(), "").await;
     let ended = house.run(&["authorize", ANN, "--flow", "password"], "the mailbox's own");
-    expect(&ended, 78, "needs `legacy = true`");
+    expect(&ended, 78, "set `legacy = true`");
     let text = std::fs::read_to_string(&house.file).unwrap();
     std::fs::write(&house.file, text.replace("\nclient_id", "\nlegacy = true\nclient_id")).unwrap();
     let checked = house.run(&["check"], "");

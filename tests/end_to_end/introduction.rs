@@ -100,7 +100,7 @@ async fn a_server_that_registers_nobody_is_told_with_what_to_do() {
     let house = house(Publishes { registers: None, ..open() }).await;
     let ended = house.run(&["authorize", ANN], "");
     let client = "have the server's administrator make a public client with the redirect URI http://127.0.0.1/, or";
-    expect(&ended, 78, &format!("asks for a client registration of your own: {client}"));
+    expect(&ended, 78, &format!("requires a client registration of your own: {client}"));
     house.provider.change(|settings| {
         settings.publishes.instead =
             vec![("registration_endpoint", json!(format!("{}/register", house.provider.issuer())))]

@@ -62,7 +62,10 @@ async fn an_account_whose_records_are_damaged_is_named_and_the_others_work() {
         "{reply}"
     );
     let said = postkey(&house, &["status"]);
-    assert!(said.contains("ann@example.test: its record in the vault is damaged; `postkey authorize"), "{said}");
+    assert!(
+        said.contains("ann@example.test: its record in the vault is damaged; set it up again with `postkey authorize"),
+        "{said}"
+    );
     assert!(!said.contains("ben@example.test: its record"), "{said}");
 }
 
@@ -77,7 +80,7 @@ async fn who_authorizes_a_damaged_account_is_warned_before_signing_in() {
         std::fs::write(state.join("copies").join(ANN), "nonsense").unwrap();
         let mut daemon = if with_daemon { Some(house.serve().await) } else { None };
         let mut process = house.begin(&["authorize", ANN, "--no-browser"]);
-        process.hear_complaint("is damaged. This authorization takes its place; its app passwords are lost");
+        process.hear_complaint("is damaged; this authorization replaces it, and its app passwords are lost");
         let url = process.hear("/authorize?").trim().to_owned();
         process.say(house.provider.person().consent(&url, ANN).await.as_str());
         let ended = process.end();

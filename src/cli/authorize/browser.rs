@@ -1,4 +1,4 @@
-//! A person consents in a browser on this machine, or on another one and then pastes the address of the last page.
+//! A person consents in a browser. If it runs on another machine, the person pastes the address of its last page.
 
 use oauth2::AuthorizationCode;
 use tokio::time::{Instant, timeout_at};
@@ -6,11 +6,11 @@ use url::Url;
 
 use super::super::arguments::AuthorizeOptions;
 use super::super::terminal::{Input, complain, say};
-use super::plan::{Plan, Redirect, nobody_came};
+use super::identity::SignInError;
+use super::plan::{Plan, Redirect, nobody_signed_in};
 use super::server::no_tokens;
 use crate::clock::Clock;
 use crate::exit::{Exit, Failed};
-use crate::oauth::Granted;
 use crate::oauth::authorization_code::{Asking, PendingAuthorization, RedirectError};
 use crate::oauth::self_registration::with_fixed_port;
 use crate::pasted::is_open;
@@ -20,23 +20,16 @@ use crate::web::beginning::Beginning;
 use crate::web::redirect::{Arrival, Outcome, RedirectListener};
 
 /// The longest address to assemble from pasted lines, in bytes.
-const MOST: usize = 16 * 1024;
-
-/// Why a sign-in gave no tokens.
-enum BrowserError {
-    /// Somebody else has signed in, with this address. Another attempt may succeed.
-    SomebodyElse(String),
-    /// Another attempt would not help.
-    Failed(Failed),
-}
+const MAX_PASTED: usize = 16 * 1024;
 
 impl Plan {
-    /// Sends the person to the provider and waits for the answer, from the browser or pasted. If somebody else has signed in,
-    /// the person can try again.
-    pub async fn ask_in_browser(&self, options: &AuthorizeOptions, input: Input) -> Result<TokenSet, Failed> {
+    /// Sends the person to the provider and waits for the answer, from the browser or pasted. If somebody else has
+    /// signed in, the person can try again.
+    pub async fn sign_in_by_browser(&self, options: &AuthorizeOptions, input: Input) -> Result<TokenSet, Failed> {
         let deadline = Instant::now() + options.timeout;
         let Redirect { uri, listen, page } = &self.redirect;
-        let fixed = with_fixed_port(uri).filter(|_| listen.is_none() && self.is_self_registered());
+        let is_self_registered = self.server.discovered.as_ref().is_some_and(|found| found.is_self_registered);
+        let fixed = with_fixed_port(uri).filter(|_| listen.is_none() && is_self_registered);
         let bind = async |uri| RedirectListener::bind(uri, *listen, page.clone()).await;
         let listener = match &fixed {
             // Another authorization may be waiting on that port.
@@ -56,30 +49,26 @@ impl Plan {
             let pending = self.begin(&ways)?;
             let _open = self.introduce(&pending, options, ways.listener.is_some());
             let answer = timeout_at(deadline, ways.answer(&pending)).await;
-            let (code, arrival) = answer.map_err(|_| self.nobody_came_back(&pending, options))?;
+            let (code, arrival) = answer.map_err(|_| self.nobody_returned(&pending, options))?;
             let tokens = match code {
                 Ok(code) => self.exchange(pending, code).await,
-                Err(denied) => Err(BrowserError::Failed(not_given(&denied))),
+                Err(denied) => Err(not_authorized(&denied).into()),
             };
             match tokens {
                 Ok(tokens) => {
                     ways.finish(arrival, Outcome::Authorized).await;
                     return Ok(tokens);
                 }
-                Err(BrowserError::SomebodyElse(other)) => {
+                Err(SignInError::SomebodyElse(other)) => {
                     complain(self.somebody_else(&other));
                     arrival.into_iter().for_each(|arrival| arrival.reply(Outcome::SomebodyElse));
                 }
-                Err(BrowserError::Failed(failed)) => {
+                Err(SignInError::Failed(failed)) => {
                     ways.finish(arrival, Outcome::Failed).await;
                     return Err(failed);
                 }
             }
         }
-    }
-
-    fn is_self_registered(&self) -> bool {
-        self.server.discovered.as_ref().is_some_and(|discovered| discovered.is_self_registered)
     }
 
     /// Creates a new authorization request.
@@ -103,36 +92,28 @@ impl Plan {
         }))
     }
 
-    async fn exchange(&self, pending: PendingAuthorization, code: AuthorizationCode) -> Result<TokenSet, BrowserError> {
+    async fn exchange(&self, pending: PendingAuthorization, code: AuthorizationCode) -> Result<TokenSet, SignInError> {
         let granted = pending.exchange(&self.connector.http, &self.registration, code, &Clock::System).await;
-        let Granted { tokens, id_token, nonce } =
-            granted.map_err(|failure| BrowserError::Failed(no_tokens(&failure)))?;
-        match self.whose(&tokens, id_token.as_deref(), nonce.as_deref()).await.map_err(BrowserError::Failed)? {
-            None => self.lasting(tokens).await.map_err(BrowserError::Failed),
-            Some(other) => {
-                self.give_back(&other, &tokens).await;
-                Err(BrowserError::SomebodyElse(other))
-            }
-        }
+        self.accept(granted.map_err(|failure| no_tokens(&failure))?).await
     }
 
-    /// The server reports a wrong client id or redirect URI only to the person, and does not send the browser back (RFC 6749
-    /// section 4.1.2.1).
-    fn nobody_came_back(&self, pending: &PendingAuthorization, options: &AuthorizeOptions) -> Failed {
-        let Failed { exit, message } = nobody_came(options);
+    /// The server reports a wrong client id or redirect URI only to the person, and does not send the browser back (RFC
+    /// 6749 section 4.1.2.1).
+    fn nobody_returned(&self, pending: &PendingAuthorization, options: &AuthorizeOptions) -> Failed {
+        let Failed { exit, message } = nobody_signed_in(options);
         let (server, client) = (pending.url.host_str().unwrap_or_default(), &self.registration.client_id);
         Failed::new(
             exit,
             format!(
-                "{message}. If the browser shows an error page of {server}, the cause stands there: check that the client \
-                 {client} exists there, and that its redirect URI is {}",
+                "{message}. If the browser shows an error page of {server}, check that the client {client} exists \
+                 there, and that its redirect URI is {}",
                 pending.redirect_uri()
             ),
         )
     }
 
-    /// Shows where to sign in, and starts a browser if there is one. The local page that redirects it exists as long as the
-    /// returned value.
+    /// Shows where to sign in, and starts a browser if there is one. The local page that redirects it exists as long as
+    /// the returned value.
     fn introduce(
         &self,
         pending: &PendingAuthorization,
@@ -147,8 +128,7 @@ impl Plan {
                  paste that page's address here."
             )),
             false => say(format_args!(
-                "Waiting for up to {waited}. At the end the browser arrives at a page that does not load: \
-                 paste that page's address here."
+                "Waiting for up to {waited}. The last page in the browser will not load: paste that page's address here."
             )),
         }
         // If this fails, the person can still open the page.
@@ -160,7 +140,7 @@ impl Plan {
 fn start_browser(page: &Url) -> Option<Beginning> {
     let beginning = Beginning::of(page).ok()?;
     let url = beginning.url.clone();
-    // Some browsers block their caller, and we have to redirect this one meanwhile.
+    // Some browsers block their caller, which has to redirect the browser meanwhile.
     std::thread::spawn(move || {
         let quiet = webbrowser::BrowserOptions::new().with_suppress_output(true).clone();
         let _opened = webbrowser::open_browser_with_options(webbrowser::Browser::Default, url.as_str(), &quiet);
@@ -168,8 +148,8 @@ fn start_browser(page: &Url) -> Option<Beginning> {
     Some(beginning)
 }
 
-/// The failure for a browser that came back without a code.
-fn not_given(denied: &RedirectError) -> Failed {
+/// The failure for a browser that returned without a code.
+fn not_authorized(denied: &RedirectError) -> Failed {
     let exit = if let RedirectError::Denied(failure) = denied { failure.exit() } else { Exit::NoPermission };
     Failed::new(exit, denied)
 }
@@ -184,8 +164,8 @@ struct Ways {
 }
 
 impl Ways {
-    /// Returns the first answer that belongs to this authorization, a code or a refusal, with the browser that brought it.
-    /// Whoever brings anything else is told so.
+    /// Returns the first answer that belongs to this authorization, a code or a refusal, with the browser that brought
+    /// it. Reports any other answer in the browser or terminal from which it came.
     async fn answer(
         &mut self,
         pending: &PendingAuthorization,
@@ -219,7 +199,7 @@ impl Ways {
         }
         let (text, result) = result;
         let is_open = is_open(&text) && result.is_ok();
-        if (is_open || matches!(result, Err(RedirectError::BrokenOff))) && text.len() < MOST {
+        if (is_open || matches!(result, Err(RedirectError::BrokenOff))) && text.len() < MAX_PASTED {
             self.begun = text;
             return Err(RedirectError::BrokenOff);
         }
@@ -265,8 +245,8 @@ fn has_display() -> bool {
         .any(|name| std::env::var_os(name).is_some_and(|value| !value.is_empty()))
 }
 
-/// Whether the display belongs to the user who runs this. Root's browser would run with all privileges, and after sudo(8),
-/// doas(1) or pkexec(1) the display belongs to another user.
+/// Whether the display belongs to the user who runs this. Root's browser would run with all privileges, and after
+/// sudo(8), doas(1) or pkexec(1) the display belongs to another user.
 pub fn is_own_session() -> bool {
     let became = ["SUDO_UID", "DOAS_USER", "PKEXEC_UID"].iter().any(|name| std::env::var_os(name).is_some());
     !rustix::process::geteuid().is_root() && !became

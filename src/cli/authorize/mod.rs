@@ -3,7 +3,6 @@
 mod browser;
 mod device;
 mod identity;
-mod lasting;
 mod plan;
 mod provider;
 mod server;
@@ -24,39 +23,39 @@ pub use browser::is_own_session;
 use plan::Plan;
 use settings::show_settings;
 
-/// Sets up an account, or renews its authorization: gets the first tokens, stores them, logs in with them, and shows the
-/// settings for a mail program.
+/// Sets up an account, or renews its authorization: gets the first tokens, stores them, logs in with them, and shows
+/// the settings for a mail program.
 pub async fn run(config: &Config, address: &str, options: AuthorizeOptions) -> Result<(), Failed> {
-    // Do not keep the vault open while waiting for a person, because a daemon may want to start.
+    // Do not keep the vault open while waiting for a person, because a daemon may start meanwhile.
     let status = AdminClient::connect(config).await?.status().await?;
     let mut input = Input::new();
     let plan = Plan::new(config, address, &options, &status, &mut input).await?;
     let first = plan.first_password(&status, &options, &mut input).await?;
     let (tokens, password) = first_tokens(&plan, &options, input).await?;
-    let end = plan.tell_what_is_missing(&tokens);
+    let complete = plan.check_granted(&tokens);
     say("\nAuthorized. Logging in with the new token:");
     let (authorization, name) = (plan.authorization(tokens, password), options.password_name.clone());
     let authorized = NewAuthorization { authorization, name, first: first.clone() };
     let admin = AdminClient::connect(config).await?;
-    let probes: Vec<LoginTest> = admin.ask(ControlRequest::Authorize(Box::new(authorized))).await?;
-    let result = report(&probes, false);
+    let tests: Vec<LoginTest> = admin.ask(ControlRequest::Authorize(Box::new(authorized))).await?;
+    let logged_in = report(&tests, false);
     show_settings(&plan, config, &status, first.as_ref());
-    result.and(end)
+    logged_in.and(complete)
 }
 
-/// Gets the first tokens by the account's grant, and the mailbox's own password if it has to be kept.
+/// Gets the first tokens by the account's grant, and the mailbox's own password if it has to be stored.
 async fn first_tokens(
     plan: &Plan,
     options: &AuthorizeOptions,
     mut input: Input,
 ) -> Result<(TokenSet, Option<Secret>), Failed> {
     if options.refresh_token_stdin {
-        return Ok((plan.take_over(&mut input).await?, None));
+        return Ok((plan.import_refresh_token(&mut input).await?, None));
     }
     match plan.flow {
-        Flow::AuthorizationCode => Ok((plan.ask_in_browser(options, input).await?, None)),
-        Flow::DeviceCode => Ok((plan.ask_with_code(options).await?, None)),
-        Flow::ClientCredentials | Flow::JwtBearer => Ok((plan.ask_alone(None).await?, None)),
-        Flow::Password => plan.ask_with_password(&mut input).await.map(|(tokens, password)| (tokens, Some(password))),
+        Flow::AuthorizationCode => Ok((plan.sign_in_by_browser(options, input).await?, None)),
+        Flow::DeviceCode => Ok((plan.sign_in_by_code(options).await?, None)),
+        Flow::ClientCredentials | Flow::JwtBearer => Ok((plan.request_tokens(None).await?, None)),
+        Flow::Password => plan.request_by_password(&mut input).await.map(|(tokens, password)| (tokens, Some(password))),
     }
 }

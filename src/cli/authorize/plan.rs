@@ -7,7 +7,7 @@ use super::super::arguments::AuthorizeOptions;
 use super::super::password::{check_name, chosen};
 use super::super::terminal::{Input, complain, say};
 use super::provider;
-use super::server::{DiscoveredServer, Wanted, no_token};
+use super::server::{DiscoveredServer, Wanted, no_token_endpoint};
 use crate::broker::Connector;
 use crate::config::Config;
 use crate::config::flow::Flow;
@@ -72,13 +72,13 @@ impl Plan {
         let flow = options.flow.or(account.flow).unwrap_or(connector.provider.flow);
         if flow == Flow::Password && !connector.provider.legacy && !account.legacy {
             let why =
-                "the grant `password` needs `legacy = true` in the configuration, for the provider or the account";
+                "the grant `password` is for old servers only; set `legacy = true` for the provider or the account";
             return Err(Failed::new(Exit::Config, why));
         }
         let wanted = Wanted { config, address: &address, options, flow, status, redirect_uri: &redirect.uri };
         let server = DiscoveredServer::find(&connector, &wanted).await?;
-        let registration =
-            Registration::new(&server.client, server.endpoints.token.as_ref().ok_or_else(no_token)?).await;
+        let token_endpoint = server.endpoints.token.as_ref().ok_or_else(no_token_endpoint)?;
+        let registration = Registration::new(&server.client, token_endpoint).await;
         let registration = registration.map_err(|failure| Failed::new(Exit::Config, failure))?;
         let registration = registration.discovered(server.discovered.as_ref());
         let signs_in = options.signs_in.as_ref().map(|name| Name::typed(name).into()).or(account.signs_in);
@@ -110,33 +110,29 @@ impl Plan {
         }
         if status.damaged.contains(&self.address) {
             complain(format_args!(
-                "the vault's record of {} is damaged. This authorization takes its place; its app passwords are lost, and \
-                 you get a new one",
+                "warning: the vault's record of {} is damaged; this authorization replaces it, and its app passwords \
+                 are lost",
                 self.address
             ));
         }
-        let exists = status.account(&self.address).is_some();
-        match (exists, options.password_stdin) {
-            (true, true) => Err(Failed::new(
+        match (status.account(&self.address), options.password_stdin) {
+            (Some(_), true) => Err(Failed::new(
                 Exit::Usage,
                 format!(
                     "{0} already has app passwords; add one with `postkey password add {0} NAME --choose`",
                     self.address
                 ),
             )),
-            (true, false) => Ok(None),
-            (false, false) => Ok(Some(Password::generate())),
-            (false, true) => {
-                let typed = input
-                    .line()
-                    .await
-                    .ok_or_else(|| Failed::new(Exit::Data, "there was no password on standard input"))?;
-                chosen(&typed).map(Some)
+            (Some(_), false) => Ok(None),
+            (None, false) => Ok(Some(Password::generate())),
+            (None, true) => {
+                let missing = || Failed::new(Exit::Data, "there was no password on standard input");
+                chosen(&input.line().await.ok_or_else(missing)?).map(Some)
             }
         }
     }
 
-    /// Shows what a user has to know about the provider.
+    /// Shows the provider's note for users.
     pub fn show_note(&self) {
         let provider = &self.connector.provider;
         if let Some(note) = &provider.note {
@@ -144,8 +140,8 @@ impl Plan {
         }
     }
 
-    /// What to request. `password` is the mailbox's own, if the grant sends it.
-    pub fn ask<'a>(&'a self, password: Option<&'a Secret>) -> GrantRequest<'a> {
+    /// The token request. `password` is the mailbox's own, if the grant sends it.
+    pub fn request<'a>(&'a self, password: Option<&'a Secret>) -> GrantRequest<'a> {
         GrantRequest {
             flow: self.flow,
             provider: &self.connector.provider,
@@ -155,7 +151,7 @@ impl Plan {
         }
     }
 
-    /// What to store in the vault. `password` is the mailbox's own, if the grant sends it.
+    /// The authorization to store in the vault. `password` is the mailbox's own, if the grant sends it.
     pub fn authorization(&self, tokens: TokenSet, password: Option<Secret>) -> Authorization {
         let own = self.server.is_own_client;
         let client_secret = match &self.registration.proof {
@@ -208,7 +204,7 @@ fn refuse_shared(config: &Config, address: &str) -> Result<(), Failed> {
     }
 }
 
-pub fn nobody_came(options: &AuthorizeOptions) -> Failed {
+pub fn nobody_signed_in(options: &AuthorizeOptions) -> Failed {
     let waited = humantime::format_duration(options.timeout);
     Failed::new(Exit::NoPermission, format!("nobody signed in within {waited}; run the command again"))
 }

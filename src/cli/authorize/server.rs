@@ -20,13 +20,12 @@ pub struct DiscoveredServer {
     pub endpoints: Endpoints,
     /// Whether it promises to name itself when the browser returns (RFC 9207 section 3).
     pub names_itself: bool,
-    /// postkey's registration at the server.
     pub client: ClientRegistration,
     /// Whether the client belongs to this account alone, and is stored with it.
     pub is_own_client: bool,
     /// The scopes to request.
     pub scope: Vec<String>,
-    /// What to store of what was discovered.
+    /// The part of the metadata to store with the account.
     pub discovered: Option<Discovered>,
 }
 
@@ -58,7 +57,7 @@ impl DiscoveredServer {
             }
         };
         let discovered = (metadata.is_some() || registered.is_some()).then(|| Discovered {
-            issuer: name(provider, &endpoints),
+            issuer: registration_key(provider, &endpoints),
             endpoints: found.endpoints,
             is_registered: registered == Some(true),
             is_self_registered: registered.is_some(),
@@ -85,7 +84,7 @@ fn listed(scope: Vec<String>, list: &[String]) -> Vec<String> {
     listed
 }
 
-/// The metadata, if anything is needed from it. It may be missing if it would only say how id_tokens are signed.
+/// Reads the metadata, if anything is needed from it. It may be missing if postkey needs only the keys of id_tokens.
 async fn metadata(
     connector: &Connector,
     flow: Flow,
@@ -115,13 +114,14 @@ async fn metadata(
 }
 
 /// The key by which to find a registration again: the issuer, or else the registration endpoint.
-fn name(provider: &Provider, endpoints: &Endpoints) -> String {
-    let place = endpoints.registration.as_ref().map(ToString::to_string);
-    provider.issuer.clone().or(place).unwrap_or_default()
+fn registration_key(provider: &Provider, endpoints: &Endpoints) -> String {
+    let endpoint = endpoints.registration.as_ref().map(ToString::to_string);
+    provider.issuer.clone().or(endpoint).unwrap_or_default()
 }
 
 impl Wanted<'_> {
-    /// The user's own client registration: from the command line, or from the configuration of this account or its provider.
+    /// The user's own client registration: from the command line, or from the configuration of this account or its
+    /// provider.
     fn client(&self, provider: &Provider) -> Option<ClientRegistration> {
         let nobody = (self.flow == Flow::JwtBearer).then(ClientRegistration::nobody);
         let Some(id) = &self.options.client_id else {
@@ -132,8 +132,8 @@ impl Wanted<'_> {
         Some(ClientRegistration { id: id.clone(), authentication })
     }
 
-    /// postkey's own registration, made now if there is none; whether other accounts can use it; and which scopes it may
-    /// request, if the server says so.
+    /// Registers postkey, unless it is registered already. Returns the registration, whether other accounts can use it,
+    /// and the scopes that it may request, if the server says so.
     async fn register(
         &self,
         connector: &Connector,
@@ -142,11 +142,11 @@ impl Wanted<'_> {
     ) -> Result<(ClientRegistration, bool, Vec<String>), Failed> {
         let provider = &connector.provider;
         let Some(endpoint) = &endpoints.registration else { return Err(self.no_client(provider)) };
-        let token = endpoints.token.as_ref().ok_or_else(no_token)?;
+        let token = endpoints.token.as_ref().ok_or_else(no_token_endpoint)?;
         let public = |id: String| ClientRegistration { id, authentication: ClientAuthentication::None };
         let is_usual = *self.redirect_uri == provider.redirect_uri;
-        let kept = self.status.registered.get(&name(provider, endpoints)).filter(|_| is_usual);
-        if let Some(id) = kept
+        let known = self.status.registered.get(&registration_key(provider, endpoints)).filter(|_| is_usual);
+        if let Some(id) = known
             && is_known(&connector.http, token, id, self.redirect_uri).await
         {
             return Ok((public(id.clone()), true, Vec::new()));
@@ -167,24 +167,20 @@ impl Wanted<'_> {
         })
     }
 
-    /// The failure for a missing registration. Everybody can register a client at a compiled-in provider; another server has an
-    /// administrator.
+    /// The failure for a missing registration. Everybody can register a client at a compiled-in provider; another
+    /// server has an administrator.
     fn no_client(&self, provider: &Provider) -> Failed {
         let name = &provider.name;
-        let message = match &provider.note {
-            Some(note) => format!(
-                "{name} asks for a client registration of your own: create one there, then add `--client-id ID`. {note}"
-            ),
-            None => {
-                format!("{name} asks for a client registration of your own: {}", by_hand(self.redirect_uri, self.flow))
-            }
+        let how = match &provider.note {
+            Some(note) => format!("create one there, then add `--client-id ID`. {note}"),
+            None => by_hand(self.redirect_uri, self.flow),
         };
-        Failed::new(Exit::Config, message)
+        Failed::new(Exit::Config, format!("{name} requires a client registration of your own: {how}"))
     }
 }
 
 /// The failure for metadata without a token endpoint.
-pub fn no_token() -> Failed {
+pub fn no_token_endpoint() -> Failed {
     Failed::new(Exit::Config, "the authorization server's metadata has no token endpoint; set `token_endpoint`")
 }
 

@@ -36,17 +36,18 @@ pub fn show_settings(plan: &Plan, config: &Config, status: &Status, first: Optio
         }
     }
     if status.listeners.is_empty() {
-        say("\nThe daemon is not running yet; start it with `postkey`.");
+        say("\nNo daemon is running yet; start it with `postkey`.");
     }
 }
 
+/// The ports that a daemon would open.
 fn configured(config: &Config) -> Vec<Listening> {
-    let of = |listener: &ListenerConfig| {
-        let addresses = listener.addresses.clone().into_iter();
-        let (protocol, security) = (listener.protocol, listener.security);
-        addresses.map(move |address| Listening { protocol, address, security }).collect::<Vec<_>>()
-    };
-    config.listeners.iter().flat_map(of).collect()
+    let mut ports = Vec::new();
+    for ListenerConfig { protocol, security, addresses, .. } in &config.listeners {
+        let port = |address: &Address| Listening { protocol: *protocol, address: address.clone(), security: *security };
+        ports.extend(addresses.iter().map(port));
+    }
+    ports
 }
 
 /// A listener's security, as mail programs call it.
