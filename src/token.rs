@@ -17,7 +17,7 @@ pub struct TokenSet {
 }
 
 /// The life of an access token.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct Life {
     /// When it was issued.
     pub issued: Moment,

@@ -1,4 +1,4 @@
-//! An account's record: what is plain in it, and what is sealed.
+//! The content of an account's record: a plain part and a sealed part.
 
 use std::collections::BTreeMap;
 
@@ -6,95 +6,86 @@ use serde::{Deserialize, Serialize};
 use zeroize::Zeroizing;
 
 use super::error::VaultError;
-use super::limits::Limits;
 use super::password::Password;
 use super::record::{FORMAT, Record, checksum, text};
 use super::seal::{self, AccountKey, Damaged, Sealed};
-use super::slot::{self, Prepared, Search, Slot};
+use super::slot::{self, Limits, Prepared, Search, Slot};
 use super::stretch::Stretch;
 use crate::clock::Moment;
 use crate::config::flow::Flow;
-use crate::config::provider::Discovered;
-use crate::config::provider::is_protected;
+use crate::config::provider::{Discovered, is_protected};
 use crate::secret::{Secret, Token};
 use crate::token::{Life, TokenSet};
 
-/// What an authorization has brought.
+/// The result of an authorization.
 pub struct Authorization {
-    /// For which address.
     pub address: String,
-    /// At which provider.
     pub provider: String,
-    /// By which grant.
     pub flow: Flow,
-    /// With a client registration of the account's own.
+    /// The client id, if the account has a client registration of its own.
     pub client_id: Option<String>,
-    /// What is to be kept beside the tokens.
     pub secrets: Secrets,
-    /// What was found out about the authorization server, where the configuration does not say all.
+    /// What was discovered about the authorization server, if the configuration is not complete.
     pub discovered: Option<Discovered>,
-    /// The tokens.
     pub tokens: TokenSet,
 }
 
-/// The secrets that are kept with an account beside its tokens.
+/// The secrets that are stored with an account beside its tokens.
 #[derive(Clone, Default)]
 pub struct Secrets {
-    /// Of the client registration of the account's own.
+    /// The secret of the account's own client registration.
     pub client_secret: Option<Secret>,
-    /// The mailbox's own password at the provider, where the grant sends it.
+    /// The mailbox's own password at the provider, if the grant sends it.
     pub password: Option<Secret>,
 }
 
-/// What a record holds.
+/// The content of a record.
 #[derive(Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub(super) enum Entry {
-    /// An account.
     Account(Box<StoredAccount>),
-    /// An account was here. It is noted, or an older copy that comes to light would bring the account back.
+    /// There was an account. Without this entry, an older copy that appears later would bring it back.
     Forgotten {
-        /// Its last token set; one that is authorized here later counts on from there.
+        /// The generation of its last token set. The generations of a later account continue from there.
         generation: u64,
     },
 }
 
-/// An account as it lies in the vault. The public fields are plain text there.
-#[derive(Clone, Serialize, Deserialize)]
+/// An account as it is in the vault. The public fields are plain text there.
+#[derive(Clone, Default, Serialize, Deserialize)]
 pub struct StoredAccount {
-    /// The address, lower case: the login name, and the key of the record.
+    /// The login name in lower case, and the key of the record.
     pub address: String,
     /// The provider's name in the configuration.
     pub provider: String,
-    /// How it gets its tokens.
     #[serde(default)]
     pub flow: Flow,
-    /// The client registration that the authorization was given to, where the configuration has none.
+    /// The client to which the authorization was given, if the configuration has none.
     pub client_id: Option<String>,
-    /// What was found out about the authorization server, where the configuration does not say all: tokens have to be
-    /// refreshed while its metadata cannot be reached.
+    /// What was discovered about the authorization server, if the configuration is not complete. It is stored because
+    /// tokens must be refreshed even while the server's metadata cannot be reached.
     #[serde(default)]
     pub discovered: Option<Discovered>,
-    /// When a person last gave the authorization.
+    /// When a person last authorized the account.
     pub authorized: Moment,
-    /// Why a person has to give it anew, if so.
+    /// Why a person has to authorize it again, if so.
     pub ended: Option<Ended>,
-    /// Whether the newest token set may have been lost: damage has left only a copy of the record that may be older.
+    /// Whether the newest token set may be lost, because damage has left only a copy of the record that may be older.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub doubtful: bool,
-    /// Whether older files have been put in the place of both copies of the record: app passwords that had been removed may
-    /// be back. It stands until a person authorizes the account again.
+    /// Whether both copies of the record have been replaced by older files, so that removed app passwords may be back. It
+    /// stays until a person authorizes the account again.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub rolled_back: bool,
-    /// One per app password.
+    /// One for each app password.
     pub slots: Vec<Slot>,
-    /// What the provider's servers offered before login when they were last seen, by protocol.
+    /// What the provider's servers last offered before the login, by protocol.
     #[serde(default)]
     pub known: BTreeMap<String, Vec<String>>,
-    /// By which SASL mechanism they let this account in, by protocol, where they offer several.
+    /// The SASL mechanism with which they accept this account, by protocol, if they offer several.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub mechanisms: BTreeMap<String, String>,
-    /// Of all slots of format 1; empty if there are none.
+    /// The salt of all slots of format 1. Empty if there are none.
     #[serde(with = "text", default, skip_serializing_if = "Vec::is_empty")]
     salt: Vec<u8>,
     #[serde(with = "text")]
@@ -105,17 +96,16 @@ pub struct StoredAccount {
     current: Stored,
 }
 
-/// Why and since when an authorization has ended.
+/// When and why an authorization ended.
 #[derive(Clone, Serialize, Deserialize)]
 pub struct Ended {
-    /// Since when.
     pub at: Moment,
-    /// The authorization server's reason.
+    /// The reason that the authorization server gave.
     pub why: String,
 }
 
-/// A token set as it is kept.
-#[derive(Clone, Serialize, Deserialize)]
+/// A token set as it is stored.
+#[derive(Clone, Default, Serialize, Deserialize)]
 struct Stored {
     generation: u64,
     life: Life,
@@ -123,28 +113,27 @@ struct Stored {
     sealed: Sealed,
 }
 
-/// What an app password takes out of the vault.
+/// What an app password opens.
 pub struct Unlocked {
     /// The current token set.
     pub tokens: TokenSet,
-    /// Its number; these numbers only grow.
+    /// The number of the token set. These numbers only grow.
     pub generation: u64,
-    /// The secrets that are kept beside it.
     pub secrets: Secrets,
-    /// The app password's place.
+    /// The slot of the app password.
     pub slot: Slot,
 }
 
-/// What is sealed in a record beside the token set, which is known by its generation.
+/// The names of what is sealed in a record beside the token set, whose name is its generation.
 const CLIENT_SECRET: &str = "client secret";
 const PASSWORD: &str = "password";
 
-/// The app passwords of a person's own choice that an account may have: a wrong one costs a derivation for each.
+/// The maximum number of chosen app passwords of an account, because a wrong one costs a derivation for each.
 const MOST_CHOSEN: usize = 8;
 
 impl Entry {
-    /// Reads the record that is kept under this address. None if it is of another account or a format that is not known,
-    /// or if it asks for what no record of ours asks for.
+    /// Reads the record of this address. None if it belongs to another account, has an unknown format, or asks for
+    /// something that no record of ours asks for.
     pub(super) fn read(address: &str, record: &Record) -> Option<Self> {
         let is_known = (1..=FORMAT).contains(&record.format);
         let entry: Self = is_known.then(|| serde_json::from_slice(&record.content).ok())??;
@@ -154,43 +143,22 @@ impl Entry {
         }
     }
 
-    /// The content of the record to keep.
     pub(super) fn to_content(&self, address: &str) -> Result<Vec<u8>, VaultError> {
         serde_json::to_vec(self).map_err(|_| VaultError::Damaged(address.to_owned()))
     }
 }
 
 impl StoredAccount {
-    /// A new account with its first slot. Its token sets are numbered from above `generation`.
+    /// A new account with its first slot. The generations of its token sets start above `generation`.
     pub(super) fn begin(
         authorization: &Authorization,
         first: Option<(&str, Prepared)>,
         generation: u64,
         now: Moment,
     ) -> Result<Self, VaultError> {
-        let address = &authorization.address;
         let (key, public_key) = seal::key_pair();
-        let nothing = seal::seal(&public_key, b"", b"").map_err(|Damaged| VaultError::Damaged(address.clone()))?;
-        let life = Life { issued: now, expires: now };
-        let mut account = Self {
-            address: address.clone(),
-            provider: String::new(),
-            flow: Flow::default(),
-            client_id: None,
-            discovered: None,
-            authorized: now,
-            ended: None,
-            doubtful: false,
-            rolled_back: false,
-            slots: Vec::new(),
-            known: BTreeMap::new(),
-            mechanisms: BTreeMap::new(),
-            salt: Vec::new(),
-            public_key,
-            client_secret: None,
-            password: None,
-            current: Stored { generation, life, scope: String::new(), sealed: nothing },
-        };
+        let current = Stored { generation, ..Stored::default() };
+        let mut account = Self { address: authorization.address.clone(), public_key, current, ..Self::default() };
         account.authorize(authorization, now)?;
         if let Some((name, prepared)) = first {
             account.add_slot(&key, name, prepared, Limits::default(), now)?;
@@ -198,33 +166,25 @@ impl StoredAccount {
         Ok(account)
     }
 
-    /// An account that no password opens.
+    /// An account that no password opens, with one slot of each form.
     pub(super) fn decoy() -> Result<Self, VaultError> {
-        let nothing = Token::parse("nothing").ok_or(VaultError::Interrupted)?;
-        let life = Life { issued: Moment(0), expires: Moment(0) };
-        let authorization = Authorization {
-            address: String::new(),
-            provider: String::new(),
-            flow: Flow::default(),
-            client_id: None,
-            secrets: Secrets::default(),
-            discovered: None,
-            tokens: TokenSet { access: nothing, refresh: None, life, scope: String::new() },
-        };
-        let prepared = Prepared::new(&Password::generate()).map_err(|_| VaultError::NoMemory)?;
-        let mut decoy = Self::begin(&authorization, Some(("", prepared)), 0, Moment(0))?;
-        decoy.slots.extend(decoy.slots.first().map(Slot::decoy));
+        let prepared = Prepared::new(&Password::generate())?;
+        let (key, public_key) = seal::key_pair();
+        let mut decoy = Self { public_key, ..Self::default() };
+        let slot = prepared.wrap(&key, ("", Limits::default(), Moment(0)), |about| decoy.context(FORMAT, about));
+        let slot = slot.map_err(|Damaged| decoy.damaged())?;
+        decoy.slots = vec![slot.decoy(), slot];
         Ok(decoy)
     }
 
-    /// Whether it asks for nothing that no record of ours asks for: tokens go nowhere in the clear, and a login does not
-    /// take the machine's memory and time away.
+    /// Whether it asks for nothing that no record of ours asks for: no unencrypted connection, and no login that takes all
+    /// of the machine's memory or time.
     fn is_sound(&self) -> bool {
         let endpoints = self.discovered.iter().flat_map(|discovered| discovered.endpoints.all());
         let stretches = || self.slots.iter().filter_map(Slot::stretch);
         let most = 2 * MOST_CHOSEN as u64 * Stretch::STRONG.cost();
         endpoints.into_iter().all(is_protected)
-            && stretches().all(Stretch::is_bearable)
+            && stretches().all(Stretch::is_acceptable)
             && stretches().map(Stretch::cost).sum::<u64>() <= most
     }
 
@@ -259,7 +219,7 @@ impl StoredAccount {
         Ok(())
     }
 
-    /// A refresh takes seconds, in which a person may have authorized the account anew, or restored it.
+    /// Fails if a person has authorized or restored the account since `generation`, because a refresh takes seconds.
     pub(super) fn check_current(&self, generation: u64) -> Result<(), VaultError> {
         match self.current.generation == generation {
             true => Ok(()),
@@ -267,26 +227,25 @@ impl StoredAccount {
         }
     }
 
-    /// Makes this token set the current one. Tokens hold no line end, so one stands between them.
+    /// Makes this token set the current one. Tokens contain no line end, so one separates them.
     pub(super) fn put_tokens(&mut self, tokens: &TokenSet) -> Result<(), VaultError> {
         let generation = self.current.generation + 1;
         let refresh = tokens.refresh.as_ref().map_or("", Token::expose);
         let plain = Zeroizing::new(format!("{}\n{refresh}", tokens.access.expose()));
         let sealed = self.seal(&generation.to_string(), plain.as_bytes())?;
-        let stored = Stored { generation, life: tokens.life, scope: tokens.scope.clone(), sealed };
-        self.current = stored;
+        self.current = Stored { generation, life: tokens.life, scope: tokens.scope.clone(), sealed };
         self.doubtful = false;
         Ok(())
     }
 
-    /// The token set, and the secrets beside it.
+    /// Opens the token set and the secrets beside it.
     pub(super) fn take_tokens(&self, key: &AccountKey, slot: &Slot) -> Result<Unlocked, VaultError> {
-        // What a slot since format 2 opens is bound. Something older has been put in from elsewhere.
+        // A slot since format 2 only opens what is bound. Anything else has been copied from an older record.
         let pieces = [Some(&self.current.sealed), self.client_secret.as_ref(), self.password.as_ref()];
         if !slot.is_of_format_1() && pieces.into_iter().flatten().any(|sealed| !sealed.is_bound) {
             return Err(self.damaged());
         }
-        let tokens = self.open_tokens(key, &self.current).ok_or_else(|| self.damaged())?;
+        let tokens = self.open_tokens(key).ok_or_else(|| self.damaged())?;
         let secrets = self.open_secrets(key)?;
         Ok(Unlocked { tokens, generation: self.current.generation, secrets, slot: slot.clone() })
     }
@@ -303,14 +262,14 @@ impl StoredAccount {
         Ok(sealed.map(open).transpose()?.map(|plain| Secret::new(plain.to_vec())))
     }
 
-    fn open_tokens(&self, key: &AccountKey, stored: &Stored) -> Option<TokenSet> {
-        let plain = self.open(key, &stored.generation.to_string(), &stored.sealed)?;
+    fn open_tokens(&self, key: &AccountKey) -> Option<TokenSet> {
+        let Stored { generation, life, scope, sealed } = &self.current;
+        let plain = self.open(key, &generation.to_string(), sealed)?;
         let (access, refresh) = std::str::from_utf8(&plain).ok()?.split_once('\n')?;
-        let (life, scope) = (stored.life, stored.scope.clone());
-        Some(TokenSet { access: Token::parse(access)?, refresh: Token::parse(refresh), life, scope })
+        let (access, refresh) = (Token::parse(access)?, Token::parse(refresh));
+        Some(TokenSet { access, refresh, life: *life, scope: scope.clone() })
     }
 
-    /// Makes a slot for a password.
     pub(super) fn add_slot(
         &mut self,
         key: &AccountKey,
@@ -331,7 +290,7 @@ impl StoredAccount {
         Ok(())
     }
 
-    /// Wraps the key again for a slot that is not as new ones are.
+    /// Wraps the key again for a slot of an older kind.
     pub(super) fn renew_slot(&mut self, key: &AccountKey, slot: &Slot, prepared: Prepared) -> Result<(), VaultError> {
         self.bind(key)?;
         let mut slots = std::mem::take(&mut self.slots);
@@ -346,7 +305,7 @@ impl StoredAccount {
         Ok(())
     }
 
-    /// Seals what is still sealed as in format 1, bound to where the tokens are sent.
+    /// Seals everything again, because in format 1 it is not bound to where the tokens are sent.
     fn bind(&mut self, key: &AccountKey) -> Result<(), VaultError> {
         let secrets = self.open_secrets(key)?;
         let tokens = self.open(key, &self.current.generation.to_string(), &self.current.sealed);
@@ -366,12 +325,12 @@ impl StoredAccount {
         Ok(())
     }
 
-    /// Whether this slot, and not another one of its name, is still there.
+    /// Whether this slot still exists, and not just another one with its name.
     pub fn has_slot(&self, slot: &Slot) -> bool {
         self.slots.iter().any(|one| one.is_same(slot))
     }
 
-    /// How many derivations a wrong password of each form costs here.
+    /// How many derivations a wrong password of each form takes here.
     pub(super) fn derivations(&self) -> [usize; slot::FORMS] {
         slot::derivations(&self.slots)
     }
@@ -386,7 +345,7 @@ impl StoredAccount {
         }
     }
 
-    /// Goes on with a search that has found nothing, until it has cost as much as anywhere.
+    /// Continues a search that has found nothing, until it has taken as long as in any account.
     pub(super) fn search_on(&self, search: &mut Search, most: usize) -> Result<(), VaultError> {
         self.slots.iter().try_for_each(|slot| search.fill_up(slot, most))
     }
@@ -401,17 +360,17 @@ impl StoredAccount {
         key.open(&context, sealed).ok()
     }
 
-    /// Binds what is sealed to its place: format, account and kind or generation. An address holds no NUL.
+    /// Binds what is sealed to its format, its account, and its name or generation. An address contains no NUL.
     fn context(&self, format: u32, what: &str) -> Vec<u8> {
         format!("{format}\0{}\0{what}", self.address).into_bytes()
     }
 
-    /// Binds what is sealed to where it is sent: whoever can write to the record, or to a backup of it, has no tokens sent
-    /// elsewhere. What is added here later is left out where it is not there, so that older records open.
+    /// Binds what is sealed to where it is sent, so that whoever can write to the record or a backup of it cannot have the
+    /// tokens sent elsewhere. Later additions must be left out if they are empty, so that older records open.
     fn bound(&self, what: &str) -> String {
         let mut parts = vec![("provider", self.provider.as_str()), ("flow", self.flow.name())];
         parts.extend(self.client_id.as_deref().map(|id| ("client", id)));
-        // The other members explain errors, and nothing is sent where they say.
+        // The other members only explain errors. They do not say where anything is sent.
         if let Some(Discovered { issuer, endpoints, is_registered, is_self_registered: _, methods: _ }) =
             &self.discovered
         {
@@ -429,7 +388,7 @@ impl StoredAccount {
     }
 }
 
-/// The account that an exported record holds.
+/// Reads the account in an exported record.
 pub(super) fn exported(address: &str, exported: &[u8]) -> Result<(Record, Box<StoredAccount>), VaultError> {
     let record = Record::read(address, exported);
     match record.and_then(|record| Some((Entry::read(address, &record)?, record))) {

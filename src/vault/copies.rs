@@ -1,4 +1,4 @@
-//! The second copy of every record: a file of its own for each account, which no other account's damage reaches.
+//! The second copy of every record: a separate file for each account, so that damage to one does not affect the others.
 
 use std::collections::BTreeMap;
 use std::io::{self, Read as _};
@@ -15,16 +15,15 @@ use crate::name::Name;
 /// The longest record that is read; a real one has 5 to 90 KiB.
 const MOST: u64 = 4 * 1024 * 1024;
 
-/// Names that no account's file has: there, a percent sign is followed by hexadecimal digits.
+/// No account's file has this name, because a percent sign is followed by hexadecimal digits there.
 const DRAFT: &str = "%draft";
 
-/// How the file's name begins of an address that would make it too long. Its key is its first line.
+/// The prefix of the file names of long addresses. The address is the file's first line.
 const LONG: &str = "%long-";
 
-/// The longest name, in bytes, that every file system takes; eCryptfs takes no longer one.
+/// The longest name, in bytes, that every file system supports. It is the limit of eCryptfs.
 const LONGEST_NAME: usize = 143;
 
-/// A folder of records.
 pub struct Copies {
     dir: PathBuf,
 }
@@ -35,55 +34,46 @@ impl Copies {
         Self { dir: vault.join("copies") }
     }
 
-    /// All files, by key. A file that cannot be read is empty here, which no record is.
+    /// Reads all files, by key. A file that cannot be read is empty here, which no record is.
     pub fn read(&self) -> Result<Found, StoreError> {
         files::make_folder(&self.dir)?;
         files::check_folder(&self.dir)?;
-        let failed = |error| StoreError::failed(&self.dir, error);
         let (mut records, mut long) = (BTreeMap::new(), BTreeMap::new());
-        for entry in std::fs::read_dir(&self.dir).map_err(failed)? {
-            let name = entry.map_err(failed)?.file_name();
+        for entry in std::fs::read_dir(&self.dir).map_err(StoreError::at(&self.dir))? {
+            let name = entry.map_err(StoreError::at(&self.dir))?.file_name();
             let (path, Some(name)) = (self.dir.join(&name), name.to_str()) else { continue };
             if name.starts_with(LONG) {
                 long.extend(read_long(&path, name)?);
             } else if let Some(key) = key(name) {
                 records.insert(key, read_file(&path)?);
             } else if name != DRAFT {
-                say_foreign(&path);
+                warn_of_foreign(&path);
             }
         }
         for key in foreign(&records) {
-            say_foreign(&self.path(&key));
+            warn_of_foreign(&self.path(&key));
             records.remove(&key);
         }
-        // An earlier version has written names up to 255 bytes; what has a short name now is newer.
+        // An earlier version used the spelled name up to 255 bytes, so a file with the prefix is newer.
         records.extend(long);
-        self.clean();
+        // A crash leaves a draft, which may contain something that has been removed since.
+        let _missing = std::fs::remove_file(self.dir.join(DRAFT));
         Ok(records)
     }
 
-    /// Writes a record in place of the one that was there.
+    /// Replaces a record.
     pub fn put(&self, key: &str, record: &[u8]) -> Result<(), StoreError> {
-        let path = self.path(key);
-        let replace = |bytes: &[u8]| {
-            files::replace(&path, &self.dir.join(DRAFT), bytes).map_err(|error| StoreError::failed(&path, error))
-        };
+        let (path, draft) = (self.path(key), self.dir.join(DRAFT));
         let spelled = spelled(key);
         if spelled.len() <= LONGEST_NAME {
-            return replace(record);
+            return files::replace(&path, &draft, record).map_err(StoreError::at(&path));
         }
-        replace(&[key.as_bytes(), b"\n", record].concat())?;
-        // What an earlier version has left, if anything.
-        let _left = std::fs::remove_file(self.dir.join(spelled));
+        files::replace(&path, &draft, &[key.as_bytes(), b"\n", record].concat()).map_err(StoreError::at(&path))?;
+        // An earlier version used this name.
+        let _missing = std::fs::remove_file(self.dir.join(spelled));
         Ok(())
     }
 
-    /// A crash leaves a draft, which may hold what was removed since.
-    fn clean(&self) {
-        let _nothing = std::fs::remove_file(self.dir.join(DRAFT));
-    }
-
-    /// The file of this key.
     pub fn path(&self, key: &str) -> PathBuf {
         self.dir.join(name(key))
     }
@@ -91,7 +81,7 @@ impl Copies {
 
 fn read_file(path: &Path) -> Result<Vec<u8>, StoreError> {
     let mut bytes = Vec::new();
-    match files::open_closed(path) {
+    match files::open_private(path) {
         Ok(file) => {
             if let Err(error) = file.take(MOST).read_to_end(&mut bytes) {
                 warn!(file = %path.display(), %error, "cannot read {}: {error}", path.display());
@@ -106,13 +96,13 @@ fn read_file(path: &Path) -> Result<Vec<u8>, StoreError> {
     Ok(bytes)
 }
 
-fn say_foreign(path: &Path) {
+fn warn_of_foreign(path: &Path) {
     let shown = path.display();
-    warn!(file = %shown, "{shown} is no record of the vault and is left alone; move it away if you do not need it");
+    warn!(file = %shown, "{shown} is not a record of the vault, so it is ignored; move it away if you do not need it");
 }
 
-/// The files that somebody else has laid here, by what would be their key: an editor's, or a copy of a record under a name that
-/// has more than that record's. A damaged record is none of them.
+/// The keys of files that are not records: an editor's, or a copy of a record under a name that contains the record's.
+/// A damaged record is not one of them.
 fn foreign(records: &Found) -> Vec<String> {
     let is_address = |key: &str| Name::address(key).is_ok_and(|address| address.as_str() == key);
     let is_record = |key: &str, bytes: &[u8]| Record::read(key, bytes).is_some();
@@ -124,7 +114,8 @@ fn foreign(records: &Found) -> Vec<String> {
     foreign.map(|(key, _)| key.clone()).collect()
 }
 
-/// A file that begins with its key. None if the key is not the one of its name: nobody knows whose it is then.
+/// Reads a file whose first line is its key. None if the key does not match the file's name, because the account is
+/// unknown then.
 fn read_long(path: &Path, file_name: &str) -> Result<Option<(String, Vec<u8>)>, StoreError> {
     let mut bytes = read_file(path)?;
     let end = bytes.iter().position(|byte| *byte == b'\n').unwrap_or_default();
@@ -138,7 +129,7 @@ fn read_long(path: &Path, file_name: &str) -> Result<Option<(String, Vec<u8>)>, 
     }
 }
 
-/// Whether an earlier version could not make a file for this address.
+/// Whether an earlier version could not create a file for this address.
 pub fn had_no_file(key: &str) -> bool {
     spelled(key).len() > 255
 }
@@ -152,21 +143,20 @@ fn name(key: &str) -> String {
     }
 }
 
-/// An address as a file's name: itself, but for what a name cannot hold or begin with.
+/// An address as a file name, with percent-encoding for what such a name cannot contain or begin with.
 fn spelled(key: &str) -> String {
     let mut name = String::new();
     for c in key.chars() {
         match c {
-            '/' | '%' => name += &format!("%{:02x}", c as u32),
-            '.' if name.is_empty() => name += "%2e",
-            c if c.is_ascii_control() => name += &format!("%{:02x}", c as u32),
+            '.' if !name.is_empty() => name.push('.'),
+            '/' | '%' | '.' | '\0'..='\x1f' | '\x7f' => name += &format!("%{:02x}", u32::from(c)),
             c => name.push(c),
         }
     }
     name
 }
 
-/// The address that has this file name, if one has.
+/// The address of this file name, the reverse of [`spelled`].
 fn key(file_name: &str) -> Option<String> {
     let mut parts = file_name.split('%');
     let mut key = parts.next()?.to_owned();
@@ -183,7 +173,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_address_has_a_name_of_its_own() {
+    fn every_address_has_its_own_file_name() {
         for address in ["ann@example.test", "a/b%2f@example.test", ".a@example.test", "é@example.test", "..", "%draft"]
         {
             let name = name(address);
@@ -205,7 +195,7 @@ mod tests {
         let address = |length: usize| format!("{}@example.test", "/".repeat(length));
         let addresses: Vec<String> = [1, 43, 44, 80, 81, 82, 240].map(address).into();
         assert!(copies.read().unwrap().is_empty());
-        // As an earlier version has left it.
+        // As an earlier version wrote it.
         std::fs::write(dir.path().join("copies").join(spelled(&address(50))), "older").unwrap();
         for key in addresses.iter().chain([&address(50)]) {
             copies.put(key, key.as_bytes()).unwrap();
@@ -213,6 +203,6 @@ mod tests {
         let read = copies.read().unwrap();
         assert!(read.len() == 8 && read.iter().all(|(key, bytes)| key.as_bytes() == bytes));
         std::fs::write(copies.path(&address(240)), "nonsense\nnonsense").unwrap();
-        assert_eq!(copies.read().unwrap().len(), 7, "nobody knows whose that was");
+        assert_eq!(copies.read().unwrap().len(), 7, "the account of that file is unknown");
     }
 }

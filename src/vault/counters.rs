@@ -1,7 +1,7 @@
 //! The number of the newest write of each record, in a third place beside both copies.
 //!
-//! It shows when somebody has put older files in the place of both. It is written without an fsync, after the record is on
-//! stable storage: so a crash leaves it behind the record and never ahead, and it costs next to nothing.
+//! It shows when somebody has replaced both copies by older files. It is written after the record is on stable storage, and
+//! without an fsync: so a crash leaves it behind the record and never ahead, and it costs next to nothing.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -20,22 +20,21 @@ pub struct Counters {
     newest: BTreeMap<String, Counter>,
 }
 
-/// What is known of an address.
 #[derive(Clone, Copy, PartialEq, Eq)]
 struct Counter {
     serial: u64,
-    /// Whether the newest write was that the account is forgotten.
+    /// Whether the newest write has forgotten the account.
     is_forgotten: bool,
 }
 
 impl Counters {
-    /// Those of this vault. None are known where the file is missing or damaged: it begins again then.
+    /// Opens the counters of this vault. If the file is missing or damaged, they start empty.
     pub fn open(vault: &Path) -> Self {
         let file = vault.join("counters");
-        let newest = match files::open_closed(&file).map(std::io::read_to_string) {
+        let newest = match files::open_private(&file).map(std::io::read_to_string) {
             Ok(Ok(text)) => read(&text).unwrap_or_else(|| {
                 let file = file.display();
-                warn!(%file, "{file} is damaged and begins again; records that were replaced by older ones before are not noticed");
+                warn!(%file, "{file} is damaged and starts empty; if older records have been restored before, that is not detected");
                 BTreeMap::new()
             }),
             _ => BTreeMap::new(),
@@ -43,30 +42,29 @@ impl Counters {
         Self { file, newest }
     }
 
-    /// The number of the newest write of this record that is known.
+    /// The number of the newest known write of this record.
     pub fn newest(&self, key: &str) -> Option<u64> {
         self.newest.get(key).map(|counter| counter.serial)
     }
 
-    /// The addresses that have an account, as far as is known.
+    /// The addresses that are known to have an account.
     pub fn accounts(&self) -> impl Iterator<Item = &String> {
         self.newest.iter().filter(|(_, counter)| !counter.is_forgotten).map(|(key, _)| key)
     }
 
-    /// Notes a write. The number does not go back.
+    /// Notes a write, if it is newer than the known one. Returns whether it is.
     pub fn note(&mut self, key: &str, serial: u64, is_forgotten: bool) -> bool {
-        let counter = Counter { serial, is_forgotten };
-        let is_newer = self.newest.get(key).is_none_or(|known| known.serial < serial);
+        let is_newer = self.newest(key).is_none_or(|known| known < serial);
         if is_newer {
-            self.newest.insert(key.to_owned(), counter);
+            self.newest.insert(key.to_owned(), Counter { serial, is_forgotten });
         }
         is_newer
     }
 
-    /// Writes the file. What fails is written the next time: the records are on stable storage, and count.
+    /// Writes the file. A failure is only logged, because the next write repeats it and the records are on stable storage.
     pub fn write(&self) {
         let draft = self.file.with_extension("new");
-        if let Err(error) = files::replace_soon(&self.file, &draft, self.to_text().as_bytes()) {
+        if let Err(error) = files::replace_unsynced(&self.file, &draft, self.to_text().as_bytes()) {
             warn!(file = %self.file.display(), %error, "cannot write {}: {error}", self.file.display());
         }
     }

@@ -1,4 +1,4 @@
-//! What can go wrong with the vault, and what to do about it.
+//! The vault's errors.
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -8,18 +8,18 @@ use crate::exit::{Exit, Failed};
 /// The vault's files cannot be used.
 #[derive(Debug)]
 pub enum StoreError {
-    /// Another process has the vault open: the daemon, or a command at work.
+    /// Another process has the vault open: the daemon or a command.
     InUse(PathBuf),
-    /// This file or folder can be read by others, is somebody else's, or is a link.
+    /// Others can read this file or folder, or it belongs to somebody else, or it is a symlink.
     Exposed(PathBuf),
     /// The file system or sled failed.
     Failed(PathBuf, io::Error),
 }
 
 impl StoreError {
-    /// The file system or sled failed here.
-    pub fn failed(path: &Path, error: io::Error) -> Self {
-        Self::Failed(path.to_owned(), error)
+    /// Turns an error of the file system or of sled into one that names this path.
+    pub fn at<E: Into<io::Error>>(path: &Path) -> impl FnOnce(E) -> Self + '_ {
+        |error| Self::Failed(path.to_owned(), error.into())
     }
 }
 
@@ -27,12 +27,12 @@ impl std::fmt::Display for StoreError {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
             Self::InUse(path) => {
-                write!(f, "the vault in {} is in use by another postkey; stop it, or wait for it", path.display())
+                write!(f, "the vault in {} is in use by another postkey; stop it, or try again later", path.display())
             }
             Self::Exposed(path) => write!(
                 f,
-                "{} must belong to the user that runs postkey, be closed to all others and be no link; \
-                 put its owner right, and run `chmod go= {0}`",
+                "{} must be owned by the user that runs postkey, inaccessible to others, and not a symlink; \
+                 correct the owner, and run `chmod go= {0}`",
                 path.display()
             ),
             Self::Failed(path, error) => write!(f, "{} cannot be read or written: {error}", path.display()),
@@ -42,42 +42,41 @@ impl std::fmt::Display for StoreError {
 
 impl std::error::Error for StoreError {}
 
-/// Why the vault does not do what was asked. None of these has changed anything.
+/// Why the vault refuses a request. The vault is unchanged then.
 #[derive(Debug)]
 pub enum VaultError {
-    /// There is no such account, or no slot that this password opens; deliberately one answer.
+    /// No such account, or no slot that this password opens. These are one error on purpose.
     WrongCredentials,
-    /// There is no account of this address.
+    /// No account has this address.
     NoAccount(String),
-    /// The account has no slot of this name.
+    /// The account has no slot with this name.
     NoSlot(String),
-    /// The account has a slot of this name already.
+    /// The account already has a slot with this name.
     SlotExists(String),
-    /// It is the account's last slot; without it nothing could be taken out any more.
+    /// It is the account's last slot; without it nothing could open the account.
     LastSlot(String),
-    /// This app password is good for some things only, and so not to make others.
+    /// This app password is limited, so it cannot add others.
     LimitedSlot(String),
     /// The password that a person chose has the form of a generated one.
     LooksGenerated,
     /// The password that a person chose is too short or too long.
     WrongLength,
-    /// There is an account of this address already.
+    /// There already is an account with this address.
     Exists(String),
-    /// The account's record is damaged, or has been changed by somebody else.
+    /// The account's record is damaged, or somebody else has changed it.
     Damaged(String),
-    /// The account's record is of a format that only a newer version of postkey knows.
+    /// A newer version of postkey wrote the account's record, in a format that this one does not know.
     Newer(String),
-    /// The account has as many app passwords of a person's own choice as it may have.
+    /// The account has the maximum number of chosen app passwords.
     TooManyChosen(usize),
     /// There is not enough memory to check an app password.
     NoMemory,
-    /// What should be restored is no sealed account that this version reads.
+    /// The record to restore is not an account that this version can read.
     NotAnAccount(String),
-    /// The account has newer tokens than those that this change begins from.
+    /// The account's tokens are newer than those that this change starts from.
     Superseded(String),
-    /// Reading or writing failed.
     Store(StoreError),
-    /// The work was cut short by a defect or by the end of the process.
+    /// A defect or the end of the process interrupted the work.
     Interrupted,
 }
 
@@ -86,27 +85,30 @@ impl std::fmt::Display for VaultError {
         match self {
             Self::WrongCredentials => f.write_str("wrong user name or password"),
             Self::NoAccount(address) => {
-                write!(f, "there is no account {address}; `postkey authorize {address}` sets it up")
+                write!(f, "there is no account {address}; run `postkey authorize {address}` to set it up")
             }
             Self::NoSlot(name) => {
-                write!(f, "there is no app password named {name}; `postkey password list` shows them")
+                write!(f, "there is no app password named {name}; run `postkey password list` to see their names")
             }
-            Self::SlotExists(name) => write!(f, "there is an app password named {name} already; choose another name"),
+            Self::SlotExists(name) => write!(f, "there already is an app password named {name}; choose another name"),
             Self::LastSlot(name) => write!(
                 f,
                 "{name} is the last app password of this account; add another one first, \
                  or remove the account with `postkey forget`"
             ),
             Self::LimitedSlot(name) => {
-                write!(f, "the app password {name} is limited, so it cannot make others; give one that is not")
+                write!(f, "the app password {name} is limited, so it cannot add others; use one without limits")
             }
             Self::LooksGenerated => {
                 f.write_str("this password looks like one that postkey generates; choose another one")
             }
-            Self::WrongLength => f.write_str("a password of your own has to have 8 to 255 bytes"),
-            Self::Exists(address) => write!(f, "{address} has been authorized already"),
+            Self::WrongLength => f.write_str("a password of your own must have 8 to 255 bytes"),
+            Self::Exists(address) => write!(f, "{address} is already authorized"),
             Self::Damaged(address) => {
-                write!(f, "the vault's record of {address} is damaged; `postkey authorize {address}` sets it up again")
+                write!(
+                    f,
+                    "the vault's record of {address} is damaged; run `postkey authorize {address}` to set it up again"
+                )
             }
             Self::Newer(address) => write!(
                 f,
@@ -115,18 +117,18 @@ impl std::fmt::Display for VaultError {
             ),
             Self::TooManyChosen(most) => write!(
                 f,
-                "this account has {most} app passwords of your own choice already, and each makes a wrong password dearer \
-                 to check; remove one, or let postkey generate the new one"
+                "this account already has {most} app passwords of your own choice, which is the maximum because each slows \
+                 down the check of a wrong one; remove one, or let postkey generate the new one"
             ),
             Self::NoMemory => {
-                f.write_str("there are no 64 MiB of memory free to check an app password with; try again")
+                f.write_str("there are not 64 MiB of free memory, which it takes to check an app password; try again")
             }
             Self::NotAnAccount(address) => {
-                write!(f, "what should be restored for {address} is damaged, or of another version's format")
+                write!(f, "the backup's record of {address} is damaged, or has the format of another version")
             }
-            Self::Superseded(address) => write!(f, "{address} has been authorized anew in the meantime"),
+            Self::Superseded(address) => write!(f, "{address} has been authorized again in the meantime; try again"),
             Self::Store(error) => error.fmt(f),
-            Self::Interrupted => f.write_str("the vault was interrupted at its work; see the log"),
+            Self::Interrupted => f.write_str("the vault's work was interrupted; see the log"),
         }
     }
 }
@@ -139,7 +141,7 @@ impl From<StoreError> for VaultError {
     }
 }
 
-/// How a command ends that the vault refuses.
+/// The exit code of a command that the vault refuses.
 impl From<VaultError> for Failed {
     fn from(error: VaultError) -> Self {
         let exit = match &error {

@@ -1,26 +1,21 @@
-//! What the fuzzers do with records (`tests/fuzz`); no other build has it.
+//! The interface of the fuzz targets (`tests/fuzz`). Other builds do not contain it.
 
-use super::account::{Entry, StoredAccount};
+use super::account::Entry;
 use super::password::Password;
 use super::record::Record;
 use super::slot::Search;
 
-/// A record of this format with this content, as intact as a first line can make it.
+/// A record of this format and content, with a correct first line.
 pub fn vouch(format: u32, address: &str, content: &[u8]) -> Vec<u8> {
     Record { format, serial: 1, content: content.to_vec() }.to_bytes(address)
 }
 
-/// Reads a record and writes its content again. Where it is an account, all that is in it is opened, as far as this
-/// generated app password does.
+/// Reads a record and returns its content, written again. If it is an account, also opens it with this app password.
 pub fn read(address: &str, bytes: &[u8], password: &[u8]) -> Option<Vec<u8>> {
     let entry = Entry::read(address, &Record::read(address, bytes)?)?;
     if let Entry::Account(account) = &entry {
-        let _opened = open(account, &Password::read(password));
+        let unlocked = account.unlock(&mut Search::new(&Password::read(password)));
+        let _opened = unlocked.and_then(|(key, slot)| account.take_tokens(&key, slot));
     }
     entry.to_content(address).ok()
-}
-
-fn open(account: &StoredAccount, password: &Password) -> Option<()> {
-    let (key, slot) = account.unlock(&mut Search::new(password)).ok()?;
-    account.take_tokens(&key, slot).ok().map(drop)
 }

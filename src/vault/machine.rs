@@ -1,6 +1,6 @@
-//! App passwords for use without a person: in a file that is closed to all others, or in a credential from systemd.
+//! App passwords of listeners: in a file that is inaccessible to others, or in a systemd credential.
 //!
-//! Whoever can read one can take the account's tokens out of the vault, so there is none unless the user made it.
+//! Whoever can read one can take the account's tokens out of the vault, so there is none unless the user has configured it.
 
 use std::fs::File;
 use std::path::PathBuf;
@@ -10,7 +10,7 @@ use crate::config::Machine;
 use crate::secret::Secret;
 use crate::wire::Credentials;
 
-/// The login to an account by an app password that is found there. The error says what to do.
+/// The login to an account with the app password there. The error says what to do.
 pub fn credentials(account: &str, from: &Machine) -> Result<Credentials, String> {
     let password = password(from)?;
     Credentials::parse(account.as_bytes(), password.expose()).ok_or_else(|| {
@@ -18,30 +18,30 @@ pub fn credentials(account: &str, from: &Machine) -> Result<Credentials, String>
             Machine::File(path) => path.display().to_string(),
             Machine::Credential(name) => format!("the credential {name}"),
         };
-        format!("{place} holds no app password; `postkey password add {account} NAME` makes one")
+        format!("{place} contains no app password; run `postkey password add {account} NAME` to create one")
     })
 }
 
 fn password(from: &Machine) -> Result<Secret, String> {
     let (path, file) = match from {
-        Machine::File(path) => (path.clone(), files::open_closed(path).map_err(|error| error.to_string())?),
+        Machine::File(path) => (path.clone(), files::open_private(path).map_err(|error| error.to_string())?),
         Machine::Credential(name) => {
             let path = credential(name)?;
-            // Closed to others by systemd, which says so with an access list: the mode does not show it.
+            // Its mode says nothing: systemd makes it inaccessible to others with an access control list.
             let file = File::open(&path).map_err(|error| {
-                format!("there is no credential {name} ({error}); add LoadCredential={name}:FILE to the service's unit")
+                format!("cannot open the credential {name}: {error}; add LoadCredential={name}:FILE to the unit")
             })?;
             (path, file)
         }
     };
-    Secret::read(file).map_err(|error| format!("{} cannot be read: {error}", path.display()))
+    Secret::read(file).map_err(|error| format!("cannot read {}: {error}", path.display()))
 }
 
 /// systemd.exec(5), "Credentials".
 fn credential(name: &str) -> Result<PathBuf, String> {
     let folder = std::env::var_os("CREDENTIALS_DIRECTORY").map(PathBuf::from).filter(|folder| folder.is_absolute());
     let folder = folder.ok_or_else(|| {
-        format!("systemd has handed over no credentials; add LoadCredential={name}:FILE to the service's unit")
+        format!("systemd has passed no credentials to this process; add LoadCredential={name}:FILE to the unit")
     })?;
     Ok(folder.join(name))
 }

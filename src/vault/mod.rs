@@ -1,12 +1,12 @@
 //! The vault: accounts and their sealed token sets.
 //!
-//! Each account has a key pair. Token sets are sealed to the public key, so anyone who may authorize the account can put
-//! one in; the private key is wrapped once per app password (a slot), so only an app password takes one out. What is not
-//! secret lies beside it in plain text, for `status` to show.
+//! Each account has a key pair. Token sets are sealed to the public key, so storing one needs no password; the private key
+//! is wrapped once per app password (a slot), so only an app password opens the token set. What is not secret is beside it
+//! in plain text, for `status` to show.
 //!
-//! `account.rs` is what a record says, `slot.rs` what of it belongs to an app password, `seal.rs` and `stretch.rs` its
-//! cryptography, `record.rs` how it lies on the disk, and `records.rs` where: once in a file (`copies.rs`) and once in sled
-//! (`store.rs`).
+//! `account.rs` has the content of a record, `slot.rs` the part of it that belongs to an app password, `seal.rs` and
+//! `stretch.rs` the cryptography, and `record.rs` the form on the disk. `records.rs` keeps the records twice: in files
+//! (`copies.rs`) and in sled (`store.rs`).
 
 mod account;
 pub mod backup;
@@ -16,7 +16,6 @@ mod error;
 mod files;
 #[cfg(fuzzing)]
 pub mod fuzzing;
-mod limits;
 pub mod machine;
 pub mod password;
 mod record;
@@ -43,51 +42,49 @@ use crate::token::TokenSet;
 use account::Entry;
 pub use account::{Authorization, Ended, Secrets, StoredAccount, Unlocked};
 pub use error::{StoreError, VaultError};
-pub use limits::Limits;
 use password::Password;
 pub use records::Degradation;
 use records::{Purpose, Records};
 use seal::AccountKey;
-pub use slot::Slot;
+pub use slot::{Limits, Slot};
 use slot::{Prepared, Search};
-use stretch::NoMemory;
 use view::{VaultView, derivations};
 
-/// How long to wait for another process that has the vault open.
+/// How long to wait while another process has the vault open.
 const TURN: Duration = Duration::from_secs(3);
 
-/// All accounts. What changes one blocks on the disk, and what checks or adds a password that a person chose takes 100 ms of
-/// CPU time and 64 MiB, one at a time; nothing else waits.
+/// All accounts. Changes block on the disk. To check or add a chosen password takes 100 ms of CPU time and 64 MiB, one
+/// password at a time. Nothing else blocks.
 pub struct Vault {
     /// Locked for as long as the disk takes.
     records: Mutex<Records>,
-    /// What they say. Locked for a moment.
+    /// The content of the records. Only locked for a moment.
     view: Mutex<VaultView>,
     /// Grows with each change of what servers are known to offer to which accounts.
     offers: AtomicU64,
     troubled: Notify,
-    /// Stands in for an account that does not exist, so that its login takes as long as another's. Nobody knows its password.
+    /// Replaces an account that does not exist, so that its login takes as long as any other. Nobody knows its password.
     decoy: Arc<StoredAccount>,
 }
 
-/// What came of restoring an account.
+/// The result of restoring an account.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub enum Restored {
     /// It is as it was in the backup.
     Done,
-    /// It was so already.
+    /// It was already the same.
     Same,
-    /// What is here is newer, and has been left as it is.
+    /// The account in the vault is newer, and has not been changed.
     Newer,
 }
 
 impl Vault {
-    /// Makes the folder for a vault, and those above it that are missing, closed to all others.
+    /// Creates the folder for a vault and its missing parents, inaccessible to others.
     pub fn make_folder(dir: &Path) -> Result<(), VaultError> {
         Ok(files::make_folder(dir)?)
     }
 
-    /// Opens the vault in this folder, or begins one.
+    /// Opens the vault in this folder, or creates one.
     pub fn open(dir: &Path) -> Result<Self, VaultError> {
         let records = Records::open(dir)?;
         let vault = Self {
@@ -97,18 +94,18 @@ impl Vault {
             troubled: Notify::new(),
             decoy: Arc::new(StoredAccount::decoy()?),
         };
-        vault.note_doubts()?;
-        vault.look_after();
+        vault.mark_older()?;
+        vault.notify_of_trouble();
         Ok(vault)
     }
 
-    /// Notes it in the accounts of which only an older record is left, or may be.
-    fn note_doubts(&self) -> Result<(), VaultError> {
+    /// Marks the accounts whose record is older than the last write, or may be.
+    fn mark_older(&self) -> Result<(), VaultError> {
         let (doubtful, rolled_back) = {
             let records = lock(&self.records);
             (records.doubtful().to_vec(), records.rolled_back().to_vec())
         };
-        // Of a forgotten account, or one of another format, there is nothing to note.
+        // A forgotten account, or one of another format, cannot be marked.
         let is_here = |address: &&String| self.account(address).is_some();
         for address in rolled_back.iter().filter(is_here) {
             self.set(address, |account| account.rolled_back = true)?;
@@ -119,7 +116,7 @@ impl Vault {
         Ok(())
     }
 
-    /// Opens the vault, waiting for whoever has it open to be done: a command has it for a moment only.
+    /// Opens the vault, and waits if another process has it open, because a command only has it for a moment.
     pub async fn open_in_turn(dir: &Path) -> Result<Self, VaultError> {
         let deadline = Instant::now() + TURN;
         loop {
@@ -132,37 +129,38 @@ impl Vault {
         }
     }
 
-    /// All accounts, by address.
+    /// All accounts, sorted by address.
     pub fn accounts(&self) -> Vec<Arc<StoredAccount>> {
         lock(&self.view).accounts.values().cloned().collect()
     }
 
-    /// The addresses whose records are damaged.
+    /// The addresses whose records cannot be read.
     pub fn damaged(&self) -> Vec<String> {
-        lock(&self.view).damaged.clone()
+        lock(&self.view).damaged.keys().cloned().collect()
     }
 
-    /// Those of them that only a newer version of postkey can read.
+    /// The damaged addresses whose records only a newer version of postkey can read.
     pub fn newer(&self) -> Vec<String> {
-        lock(&self.view).newer.clone()
+        let view = lock(&self.view);
+        view.damaged.iter().filter(|(_, is_newer)| **is_newer).map(|(address, _)| address.clone()).collect()
     }
 
-    /// Whether nobody is reading or writing its files at this moment, which takes milliseconds unless the disk hangs.
+    /// Whether nobody is reading or writing its files now, which takes milliseconds unless the disk hangs.
     pub fn is_free(&self) -> bool {
         !matches!(self.records.try_lock(), Err(TryLockError::WouldBlock))
     }
 
-    /// Since when and why the newest records are not on stable storage, if so.
+    /// Since when and why the newest records are not on stable storage, if that is so.
     pub fn trouble(&self) -> Option<Degradation> {
         lock(&self.view).trouble.clone()
     }
 
-    /// Waits until there is trouble, or a change that meets with it.
+    /// Waits for the beginning of trouble, or for a change during it.
     pub async fn troubled(&self) {
         self.troubled.notified().await;
     }
 
-    /// Tries to end the trouble. The accounts of which something newer has come to light on the disk.
+    /// Tries to end the trouble. Returns the accounts whose records have changed because a newer one was on the disk.
     pub fn heal(&self) -> Vec<String> {
         let mut records = lock(&self.records);
         let before: BTreeMap<String, u64> = serials(&records).collect();
@@ -172,37 +170,36 @@ impl Vault {
         serials(&records).filter(|(address, serial)| before.get(address) != Some(serial)).map(|(key, _)| key).collect()
     }
 
-    /// Another number than before, if another account is there, or servers offer something else.
+    /// A number that changes when an account is added, or when a server offers something else.
     pub fn offers(&self) -> u64 {
         self.offers.load(Ordering::Acquire)
     }
 
-    /// The account of this address.
     pub fn account(&self, address: &str) -> Option<Arc<StoredAccount>> {
         lock(&self.view).accounts.get(address).cloned()
     }
 
-    /// Puts in what an authorization has brought; the generation of its token set. An account that is there already keeps
-    /// its slots, a new one begins with `first`, and so does one that takes the place of a damaged record.
+    /// Stores an authorization, and returns the generation of its token set. An existing account keeps its slots. A new one
+    /// starts with the slot `first`, and so does one that replaces a damaged record.
     pub fn authorize(
         &self,
         authorization: &Authorization,
         first: Option<(&str, &Password)>,
         now: Moment,
     ) -> Result<u64, VaultError> {
-        let first = first.map(|(name, password)| prepare(password).map(|prepared| (name, prepared))).transpose()?;
+        let first = first.map(|(name, password)| Ok::<_, VaultError>((name, Prepared::new(password)?))).transpose()?;
         self.put_authorization(&mut lock(&self.records), authorization, first, now)
     }
 
-    /// Puts in what the authorization of a new account has brought; the generation of its token set. An account that is
-    /// there, or whose record is damaged, is not touched.
+    /// Stores the authorization of a new account, and returns the generation of its token set. Fails if there is an account,
+    /// even if its record is damaged.
     pub fn begin(
         &self,
         authorization: &Authorization,
         (name, password): (&str, &Password),
         now: Moment,
     ) -> Result<u64, VaultError> {
-        let first = (name, prepare(password)?);
+        let first = (name, Prepared::new(password)?);
         let mut records = lock(&self.records);
         if self.knows(&authorization.address) {
             return Err(VaultError::Exists(authorization.address.clone()));
@@ -226,43 +223,45 @@ impl Vault {
             Some(Entry::Forgotten { generation }) => {
                 Box::new(StoredAccount::begin(authorization, first, generation, now)?)
             }
-            // Without a password nobody could open what takes the damaged record's place.
-            None if self.is_damaged(address) && first.is_none() => return Err(self.damage(address)),
-            None if self.is_newer(address) => return Err(self.damage(address)),
-            None => Box::new(StoredAccount::begin(authorization, first, 0, now)?),
+            None => match self.damage(address) {
+                // Without a password nobody could open the new account.
+                Some(damage) if first.is_none() || matches!(damage, VaultError::Newer(_)) => return Err(damage),
+                _ => Box::new(StoredAccount::begin(authorization, first, 0, now)?),
+            },
         };
         let generation = account.generation();
         self.put(Purpose::Replace, records, address, Entry::Account(account), 0)?;
         Ok(generation)
     }
 
-    /// Whether there is an account of this name, be its record damaged.
+    /// Whether there is an account with this name, even if its record is damaged.
     pub fn knows(&self, address: &str) -> bool {
         self.spelling_of(address).is_some()
     }
 
-    /// The address under which there is a record of this name: this very one, or another spelling of it. Records keep the
-    /// spelling that they began with, because it is bound into what is sealed.
+    /// The address under which there is a record of this name: the same spelling, or another one. A record keeps the
+    /// spelling with which it was created, because that is bound into its sealed part.
     pub fn spelling_of(&self, address: &str) -> Option<String> {
-        if self.account(address).is_some() || self.is_damaged(address) {
+        let view = lock(&self.view);
+        if view.accounts.contains_key(address) || view.damaged.contains_key(address) {
             return Some(address.to_owned());
         }
-        find(&lock(&self.view).spellings, &Name::typed(address)).map(|(_, address)| address.clone())
+        find(&view.spellings, &Name::typed(address)).map(|(_, address)| address.clone())
     }
 
     /// Opens an account with one of its app passwords. Unknown accounts and wrong passwords are one error and take the same
-    /// time, and so does a damaged record, which is another error; nothing is ever written.
+    /// time. So does a damaged record, which is another error. This writes nothing.
     pub fn unlock(&self, address: &str, password: &Password) -> Result<Unlocked, VaultError> {
         let account = self.account_or_decoy(address);
         let (key, slot) = self.open_slot(&account, address, password)?;
         account.take_tokens(&key, slot)
     }
 
-    /// Wraps an account's key again under a password that was right, if its slot is not as new ones are.
+    /// Wraps an account's key again under a correct password whose slot is of an older kind.
     pub fn renew(&self, address: &str, password: &Password) -> Result<(), VaultError> {
         let account = self.account_or_decoy(address);
         let (key, slot) = self.open_slot(&account, address, password)?;
-        let prepared = prepare(password)?;
+        let prepared = Prepared::new(password)?;
         self.change(Purpose::Replace, address, |account| account.renew_slot(&key, slot, prepared))
     }
 
@@ -277,56 +276,49 @@ impl Vault {
         if matches!(opened, Err(VaultError::WrongCredentials)) {
             let most = lock(&self.view).derivations.get(search.form()).copied();
             self.decoy.search_on(&mut search, most.unwrap_or(1))?;
-            if self.is_damaged(address) {
-                return Err(self.damage(address));
+            if let Some(damage) = self.damage(address) {
+                return Err(damage);
             }
         }
         opened
     }
 
-    fn is_damaged(&self, address: &str) -> bool {
-        lock(&self.view).damaged.iter().any(|damaged| damaged == address)
+    /// The error of a record that cannot be read.
+    fn damage(&self, address: &str) -> Option<VaultError> {
+        let is_newer = *lock(&self.view).damaged.get(address)?;
+        let error = if is_newer { VaultError::Newer } else { VaultError::Damaged };
+        Some(error(address.to_owned()))
     }
 
-    fn is_newer(&self, address: &str) -> bool {
-        lock(&self.view).newer.iter().any(|newer| newer == address)
-    }
-
-    /// What is the matter with a record that cannot be read.
-    fn damage(&self, address: &str) -> VaultError {
-        let error = if self.is_newer(address) { VaultError::Newer } else { VaultError::Damaged };
-        error(address.to_owned())
-    }
-
-    /// Keeps the token set that a refresh of generation `before` has brought; its generation. On stable storage when this
-    /// returns, unless there is [`Vault::trouble`]. What a new authorization has brought meanwhile stays.
+    /// Stores the token set from a refresh of generation `before`, and returns its generation. It is on stable storage when
+    /// this returns, unless there is [`Vault::trouble`]. Fails if a new authorization has been stored in the meantime.
     pub fn keep(&self, address: &str, before: u64, tokens: &TokenSet) -> Result<u64, VaultError> {
         self.change(Purpose::Replace, address, |account| {
             account.check_current(before)?;
             account.put_tokens(tokens)?;
-            // A refresh that a person has insisted on shows that the authorization stands after all.
+            // A person can ask for a refresh in spite of this. If it succeeds, the authorization is still valid.
             account.ended = None;
             Ok(account.generation())
         })
     }
 
-    /// Notes what a server of the account's provider offers before login.
+    /// Stores what a server of the account's provider offers before the login.
     pub fn learn(&self, address: &str, protocol: Protocol, capabilities: Vec<String>) -> Result<(), VaultError> {
         self.set(address, |account| drop(account.known.insert(protocol.name().to_owned(), capabilities)))
     }
 
-    /// Writes an account's record as it is.
+    /// Writes an account's record again as it is.
     pub fn rewrite(&self, address: &str) -> Result<(), VaultError> {
         self.set(address, |_| ())
     }
 
-    /// Notes by which mechanism a server of the account's provider lets it in.
+    /// Stores the mechanism with which a server of the account's provider accepts it.
     pub fn prefer(&self, address: &str, protocol: Protocol, mechanism: Mechanism) -> Result<(), VaultError> {
         let (protocol, mechanism) = (protocol.name().to_owned(), mechanism.name().to_owned());
         self.set(address, |account| drop(account.mechanisms.insert(protocol, mechanism)))
     }
 
-    /// Notes that a person has to authorize the account anew, for generation `before` cannot be refreshed.
+    /// Stores that a person has to authorize the account again, because generation `before` cannot be refreshed.
     pub fn end(&self, address: &str, before: u64, ended: Ended) -> Result<(), VaultError> {
         self.change(Purpose::Replace, address, |account| {
             account.check_current(before)?;
@@ -335,8 +327,8 @@ impl Vault {
         })
     }
 
-    /// Makes a slot for `new`, opened by one of the app passwords that the account has, which has to be good for everything:
-    /// a limited one could else make itself one that is not.
+    /// Adds a slot for `new`. It takes an app password of the account without limits, because a limited one could
+    /// otherwise add one without.
     pub fn add_slot(
         &self,
         address: &str,
@@ -351,27 +343,27 @@ impl Vault {
         if !slot.limits.is_none() {
             return Err(VaultError::LimitedSlot(slot.name.clone()));
         }
-        let prepared = prepare(new)?;
+        let prepared = Prepared::new(new)?;
         self.change(Purpose::Replace, address, |account| account.add_slot(&key, name, prepared, limits, now))
     }
 
-    /// Removes a slot, from the disk, too: its password opens nothing any more.
+    /// Removes a slot, also from the disk.
     pub fn remove_slot(&self, address: &str, name: &str) -> Result<(), VaultError> {
         self.change(Purpose::Erase, address, |account| account.remove_slot(name))
     }
 
-    /// Removes an account and all that was kept of it, but for its address.
+    /// Removes everything of an account except its address.
     pub fn forget(&self, address: &str) -> Result<(), VaultError> {
         let mut records = lock(&self.records);
         let generation = match self.account(address) {
             Some(account) => account.generation(),
-            None if self.is_damaged(address) => 0,
+            None if self.damage(address).is_some() => 0,
             None => return Err(VaultError::NoAccount(address.to_owned())),
         };
         self.put(Purpose::Forget, &mut records, address, Entry::Forgotten { generation }, 0)
     }
 
-    /// An account's record as it lies on the disk, its secrets sealed.
+    /// An account's record as it is on the disk, with its secrets sealed.
     pub fn export(&self, address: &str) -> Result<Vec<u8>, VaultError> {
         let records = lock(&self.records);
         let account = self.account(address).ok_or_else(|| VaultError::NoAccount(address.to_owned()))?;
@@ -379,7 +371,7 @@ impl Vault {
         Ok(record.to_bytes(address))
     }
 
-    /// Puts back what [`Vault::export`] gave. `force` puts it in place of something newer, too.
+    /// Restores what [`Vault::export`] returned. `force` also replaces something newer.
     pub fn restore(&self, address: &str, exported: &[u8], force: bool) -> Result<Restored, VaultError> {
         let (record, account) = account::exported(address, exported)?;
         Name::address(address).map_err(|_| VaultError::NotAnAccount(address.to_owned()))?;
@@ -401,11 +393,10 @@ impl Vault {
     }
 
     fn account_or_decoy(&self, address: &str) -> Arc<StoredAccount> {
-        // One path for both, to the nanosecond.
+        // The same code for both, because this is timed to the nanosecond.
         Arc::clone(lock(&self.view).accounts.get(address).unwrap_or(&self.decoy))
     }
 
-    /// Changes an account.
     fn set(&self, address: &str, set: impl FnOnce(&mut StoredAccount)) -> Result<(), VaultError> {
         self.change(Purpose::Replace, address, |account| {
             set(account);
@@ -413,7 +404,7 @@ impl Vault {
         })
     }
 
-    /// Changes an account, or leaves it as it was if `change` fails.
+    /// Changes an account, unless `change` fails.
     fn change<T>(
         &self,
         purpose: Purpose,
@@ -428,7 +419,7 @@ impl Vault {
         Ok(result)
     }
 
-    /// Writes first and shows then, so that nobody uses what a crash could take back.
+    /// Writes before it updates the view, so that nobody uses what is lost in a crash.
     fn put(
         &self,
         purpose: Purpose,
@@ -455,27 +446,22 @@ impl Vault {
                 view.spellings.retain(|_, spelling| spelling != address);
             }
         }
-        view.damaged.retain(|damaged| damaged != address);
-        view.newer.retain(|newer| newer != address);
+        view.damaged.remove(address);
         view.derivations = derivations(&view.accounts);
         view.trouble = records.trouble().cloned();
         drop(view);
-        self.look_after();
+        self.notify_of_trouble();
         Ok(())
     }
 
-    fn look_after(&self) {
+    fn notify_of_trouble(&self) {
         if self.trouble().is_some() {
             self.troubled.notify_one();
         }
     }
 }
 
-fn prepare(password: &Password) -> Result<Prepared, VaultError> {
-    Prepared::new(password).map_err(|NoMemory| VaultError::NoMemory)
-}
-
-/// What is kept under this address, if this version can read it.
+/// The entry of this address, if this version can read it.
 fn entry(records: &Records, address: &str) -> Option<Entry> {
     Entry::read(address, records.newest().get(address)?)
 }
@@ -484,7 +470,7 @@ fn serials(records: &Records) -> impl Iterator<Item = (String, u64)> {
     records.newest().iter().map(|(address, record)| (address.clone(), record.serial))
 }
 
-/// What is behind these locks is whole at every moment, so a panic elsewhere does not spoil it.
+/// The data behind these locks is consistent at every moment, so a panic elsewhere does not matter.
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

@@ -7,30 +7,29 @@ use crate::name::composed;
 use crate::random;
 use crate::secret::Secret;
 
-/// The 32 characters of a generated password: no two of them look alike.
+/// The 32 characters of a generated password. No two of them look alike.
 const ALPHABET: &[u8; 32] = b"0123456789abcdefghjkmnpqrstvwxyz";
 
-/// 26 characters of 5 bits: 130 bits. In groups of five, the last of six, they fit the 32 that some printers can store.
+/// 26 characters of 5 bits are 130 bits. In groups of five, the last of six, they fit the 32 that some printers can store.
 const LENGTH: usize = 26;
 
-/// An app password, in the one form in which it is compared.
+/// An app password, in the form in which it is compared.
 #[derive(Clone)]
 pub enum Password {
-    /// Generated here: its 26 characters, lower case, without the hyphens that it is shown with.
+    /// The 26 characters in lower case, without the hyphens with which it is shown.
     Generated(Secret),
     /// Chosen by a person, as UTF-8.
     Chosen(Secret),
 }
 
 impl Password {
-    /// A new generated password.
     pub fn generate() -> Self {
         let letter = |byte: u8| ALPHABET.get(usize::from(byte % 32)).copied().unwrap_or(b'0');
         Self::Generated(Secret::new(random::bytes::<LENGTH>().map(letter).to_vec()))
     }
 
-    /// Reads a password as it was typed. What has the form of a generated one is taken as one, with or without hyphens
-    /// and in any case. Other bytes are UTF-8, or else Latin-1, which is what Thunderbird sends.
+    /// Reads a password as it was typed. It is a generated one if it has the form of one, with or without hyphens and in
+    /// upper or lower case. Otherwise the bytes are UTF-8, or else Latin-1, because Thunderbird sends that.
     pub fn read(typed: &[u8]) -> Self {
         let letters: Vec<u8> =
             typed.iter().filter(|byte| !matches!(byte, b'-' | b' ')).map(u8::to_ascii_lowercase).collect();
@@ -44,12 +43,12 @@ impl Password {
         }))
     }
 
-    /// Reads a password of a person's own choice.
+    /// Reads a new password that a person chose.
     ///
     /// # Errors
     ///
-    /// It looks generated, or is too short: such ones are guessed in an afternoon by whoever steals the vault. Clients cannot
-    /// send longer ones.
+    /// Fails if it looks generated, if it is so short that whoever steals the vault guesses it in an afternoon, or if it
+    /// is longer than clients can send.
     pub fn chosen(typed: &[u8]) -> Result<Self, VaultError> {
         match Self::read(typed) {
             Self::Generated(_) => Err(VaultError::LooksGenerated),
@@ -58,8 +57,9 @@ impl Password {
         }
     }
 
-    /// A chosen password as RFC 8265 section 4.2 prepares it, letters composed and every blank a space, where that differs from what was typed:
-    /// macOS and the phone send the same letters in other bytes. New slots have this form; older ones may have what was typed.
+    /// A chosen password as RFC 8265 section 4.2 prepares it, with composed letters and every blank as a space, if that
+    /// differs from what was typed: macOS and phones send the same letters in other bytes. New slots have this form,
+    /// older ones may have what was typed.
     pub fn prepared(&self) -> Option<Self> {
         let Self::Chosen(text) = self else { return None };
         let typed = std::str::from_utf8(text.expose()).ok().filter(|text| !text.is_ascii())?;
@@ -68,7 +68,7 @@ impl Password {
         (prepared.as_str() != typed).then(|| Self::Chosen(Secret::new(prepared.as_bytes().to_vec())))
     }
 
-    /// Whether both are the same, in a time that tells nothing but their lengths.
+    /// Whether both are the same. The time it takes depends on nothing but their lengths.
     pub fn same_as(&self, other: &Self) -> bool {
         let prepared = (self.prepared(), other.prepared());
         match (prepared.0.as_ref().unwrap_or(self), prepared.1.as_ref().unwrap_or(other)) {
@@ -79,12 +79,11 @@ impl Password {
         }
     }
 
-    /// Whether it was generated here.
     pub const fn is_generated(&self) -> bool {
         matches!(self, Self::Generated(_))
     }
 
-    /// The password as it is typed, to be shown once.
+    /// The password as it is shown and typed.
     pub fn expose(&self) -> Vec<u8> {
         match self {
             Self::Chosen(text) => text.expose().to_vec(),
@@ -126,14 +125,14 @@ mod tests {
     }
 
     #[test]
-    fn a_chosen_password_is_prepared_where_its_bytes_are_not_the_usual_ones() {
+    fn a_chosen_password_is_prepared_if_its_bytes_are_not_the_usual_ones() {
         let chosen = |typed: &str| Password::chosen(typed.as_bytes()).unwrap();
         for typed in ["pa\u{308}ssword", "pässword", "p\u{e4}ssword"] {
             assert_eq!(chosen(typed).expose(), "pässword".as_bytes());
             assert!(Password::read(typed.as_bytes()).same_as(&Password::read("pässword".as_bytes())));
         }
         assert_eq!(chosen("my\u{a0}pass\u{3000}word").expose(), b"my pass word");
-        assert!(Password::read("pa\u{308}ssword".as_bytes()).prepared().is_some(), "what was typed stays beside it");
+        assert!(Password::read("pa\u{308}ssword".as_bytes()).prepared().is_some(), "reading keeps what was typed");
         for usual in ["password", "pässword", "Pass Word", "ﬁne-password"] {
             assert!(Password::read(usual.as_bytes()).prepared().is_none(), "{usual}");
         }

@@ -1,4 +1,4 @@
-//! A record as it lies on the disk: one line that vouches for it, and its content.
+//! A record as it is on the disk: one line with a checksum, and the content.
 
 use std::collections::BTreeMap;
 
@@ -6,30 +6,28 @@ use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD_NO_PAD;
 use sha2::{Digest as _, Sha256};
 
-/// The format of what this version writes. The first line stays as it is in every format, so that an older version
-/// recognizes a newer record, and leaves it alone.
+/// The format that this version writes. The first line is the same in every format, so that an older version recognizes a
+/// newer record and does not touch it.
 pub const FORMAT: u32 = 2;
 
-/// What a record's first line begins with.
+/// The beginning of a record's first line.
 const MAGIC: &str = "postkey-record";
 
-/// What lies in one of the copies, by address.
+/// The bytes in one of the copies, by address.
 pub type Found = BTreeMap<String, Vec<u8>>;
 
-/// What is kept under one address.
+/// The record of one address.
 #[derive(Clone)]
 pub struct Record {
-    /// How to read the content.
     pub format: u32,
-    /// The number of this write. It only grows, so that of two records the newer one is known.
+    /// The number of this write. It only grows, so that it shows which of two records is newer.
     pub serial: u64,
     /// JSON, in formats 1 and 2.
     pub content: Vec<u8>,
 }
 
 impl Record {
-    /// Reads what lies under this key. None if a single bit of it is not as it was written, or was written under another
-    /// key.
+    /// Reads the bytes of this key. None if a single bit differs from what was written, or if they belong to another key.
     pub fn read(key: &str, bytes: &[u8]) -> Option<Self> {
         let mut lines = bytes.splitn(2, |byte| *byte == b'\n');
         let mut words = std::str::from_utf8(lines.next()?).ok()?.split(' ').skip(1);
@@ -38,7 +36,7 @@ impl Record {
         (record.to_bytes(key) == bytes).then_some(record)
     }
 
-    /// Whether damaged bytes were those of this very write: the damage has left its first line whole, or its content.
+    /// Whether damaged bytes come from this very write: their first line or their content is still whole.
     pub fn is_left_in(&self, key: &str, damaged: &[u8]) -> bool {
         let bytes = self.to_bytes(key);
         let (first, content) = bytes.split_at(bytes.len() - self.content.len());
@@ -56,7 +54,7 @@ impl Record {
     }
 }
 
-/// SHA-256 over these parts, each with its length before it, as base64.
+/// The SHA-256 of these parts, each preceded by its length, in base64.
 pub fn checksum(parts: &[&[u8]]) -> String {
     let mut hash = Sha256::new();
     for part in parts {
@@ -66,7 +64,7 @@ pub fn checksum(parts: &[&[u8]]) -> String {
     BASE64_STANDARD_NO_PAD.encode(hash.finalize())
 }
 
-/// Bytes as base64 in a record.
+/// Serializes bytes as base64.
 pub mod text {
     use base64::Engine as _;
     use base64::prelude::BASE64_STANDARD_NO_PAD;
@@ -93,7 +91,7 @@ mod tests {
     }
 
     #[test]
-    fn a_record_is_read_as_it_was_written_and_under_its_own_key_only() {
+    fn a_record_is_read_as_it_was_written_and_only_under_its_own_key() {
         let record = Record::read(KEY, &bytes()).unwrap();
         assert_eq!((record.format, record.serial), (FORMAT, 1_800_000_000));
         assert_eq!(record.content, b"{\"a\":\n1}");
@@ -112,12 +110,12 @@ mod tests {
         }
         assert!(record.is_left_in(KEY, &bytes[..bytes.len() - 1]));
         for length in [0, 1, 20] {
-            assert!(!record.is_left_in(KEY, &bytes[..length]), "nobody knows");
+            assert!(!record.is_left_in(KEY, &bytes[..length]), "too little is left to tell");
         }
     }
 
     #[test]
-    fn every_flipped_bit_and_every_truncation_shows() {
+    fn every_flipped_bit_and_every_truncation_is_detected() {
         let bytes = bytes();
         for bit in 0..bytes.len() * 8 {
             let mut damaged = bytes.clone();

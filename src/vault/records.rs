@@ -1,10 +1,10 @@
 //! The records of the vault, in memory and in two copies on the disk.
 //!
-//! Memory is what counts while we run: a change is in force at once, and on the disk as soon as the disk lets it. Each record
-//! is written to its own file first and to sled second, and both are tried whatever comes of the first. One of them is
-//! enough to survive a crash: when the vault is opened, the newest valid record of both wins, and the other copy is
-//! written anew. The file goes first because it is the one that can be read when sled cannot, which on a full disk it can
-//! not: so what a start on a full disk finds is the newest there is, unless the file itself could not be written.
+//! While postkey runs, the state in memory counts: a change takes effect at once, and is on the disk as soon as that works.
+//! Each record is written to its file first and then to sled, even if the first write fails. One of them is enough to
+//! survive a crash: when the vault is opened, the newest valid record of both wins, and the other copy is repaired. The file
+//! comes first because sled cannot be read on a full disk, but files can. So a start on a full disk finds the newest
+//! record, unless its file could not be written.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
@@ -23,45 +23,41 @@ use crate::clock::{Clock, Moment};
 /// Since when, and why, the newest records are not in both copies.
 #[derive(Clone, Debug, serde::Serialize, serde::Deserialize)]
 pub struct Degradation {
-    /// Since when.
     pub since: Moment,
-    /// What failed.
     pub why: String,
 }
 
-/// All records by address, and where they are kept.
+/// All records, in memory and on the disk.
 pub struct Records {
     dir: PathBuf,
     copies: Copies,
-    /// None after it has failed, until it is opened anew.
+    /// None after it has failed, until it is opened again.
     store: Option<Store>,
     newest: BTreeMap<String, Record>,
-    /// Addresses that have nothing readable in either copy.
+    /// The addresses whose copies are both unreadable.
     lost: Vec<String>,
-    /// Addresses whose file is damaged, and may have been newer than what sled has.
+    /// The addresses whose file is damaged, and may have been newer than sled's record.
     doubtful: Vec<String>,
-    /// Addresses of which both copies are older than the last write.
+    /// The addresses whose copies are both older than the last write.
     rolled_back: Vec<String>,
     counters: Counters,
     trouble: Option<Degradation>,
-    /// Sled's lock is gone while sled is closed; this one, on the folder, is held to the end.
+    /// A lock on the folder, because sled has no lock while it is closed.
     _lock: File,
 }
 
-/// What a write does.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub enum Purpose {
-    /// Takes the place of what was there.
+    /// Replaces the old record.
     Replace,
-    /// The same, and nothing of what was there is to be found on the disk.
+    /// Replaces the old record, and leaves nothing of it on the disk.
     Erase,
-    /// The same, and there is no account any more.
+    /// The same as `Erase`, and there is no account any more.
     Forget,
 }
 
 impl Records {
-    /// Opens the records in this folder, or begins them. What cannot be written is no reason not to open, if there is
-    /// anything to be read.
+    /// Opens the records in this folder, or creates them. If there are records to read, a failed write is not an error.
     pub fn open(dir: &Path) -> Result<Self, StoreError> {
         files::make_folder(dir)?;
         files::check_folder(dir)?;
@@ -77,30 +73,27 @@ impl Records {
             trouble: None,
             _lock: lock(dir)?,
         };
-        match records.agree() {
-            Err(error @ StoreError::Failed(..)) if !records.newest.is_empty() => records.note(error),
+        match records.reconcile() {
+            Err(error @ StoreError::Failed(..)) if !records.newest.is_empty() => records.degrade(error),
             opened => opened?,
         }
         Ok(records)
     }
 
-    /// The newest record of each address.
     pub fn newest(&self) -> &BTreeMap<String, Record> {
         &self.newest
     }
 
-    /// The addresses of which both copies are damaged.
     pub fn lost(&self) -> &[String] {
         &self.lost
     }
 
-    /// The addresses of which a newer record may have been lost: what is left is sled's alone, and sled takes damage for the
-    /// end of its log.
+    /// The addresses that may have lost a newer record: only sled's copy is left, and sled treats damage as the end of its
+    /// log.
     pub fn doubtful(&self) -> &[String] {
         &self.doubtful
     }
 
-    /// The addresses whose record is older than the last one that was written, in both copies.
     pub fn rolled_back(&self) -> &[String] {
         &self.rolled_back
     }
@@ -110,8 +103,8 @@ impl Records {
         self.trouble.as_ref()
     }
 
-    /// Takes a record in place of the one that was there, with a number above it and above `seen`. It is in force when this
-    /// returns, and on stable storage unless there is [`Records::trouble`].
+    /// Replaces a record, with a serial above the old one's and above `seen`. It is in effect when this returns, and on
+    /// stable storage unless there is [`Records::trouble`].
     pub fn put(&mut self, key: &str, content: Vec<u8>, seen: u64, purpose: Purpose) {
         let record = Record { format: FORMAT, serial: self.next_serial(key).max(seen.saturating_add(1)), content };
         let (bytes, serial) = (record.to_bytes(key), record.serial);
@@ -120,7 +113,7 @@ impl Records {
         let copied = self.copies.put(key, &bytes);
         let stored = match purpose {
             Purpose::Replace => self.store.as_ref().map_or(Ok(()), |store| store.put(key, &bytes)),
-            Purpose::Erase | Purpose::Forget => self.make_store_again(key, bytes),
+            Purpose::Erase | Purpose::Forget => self.rebuild_store(key, bytes),
         };
         if stored.is_err() {
             self.store = None;
@@ -129,53 +122,53 @@ impl Records {
             self.counters.write();
         }
         if let Err(error) = copied.and(stored) {
-            self.note(error);
+            self.degrade(error);
         }
     }
 
-    /// Sled keeps in its log what was there before, so it is made again without it.
-    fn make_store_again(&mut self, key: &str, bytes: Vec<u8>) -> Result<(), StoreError> {
+    /// Sled's log still contains the old record, so sled is created again without it.
+    fn rebuild_store(&mut self, key: &str, bytes: Vec<u8>) -> Result<(), StoreError> {
         let Some(store) = self.store.take() else { return Ok(()) };
         let mut whole = store.all()?;
         drop(store);
         whole.insert(key.to_owned(), bytes);
-        self.store = Some(Store::make(&self.dir, &whole, Aside::Remove)?);
+        self.store = Some(Store::create(&self.dir, &whole, Aside::Remove)?);
         Ok(())
     }
 
-    /// Tries to end the trouble: both copies are read anew, and written where they differ from what counts.
+    /// Tries to end the trouble: reads both copies again, and writes what differs from the newest records.
     pub fn heal(&mut self) {
-        match (self.agree(), self.trouble.take()) {
+        match (self.reconcile(), self.trouble.take()) {
             (Ok(()), Some(trouble)) => {
                 info!(since = %trouble.since, "the vault is on stable storage again; since {} it was not", trouble.since)
             }
             (Ok(()), None) => {}
             (Err(error), trouble) => {
                 self.trouble = trouble;
-                self.note(error);
+                self.degrade(error);
             }
         }
     }
 
-    /// A record without a history that we know begins with the time in seconds: accounts are written less than once a
-    /// second, so that is above whatever was there before, and what may come to light of it later does not win.
+    /// A record without a known history starts with the time in seconds. Accounts are written less than once a second, so
+    /// this is above every older serial, and an older copy that appears later does not win.
     fn next_serial(&self, key: &str) -> u64 {
         let known = [self.newest.get(key).map(|record| record.serial), self.counters.newest(key)];
         known.into_iter().max().flatten().map_or_else(|| Clock::System.now().0, |serial| serial.saturating_add(1))
     }
 
-    /// Said once; it lasts until [`Records::heal`] ends it.
-    fn note(&mut self, error: StoreError) {
+    /// Starts the trouble, and logs it once. It lasts until [`Records::heal`] ends it.
+    fn degrade(&mut self, error: StoreError) {
         if self.trouble.is_none() {
-            error!(%error, "cannot write the vault: {error}; postkey works from memory until it can, do not restart it before");
+            error!(%error, "cannot write the vault: {error}; postkey works from memory until it can, so do not restart it");
             self.trouble = Some(Degradation { since: Clock::System.now(), why: error.to_string() });
         }
     }
 
-    /// Reads both copies, and writes the newest record wherever it is not. The first failure is returned; the rest is done
-    /// all the same.
-    fn agree(&mut self) -> Result<(), StoreError> {
-        // Closed first: a handle that has failed does not recover, and sled's lock lets no second one be opened.
+    /// Reads both copies, and writes the newest record to the copy that lacks it. Does all it can, and returns the first
+    /// error.
+    fn reconcile(&mut self) -> Result<(), StoreError> {
+        // Closed first, because a handle that has failed does not recover, and sled's lock prevents a second one.
         self.store = None;
         let copied = self.copies.read();
         let stored = Store::open(&self.dir).map(|opened| match opened {
@@ -185,20 +178,20 @@ impl Records {
             }
             None => Found::new(),
         });
-        self.choose(copied.as_ref().ok(), stored.as_ref().ok());
+        self.choose_newest(copied.as_ref().ok(), stored.as_ref().ok());
         self.compare_counters(copied.is_ok() && stored.is_ok());
         let copied = copied.and_then(|copied| self.write_copies(&copied));
         let stored = stored.and_then(|stored| self.write_store(stored));
         copied.and(stored)
     }
 
-    /// Finds what is older than the last write that is known, or gone. `is_all` is whether both copies could be read.
+    /// Finds records that are gone, or older than the last known write. `is_all` is whether both copies could be read.
     fn compare_counters(&mut self, is_all: bool) {
-        let gone: Vec<String> =
-            self.counters.accounts().filter(|key| is_all && !self.newest.contains_key(*key)).cloned().collect();
-        for key in gone.into_iter().filter(|key| !self.lost.contains(key)).collect::<Vec<_>>() {
-            error!(account = key, "both copies of the vault's record of {key} are gone");
-            self.lost.push(key);
+        for key in self.counters.accounts().filter(|_| is_all) {
+            if !self.newest.contains_key(key) && !self.lost.contains(key) {
+                error!(account = key, "both copies of the vault's record of {key} are gone");
+                self.lost.push(key.clone());
+            }
         }
         let is_older = |key: &String, record: &Record| {
             self.counters.newest(key).is_some_and(|newest| newest > record.serial) && !self.doubtful.contains(key)
@@ -206,14 +199,11 @@ impl Records {
         let older = self.newest.iter().filter(|(key, record)| is_older(key, record)).map(|(key, _)| key.clone());
         self.rolled_back = older.collect();
         for key in &self.rolled_back {
-            error!(
-                account = key,
-                "both copies of the vault's record of {key} are older than the last one that was written"
-            );
+            error!(account = key, "both copies of the vault's record of {key} are older than the last write");
         }
         let mut is_changed = false;
         for (key, record) in &self.newest {
-            // Records from before there were counters. Whether the account is forgotten shows at its next write.
+            // A record from before there were counters.
             is_changed |=
                 self.counters.newest(key).is_none() && self.counters.note(key, record.serial, is_forgotten(record));
         }
@@ -223,7 +213,7 @@ impl Records {
     }
 
     /// Takes the newest valid record of each address.
-    fn choose(&mut self, copied: Option<&Found>, stored: Option<&Found>) {
+    fn choose_newest(&mut self, copied: Option<&Found>, stored: Option<&Found>) {
         let found = copied.into_iter().chain(stored).flat_map(BTreeMap::keys);
         let keys: BTreeSet<String> = self.newest.keys().chain(found).cloned().collect();
         self.lost.clear();
@@ -241,7 +231,7 @@ impl Records {
                 );
                 self.doubtful.push(key.clone());
             }
-            // Of equals the last is taken: what is in memory, then the file.
+            // Of equals the last one wins: first memory, then the file.
             match candidates.into_iter().flatten().max_by_key(|record| record.serial) {
                 Some(newest) => drop(self.newest.insert(key, newest)),
                 None => {
@@ -252,7 +242,7 @@ impl Records {
         }
     }
 
-    /// Writes the files that differ from what counts.
+    /// Writes the files that differ from the newest records.
     fn write_copies(&self, copied: &Found) -> Result<(), StoreError> {
         let mut outcome = Ok(());
         for (key, newest) in &self.newest {
@@ -268,18 +258,19 @@ impl Records {
         outcome
     }
 
-    /// Makes sled anew if it differs from what counts: it has been damaged, or a crash came between file and sled.
+    /// Creates sled again if it differs from the newest records, because of damage or a crash between both writes.
     fn write_store(&mut self, stored: Found) -> Result<(), StoreError> {
-        // What is lost stays in it, and stays named.
+        // Lost records stay in it, so that the next start reports them, too.
         let mut whole = stored.clone();
         whole.extend(self.newest.iter().map(|(key, newest)| (key.clone(), newest.to_bytes(key))));
         if self.store.is_some() && whole == stored {
             return Ok(());
         }
-        // Damage is kept, for whoever wants to look for more in it. What is only behind may hold what was removed.
+        // A damaged one is kept, because somebody may recover more from it. One that is only behind may contain what was
+        // removed.
         let is_whole = self.store.is_some() && stored.iter().all(|(key, bytes)| Record::read(key, bytes).is_some());
         self.store = None;
-        self.store = Some(Store::make(&self.dir, &whole, if is_whole { Aside::Remove } else { Aside::Keep })?);
+        self.store = Some(Store::create(&self.dir, &whole, if is_whole { Aside::Remove } else { Aside::Keep })?);
         for (key, newest) in self.newest.iter().filter(|(key, _)| whole.get(*key) != stored.get(*key)) {
             report(key, &store::path(&self.dir), stored.get(key), newest);
         }
@@ -287,12 +278,11 @@ impl Records {
     }
 }
 
-/// Whether a record says that its account is forgotten.
 fn is_forgotten(record: &Record) -> bool {
     record.content.starts_with(br#"{"forgotten""#)
 }
 
-/// Says what was wrong with a copy that has been put right.
+/// Logs what was wrong with a copy that has been repaired.
 fn report(key: &str, file: &Path, found: Option<&Vec<u8>>, newest: &Record) {
     let found = match found.map(|bytes| Record::read(key, bytes)) {
         None => "nothing".to_owned(),
@@ -300,15 +290,15 @@ fn report(key: &str, file: &Path, found: Option<&Vec<u8>>, newest: &Record) {
         Some(Some(record)) => format!("write {}", record.serial),
     };
     let (file, newest) = (file.display(), newest.serial);
-    warn!(account = key, %file, found, newest, "copy of {key} in {file} repaired: it had {found} in place of write {newest}");
+    warn!(account = key, %file, found, newest, "copy of {key} in {file} repaired: it had {found} instead of write {newest}");
 }
 
 /// Locks the vault's folder against other processes.
 fn lock(dir: &Path) -> Result<File, StoreError> {
-    let folder = File::open(dir).map_err(|error| StoreError::failed(dir, error))?;
+    let folder = File::open(dir).map_err(StoreError::at(dir))?;
     match folder.try_lock() {
         Ok(()) => Ok(folder),
         Err(std::fs::TryLockError::WouldBlock) => Err(StoreError::InUse(dir.to_owned())),
-        Err(std::fs::TryLockError::Error(error)) => Err(StoreError::failed(dir, error)),
+        Err(std::fs::TryLockError::Error(error)) => Err(StoreError::at(dir)(error)),
     }
 }

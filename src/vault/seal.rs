@@ -1,4 +1,4 @@
-//! The vault's cryptography: sealing to an account's public key, and wrapping its private key per app password.
+//! The vault's cryptography: seals to an account's public key, and wraps its private key for each app password.
 
 use chacha20poly1305::aead::{Aead as _, KeyInit as _, Payload};
 use chacha20poly1305::{XChaCha20Poly1305, XNonce};
@@ -12,9 +12,10 @@ use sha2::Sha256;
 use subtle::ConstantTimeEq as _;
 use zeroize::Zeroizing;
 
+use super::error::VaultError;
 use super::password::Password;
 use super::record::text;
-use super::stretch::{NoMemory, Stretch};
+use super::stretch::Stretch;
 use crate::random;
 
 type HpkePrivateKey = <X25519HkdfSha256 as hpke::Kem>::PrivateKey;
@@ -24,7 +25,7 @@ type EncappedKey = <X25519HkdfSha256 as hpke::Kem>::EncappedKey;
 /// The application's name in HPKE's key schedule (RFC 9180 section 5.1).
 const INFO: &[u8] = b"postkey vault 1";
 
-/// Something that was sealed cannot be opened: damaged, or for another key.
+/// Something sealed cannot be opened, because it is damaged or was sealed to another key.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Damaged;
 
@@ -32,13 +33,13 @@ pub struct Damaged;
 pub struct AccountKey(HpkePrivateKey);
 
 /// Bytes sealed to an account's public key (HPKE base mode, RFC 9180).
-#[derive(Clone, Serialize, Deserialize)]
+#[derive(Clone, Default, Serialize, Deserialize)]
 pub struct Sealed {
     #[serde(with = "text")]
     encapped: Vec<u8>,
     #[serde(with = "text")]
     ciphertext: Vec<u8>,
-    /// Whether the context names where the account's tokens are sent, as it does since format 2.
+    /// Whether the context includes where the account's tokens are sent. It does since format 2.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub is_bound: bool,
 }
@@ -46,7 +47,7 @@ pub struct Sealed {
 /// An account's private key, wrapped under one password.
 #[derive(Clone, Serialize, Deserialize)]
 pub struct Wrapped {
-    /// Tells whether a password is the right one before the key is unwrapped; derived beside the wrapping key.
+    /// Derived together with the wrapping key. Shows whether a password is correct before the key is unwrapped.
     #[serde(with = "text")]
     tag: Vec<u8>,
     #[serde(with = "text")]
@@ -55,7 +56,7 @@ pub struct Wrapped {
     ciphertext: Vec<u8>,
 }
 
-/// What a password comes to in one account: a tag to find its slot by, and the key that unwraps it.
+/// What is derived from a password in one account: 16 bytes of tag, by which its slot is found, and the key that unwraps it.
 pub struct Derived {
     bytes: Zeroizing<[u8; 48]>,
 }
@@ -66,7 +67,7 @@ pub fn key_pair() -> (AccountKey, Vec<u8>) {
     (AccountKey(private), public.to_bytes().to_vec())
 }
 
-/// Seals `plaintext` so that only the holder of the private key can read it; `context` has to be given again to open it.
+/// Seals `plaintext` so that only the holder of the private key can read it. To open it takes the same `context`.
 pub fn seal(public_key: &[u8], context: &[u8], plaintext: &[u8]) -> Result<Sealed, Damaged> {
     let key = PublicKey::from_bytes(public_key).map_err(|_| Damaged)?;
     let (encapped, ciphertext) = hpke::single_shot_seal::<ChaCha20Poly1305, HkdfSha256, X25519HkdfSha256>(
@@ -101,7 +102,7 @@ impl AccountKey {
         .map_err(|_| Damaged)
     }
 
-    /// Wraps this key under a password's derived key; `context` has to be given again to unwrap it.
+    /// Wraps this key under a password's derived key. To unwrap it takes the same `context`.
     pub fn wrap(&self, derived: &Derived, context: &[u8]) -> Result<Wrapped, Damaged> {
         let nonce = random::bytes::<24>();
         let private = Zeroizing::new(self.0.to_bytes().to_vec());
@@ -119,12 +120,10 @@ impl Wrapped {
         self.tag.as_slice().ct_eq(derived.tag()).into()
     }
 
-    /// What a password comes to if it is the right one. It tells nothing of the password but to who can derive it.
     pub fn tag(&self) -> &[u8] {
         &self.tag
     }
 
-    /// The key inside.
     pub fn unwrap_key(&self, derived: &Derived, context: &[u8]) -> Result<AccountKey, Damaged> {
         let nonce = <[u8; 24]>::try_from(self.nonce.as_slice()).map_err(|_| Damaged)?;
         let private = derived
@@ -137,9 +136,9 @@ impl Wrapped {
 }
 
 impl Derived {
-    /// Derives tag and key from a password. Slow, on purpose, for a password that a person chose; quick for a generated
-    /// one, whose 130 bits nobody guesses. The time depends on nothing else.
-    pub fn new(password: &Password, salt: &[u8], stretch: Stretch) -> Result<Self, NoMemory> {
+    /// Derives tag and key from a password. This is slow for a chosen password, and fast for a generated one because nobody
+    /// can guess its 130 bits. The time depends on nothing else.
+    pub fn new(password: &Password, salt: &[u8], stretch: Stretch) -> Result<Self, VaultError> {
         #[cfg(test)]
         tests::DERIVED.set(tests::DERIVED.get() + 1);
         let mut bytes = Zeroizing::new([0; 48]);
@@ -147,8 +146,8 @@ impl Derived {
             Password::Generated(text) => Hkdf::<Sha256>::new(Some(salt), text.expose()),
             Password::Chosen(text) => Hkdf::<Sha256>::new(Some(salt), stretch.derive(text.expose(), salt)?.as_slice()),
         };
-        // 48 bytes are not too many for it.
-        expanded.expand(b"postkey slot 1", bytes.as_mut_slice()).map_err(|_| NoMemory)?;
+        // HKDF can derive many more than 48 bytes, so this does not fail.
+        expanded.expand(b"postkey slot 1", bytes.as_mut_slice()).map_err(|_| VaultError::NoMemory)?;
         Ok(Self { bytes })
     }
 
@@ -166,7 +165,7 @@ pub mod tests {
     use super::*;
 
     thread_local! {
-        /// Derivations on this thread, for tests of how many an answer takes.
+        /// The number of derivations on this thread.
         pub static DERIVED: std::cell::Cell<u32> = const { std::cell::Cell::new(0) };
     }
 
@@ -175,7 +174,7 @@ pub mod tests {
     }
 
     #[test]
-    fn only_the_key_and_the_context_open_what_was_sealed() {
+    fn only_the_key_and_the_context_open_what_is_sealed() {
         let (key, public) = key_pair();
         let sealed = seal(&public, b"ann 1", b"token").unwrap();
         assert_eq!(key.open(b"ann 1", &sealed).unwrap().as_slice(), b"token");

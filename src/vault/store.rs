@@ -1,10 +1,10 @@
-//! Records in sled: the only file that knows it.
+//! The records in sled. No other file uses sled.
 //!
-//! What sled promises is less than what a rotated refresh token needs. Its `flush` ends in `sync_file_range`, which after a
-//! power cut guarantees nothing, so each write is followed by an `fsync` of sled's log through a handle of our own. It takes
-//! damage for the end of its log, and answers with older records as if nothing had happened: `records.rs` notices. It then
-//! goes on writing where it will not find it again, so a damaged store is made anew rather than put right. A handle that
-//! failed once fails for ever, so whoever sees it fail drops it.
+//! Sled guarantees less than a rotated refresh token needs. Its `flush` ends in `sync_file_range`, which guarantees nothing
+//! after a power cut, so each write is followed by an `fsync` of sled's log through a second handle. Sled treats damage as
+//! the end of its log and silently returns older records, which `records.rs` detects. After that, sled writes where it will
+//! not find the records again, so a damaged store is replaced, not repaired. A handle that has failed once keeps failing,
+//! so it has to be dropped.
 
 use std::fs::File;
 use std::io;
@@ -18,15 +18,15 @@ use super::error::StoreError;
 use super::files;
 use super::record::Found;
 
-/// How long to wait for a dropped handle's lock to go; it takes some milliseconds.
+/// How long to wait for the lock of a dropped handle. It takes some milliseconds.
 const LINGERING: Duration = Duration::from_secs(2);
 
-/// What becomes of the store in whose place another one is put.
+/// What to do with the old store after it has been replaced.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub enum Aside {
-    /// It stays beside the new one.
+    /// Keep it beside the new one.
     Keep,
-    /// It goes, and so does one that was kept before.
+    /// Remove it, and the one that was kept before.
     Remove,
 }
 
@@ -34,12 +34,12 @@ pub enum Aside {
 pub struct Store {
     folder: PathBuf,
     db: Option<sled::Db>,
-    /// Sled's log, opened a second time to be synced.
+    /// A second handle on sled's log, to sync it.
     log: File,
 }
 
 impl Store {
-    /// Opens the store in this vault, and all records in it. None if there is none that sled can read.
+    /// Opens the store in this vault and reads all records. None if there is no store that sled can read.
     pub fn open(vault: &Path) -> Result<Option<(Self, Found)>, StoreError> {
         let folder = vault.join("sled");
         files::check_own(&folder)?;
@@ -53,18 +53,18 @@ impl Store {
         match opened {
             Err(error) if is_damage(&error) => {
                 let file = folder.display();
-                error!(%file, %error, "sled cannot read {file}: {error}; it is made again from the files beside it");
+                error!(%file, %error, "sled cannot read {file}: {error}; it is created again from the files beside it");
                 Ok(None)
             }
-            opened => opened.map(Some).map_err(|error| StoreError::failed(&folder, error.into())),
+            opened => opened.map(Some).map_err(StoreError::at(&folder)),
         }
     }
 
-    /// Makes a new store of these records in place of the one that is there, which has to be closed. It is made elsewhere
-    /// and then moved, so that it is there whole or not at all.
-    pub fn make(vault: &Path, records: &Found, aside: Aside) -> Result<Self, StoreError> {
+    /// Creates a new store with these records in place of the old one, which must be closed. It is renamed from another
+    /// folder, so that it is there as a whole or not at all.
+    pub fn create(vault: &Path, records: &Found, aside: Aside) -> Result<Self, StoreError> {
         let [folder, new, old] = ["sled", "sled.new", "sled.old"].map(|name| vault.join(name));
-        let make = || {
+        let create = || {
             remove_folder(&new)?;
             let store = Self::open_in(&new)?;
             for (key, record) in records {
@@ -86,11 +86,11 @@ impl Store {
             }
             Ok(Self::open_in(&folder)?)
         };
-        make().map_err(|error| StoreError::failed(&folder, error))
+        create().map_err(StoreError::at::<io::Error>(&folder))
     }
 
     fn open_in(folder: &Path) -> sled::Result<Self> {
-        remove_half_made(folder)?;
+        remove_unfinished(folder)?;
         let db = Some(open_sled(folder)?);
         let log = File::open(folder.join("db"))?;
         let store = Self { folder: folder.to_owned(), db, log };
@@ -98,9 +98,8 @@ impl Store {
         Ok(store)
     }
 
-    /// All records in it.
     pub fn all(&self) -> Result<Found, StoreError> {
-        self.records().map_err(|error| StoreError::failed(&self.folder, error.into()))
+        self.records().map_err(StoreError::at(&self.folder))
     }
 
     fn records(&self) -> sled::Result<Found> {
@@ -110,10 +109,10 @@ impl Store {
         })
     }
 
-    /// Writes a record in place of the one that was there.
+    /// Replaces a record.
     pub fn put(&self, key: &str, record: &[u8]) -> Result<(), StoreError> {
         let written = guarded(|| self.db()?.insert(key, record)).and_then(|_| self.sync());
-        written.map_err(|error| StoreError::failed(&self.folder, error.into()))
+        written.map_err(StoreError::at(&self.folder))
     }
 
     fn sync(&self) -> sled::Result<()> {
@@ -127,7 +126,7 @@ impl Store {
     }
 }
 
-/// After a write that failed, sled panics while it is closed.
+/// After a failed write, sled panics when it is closed.
 impl Drop for Store {
     fn drop(&mut self) {
         let db = self.db.take();
@@ -141,7 +140,7 @@ impl Drop for Store {
     }
 }
 
-/// The file that holds the records.
+/// The file with the records.
 pub fn path(vault: &Path) -> PathBuf {
     vault.join("sled/db")
 }
@@ -153,8 +152,8 @@ fn remove_folder(folder: &Path) -> io::Result<()> {
     }
 }
 
-/// Removes the snapshots that sled was writing when it was killed: it would not open beside one.
-fn remove_half_made(folder: &Path) -> io::Result<()> {
+/// Removes the snapshots that sled was writing when it was killed, because it does not open beside one.
+fn remove_unfinished(folder: &Path) -> io::Result<()> {
     let entries = match std::fs::read_dir(folder) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
         entries => entries?,
@@ -168,10 +167,10 @@ fn remove_half_made(folder: &Path) -> io::Result<()> {
     Ok(())
 }
 
-/// Opens sled. The vault's folder is locked, so sled's own lock can only be that of a handle that was dropped just now:
-/// threads of sled's hold it for some milliseconds more.
+/// Opens sled. The vault's folder is locked, so if sled's own lock is taken, it is by a handle that has just been dropped:
+/// sled's threads hold it for some more milliseconds.
 fn open_sled(folder: &Path) -> sled::Result<sled::Db> {
-    // A record has a few KiB and there are few of them: sled's least cache is plenty.
+    // There are few records of a few KiB each, so sled's smallest cache is enough.
     let config = sled::Config::new().path(folder).cache_capacity(1024 * 1024).flush_every_ms(None);
     let deadline = Instant::now() + LINGERING;
     loop {
@@ -184,22 +183,22 @@ fn open_sled(folder: &Path) -> sled::Result<sled::Db> {
     }
 }
 
-/// Sled reports its lock as text only.
+/// Sled reports its lock only as text.
 fn is_lock(error: &io::Error) -> bool {
     error.kind() == io::ErrorKind::WouldBlock || error.to_string().contains("could not acquire lock")
 }
 
-/// Sled panics at some kinds of damage.
+/// Sled panics on some kinds of damage.
 fn guarded<T>(work: impl FnOnce() -> sled::Result<T>) -> sled::Result<T> {
     let defect = |_| Err(sled::Error::ReportableBug("sled panicked".to_owned()));
     catch_unwind(AssertUnwindSafe(work)).unwrap_or_else(defect)
 }
 
-/// Whether sled does not like the bytes that it read; the system's own errors may pass.
+/// Whether sled rejects the bytes that it read. The system's own errors may be temporary.
 fn is_damage(error: &sled::Error) -> bool {
     match error {
         sled::Error::Io(error) if is_lock(error) || error.raw_os_error().is_some() => false,
-        // Its clones of the system's errors keep nothing but their kinds.
+        // When sled clones one of the system's errors, only the kind remains.
         sled::Error::Io(error) => {
             matches!(error.kind(), io::ErrorKind::InvalidData | io::ErrorKind::UnexpectedEof | io::ErrorKind::Other)
         }

@@ -1,7 +1,7 @@
-//! Argon2id (RFC 9106), which makes guessing at a stolen vault slow.
+//! Argon2id (RFC 9106), which makes it slow to guess passwords of a stolen vault.
 //!
-//! One derivation runs at a time, in memory that all of them share and that goes back to the system when nobody waits for it.
-//! Malloc would keep what it is given back in the arena of each thread: 100 derivations once left 600 MB behind.
+//! One derivation runs at a time, in memory that all share and that is returned to the system when none is waiting. Malloc
+//! would keep freed memory in the arena of each thread: 100 derivations once left 600 MB behind.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, PoisonError};
@@ -10,19 +10,21 @@ use argon2::{Algorithm, Argon2, Block, Params, Version};
 use serde::{Deserialize, Serialize};
 use zeroize::Zeroizing;
 
-/// Malloc takes from the system, and gives back at once, what is larger than 32 MiB (`M_MMAP_THRESHOLD` in mallopt(3)).
-const ROOM: usize = Stretch::STRONG.memory as usize;
+use super::error::VaultError;
+
+/// In KiB. Malloc returns to the system at once what is larger than 32 MiB (`M_MMAP_THRESHOLD` in mallopt(3)).
+const LEAST_MEMORY: usize = Stretch::STRONG.memory as usize;
 
 static WORKBENCH: Workbench = Workbench::new();
 
 /// The memory that all derivations share.
 struct Workbench {
     blocks: Mutex<Vec<Block>>,
-    /// Derivations that run or wait.
+    /// The number of derivations that run or wait.
     waiting: AtomicUsize,
 }
 
-/// What a derivation costs.
+/// The cost of a derivation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Stretch {
     /// In KiB.
@@ -30,18 +32,14 @@ pub struct Stretch {
     passes: u32,
 }
 
-/// There is not enough memory.
-#[derive(Debug)]
-pub struct NoMemory;
-
 impl Stretch {
-    /// For new app passwords: the second choice of RFC 9106 section 4, in one lane because one thread works on it.
+    /// For new app passwords: the second choice of RFC 9106 section 4, with one lane because one thread does the work.
     pub const STRONG: Self = Self { memory: 64 * 1024, passes: 3 };
 
     /// For all app passwords in format 1.
     pub const FORMAT_1: Self = Self { memory: 19 * 1024, passes: 2 };
 
-    /// The most that a record may ask for; more would take the machine away from everybody.
+    /// The most that a record may ask for, in KiB. More would take the memory away from other programs.
     const MOST_MEMORY: u32 = 256 * 1024;
 
     /// Memory in KiB, and passes.
@@ -55,17 +53,17 @@ impl Stretch {
     }
 
     /// Whether a record may ask for this.
-    pub fn is_bearable(self) -> bool {
+    pub fn is_acceptable(self) -> bool {
         (8..=Self::MOST_MEMORY).contains(&self.memory) && (1..=16).contains(&self.passes)
     }
 
-    /// Whether this costs a guesser less than what new passwords get.
+    /// Whether this is cheaper to guess than new passwords are.
     pub fn is_weak(self) -> bool {
         self.cost() < Self::STRONG.cost()
     }
 
     /// Derives a key from a password. Waits for its turn.
-    pub fn derive(self, password: &[u8], salt: &[u8]) -> Result<Zeroizing<[u8; 32]>, NoMemory> {
+    pub fn derive(self, password: &[u8], salt: &[u8]) -> Result<Zeroizing<[u8; 32]>, VaultError> {
         WORKBENCH.derive(self, password, salt)
     }
 }
@@ -75,9 +73,9 @@ impl Workbench {
         Self { blocks: Mutex::new(Vec::new()), waiting: AtomicUsize::new(0) }
     }
 
-    fn derive(&self, stretch: Stretch, password: &[u8], salt: &[u8]) -> Result<Zeroizing<[u8; 32]>, NoMemory> {
+    fn derive(&self, stretch: Stretch, password: &[u8], salt: &[u8]) -> Result<Zeroizing<[u8; 32]>, VaultError> {
         self.waiting.fetch_add(1, Ordering::Relaxed);
-        // Whatever a panic has left there is overwritten.
+        // A derivation overwrites what a panic has left there.
         let mut blocks = self.blocks.lock().unwrap_or_else(PoisonError::into_inner);
         let derived = derive_in(&mut blocks, stretch, password, salt);
         if self.waiting.fetch_sub(1, Ordering::Relaxed) == 1 {
@@ -92,18 +90,18 @@ fn derive_in(
     stretch: Stretch,
     password: &[u8],
     salt: &[u8],
-) -> Result<Zeroizing<[u8; 32]>, NoMemory> {
-    let params = Params::new(stretch.memory, stretch.passes, 1, Some(32)).map_err(|_| NoMemory)?;
-    let needed = params.block_count().max(ROOM);
+) -> Result<Zeroizing<[u8; 32]>, VaultError> {
+    let params = Params::new(stretch.memory, stretch.passes, 1, Some(32)).map_err(|_| VaultError::NoMemory)?;
+    let needed = params.block_count().max(LEAST_MEMORY);
     if blocks.len() < needed {
         *blocks = Vec::new();
-        blocks.try_reserve_exact(needed).map_err(|_| NoMemory)?;
+        blocks.try_reserve_exact(needed).map_err(|_| VaultError::NoMemory)?;
         blocks.resize(needed, Block::default());
     }
     let mut bytes = Zeroizing::new([0; 32]);
     Argon2::new(Algorithm::Argon2id, Version::V0x13, params)
         .hash_password_into_with_memory(password, salt, bytes.as_mut_slice(), blocks)
-        .map_err(|_| NoMemory)?;
+        .map_err(|_| VaultError::NoMemory)?;
     Ok(bytes)
 }
 
@@ -112,7 +110,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_memory_goes_back_when_nobody_waits() {
+    fn the_memory_is_returned_when_no_derivation_waits() {
         let workbench = Workbench::new();
         let derive = |number: u8| {
             let memory = if number.is_multiple_of(2) { 1024 } else { 19 * 1024 };
@@ -124,7 +122,7 @@ mod tests {
     }
 
     #[test]
-    fn shared_memory_changes_nothing_of_what_is_derived() {
+    fn shared_memory_does_not_change_the_derived_key() {
         let params = Params::new(19 * 1024, 2, 1, Some(32)).unwrap();
         let argon2 = Argon2::new(Algorithm::Argon2id, Version::V0x13, params);
         for password in [b"password", b"anothers"] {
@@ -135,10 +133,10 @@ mod tests {
     }
 
     #[test]
-    fn a_record_asks_for_no_gigabytes() {
-        assert!(Stretch::STRONG.is_bearable() && Stretch::FORMAT_1.is_bearable() && Stretch::FORMAT_1.is_weak());
+    fn a_record_cannot_ask_for_gigabytes() {
+        assert!(Stretch::STRONG.is_acceptable() && Stretch::FORMAT_1.is_acceptable() && Stretch::FORMAT_1.is_weak());
         for (memory, passes) in [(1024 * 1024, 1), (u32::MAX, 3), (64 * 1024, 17), (64 * 1024, 0), (7, 3)] {
-            assert!(!Stretch { memory, passes }.is_bearable(), "{memory} KiB, {passes} passes");
+            assert!(!Stretch { memory, passes }.is_acceptable(), "{memory} KiB, {passes} passes");
         }
     }
 }

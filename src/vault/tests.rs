@@ -1,4 +1,4 @@
-//! The vault as its users see it.
+//! The vault from its users' point of view.
 
 use super::record::{FORMAT, Found, Record};
 use super::*;
@@ -43,7 +43,7 @@ fn access(unlocked: &Unlocked) -> &str {
 }
 
 #[test]
-fn what_was_put_in_comes_out_after_a_restart() {
+fn stored_tokens_and_secrets_open_after_a_restart() {
     let dir = tempfile::tempdir().unwrap();
     let (first, password) = vault(dir.path());
     assert_eq!(first.keep(ANN, 1, &tokens("2")).unwrap(), 2);
@@ -56,7 +56,7 @@ fn what_was_put_in_comes_out_after_a_restart() {
 }
 
 #[test]
-fn a_wrong_password_and_an_unknown_account_are_one_answer_and_change_nothing() {
+fn a_wrong_password_and_an_unknown_account_get_one_answer_and_change_nothing() {
     let dir = tempfile::tempdir().unwrap();
     let (vault, password) = vault(dir.path());
     let before = vault.export(ANN).unwrap();
@@ -70,7 +70,7 @@ fn a_wrong_password_and_an_unknown_account_are_one_answer_and_change_nothing() {
 }
 
 #[test]
-fn authorizing_anew_keeps_the_slots_and_needs_no_password() {
+fn a_second_authorization_keeps_the_slots_and_needs_no_password() {
     let dir = tempfile::tempdir().unwrap();
     let (vault, password) = vault(dir.path());
     vault.end(ANN, 1, Ended { at: NOW, why: "revoked".into() }).unwrap();
@@ -98,7 +98,7 @@ fn each_slot_opens_the_account_until_it_is_removed() {
 }
 
 #[test]
-fn a_chosen_password_opens_its_slot_in_whatever_bytes_its_letters_come() {
+fn a_chosen_password_opens_its_slot_in_every_encoding_of_its_letters() {
     let dir = tempfile::tempdir().unwrap();
     let (vault, first) = vault(dir.path());
     let add = |name, new: &Password| vault.add_slot(ANN, &first, name, new, Limits::default(), NOW).unwrap();
@@ -113,7 +113,7 @@ fn a_chosen_password_opens_its_slot_in_whatever_bytes_its_letters_come() {
 }
 
 #[test]
-fn no_secret_lies_in_the_files_and_nobody_else_reads_them() {
+fn the_files_contain_no_secret_and_others_cannot_read_them() {
     use std::os::unix::fs::PermissionsExt as _;
     let dir = tempfile::tempdir().unwrap();
     let (vault, password) = vault(dir.path());
@@ -142,7 +142,7 @@ fn the_vault_has_one_user_at_a_time() {
 }
 
 #[test]
-fn a_lost_record_that_is_written_anew_is_not_lost_any_more() {
+fn a_lost_record_is_not_lost_after_a_new_write() {
     let dir = tempfile::tempdir().unwrap();
     let copies = dir.path().join("copies");
     files::make_folder(&copies).unwrap();
@@ -175,7 +175,7 @@ fn cost_of_a_write() {
         times.sort();
         println!("{what}: median {:?}, 99 of 100 below {:?}, {} bytes", times[150], times[296], record.len());
     };
-    let store = store::Store::make(&dir.path().join("state"), &Found::new(), store::Aside::Keep).unwrap();
+    let store = store::Store::create(&dir.path().join("state"), &Found::new(), store::Aside::Keep).unwrap();
     let copies = copies::Copies::new(&dir.path().join("state"));
     time("sled alone", &|| store.put(ANN, &record).unwrap());
     time("copy alone", &|| copies.put(ANN, &record).unwrap());
@@ -192,7 +192,6 @@ fn work(vault: &Vault, address: &str, wrong: &Password) -> u32 {
     seal::tests::DERIVED.get() - before
 }
 
-/// Deliberately one answer in words; these two, that it is one in time as well.
 #[test]
 fn an_unknown_account_and_a_wrong_password_take_the_same_work() {
     let dir = tempfile::tempdir().unwrap();
@@ -201,7 +200,7 @@ fn an_unknown_account_and_a_wrong_password_take_the_same_work() {
     for wrong in [Password::generate(), Password::read(b"wrong horse"), composed] {
         assert_eq!((work(&vault, ANN, &wrong), work(&vault, "nobody@example.test", &wrong)), (1, 1));
     }
-    // Where somebody has more of them, a wrong password costs more, and everywhere.
+    // The more of them one account has, the more a wrong password costs in every account.
     let generated = Password::generate().expose();
     let four =
         [("one", &b"correct horse"[..]), ("two", b"correct cow"), ("three", b"correct goat"), ("four", &generated)];
@@ -217,12 +216,12 @@ fn an_unknown_account_and_a_wrong_password_take_the_same_work() {
     }
     let before = seal::tests::DERIVED.get();
     vault.unlock(ANN, &right).unwrap();
-    assert_eq!(seal::tests::DERIVED.get() - before, 1, "however many slots there are behind it");
+    assert_eq!(seal::tests::DERIVED.get() - before, 1, "however many slots come after it");
 }
 
-/// All slots of format 1 have one salt, and take one derivation for each form of what was typed.
+/// All slots of format 1 share a salt, and take one derivation for each form of what was typed.
 #[test]
-fn slots_of_format_1_take_the_same_work_of_an_unknown_account() {
+fn an_unknown_account_takes_the_same_work_as_slots_of_format_1() {
     const FAY: &str = "fay@example.test";
     let dir = tempfile::tempdir().unwrap();
     std::fs::set_permissions(dir.path(), std::os::unix::fs::PermissionsExt::from_mode(0o700)).unwrap();
@@ -240,10 +239,10 @@ fn slots_of_format_1_take_the_same_work_of_an_unknown_account() {
     assert_eq!((works(FAY), works("nobody@example.test")), ([2, 2, 3], [2, 2, 3]));
 }
 
-/// Welch's t of the two, as dudect does it: below 4.5 there is nothing to see. On one core, and optimized:
+/// Welch's t of the two, as dudect computes it: below 4.5 there is no visible difference. On one core, and optimized:
 /// `taskset -c 1 cargo test --release --lib -- --ignored --nocapture the_time_of`.
 #[test]
-#[ignore = "a measurement, and of use on a quiet machine only"]
+#[ignore = "a measurement, which is only useful on an idle machine"]
 fn the_time_of_an_unknown_account_and_of_a_wrong_password() {
     const SAMPLES: u32 = 1_000_000;
     let dir = tempfile::tempdir().unwrap();
@@ -251,7 +250,7 @@ fn the_time_of_an_unknown_account_and_of_a_wrong_password() {
     let wrong = Password::generate();
     let mut classes = [Vec::new(), Vec::new()];
     for sample in 0..SAMPLES {
-        // Neither order nor neighbours are to favour one of them.
+        // A random order favours neither of them.
         let class = usize::from(crate::random::bytes::<1>()[0] & 1);
         let address = if class == 0 { ANN } else { "eve@example.test" };
         let begun = std::time::Instant::now();
@@ -262,7 +261,7 @@ fn the_time_of_an_unknown_account_and_of_a_wrong_password() {
     }
     classes.iter_mut().for_each(|times| times.sort_by(f64::total_cmp));
     println!("p = {:.2} that both are one distribution", same_distribution(&classes[0], &classes[1]));
-    // The slowest tenth is the machine's.
+    // The slowest tenth is noise of the machine.
     let [a, b] = classes.map(|times| {
         let times = &times[..times.len() * 9 / 10];
         let count = times.len() as f64;
@@ -283,7 +282,7 @@ fn same_distribution(a: &[f64], b: &[f64]) -> f64 {
     (2.0 * (-2.0 * most.powi(2) * count_a * count_b / (count_a + count_b)).exp()).min(1.0)
 }
 
-/// What an earlier version has left of an account whose file it could not make.
+/// An earlier version could not create a file for such an account.
 #[test]
 fn an_account_with_a_long_address_heals_and_can_be_forgotten() {
     let dir = tempfile::tempdir().unwrap();
@@ -296,7 +295,7 @@ fn an_account_with_a_long_address_heals_and_can_be_forgotten() {
     let record = Record { format: 1, ..Record::read(&address, &exported).unwrap() };
     files::make_folder(&state).unwrap();
     let found = Found::from([(address.clone(), record.to_bytes(&address))]);
-    drop(store::Store::make(&state, &found, store::Aside::Keep).unwrap());
+    drop(store::Store::create(&state, &found, store::Aside::Keep).unwrap());
     for _ in 0..2 {
         let vault = Vault::open(&state).unwrap();
         assert!(vault.trouble().is_none() && vault.damaged().is_empty());
@@ -313,7 +312,7 @@ fn an_account_with_a_long_address_heals_and_can_be_forgotten() {
 }
 
 #[test]
-fn what_is_no_address_is_not_restored() {
+fn a_record_under_something_that_is_not_an_address_is_not_restored() {
     let dir = tempfile::tempdir().unwrap();
     let (vault, password) = vault(dir.path());
     for address in ["ann", "@example.test", "a\nb@example.test", &format!("{}@example.test", "a".repeat(300))] {

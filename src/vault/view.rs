@@ -1,4 +1,4 @@
-//! What the vault's records say, for all who only look.
+//! The content of the vault's records, for readers.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -9,42 +9,37 @@ use super::records::{Degradation, Records};
 use super::slot::FORMS;
 use crate::name::Name;
 
-/// What the records say.
 pub struct VaultView {
     pub accounts: BTreeMap<String, Arc<StoredAccount>>,
-    /// Addresses whose records cannot be read.
-    pub damaged: Vec<String>,
-    /// Under which address the record of a name is, of those that can be read or are damaged.
+    /// The addresses whose records cannot be read, and whether a newer version of postkey has written them.
+    pub damaged: BTreeMap<String, bool>,
+    /// The address of each name's record, also of a damaged one.
     pub spellings: BTreeMap<Name, String>,
-    /// Those of them that a newer version of postkey has written.
-    pub newer: Vec<String>,
-    /// What a wrong password of each form costs in the account where it costs most.
+    /// How many derivations a wrong password of each form takes, in the account where it takes most.
     pub derivations: [usize; FORMS],
     pub trouble: Option<Degradation>,
 }
 
 impl VaultView {
-    /// Reads all records.
     pub fn of(records: &Records) -> Self {
-        let (mut accounts, mut damaged, mut newer) = (BTreeMap::new(), records.lost().to_vec(), Vec::new());
+        let mut accounts = BTreeMap::new();
+        let mut damaged: BTreeMap<_, _> = records.lost().iter().map(|address| (address.clone(), false)).collect();
         for (address, record) in records.newest() {
             match Entry::read(address, record) {
                 Some(Entry::Account(account)) => drop(accounts.insert(address.clone(), Arc::from(account))),
                 Some(Entry::Forgotten { .. }) => {}
-                None => damaged.push(address.clone()),
-            }
-            if record.format > FORMAT {
-                newer.push(address.clone());
+                None => drop(damaged.insert(address.clone(), record.format > FORMAT)),
             }
         }
-        let known = accounts.keys().chain(&damaged);
+        let known = accounts.keys().chain(damaged.keys());
         let spellings = known.map(|address| (Name::typed(address), address.clone())).collect();
         let (derivations, trouble) = (derivations(&accounts), records.trouble().cloned());
-        Self { accounts, damaged, newer, spellings, derivations, trouble }
+        Self { accounts, damaged, spellings, derivations, trouble }
     }
 }
 
-/// What a wrong password of each form costs in the account where it costs most, and in one that there is not.
+/// How many derivations a wrong password of each form takes, in the account where it takes most. An unknown account takes
+/// as many.
 pub fn derivations(accounts: &BTreeMap<String, Arc<StoredAccount>>) -> [usize; FORMS] {
     let mut most = [1; FORMS];
     for account in accounts.values() {

@@ -147,7 +147,7 @@ async fn a_password_that_others_could_read_is_not_used() {
     assert!(office.refusal().await.contains("closed to all others"));
     std::fs::set_permissions(&office.password, std::fs::Permissions::from_mode(0o600)).unwrap();
     std::fs::write(&office.password, "\n").unwrap();
-    assert!(office.refusal().await.contains("printer.password holds no app password"));
+    assert!(office.refusal().await.contains("printer.password contains no app password"));
 }
 
 #[tokio::test]

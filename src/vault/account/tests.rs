@@ -1,4 +1,4 @@
-//! What a record's plain part is bound to.
+//! What the sealed part of a record is bound to.
 
 use super::*;
 use crate::config::provider::Endpoints;
@@ -51,7 +51,7 @@ fn is_damaged(account: &StoredAccount, password: &Password) -> bool {
 }
 
 #[test]
-fn what_was_put_in_is_taken_out() {
+fn stored_tokens_and_secrets_open_with_each_password() {
     let (account, passwords) = account();
     for password in &passwords {
         let unlocked = take(&account, password).unwrap();
@@ -63,7 +63,7 @@ fn what_was_put_in_is_taken_out() {
 }
 
 #[test]
-fn a_record_that_says_where_else_to_send_the_tokens_does_not_open() {
+fn a_record_with_another_destination_for_the_tokens_does_not_open() {
     let (account, [password, _]) = account();
     type Forge = fn(&mut StoredAccount);
     let forge: [(&str, Forge); 9] = [
@@ -88,11 +88,11 @@ fn a_record_that_says_where_else_to_send_the_tokens_does_not_open() {
 }
 
 #[test]
-fn a_secret_is_not_sent_elsewhere_with_somebody_elses_tokens() {
+fn somebody_elses_tokens_do_not_send_a_secret_elsewhere() {
     let (account, [password, _]) = account();
     let mut forged = account;
     forged.discovered = Some(discovered("https://evil.test/token"));
-    // Anybody can seal to the public key.
+    // Anyone can seal to the public key.
     forged.put_tokens(&tokens("evil")).unwrap();
     assert!(is_damaged(&forged, &password));
 }
@@ -117,7 +117,7 @@ fn a_token_set_does_not_open_in_another_place() {
 }
 
 #[test]
-fn what_is_said_about_a_slot_cannot_be_changed() {
+fn the_properties_of_a_slot_cannot_be_changed() {
     let (account, [first, password]) = account();
     let limits = account.slots[1].limits.clone();
     let forge = |change: &dyn Fn(&mut Slot)| {
@@ -180,7 +180,7 @@ fn a_record_that_asks_for_too_much_is_not_read() {
 }
 
 #[test]
-fn an_account_has_so_many_chosen_passwords_and_no_more() {
+fn the_number_of_chosen_passwords_is_limited() {
     let (mut account, [first, _]) = account();
     let (key, _) = account.unlock(&mut Search::new(&first)).unwrap();
     let mut add = |number: usize, password: &Password| {
