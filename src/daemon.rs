@@ -98,7 +98,7 @@ impl Daemon {
             (tasks.spawn(Arc::clone(&broker.first_logins).expire()).id(), "the expiry of first logins"),
             (tasks.spawn(Arc::clone(&broker).keep_alive()).id(), "the refresh ahead of expiry"),
             (tasks.spawn(broker.watch()).id(), "the check for notifications"),
-            (tasks.spawn(async move { strangers.log_limit.tell_counts().await }).id(), "the log limit"),
+            (tasks.spawn(async move { strangers.log_limit.log_suppressed().await }).id(), "the log limit"),
             (tasks.spawn(accept_commands(Arc::clone(&control), socket)).id(), "the control socket"),
         ]);
         Ok(Self { control, requests, ports, monitoring, first_logins, visitors, tasks, task_names, shutdown })

@@ -14,7 +14,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::{Instant, sleep_until, timeout};
 
 use super::context::lock;
-use crate::net::strangers::Source;
+use crate::net::peer::Source;
 
 /// How long a login waits for its turn; mail programs give up after 30 seconds.
 const PATIENCE: Duration = Duration::from_secs(20);

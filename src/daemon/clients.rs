@@ -7,8 +7,8 @@ use tokio::time::Instant;
 use tracing::{Instrument as _, debug, info, info_span, warn};
 
 use crate::net::listen::{self, AcceptedSocket};
-use crate::net::peer::Peer;
-use crate::net::strangers::{LogTopic, Source, Strangers};
+use crate::net::peer::{Peer, Source};
+use crate::net::strangers::{LogTopic, Strangers};
 use crate::relay::Relayed;
 use crate::session::{self, End, ListenerPolicy, Newcomer};
 

@@ -9,7 +9,6 @@ use tokio_rustls::rustls::pki_types::{CertificateDer, ServerName, UnixTime};
 use tokio_rustls::rustls::{CertificateError, Error};
 
 use super::tls;
-use super::transport::InClear;
 use crate::clock::Moment;
 
 /// The last second of the year 9999, which is the last that a certificate can name (RFC 5280 section 4.1.2.5).
@@ -19,7 +18,7 @@ const LAST: Duration = Duration::from_secs(253_402_300_799);
 pub fn end(chain: &[CertificateDer<'_>], host: &str, ca_file: Option<&Path>) -> Option<Moment> {
     let (own, others) = chain.split_first()?;
     let (verifier, name) = (tls::verifier(ca_file).ok()?, ServerName::try_from(host).ok()?);
-    // On the last day of all it has expired, and the verifier says since when.
+    // By that day it has expired, and the verifier reports when.
     match verifier.verify_server_cert(own, others, &name, &[], UnixTime::since_unix_epoch(LAST)) {
         Err(Error::InvalidCertificate(CertificateError::ExpiredContext { not_after, .. })) => {
             Some(Moment(not_after.as_secs()))
@@ -48,11 +47,10 @@ pub enum Flaw {
 impl Flaw {
     /// Classifies the error of a handshake.
     pub fn of(error: &io::Error) -> Self {
-        if let Some(InClear(greeting)) = error.get_ref().and_then(|inner| inner.downcast_ref()) {
-            return Self::NotTls(greeting.clone());
-        }
-        match error.get_ref().and_then(|inner| inner.downcast_ref()) {
-            Some(Error::InvalidCertificate(error)) => Self::of_certificate(error),
+        let inner = error.get_ref();
+        match (inner.and_then(|inner| inner.downcast_ref()), inner.and_then(|inner| inner.downcast_ref())) {
+            (Some(Self::NotTls(greeting)), _) => Self::NotTls(greeting.clone()),
+            (_, Some(Error::InvalidCertificate(error))) => Self::of_certificate(error),
             _ => Self::Other(error.to_string()),
         }
     }
@@ -68,6 +66,8 @@ impl Flaw {
         }
     }
 }
+
+impl std::error::Error for Flaw {}
 
 /// Writes a clause: what is wrong, and what to do.
 impl fmt::Display for Flaw {

@@ -3,15 +3,16 @@
 use std::io;
 use std::net::SocketAddr;
 use std::os::fd::{AsFd, OwnedFd};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use rustix::event::{EventfdFlags, eventfd};
+use rustix::io::Errno;
 use rustix::net::{RecvFlags, SendFlags, Shutdown, recv, send, shutdown};
 use socket2::SockRef;
 use tokio::net::{TcpListener, TcpSocket, TcpStream, UnixListener, UnixStream};
 use tokio::time::timeout;
 use tracing::warn;
-
-use super::spares::Spares;
 
 /// The backlog of connections: a mail program opens 5 at once, and there may be many mail programs.
 pub(super) const BACKLOG: u32 = 1024;
@@ -19,6 +20,9 @@ pub(super) const BACKLOG: u32 = 1024;
 /// How long to wait when the system has no descriptors or memory left: long enough not to spin, short enough not to
 /// matter.
 const BREATH: Duration = Duration::from_millis(100);
+
+/// The number of spare descriptors, and so of clients that can be answered at the same time when no other is left.
+const SPARES: usize = 4;
 
 /// Binds a port. Port 0 means any free port.
 pub fn bind(address: SocketAddr) -> io::Result<TcpListener> {
@@ -53,10 +57,7 @@ pub fn bind_over(address: SocketAddr, ending: &[&OwnedFd]) -> io::Result<TcpList
 
 /// Whether this machine does not have the address, such as ::1 without IPv6; see ip(7), ipv6(7).
 pub fn is_missing(error: &io::Error) -> bool {
-    use rustix::io::Errno;
-    [Errno::ADDRNOTAVAIL, Errno::AFNOSUPPORT]
-        .into_iter()
-        .any(|errno| error.raw_os_error() == Some(errno.raw_os_error()))
+    matches!(Errno::from_io_error(error), Some(Errno::ADDRNOTAVAIL | Errno::AFNOSUPPORT))
 }
 
 fn socket(address: SocketAddr) -> io::Result<TcpSocket> {
@@ -138,6 +139,35 @@ impl Socket {
     }
 }
 
+/// Spare descriptors, which all listeners share: a client that connects when no other is left gets an answer instead of
+/// waiting.
+#[derive(Clone, Default)]
+pub struct Spares(Arc<Mutex<Vec<OwnedFd>>>);
+
+impl Spares {
+    /// Opens the missing descriptors. Returns whether all are open again; if not, the client that has just connected
+    /// uses the missing one.
+    fn fill(&self) -> bool {
+        let mut kept = self.kept();
+        while kept.len() < SPARES {
+            match eventfd(0, EventfdFlags::CLOEXEC) {
+                Ok(descriptor) => kept.push(descriptor),
+                Err(_) => return false,
+            }
+        }
+        true
+    }
+
+    /// Closes one. Returns whether there was one.
+    fn give_up(&self) -> bool {
+        self.kept().pop().is_some()
+    }
+
+    fn kept(&self) -> MutexGuard<'_, Vec<OwnedFd>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
 /// A listening socket that can answer clients even when there is no descriptor for them.
 pub struct Listener {
     socket: Bound,
@@ -194,8 +224,7 @@ impl Listener {
 
 /// Whether this process, or the whole system, has no descriptors left; see accept(2).
 fn is_out_of_descriptors(error: &io::Error) -> bool {
-    use rustix::io::Errno;
-    [Errno::MFILE, Errno::NFILE].into_iter().any(|errno| error.raw_os_error() == Some(errno.raw_os_error()))
+    matches!(Errno::from_io_error(error), Some(Errno::MFILE | Errno::NFILE))
 }
 
 /// Whether the error concerns a connection that ended before it was accepted; see accept(2).

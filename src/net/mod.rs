@@ -1,6 +1,5 @@
 //! Sockets and TLS.
 
-mod bounded;
 pub mod certificate;
 pub mod connection;
 pub mod dial;
@@ -8,7 +7,6 @@ pub mod listen;
 pub mod mx;
 pub mod peer;
 mod proxy;
-pub mod spares;
 pub mod strangers;
 pub mod systemd;
 pub mod tls;

@@ -1,27 +1,32 @@
-//! Who is at the other end of a connection: its address, and its user if it is on this machine.
+//! Who is at the other end of a connection: its address, its user if it is on this machine, and the source that limits
+//! count.
 //!
 //! A Unix socket knows its peer's user (`SO_PEERCRED`, unix(7)). Loopback TCP has no access control of its own, but the
 //! kernel tells anybody whose socket is at the other end (sock_diag(7)). A query takes about 10 microseconds.
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::os::fd::AsFd;
 use std::{fmt, io};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
 use rustix::net::{AddressFamily, RecvFlags, SendFlags, SocketFlags, SocketType, netlink, recv, send, socket_with};
-use tokio::net::{TcpStream, UnixStream};
+use socket2::SockRef;
+use tokio::net::TcpStream;
 use tracing::debug;
 
 use super::listen::Socket;
 use crate::config::users::UNKNOWN_USER;
 
-/// The peer of a connection.
+/// The first subordinate uid, and the number of them per user (`SUB_UID_MIN` and `SUB_UID_COUNT`, login.defs(5)).
+const FIRST_SUB_USER: u32 = 100_000;
+const SUB_USERS: u32 = 65_536;
+
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Peer {
-    /// Its address; None on a Unix socket.
+    /// None on a Unix socket.
     pub address: Option<SocketAddr>,
-    /// Its user, if it is on this machine and the kernel says so.
+    /// Known if the peer is on this machine and the kernel says so.
     pub user: Option<u32>,
 }
 
@@ -40,30 +45,106 @@ impl Peer {
     pub fn of(socket: &Socket) -> io::Result<Self> {
         let (address, user) = match socket {
             Socket::Tcp(socket) => (Some(socket.peer_addr()?), user(socket)),
-            Socket::Unix(socket) => (None, unix_user(socket)),
+            // Whatever has become of the connection since.
+            Socket::Unix(socket) => (None, socket.peer_cred().map(|peer| Some(peer.uid()))),
         };
         let user = user.unwrap_or_else(|error| {
             debug!(%error, "the kernel does not say whose connection this is");
             None
         });
-        Ok(Self { address, user })
+        Ok(Self { address, user: user.filter(|user| *user != UNKNOWN_USER) })
     }
 
-    /// Whether it is on this machine.
     pub fn is_local(&self) -> bool {
         self.address.is_none_or(|address| address.ip().to_canonical().is_loopback())
+    }
+}
+
+/// Where a connection comes from. Sources are distinguished only by what costs something, so that nobody gets a larger
+/// share with addresses that are free.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Source {
+    User(u32),
+    /// A block of subordinate users, by its first one, all of which may belong to one user (subuid(5)).
+    SubUsers(u32),
+    /// This machine, if the kernel does not say whose connection it is. Every user has all of 127.0.0.0/8.
+    ThisMachine,
+    /// Another machine, by its IPv4 address.
+    Address(Ipv4Addr),
+    /// Other machines, by their IPv6 /64, the smallest network that anybody has.
+    Network(Ipv6Addr),
+    /// Other machines, by their IPv6 /48, the usual size for those with more than one network.
+    Site(Ipv6Addr),
+    /// All other machines together.
+    Elsewhere,
+}
+
+impl Source {
+    pub fn of(peer: &Peer) -> Self {
+        match (peer.user, peer.address) {
+            (Some(UNKNOWN_USER), _) | (None, None) => Self::ThisMachine,
+            (Some(user), _) => Self::of_user(user),
+            (None, Some(address)) => Self::of_address(address.ip()),
+        }
+    }
+
+    pub const fn of_user(user: u32) -> Self {
+        match user.checked_sub(FIRST_SUB_USER) {
+            Some(beyond) => Self::SubUsers(user - beyond % SUB_USERS),
+            None => Self::User(user),
+        }
+    }
+
+    pub fn of_address(address: IpAddr) -> Self {
+        match address.to_canonical() {
+            address if address.is_loopback() => Self::ThisMachine,
+            IpAddr::V4(address) => Self::Address(address),
+            IpAddr::V6(address) => Self::Network(prefix(address, 64)),
+        }
+    }
+
+    /// The next wider source. Users of this machine have none, because one does not count for another.
+    pub fn wider(self) -> Option<Self> {
+        match self {
+            Self::Network(network) => Some(Self::Site(prefix(network, 48))),
+            Self::Address(_) | Self::Site(_) => Some(Self::Elsewhere),
+            Self::User(_) | Self::SubUsers(_) | Self::ThisMachine | Self::Elsewhere => None,
+        }
+    }
+
+    /// This source and all wider ones.
+    pub fn and_wider(self) -> impl Iterator<Item = Self> {
+        std::iter::successors(Some(self), |source| source.wider())
+    }
+}
+
+/// The first bits of an address.
+fn prefix(address: Ipv6Addr, bits: u32) -> Ipv6Addr {
+    Ipv6Addr::from_bits(address.to_bits() >> (128 - bits) << (128 - bits))
+}
+
+impl fmt::Display for Source {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::User(user) => write!(f, "user {user}"),
+            Self::SubUsers(first) => write!(f, "users {first} to {}", first.saturating_add(SUB_USERS - 1)),
+            Self::ThisMachine => f.write_str("this machine"),
+            Self::Address(address) => write!(f, "{address}"),
+            Self::Network(network) => write!(f, "{network}/64"),
+            Self::Site(network) => write!(f, "{network}/48"),
+            Self::Elsewhere => f.write_str("other machines"),
+        }
     }
 }
 
 /// The user whose browser has connected, as far as the kernel knows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Visitor {
-    /// A user of this machine.
     User(u32),
     /// No user is known, because the connection comes from another machine or is closing.
     Nobody,
     /// The kernel cannot be asked; or another program forwards browsers, so its user means nothing.
-    Untold,
+    Unknown,
 }
 
 impl Visitor {
@@ -74,24 +155,19 @@ impl Visitor {
             Ok(None) => Self::Nobody,
             Err(error) => {
                 debug!(%error, "the kernel does not say whose browser this is");
-                Self::Untold
+                Self::Unknown
             }
         }
     }
 
-    /// Whether the visitor may be a user for whom `holds` is true. If the kernel cannot be asked, anybody may be.
+    /// Whether the visitor may be a user for whom `is_expected` is true. If the kernel cannot be asked, anybody may be.
     pub fn may_be(self, is_expected: impl FnOnce(u32) -> bool) -> bool {
         match self {
             Self::User(user) => is_expected(user),
             Self::Nobody => false,
-            Self::Untold => true,
+            Self::Unknown => true,
         }
     }
-}
-
-/// The user who connected to a Unix socket, whatever has become of the connection since.
-fn unix_user(socket: &UnixStream) -> io::Result<Option<u32>> {
-    Ok(Some(socket.peer_cred()?.uid()).filter(|user| *user != UNKNOWN_USER))
 }
 
 /// The user whose socket is at the other end, even if it has closed its own side. None if it is on another machine, or
@@ -100,30 +176,29 @@ fn unix_user(socket: &UnixStream) -> io::Result<Option<u32>> {
 /// # Errors
 ///
 /// Fails if the kernel cannot be asked: it has no `sock_diag`, or this process may not use netlink.
-pub fn user(socket: &TcpStream) -> io::Result<Option<u32>> {
+fn user(socket: &TcpStream) -> io::Result<Option<u32>> {
     // Many kernels show a socket that no program has open as root's.
-    let found = other_end(socket)?.filter(|other| other.inode != 0);
+    let found = other_end(socket.local_addr()?, socket.peer_addr()?)?.filter(|other| other.inode != 0);
     Ok(found.map(|other| other.user).filter(|user| *user != UNKNOWN_USER))
 }
 
 /// Whether the program at the other end has closed its socket completely, and does not wait for an answer after a
 /// half-close. False if that is not known: on another machine that has not reset the connection, or if the kernel does
 /// not say.
-pub fn has_hung_up(socket: &TcpStream) -> bool {
-    let is_here = socket.peer_addr().is_ok_and(|address| address.ip().to_canonical().is_loopback());
-    has_failed(socket) || (is_here && other_end(socket).is_ok_and(|other| other.is_none_or(|other| other.inode == 0)))
-}
-
-/// The same for a Unix socket, whose kernel state shows what the other end has done.
-pub fn has_hung_up_unix(socket: &UnixStream) -> bool {
-    has_failed(socket)
-}
-
-/// Whether both directions have ended (poll(2)).
-fn has_failed(socket: &impl AsFd) -> bool {
-    let mut asked = [PollFd::new(socket, PollFlags::empty())];
-    let answered = poll(&mut asked, Some(&Timespec::default()));
-    answered.is_ok() && asked.iter().any(|asked| asked.revents().contains(PollFlags::HUP))
+pub fn has_hung_up(socket: impl AsFd) -> bool {
+    // Both directions have ended (poll(2)). On a Unix socket nothing else has to be checked.
+    let mut polled = [PollFd::new(&socket, PollFlags::empty())];
+    if poll(&mut polled, Some(&Timespec::default())).is_ok_and(|_| polled[0].revents().contains(PollFlags::HUP)) {
+        return true;
+    }
+    let socket = SockRef::from(&socket);
+    let [ours, theirs] = [socket.local_addr(), socket.peer_addr()].map(|address| address.ok()?.as_socket());
+    match (ours, theirs) {
+        (Some(ours), Some(theirs)) if theirs.ip().to_canonical().is_loopback() => {
+            other_end(ours, theirs).is_ok_and(|other| other.is_none_or(|other| other.inode == 0))
+        }
+        _ => false,
+    }
 }
 
 /// A socket as the kernel shows it.
@@ -134,8 +209,7 @@ struct Other {
 }
 
 /// The socket at the other end of a connection, if it is on this machine.
-fn other_end(socket: &TcpStream) -> io::Result<Option<Other>> {
-    let (ours, theirs) = (socket.local_addr()?, socket.peer_addr()?);
+fn other_end(ours: SocketAddr, theirs: SocketAddr) -> io::Result<Option<Other>> {
     let question = question(canonical(theirs), canonical(ours));
     let netlink =
         socket_with(AddressFamily::NETLINK, SocketType::DGRAM, SocketFlags::CLOEXEC, Some(netlink::SOCK_DIAG))?;
@@ -186,45 +260,39 @@ fn question(source: SocketAddr, destination: SocketAddr) -> Vec<u8> {
 /// An address in the 16 bytes that are used for both families.
 fn octets(address: IpAddr) -> [u8; 16] {
     match address {
-        IpAddr::V4(address) => {
-            let [a, b, c, d] = address.octets();
-            [a, b, c, d, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0]
-        }
+        IpAddr::V4(address) => (u128::from(address.to_bits()) << 96).to_be_bytes(),
         IpAddr::V6(address) => address.octets(),
     }
 }
 
 /// Reads a `nlmsghdr` followed by an `inet_diag_msg` or an error code. None if there is no such socket.
 fn read(answer: &[u8], source_port: u16, destination_port: u16) -> io::Result<Option<Other>> {
-    let odd = || io::Error::from(io::ErrorKind::InvalidData);
-    let kind = u16::from_ne_bytes(field(answer, 4).ok_or_else(odd)?);
-    match kind {
+    match u16::from_ne_bytes(field(answer, 4)?) {
         BY_FAMILY => {}
         ERROR => {
-            let code = i32::from_ne_bytes(field(answer, 16).ok_or_else(odd)?);
+            let code = i32::from_ne_bytes(field(answer, 16)?);
             let is_absent = code == -Errno::NOENT.raw_os_error();
             return if is_absent { Ok(None) } else { Err(io::Error::from_raw_os_error(code.saturating_neg())) };
         }
-        _ => return Err(odd()),
+        _ => return Err(io::ErrorKind::InvalidData.into()),
     }
-    let ports = (field(answer, 20).ok_or_else(odd)?, field(answer, 22).ok_or_else(odd)?);
-    let [user, inode] = [field(answer, 80), field(answer, 84)].map(|field| field.map(u32::from_ne_bytes));
-    let (user, inode) = (user.ok_or_else(odd)?, inode.ok_or_else(odd)?);
+    let ports = (field(answer, 20)?, field(answer, 22)?);
+    let [user, inode] = [field(answer, 80)?, field(answer, 84)?].map(u32::from_ne_bytes);
     // If there is no such connection, the kernel may show a listener on this port.
     let is_it = ports == (source_port.to_be_bytes(), destination_port.to_be_bytes());
     Ok(is_it.then_some(Other { user, inode }))
 }
 
-fn field<const N: usize>(bytes: &[u8], at: usize) -> Option<[u8; N]> {
-    bytes.get(at..at + N)?.try_into().ok()
+fn field<const N: usize>(bytes: &[u8], at: usize) -> io::Result<[u8; N]> {
+    let field = bytes.get(at..at + N).and_then(|field| field.try_into().ok());
+    field.ok_or_else(|| io::ErrorKind::InvalidData.into())
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::net::{Ipv4Addr, Ipv6Addr};
     use tokio::io::AsyncWriteExt as _;
-    use tokio::net::TcpListener;
+    use tokio::net::{TcpListener, UnixStream};
 
     async fn connected(ip: IpAddr) -> Option<(TcpStream, TcpStream)> {
         let listener = TcpListener::bind((ip, 0)).await.ok()?;
@@ -291,9 +359,9 @@ mod tests {
 
         let (mut client, server) = UnixStream::pair().unwrap();
         client.shutdown().await.unwrap();
-        assert!(!has_hung_up_unix(&server), "it may wait for an answer");
+        assert!(!has_hung_up(&server), "it may wait for an answer");
         drop(client);
-        assert!(has_hung_up_unix(&server));
+        assert!(has_hung_up(&server));
     }
 
     /// Port scanners and the like: whatever is there says nothing of a connection that is not.
@@ -308,6 +376,49 @@ mod tests {
         assert_eq!((other.user, other.inode), (7, 8));
         assert!(read(&answer, 1, 3).unwrap().is_none());
         assert!(read(&answer[..87], 1, 2).is_err() && read(&[], 1, 2).is_err());
+    }
+
+    fn source(address: &str, user: Option<u32>) -> Source {
+        Source::of(&Peer { address: address.parse().ok(), user })
+    }
+
+    #[test]
+    fn a_user_is_one_source_by_whatever_way() {
+        assert_eq!(source("", Some(7)), source("127.0.0.1:1", Some(7)));
+        assert_ne!(source("", Some(7)), source("", Some(8)));
+        assert_ne!(source("", None), source("", Some(7)));
+    }
+
+    #[test]
+    fn all_loopback_addresses_are_one_source() {
+        for address in ["127.0.0.1:1", "127.255.3.4:2", "[::1]:3", "[::ffff:127.9.9.9]:4", ""] {
+            assert_eq!(source(address, None), Source::ThisMachine, "{address}");
+            assert_eq!(source(address, Some(UNKNOWN_USER)), Source::ThisMachine, "{address}");
+        }
+        assert_eq!(source("128.0.0.1:1", None), Source::Address("128.0.0.1".parse().unwrap()));
+    }
+
+    #[test]
+    fn users_that_one_user_was_given_are_one_source() {
+        assert_eq!(source("", Some(100_000)), source("", Some(165_535)));
+        assert_ne!(source("", Some(165_535)), source("", Some(165_536)));
+        assert_ne!(source("", Some(99_999)), source("", Some(99_998)));
+        assert_eq!(Source::of_user(u32::MAX).to_string(), "users 4294936224 to 4294967295");
+    }
+
+    #[test]
+    fn networks_of_ipv6_are_one_source_and_have_a_wider_one() {
+        let one = source("[2001:db8::1]:1", None);
+        assert_eq!(one, source("[2001:db8::ffff:0:0:2]:9", None));
+        let next = source("[2001:db8:0:1::1]:1", None);
+        assert_ne!(one, next);
+        assert_eq!(one.wider(), next.wider());
+        assert_ne!(one.wider(), source("[2001:db8:1::1]:1", None).wider());
+        assert_eq!(source("[::ffff:192.0.2.1]:1", None), source("192.0.2.1:7", None));
+        let all: Vec<_> = next.and_wider().map(|source| source.to_string()).collect();
+        assert_eq!(all, ["2001:db8:0:1::/64", "2001:db8::/48", "other machines"]);
+        assert_eq!(source("192.0.2.1:7", None).and_wider().last(), Some(Source::Elsewhere));
+        assert_eq!(source("", Some(7)).and_wider().count(), 1);
     }
 
     /// sock_diag(7): one byte for the family, and ports and addresses in network order, whatever the machine's.

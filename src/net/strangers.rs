@@ -15,17 +15,16 @@
 //!
 //! Dropping the [`Stranger`] frees its place. Connections that never log in, such as those of browsers, stay strangers.
 
-mod log_limit;
-mod source;
-
 use std::collections::{BTreeMap, HashMap};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
+use tokio::time::sleep;
+use tracing::info;
 
-pub use log_limit::{LogLimit, LogTopic};
-pub use source::Source;
+use super::peer::Source;
 
 /// One source may have a quarter of all places.
 const SHARE: usize = 4;
@@ -33,13 +32,18 @@ const SHARE: usize = 4;
 /// The minimum number of places for a source, because a mail program opens five connections at once.
 const LEAST: usize = 8;
 
-/// All connections that have not logged in, and the room for sessions.
+/// The period over which lines of the log are counted.
+const MINUTE: Duration = Duration::from_secs(60);
+
+/// A wider source may have this many times as many lines.
+const WIDER: u32 = 10;
+
+/// All connections that have not logged in, and the permits for sessions.
 pub struct Strangers {
     most: usize,
     most_of_one: usize,
     sessions: Arc<Semaphore>,
     crowd: Mutex<Crowd>,
-    /// Limits what the log says about them.
     pub log_limit: LogLimit,
 }
 
@@ -47,7 +51,7 @@ pub struct Strangers {
 pub struct Stranger {
     strangers: Arc<Strangers>,
     source: Source,
-    /// Its number; 0 while it has no place.
+    /// The key of its place; 0 while it has none.
     number: AtomicU64,
     evicted: Arc<Notify>,
 }
@@ -80,7 +84,6 @@ impl Strangers {
 }
 
 impl Stranger {
-    /// Where the connection comes from.
     pub fn source(&self) -> Source {
         self.source
     }
@@ -185,10 +188,73 @@ impl Crowd {
     }
 }
 
+/// What a line is about.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum LogTopic {
+    /// A login was refused, or a connection rejected.
+    Refusal,
+    /// A TLS handshake failed, or a client used TLS on a port without it.
+    Tls,
+}
+
+impl LogTopic {
+    /// The topic's name in the log, and the number of lines per minute for one source.
+    const fn limit(self) -> (&'static str, u32) {
+        match self {
+            Self::Refusal => ("refusals", 10),
+            Self::Tls => ("failed TLS handshakes", 1),
+        }
+    }
+}
+
+/// Limits what the log says about strangers: enough to see what they do, but too little to fill a disk.
+#[derive(Default)]
+pub struct LogLimit(Mutex<HashMap<(Source, LogTopic), LineCount>>);
+
+/// The lines about a source, wider or not, in this minute.
+#[derive(Default)]
+struct LineCount {
+    logged: u32,
+    suppressed: u64,
+}
+
+impl LogLimit {
+    /// Whether one more line about this source may be logged. Suppressed lines are counted.
+    pub fn may_log(&self, source: Source, topic: LogTopic) -> bool {
+        let mut counts = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let (mut most, mut full) = (topic.limit().1, None);
+        for source in source.and_wider() {
+            if counts.get(&(source, topic)).is_some_and(|counted| counted.logged >= most) {
+                full = Some(source);
+            }
+            most *= WIDER;
+        }
+        match full {
+            // Count for the widest source only, so that many sources do not need a counter each.
+            Some(full) => counts.entry((full, topic)).or_default().suppressed += 1,
+            None => source.and_wider().for_each(|source| counts.entry((source, topic)).or_default().logged += 1),
+        }
+        full.is_none()
+    }
+
+    /// Logs at the end of each minute how many lines were suppressed. Never ends.
+    pub async fn log_suppressed(&self) {
+        loop {
+            sleep(MINUTE).await;
+            let counts = std::mem::take(&mut *self.0.lock().unwrap_or_else(PoisonError::into_inner));
+            for ((source, topic), counted) in counts {
+                if counted.suppressed > 0 {
+                    let (what, count) = (topic.limit().0, counted.suppressed);
+                    info!(%source, count, "{count} more {what} from {source} within a minute are not logged one by one");
+                }
+            }
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::time::Duration;
     use tokio::time::timeout;
 
     const ANN: Source = Source::User(1000);
@@ -222,7 +288,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_crowd_of_many_sources_does_not_push_out_a_small_one() {
+    async fn many_sources_do_not_evict_a_small_one() {
         let strangers = Strangers::new(64, 10);
         let ann = [strangers.admit(ANN), strangers.admit(ANN)];
         let few = [strangers.admit(Source::of_address("192.0.2.1".parse().unwrap()))];
@@ -247,16 +313,16 @@ mod tests {
     async fn a_session_does_not_compete_with_strangers() {
         let strangers = Strangers::new(8, 2);
         let sessions = [strangers.admit(ANN), strangers.admit(ANN)];
-        let rooms: Vec<_> = sessions.iter().map(|session| session.enter().unwrap()).collect();
+        let permits: Vec<_> = sessions.iter().map(|session| session.enter().unwrap()).collect();
         let flood: Vec<_> = (0..100).map(|user| strangers.admit(Source::User(user % 3))).collect();
         assert_eq!(evicted(&sessions).await, 0);
-        assert!(flood.last().unwrap().enter().is_none(), "there is no room for a third session");
-        drop(rooms);
+        assert!(flood.last().unwrap().enter().is_none(), "two sessions are the limit");
+        drop(permits);
         assert!(flood.last().unwrap().enter().is_some());
     }
 
     #[tokio::test]
-    async fn a_login_that_came_to_nothing_is_a_stranger_again() {
+    async fn a_connection_whose_login_failed_is_a_stranger_again() {
         let strangers = Strangers::new(8, 2);
         let back = strangers.admit(ANN);
         drop(back.enter().unwrap());
@@ -264,5 +330,43 @@ mod tests {
         let more: Vec<_> = (0..8).map(|_| strangers.admit(ANN)).collect();
         assert!(is_evicted(&back).await);
         assert_eq!(evicted(&more).await, 0);
+    }
+
+    fn logged(log_limit: &LogLimit, sources: impl Iterator<Item = Source>, topic: LogTopic) -> usize {
+        sources.filter(|source| log_limit.may_log(*source, topic)).count()
+    }
+
+    fn suppressed(log_limit: &LogLimit, source: Source) -> u64 {
+        log_limit.0.lock().unwrap().get(&(source, LogTopic::Refusal)).map_or(0, |counted| counted.suppressed)
+    }
+
+    #[test]
+    fn ten_refusals_of_a_source_are_logged_in_a_minute_and_the_others_counted() {
+        let log_limit = LogLimit::default();
+        assert_eq!(logged(&log_limit, std::iter::repeat_n(MALLORY, 1000), LogTopic::Refusal), 10);
+        assert_eq!(suppressed(&log_limit, MALLORY), 990);
+        assert_eq!(logged(&log_limit, std::iter::repeat_n(MALLORY, 1000), LogTopic::Tls), 1);
+        assert_eq!(
+            logged(&log_limit, std::iter::once(Source::User(1)), LogTopic::Refusal),
+            1,
+            "another source has its own limit"
+        );
+    }
+
+    #[test]
+    fn a_thousand_addresses_do_not_make_a_thousand_times_as_many_lines() {
+        let log_limit = LogLimit::default();
+        let addresses = || (0..10_000).map(|number| Source::Address(std::net::Ipv4Addr::from_bits(number)));
+        assert_eq!(logged(&log_limit, addresses(), LogTopic::Refusal), 100);
+        assert_eq!(suppressed(&log_limit, Source::Elsewhere), 9900);
+        assert!(log_limit.0.lock().unwrap().len() <= 101, "suppressed sources need no counter");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_count_starts_again_each_minute() {
+        let log_limit = LogLimit::default();
+        logged(&log_limit, std::iter::repeat_n(MALLORY, 11), LogTopic::Refusal);
+        let _never = timeout(MINUTE + Duration::from_secs(1), log_limit.log_suppressed()).await;
+        assert!(log_limit.may_log(MALLORY, LogTopic::Refusal));
     }
 }

@@ -2,21 +2,22 @@
 
 use std::future::poll_fn;
 use std::io;
+use std::os::fd::{AsFd as _, BorrowedFd};
 use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use rustix::net::sockopt::set_tcp_quickack;
 use socket2::{SockRef, TcpKeepalive};
-use tokio::io::{AsyncRead, AsyncWrite, Interest, ReadBuf, Ready};
+use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt as _, Interest, ReadBuf, Ready};
 use tokio::net::{TcpStream, UnixStream};
 use tokio::time::sleep;
 use tokio_rustls::rustls::pki_types::{CertificateDer, ServerName};
 use tokio_rustls::rustls::{ClientConfig, ClientConnection, ServerConfig};
 use tokio_rustls::{TlsAcceptor, TlsConnector, TlsStream};
 
-use super::bounded::Bounded;
+use super::certificate::Flaw;
 use super::listen::Socket;
 use super::{dial, peer, proxy};
 use crate::proxy::Proxy;
@@ -81,8 +82,7 @@ impl Transport {
     pub fn logged_in(&self) -> io::Result<()> {
         match self {
             // 0 is the system's own value.
-            Self::Clear(socket) => SockRef::from(socket).set_tcp_notsent_lowat(0),
-            Self::Tls(stream) => SockRef::from(stream.get_ref().0.socket()).set_tcp_notsent_lowat(0),
+            Self::Clear(_) | Self::Tls(_) => SockRef::from(&self.fd()).set_tcp_notsent_lowat(0),
             Self::Unix(socket) => SockRef::from(socket).set_send_buffer_size(UNIX_BUFFERS[1]),
         }
     }
@@ -101,10 +101,11 @@ impl Transport {
         let name = ServerName::try_from(host.to_owned()).map_err(io::Error::other)?;
         let mut hello = Vec::new();
         let begin = |session: &mut ClientConnection| drop(session.write_tls(&mut hello));
-        let handshake = TlsConnector::from(config).connect_with(name, Bounded::new(self.clear()?, usize::MAX), begin);
-        if let Some(bounded) = handshake.get_ref() {
-            send(bounded.socket(), &hello).await?;
-            answers_in_tls(bounded.socket()).await?;
+        let socket = Bounded { socket: self.clear()?, left: usize::MAX };
+        let mut handshake = TlsConnector::from(config).connect_with(name, socket, begin);
+        if let Some(bounded) = handshake.get_mut() {
+            bounded.socket.write_all(&hello).await?;
+            answers_in_tls(&bounded.socket).await?;
         }
         let stream = handshake.await?;
         Ok(Self::Tls(Box::new(stream.into())))
@@ -121,15 +122,15 @@ impl Transport {
         if matches!(socket.peek(&mut [0]).await, Ok(0) | Err(_)) {
             return Err(io::ErrorKind::ConnectionAborted.into());
         }
-        let mut handshake = TlsAcceptor::from(config).accept(Bounded::new(socket, HANDSHAKE));
+        let mut handshake = TlsAcceptor::from(config).accept(Bounded { socket, left: HANDSHAKE });
         let ended = poll_fn(|cx| match Pin::new(&mut handshake).poll(cx) {
-            Poll::Pending if handshake.get_ref().is_some_and(Bounded::is_exhausted) => {
+            Poll::Pending if handshake.get_ref().is_some_and(|socket| socket.left == 0) => {
                 Poll::Ready(Err(io::Error::other("the TLS handshake is too long")))
             }
             ended => ended,
         });
         let mut stream = ended.await?;
-        stream.get_mut().0.lift();
+        stream.get_mut().0.left = usize::MAX;
         Ok(Self::Tls(Box::new(stream.into())))
     }
 
@@ -152,42 +153,47 @@ impl Transport {
     /// Whether the peer's program has closed the connection completely, and not only its half. False if that is not
     /// known.
     pub fn has_hung_up(&self) -> bool {
-        match self {
-            Self::Clear(socket) => peer::has_hung_up(socket),
-            Self::Unix(socket) => peer::has_hung_up_unix(socket),
-            Self::Tls(stream) => peer::has_hung_up(stream.get_ref().0.socket()),
-        }
+        peer::has_hung_up(self.fd())
     }
 
     /// Makes the kernel acknowledge at once what arrives next. After we have sent something, Linux delays an
-    /// acknowledgement by about 40 ms, and so long a peer with Nagle's algorithm holds back what it would send next,
-    /// such as Postfix its banner after the TLS handshake. Sending resets this option, so it is set before each read
-    /// (tcp(7)).
+    /// acknowledgement by about 40 ms. During this time a peer with Nagle's algorithm holds back what it would send
+    /// next, such as Postfix its banner after the TLS handshake. Sending resets this option, so set it before each
+    /// read (tcp(7)).
     pub fn acknowledge_at_once(&self) {
-        // If this fails, it only costs time.
-        let _late = match self {
-            Self::Clear(socket) => set_tcp_quickack(socket, true),
-            Self::Unix(_) => Ok(()),
-            Self::Tls(stream) => set_tcp_quickack(stream.get_ref().0.socket(), true),
-        };
+        if !matches!(self, Self::Unix(_)) {
+            // If this fails, it only costs time.
+            let _late = set_tcp_quickack(self.fd(), true);
+        }
     }
 
     /// Makes the system discard what the peer has not read when this is dropped, and reset the connection.
     pub fn abort(&self) {
-        let socket = match self {
-            Self::Clear(socket) => SockRef::from(socket),
-            Self::Tls(stream) => SockRef::from(stream.get_ref().0.socket()),
-            Self::Unix(_) => return,
-        };
         // Fails only if the connection has already ended.
-        let _ended = socket.set_linger(Some(Duration::ZERO));
+        let _ended = SockRef::from(&self.fd()).set_linger(Some(Duration::ZERO));
+    }
+
+    fn fd(&self) -> BorrowedFd<'_> {
+        match self {
+            Self::Clear(socket) => socket.as_fd(),
+            Self::Unix(socket) => socket.as_fd(),
+            Self::Tls(stream) => stream.get_ref().0.socket.as_fd(),
+        }
+    }
+
+    fn stream(&mut self) -> Pin<&mut dyn Stream> {
+        match self {
+            Self::Clear(stream) => Pin::new(stream),
+            Self::Unix(stream) => Pin::new(stream),
+            Self::Tls(stream) => Pin::new(stream),
+        }
     }
 
     async fn readiness(&self) -> io::Result<Ready> {
         match self {
             Self::Clear(socket) => socket.ready(Interest::READABLE).await,
             Self::Unix(socket) => socket.ready(Interest::READABLE).await,
-            Self::Tls(stream) => stream.get_ref().0.socket().ready(Interest::READABLE).await,
+            Self::Tls(stream) => stream.get_ref().0.socket.ready(Interest::READABLE).await,
         }
     }
 
@@ -200,42 +206,18 @@ impl Transport {
     }
 }
 
-/// A server that speaks without TLS where a handshake was expected, with the first line that it sent, printable.
-#[derive(Debug)]
-pub struct InClear(pub String);
-
-impl std::fmt::Display for InClear {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "it does not speak TLS on this port, but says \"{}\"", self.0)
-    }
-}
-
-impl std::error::Error for InClear {}
-
 /// Checks that the server answers in TLS (RFC 8446 section 5.1), before the handshake reads the answer.
 async fn answers_in_tls(socket: &TcpStream) -> io::Result<()> {
     let mut bytes = [0; 100];
     let count = socket.peek(&mut bytes).await?;
-    let heard = bytes.get(..count).unwrap_or_default();
-    match heard.first() {
+    let answer = bytes.get(..count).unwrap_or_default();
+    match answer.first() {
         Some(byte) if !(20..=24).contains(byte) => {
-            let line = heard.split(|byte| *byte == b'\n').next().unwrap_or_default();
-            Err(io::Error::other(InClear(quote(&String::from_utf8_lossy(line)))))
+            let line = answer.split(|byte| *byte == b'\n').next().unwrap_or_default();
+            Err(io::Error::other(Flaw::NotTls(quote(&String::from_utf8_lossy(line)))))
         }
         _ => Ok(()),
     }
-}
-
-async fn send(socket: &TcpStream, mut bytes: &[u8]) -> io::Result<()> {
-    while !bytes.is_empty() {
-        socket.writable().await?;
-        match socket.try_write(bytes) {
-            Ok(count) => bytes = bytes.get(count..).unwrap_or_default(),
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
-            Err(error) => return Err(error),
-        }
-    }
-    Ok(())
 }
 
 /// Spreads keepalive by up to 120 seconds, by the socket's ports. Otherwise thousands of sessions that began together
@@ -246,39 +228,77 @@ fn spread(socket: &TcpStream) -> io::Result<u64> {
     Ok(ports % 121)
 }
 
+trait Stream: AsyncRead + AsyncWrite + Unpin {}
+
+impl<T: AsyncRead + AsyncWrite + Unpin> Stream for T {}
+
 impl AsyncRead for Transport {
     fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        match self.get_mut() {
-            Self::Clear(stream) => Pin::new(stream).poll_read(cx, buf),
-            Self::Unix(stream) => Pin::new(stream).poll_read(cx, buf),
-            Self::Tls(stream) => Pin::new(stream).poll_read(cx, buf),
-        }
+        self.get_mut().stream().poll_read(cx, buf)
     }
 }
 
 impl AsyncWrite for Transport {
     fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
-        match self.get_mut() {
-            Self::Clear(stream) => Pin::new(stream).poll_write(cx, bytes),
-            Self::Unix(stream) => Pin::new(stream).poll_write(cx, bytes),
-            Self::Tls(stream) => Pin::new(stream).poll_write(cx, bytes),
-        }
+        self.get_mut().stream().poll_write(cx, bytes)
     }
 
     fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        match self.get_mut() {
-            Self::Clear(stream) => Pin::new(stream).poll_flush(cx),
-            Self::Unix(stream) => Pin::new(stream).poll_flush(cx),
-            Self::Tls(stream) => Pin::new(stream).poll_flush(cx),
-        }
+        self.get_mut().stream().poll_flush(cx)
     }
 
     fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        match self.get_mut() {
-            Self::Clear(stream) => Pin::new(stream).poll_shutdown(cx),
-            Self::Unix(stream) => Pin::new(stream).poll_shutdown(cx),
-            Self::Tls(stream) => Pin::new(stream).poll_shutdown(cx),
+        self.get_mut().stream().poll_shutdown(cx)
+    }
+}
+
+/// A socket below TLS whose peer can send only a bounded amount until it is trusted. TLS reads ahead until a record or
+/// a handshake message is complete; with this it buffers at most the bound and one more read.
+pub struct Bounded {
+    socket: TcpStream,
+    /// The bytes that the peer may still send. At 0 nothing arrives any more, and nobody is woken.
+    left: usize,
+}
+
+impl AsyncRead for Bounded {
+    fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        let own = self.get_mut();
+        if own.left == 0 {
+            // This is not an error: TLS reads beyond the end of its handshake if more has arrived, and what the peer
+            // sends early does not make a complete handshake too long.
+            return Poll::Pending;
         }
+        let before = buf.filled().len();
+        ready!(Pin::new(&mut own.socket).poll_read(cx, buf))?;
+        // The last read may contain more than the handshake, so it may exceed the bound.
+        own.left = own.left.saturating_sub(buf.filled().len() - before);
+        Poll::Ready(Ok(()))
+    }
+}
+
+impl AsyncWrite for Bounded {
+    fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.get_mut().socket).poll_write(cx, bytes)
+    }
+
+    fn poll_write_vectored(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        parts: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.get_mut().socket).poll_write_vectored(cx, parts)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.socket.is_write_vectored()
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.get_mut().socket).poll_flush(cx)
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.get_mut().socket).poll_shutdown(cx)
     }
 }
 

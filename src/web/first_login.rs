@@ -76,7 +76,7 @@ async fn visit(
     {
         return StatusCode::NOT_FOUND.into_response();
     }
-    let visitor = if site.is_direct { visitor } else { Visitor::Untold };
+    let visitor = if site.is_direct { visitor } else { Visitor::Unknown };
     let ticket = form_urlencoded::parse(query.as_bytes()).find(|(key, _)| key == "authorize").map(|(_, ticket)| ticket);
     match (request.method(), ticket, query.as_str()) {
         (&Method::GET, None, "authorized") => AUTHORIZED.response(StatusCode::OK),

@@ -14,8 +14,8 @@ use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
 use tracing::{debug, warn};
 
-use crate::net::peer::{Peer, Visitor};
-use crate::net::strangers::{Source, Stranger, Strangers};
+use crate::net::peer::{Peer, Source, Visitor};
+use crate::net::strangers::{Stranger, Strangers};
 
 /// The most connections at a time, of all HTTP ports of this process together. A page needs one, and a browser opens a
 /// few in advance.

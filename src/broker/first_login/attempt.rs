@@ -11,8 +11,7 @@ use url::Url;
 
 use super::super::context::lock;
 use super::server::AuthorizationRequest;
-use crate::net::peer::Visitor;
-use crate::net::strangers::Source;
+use crate::net::peer::{Source, Visitor};
 use crate::oauth::authorization_code::RedirectError;
 use crate::random;
 use crate::vault::password::Password;
@@ -167,7 +166,7 @@ mod tests {
         for (visitor, expected) in [
             (Visitor::User(1000), true),
             (Visitor::User(0), true),
-            (Visitor::Untold, true),
+            (Visitor::Unknown, true),
             (Visitor::User(1001), false),
             (Visitor::Nobody, false),
         ] {

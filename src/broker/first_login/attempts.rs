@@ -9,7 +9,7 @@ use url::Url;
 use super::super::context::lock;
 use super::attempt::Attempt;
 use super::consent::Consent;
-use crate::net::strangers::Source;
+use crate::net::peer::Source;
 use crate::random;
 use crate::vault::password::Password;
 use crate::wire::{Reason, Refusal};
