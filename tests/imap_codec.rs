@@ -10,10 +10,10 @@ use imap_codec::CommandCodec;
 use imap_codec::decode::{CommandDecodeError, Decoder};
 use imap_codec::imap_types::command::CommandBody;
 use imap_codec::imap_types::core::AString;
-use postkey::downstream::imap::Imap;
-use postkey::downstream::{Event, Offer, Tls};
+use postkey::downstream::{self, Event, Offer, Tls};
+use postkey::protocol::Protocol;
 use postkey::wire::framer::Framer;
-use postkey::wire::{Capabilities, Dialogue, Frame, sasl};
+use postkey::wire::{Capabilities, Frame, sasl};
 
 /// The result of a line, as far as both can tell.
 #[derive(Debug, PartialEq)]
@@ -29,7 +29,7 @@ enum Read {
 
 fn ours(line: &[u8]) -> Read {
     let offer = Offer { host: "mail.test".into(), known: Capabilities::default(), tls: Tls::Active, asks_login: true };
-    let (mut dialogue, mut framer, mut out) = (Imap::new(offer), Framer::default(), Vec::new());
+    let (mut dialogue, mut framer, mut out) = (downstream::new(Protocol::Imap, offer), Framer::default(), Vec::new());
     framer.push(line);
     let is_login = |line: &[u8]| line.to_ascii_uppercase().windows(6).any(|word| word == b"LOGIN ");
     while let Some(frame) = framer.next(dialogue.want()) {

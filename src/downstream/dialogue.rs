@@ -1,16 +1,29 @@
-//! What the dialogues of all protocols have in common: their events, what a listener offers, words and lines.
+//! What the dialogues of all protocols share: how a login goes. A protocol only reads commands and words the replies.
 
-use crate::wire::{Acceptance, Capabilities, Credentials, Dialogue, Refusal};
+use super::exchange::{Exchange, Step};
+use crate::wire::framer::begins_tls;
+use crate::wire::sasl::{self, SaslFailure};
+use crate::wire::{
+    Acceptance, Capabilities, Credentials, Dialogue, Frame, Refusal, Want, printable, put_line, split_word,
+};
+
+/// The number of bad commands to allow. A person at a terminal and odd programs stay below; a web page that makes a
+/// browser post to a mail port does not get far.
+const MOST_MISTAKES: u8 = 10;
+
+/// The beginnings of HTTP requests (RFC 9110 section 9, RFC 9113 section 3.4).
+const METHODS: [&[u8]; 10] =
+    [b"GET", b"HEAD", b"POST", b"PUT", b"DELETE", b"CONNECT", b"OPTIONS", b"TRACE", b"PATCH", b"PRI"];
 
 /// What the session has to act on.
 pub enum Event {
-    /// The client has been told to begin its TLS handshake.
+    /// The client waits for our TLS handshake.
     StartTls,
     /// The client wants to log in, and waits for `accept` or `refuse`.
     Login(Credentials),
     /// The client starts a mail without a login, because this listener requires none. It waits as after a login.
     Mail,
-    /// The dialogue is over: the client has said goodbye, or was disconnected.
+    /// The dialogue is over: the client has said goodbye, or must be disconnected.
     HangUp,
 }
 
@@ -21,26 +34,22 @@ pub enum Tls {
     Absent,
     /// Unencrypted so far: STARTTLS is offered, and a password is accepted only after it.
     Offered,
-    /// The connection is encrypted.
     Active,
 }
 
-/// What the listener announces.
 #[derive(Clone, Debug)]
 pub struct Offer {
     /// Our own host name, for greetings.
     pub host: String,
     /// The known capabilities of the provider's server; empty before its first connection.
     pub known: Capabilities,
-    /// The state of TLS.
     pub tls: Tls,
     /// Whether the listener requires a login. Only SMTP can do without.
     pub asks_login: bool,
 }
 
-/// The dialogue with a client, in whatever protocol.
+/// The dialogue with a client, in any protocol.
 pub trait Downstream: Dialogue<Event = Event> {
-    /// Sends the greeting.
     fn greet(&mut self, out: &mut Vec<u8>);
     /// Forgets everything from before the TLS handshake.
     fn tls_started(&mut self);
@@ -51,25 +60,206 @@ pub trait Downstream: Dialogue<Event = Event> {
     /// Ends the dialogue from our side; `why` is for a person.
     fn dismiss(&mut self, why: &str, out: &mut Vec<u8>);
     /// What the client has already sent that is for the provider, after a successful login.
+    fn replay(&mut self) -> Vec<u8>;
+    /// The name that the client gave itself (SMTP's EHLO), if it did.
+    fn client_name(&self) -> Option<&str>;
+}
+
+/// A protocol before the login, seen from the server.
+pub trait Commands: Default + Send {
+    const REPLIES: Replies;
+    /// What to read where a command is expected, or the rest of one. RFC 2449 section 4 allows lines of 255 bytes and
+    /// RFC 5321 section 4.5.3.1.4 lines of 512, but an initial response with a long password needs more.
+    fn want(&self) -> Want {
+        Want::Line { limit: 2048 }
+    }
+
+    /// Handles a frame where a command is expected, and writes its reply unless what is returned has one.
+    fn read(&mut self, frame: Frame<'_>, offer: &Offer, out: &mut Vec<u8>) -> Outcome;
+    /// A reply to the last command.
+    fn tagged(&self, text: &str) -> String {
+        text.to_owned()
+    }
+
+    fn greet(&self, offer: &Offer, out: &mut Vec<u8>);
+    fn accept(&self, acceptance: &Acceptance, offer: &Offer, out: &mut Vec<u8>);
+    fn refuse(&self, refusal: &Refusal, is_mail: bool, out: &mut Vec<u8>);
+    /// See [`Downstream::replay`].
     fn replay(&mut self) -> Vec<u8> {
         Vec::new()
     }
-    /// The name that the client gave itself (SMTP's EHLO), if it did.
+
+    /// See [`Downstream::client_name`].
     fn client_name(&self) -> Option<&str> {
         None
     }
 }
 
-/// Appends one line and its end.
-pub fn reply(out: &mut Vec<u8>, line: &str) {
-    out.extend_from_slice(line.as_bytes());
-    out.extend_from_slice(b"\r\n");
+/// A protocol's words for what happens in all of them.
+pub struct Replies {
+    /// What begins a challenge.
+    pub challenge: &'static str,
+    pub cancelled: &'static str,
+    pub malformed: &'static str,
+    pub too_long: &'static str,
+    pub unknown_mechanism: &'static str,
+    /// The goodbye after too many mistakes.
+    pub too_many: &'static str,
+    /// What begins a goodbye from our side.
+    pub goodbye: &'static str,
 }
 
-/// The first word, and what follows the blank after it.
-pub fn split_word(line: &[u8]) -> (&[u8], &[u8]) {
-    let mut parts = line.splitn(2, |&byte| byte == b' ');
-    (parts.next().unwrap_or_default(), parts.next().unwrap_or_default())
+/// What a frame leads to, beside its reply.
+pub enum Outcome {
+    /// Another command, or the rest of this one.
+    Command,
+    /// This reply to a mistake, or a goodbye after too many.
+    Mistake(&'static str),
+    Login(Result<Step, SaslFailure>),
+    Mail,
+    StartTls,
+    HangUp,
+}
+
+/// What the dialogue waits for.
+enum State {
+    /// A command, or the rest of one.
+    Ready,
+    /// The next line of a SASL exchange.
+    Sasl(Exchange),
+    /// The session's decision about a login.
+    Decision,
+    /// The end of the TLS handshake.
+    Handshake,
+    /// Nothing more; the dialogue is over.
+    Over,
+}
+
+/// The dialogue with a client in one protocol.
+pub struct ClientDialogue<C> {
+    offer: Offer,
+    state: State,
+    has_spoken: bool,
+    mistakes: u8,
+    commands: C,
+}
+
+impl<C: Commands> ClientDialogue<C> {
+    /// Creates a dialogue that has not greeted yet.
+    pub fn new(offer: Offer) -> Self {
+        Self { offer, state: State::Ready, has_spoken: false, mistakes: 0, commands: C::default() }
+    }
+
+    /// Whether a frame comes from a client of another protocol: TLS anywhere, HTTP and SSH in the first line. Such a
+    /// client gets no answer.
+    fn is_foreign(&mut self, frame: Frame<'_>) -> bool {
+        let is_first = !std::mem::replace(&mut self.has_spoken, true);
+        let is_method = |line| METHODS.contains(&split_word(line).0);
+        match frame {
+            Frame::Line(line) => is_first && (line.starts_with(b"SSH-") || (is_method(line) && ends_as_http(line))),
+            Frame::Overlong(start) => begins_tls(start) || (is_first && is_method(start)),
+            Frame::Literal(_) => false,
+        }
+    }
+
+    fn mistake(&mut self, answer: &str, out: &mut Vec<u8>) -> Option<Event> {
+        self.mistakes += 1;
+        if self.mistakes >= MOST_MISTAKES {
+            put_line(out, C::REPLIES.too_many);
+            return self.turn(State::Over, Event::HangUp);
+        }
+        put_line(out, &self.commands.tagged(answer));
+        None
+    }
+
+    fn turn(&mut self, state: State, event: Event) -> Option<Event> {
+        self.state = state;
+        Some(event)
+    }
+}
+
+impl<C: Commands> Dialogue for ClientDialogue<C> {
+    type Event = Event;
+
+    fn want(&self) -> Want {
+        match self.state {
+            State::Ready => self.commands.want(),
+            State::Sasl(_) => Want::Line { limit: sasl::LINE_LIMIT },
+            State::Decision | State::Handshake | State::Over => Want::Nothing,
+        }
+    }
+
+    fn feed(&mut self, frame: Frame<'_>, out: &mut Vec<u8>) -> Option<Event> {
+        if self.is_foreign(frame) {
+            return self.turn(State::Over, Event::HangUp);
+        }
+        let next = match std::mem::replace(&mut self.state, State::Ready) {
+            State::Ready => self.commands.read(frame, &self.offer, out),
+            State::Sasl(exchange) => Outcome::Login(exchange.take(frame)),
+            state @ (State::Decision | State::Handshake | State::Over) => {
+                self.state = state;
+                return None;
+            }
+        };
+        match next {
+            Outcome::Command => None,
+            Outcome::Mistake(answer) => self.mistake(answer, out),
+            Outcome::Login(Ok(Step::Ask(exchange))) => {
+                put_line(out, &format!("{} {}", C::REPLIES.challenge, exchange.prompt()));
+                self.state = State::Sasl(exchange);
+                None
+            }
+            Outcome::Login(Ok(Step::Login(credentials))) => self.turn(State::Decision, Event::Login(credentials)),
+            Outcome::Login(Err(SaslFailure::Credentials)) => {
+                self.commands.refuse(&Refusal::credentials(), false, out);
+                None
+            }
+            Outcome::Login(Err(SaslFailure::Cancelled)) => self.mistake(C::REPLIES.cancelled, out),
+            Outcome::Login(Err(SaslFailure::Malformed)) => self.mistake(C::REPLIES.malformed, out),
+            Outcome::Login(Err(SaslFailure::TooLong)) => self.mistake(C::REPLIES.too_long, out),
+            Outcome::Login(Err(SaslFailure::Mechanism)) => self.mistake(C::REPLIES.unknown_mechanism, out),
+            Outcome::Mail => self.turn(State::Decision, Event::Mail),
+            Outcome::StartTls => self.turn(State::Handshake, Event::StartTls),
+            Outcome::HangUp => self.turn(State::Over, Event::HangUp),
+        }
+    }
+}
+
+impl<C: Commands> Downstream for ClientDialogue<C> {
+    fn greet(&mut self, out: &mut Vec<u8>) {
+        self.commands.greet(&self.offer, out);
+    }
+
+    fn tls_started(&mut self) {
+        *self = Self::new(Offer { tls: Tls::Active, ..self.offer.clone() });
+    }
+
+    fn accept(&mut self, acceptance: &Acceptance, out: &mut Vec<u8>) {
+        self.state = State::Over;
+        self.commands.accept(acceptance, &self.offer, out);
+    }
+
+    fn refuse(&mut self, refusal: &Refusal, out: &mut Vec<u8>) {
+        self.state = State::Ready;
+        self.commands.refuse(refusal, !self.offer.asks_login, out);
+    }
+
+    fn dismiss(&mut self, why: &str, out: &mut Vec<u8>) {
+        self.state = State::Over;
+        put_line(out, &format!("{} {}", C::REPLIES.goodbye, printable(why)));
+    }
+
+    fn replay(&mut self) -> Vec<u8> {
+        self.commands.replay()
+    }
+
+    fn client_name(&self) -> Option<&str> {
+        self.commands.client_name()
+    }
+}
+
+fn ends_as_http(line: &[u8]) -> bool {
+    line.rsplit(|&byte| byte == b' ').next().is_some_and(|word| word.starts_with(b"HTTP/"))
 }
 
 /// A command's name in upper case, as in the match statements.

@@ -2,9 +2,8 @@
 
 use zeroize::Zeroizing;
 
-use super::dialogue::split_word;
-use crate::wire::sasl::{self, PASSWORD_PROMPT, SaslError, USERNAME_PROMPT};
-use crate::wire::{Credentials, Frame};
+use crate::wire::sasl::{self, PASSWORD_PROMPT, SaslFailure, USERNAME_PROMPT};
+use crate::wire::{Credentials, Frame, split_word};
 
 /// An exchange that waits for the client's next line.
 pub enum Exchange {
@@ -16,36 +15,15 @@ pub enum Exchange {
     Password(Zeroizing<Vec<u8>>),
 }
 
-/// The next step of an exchange.
 pub enum Step {
     /// Ask the client with [`Exchange::prompt`].
     Ask(Exchange),
-    /// The exchange is complete.
     Login(Credentials),
 }
 
-/// Why an exchange ended without credentials.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum SaslFailure {
-    /// The client has sent `*`.
-    Cancelled,
-    /// It is not base64, or does not have the mechanism's form.
-    Malformed,
-    /// Longer than [`sasl::LINE_LIMIT`].
-    TooLong,
-    /// The mechanism is not supported.
-    Mechanism,
-    /// No account and no password can have this form.
-    Credentials,
-}
-
-impl From<SaslError> for SaslFailure {
-    fn from(error: SaslError) -> Self {
-        match error {
-            SaslError::Base64 | SaslError::Form => Self::Malformed,
-            SaslError::Credentials => Self::Credentials,
-        }
-    }
+/// Reads a user name and a password that were sent as they are.
+pub fn login(user: &[u8], password: &[u8]) -> Result<Step, SaslFailure> {
+    Credentials::parse(user, password).map(Step::Login).ok_or(SaslFailure::Credentials)
 }
 
 impl Exchange {
@@ -89,9 +67,7 @@ impl Exchange {
         match self {
             Self::Plain => Ok(Step::Login(sasl::plain(&message)?)),
             Self::User => Ok(Step::Ask(Self::Password(message))),
-            Self::Password(user) => {
-                Credentials::parse(&user, &message).map(Step::Login).ok_or(SaslFailure::Credentials)
-            }
+            Self::Password(user) => login(&user, &message),
         }
     }
 }

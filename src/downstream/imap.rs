@@ -2,14 +2,15 @@
 
 mod command;
 
-use super::dialogue::{Downstream, Event, Offer, Tls, reply, shown};
-use super::exchange::{Exchange, SaslFailure, Step};
-use super::manners::Manners;
-use crate::wire::{Acceptance, Capabilities, Credentials, Dialogue, Frame, Reason, Refusal, Want, printable, sasl};
+use super::dialogue::{Commands, Offer, Outcome, Replies, Tls, shown};
+use super::exchange::{Exchange, login};
+use crate::wire::{Acceptance, Capabilities, Frame, Reason, Refusal, Want, printable, put_line};
 use command::{Announcement, Command};
 
 /// The longest command line (RFC 9051 section 4 requires 8192).
 const LINE: usize = 8192;
+
+const TOO_LONG: &str = "BAD Line too long.";
 
 /// The longest literal: no longer password can be right.
 const LITERAL: usize = 1024;
@@ -49,258 +50,163 @@ const LATER: &str = "SELECT EXAMINE CREATE DELETE RENAME SUBSCRIBE UNSUBSCRIBE L
     NAMESPACE IDLE CHECK CLOSE UNSELECT EXPUNGE SEARCH SORT THREAD FETCH STORE COPY MOVE UID COMPRESS GETQUOTA \
     GETQUOTAROOT SETQUOTA GETACL SETACL MYRIGHTS GETMETADATA SETMETADATA NOTIFY UNAUTHENTICATE";
 
-/// The dialogue with an IMAP client.
-pub struct Imap {
-    offer: Offer,
-    state: State,
-    manners: Manners,
-}
-
-/// The state of the dialogue: what it waits for.
 #[derive(Default)]
-enum State {
-    /// A command.
-    #[default]
-    Ready,
-    /// A literal of this size for this command.
-    Literal(Command, usize),
-    /// The rest of this command's line, behind a literal.
-    Rest(Command),
-    /// The next line of an AUTHENTICATE with this tag.
-    Sasl(String, Exchange),
-    /// The session's decision about the login with this tag.
-    Decision(String),
-    /// The end of the TLS handshake.
-    Handshake,
-    /// Nothing more; the dialogue is over.
-    Over,
+pub struct Imap {
+    /// The tag of the last command.
+    tag: String,
+    /// The command of which more has to arrive: a literal of this size, or else the rest of its line.
+    pending: Option<(Command, Option<usize>)>,
 }
 
-impl Dialogue for Imap {
-    type Event = Event;
+impl Commands for Imap {
+    const REPLIES: Replies = Replies {
+        challenge: "+",
+        cancelled: "BAD AUTHENTICATE cancelled.",
+        malformed: "BAD Malformed AUTHENTICATE.",
+        too_long: TOO_LONG,
+        unknown_mechanism: "NO Unsupported mechanism.",
+        too_many: "* BYE Too many bad commands.",
+        goodbye: "* BYE [UNAVAILABLE]",
+    };
 
     fn want(&self) -> Want {
-        match &self.state {
-            State::Ready => Want::Line { limit: LINE },
+        match &self.pending {
+            None => Want::Line { limit: LINE },
             // The lines of a command count as one line for its limit.
-            State::Rest(command) => Want::Line { limit: LINE.saturating_sub(command.size()) },
-            State::Literal(_, length) => Want::Literal(*length),
-            State::Sasl(..) => Want::Line { limit: sasl::LINE_LIMIT },
-            State::Decision(_) | State::Handshake | State::Over => Want::Nothing,
+            Some((command, None)) => Want::Line { limit: LINE.saturating_sub(command.size()) },
+            Some((_, Some(length))) => Want::Literal(*length),
         }
     }
 
-    fn feed(&mut self, frame: Frame<'_>, out: &mut Vec<u8>) -> Option<Event> {
-        if self.manners.foreign(frame) {
-            return self.hang_up();
-        }
-        match (std::mem::take(&mut self.state), frame) {
-            (State::Ready, Frame::Line(line)) => self.line(line, out),
-            (State::Ready, Frame::Overlong(start)) => {
-                self.bad(command::tag(start).unwrap_or("*"), "Line too long.", out)
-            }
-            (State::Literal(mut command, _), Frame::Literal(bytes)) => {
+    fn read(&mut self, frame: Frame<'_>, offer: &Offer, out: &mut Vec<u8>) -> Outcome {
+        match (self.pending.take(), frame) {
+            (None, Frame::Line(line)) => self.line(line, offer, out),
+            (Some((command, _)), Frame::Line(text)) => self.collect(command, text, offer, out),
+            (Some((mut command, _)), Frame::Literal(bytes)) => {
                 command.add_literal(bytes);
-                self.state = State::Rest(command);
-                None
+                self.pending = Some((command, None));
+                Outcome::Command
             }
-            (State::Rest(command), Frame::Line(text)) => self.collect(command, text, out),
-            (State::Rest(command), Frame::Overlong(_)) => self.bad(&command.tag, "Line too long.", out),
-            (State::Sasl(tag, exchange), frame) => self.step(tag, exchange.take(frame), out),
-            (state, _) => {
-                self.state = state;
-                None
+            (None, Frame::Overlong(start) | Frame::Literal(start)) => {
+                command::tag(start).unwrap_or("*").clone_into(&mut self.tag);
+                Outcome::Mistake(TOO_LONG)
             }
-        }
-    }
-}
-
-impl Downstream for Imap {
-    fn greet(&mut self, out: &mut Vec<u8>) {
-        let code = code(&self.capabilities());
-        reply(out, &format!("* OK {code}postkey ready."));
-    }
-
-    fn tls_started(&mut self) {
-        *self = Self::new(Offer { tls: Tls::Active, ..self.offer.clone() });
-    }
-
-    fn accept(&mut self, acceptance: &Acceptance, out: &mut Vec<u8>) {
-        if let State::Decision(tag) = std::mem::replace(&mut self.state, State::Over) {
-            alert(&acceptance.alerts, out);
-            let list = acceptance.capabilities.as_ref().map(|known| atoms(known, HIDDEN_ALWAYS).join(" "));
-            reply(out, &format!("{tag} OK {}Logged in.", list.as_deref().map_or(String::new(), code)));
+            (Some(_), Frame::Overlong(_)) => Outcome::Mistake(TOO_LONG),
         }
     }
 
-    fn refuse(&mut self, refusal: &Refusal, out: &mut Vec<u8>) {
-        if let State::Decision(tag) = std::mem::take(&mut self.state) {
-            no(&tag, refusal, out);
-        }
+    fn tagged(&self, text: &str) -> String {
+        format!("{} {text}", self.tag)
     }
 
-    fn dismiss(&mut self, why: &str, out: &mut Vec<u8>) {
-        self.state = State::Over;
-        reply(out, &format!("* BYE [UNAVAILABLE] {}", printable(why)));
+    fn greet(&self, offer: &Offer, out: &mut Vec<u8>) {
+        put_line(out, &format!("* OK {}postkey ready.", code(&capabilities(offer))));
+    }
+
+    fn accept(&self, acceptance: &Acceptance, _: &Offer, out: &mut Vec<u8>) {
+        alert(&acceptance.alerts, out);
+        let list = acceptance.capabilities.as_ref().map(|known| atoms(known, HIDDEN_ALWAYS).join(" "));
+        put_line(out, &self.tagged(&format!("OK {}Logged in.", list.as_deref().map_or(String::new(), code))));
+    }
+
+    fn refuse(&self, refusal: &Refusal, _: bool, out: &mut Vec<u8>) {
+        alert(&refusal.alerts, out);
+        let code = response_code(refusal.reason);
+        put_line(out, &self.tagged(&format!("NO [{code}] {}", printable(&refusal.text))));
     }
 }
 
 impl Imap {
-    /// Creates a dialogue that has not greeted yet.
-    pub fn new(offer: Offer) -> Self {
-        Self { offer, state: State::Ready, manners: Manners::default() }
+    fn line(&mut self, line: &[u8], offer: &Offer, out: &mut Vec<u8>) -> Outcome {
+        let tag = command::tag(line);
+        tag.unwrap_or("*").clone_into(&mut self.tag);
+        if tag.is_none() {
+            return Outcome::Mistake("BAD A command begins with a tag.");
+        }
+        let (command, arguments) = Command::new(line);
+        self.collect(command, arguments, offer, out)
     }
 
-    fn line(&mut self, line: &[u8], out: &mut Vec<u8>) -> Option<Event> {
-        let Some(tag) = command::tag(line) else {
-            return self.bad("*", "A command begins with a tag.", out);
-        };
-        let (command, arguments) = Command::new(tag, line);
-        self.collect(command, arguments, out)
-    }
-
-    fn collect(&mut self, mut command: Command, text: &[u8], out: &mut Vec<u8>) -> Option<Event> {
+    fn collect(&mut self, mut command: Command, text: &[u8], offer: &Offer, out: &mut Vec<u8>) -> Outcome {
         match command.add_text(text) {
-            None => self.execute(&command, out),
-            Some(announcement) => self.announced(command, announcement, out),
+            None => self.execute(&command, offer, out),
+            Some(announcement) => self.announced(command, announcement, offer, out),
         }
     }
 
     /// Checks a literal before it arrives. A non-synchronizing one can only be read or cut off.
-    fn announced(&mut self, command: Command, literal: Announcement, out: &mut Vec<u8>) -> Option<Event> {
-        let length = literal.length.filter(|&length| length <= LITERAL && command.literals() < LITERALS);
-        match length {
-            Some(_) if literal.waits && !self.asks_for_literals(&command) => return self.execute(&command, out),
+    fn announced(&mut self, command: Command, literal: Announcement, offer: &Offer, out: &mut Vec<u8>) -> Outcome {
+        // If a command cannot use literals, its answer need not wait for them.
+        let is_useful = command.verb == "ID" || (command.verb == "LOGIN" && offer.tls != Tls::Offered);
+        match literal.length.filter(|&length| length <= LITERAL && command.literals() < LITERALS) {
+            Some(_) if literal.waits && !is_useful => self.execute(&command, offer, out),
             Some(length) => {
                 if literal.waits {
-                    reply(out, "+ OK");
+                    put_line(out, "+ OK");
                 }
-                self.state = State::Literal(command, length);
+                self.pending = Some((command, Some(length)));
+                Outcome::Command
             }
-            None if literal.waits => return self.bad(&command.tag, "Literal too large.", out),
+            None if literal.waits => Outcome::Mistake("BAD Literal too large."),
             None => {
-                reply(out, "* BYE Literal too large.");
-                return self.hang_up();
+                put_line(out, "* BYE Literal too large.");
+                Outcome::HangUp
             }
         }
-        None
     }
 
-    /// Whether the command can use literals. If not, its answer need not wait for them.
-    fn asks_for_literals(&self, command: &Command) -> bool {
-        match command.verb.as_str() {
-            "ID" => true,
-            "LOGIN" => self.offer.tls != Tls::Offered,
-            _ => false,
-        }
-    }
-
-    fn execute(&mut self, command: &Command, out: &mut Vec<u8>) -> Option<Event> {
-        let tag = &command.tag;
-        match (command.verb.as_str(), self.offer.tls) {
+    fn execute(&self, command: &Command, offer: &Offer, out: &mut Vec<u8>) -> Outcome {
+        let is_bare = command.literals() == 0 && command.text().trim_ascii().is_empty();
+        match (command.verb.as_str(), offer.tls) {
             ("CAPABILITY", _) => {
-                reply(out, &format!("* CAPABILITY {}", self.capabilities()));
-                done(tag, "Capability completed.", out)
+                put_line(out, &format!("* CAPABILITY {}", capabilities(offer)));
+                self.done("Capability completed.", out)
             }
             ("ID", _) => {
-                reply(out, "* ID NIL");
-                done(tag, "ID completed.", out)
+                put_line(out, "* ID NIL");
+                self.done("ID completed.", out)
             }
-            ("NOOP", _) => done(tag, "NOOP completed.", out),
+            ("NOOP", _) => self.done("NOOP completed.", out),
             ("LOGOUT", _) => {
-                reply(out, "* BYE Logging out.");
-                done(tag, "Logout completed.", out);
-                self.hang_up()
+                put_line(out, "* BYE Logging out.");
+                self.done("Logout completed.", out);
+                Outcome::HangUp
             }
-            ("STARTTLS", _) if command.literals() > 0 || !command.text().trim_ascii().is_empty() => {
-                self.bad(tag, "STARTTLS takes no argument.", out)
-            }
+            ("STARTTLS", _) if !is_bare => Outcome::Mistake("BAD STARTTLS takes no argument."),
             ("STARTTLS", Tls::Offered) => {
-                self.state = State::Handshake;
-                done(tag, "Begin TLS negotiation now.", out);
-                Some(Event::StartTls)
+                self.done("Begin TLS negotiation now.", out);
+                Outcome::StartTls
             }
-            ("STARTTLS", _) => self.bad(tag, "STARTTLS is not offered here.", out),
+            ("STARTTLS", _) => Outcome::Mistake("BAD STARTTLS is not offered here."),
             ("LOGIN" | "AUTHENTICATE", Tls::Offered) => {
-                reply(out, &format!("{tag} NO [PRIVACYREQUIRED] Use STARTTLS first."));
-                None
+                put_line(out, &self.tagged("NO [PRIVACYREQUIRED] Use STARTTLS first."));
+                Outcome::Command
             }
-            ("LOGIN", _) => self.login(command, out),
-            ("AUTHENTICATE", _) => self.step(tag.clone(), Exchange::begin(command.text()), out),
-            (verb, _) if LATER.split(' ').any(|later| later == verb) => self.bad(tag, "Log in first.", out),
-            _ => self.bad(tag, "Unknown command.", out),
+            ("LOGIN", _) => match command.strings().as_deref() {
+                Some([user, password]) => Outcome::Login(login(user, password)),
+                _ => Outcome::Mistake("BAD LOGIN takes a user name and a password."),
+            },
+            ("AUTHENTICATE", _) => Outcome::Login(Exchange::begin(command.text())),
+            (verb, _) if LATER.split(' ').any(|later| later == verb) => Outcome::Mistake("BAD Log in first."),
+            _ => Outcome::Mistake("BAD Unknown command."),
         }
     }
 
-    fn login(&mut self, command: &Command, out: &mut Vec<u8>) -> Option<Event> {
-        let strings = command.strings();
-        let Some([user, password]) = strings.as_deref() else {
-            return self.bad(&command.tag, "LOGIN takes a user name and a password.", out);
-        };
-        let step = Credentials::parse(user, password).map(Step::Login).ok_or(SaslFailure::Credentials);
-        self.step(command.tag.clone(), step, out)
+    fn done(&self, text: &str, out: &mut Vec<u8>) -> Outcome {
+        put_line(out, &self.tagged(&format!("OK {text}")));
+        Outcome::Command
     }
+}
 
-    /// Continues a login, whichever command started it.
-    fn step(&mut self, tag: String, step: Result<Step, SaslFailure>, out: &mut Vec<u8>) -> Option<Event> {
-        match step {
-            Ok(Step::Ask(exchange)) => {
-                reply(out, &format!("+ {}", exchange.prompt()));
-                self.state = State::Sasl(tag, exchange);
-                None
-            }
-            Ok(Step::Login(credentials)) => {
-                self.state = State::Decision(tag);
-                Some(Event::Login(credentials))
-            }
-            Err(failure) => self.failed(&tag, failure, out),
-        }
-    }
-
-    fn failed(&mut self, tag: &str, failure: SaslFailure, out: &mut Vec<u8>) -> Option<Event> {
-        match failure {
-            SaslFailure::Cancelled => self.bad(tag, "AUTHENTICATE cancelled.", out),
-            SaslFailure::Malformed => self.bad(tag, "Malformed AUTHENTICATE.", out),
-            SaslFailure::TooLong => self.bad(tag, "Line too long.", out),
-            SaslFailure::Mechanism => self.mistake(&format!("{tag} NO Unsupported mechanism."), out),
-            SaslFailure::Credentials => {
-                no(tag, &Refusal::credentials(), out);
-                None
-            }
-        }
-    }
-
-    fn bad(&mut self, tag: &str, text: &str, out: &mut Vec<u8>) -> Option<Event> {
-        self.mistake(&format!("{tag} BAD {text}"), out)
-    }
-
-    /// Answers a mistake. After too many, it says goodbye instead.
-    fn mistake(&mut self, answer: &str, out: &mut Vec<u8>) -> Option<Event> {
-        if self.manners.mistake() {
-            reply(out, "* BYE Too many bad commands.");
-            return self.hang_up();
-        }
-        reply(out, answer);
-        None
-    }
-
-    fn hang_up(&mut self) -> Option<Event> {
-        self.state = State::Over;
-        Some(Event::HangUp)
-    }
-
-    /// The list before the login. IMAP4rev1 comes first, because at least one client reads no further.
-    ///
-    /// `LITERAL+` is always accepted, but announced only if the provider has it, because clients remember it for
-    /// APPEND.
-    fn capabilities(&self) -> String {
-        let login: &[&str] = match self.offer.tls {
-            Tls::Offered => &["STARTTLS", "LOGINDISABLED"],
-            Tls::Absent | Tls::Active => &["AUTH=PLAIN", "AUTH=LOGIN"],
-        };
-        let known = atoms(&self.offer.known, HIDDEN);
-        [&["IMAP4rev1", "SASL-IR", "ID"], login, &known].concat().join(" ")
-    }
+/// The list before the login. IMAP4rev1 comes first, because at least one client reads no further.
+///
+/// `LITERAL+` is always accepted, but announced only if the provider has it, because clients remember it for APPEND.
+fn capabilities(offer: &Offer) -> String {
+    let login: &[&str] = match offer.tls {
+        Tls::Offered => &["STARTTLS", "LOGINDISABLED"],
+        Tls::Absent | Tls::Active => &["AUTH=PLAIN", "AUTH=LOGIN"],
+    };
+    [&["IMAP4rev1", "SASL-IR", "ID"], login, &atoms(&offer.known, HIDDEN)].concat().join(" ")
 }
 
 /// The entries that are single words and cannot close a response code.
@@ -315,19 +221,9 @@ fn code(list: &str) -> String {
     if list.is_empty() || list.len() + AROUND > REPLY { String::new() } else { format!("[CAPABILITY {list}] ") }
 }
 
-fn done(tag: &str, text: &str, out: &mut Vec<u8>) -> Option<Event> {
-    reply(out, &format!("{tag} OK {text}"));
-    None
-}
-
 /// Passes on the provider's alerts for the person (RFC 3501 section 7.1).
 fn alert(alerts: &[String], out: &mut Vec<u8>) {
-    alerts.iter().for_each(|text| reply(out, &format!("* OK [ALERT] {}", printable(text))));
-}
-
-fn no(tag: &str, refusal: &Refusal, out: &mut Vec<u8>) {
-    alert(&refusal.alerts, out);
-    reply(out, &format!("{tag} NO [{}] {}", response_code(refusal.reason), printable(&refusal.text)));
+    alerts.iter().for_each(|text| put_line(out, &format!("* OK [ALERT] {}", printable(text))));
 }
 
 /// The codes of RFC 5530, with one exception: ALERT (RFC 3501 section 7.1) must be shown to a person, and only a person

@@ -1,22 +1,21 @@
-//! Our half of the dialogue towards the client: greets, reads its login, answers in its protocol.
+//! Our half of the dialogue with the client: greets, reads its login, answers in its protocol.
 
 mod dialogue;
 mod exchange;
-pub mod imap;
-mod manners;
-pub mod pop3;
-pub mod smtp;
-
-pub use dialogue::{Downstream, Event, Offer, Tls};
+mod imap;
+mod pop3;
+mod smtp;
 
 use crate::protocol::Protocol;
+use dialogue::ClientDialogue;
+pub use dialogue::{Downstream, Event, Offer, Tls};
 
 /// A new dialogue in this protocol.
 pub fn new(protocol: Protocol, offer: Offer) -> Box<dyn Downstream> {
     match protocol {
-        Protocol::Imap => Box::new(imap::Imap::new(offer)),
-        Protocol::Pop3 => Box::new(pop3::Pop3::new(offer)),
-        Protocol::Smtp => Box::new(smtp::Smtp::new(offer)),
+        Protocol::Imap => Box::new(ClientDialogue::<imap::Imap>::new(offer)),
+        Protocol::Pop3 => Box::new(ClientDialogue::<pop3::Pop3>::new(offer)),
+        Protocol::Smtp => Box::new(ClientDialogue::<smtp::Smtp>::new(offer)),
     }
 }
 
@@ -37,7 +36,7 @@ mod tests {
     use crate::wire::{Capabilities, Refusal};
     use proptest::prelude::*;
 
-    /// Pieces of which both sense and nonsense can be made in all three protocols.
+    /// Pieces that make valid and invalid commands in all three protocols.
     fn pieces() -> impl Strategy<Value = Vec<Vec<u8>>> {
         const WORDS: [&str; 21] = [
             "\r\n",
@@ -66,8 +65,8 @@ mod tests {
         proptest::collection::vec(prop_oneof![8 => word, 1 => proptest::collection::vec(any::<u8>(), 1..9)], 0..80)
     }
 
-    /// What a client hears that sends these bytes, and is refused whenever it logs in.
-    fn hear(protocol: Protocol, tls: Tls, asks_login: bool, bytes: &[u8]) -> Vec<u8> {
+    /// The replies to a client that sends these bytes, and whose logins are all refused.
+    fn replies(protocol: Protocol, tls: Tls, asks_login: bool, bytes: &[u8]) -> Vec<u8> {
         let offer = Offer { host: "mail.test".into(), known: Capabilities::default(), tls, asks_login };
         let (mut dialogue, mut framer, mut out) = (new(protocol, offer), Framer::default(), Vec::new());
         dialogue.greet(&mut out);
@@ -85,17 +84,17 @@ mod tests {
 
     proptest! {
         #[test]
-        fn whatever_comes_the_answer_is_short_lines_of_ascii(
+        fn replies_are_short_lines_of_ascii(
             protocol in proptest::sample::select(Protocol::ALL.as_slice()),
             tls in proptest::sample::select([Tls::Absent, Tls::Offered].as_slice()),
             asks_login in any::<bool>(),
             pieces in pieces(),
         ) {
-            let heard = String::from_utf8(hear(protocol, tls, asks_login, &pieces.concat())).unwrap();
-            for line in heard.split_inclusive('\n') {
-                let text = line.strip_suffix("\r\n").unwrap();
-                prop_assert!(text.len() <= 510 && text.bytes().all(|byte| matches!(byte, b' '..=b'~')), "{line:?}");
-                prop_assert!(!text.contains("lock"), "{line:?}");
+            let text = String::from_utf8(replies(protocol, tls, asks_login, &pieces.concat())).unwrap();
+            for line in text.split_inclusive('\n') {
+                let line = line.strip_suffix("\r\n").unwrap();
+                prop_assert!(line.len() <= 510 && line.bytes().all(|byte| matches!(byte, b' '..=b'~')), "{line:?}");
+                prop_assert!(!line.contains("lock"), "{line:?}");
             }
         }
     }

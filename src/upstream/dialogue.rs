@@ -1,9 +1,13 @@
-//! What the dialogues of all protocols have in common: their events, their beginning, what a server may say.
+//! What the dialogues of all protocols share: their states and events, and what a server may send. A protocol only
+//! handles the server's lines.
 
+use std::mem;
+
+use super::exchange::BearerExchange;
 use super::rejection::{Fault, Rejection, Verdict};
-use super::verdict::No;
+use super::verdict::RawRefusal;
 use crate::protocol::Security;
-use crate::wire::{Acceptance, Bearer, Capabilities, Dialogue, Frame, Redactor, Want};
+use crate::wire::{Acceptance, Bearer, Capabilities, Dialogue, Frame, Redactor, Want, sasl};
 
 /// What the session has to act on.
 #[derive(Debug, PartialEq, Eq)]
@@ -12,7 +16,6 @@ pub enum Event {
     StartTls,
     /// The server waits for `authenticate`, and has these capabilities.
     Ready(Capabilities),
-    /// We are logged in.
     Accepted(Acceptance),
     /// The server refused the bearer.
     Rejected(Rejection),
@@ -21,7 +24,7 @@ pub enum Event {
 }
 
 impl Event {
-    /// Removes what was sent from what the server says of it.
+    /// Removes the secrets that were sent from what the server says.
     fn without_secrets(self, sent: &Redactor) -> Self {
         match self {
             Self::Rejected(rejection) => Self::Rejected(rejection.without_secrets(sent)),
@@ -52,7 +55,7 @@ pub struct Approach {
     pub known: Capabilities,
 }
 
-/// The dialogue with a provider's server, in whatever protocol.
+/// The dialogue with a provider's server, in any protocol.
 pub trait Upstream: Dialogue<Event = Event> {
     /// Continues after the handshake: forgets everything from before, and asks for the capabilities unless they are
     /// cached from another connection with TLS.
@@ -61,9 +64,107 @@ pub trait Upstream: Dialogue<Event = Event> {
     fn authenticate(&mut self, bearer: Bearer, out: &mut Vec<u8>) -> Result<(), Fault>;
 }
 
-/// The longest line of a server. Providers' lines have a few hundred bytes. The limit of RFC 7162 section 4 for
-/// commands is also enough for a capability list.
-pub const LINE: Want = Want::Line { limit: 8192 };
+/// A protocol up to the login, seen from the client.
+pub trait Steps: Default + Send {
+    /// Handles a line of the server.
+    fn line(&mut self, line: &str, state: State, approach: &mut Approach, out: &mut Vec<u8>) -> StepResult;
+    /// Asks for the capabilities after a handshake, unless they are cached.
+    fn tls_started(&mut self, approach: &Approach, out: &mut Vec<u8>) -> (State, Option<Event>);
+    /// Sends the bearer to a server with these capabilities.
+    fn authenticate(
+        &mut self,
+        list: &Capabilities,
+        bearer: &Bearer,
+        out: &mut Vec<u8>,
+    ) -> Result<BearerExchange, Fault>;
+}
+
+/// What follows a line: the next state and perhaps an event, or the fault that ends the dialogue.
+pub type StepResult = Result<(State, Option<Event>), Fault>;
+
+/// What the dialogue waits for.
+pub enum State {
+    /// The server's greeting.
+    Greeting,
+    /// The answer to STARTTLS.
+    StartTls,
+    /// The end of the TLS handshake.
+    Handshake,
+    /// The capabilities that we have asked for.
+    Capabilities,
+    /// A bearer from the session, which has these capabilities.
+    Ready(Capabilities),
+    /// The answer to AUTH.
+    Authenticating(BearerExchange),
+    /// Nothing more: accepted, refused, or failed.
+    Over,
+}
+
+/// The dialogue with a server in one protocol.
+pub struct ServerDialogue<S> {
+    approach: Approach,
+    state: State,
+    allowance: Allowance,
+    /// Removes our secrets from what the server says.
+    sent: Redactor,
+    steps: S,
+}
+
+impl<S: Steps> ServerDialogue<S> {
+    pub fn new(approach: Approach) -> Self {
+        let (allowance, sent) = (Allowance::default(), Redactor::default());
+        Self { approach, state: State::Greeting, allowance, sent, steps: S::default() }
+    }
+}
+
+impl<S: Steps> Dialogue for ServerDialogue<S> {
+    type Event = Event;
+
+    /// Providers' lines have a few hundred bytes. The limit of RFC 7162 section 4 for commands is also enough for a
+    /// capability list.
+    fn want(&self) -> Want {
+        match self.state {
+            State::Handshake | State::Ready(_) | State::Over => Want::Nothing,
+            State::Greeting | State::StartTls | State::Capabilities | State::Authenticating(_) => {
+                Want::Line { limit: 8192 }
+            }
+        }
+    }
+
+    fn feed(&mut self, frame: Frame<'_>, out: &mut Vec<u8>) -> Option<Event> {
+        let state = mem::replace(&mut self.state, State::Over);
+        let line = self.allowance.take(frame);
+        let event = match line.and_then(|line| self.steps.line(&line, state, &mut self.approach, out)) {
+            Ok((state, event)) => {
+                self.state = state;
+                event
+            }
+            Err(fault) => Some(Event::Unexpected(fault)),
+        };
+        event.map(|event| event.without_secrets(&self.sent))
+    }
+}
+
+impl<S: Steps> Upstream for ServerDialogue<S> {
+    fn tls_started(&mut self, out: &mut Vec<u8>) -> Option<Event> {
+        self.approach.security = Security::Tls;
+        let event;
+        (self.state, event) = self.steps.tls_started(&self.approach, out);
+        event
+    }
+
+    fn authenticate(&mut self, bearer: Bearer, out: &mut Vec<u8>) -> Result<(), Fault> {
+        let State::Ready(list) = mem::replace(&mut self.state, State::Over) else { return Err(NOT_READY) };
+        self.sent = sasl::redactor(&bearer);
+        self.state = State::Authenticating(self.steps.authenticate(&list, &bearer, out)?);
+        Ok(())
+    }
+}
+
+/// The server waits for a bearer.
+pub fn ready(list: Capabilities) -> (State, Option<Event>) {
+    (State::Ready(list.clone()), Some(Event::Ready(list)))
+}
 
 /// The fault if `authenticate` is called too early.
 pub const NOT_READY: Fault = Fault::Protocol("has not announced its capabilities yet");
@@ -71,7 +172,7 @@ pub const NOT_READY: Fault = Fault::Protocol("has not announced its capabilities
 /// How much a server may still send, so that a dialogue cannot go on forever.
 ///
 /// The longest real dialogues, with two lists of capabilities, have 40 lines and 3 KiB.
-pub struct Allowance {
+struct Allowance {
     lines: usize,
     bytes: usize,
 }
@@ -84,7 +185,7 @@ impl Default for Allowance {
 
 impl Allowance {
     /// Counts and returns a line. Bytes that are not UTF-8 are replaced, because nothing that we look for contains any.
-    pub fn hear(&mut self, frame: Frame<'_>) -> Result<String, Fault> {
+    fn take(&mut self, frame: Frame<'_>) -> Result<String, Fault> {
         let Frame::Line(line) = frame else { return Err(Fault::Protocol("sent a line of more than 8192 bytes")) };
         match (self.lines.checked_sub(1), self.bytes.checked_sub(line.len())) {
             (Some(lines), Some(bytes)) => *self = Self { lines, bytes },
@@ -97,7 +198,7 @@ impl Allowance {
 impl Approach {
     /// The fault for a refusal before the server has judged a bearer. Before TLS anybody may have sent it, so it is not
     /// repeated and never permanent.
-    pub(super) fn refused(&self, no: &No<'_>) -> Fault {
+    pub(super) fn refused(&self, refusal: &RawRefusal<'_>) -> Fault {
         Fault::Refused(match self.security {
             Security::StartTls => Rejection {
                 verdict: Verdict::Temporary,
@@ -105,7 +206,7 @@ impl Approach {
                 explanation: None,
                 alerts: Vec::new(),
             },
-            Security::Tls | Security::Clear => match no.judge() {
+            Security::Tls | Security::Clear => match refusal.judge() {
                 // No token was sent, so its meaning for a token does not count.
                 it @ Rejection { verdict: Verdict::Token, .. } => {
                     Rejection { verdict: Verdict::Forbidden, explanation: None, ..it }
@@ -116,10 +217,17 @@ impl Approach {
     }
 }
 
-/// What came of a line, or the fault that ends the dialogue; nothing that was sent is in it.
-pub fn told(heard: Result<Option<Event>, Fault>, sent: &Redactor) -> Option<Event> {
-    let event = heard.unwrap_or_else(|fault| Some(Event::Unexpected(fault)));
-    event.map(|event| event.without_secrets(sent))
+/// Answers a challenge.
+pub fn challenged(exchange: BearerExchange, out: &mut Vec<u8>) -> StepResult {
+    Ok((State::Authenticating(exchange.challenged(out)?), None))
+}
+
+pub fn accepted(acceptance: Acceptance) -> StepResult {
+    Ok((State::Over, Some(Event::Accepted(acceptance))))
+}
+
+pub fn rejected(exchange: &BearerExchange, rejection: Rejection) -> StepResult {
+    Ok((State::Over, Some(Event::Rejected(exchange.refused(rejection)?))))
 }
 
 /// A server's list, without entries that could break out of a list that we write: only visible ASCII and blanks, and no
@@ -128,10 +236,4 @@ pub fn capabilities<'a>(entries: impl Iterator<Item = &'a str>) -> Capabilities 
     let harmless = |c: char| (c == ' ' || c.is_ascii_graphic()) && c != ']';
     let entries = entries.map(str::trim).filter(|entry| !entry.is_empty() && entry.chars().all(harmless));
     Capabilities(entries.map(str::to_owned).collect())
-}
-
-/// Appends a line.
-pub fn send(out: &mut Vec<u8>, line: &str) {
-    out.extend_from_slice(line.as_bytes());
-    out.extend_from_slice(b"\r\n");
 }

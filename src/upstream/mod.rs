@@ -1,27 +1,25 @@
-//! Our half of the dialogue towards the provider: STARTTLS, capabilities, then AUTH with a bearer.
+//! Our half of the dialogue with the provider: STARTTLS, capabilities, then AUTH with a bearer.
 
-mod backoff;
 mod dialogue;
 mod exchange;
-pub mod imap;
-pub mod pop3;
+mod imap;
+mod pop3;
 mod rejection;
-pub mod smtp;
+mod smtp;
 mod verdict;
-
-pub use backoff::backoff;
-pub use dialogue::{Approach, Event, Upstream};
-pub use rejection::{Fault, Rejection, Verdict};
 
 use crate::protocol::{Mechanism, Protocol};
 use crate::wire::Capabilities;
+use dialogue::ServerDialogue;
+pub use dialogue::{Approach, Event, Upstream};
+pub use rejection::{Fault, Rejection, Verdict, backoff};
 
 /// A new dialogue in this protocol.
 pub fn new(protocol: Protocol, approach: Approach) -> Box<dyn Upstream> {
     match protocol {
-        Protocol::Imap => Box::new(imap::Imap::new(approach)),
-        Protocol::Pop3 => Box::new(pop3::Pop3::new(approach)),
-        Protocol::Smtp => Box::new(smtp::Smtp::new(approach)),
+        Protocol::Imap => Box::new(ServerDialogue::<imap::Imap>::new(approach)),
+        Protocol::Pop3 => Box::new(ServerDialogue::<pop3::Pop3>::new(approach)),
+        Protocol::Smtp => Box::new(ServerDialogue::<smtp::Smtp>::new(approach)),
     }
 }
 
@@ -57,7 +55,7 @@ mod tests {
     use crate::wire::framer::Framer;
     use proptest::prelude::*;
 
-    /// A dialogue, the session around it, and what came of both.
+    /// A dialogue and the session around it, with what both have done.
     struct Run {
         dialogue: Box<dyn Upstream>,
         framer: Framer,
@@ -110,7 +108,7 @@ mod tests {
         }
     }
 
-    /// For each protocol, how it gets to where it reads past what it does not need.
+    /// For each protocol, the way to a state in which it ignores a line that it does not need, and such a line.
     const OPENINGS: [(Protocol, &str, &str); 4] = [
         (Protocol::Imap, "* OK ready\r\n", "* X\r\n"),
         (Protocol::Imap, "* OK [CAPABILITY AUTH=XOAUTH2] ready\r\n", "* X\r\n"),
@@ -119,7 +117,7 @@ mod tests {
     ];
 
     #[test]
-    fn of_what_is_allowed_the_offered_is_taken() {
+    fn only_offered_mechanisms_are_used() {
         use Mechanism::{OAuthBearer, XOAuth2};
         let both = [OAuthBearer, XOAuth2];
         for (protocol, list, expected) in [
@@ -138,19 +136,7 @@ mod tests {
     }
 
     #[test]
-    fn long_words_make_room_for_what_they_mean() {
-        let explained = |said: &str| {
-            let (verdict, alerts) = (Verdict::Limit, Vec::new());
-            Rejection { verdict, said: said.to_owned(), explanation: Some("close some"), alerts }.explained()
-        };
-        let fits = "x".repeat(160);
-        assert_eq!(explained("Too many. "), "Too many; close some.");
-        assert_eq!(explained(&fits), format!("{fits}; close some."));
-        assert_eq!(explained(&format!("{fits}x")), format!("{fits}...; close some."));
-    }
-
-    #[test]
-    fn nobody_can_talk_us_to_death() {
+    fn a_server_that_never_stops_sending_is_cut_off() {
         for (protocol, opening, line) in OPENINGS {
             let mut run = Run::new(protocol, Security::Tls);
             run.hear(opening.as_bytes());
@@ -163,7 +149,7 @@ mod tests {
     }
 
     #[test]
-    fn few_lines_may_be_too_many_bytes() {
+    fn long_lines_are_counted_by_their_bytes() {
         for (protocol, opening, line) in OPENINGS {
             let mut run = Run::new(protocol, Security::Tls);
             run.hear(opening.as_bytes());
@@ -194,7 +180,7 @@ mod tests {
         }
     }
 
-    /// Lines that lead somewhere, and bytes that do not.
+    /// Lines with a meaning, and random bytes.
     fn line() -> impl Strategy<Value = Vec<u8>> {
         let known = "* OK hi|* OK [CAPABILITY STARTTLS AUTH=XOAUTH2 SASL-IR] hi|* CAPABILITY AUTH=OAUTHBEARER|* BYE|* X {9}\
             |P1 OK x|P2 OK x|P3 NO x|P1 BAD|+|+ eyJ9|+OK|-ERR|-ERR [AUTH] x|SASL XOAUTH2|.|..|220 x|220-x|250-x|250 STARTTLS\
@@ -203,7 +189,7 @@ mod tests {
         prop_oneof![9 => proptest::sample::select(known), 1 => proptest::collection::vec(any::<u8>(), 0..30)]
     }
 
-    /// What leads to where the bearer is sent, in each protocol.
+    /// What a server sends until the bearer is sent, in each protocol.
     const AT_AUTH: [&str; 3] = [
         "* OK [CAPABILITY AUTH=XOAUTH2] hi\r\n",
         "+OK hi\r\n+OK\r\nSASL XOAUTH2\r\n.\r\n",
@@ -212,7 +198,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn whatever_comes_however_it_comes(
+        fn events_and_commands_do_not_depend_on_how_bytes_arrive(
             protocol in proptest::sample::select(&Protocol::ALL[..]),
             security in proptest::sample::select(vec![Security::Tls, Security::StartTls]),
             opening in proptest::sample::select(vec!["", AT_AUTH[0], AT_AUTH[1], AT_AUTH[2]]),

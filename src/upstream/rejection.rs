@@ -1,4 +1,4 @@
-//! A provider's no, and what else ends a dialogue with its server.
+//! A provider's refusal of a login, and what else ends a dialogue with its server.
 
 use crate::wire::Redactor;
 
@@ -22,10 +22,8 @@ impl Verdict {
     }
 }
 
-/// A provider's refusal.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Rejection {
-    /// Its meaning for us.
     pub verdict: Verdict,
     /// The provider's own words, printable.
     pub said: String,
@@ -36,6 +34,7 @@ pub struct Rejection {
 }
 
 impl Rejection {
+    /// Removes the secrets that were sent from what the server says.
     pub fn without_secrets(self, sent: &Redactor) -> Self {
         let alerts = self.alerts.iter().map(|alert| sent.redact(alert)).collect();
         Self { said: sent.redact(&self.said), alerts, ..self }
@@ -99,6 +98,52 @@ impl std::fmt::Display for Fault {
                 write!(f, "offers no OAuth mechanism that the configuration allows; it offers: {offered}")
             }
             Self::Protocol(what) => write!(f, "violates its protocol: {what}"),
+        }
+    }
+}
+
+/// The pause in milliseconds that Exchange asks for in the text of its refusal: "Suggested Backoff Time: 30000
+/// milliseconds".
+pub fn backoff(said: &str) -> Option<u64> {
+    let said = said.to_ascii_lowercase();
+    let (_, rest) = said.split_once("suggested backoff time:")?;
+    let rest = rest.trim_start();
+    let (number, unit) = rest.split_at(rest.find(|c: char| !c.is_ascii_digit()).unwrap_or(rest.len()));
+    let factor = match unit.trim_start() {
+        unit if unit.starts_with("sec") || unit.starts_with("s.") => 1000,
+        unit if unit.starts_with("min") => 60_000,
+        _ => 1,
+    };
+    // A number with too many digits is a long time.
+    (!number.is_empty()).then(|| number.parse().unwrap_or(u64::MAX).saturating_mul(factor))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn long_words_are_cut_to_make_room_for_their_meaning() {
+        let explained = |said: &str| {
+            let (verdict, alerts) = (Verdict::Limit, Vec::new());
+            Rejection { verdict, said: said.to_owned(), explanation: Some("close some"), alerts }.explained()
+        };
+        let fits = "x".repeat(160);
+        assert_eq!(explained("Too many. "), "Too many; close some.");
+        assert_eq!(explained(&fits), format!("{fits}; close some."));
+        assert_eq!(explained(&format!("{fits}x")), format!("{fits}...; close some."));
+    }
+
+    #[test]
+    fn a_pause_is_a_number_and_its_unit() {
+        let seconds = |said| backoff(said).map(|milliseconds| milliseconds / 1000);
+        assert_eq!(seconds("BAD Request is throttled. Suggested Backoff Time: 30000 milliseconds"), Some(30));
+        assert_eq!(seconds("SUGGESTED BACKOFF TIME:90000"), Some(90));
+        assert_eq!(seconds("Suggested Backoff Time: 45 seconds"), Some(45));
+        assert_eq!(seconds("Suggested Backoff Time: 2 minutes."), Some(120));
+        assert_eq!(seconds("Suggested Backoff Time: 99999999999999999999999 milliseconds"), Some(u64::MAX / 1000));
+        for said in ["Suggested Backoff Time: soon", "Suggested Backoff Time: ", "Request is throttled.", ""] {
+            assert_eq!(seconds(said), None, "{said}");
         }
     }
 }

@@ -1,150 +1,77 @@
-//! SMTP submission towards the provider: RFC 5321, STARTTLS of RFC 3207, AUTH of RFC 4954.
+//! SMTP submission before the login, seen from the client: RFC 5321, STARTTLS of RFC 3207, AUTH of RFC 4954.
 
-use std::mem;
-
-use super::dialogue::{Allowance, Approach, Event, LINE, NOT_READY, Upstream, capabilities, send, told};
+use super::dialogue::{Approach, Event, State, StepResult, Steps, accepted, capabilities, challenged, ready, rejected};
 use super::exchange::BearerExchange;
 use super::rejection::Fault;
-use super::verdict::No;
+use super::verdict::RawRefusal;
 use crate::protocol::Security;
-use crate::wire::{Acceptance, Bearer, Capabilities, Dialogue, Frame, Redactor, Want, sasl};
+use crate::wire::{Acceptance, Bearer, Capabilities, put_line};
 
 /// The longest command line with its end, in bytes (RFC 5321 section 4.5.3.1.4). AUTH is no exception (RFC 4954 section
 /// 4); only the answer to a challenge may be longer.
 const COMMAND_LIMIT: usize = 512;
 
-/// The state of the dialogue.
-enum State {
-    /// The server has not greeted us yet.
-    Greeting,
-    /// We have sent EHLO.
-    Ehlo,
-    /// We have sent STARTTLS.
-    StartTls,
-    /// The session does the TLS handshake.
-    Handshake,
-    /// The session has the capabilities and will provide a bearer.
-    Ready(Capabilities),
-    /// We have sent AUTH.
-    Authenticating(BearerExchange),
-    /// The dialogue is over: accepted, refused, or failed.
-    Over,
-}
-
-/// The dialogue with an SMTP server.
+#[derive(Default)]
 pub struct Smtp {
-    approach: Approach,
-    state: State,
     /// The lines so far of a reply that is not complete.
     reply: Reply,
-    allowance: Allowance,
-    /// Removes our secrets from what the server says.
-    sent: Redactor,
 }
 
-impl Smtp {
-    /// Waits for the greeting.
-    pub fn new(approach: Approach) -> Self {
-        Self {
-            approach,
-            state: State::Greeting,
-            reply: Reply::default(),
-            allowance: Allowance::default(),
-            sent: Redactor::default(),
-        }
-    }
-
-    fn line(&mut self, line: &str, out: &mut Vec<u8>) -> Result<Option<Event>, Fault> {
+impl Steps for Smtp {
+    fn line(&mut self, line: &str, state: State, approach: &mut Approach, out: &mut Vec<u8>) -> StepResult {
         if !self.reply.add(line)? {
-            return Ok(None);
+            return Ok((state, None));
         }
-        let reply = mem::take(&mut self.reply);
-        let state = mem::replace(&mut self.state, State::Over);
-        let (state, event) = self.step(&reply, state, out)?;
-        self.state = state;
-        Ok(event)
-    }
-
-    fn step(&mut self, reply: &Reply, state: State, out: &mut Vec<u8>) -> Result<(State, Option<Event>), Fault> {
+        let reply = std::mem::take(&mut self.reply);
         match (reply.code, state) {
-            (220, State::Greeting) => Ok((self.ehlo(out), None)),
-            (250, State::Ehlo) => self.introduced(reply.keywords(), out),
+            (220, State::Greeting) => Ok(ehlo(approach, out)),
+            (250, State::Capabilities) => introduced(reply.keywords(), approach, out),
             (220, State::StartTls) => Ok((State::Handshake, Some(Event::StartTls))),
             (400..=499, State::StartTls) => Err(Fault::StartTlsLater),
             (_, State::StartTls) => Err(Fault::NoStartTls),
-            (500..=599, State::Ehlo) if self.approach.other_name.is_some() => Ok((self.ehlo_again(out), None)),
-            (334, State::Authenticating(exchange)) if reply.lines.len() == 1 => {
-                Ok((State::Authenticating(exchange.challenged(out)?), None))
+            // Some servers accept no address literals, and some no name without a dot.
+            (500..=599, State::Capabilities) if let Some(name) = approach.other_name.take() => {
+                approach.client_name = name;
+                Ok(ehlo(approach, out))
             }
-            (235, State::Authenticating(exchange)) if exchange.is_sent() => {
-                Ok((State::Over, Some(Event::Accepted(Acceptance::default()))))
-            }
+            (334, State::Authenticating(exchange)) if reply.lines.len() == 1 => challenged(exchange, out),
+            (235, State::Authenticating(exchange)) if exchange.is_sent() => accepted(Acceptance::default()),
             (400..=599, State::Authenticating(exchange)) => {
-                Ok((State::Over, Some(exchange.refused(No::smtp(&reply.text()).judge()))))
+                rejected(&exchange, RawRefusal::smtp(&reply.text()).judge())
             }
-            (400..=599, _) => Err(self.approach.refused(&No::smtp(&reply.text()))),
-            _ => Err(Fault::Protocol("sent a reply that answers nothing we said")),
+            (400..=599, _) => Err(approach.refused(&RawRefusal::smtp(&reply.text()))),
+            _ => Err(Fault::Protocol("sent a reply that answers nothing we sent")),
         }
     }
 
-    fn ehlo(&self, out: &mut Vec<u8>) -> State {
-        send(out, &format!("EHLO {}", self.approach.client_name));
-        State::Ehlo
-    }
-
-    /// Sends EHLO again with the other name, because some servers accept no address literals, and some no name without
-    /// a dot.
-    fn ehlo_again(&mut self, out: &mut Vec<u8>) -> State {
-        self.approach.client_name = self.approach.other_name.take().unwrap_or_default();
-        self.ehlo(out)
-    }
-
-    fn introduced(&self, keywords: Capabilities, out: &mut Vec<u8>) -> Result<(State, Option<Event>), Fault> {
-        if self.approach.security != Security::StartTls {
-            return Ok((State::Ready(keywords.clone()), Some(Event::Ready(keywords))));
-        }
-        if !keywords.has("STARTTLS") {
-            return Err(Fault::NoStartTls);
-        }
-        send(out, "STARTTLS");
-        Ok((State::StartTls, None))
-    }
-}
-
-impl Dialogue for Smtp {
-    type Event = Event;
-
-    fn want(&self) -> Want {
-        match self.state {
-            State::Handshake | State::Ready(_) | State::Over => Want::Nothing,
-            State::Greeting | State::Ehlo | State::StartTls | State::Authenticating(_) => LINE,
-        }
-    }
-
-    fn feed(&mut self, frame: Frame<'_>, out: &mut Vec<u8>) -> Option<Event> {
-        let heard = self.allowance.hear(frame).and_then(|line| self.line(&line, out));
-        if heard.is_err() {
-            self.state = State::Over;
-        }
-        told(heard, &self.sent)
-    }
-}
-
-impl Upstream for Smtp {
     /// Always sends EHLO, because a server accepts no AUTH without it.
-    fn tls_started(&mut self, out: &mut Vec<u8>) -> Option<Event> {
-        self.approach.security = Security::Tls;
-        self.reply = Reply::default();
-        self.state = self.ehlo(out);
-        None
+    fn tls_started(&mut self, approach: &Approach, out: &mut Vec<u8>) -> (State, Option<Event>) {
+        ehlo(approach, out)
     }
 
-    fn authenticate(&mut self, bearer: Bearer, out: &mut Vec<u8>) -> Result<(), Fault> {
-        let State::Ready(keywords) = mem::replace(&mut self.state, State::Over) else { return Err(NOT_READY) };
-        self.sent = sasl::redactor(&bearer);
-        let exchange = BearerExchange::begin(&bearer, &mechanisms(&keywords))?;
-        self.state = State::Authenticating(exchange.start("AUTH", COMMAND_LIMIT, out));
-        Ok(())
+    fn authenticate(
+        &mut self,
+        list: &Capabilities,
+        bearer: &Bearer,
+        out: &mut Vec<u8>,
+    ) -> Result<BearerExchange, Fault> {
+        Ok(BearerExchange::begin(bearer, &mechanisms(list))?.start("AUTH", COMMAND_LIMIT, out))
+    }
+}
+
+fn ehlo(approach: &Approach, out: &mut Vec<u8>) -> (State, Option<Event>) {
+    put_line(out, &format!("EHLO {}", approach.client_name));
+    (State::Capabilities, None)
+}
+
+fn introduced(keywords: Capabilities, approach: &Approach, out: &mut Vec<u8>) -> StepResult {
+    match approach.security {
+        Security::StartTls if !keywords.has("STARTTLS") => Err(Fault::NoStartTls),
+        Security::StartTls => {
+            put_line(out, "STARTTLS");
+            Ok((State::StartTls, None))
+        }
+        Security::Tls | Security::Clear => Ok(ready(keywords)),
     }
 }
 

@@ -31,7 +31,7 @@ impl Class {
 }
 
 /// A server's refusal as it arrived.
-pub(super) struct No<'a> {
+pub struct RawRefusal<'a> {
     class: Class,
     /// A response code of IMAP or POP3, an enhanced status code of SMTP, or "".
     code: &'a str,
@@ -41,15 +41,15 @@ pub(super) struct No<'a> {
     otherwise: Verdict,
 }
 
-impl<'a> No<'a> {
+impl<'a> RawRefusal<'a> {
     /// A refusal by IMAP or POP3, with the response code at the beginning of its text, if any.
-    pub(super) fn open(text: &'a str, otherwise: Verdict) -> Self {
+    pub fn open(text: &'a str, otherwise: Verdict) -> Self {
         Self { class: Class::Open, code: bracketed(text), said: text, otherwise }
     }
 
     /// A refusal by SMTP. 535 concerns the credentials, and every other 5yz something else. The enhanced status code at
     /// the beginning of the text counts if it is of the reply's class (RFC 2034 section 4).
-    pub(super) fn smtp(said: &'a str) -> Self {
+    pub fn smtp(said: &'a str) -> Self {
         let (class, otherwise) = match said.get(..3) {
             Some("535") => (Class::Permanent, Token),
             _ if said.starts_with('4') => (Class::Transient, Temporary),
@@ -61,11 +61,11 @@ impl<'a> No<'a> {
     }
 
     /// Judges it by its code, or else by its words. The explanation of the words is included if it fits the verdict.
-    pub(super) fn judge(&self) -> Rejection {
+    pub fn judge(&self) -> Rejection {
         let (said, allowed) = (self.said.to_ascii_lowercase(), |verdict| self.class.allows(verdict));
         let known = |(code, verdict): &&(&str, Verdict)| code.eq_ignore_ascii_case(self.code) && allowed(*verdict);
         let by_code = CODES.iter().find(known).map(|(_, verdict)| *verdict);
-        let mut rows = WORDS.iter().filter(|row| said.contains(row.words));
+        let mut rows = WORDS.iter().filter(|row| row.words.split('|').any(|words| said.contains(words)));
         let by_words = |class: Class| rows.clone().map(|row| row.verdict).find(|verdict| class.allows(*verdict));
         let verdict = match by_code {
             // Such a code is a separate class.
@@ -73,7 +73,7 @@ impl<'a> No<'a> {
             Some(verdict) => verdict,
             None => by_words(self.class).unwrap_or(self.otherwise),
         };
-        let fits = |row: &&Words| !row.sentence.is_empty() && row.verdict.passes() == verdict.passes();
+        let fits = |row: &&KnownWords| !row.sentence.is_empty() && row.verdict.passes() == verdict.passes();
         let explanation = rows.find(fits).map(|row| row.sentence);
         Rejection { verdict, said: quote(self.said), explanation, alerts: Vec::new() }
     }
@@ -117,8 +117,9 @@ const CODES: &[(&str, Verdict)] = &[
     ("4.7.28", Limit),
 ];
 
-/// Words of providers, in lower case, and what they mean. The first matching row that the class allows counts.
-struct Words {
+/// Words of providers, and what they mean. The first matching row that the class allows counts.
+struct KnownWords {
+    /// In lower case, separated by `|`.
     words: &'static str,
     verdict: Verdict,
     /// What is wrong and what to do: a clause without a full stop. If an answer has several causes, it names them, the
@@ -126,44 +127,28 @@ struct Words {
     sentence: &'static str,
 }
 
-const fn row(words: &'static str, verdict: Verdict, sentence: &'static str) -> Words {
-    Words { words, verdict, sentence }
+const fn row(words: &'static str, verdict: Verdict, sentence: &'static str) -> KnownWords {
+    KnownWords { words, verdict, sentence }
 }
 
-const BROWSER: &str =
-    "the provider wants the owner to act: sign in to the mailbox in a browser once, and confirm what it asks";
-const CONNECTIONS: &str =
-    "every program and every folder that it watches needs a connection: close some, or let programs use fewer";
-const LOGINS: &str = "the provider has blocked logins for a while: stop programs that keep trying, and wait";
-const SWITCH_IMAP: &str =
-    "IMAP is disabled for the mailbox: enable it in the mailbox's settings, or ask the organization's administrator";
-const SWITCH_POP: &str =
-    "POP is disabled for the mailbox: enable it in the mailbox's settings, or ask the organization's administrator";
-const THROTTLES: &str = "the provider throttles this mailbox: wait, and let programs open fewer connections";
-const OTHER_POP: &str = "the token is not for POP, or not for this mailbox, or POP is disabled: enable it in the mailbox's settings, and check \
-     who signed in";
-const IN_USE: &str = "another session has this mailbox open: close it, or wait until it ends";
-const OAUTH_REFUSED: &str =
-    "the provider treated this login as a password login: the mailbox or the organization does not allow OAuth here";
-
-const WORDS: &[Words] = &[
+const WORDS: &[KnownWords] = &[
     row(
         "authenticated but not connected",
         Forbidden,
-        "the token is valid, but this mailbox is not open to whoever signed in, or the protocol is disabled for it: check who \
-         signed in and the mailbox's permissions, and enable the protocol in the mailbox's settings",
+        "the token is valid, but this mailbox is not open to whoever signed in, or the protocol is disabled for it: \
+         check who signed in and the mailbox's permissions, and enable the protocol in the mailbox's settings",
     ),
     row(
         "smtpclientauthentication is disabled for the tenant",
         Forbidden,
-        "SMTP AUTH is disabled for the whole organization: its administrator has to enable it, for the organization or for this \
-         mailbox only (SmtpClientAuthenticationDisabled)",
+        "SMTP AUTH is disabled for the whole organization: its administrator has to enable it, for the organization \
+         or for this mailbox only (SmtpClientAuthenticationDisabled)",
     ),
     row(
         "smtpclientauthentication is disabled for the mailbox",
         Forbidden,
-        "SMTP AUTH is disabled for this mailbox: its administrator has to enable \"Authenticated SMTP\" in the mailbox's e-mail \
-         apps",
+        "SMTP AUTH is disabled for this mailbox: its administrator has to enable \"Authenticated SMTP\" in the \
+         mailbox's e-mail apps",
     ),
     row(
         "smtpclientauthentication is disabled",
@@ -178,10 +163,15 @@ const WORDS: &[Words] = &[
     row(
         "did not meet the criteria",
         Forbidden,
-        "a policy of the organization (Conditional Access, authentication policy) forbids this login: its administrator has \
-         to allow it",
+        "a policy of the organization (Conditional Access, authentication policy) forbids this login: its \
+         administrator has to allow it",
     ),
-    row("basic authentication is", Forbidden, OAUTH_REFUSED),
+    row(
+        "basic authentication is|application-specific password",
+        Forbidden,
+        "the provider treated this login as a password login: the mailbox or the organization does not allow OAuth \
+         here",
+    ),
     row(
         "5.7.139",
         Forbidden,
@@ -190,45 +180,50 @@ const WORDS: &[Words] = &[
     row(
         "5.7.3 authentication unsuccessful",
         Token,
-        "the token is not for SMTP, or not for this mailbox: the scope SMTP.Send is missing, somebody else signed in, or SMTP \
-         is disabled for the mailbox",
+        "the token is not for SMTP, or not for this mailbox: the scope SMTP.Send is missing, somebody else signed in, \
+         or SMTP is disabled for the mailbox",
     ),
     row(
         "token will expire soon",
         Token,
-        "the high-volume service requires a token with ten minutes of life left, but the tenant issues shorter ones: its \
-         administrator has to lengthen the life of access tokens",
+        "the high-volume service requires a token with ten minutes of life left, but the tenant issues shorter ones: \
+         its administrator has to lengthen the life of access tokens",
     ),
     row(
         "authenticate failed",
         Token,
-        "the token is not for IMAP, or not for this mailbox: its scope or audience is wrong, somebody else signed in, the \
-         address is an alias (set user to the primary one), or IMAP is disabled for the mailbox",
+        "the token is not for IMAP, or not for this mailbox: its scope or audience is wrong, somebody else signed in, \
+         the address is an alias (set user to the primary one), or IMAP is disabled for the mailbox",
     ),
-    row("unknown user name or bad password", Token, OTHER_POP),
+    row(
+        "unknown user name or bad password",
+        Token,
+        "the token is not for POP, or not for this mailbox, or POP is disabled: enable it in the mailbox's settings, \
+         and check who signed in",
+    ),
     // Limits of sessions, logins and bytes, in the words of many servers. They come before other reasons for a refusal,
     // because a server that counts connections also names the user.
-    row("backoff time", Limit, THROTTLES),
-    row("throttl", Limit, THROTTLES),
-    row("too many login", Limit, LOGINS),
-    row("too many bad auth", Limit, LOGINS),
-    row("too many fail", Limit, LOGINS),
-    row("too many auth", Limit, LOGINS),
-    row("simultaneous", Limit, CONNECTIONS),
+    row(
+        "backoff time|throttl",
+        Limit,
+        "the provider throttles this mailbox: wait, and let programs open fewer connections",
+    ),
+    row(
+        "too many login|too many bad auth|too many fail|too many auth",
+        Limit,
+        "the provider has blocked logins for a while: stop programs that keep trying, and wait",
+    ),
     row(
         "concurrent connection",
         Limit,
         "the mailbox sends over too many connections at a time: let programs use fewer, and wait",
     ),
-    row("maximum number of connections", Limit, CONNECTIONS),
-    row("maximum number of sessions", Limit, CONNECTIONS),
-    row("maximum connections", Limit, CONNECTIONS),
-    row("max connections", Limit, CONNECTIONS),
-    row("too many connections", Limit, CONNECTIONS),
-    row("too many sessions", Limit, CONNECTIONS),
-    row("connection limit", Limit, CONNECTIONS),
-    row("connections limit", Limit, CONNECTIONS),
-    row("session limit", Limit, CONNECTIONS),
+    row(
+        "simultaneous|maximum number of connections|maximum number of sessions|maximum connections|max connections|\
+         too many connections|too many sessions|connection limit|connections limit|session limit",
+        Limit,
+        "every program and every folder that it watches needs a connection: close some, or let programs use fewer",
+    ),
     row("submission rate", Limit, "the mailbox sends more than the provider accepts in a minute: send more slowly"),
     row(
         "bandwidth limit",
@@ -236,23 +231,18 @@ const WORDS: &[Words] = &[
         "the mailbox has moved more than the provider allows in a day: wait a day, and fetch less at once",
     ),
     row("rate limit", Limit, "the provider counts too many logins: wait, and let programs look for mail less often"),
-    row("too many", Limit, ""),
-    row("ratelimit", Limit, ""),
-    row("rate-limit", Limit, ""),
-    row("too frequent", Limit, ""),
-    row("maximum number", Limit, ""),
-    row("limit exceeded", Limit, ""),
-    row("limit reached", Limit, ""),
-    row("quota exceeded", Limit, ""),
-    row("has exceeded", Limit, ""),
-    row("in use by another", Limit, IN_USE),
-    row("already in use", Limit, IN_USE),
-    row("already locked", Limit, IN_USE),
-    row("lock busy", Limit, IN_USE),
-    row("for mailbox lock", Limit, IN_USE),
-    row("lock maildrop", Limit, IN_USE),
-    row("lock mailbox", Limit, IN_USE),
-    row("waiting for lock", Limit, IN_USE),
+    row(
+        "too many|ratelimit|rate-limit|too frequent|maximum number|limit exceeded|limit reached|quota exceeded|\
+         has exceeded",
+        Limit,
+        "",
+    ),
+    row(
+        "in use by another|already in use|already locked|lock busy|for mailbox lock|lock maildrop|lock mailbox|\
+         waiting for lock",
+        Limit,
+        "another session has this mailbox open: close it, or wait until it ends",
+    ),
     row(
         "imap access is disabled for your domain",
         Forbidden,
@@ -263,31 +253,35 @@ const WORDS: &[Words] = &[
         Forbidden,
         "the account may not use this protocol, for example because it belongs to a child: ask whoever administers it",
     ),
-    row("not enabled for imap", Forbidden, SWITCH_IMAP),
-    row("not enabled for pop", Forbidden, SWITCH_POP),
-    row("not enabled for", Forbidden, ""),
     row(
         "credentials or imap is disabled",
         Token,
         "the token is not valid for this mailbox, or IMAP is disabled in its settings: the provider does not say which",
     ),
-    row("imap is disabled", Forbidden, SWITCH_IMAP),
-    row("pop3 is disabled", Forbidden, SWITCH_POP),
+    row(
+        "not enabled for imap|imap is disabled",
+        Forbidden,
+        "IMAP is disabled for the mailbox: enable it in the mailbox's settings, or ask the organization's \
+         administrator",
+    ),
+    row(
+        "not enabled for pop|pop3 is disabled",
+        Forbidden,
+        "POP is disabled for the mailbox: enable it in the mailbox's settings, or ask the organization's administrator",
+    ),
+    row("not enabled for", Forbidden, ""),
     row("temporarily", Temporary, ""),
-    row("is disabled", Forbidden, ""),
-    row("is locked", Forbidden, ""),
-    row("been locked", Forbidden, ""),
-    row("suspended", Forbidden, ""),
-    row("is not allowed", Forbidden, ""),
-    row("not supported", Forbidden, ""),
-    row("via your web browser", Forbidden, BROWSER),
-    row("web login required", Forbidden, BROWSER),
-    row("webalert", Forbidden, BROWSER),
-    row("application-specific password", Forbidden, OAUTH_REFUSED),
+    row("is disabled|is locked|been locked|suspended|is not allowed|not supported", Forbidden, ""),
+    row(
+        "via your web browser|web login required|webalert",
+        Forbidden,
+        "the provider wants the owner to act: sign in to the mailbox in a browser once, and confirm what it asks",
+    ),
     row(
         "application password",
         Forbidden,
-        "the provider requires one of its own app passwords, because it accepts OAuth only from clients that it has approved",
+        "the provider requires one of its own app passwords, because it accepts OAuth only from clients that it has \
+         approved",
     ),
     row(
         "accesstokenexpired",
@@ -304,21 +298,16 @@ const WORDS: &[Words] = &[
         Token,
         "the token is not for this mailbox, or not for mail: check who signed in, and the scope",
     ),
-    row("temporary", Temporary, ""),
-    row("try again later", Temporary, ""),
-    row("try later", Temporary, ""),
-    row("unavailable", Temporary, ""),
-    row("system error", Temporary, ""),
-    row("server error", Temporary, ""),
-    row("internal error", Temporary, ""),
-    row("command error", Temporary, ""),
-    row("protocol error", Temporary, ""),
-    row("connection is closed", Temporary, ""),
-    row("connection closed", Temporary, ""),
+    row(
+        "temporary|try again later|try later|unavailable|system error|server error|internal error|command error|\
+         protocol error|connection is closed|connection closed",
+        Temporary,
+        "",
+    ),
 ];
 
 /// The word in brackets at the beginning of a text: an IMAP or POP3 response code. "" if there is none.
-pub(super) fn bracketed(text: &str) -> &str {
+pub fn bracketed(text: &str) -> &str {
     let code = text.strip_prefix('[').and_then(|rest| rest.split_once(']'));
     code.and_then(|(code, _)| code.split(' ').next()).unwrap_or_default()
 }
@@ -328,11 +317,11 @@ mod tests {
     use super::*;
 
     fn smtp(said: &str) -> Rejection {
-        No::smtp(said).judge()
+        RawRefusal::smtp(said).judge()
     }
 
     #[test]
-    fn words_are_judged_where_the_code_says_too_little() {
+    fn words_decide_if_the_code_does_not() {
         for (said, verdict) in [
             ("[ALERT] Too many simultaneous connections. (Failure)", Limit),
             ("[ALERT] Your account is not enabled for IMAP use.", Forbidden),
@@ -350,9 +339,9 @@ mod tests {
             ("[AUTHENTICATIONFAILED] invalid credentials or IMAP is disabled", Token),
             ("[authenticationfailed] no", Token),
         ] {
-            assert_eq!(No::open(said, Token).judge().verdict, verdict, "{said}");
+            assert_eq!(RawRefusal::open(said, Token).judge().verdict, verdict, "{said}");
         }
-        assert_eq!(No::open("no", Temporary).judge().verdict, Temporary);
+        assert_eq!(RawRefusal::open("no", Temporary).judge().verdict, Temporary);
     }
 
     #[test]
@@ -369,7 +358,7 @@ mod tests {
             "maildrop already locked",
             "Unable to lock maildrop: mailbox is in use by another session",
         ] {
-            assert_eq!(No::open(said, Token).judge().verdict, Limit, "{said}");
+            assert_eq!(RawRefusal::open(said, Token).judge().verdict, Limit, "{said}");
         }
         for said in [
             "421 4.7.0 Maximum number of connections from user+IP exceeded (mail_max_userip_connections=10)",
@@ -416,11 +405,11 @@ mod tests {
             ("[LOGIN-DELAY] is not allowed", Limit),
             ("[EXPIRED] try again later", Token),
         ] {
-            assert_eq!(No::open(said, Token).judge().verdict, verdict, "{said}");
+            assert_eq!(RawRefusal::open(said, Token).judge().verdict, verdict, "{said}");
         }
     }
 
-    /// Answers as providers give them, and what their explanation has to name.
+    /// Answers of providers, and a word that each explanation must contain.
     const ANSWERS: [(&str, &str); 30] = [
         ("BAD User is authenticated but not connected.", "not open to whoever signed in"),
         (
@@ -470,7 +459,7 @@ mod tests {
     fn every_known_answer_is_explained() {
         for (said, words) in ANSWERS {
             let is_smtp = said.starts_with(['4', '5']);
-            let rejection = if is_smtp { smtp(said) } else { No::open(said, Token).judge() };
+            let rejection = if is_smtp { smtp(said) } else { RawRefusal::open(said, Token).judge() };
             let explanation = rejection.explanation.unwrap_or_else(|| panic!("{said} is not explained"));
             assert!(explanation.contains(words), "{said}: {explanation}");
         }
@@ -478,30 +467,28 @@ mod tests {
 
     #[test]
     fn every_row_can_be_reached_and_its_sentence_fits() {
+        let all = || WORDS.iter().flat_map(|row| row.words.split('|'));
+        for words in all() {
+            let found = all().find(|other| words.contains(other));
+            assert_eq!(found, Some(words), "{words} is hidden by one before it");
+            assert_ne!(RawRefusal::open(words, Token).judge().explanation, Some(""), "{words} is explained by nothing");
+        }
         for row in WORDS {
-            let found = WORDS.iter().find(|other| row.words.contains(other.words)).map(|other| other.words);
-            assert_eq!(found, Some(row.words), "{} is hidden by one before it", row.words);
-            assert_ne!(
-                No::open(row.words, Token).judge().explanation,
-                Some(""),
-                "{} is explained by nothing",
-                row.words
-            );
             assert!(!row.sentence.ends_with('.') && row.sentence.len() < 300, "{}", row.sentence);
         }
     }
 
     #[test]
-    fn what_is_not_known_is_not_explained() {
+    fn unknown_words_are_not_explained() {
         for said in ["[AUTHENTICATIONFAILED] Authentication failed.", "[SYS/TEMP] Try later.", ""] {
-            let rejection = No::open(said, Token).judge();
+            let rejection = RawRefusal::open(said, Token).judge();
             assert_eq!((rejection.explanation, rejection.explained()), (None, said.to_owned()));
         }
     }
 
     #[test]
     fn a_sentence_that_contradicts_the_verdict_is_left_out() {
-        assert_eq!(No::open("[UNAVAILABLE] invalid credentials", Token).judge().explanation, None);
+        assert_eq!(RawRefusal::open("[UNAVAILABLE] invalid credentials", Token).judge().explanation, None);
         assert_eq!(smtp("421 4.7.0 basic authentication is disabled").explanation, None);
     }
 

@@ -44,7 +44,6 @@ pub enum Frame<'a> {
 pub trait Dialogue: Send {
     /// What the session has to act on.
     type Event;
-    /// What to read next.
     fn want(&self) -> Want;
     /// Handles one frame of the wanted kind, and appends the answer to `out`.
     fn feed(&mut self, frame: Frame<'_>, out: &mut Vec<u8>) -> Option<Self::Event>;
@@ -87,7 +86,6 @@ impl Credentials {
 pub struct Bearer {
     /// The mailbox to open, as the provider names it.
     pub user: String,
-    /// The access token.
     pub token: Token,
     /// The allowed mechanisms, the best first. The first that the provider offers is used.
     pub mechanisms: Vec<Mechanism>,
@@ -173,7 +171,6 @@ pub struct Refusal {
 }
 
 impl Refusal {
-    /// Creates a refusal with its text.
     pub fn new(reason: Reason, text: impl Into<String>) -> Self {
         Self { reason, text: text.into(), alerts: Vec::new() }
     }
@@ -194,6 +191,18 @@ impl From<Refusal> for Failed {
         };
         Self::new(exit, refusal.text)
     }
+}
+
+/// Appends a line and its end.
+pub fn put_line(out: &mut Vec<u8>, line: &str) {
+    out.extend_from_slice(line.as_bytes());
+    out.extend_from_slice(b"\r\n");
+}
+
+/// Splits off the first word. The rest begins after the blank.
+pub fn split_word(line: &[u8]) -> (&[u8], &[u8]) {
+    let mut parts = line.splitn(2, |&byte| byte == b' ');
+    (parts.next().unwrap_or_default(), parts.next().unwrap_or_default())
 }
 
 /// Makes any text fit for one reply line, the log or a terminal: printable ASCII, at most 400 characters.
@@ -248,16 +257,16 @@ mod tests {
     }
 
     #[test]
-    fn one_line_keeps_letters_and_escapes_what_could_deceive() {
+    fn one_line_keeps_letters_and_escapes_control_characters() {
         assert_eq!(one_line("jörg \"x\" \\ a\r\n\u{1b}[31m\u{202e}b"), r#"jörg "x" \ a\r\n\u{1b}[31m\u{202e}b"#);
     }
 
     #[test]
-    fn what_could_be_a_token_is_left_out() {
+    fn what_could_be_a_token_is_removed() {
         let token = "eyJ0eXAiOiJKV1Qi_-0123456789abcdefghijklmnop";
         assert_eq!(quote(&format!("is '{token}' yours, {token}.{token}?")), "is '...' yours, .......?");
         let base64 = "dXNlcj1hbm4BYXV0aD1CZWFyZXI/".repeat(3);
-        assert_eq!(quote(&format!("{base64} is no command")), "... is no command");
+        assert_eq!(quote(&format!("{base64} is not a command")), "... is not a command");
         let path =
             "client 01234567-89ab-cdef-0123-456789abcdef at https://help.example.test/mail/accounts/answer/78754";
         assert_eq!(quote(path), path);

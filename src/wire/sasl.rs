@@ -25,39 +25,43 @@ const BASE64: GeneralPurpose = GeneralPurpose::new(
     GeneralPurposeConfig::new().with_decode_padding_mode(DecodePaddingMode::Indifferent),
 );
 
-/// Why a SASL message cannot be used.
+/// Why a SASL exchange with a client ends without credentials.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum SaslError {
-    /// It is not base64.
-    Base64,
-    /// It does not have the form of its mechanism.
-    Form,
+pub enum SaslFailure {
+    /// The client has sent `*`.
+    Cancelled,
+    /// The message is not base64, or does not have the form of its mechanism.
+    Malformed,
+    /// The line is longer than [`LINE_LIMIT`].
+    TooLong,
+    /// The mechanism is not supported.
+    Mechanism,
     /// No account and no password can have this form.
     Credentials,
 }
 
 /// Decodes one base64 line of a client. An initial response of `=` is an empty message (RFC 4959 section 3).
-pub fn decode(line: &[u8]) -> Result<Zeroizing<Vec<u8>>, SaslError> {
+pub fn decode(line: &[u8]) -> Result<Zeroizing<Vec<u8>>, SaslFailure> {
     let line = if line == b"=" { b"" } else { line };
-    BASE64.decode(line).map(Zeroizing::new).map_err(|_| SaslError::Base64)
+    BASE64.decode(line).map(Zeroizing::new).map_err(|_| SaslFailure::Malformed)
 }
 
 /// Reads a PLAIN message: `[authzid] NUL authcid NUL password` (RFC 4616).
 ///
 /// Several clients also send an authorization identity. If it differs from the name that logs in, it may still be
 /// another name of the same account, which the session checks.
-pub fn plain(message: &[u8]) -> Result<Credentials, SaslError> {
+pub fn plain(message: &[u8]) -> Result<Credentials, SaslFailure> {
     let mut fields = message.split(|&byte| byte == 0);
     let (Some(authzid), Some(authcid), Some(password), None) =
         (fields.next(), fields.next(), fields.next(), fields.next())
     else {
-        return Err(SaslError::Form);
+        return Err(SaslFailure::Malformed);
     };
-    let credentials = Credentials::parse(authcid, password).ok_or(SaslError::Credentials)?;
+    let credentials = Credentials::parse(authcid, password).ok_or(SaslFailure::Credentials)?;
     if authzid.is_empty() || authzid == authcid {
         return Ok(credentials);
     }
-    let acts_as = Credentials::name(authzid).ok_or(SaslError::Credentials)?;
+    let acts_as = Credentials::name(authzid).ok_or(SaslFailure::Credentials)?;
     let is_other = !Name::typed(&acts_as).same_as(&Name::typed(&credentials.user));
     Ok(Credentials { acts_as: is_other.then_some(acts_as), ..credentials })
 }
@@ -120,7 +124,7 @@ mod tests {
     }
 
     #[test]
-    fn plain_takes_the_forms_that_clients_send() {
+    fn plain_accepts_the_forms_that_clients_send() {
         for line in ["AGFubkBleGFtcGxlLnRlc3QAczNjcmV0", "YW5uQGV4YW1wbGUudGVzdABhbm5AZXhhbXBsZS50ZXN0AHMzY3JldA"] {
             let read = plain(&decode(line.as_bytes()).unwrap());
             assert!(matches!(read, Ok(it) if it.user == "ann@example.test" && it.password.expose() == b"s3cret"));
@@ -128,7 +132,7 @@ mod tests {
     }
 
     #[test]
-    fn an_authorization_identity_is_kept_where_it_is_another_name() {
+    fn an_authorization_identity_is_kept_if_it_is_another_name() {
         let acts_as = |message: &[u8]| plain(message).ok().unwrap().acts_as;
         for same in [
             "\0ann@x\0p",
@@ -143,20 +147,20 @@ mod tests {
     }
 
     #[test]
-    fn plain_refuses_the_rest() {
+    fn plain_rejects_malformed_messages() {
         let error = |message: &[u8]| plain(message).err();
-        assert_eq!(error(b""), Some(SaslError::Form));
-        assert_eq!(error(b"ann\0secret"), Some(SaslError::Form));
-        assert_eq!(error(b"\0ann\0secret\0more"), Some(SaslError::Form));
-        assert_eq!(error(b"bob\xff\0ann\0secret"), Some(SaslError::Credentials));
-        assert_eq!(error(b"\0ann\0"), Some(SaslError::Credentials));
-        assert_eq!(error(b"\0ann\x01auth=Bearer x\0secret"), Some(SaslError::Credentials));
-        assert_eq!(decode(b"not base64!").err(), Some(SaslError::Base64));
+        assert_eq!(error(b""), Some(SaslFailure::Malformed));
+        assert_eq!(error(b"ann\0secret"), Some(SaslFailure::Malformed));
+        assert_eq!(error(b"\0ann\0secret\0more"), Some(SaslFailure::Malformed));
+        assert_eq!(error(b"bob\xff\0ann\0secret"), Some(SaslFailure::Credentials));
+        assert_eq!(error(b"\0ann\0"), Some(SaslFailure::Credentials));
+        assert_eq!(error(b"\0ann\x01auth=Bearer x\0secret"), Some(SaslFailure::Credentials));
+        assert_eq!(decode(b"not base64!").err(), Some(SaslFailure::Malformed));
         assert_eq!(decode(b"=").unwrap().len(), 0);
     }
 
     #[test]
-    fn prompts_say_what_they_should() {
+    fn prompts_decode_to_their_words() {
         assert_eq!(decode(USERNAME_PROMPT.as_bytes()).unwrap().as_slice(), b"Username:");
         assert_eq!(decode(PASSWORD_PROMPT.as_bytes()).unwrap().as_slice(), b"Password:");
     }

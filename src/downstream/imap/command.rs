@@ -2,15 +2,14 @@
 
 use zeroize::Zeroizing;
 
-use super::super::dialogue::{split_word, verb};
+use crate::downstream::dialogue::verb;
+use crate::wire::split_word;
 
 /// The longest tag to accept. Clients use up to a dozen bytes, and it is repeated in lines of 510.
 const LONGEST_TAG: usize = 64;
 
 /// A command that is complete or still arriving.
 pub struct Command {
-    /// The tag with which the reply has to begin.
-    pub tag: String,
     /// Its name in upper case.
     pub verb: String,
     pieces: Vec<Piece>,
@@ -40,10 +39,10 @@ pub fn tag(line: &[u8]) -> Option<&str> {
 }
 
 impl Command {
-    /// Creates a command with this tag, and the arguments after its name on the line.
-    pub fn new<'a>(tag: &str, line: &'a [u8]) -> (Self, &'a [u8]) {
+    /// Creates a command from its first line. Returns it with the arguments after its name.
+    pub fn new(line: &[u8]) -> (Self, &[u8]) {
         let (name, arguments) = split_word(split_word(line).1.trim_ascii_start());
-        (Self { tag: tag.to_owned(), verb: verb(name), pieces: Vec::new() }, arguments)
+        (Self { verb: verb(name), pieces: Vec::new() }, arguments)
     }
 
     /// Adds a piece of the command line, up to its end or to the literal that it announces.
@@ -53,7 +52,6 @@ impl Command {
         announcement
     }
 
-    /// Adds a literal.
     pub fn add_literal(&mut self, bytes: &[u8]) {
         self.pieces.push(Piece::Literal(Zeroizing::new(bytes.to_vec())));
     }
@@ -66,7 +64,6 @@ impl Command {
         self.pieces.iter().map(size).sum()
     }
 
-    /// The number of literals.
     pub fn literals(&self) -> usize {
         self.pieces.iter().filter(|piece| matches!(piece, Piece::Literal(_))).count()
     }
@@ -108,9 +105,9 @@ fn announcement(text: &[u8]) -> Option<(&[u8], Announcement)> {
     let (before, count) = (text.get(..open)?, text.get(open + 1..)?.strip_suffix(b"}")?);
     let (digits, waits) = count.strip_suffix(b"+").map_or((count, true), |digits| (digits, false));
     let is_number = !digits.is_empty() && digits.iter().all(u8::is_ascii_digit);
-    let stands_alone = before.last().is_none_or(|byte| b" (".contains(byte));
+    let is_separate = before.last().is_none_or(|byte| b" (".contains(byte));
     let length = std::str::from_utf8(digits).ok()?.parse().ok();
-    (is_number && stands_alone).then_some((before, Announcement { length, waits }))
+    (is_number && is_separate).then_some((before, Announcement { length, waits }))
 }
 
 /// Adds the strings of a piece without literals. Extra blanks do no harm.
@@ -161,7 +158,7 @@ mod tests {
     }
 
     #[test]
-    fn strings_come_in_all_the_forms_that_clients_send() {
+    fn strings_are_read_in_all_forms_that_clients_send() {
         for (text, expected) in [
             (&b"ann@example.test \"a b\""[..], [&b"ann@example.test"[..], b"a b"]),
             (br#"  "an\"n"   "a\\b"  "#, [br#"an"n"#, br"a\b"]),
@@ -177,14 +174,14 @@ mod tests {
     }
 
     #[test]
-    fn a_blank_sets_off_what_follows_a_literal() {
-        let strings = |stretches: [&str; 2]| {
-            let (mut command, arguments) = Command::new("a", b"a LOGIN {3}");
+    fn a_blank_separates_a_literal_from_what_follows() {
+        let strings = |pieces: [&str; 2]| {
+            let (mut command, arguments) = Command::new(b"a LOGIN {3}");
             assert!(command.add_text(arguments).is_some());
             command.add_literal(b"ann");
-            if command.add_text(stretches[0].as_bytes()).is_some() {
+            if command.add_text(pieces[0].as_bytes()).is_some() {
                 command.add_literal(b"s3cret");
-                command.add_text(stretches[1].as_bytes());
+                command.add_text(pieces[1].as_bytes());
             }
             command.strings().map(|strings| strings.len())
         };
@@ -197,7 +194,7 @@ mod tests {
     }
 
     #[test]
-    fn announcements_stand_at_the_end_and_alone() {
+    fn announcements_are_at_the_end_after_a_blank() {
         let read = |text: &[u8]| split_announcement(text).1.map(|it| (it.length, it.waits));
         assert_eq!(read(b"{5}"), Some((Some(5), true)));
         assert_eq!(read(b"ann {0005+}"), Some((Some(5), false)));
@@ -209,7 +206,7 @@ mod tests {
     }
 
     #[test]
-    fn tags_are_what_may_be_echoed() {
+    fn only_tags_that_can_be_echoed_are_accepted() {
         let long = [b'x'; 65];
         assert_eq!(tag(b"A.1-]'<> NOOP"), Some("A.1-]'<>"));
         for line in [&b""[..], b" NOOP", b"+ x", b"a\x01 x", b"a\xe9 x", b"a{ x", b"* x", b"a\\ x", &long] {
