@@ -97,7 +97,7 @@ pub fn turn_away(socket: Socket, policy: &ListenerPolicy, why: &str) {
         };
         downstream::new(policy.protocol, offer).dismiss(why, &mut words);
     }
-    socket.part(&words);
+    socket.close_with(&words);
 }
 
 /// The peer, and the place of the connection until the login.
@@ -299,7 +299,7 @@ impl<'a> Client<'a> {
 
     /// Logs TLS on a port without it, because some mail programs try TLS and do not report that it failed.
     fn tell_of_tls(&self, policy: &ListenerPolicy) {
-        if self.connection.heard_tls() && self.visitor.stranger.may_log(LogTopic::Tls) {
+        if self.connection.has_seen_tls() && self.visitor.stranger.may_log(LogTopic::Tls) {
             info!(
                 uid = self.visitor.peer.user,
                 "TLS from {} on a port for {} with {}; correct the security setting of the mail program",

@@ -17,12 +17,10 @@ impl Default for ShutdownSender {
 }
 
 impl ShutdownSender {
-    /// Sends the shutdown signal.
     pub fn send(&self) {
         self.0.send_replace(true);
     }
 
-    /// Returns a receiver of the signal.
     pub fn subscribe(&self) -> Shutdown {
         Shutdown(self.0.subscribe())
     }
@@ -34,7 +32,6 @@ impl ShutdownSender {
 }
 
 impl Shutdown {
-    /// Waits for the signal.
     pub async fn requested(&mut self) {
         // An error means that the sender has been dropped, which counts as the signal.
         let _requested = self.0.wait_for(|requested| *requested).await;
@@ -47,7 +44,7 @@ mod tests {
     use tokio::time::{Duration, timeout};
 
     #[tokio::test(start_paused = true)]
-    async fn it_is_heard_early_and_late_and_the_end_of_the_listeners_is_seen() {
+    async fn every_receiver_gets_the_signal_and_the_sender_sees_when_all_are_gone() {
         let shutdown = ShutdownSender::default();
         let (mut early, mut late) = (shutdown.subscribe(), shutdown.subscribe());
         assert!(timeout(Duration::from_secs(1), early.requested()).await.is_err());
@@ -61,7 +58,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_daemon_that_is_gone_has_stopped() {
+    async fn a_dropped_sender_counts_as_the_signal() {
         let mut shutdown = ShutdownSender::default().subscribe();
         shutdown.requested().await;
     }

@@ -246,7 +246,7 @@ impl OpenPort {
 
     /// Applies a new policy. When this returns, new connections use it.
     async fn with_policy(mut self, policy: Arc<ListenerPolicy>, mode: u32) -> Self {
-        if let Some(Err(error)) = self.file.as_ref().map(|file| file.allow(mode)) {
+        if let Some(Err(error)) = self.file.as_ref().map(|file| file.set_mode(mode)) {
             let address = &self.listening.address;
             warn!(%address, %error, "cannot change the mode of the socket {address}: {error}");
         }

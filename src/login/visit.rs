@@ -3,19 +3,14 @@
 
 use std::io;
 use std::sync::Arc;
-use std::time::Duration;
 
 use tokio::runtime::Handle;
-use tokio::time::timeout;
 use tokio_rustls::rustls::ClientConfig;
 
 use crate::net::connection::Connection;
 use crate::protocol::Protocol;
 use crate::upstream::{self, Approach, Event, Fault, Upstream};
 use crate::wire::Bearer;
-
-/// How long a server may take to answer a goodbye. This happens in the background.
-const GOODBYE: Duration = Duration::from_secs(5);
 
 /// A dialogue with a server. Dropping it says goodbye, if the server waits for a command, and ends TLS with
 /// close_notify. That happens in a separate task, so it costs the login no time. It also happens if a login is
@@ -82,6 +77,6 @@ impl Drop for Visit {
     fn drop(&mut self) {
         let (Some(connection), Ok(runtime)) = (self.connection.take(), Handle::try_current()) else { return };
         let goodbye = if self.is_our_turn { upstream::goodbye(self.protocol) } else { "" };
-        runtime.spawn(timeout(GOODBYE, connection.leave(goodbye)));
+        runtime.spawn(connection.leave(goodbye));
     }
 }

@@ -24,16 +24,19 @@ const MOST: usize = 64 * 1024;
 /// and their answers are ten times as long.
 const MOST_WAITING: usize = 2048;
 
-/// How long a peer may take to read a goodbye before it is cut off.
+/// How long a client may take to read a goodbye before it is cut off.
 const GOODBYE: Duration = Duration::from_secs(2);
 
-/// A peer that says nothing more for this long after its goodbye has been sent will not lose it.
+/// A client that sends nothing for this long after our goodbye has received it.
 const SILENCE: Duration = Duration::from_millis(200);
 
-/// How much a peer may still send after its goodbye, in bytes.
+/// How long a server may take to answer our goodbye. This happens in the background.
+const ANSWER: Duration = Duration::from_secs(5);
+
+/// How much a peer may still send after a goodbye, in bytes.
 const MOST_AFTER_GOODBYE: usize = 64 * 1024;
 
-/// A transport with what has arrived on it and what is still to be sent.
+/// A transport with the bytes that have arrived on it and those that are still to be sent.
 ///
 /// Every wait is limited: a dialogue, with its answers and its TLS handshake, has the time that its connection was
 /// created with, and a goodbye has two seconds.
@@ -51,18 +54,18 @@ pub struct Connection {
     read: usize,
     /// The time that is left for the dialogue.
     left: Duration,
-    heard_tls: bool,
+    has_seen_tls: bool,
 }
 
 impl Connection {
-    /// Creates a connection on which nothing has been said. `time` limits its whole dialogue.
+    /// Creates a connection whose whole dialogue may take this long.
     pub fn new(transport: Transport, trace: Trace, left: Duration) -> Self {
         let (framer, out) = (Framer::default(), Vec::new());
-        Self { transport, framer, out, sent: 0, traced: 0, trace, read: 0, left, heard_tls: false }
+        Self { transport, framer, out, sent: 0, traced: 0, trace, read: 0, left, has_seen_tls: false }
     }
 
-    /// Lets the dialogue and the peer talk until something happens that the session has to act on. Everything that the
-    /// dialogue has said by then has been sent.
+    /// Lets the dialogue and the peer talk until something happens that the session has to act on. By then, everything
+    /// that the dialogue has written has been sent.
     ///
     /// # Errors
     ///
@@ -70,16 +73,16 @@ impl Connection {
     /// sent.
     pub async fn converse<E>(&mut self, dialogue: &mut dyn Dialogue<Event = E>) -> io::Result<E> {
         let deadline = Instant::now() + self.left;
-        let heard = timeout_at(deadline, self.talk(dialogue)).await;
+        let event = timeout_at(deadline, self.talk(dialogue)).await;
         self.left = deadline.saturating_duration_since(Instant::now());
-        heard?
+        event?
     }
 
     async fn talk<E>(&mut self, dialogue: &mut dyn Dialogue<Event = E>) -> io::Result<E> {
         loop {
             while let Some(frame) = self.framer.next(dialogue.want()) {
-                self.heard_tls |= matches!(frame, Frame::Overlong(start) if framer::begins_tls(start));
-                self.trace.heard(frame);
+                self.has_seen_tls |= matches!(frame, Frame::Overlong(start) if framer::begins_tls(start));
+                self.trace.received(frame);
                 let event = dialogue.feed(frame, &mut self.out);
                 self.trace_out();
                 if let Some(event) = event {
@@ -91,7 +94,7 @@ impl Connection {
                 }
             }
             self.send().await?;
-            self.framer.give_back();
+            self.framer.release_memory();
             self.fill().await?;
         }
     }
@@ -102,8 +105,8 @@ impl Connection {
     }
 
     /// Whether the peer has started an unexpected TLS handshake.
-    pub fn heard_tls(&self) -> bool {
-        self.heard_tls
+    pub fn has_seen_tls(&self) -> bool {
+        self.has_seen_tls
     }
 
     /// Sends what is in `out`, within the time that is left for the dialogue.
@@ -130,10 +133,10 @@ impl Connection {
         Ok(())
     }
 
-    /// Traces what was sent since the last time. This comes before the next read, so that an answer follows its
-    /// question.
+    /// Traces what was written since the last time. This comes before the next read, so that an answer follows its
+    /// command.
     fn trace_out(&mut self) {
-        self.trace.said(self.out.get(self.traced..).unwrap_or_default());
+        self.trace.sent(self.out.get(self.traced..).unwrap_or_default());
         self.traced = self.out.len();
     }
 
@@ -165,26 +168,27 @@ impl Connection {
 
     /// Does the TLS handshake as a client.
     pub async fn connect_tls(self, config: Arc<ClientConfig>, host: &str) -> io::Result<Self> {
-        let (deadline, (transport, trace)) = (Instant::now() + self.left, self.quiet()?);
-        let transport = timeout_at(deadline, transport.connect_tls(config, host)).await??;
-        Ok(Self::new(transport, trace.tls_started(), deadline.saturating_duration_since(Instant::now())))
+        self.start_tls(|transport| transport.connect_tls(config, host)).await
     }
 
     /// Does the TLS handshake as a server.
     pub async fn accept_tls(self, config: Arc<ServerConfig>) -> io::Result<Self> {
-        let (deadline, (transport, trace)) = (Instant::now() + self.left, self.quiet()?);
-        let transport = timeout_at(deadline, transport.accept_tls(config)).await??;
-        Ok(Self::new(transport, trace.tls_started(), deadline.saturating_duration_since(Instant::now())))
+        self.start_tls(|transport| transport.accept_tls(config)).await
     }
 
-    /// The transport and its trace, if no clear text has arrived that would be taken for part of the TLS stream
-    /// (CVE-2011-0411).
-    fn quiet(self) -> io::Result<(Transport, Trace)> {
-        if self.framer.is_empty() {
-            Ok((self.transport, self.trace))
-        } else {
-            Err(io::Error::new(io::ErrorKind::InvalidData, "the peer sent something before the TLS handshake"))
+    async fn start_tls<F: Future<Output = io::Result<Transport>>>(
+        self,
+        handshake: impl FnOnce(Transport) -> F,
+    ) -> io::Result<Self> {
+        if !self.framer.is_empty() {
+            // This clear text would be taken for part of the TLS stream (CVE-2011-0411).
+            let text = "the peer sent something before the TLS handshake";
+            return Err(io::Error::new(io::ErrorKind::InvalidData, text));
         }
+        let deadline = Instant::now() + self.left;
+        let transport = timeout_at(deadline, handshake(self.transport)).await??;
+        let left = deadline.saturating_duration_since(Instant::now());
+        Ok(Self::new(transport, self.trace.tls_started(), left))
     }
 
     /// Ends the dialogue and returns the transport, with the bytes that arrived after the dialogue.
@@ -192,25 +196,28 @@ impl Connection {
         (self.transport, self.framer.into_rest())
     }
 
-    /// Says goodbye, waits until the peer has ended, and closes cleanly. Without a goodbye it only closes. What has not
-    /// been sent by then is dropped.
+    /// Says goodbye to a server, waits until it has ended, and closes cleanly. Without a goodbye it only closes. What
+    /// has not been sent by then is dropped.
     pub async fn leave(mut self, goodbye: &str) -> io::Result<()> {
         self.out.zeroize();
         (self.sent, self.traced) = (0, 0);
-        if !goodbye.is_empty() {
-            self.out.extend_from_slice(goodbye.as_bytes());
-            self.send().await?;
-            while self.transport.read(&mut [0; 512]).await? > 0 {}
-        }
-        self.transport.shutdown().await
+        self.out.extend_from_slice(goodbye.as_bytes());
+        let leave = async {
+            if !goodbye.is_empty() {
+                self.send().await?;
+                self.drain(ANSWER).await;
+            }
+            self.transport.shutdown().await
+        };
+        timeout(ANSWER, leave).await?
     }
 
-    /// Closes cleanly, or cuts off a peer that does not read its goodbye.
+    /// Sends a goodbye to a client and closes cleanly, or cuts off a client that does not read it.
     pub async fn close(mut self) -> io::Result<()> {
         let goodbye = async {
             self.send().await?;
             self.transport.shutdown().await?;
-            self.drain().await;
+            self.drain(SILENCE).await;
             Ok(())
         };
         match timeout(GOODBYE, goodbye).await {
@@ -222,12 +229,12 @@ impl Connection {
         }
     }
 
-    /// Discards what the peer still sends. A socket that is closed with unread bytes resets the connection (RFC 2525
-    /// section 2.17), and then the peer loses the goodbye that it has not read yet.
-    async fn drain(&mut self) {
+    /// Discards what the peer still sends, until it has ended or is silent for this long. A socket that is closed with
+    /// unread bytes resets the connection (RFC 2525 section 2.17), and then the peer loses what it has not read yet.
+    async fn drain(&mut self, silence: Duration) {
         // It may be a password.
         let (mut left, mut discarded) = (MOST_AFTER_GOODBYE, Zeroizing::new([0; 512]));
-        while let Ok(Ok(read @ 1..)) = timeout(SILENCE, self.transport.read(discarded.as_mut_slice())).await
+        while let Ok(Ok(read @ 1..)) = timeout(silence, self.transport.read(discarded.as_mut_slice())).await
             && read <= left
         {
             left -= read;
@@ -245,7 +252,7 @@ mod tests {
 
     const ANSWER: usize = 1000;
 
-    /// Answers each line with a numbered one of a thousand bytes, and is done with `bye`.
+    /// Answers each line with a numbered one of a thousand bytes, and ends with `bye`.
     #[derive(Default)]
     struct Talker(usize);
 
@@ -269,7 +276,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_peer_that_does_not_read_is_not_heard_and_has_its_time_only() {
+    async fn a_peer_that_does_not_read_is_not_read_from_and_is_cut_off_in_time() {
         let (mut client, mut connection) = connected(Duration::from_secs(60));
         client.write_all(&b"x\n".repeat(2000)).await.unwrap();
         let (begun, mut talker) = (Instant::now(), Talker::default());
@@ -289,13 +296,13 @@ mod tests {
         client.write_all(&b"x\n".repeat(1000)).await.unwrap();
         let mut talker = Talker::default();
         assert!(connection.converse(&mut talker).await.is_err());
-        let (mut heard, closed) = (Vec::new(), tokio::spawn(connection.close()));
-        client.read_to_end(&mut heard).await.unwrap();
+        let (mut received, closed) = (Vec::new(), tokio::spawn(connection.close()));
+        client.read_to_end(&mut received).await.unwrap();
         closed.await.unwrap().unwrap();
-        let numbers = heard.split(|byte| *byte == b'\n').filter(|line| !line.is_empty());
+        let numbers = received.split(|byte| *byte == b'\n').filter(|line| !line.is_empty());
         let numbers = numbers.map(|line| std::str::from_utf8(line).unwrap().trim().parse::<usize>().unwrap());
         assert!(numbers.eq(1..=talker.0), "each answer once");
-        assert_eq!(heard.len(), ANSWER * talker.0);
+        assert_eq!(received.len(), ANSWER * talker.0);
     }
 
     #[tokio::test]
@@ -305,9 +312,9 @@ mod tests {
         connection.converse(&mut Talker::default()).await.unwrap();
         connection.out.extend(b"Too much.\r\n");
         let closed = tokio::spawn(connection.close());
-        let mut heard = Vec::new();
-        client.read_to_end(&mut heard).await.unwrap();
-        assert!(heard.ends_with(b"Too much.\r\n"), "{}", heard.escape_ascii());
+        let mut received = Vec::new();
+        client.read_to_end(&mut received).await.unwrap();
+        assert!(received.ends_with(b"Too much.\r\n"), "{}", received.escape_ascii());
         // A close that leaves bytes unread would make this fail: the socket was reset.
         client.write_all(b"x").await.unwrap();
         drop(client);
@@ -315,7 +322,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_peer_that_waits_costs_no_buffers() {
+    async fn a_silent_peer_costs_no_buffers() {
         let (mut client, mut connection) = connected(Duration::from_secs(60));
         client.write_all(b"x\nbye\n").await.unwrap();
         connection.converse(&mut Talker::default()).await.unwrap();

@@ -58,7 +58,6 @@ fn interleave(addresses: Vec<IpAddr>) -> Vec<IpAddr> {
 
 #[cfg(test)]
 mod tests {
-
     use tokio::net::{TcpListener, TcpSocket};
     use tokio::time::Instant;
 
@@ -81,8 +80,8 @@ mod tests {
         }
     }
 
-    /// A port on an address whose connections are never accepted and whose backlog is full: connecting to it takes for
-    /// ever. What keeps it full comes along.
+    /// Makes an address unreachable on this port: the listener never accepts, and its backlog is full. Returns what
+    /// keeps it full.
     async fn black_hole(address: &str, port: u16) -> (TcpListener, Vec<TcpStream>) {
         let address = SocketAddr::new(address.parse().unwrap(), port);
         let socket = if address.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }.unwrap();
@@ -96,7 +95,7 @@ mod tests {
         (listener, filling)
     }
 
-    /// How long it takes to reach 127.0.0.1 behind these, which are black holes.
+    /// How long it takes to reach 127.0.0.1 if these addresses come first and are black holes.
     async fn reached_behind(holes: &[&str]) -> Duration {
         let alive = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let port = alive.local_addr().unwrap().port();
@@ -118,7 +117,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_family_that_is_a_black_hole_costs_it_once() {
+    async fn a_dead_family_costs_the_delay_once() {
         let took = reached_behind(&["::1"]).await;
         assert_eq!(took, AHEAD);
     }
@@ -133,7 +132,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn the_last_failure_is_told() {
+    async fn the_last_failure_is_returned() {
         let alive = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let port = alive.local_addr().unwrap().port();
         let begun = Instant::now();

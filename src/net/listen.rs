@@ -19,7 +19,7 @@ pub(super) const BACKLOG: u32 = 1024;
 
 /// How long to wait when the system has no descriptors or memory left: long enough not to spin, short enough not to
 /// matter.
-const BREATH: Duration = Duration::from_millis(100);
+const PAUSE: Duration = Duration::from_millis(100);
 
 /// The number of spare descriptors, and so of clients that can be answered at the same time when no other is left.
 const SPARES: usize = 4;
@@ -71,11 +71,8 @@ fn socket(address: SocketAddr) -> io::Result<TcpSocket> {
     Ok(socket)
 }
 
-/// A socket that listens.
 pub enum Bound {
-    /// On a TCP port.
     Tcp(TcpListener),
-    /// On a Unix socket.
     Unix(UnixListener),
 }
 
@@ -105,7 +102,7 @@ impl Bound {
     }
 
     /// With `route_localnet` set, the kernel delivers foreign packets to loopback ports (CVE-2020-8558).
-    fn lets_in(&self, peer: Option<SocketAddr>) -> bool {
+    fn admits(&self, peer: Option<SocketAddr>) -> bool {
         match (self, peer) {
             (Self::Tcp(listener), Some(peer)) => {
                 let is_local = listener.local_addr().is_ok_and(|address| address.ip().is_loopback());
@@ -116,25 +113,22 @@ impl Bound {
     }
 }
 
-/// A client's connection.
 pub enum Socket {
-    /// To a TCP port.
     Tcp(TcpStream),
-    /// To a Unix socket.
     Unix(UnixStream),
 }
 
 impl Socket {
-    /// Sends something and closes, without waiting.
-    pub fn part(self, words: &[u8]) {
+    /// Sends a goodbye and closes, without waiting.
+    pub fn close_with(self, goodbye: &[u8]) {
         let socket = match &self {
             Self::Tcp(socket) => socket.as_fd(),
             Self::Unix(socket) => socket.as_fd(),
         };
-        // A socket that was just accepted has room for them, and a client that has gone misses nothing.
-        let _gone = send(socket, words, SendFlags::DONTWAIT | SendFlags::NOSIGNAL);
+        // A socket that was just accepted has room for it, and a client that has gone misses nothing.
+        let _gone = send(socket, goodbye, SendFlags::DONTWAIT | SendFlags::NOSIGNAL);
         let _gone = shutdown(socket, Shutdown::Write);
-        // Closing a socket with unread bytes resets the connection, and the words may be lost (tcp(7)).
+        // Closing a socket with unread bytes resets the connection, and the goodbye may be lost (tcp(7)).
         let _none = recv(socket, &mut [0; 4096], RecvFlags::DONTWAIT);
     }
 }
@@ -174,9 +168,7 @@ pub struct Listener {
     spares: Spares,
 }
 
-/// An accepted connection.
 pub struct AcceptedSocket {
-    /// The connection.
     pub socket: Socket,
     /// Where it comes from; none on a Unix socket.
     pub peer: Option<SocketAddr>,
@@ -185,7 +177,6 @@ pub struct AcceptedSocket {
 }
 
 impl Listener {
-    /// Takes over a socket.
     pub fn new(socket: Bound, spares: Spares) -> Self {
         Self { socket, spares }
     }
@@ -202,7 +193,7 @@ impl Listener {
                 accepted = again;
             }
             match accepted {
-                Ok((socket, peer)) if self.socket.lets_in(peer) => {
+                Ok((socket, peer)) if self.socket.admits(peer) => {
                     return AcceptedSocket { socket, peer, is_surplus: !self.spares.fill() };
                 }
                 Ok((_, peer)) => {
@@ -214,8 +205,8 @@ impl Listener {
                 }
                 Err(error) if is_of_one_connection(&error) => {}
                 Err(error) => {
-                    warn!(%error, "cannot accept connections: {error}; trying again in {} ms", BREATH.as_millis());
-                    tokio::time::sleep(BREATH).await;
+                    warn!(%error, "cannot accept connections: {error}; trying again in {} ms", PAUSE.as_millis());
+                    tokio::time::sleep(PAUSE).await;
                 }
             }
         }

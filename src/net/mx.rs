@@ -5,13 +5,15 @@
 //! one UDP query is enough: no cache, and no TCP for answers that do not fit.
 
 use std::io;
-use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::time::Duration;
 
 use simple_dns::rdata::RData;
-use simple_dns::{CLASS, Name, Packet, PacketFlag, QCLASS, Question, RCODE, TYPE};
+use simple_dns::{CLASS, Name, Packet, PacketFlag, QCLASS, Question, RCODE, ResourceRecord, TYPE};
 use tokio::net::UdpSocket;
 use tokio::time::timeout;
+
+use crate::random;
 
 /// How long one server may take. Each is asked twice, because UDP can lose the query or the answer.
 const PATIENCE: Duration = Duration::from_secs(2);
@@ -41,7 +43,6 @@ impl MailExchangers {
         Self { servers: or_local.into_iter().map(|address| SocketAddr::new(address, 53)).collect() }
     }
 
-    /// These servers.
     pub fn at(servers: Vec<SocketAddr>) -> Self {
         Self { servers }
     }
@@ -65,12 +66,11 @@ impl MailExchangers {
 }
 
 async fn ask(server: SocketAddr, domain: &str) -> io::Result<Vec<String>> {
-    let any: IpAddr =
-        if server.is_ipv4() { Ipv4Addr::UNSPECIFIED.into() } else { std::net::Ipv6Addr::UNSPECIFIED.into() };
+    let any = if server.is_ipv4() { IpAddr::from(Ipv4Addr::UNSPECIFIED) } else { Ipv6Addr::UNSPECIFIED.into() };
     // The system chooses a random port, so a forger has to guess that and the random number below.
     let socket = UdpSocket::bind((any, 0)).await?;
     socket.connect(server).await?;
-    let number = number()?;
+    let number = u16::from_ne_bytes(random::bytes());
     let question = question(number, domain).ok_or(io::ErrorKind::InvalidInput)?;
     socket.send(&question).await?;
     let mut buffer = [0; MOST];
@@ -80,12 +80,6 @@ async fn ask(server: SocketAddr, domain: &str) -> io::Result<Vec<String>> {
             return Ok(hosts);
         }
     }
-}
-
-fn number() -> io::Result<u16> {
-    let mut bytes = [0; 2];
-    getrandom::fill(&mut bytes).map_err(io::Error::other)?;
-    Ok(u16::from_ne_bytes(bytes))
 }
 
 fn question(number: u16, domain: &str) -> Option<Vec<u8>> {
@@ -107,12 +101,11 @@ fn read(answer: &[u8], number: u16, domain: &str) -> Option<Vec<String>> {
     if !is_answer || !is_ours || !is_known || packet.has_flags(PacketFlag::TRUNCATION) {
         return None;
     }
-    let mut found: Vec<(u16, String)> = Vec::new();
-    for record in packet.answers {
-        if let RData::MX(mx) = record.rdata {
-            found.push((mx.preference, mx.exchange.to_string().to_lowercase()));
-        }
-    }
+    let exchanger = |record: ResourceRecord<'_>| match record.rdata {
+        RData::MX(mx) => Some((mx.preference, mx.exchange.to_string().to_lowercase())),
+        _ => None,
+    };
+    let mut found: Vec<_> = packet.answers.into_iter().filter_map(exchanger).collect();
     found.sort();
     // An empty name stands for "takes no mail" (RFC 7505).
     Some(found.into_iter().map(|(_, host)| host).filter(|host| !host.is_empty()).collect())
@@ -120,13 +113,12 @@ fn read(answer: &[u8], number: u16, domain: &str) -> Option<Vec<String>> {
 
 #[cfg(test)]
 mod tests {
-    use simple_dns::ResourceRecord;
     use simple_dns::rdata::MX;
 
     use super::*;
 
     #[test]
-    fn a_server_that_failed_or_told_half_of_it_has_not_answered() {
+    fn a_server_that_fails_or_truncates_its_answer_has_not_answered() {
         let question = question(7, "mail.test").unwrap();
         let answer = |change: &dyn Fn(&mut Vec<u8>)| {
             let mut answer = question.clone();
@@ -134,7 +126,7 @@ mod tests {
             change(&mut answer);
             read(&answer, 7, "mail.test")
         };
-        assert_eq!(answer(&|_| ()), Some(Vec::new()), "it knows of none");
+        assert_eq!(answer(&|_| ()), Some(Vec::new()), "it knows none");
         assert_eq!(answer(&|bytes| bytes[3] |= 3), Some(Vec::new()), "there is no such domain");
         for refused in [1, 2, 4, 5] {
             assert_eq!(answer(&|bytes| bytes[3] |= refused), None, "code {refused}");
@@ -147,7 +139,7 @@ mod tests {
         assert_eq!(answer(&without_question), None);
     }
 
-    /// A name server that answers one question by this function, and another before it that never answers.
+    /// Asks a name server that answers one question with this function, after another that never answers.
     async fn ask_server(answer: impl Fn(Packet<'_>) -> Vec<Vec<u8>> + Send + 'static) -> Vec<String> {
         let silent = UdpSocket::bind("127.0.0.1:0").await.unwrap();
         let server = UdpSocket::bind("127.0.0.1:0").await.unwrap();
@@ -177,7 +169,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_silent_server_is_passed_over_and_the_preferred_exchanger_comes_first() {
+    async fn a_silent_server_is_skipped_and_the_preferred_exchanger_comes_first() {
         let hosts = ask_server(|question| {
             assert_eq!(question.questions[0].qname.to_string(), "Mail.Test");
             assert_eq!(question.questions[0].qtype, TYPE::MX.into());
@@ -187,7 +179,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn answers_to_other_questions_are_not_taken() {
+    async fn answers_to_other_questions_are_ignored() {
         let hosts = ask_server(|question| {
             let forged = |change: fn(&mut Packet<'static>)| {
                 let mut packet = reply(question.clone(), &[(1, "evil.test")]);
@@ -206,14 +198,14 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn no_mail_no_name_and_no_answer_are_nothing() {
+    async fn no_mail_no_name_and_no_answer_give_no_exchanger() {
         let none = ask_server(|question| vec![reply(question, &[(0, "")]).build_bytes_vec().unwrap()]);
         assert_eq!(none.await, [""; 0]);
         let unknown = ask_server(|question| vec![reply(question, &[]).build_bytes_vec().unwrap()]);
         assert_eq!(unknown.await, [""; 0]);
         assert_eq!(ask_server(|_| Vec::new()).await, [""; 0]);
         let outside = MailExchangers::at(vec!["192.0.2.1:53".parse().unwrap()]);
-        assert_eq!(outside.of("example.test").await, [""; 0], "nobody outside is asked for a reserved name");
+        assert_eq!(outside.of("example.test").await, [""; 0], "a reserved name is not sent to other machines");
         assert_eq!(outside.of(&"x".repeat(300)).await, [""; 0]);
     }
 }

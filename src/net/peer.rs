@@ -75,7 +75,6 @@ pub enum Source {
     Network(Ipv6Addr),
     /// Other machines, by their IPv6 /48, the usual size for those with more than one network.
     Site(Ipv6Addr),
-    /// All other machines together.
     Elsewhere,
 }
 
@@ -210,10 +209,10 @@ struct Other {
 
 /// The socket at the other end of a connection, if it is on this machine.
 fn other_end(ours: SocketAddr, theirs: SocketAddr) -> io::Result<Option<Other>> {
-    let question = question(canonical(theirs), canonical(ours));
+    let query = query(canonical(theirs), canonical(ours));
     let netlink =
         socket_with(AddressFamily::NETLINK, SocketType::DGRAM, SocketFlags::CLOEXEC, Some(netlink::SOCK_DIAG))?;
-    send(&netlink, &question, SendFlags::empty())?;
+    send(&netlink, &query, SendFlags::empty())?;
     // The kernel answers before send(2) returns.
     let mut answer = [0; 1024];
     let (length, _) = recv(&netlink, &mut answer, RecvFlags::DONTWAIT)?;
@@ -238,7 +237,7 @@ const INET6: u8 = 10;
 
 /// Writes a `nlmsghdr` and an `inet_diag_req_v2`: which socket at `source` is connected to `destination`? Numbers are
 /// in the machine's byte order, except addresses and ports.
-fn question(source: SocketAddr, destination: SocketAddr) -> Vec<u8> {
+fn query(source: SocketAddr, destination: SocketAddr) -> Vec<u8> {
     const LENGTH: u32 = 72;
     let family = if source.is_ipv4() { INET } else { INET6 };
     let mut bytes = Vec::with_capacity(LENGTH as usize);
@@ -314,7 +313,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_unix_socket_tells_its_user_and_no_address() {
+    async fn a_unix_socket_has_a_user_and_no_address() {
         let (client, server) = UnixStream::pair().unwrap();
         drop(client);
         let peer = Peer::of(&Socket::Unix(server)).unwrap();
@@ -334,9 +333,9 @@ mod tests {
         assert!(server.peer_addr().unwrap().is_ipv6() && user(&server).unwrap().is_some());
     }
 
-    /// The kernel shows what is closed as root's; somebody who is allowed because of that would only have to hang up.
+    /// The kernel shows a closed socket as root's. If that counted, a client could become root by hanging up.
     #[tokio::test]
-    async fn a_closed_connection_is_nobodys_and_one_that_only_ended_its_side_is_its_users() {
+    async fn a_closed_connection_has_no_user_and_a_half_closed_one_has() {
         let own = rustix::process::geteuid().as_raw();
         for ip in [IpAddr::from(Ipv4Addr::LOCALHOST), Ipv6Addr::LOCALHOST.into()] {
             let Some((mut client, server)) = connected(ip).await else { continue };
@@ -364,9 +363,9 @@ mod tests {
         assert!(has_hung_up(&server));
     }
 
-    /// Port scanners and the like: whatever is there says nothing of a connection that is not.
+    /// For a port scanner, the kernel shows a listener in place of a connection that is gone.
     #[test]
-    fn an_answer_is_only_taken_for_what_was_asked() {
+    fn only_the_answer_to_our_question_counts() {
         let mut answer = [0; 88];
         answer[4..6].copy_from_slice(&BY_FAMILY.to_ne_bytes());
         answer[20..24].copy_from_slice(&[0, 1, 0, 2]);
@@ -383,7 +382,7 @@ mod tests {
     }
 
     #[test]
-    fn a_user_is_one_source_by_whatever_way() {
+    fn a_user_is_one_source_over_tcp_and_unix_sockets() {
         assert_eq!(source("", Some(7)), source("127.0.0.1:1", Some(7)));
         assert_ne!(source("", Some(7)), source("", Some(8)));
         assert_ne!(source("", None), source("", Some(7)));
@@ -399,7 +398,7 @@ mod tests {
     }
 
     #[test]
-    fn users_that_one_user_was_given_are_one_source() {
+    fn subordinate_users_of_one_user_are_one_source() {
         assert_eq!(source("", Some(100_000)), source("", Some(165_535)));
         assert_ne!(source("", Some(165_535)), source("", Some(165_536)));
         assert_ne!(source("", Some(99_999)), source("", Some(99_998)));
@@ -407,7 +406,7 @@ mod tests {
     }
 
     #[test]
-    fn networks_of_ipv6_are_one_source_and_have_a_wider_one() {
+    fn an_ipv6_network_is_one_source_and_has_wider_ones() {
         let one = source("[2001:db8::1]:1", None);
         assert_eq!(one, source("[2001:db8::ffff:0:0:2]:9", None));
         let next = source("[2001:db8:0:1::1]:1", None);
@@ -423,24 +422,24 @@ mod tests {
 
     /// sock_diag(7): one byte for the family, and ports and addresses in network order, whatever the machine's.
     #[test]
-    fn a_question_has_its_bytes_where_the_kernel_looks() {
+    fn a_query_has_the_layout_that_the_kernel_expects() {
         for (source, destination, family) in [("127.0.0.1:258", "127.0.0.1:772", 2), ("[::1]:258", "[::1]:772", 10)] {
-            let bytes = question(source.parse().unwrap(), destination.parse().unwrap());
+            let bytes = query(source.parse().unwrap(), destination.parse().unwrap());
             assert_eq!(bytes.len(), 72);
             assert_eq!(bytes[16..20], [family, TCP, 0, 0]);
             assert_eq!(bytes[24..28], [1, 2, 3, 4], "ports");
         }
     }
 
-    /// Printed for those who want to know what a login pays; nothing is asserted of it.
+    /// Prints what the query costs a login.
     #[tokio::test]
     #[ignore = "a measurement"]
-    async fn what_a_question_costs() {
+    async fn what_a_query_costs() {
         let (_client, server) = connected(Ipv4Addr::LOCALHOST.into()).await.unwrap();
         let begun = std::time::Instant::now();
         for _ in 0..10_000 {
             assert!(user(&server).unwrap().is_some());
         }
-        println!("{:?} a question", begun.elapsed() / 10_000);
+        println!("{:?} a query", begun.elapsed() / 10_000);
     }
 }

@@ -55,7 +55,7 @@ async fn ask_http(socket: &mut TcpStream, proxy: &Proxy, host: &str, port: u16) 
     socket.write_all(request.as_bytes()).await?;
     let header = read_header(socket).await?;
     let line = header.split(|byte| *byte == b'\r').next().unwrap_or_default();
-    judge_status(&printable(&String::from_utf8_lossy(line)))
+    check_status(&printable(&String::from_utf8_lossy(line)))
 }
 
 /// Reads the answer up to its empty line, byte by byte, because what follows comes from the server.
@@ -71,7 +71,7 @@ async fn read_header(socket: &mut TcpStream) -> io::Result<Vec<u8>> {
 }
 
 /// RFC 9112 section 4: `HTTP/1.1 200 Connection established`.
-fn judge_status(line: &str) -> io::Result<()> {
+fn check_status(line: &str) -> io::Result<()> {
     let status = line.strip_prefix("HTTP/1.").and_then(|rest| rest.split(' ').nth(1));
     match status.and_then(|status| status.parse().ok()) {
         Some(200..300_u16) => Ok(()),
@@ -96,7 +96,7 @@ async fn ask_socks(socket: &mut TcpStream, proxy: &Proxy, host: &str, port: u16)
         _ => return Err(io::Error::other("it does not speak SOCKS 5")),
     }
     socket.write_all(&connect_request(host, port)?).await?;
-    hear_reply(socket).await
+    read_reply(socket).await
 }
 
 /// RFC 1929.
@@ -138,7 +138,7 @@ fn connect_request(host: &str, port: u16) -> io::Result<Vec<u8>> {
 }
 
 /// RFC 1928 section 6. The address in the answer is not needed, but has to be read to its end.
-async fn hear_reply(socket: &mut TcpStream) -> io::Result<()> {
+async fn read_reply(socket: &mut TcpStream) -> io::Result<()> {
     let mut reply = [0; 4];
     socket.read_exact(&mut reply).await?;
     let [5, code, _, kind] = reply else { return Err(io::Error::other("it does not speak SOCKS 5")) };

@@ -264,7 +264,6 @@ mod tests {
         timeout(Duration::ZERO, stranger.evicted()).await.is_ok()
     }
 
-    /// How many of them have been evicted.
     async fn evicted(strangers: &[Stranger]) -> usize {
         let mut count = 0;
         for stranger in strangers {
@@ -292,7 +291,7 @@ mod tests {
         let strangers = Strangers::new(64, 10);
         let ann = [strangers.admit(ANN), strangers.admit(ANN)];
         let few = [strangers.admit(Source::of_address("192.0.2.1".parse().unwrap()))];
-        // Each from a network of its own, and all of one owner.
+        // Each is from a different network, and all networks have one owner.
         let flood: Vec<_> = (0..1000).map(|number| strangers.admit(network(number))).collect();
         assert_eq!(evicted(&ann).await + evicted(&few).await, 0);
         assert_eq!(evicted(&flood).await, 1000 - 61);

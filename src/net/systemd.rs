@@ -15,8 +15,6 @@ use crate::protocol::Protocol;
 /// manager.
 #[derive(Debug, Default)]
 pub struct Sockets(Vec<PassedSocket>);
-
-/// One of them.
 #[derive(Debug)]
 struct PassedSocket {
     protocol: Protocol,
@@ -58,7 +56,7 @@ impl PassedSocket {
     fn new(passed: &mut ListenFd, index: usize, name: &str) -> Result<Self, String> {
         let Some(protocol) = Protocol::ALL.into_iter().find(|protocol| protocol.name() == name) else {
             return Err(format!(
-                "the service manager hands over a socket named \"{name}\"; its unit needs FileDescriptorName=imap, pop3 or smtp"
+                "the service manager passes a socket named \"{name}\"; set FileDescriptorName=imap, pop3 or smtp in its unit"
             ));
         };
         let broken = |error| format!("cannot use the socket named {name} from the service manager: {error}");
@@ -72,27 +70,27 @@ impl PassedSocket {
 
 /// Notifies that clients are served, with the state in one line.
 pub fn ready(status: &str) {
-    tell(&[NotifyState::Ready, NotifyState::Status(status)]);
+    notify(&[NotifyState::Ready, NotifyState::Status(status)]);
 }
 
 /// Notifies that the configuration is being reloaded, until [`ready`].
 pub fn reloading() {
     let reloading = NotifyState::Reloading;
     match NotifyState::monotonic_usec_now() {
-        Ok(now) => tell(&[reloading, now]),
-        Err(_) => tell(&[reloading]),
+        Ok(now) => notify(&[reloading, now]),
+        Err(_) => notify(&[reloading]),
     }
 }
 
 /// Notifies that sessions are being ended, which takes at most this long.
 pub fn stopping(limit: Duration) {
     let limit = u32::try_from(limit.as_micros()).unwrap_or(u32::MAX);
-    tell(&[NotifyState::Stopping, NotifyState::Status("Stopping."), NotifyState::ExtendTimeoutUsec(limit)]);
+    notify(&[NotifyState::Stopping, NotifyState::Status("Stopping."), NotifyState::ExtendTimeoutUsec(limit)]);
 }
 
 /// Notifies the watchdog that everything works, with the state in one line.
 pub fn alive(status: &str) {
-    tell(&[NotifyState::Watchdog, NotifyState::Status(status)]);
+    notify(&[NotifyState::Watchdog, NotifyState::Status(status)]);
 }
 
 /// The interval in which the watchdog expects [`alive`], if there is a watchdog.
@@ -100,7 +98,7 @@ pub fn watchdog() -> Option<Duration> {
     sd_notify::watchdog_enabled()
 }
 
-fn tell(states: &[NotifyState<'_>]) {
+fn notify(states: &[NotifyState<'_>]) {
     if let Err(error) = sd_notify::notify(states) {
         debug!(%error, "cannot notify the service manager");
     }

@@ -15,9 +15,9 @@ use tokio_rustls::rustls::{self, CipherSuite, ClientConfig, RootCertStore, Serve
 pub enum TlsError {
     /// The file cannot be read.
     Unreadable(PathBuf, io::Error),
-    /// The file holds nothing of the kind.
+    /// The file contains no PEM block of this kind.
     Missing(PathBuf, &'static str),
-    /// Certificate and key do not go together, or are of an unknown kind.
+    /// The certificate and its key do not match, or are of an unsupported kind.
     Unusable(PathBuf, rustls::Error),
     /// The system has no certificate authorities.
     NoSystemRoots,

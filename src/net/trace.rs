@@ -1,7 +1,7 @@
 //! The trace of the dialogues, which is safe to publish: the direction, verb or reply code, and size of each line.
 //!
-//! It shows only words from fixed lists of each protocol and never copies the wire, so it cannot contain names or
-//! secrets, wherever in a line they are. It does contain sizes, which show how long a password is.
+//! It shows only words from fixed lists and never copies the wire, so it cannot contain names or secrets, wherever in a
+//! line they are. It does contain sizes, which show how long a password is.
 
 use std::cell::RefCell;
 
@@ -9,7 +9,7 @@ use tracing::trace;
 use tracing_subscriber::filter::{LevelFilter, Targets};
 
 use crate::protocol::Protocol;
-use crate::wire::Frame;
+use crate::wire::{Frame, split_word};
 
 /// The target of the trace in the log.
 const TARGET: &str = "dialogue";
@@ -20,50 +20,16 @@ const UNKNOWN: &str = "?";
 /// Shown for a line or block that continues a command: a SASL message, a literal, and what follows one.
 const DATA: &str = "data";
 
-const IMAP_COMMANDS: &[&str] = &[
-    "AUTHENTICATE",
-    "CAPABILITY",
-    "ENABLE",
-    "EXAMINE",
-    "ID",
-    "LIST",
-    "LOGIN",
-    "LOGOUT",
-    "NAMESPACE",
-    "NOOP",
-    "SELECT",
-    "STARTTLS",
-    "STATUS",
-];
-const POP3_COMMANDS: &[&str] = &[
-    "APOP", "AUTH", "CAPA", "DELE", "LAST", "LIST", "NOOP", "PASS", "QUIT", "RETR", "RSET", "STAT", "STLS", "TOP",
-    "UIDL", "USER",
-];
-const SMTP_COMMANDS: &[&str] = &[
-    "AUTH", "BDAT", "DATA", "EHLO", "EXPN", "HELO", "HELP", "LHLO", "MAIL", "NOOP", "QUIT", "RCPT", "RSET", "STARTTLS",
-    "VRFY",
-];
+/// The commands of IMAP, POP3 and SMTP.
+const COMMANDS: &str = "APOP AUTH AUTHENTICATE BDAT CAPA CAPABILITY DATA DELE EHLO ENABLE EXAMINE EXPN HELO HELP ID LAST LHLO \
+    LIST LOGIN LOGOUT MAIL NAMESPACE NOOP PASS QUIT RCPT RETR RSET SELECT STARTTLS STAT STATUS STLS TOP UIDL USER VRFY";
 
-const IMAP_STATUS: &[&str] = &["OK", "NO", "BAD", "BYE", "PREAUTH", "CAPABILITY", "ID", "ENABLED"];
-const POP3_STATUS: &[&str] = &["+OK", "-ERR", "+", "."];
+/// How replies of IMAP and POP3 begin.
+const STATUS: &str = "OK NO BAD BYE PREAUTH CAPABILITY ID ENABLED +OK -ERR + .";
 
 /// Response codes of RFC 3501, RFC 5530 and RFC 2221; of RFC 2449, RFC 3206.
-const IMAP_CODES: &[&str] = &[
-    "ALERT",
-    "AUTHENTICATIONFAILED",
-    "AUTHORIZATIONFAILED",
-    "CAPABILITY",
-    "CLIENTBUG",
-    "CONTACTADMIN",
-    "EXPIRED",
-    "INUSE",
-    "LIMIT",
-    "PRIVACYREQUIRED",
-    "REFERRAL",
-    "SERVERBUG",
-    "UNAVAILABLE",
-];
-const POP3_CODES: &[&str] = &["AUTH", "IN-USE", "LOGIN-DELAY", "SYS/PERM", "SYS/TEMP"];
+const CODES: &str = "ALERT AUTHENTICATIONFAILED AUTHORIZATIONFAILED CAPABILITY CLIENTBUG CONTACTADMIN EXPIRED INUSE LIMIT \
+    PRIVACYREQUIRED REFERRAL SERVERBUG UNAVAILABLE AUTH IN-USE LOGIN-DELAY SYS/PERM SYS/TEMP";
 
 /// The kind of peer at the other end of a connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -74,14 +40,12 @@ pub enum TracedPeer {
     Provider,
 }
 
-/// The direction of a line.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Direction {
     From,
     To,
 }
 
-/// The kind of a line.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum LineKind {
     Command,
@@ -93,7 +57,7 @@ pub struct Trace {
     protocol: Protocol,
     peer: TracedPeer,
     /// The next line from the sender of commands continues the last one, and may be anything.
-    goes_on: bool,
+    continues: bool,
 }
 
 tokio::task_local! {
@@ -114,7 +78,7 @@ pub fn relayed(protocol: Protocol, up: u64, down: u64) {
 impl Trace {
     /// Starts the trace of a new connection.
     pub const fn new(protocol: Protocol, peer: TracedPeer) -> Self {
-        Self { protocol, peer, goes_on: false }
+        Self { protocol, peer, continues: false }
     }
 
     /// Notes that the TLS handshake is done; a new dialogue follows.
@@ -124,15 +88,15 @@ impl Trace {
     }
 
     /// Traces what the peer has sent.
-    pub fn heard(&mut self, frame: Frame<'_>) {
+    pub fn received(&mut self, frame: Frame<'_>) {
         let (bytes, shown) = match frame {
             Frame::Line(line) => (line, self.line(Direction::From, line)),
             Frame::Literal(bytes) => {
-                self.goes_on = true;
+                self.continues = true;
                 (bytes, DATA.to_owned())
             }
             Frame::Overlong(start) => {
-                self.goes_on = false;
+                self.continues = false;
                 (start, "overlong".to_owned())
             }
         };
@@ -140,7 +104,7 @@ impl Trace {
     }
 
     /// Traces what was sent to the peer, in whole lines.
-    pub fn said(&mut self, lines: &[u8]) {
+    pub fn sent(&mut self, lines: &[u8]) {
         for line in lines.split_inclusive(|byte| *byte == b'\n') {
             let line = line.strip_suffix(b"\n").unwrap_or(line);
             let line = line.strip_suffix(b"\r").unwrap_or(line);
@@ -156,15 +120,13 @@ impl Trace {
 
     /// What can be shown of a line at this point of the dialogue.
     fn line(&mut self, direction: Direction, line: &[u8]) -> String {
-        let kind = match (self.peer, direction) {
-            (TracedPeer::Client, Direction::From) | (TracedPeer::Provider, Direction::To) => LineKind::Command,
-            (TracedPeer::Client, Direction::To) | (TracedPeer::Provider, Direction::From) => LineKind::Reply,
-        };
-        if kind == LineKind::Command && std::mem::take(&mut self.goes_on) {
+        let is_command = (self.peer == TracedPeer::Client) == (direction == Direction::From);
+        let kind = if is_command { LineKind::Command } else { LineKind::Reply };
+        if kind == LineKind::Command && std::mem::take(&mut self.continues) {
             return DATA.to_owned();
         }
         let shown = shown(self.protocol, kind, line);
-        self.goes_on |= kind == LineKind::Reply && ["+", "334"].contains(&shown.as_str());
+        self.continues |= kind == LineKind::Reply && ["+", "334"].contains(&shown.as_str());
         shown
     }
 
@@ -192,34 +154,26 @@ fn tell(protocol: Protocol, line: String) {
 
 /// The words of a line that are safe to show.
 fn shown(protocol: Protocol, kind: LineKind, line: &[u8]) -> String {
+    let (first, rest) = split_word(line);
     match (protocol, kind) {
-        (Protocol::Imap, LineKind::Command) => listed(IMAP_COMMANDS, word(after_word(line))),
-        (Protocol::Pop3, LineKind::Command) => listed(POP3_COMMANDS, word(line)),
-        (Protocol::Smtp, LineKind::Command) => listed(SMTP_COMMANDS, word(line)),
-        (Protocol::Imap, LineKind::Reply) if word(line) == b"+" => Some("+"),
-        (Protocol::Imap, LineKind::Reply) => return imap_reply(line),
-        (Protocol::Pop3, LineKind::Reply) => {
-            return with_code(listed(POP3_STATUS, word(line)), POP3_CODES, after_word(line));
-        }
-        (Protocol::Smtp, LineKind::Reply) => return smtp_reply(line),
+        // An IMAP tag may be anything, so it is not shown; but `*` is.
+        (Protocol::Imap, LineKind::Command) => listed(COMMANDS, split_word(rest).0).to_owned(),
+        (Protocol::Imap, LineKind::Reply) if first == b"*" => format!("* {}", reply(rest)),
+        (Protocol::Imap, LineKind::Reply) if first != b"+" => reply(rest),
+        (Protocol::Imap | Protocol::Pop3, LineKind::Reply) => reply(line),
+        (Protocol::Smtp, LineKind::Reply) => smtp_reply(line),
+        (Protocol::Pop3 | Protocol::Smtp, LineKind::Command) => listed(COMMANDS, first).to_owned(),
     }
-    .unwrap_or(UNKNOWN)
-    .to_owned()
-}
-
-/// A tag may be anything, so it is not shown; but `*` is.
-fn imap_reply(line: &[u8]) -> String {
-    let rest = after_word(line);
-    let reply = with_code(listed(IMAP_STATUS, word(rest)), IMAP_CODES, after_word(rest));
-    if word(line) == b"*" { format!("* {reply}") } else { reply }
 }
 
 /// A status, and the response code in brackets after it.
-fn with_code(status: Option<&str>, codes: &'static [&str], rest: &[u8]) -> String {
+fn reply(line: &[u8]) -> String {
+    let (status, rest) = split_word(line);
+    let status = listed(STATUS, status);
     let code = rest.strip_prefix(b"[").and_then(|rest| rest.split(|byte| b" ]".contains(byte)).next());
-    match (status, code.and_then(|code| listed(codes, code))) {
-        (Some(status), Some(code)) => format!("{status} [{code}]"),
-        (status, _) => status.unwrap_or(UNKNOWN).to_owned(),
+    match code.map(|code| listed(CODES, code)) {
+        Some(code) if ![UNKNOWN, "+"].contains(&status) && code != UNKNOWN => format!("{status} [{code}]"),
+        _ => status.to_owned(),
     }
 }
 
@@ -228,7 +182,8 @@ fn smtp_reply(line: &[u8]) -> String {
     let (code, rest) = line.split_at_checked(3).unwrap_or((line, b""));
     let code = number(code).filter(|code| (200..600).contains(code));
     let (Some(code), b"" | [b' ' | b'-', ..]) = (code, rest) else { return UNKNOWN.to_owned() };
-    let enhanced: Vec<_> = word(rest.get(1..).unwrap_or_default()).split(|byte| *byte == b'.').map(number).collect();
+    let enhanced: Vec<_> =
+        split_word(rest.get(1..).unwrap_or_default()).0.split(|byte| *byte == b'.').map(number).collect();
     match *enhanced {
         [Some(class @ (2 | 4 | 5)), Some(subject @ 0..=7), Some(detail)] if class == code / 100 => {
             format!("{code} {class}.{subject}.{detail}")
@@ -244,16 +199,8 @@ fn number(digits: &[u8]) -> Option<u16> {
 }
 
 /// The entry of the list that equals this word, ignoring case.
-fn listed(list: &'static [&'static str], word: &[u8]) -> Option<&'static str> {
-    list.iter().find(|entry| entry.as_bytes().eq_ignore_ascii_case(word)).copied()
-}
-
-fn word(line: &[u8]) -> &[u8] {
-    line.split(|byte| *byte == b' ').next().unwrap_or_default()
-}
-
-fn after_word(line: &[u8]) -> &[u8] {
-    line.get(word(line).len() + 1..).unwrap_or_default()
+fn listed(list: &'static str, word: &[u8]) -> &'static str {
+    list.split(' ').find(|entry| entry.as_bytes().eq_ignore_ascii_case(word)).unwrap_or(UNKNOWN)
 }
 
 #[cfg(test)]
@@ -329,16 +276,16 @@ mod tests {
         }
     }
 
-    /// What a dialogue between these two leaves: lines that begin with `<` came from the peer.
+    /// The trace of a dialogue: lines that begin with `<` came from the peer.
     async fn traced(protocol: Protocol, peer: TracedPeer, dialogue: &[&str]) -> Vec<String> {
         let talk = async {
             let mut trace = Trace::new(protocol, peer);
             for line in dialogue {
                 match line.split_at(1) {
-                    ("<", line) => trace.heard(Frame::Line(line.as_bytes())),
-                    ("{", literal) => trace.heard(Frame::Literal(literal.as_bytes())),
-                    ("~", start) => trace.heard(Frame::Overlong(start.as_bytes())),
-                    (_, lines) => trace.said(lines.as_bytes()),
+                    ("<", line) => trace.received(Frame::Line(line.as_bytes())),
+                    ("{", literal) => trace.received(Frame::Literal(literal.as_bytes())),
+                    ("~", start) => trace.received(Frame::Overlong(start.as_bytes())),
+                    (_, lines) => trace.sent(lines.as_bytes()),
                 }
             }
         };
@@ -346,9 +293,9 @@ mod tests {
         lines.iter().map(|line| line.split_once(": ").unwrap().1.to_owned()).collect()
     }
 
-    /// Each of these secrets is a command's name, too.
+    /// Each of these secrets is also the name of a command.
     #[tokio::test]
-    async fn what_goes_on_with_a_command_is_not_read() {
+    async fn what_continues_a_command_is_not_shown() {
         let smtp =
             ["<AUTH LOGIN", ">334 VXNlcm5hbWU6\r\n", "<QUIT", ">334 UGFzc3dvcmQ6\r\n", "<DATA", ">535 x\r\n", "<QUIT"];
         let shown = ["AUTH, 10", "334, 16", "data, 4", "334, 16", "data, 4", "535, 5", "QUIT, 4"]

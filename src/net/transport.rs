@@ -40,7 +40,6 @@ const UNIX_BUFFERS: [usize; 2] = [4096, 128 * 1024];
 
 /// A connection to a client or a provider.
 pub enum Transport {
-    /// TCP in clear.
     Clear(TcpStream),
     /// A Unix socket, which has no TLS.
     Unix(UnixStream),
@@ -311,7 +310,7 @@ mod tests {
 
     use super::*;
 
-    /// What the other side's kernel takes of noise that nobody reads, in bytes.
+    /// How many bytes can be sent to a peer that does not read.
     async fn taken(transport: &mut Transport) -> usize {
         let mut taken = 0;
         while let Ok(count) = timeout(Duration::from_millis(200), transport.write(&[b'x'; 2048])).await {
@@ -341,12 +340,12 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn acknowledgements_are_hurried_again_after_each_word_of_ours() {
+    async fn acknowledgements_are_sent_at_once_again_after_we_have_sent_something() {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let socket = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
         let (mut server, _) = listener.accept().await.unwrap();
         let mut transport = Transport::new(socket).unwrap();
-        let is_hurried = |transport: &Transport| {
+        let is_immediate = |transport: &Transport| {
             let Transport::Clear(socket) = transport else { panic!() };
             tcp_quickack(socket).unwrap()
         };
@@ -356,8 +355,8 @@ mod tests {
             transport.write_all(b"NOOP\r\n").await.unwrap();
             server.read_exact(&mut [0; 6]).await.unwrap();
         }
-        assert!(!is_hurried(&transport), "Linux waits with acknowledgements");
+        assert!(!is_immediate(&transport), "Linux delays acknowledgements");
         transport.acknowledge_at_once();
-        assert!(is_hurried(&transport));
+        assert!(is_immediate(&transport));
     }
 }

@@ -37,7 +37,7 @@ pub fn bind(path: &Path, mode: u32) -> io::Result<UnixListener> {
     socket.listen(BACKLOG)
 }
 
-/// Whether somebody listens on it. If its queue is full, somebody does.
+/// Whether somebody listens on the socket. If its queue is full, somebody does.
 fn is_alive(path: &Path) -> io::Result<bool> {
     let socket = Socket::new(Domain::UNIX, Type::STREAM, None)?;
     socket.set_nonblocking(true)?;
@@ -60,8 +60,7 @@ impl SocketFile {
         Ok(Self { path: path.to_owned(), identity: identity(path)? })
     }
 
-    /// Changes its permissions.
-    pub fn allow(&self, mode: u32) -> io::Result<()> {
+    pub fn set_mode(&self, mode: u32) -> io::Result<()> {
         match self.is_there() {
             true => fs::set_permissions(&self.path, Permissions::from_mode(mode)),
             false => Err(io::Error::other("the socket's file was removed; restart postkey")),
@@ -98,7 +97,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_socket_is_replaced_once_nobody_listens_on_it() {
+    async fn a_stale_socket_is_replaced() {
         let (_folder, path) = folder();
         let alive = bind(&path, 0o600).unwrap();
         assert_eq!(bind(&path, 0o600).unwrap_err().kind(), io::ErrorKind::AddrInUse);
@@ -108,7 +107,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn what_is_no_socket_and_what_others_could_replace_is_left_alone() {
+    async fn another_file_and_an_unsafe_folder_are_left_alone() {
         let (folder, path) = folder();
         fs::write(&path, "precious").unwrap();
         assert!(bind(&path, 0o600).unwrap_err().to_string().contains("not a socket"));
@@ -119,7 +118,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn only_its_own_file_goes_with_it() {
+    async fn dropping_removes_only_its_own_file() {
         let (_folder, path) = folder();
         let _first = bind(&path, 0o600).unwrap();
         drop(SocketFile::of(&path).unwrap());

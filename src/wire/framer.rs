@@ -1,4 +1,4 @@
-//! Cuts a stream of bytes into the lines and literals that a dialogue wants.
+//! Splits a stream of bytes into the lines and literals that a dialogue wants.
 
 use zeroize::{Zeroize, Zeroizing};
 
@@ -14,8 +14,8 @@ const STEP: usize = 1024;
 /// of SSL 2.0 by which clients offered SSL 3.0 and TLS (RFC 5246 appendix E.2). Either may contain no line end at all,
 /// so there is no point in waiting for one.
 ///
-/// A line end among these bytes ends a line, and the rest is no handshake: otherwise it would depend on how the bytes
-/// arrive whether the line is read or not.
+/// A line end among these bytes ends a line, and the rest is not a handshake. Otherwise the result would depend on how
+/// the bytes arrive.
 pub fn begins_tls(bytes: &[u8]) -> bool {
     matches!(bytes, [0x16, 0x03, ..] | [0x80..=0xff, ..=0x09 | 0x0b.., 0x01, 0x00 | 0x03, ..])
 }
@@ -43,9 +43,9 @@ impl Framer {
         self.start = 0;
         let wanted = (kept + bytes.len()).next_multiple_of(STEP);
         if wanted > self.bytes.capacity() || (kept == 0 && wanted < self.bytes.capacity()) {
-            let mut room = Vec::with_capacity(wanted);
-            room.extend_from_slice(&self.bytes);
-            self.bytes = Zeroizing::new(room);
+            let mut larger = Vec::with_capacity(wanted);
+            larger.extend_from_slice(&self.bytes);
+            self.bytes = Zeroizing::new(larger);
         }
         self.bytes.extend_from_slice(bytes);
     }
@@ -65,7 +65,7 @@ impl Framer {
     }
 
     /// Frees the memory, if every byte that arrived has been used.
-    pub fn give_back(&mut self) {
+    pub fn release_memory(&mut self) {
         if self.is_empty() {
             (self.bytes, self.start) = (Zeroizing::default(), 0);
         }
@@ -137,7 +137,7 @@ mod tests {
 
     const LINE: Want = Want::Line { limit: 8 };
 
-    /// Everything that comes out when `bytes` arrive in pieces of the given sizes.
+    /// All frames when `bytes` arrive in pieces of the given sizes.
     fn frames(bytes: &[u8], sizes: &[usize]) -> Vec<String> {
         let (mut framer, mut rest, mut sizes) = (Framer::default(), bytes, sizes.iter().cycle());
         let mut seen = Vec::new();
@@ -153,7 +153,7 @@ mod tests {
     }
 
     #[test]
-    fn what_looks_like_tls_is_the_same_however_it_arrives() {
+    fn tls_is_recognized_however_it_arrives() {
         for bytes in [&b"\xfc\n\x01\0\n"[..], b"\x92\n\x01\x03\n", b"\x80.\x01\x03\n", b"\x16\x03\n", b"\x16\n\x03\n"] {
             let lines = |sizes: &[usize]| -> Vec<bool> {
                 frames(bytes, sizes).iter().map(|frame| frame.starts_with("Line")).collect()
@@ -217,7 +217,7 @@ mod tests {
     }
 
     #[test]
-    fn memory_follows_what_is_kept() {
+    fn memory_is_freed_with_the_bytes() {
         let mut framer = Framer::default();
         for _ in 0..10 {
             framer.push(&[b'x'; 1000]);
@@ -229,12 +229,12 @@ mod tests {
         framer.push(b"a NOOP\r\n");
         assert!(framer.bytes.capacity() <= STEP);
         assert!(framer.next(limit).is_some());
-        framer.give_back();
+        framer.release_memory();
         assert_eq!(framer.bytes.capacity(), 0);
     }
 
     #[test]
-    fn an_overlong_line_is_reported_once_and_costs_its_limit() {
+    fn an_overlong_line_is_reported_once_and_not_kept() {
         let mut framer = Framer::default();
         framer.push(b"12345678\r");
         assert_eq!(framer.next(LINE), None);

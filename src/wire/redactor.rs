@@ -30,7 +30,6 @@ const ENCODINGS: usize = 4;
 pub struct Redactor(Vec<Zeroizing<Vec<u8>>>);
 
 impl Redactor {
-    /// Adds a secret.
     pub fn know(&mut self, secret: impl AsRef<[u8]>) {
         if secret.as_ref().len() >= SHORTEST {
             self.0.push(Zeroizing::new(secret.as_ref().to_vec()));
@@ -60,7 +59,7 @@ impl Redactor {
     }
 }
 
-/// What base64 makes of a secret, by its three positions in the three bytes that are encoded together. Characters that
+/// A secret in base64, for each of its three positions in the three bytes that are encoded together. Characters that
 /// also encode a neighbor are left out.
 fn in_base64(secret: &[u8]) -> [Zeroizing<Vec<u8>>; 3] {
     [0, 1, 2].map(|before| {
@@ -73,7 +72,7 @@ fn in_base64(secret: &[u8]) -> [Zeroizing<Vec<u8>>; 3] {
     })
 }
 
-/// A text as it is after some decoding: its bytes, and where each stands in the text as it came.
+/// A text after some decoding: its bytes, and the place of each in the original text.
 struct View {
     bytes: Zeroizing<Vec<u8>>,
     places: Vec<Range<usize>>,
@@ -96,13 +95,13 @@ impl View {
         decoded
     }
 
-    /// Where these bytes of the view stand in the text as it came.
+    /// The place of these bytes in the original text.
     fn place(&self, at: usize, length: usize) -> Range<usize> {
         let part = self.places.get(at..at + length).unwrap_or_default();
         part.first().map_or(0, |first| first.start)..part.last().map_or(0, |last| last.end)
     }
 
-    /// Marks where a secret stands, or a long enough piece of it.
+    /// Marks the places of a secret, and of each piece of it that is long enough.
     fn hide(&self, secret: &[u8], hidden: &mut [bool]) {
         let length = secret.len().min(PIECE);
         let pieces: HashSet<Vec<u8>> =
@@ -116,7 +115,7 @@ impl View {
     }
 }
 
-/// What counts as the same letter: the case does not matter, and neither does the alphabet of base64.
+/// Maps letters that count as the same to one: the case does not matter, and neither does the alphabet of base64.
 fn alike(byte: &u8) -> u8 {
     match byte {
         b'-' => b'+',
@@ -125,7 +124,7 @@ fn alike(byte: &u8) -> u8 {
     }
 }
 
-/// The first byte of an encoded text, and by how many bytes it is encoded there.
+/// The first byte of an encoded text, and the length of its encoding.
 fn next(text: &[u8]) -> Option<(u8, usize)> {
     let hex = |from: usize, digits: usize| {
         let digits = std::str::from_utf8(text.get(from..from + digits)?).ok()?;
@@ -187,7 +186,7 @@ mod tests {
         redactor
     }
 
-    /// Tokens as servers make them: short ones, UUIDs, 32 hex digits, parts with dots, all that RFC 6749 allows.
+    /// Tokens in the forms that servers use: short ones, UUIDs, 32 hex digits, parts with dots, all that RFC 6749 allows.
     const SECRETS: [&str; 6] = [
         "7654321",
         "a~b/c+d=",
@@ -198,31 +197,30 @@ mod tests {
     ];
 
     #[test]
-    fn a_secret_is_found_in_every_dress() {
+    fn a_secret_is_found_in_every_encoding() {
         let percent = |text: &str| text.bytes().map(|byte| format!("%{byte:02x}")).collect::<String>();
         for secret in SECRETS {
             let redactor = knowing(secret);
-            let form: String = url::form_urlencoded::byte_serialize(secret.as_bytes()).collect();
+            let urlencoded: String = url::form_urlencoded::byte_serialize(secret.as_bytes()).collect();
             let json = serde_json::to_string(secret).unwrap();
             let json = json.trim_matches('"').to_owned();
             let unicode: String = secret.bytes().map(|byte| format!("\\u{byte:04X}")).collect();
             let html: String = secret.bytes().map(|byte| format!("&#x{byte:x};")).collect();
             let sasl = format!("user=ann@example.test\u{1}auth=Bearer {secret}\u{1}\u{1}");
-            let mut dresses =
-                vec![secret.to_owned(), secret.to_uppercase(), percent(secret), percent(&percent(secret))];
-            dresses.extend([json.replace('/', "\\/"), unicode, html]);
+            let mut forms = vec![secret.to_owned(), secret.to_uppercase(), percent(secret), percent(&percent(secret))];
+            forms.extend([json.replace('/', "\\/"), unicode, html]);
             if !secret.contains(' ') {
-                dresses.push(form);
+                forms.push(urlencoded);
             }
             for before in ["", "a", "ab"] {
-                dresses.push(BASE64_STANDARD_NO_PAD.encode(format!("{before}{secret}")));
-                dresses.push(BASE64_URL_SAFE_NO_PAD.encode(format!("{before}{sasl}")));
+                forms.push(BASE64_STANDARD_NO_PAD.encode(format!("{before}{secret}")));
+                forms.push(BASE64_URL_SAFE_NO_PAD.encode(format!("{before}{sasl}")));
             }
-            for dress in dresses {
-                let shown = redactor.redact(&format!("the token {dress} is not known"));
+            for form in forms {
+                let shown = redactor.redact(&format!("the token {form} is not known"));
                 assert!(shown.starts_with("the token ") && shown.ends_with(" is not known"), "{shown}");
                 let rest = shown.trim_start_matches("the token ").trim_end_matches(" is not known");
-                assert!(!rest.contains(&dress) && rest.contains("..."), "{dress}: {shown}");
+                assert!(!rest.contains(&form) && rest.contains("..."), "{form}: {shown}");
             }
         }
     }
@@ -230,13 +228,13 @@ mod tests {
     #[test]
     fn a_secret_is_found_however_its_characters_are_escaped() {
         let redactor = knowing("a&b<c>d\"e'");
-        for dress in [
+        for form in [
             "a&amp;b&lt;c&gt;d&quot;e&apos;",
             "a&#38;b&#60;c&#62;d&#34;e&#39;",
             "a\\x26b\\x3cc\\x3Ed\\x22e\\x27",
             "a&#x26;b&#X3C;c&#x3e;d&#x22;e&#x27;",
         ] {
-            assert_eq!(redactor.redact(&format!("token {dress} (cut)")), "token ... (cut)");
+            assert_eq!(redactor.redact(&format!("token {form} (cut)")), "token ... (cut)");
         }
     }
 
@@ -254,7 +252,7 @@ mod tests {
             "100 % wrong: \\ & \u{fc}ngultig %zz &bogus; AADSTS70008 \u{4e2d} 01234567-89ab-cdef-0123-456789abcdef";
         assert_eq!(redactor.redact(said), said);
         assert_eq!(Redactor::default().redact(said), said);
-        assert_eq!(knowing("is").redact("this is nothing"), "this is nothing", "too short to be looked for");
+        assert_eq!(knowing("is").redact("this is nothing"), "this is nothing", "too short to search for");
         assert_eq!(redactor.quote("no\n9e107d9d372bb6826bd81d3542a419d6\n"), "no?...");
     }
 }
