@@ -1,5 +1,5 @@
-//! The program accepts what the documentation tells people to type. tests/real runs real mail programs with the
-//! settings in docs/guide/mail-programs.md.
+//! The program accepts what the documentation tells people to type. tests/real runs real mail programs with the settings that
+//! `postkey settings` shows.
 
 use std::path::{Path, PathBuf};
 

@@ -63,11 +63,12 @@ const WORDS: &[(&str, &[&str])] = &[
             // compares fingerprints of passwords, and reads passwords to unlock with
             "broker/first_login.rs",
             "broker/passwords.rs",
-            // reads what was typed, and shows a new password once
+            // reads what was typed, and shows a password to the one who has it
             "cli/authorize/browser.rs",
             "cli/authorize/unattended.rs",
             "cli/authorize/provider.rs",
             "cli/password.rs",
+            "cli/settings.rs",
             "cli/terminal.rs",
             // reads the password that was typed on a page
             "web/first_login.rs",

@@ -108,6 +108,17 @@ pub enum CliCommand {
         #[arg(long)]
         json: bool,
     },
+    /// Show how to set up a mail program with the account
+    Settings {
+        /// The account's address
+        address: String,
+        /// The program; without it, all that there are settings for are listed
+        #[arg(long = "for", value_name = "PROGRAM")]
+        program: Option<String>,
+        /// Read an app password from standard input and put it into the settings
+        #[arg(long, requires = "program")]
+        password_stdin: bool,
+    },
     /// Print the script with which a shell completes command lines
     Completions {
         /// The shell

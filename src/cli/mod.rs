@@ -10,6 +10,7 @@ mod forget;
 mod owner;
 mod password;
 mod serve;
+mod settings;
 mod status;
 mod terminal;
 mod test;
@@ -129,6 +130,9 @@ async fn dispatch(invocation: Invocation) -> Result<(), Failed> {
         Some(CliCommand::Check) => check::run(&config?),
         Some(CliCommand::Test { address, trace_dialogue }) => test::run(&config?, &address, trace_dialogue).await,
         Some(CliCommand::Doctor { address, json }) => doctor::run(&config?, &address, json).await,
+        Some(CliCommand::Settings { address, program, password_stdin }) => {
+            settings::run(&config?, &address, program.as_deref(), password_stdin).await
+        }
         Some(CliCommand::Completions { shell }) => {
             arguments::print_completions(shell);
             Ok(())

@@ -18,11 +18,10 @@ from pathlib import Path
 from typing import Callable
 
 from postfix import Relay
-from postkey import Account, Listener
+from postkey import Account, Listener, Postkey
 from process import Failure, Run, wait_until, write_private
 
 RECIPIENT = "bob@example.test"
-GUIDE = Path(__file__).parents[2] / "docs/guide/mail-programs.md"
 
 
 @dataclass(frozen=True)
@@ -33,6 +32,7 @@ class Case:
     listener: Listener
     account: Account
     folder: Path
+    postkey: Postkey
 
     host = "localhost"  # as users write it; some clients cannot check a certificate for an address
 
@@ -54,6 +54,10 @@ class Case:
     def file(self, name, text):
         """A file in the client's home that nobody else may read."""
         return write_private(self.folder / name, text)
+
+    def settings(self, program):
+        """What `postkey settings` shows for a program, which is the first listener of each protocol."""
+        return self.postkey.settings(self.account, program)
 
     def program(self, *command, **options):
         """Runs a client and returns what it prints. Its input is bytes, with LF."""
@@ -315,41 +319,53 @@ def deliver(relay, case, message):
         relay.stop()
 
 
-# As docs/guide/mail-programs.md tells people to do it
+# As `postkey settings` tells people to do it
 
-def guide(case, program):
-    """The guide's block for this program, with this account and this port."""
-    text = GUIDE.read_text()
-    block = text.split(f"**{program}**", 1)[1].split("```\n", 2)[1]
-    for shown, real in (("you@example.com", case.account.address), ("you%40example.com", case.account.address.replace("@", "%40")),
-                        ("APP-PASSWORD", case.account.password), ("1143", str(case.port)), ("1587", str(case.port))):
-        block = block.replace(shown, real)
-    return block
+def settings_curl(case):
+    return case.program("curl", "--silent", "--config", case.file("curlrc", case.settings("curl")))
 
 
-def guide_curl(case):
-    return case.program("curl", "--silent", "--config", case.file("curlrc", guide(case, "curl")))
+def settings_msmtp(case, message):
+    case.program("msmtp", "-C", case.file("msmtprc", case.settings("msmtp")), "--", RECIPIENT, input=message.lf)
 
 
-def guide_msmtp(case, message):
-    case.program("msmtp", "-C", case.file("msmtprc", guide(case, "msmtp")), "--", RECIPIENT, input=message.lf)
+def settings_fetchmail(case):
+    return fetched_by_fetchmail(case, case.settings("fetchmail").rstrip())
 
 
-def guide_fetchmail(case):
-    return fetched_by_fetchmail(case, guide(case, "fetchmail"))
+def settings_mbsync(case):
+    maildir = case.folder / "Mail" / "ann"
+    maildir.mkdir(parents=True)
+    case.program("mbsync", "-c", case.file("mbsyncrc", case.settings("mbsync")), "--all")
+    return content_of(maildir / "INBOX")
 
 
-def guide_mbsync(case):
-    return content_of(mbsync(case, "Pull", guide(case, "mbsync")))
+def settings_offlineimap(case):
+    (case.folder / "Mail").mkdir()
+    case.program("offlineimap", "-o", "-u", "quiet", "-k", "Repository_ann-remote:folderfilter=lambda name: name == 'INBOX'",
+                 "-c", case.file("offlineimaprc", case.settings("offlineimap")))
+    return content_of(case.folder / "Mail" / "ann" / "INBOX")
 
 
-def guide_mutt(case, message):
-    rc = case.file("muttrc", guide(case, "mutt") + "set copy=no\nset charset=utf-8\nset send_charset=utf-8\nset use_envelope_from=yes\n")
+def settings_mutt(case, message):
+    rc = case.file("muttrc", case.settings("mutt") + "set copy=no\nset charset=utf-8\nset send_charset=utf-8\nset use_envelope_from=yes\n")
     case.program("mutt", "-F", rc, "-s", "from mutt", "--", RECIPIENT, input=message.body.replace(b"\r\n", b"\n"))
 
 
-def guide_postfix(case, message):
-    deliver(Relay(case.run, f"{case.folder.name}/relay", guide(case, "Postfix")), case, message)
+def settings_s_nail(case, message):
+    # For root, s-nail reads only the file of the home that the system knows.
+    rc = case.file("mailrc", case.settings("s-nail"))
+    case.program("s-nail", "-X", f"source {rc}", "-S", "ttycharset=utf-8", "-s", "from s-nail", RECIPIENT, input=message.body.replace(b"\r\n", b"\n"))
+
+
+def settings_python(case, message):
+    (case.folder / "message").write_bytes(message.content)
+    send = f"smtp.sendmail('{case.account.address}', ['{RECIPIENT}'], open('message', 'rb').read(), mail_options=['BODY=8BITMIME'])"
+    case.program("python3", case.file("send.py", f"{case.settings('python')}\n{send}\nsmtp.quit()\nimap.logout()\n"))
+
+
+def settings_postfix(case, message):
+    deliver(Relay(case.run, f"{case.folder.name}/relay", case.settings("postfix")), case, message)
 
 
 # How a message may look after the journey
@@ -411,10 +427,13 @@ CLIENTS = [
     Client("poplib", "pop3", poplib_fetch),
     Client("smtplib", "smtp", smtplib_send, below_trace, "recipient"),
     Client("Postfix with a relayhost", "smtp", postfix_relay, below_trace, "recipient"),
-    Client("curl, by the guide", "imap", guide_curl, securities=("none",)),
-    Client("msmtp, by the guide", "smtp", guide_msmtp, below_trace, "recipient", ("none",)),
-    Client("fetchmail, by the guide", "imap", guide_fetchmail, securities=("none",)),
-    Client("mbsync, by the guide", "imap", guide_mbsync, but_for_tuid, securities=("none",)),
-    Client("mutt, by the guide", "smtp", guide_mutt, same_body, "recipient", ("none",)),
-    Client("Postfix, by the guide", "smtp", guide_postfix, below_trace, "recipient", ("none",)),
+    Client("curl, by its settings", "imap", settings_curl, securities=("none",)),
+    Client("msmtp, by its settings", "smtp", settings_msmtp, below_trace, "recipient", ("none",)),
+    Client("fetchmail, by its settings", "imap", settings_fetchmail, securities=("none",)),
+    Client("mbsync, by its settings", "imap", settings_mbsync, but_for_tuid, securities=("none",)),
+    Client("OfflineIMAP, by its settings", "imap", settings_offlineimap, securities=("none",)),
+    Client("mutt, by its settings", "smtp", settings_mutt, same_body, "recipient", ("none",)),
+    Client("s-nail, by its settings", "smtp", settings_s_nail, same_body, "recipient", ("none",)),
+    Client("Python, by its settings", "smtp", settings_python, below_trace, "recipient", ("none",)),
+    Client("Postfix, by its settings", "smtp", settings_postfix, below_trace, "recipient", ("none",)),
 ]

@@ -85,7 +85,7 @@ class Report:
 
 def client_test(world, client, listener, account, folder):
     """One message from the mailbox to the client, or from the client to a mailbox."""
-    case = Case(world.run, listener, account, world.run.subfolder(folder))
+    case = Case(world.run, listener, account, world.run.subfolder(folder), world.postkey)
     message = new_message(account.address, RECIPIENT)
     mailbox = world.dovecot.mailbox(RECIPIENT if client.mailbox == "recipient" else account.address)
     mailbox.clear()

@@ -205,6 +205,13 @@ class Postkey:
         """The answer of `postkey status --json`."""
         return json.loads(self.command("status", "--json"))
 
+    def settings(self, account, program):
+        """The settings of an account for a program, with its password, which is not noted with the rest that is printed."""
+        command = [self._binary, "--config", self._configuration, "settings", account.address, "--for", program, "--password-stdin"]
+        done = subprocess.run(command, env=self._env, timeout=60, input=f"{account.password}\n", stdout=subprocess.PIPE,
+                              check=True, stderr=subprocess.DEVNULL, text=True)
+        return done.stdout
+
     def listeners(self):
         """The daemon's ports by (protocol, security)."""
         found = [Listener(entry["protocol"], entry["security"], int(entry["address"].rpartition(":")[2]))

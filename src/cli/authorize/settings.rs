@@ -1,11 +1,12 @@
 //! Shows the settings for a mail program.
 
 use super::super::password::show;
+use super::super::settings::listening;
 use super::super::terminal::say;
 use super::plan::Plan;
 use crate::address::Address;
-use crate::config::{Config, ListenerConfig};
-use crate::control::{Listening, Status};
+use crate::config::Config;
+use crate::control::Status;
 use crate::protocol::Security;
 use crate::vault::password::Password;
 
@@ -25,8 +26,7 @@ pub fn show_settings(plan: &Plan, config: &Config, status: &Status, first: Optio
             say(format_args!("  user name  {}", plan.address));
         }
     }
-    let listeners = if status.listeners.is_empty() { configured(config) } else { status.listeners.clone() };
-    for listening in &listeners {
+    for listening in &listening(config, status) {
         let (protocol, security) = (listening.protocol, described(listening.security));
         match &listening.address {
             Address::Tcp(address) => {
@@ -38,16 +38,6 @@ pub fn show_settings(plan: &Plan, config: &Config, status: &Status, first: Optio
     if status.listeners.is_empty() {
         say("\nNo daemon is running yet; start it with `postkey`.");
     }
-}
-
-/// The ports that a daemon would open.
-fn configured(config: &Config) -> Vec<Listening> {
-    let mut ports = Vec::new();
-    for ListenerConfig { protocol, security, addresses, .. } in &config.listeners {
-        let port = |address: &Address| Listening { protocol: *protocol, address: address.clone(), security: *security };
-        ports.extend(addresses.iter().map(port));
-    }
-    ports
 }
 
 /// A listener's security, as mail programs call it.
