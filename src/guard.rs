@@ -90,7 +90,7 @@ fn judge_folder(folder: &Path, child: Option<&Metadata>, thing: Thing, is_last: 
     let is_safe = child.map_or(thing != Thing::Socket, |child| is_trusted(child.uid()));
     match mode & 0o1000 != 0 {
         true if is_last && thing == Thing::Socket && (by_all || by_group) => Err(io::Error::other(format!(
-            "others can write to {name} and could create this socket first; put it in a folder of its own"
+            "others can write to {name} and could create this socket first; put it in a separate folder"
         ))),
         true if is_safe => Ok(()),
         _ if by_all => Err(exposed(folder)),

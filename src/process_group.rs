@@ -37,7 +37,7 @@ pub fn command(words: &[String]) -> io::Result<Command> {
 #[derive(Clone, Copy)]
 pub struct ProcessGroup(Option<Pid>);
 
-/// Starts a program in a process group of its own. Dropping the child kills the program, but not its children.
+/// Starts a program in a new process group. Dropping the child kills the program, but not its children.
 pub fn start(command: &mut Command) -> io::Result<(Child, ProcessGroup)> {
     let child = command.process_group(0).kill_on_drop(true).spawn()?;
     let id = child.id().and_then(|id| Pid::from_raw(i32::try_from(id).ok()?));

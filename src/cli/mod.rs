@@ -91,17 +91,14 @@ fn prepare(arguments: Arguments) -> Result<Invocation, Failed> {
         owner::step_back(config)?;
     }
     let confined = match (&command, &config) {
-        (None, Ok(config)) => Some(confine_daemon(config)?),
+        (None, Ok(config)) => {
+            // Landlock cannot allow a folder that does not exist yet.
+            Vault::make_folder(&config.state_dir)?;
+            Some(confine::daemon(config))
+        }
         _ => None,
     };
     Ok(Invocation { command, file, config, confined, sockets })
-}
-
-/// Confines the daemon to its own folders.
-fn confine_daemon(config: &Config) -> Result<Confined, Failed> {
-    // A folder that does not exist yet cannot be allowed.
-    Vault::make_folder(&config.state_dir)?;
-    Ok(confine::daemon(config))
 }
 
 fn carry_out(invocation: Invocation) -> Result<(), Failed> {

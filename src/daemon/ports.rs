@@ -49,7 +49,7 @@ struct OpenPort {
     file: Option<SocketFile>,
 }
 
-/// A prepared port, ready to be put in place.
+/// A port that is ready but not served yet.
 pub struct PlannedPort {
     policy: Arc<ListenerPolicy>,
     configured: Address,

@@ -28,7 +28,7 @@ pub struct Beginning {
 }
 
 struct StartPage {
-    path: String,
+    url: Url,
     /// None after a browser has been there.
     target: Mutex<Option<Url>>,
 }
@@ -41,12 +41,12 @@ impl Beginning {
     /// Fails if it cannot listen on a port.
     pub fn of(target: &Url) -> io::Result<Self> {
         let socket = listen::bind(SocketAddr::from((Ipv4Addr::LOCALHOST, 0)))?;
-        let path = format!("/begin-{}", random::name());
-        let url = format!("http://{}{path}", socket.local_addr()?);
-        let site = Arc::new(StartPage { path, target: Mutex::new(Some(target.clone())) });
+        let url = format!("http://{}/begin-{}", socket.local_addr()?, random::name());
+        let url = Url::parse(&url).map_err(io::Error::other)?;
+        let site = Arc::new(StartPage { url: url.clone(), target: Mutex::new(Some(target.clone())) });
         let router = Router::new().fallback(visit).with_state(site);
         let server = HttpServer::new(vec![socket], &router, &Strangers::new(CONNECTIONS, 0));
-        Ok(Self { url: Url::parse(&url).map_err(io::Error::other)?, _server: server })
+        Ok(Self { url, _server: server })
     }
 }
 
@@ -56,7 +56,7 @@ async fn visit(
     request: Request,
 ) -> Response {
     let is_own = visitor.may_be(|user| user == rustix::process::geteuid().as_raw());
-    if !is_own || request.uri().path() != site.path || !is_own_host("127.0.0.1", request.headers()) {
+    if !is_own || request.uri().path() != site.url.path() || !is_own_host(&site.url, request.headers()) {
         return StatusCode::NOT_FOUND.into_response();
     }
     match site.target.lock().unwrap_or_else(PoisonError::into_inner).take() {

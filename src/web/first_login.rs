@@ -71,9 +71,7 @@ async fn visit(
     request: Request,
 ) -> Response {
     let query = request.uri().query().unwrap_or_default().to_owned();
-    if request.uri().path() != site.uri.path()
-        || !is_own_host(site.uri.host_str().unwrap_or_default(), request.headers())
-    {
+    if request.uri().path() != site.uri.path() || !is_own_host(&site.uri, request.headers()) {
         return StatusCode::NOT_FOUND.into_response();
     }
     let visitor = if site.is_direct { visitor } else { Visitor::Unknown };

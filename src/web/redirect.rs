@@ -37,7 +37,7 @@ pub struct RedirectListener {
     server: HttpServer,
 }
 
-/// A browser that has come back and waits for the result.
+/// A browser that has returned and waits for the result.
 pub struct Arrival {
     /// The query of its address.
     pub query: String,
@@ -65,9 +65,8 @@ impl Arrival {
 }
 
 struct RedirectPage {
-    /// The host and the path of the redirect URI.
-    host: String,
-    path: String,
+    /// The redirect URI.
+    uri: Url,
     arrivals: mpsc::Sender<Arrival>,
     shown: Arc<Notify>,
     last: Page,
@@ -84,8 +83,7 @@ impl RedirectListener {
         let (sender, arrivals) = mpsc::channel(8);
         let shown = Arc::new(Notify::new());
         let site = Arc::new(RedirectPage {
-            host: uri.host_str().unwrap_or_default().to_owned(),
-            path: uri.path().to_owned(),
+            uri: uri.clone(),
             arrivals: sender,
             shown: Arc::clone(&shown),
             last,
@@ -96,7 +94,7 @@ impl RedirectListener {
         Ok(Some(Self { uri, arrivals, shown, server }))
     }
 
-    /// Waits for the next browser that comes back.
+    /// Waits for the next browser that returns.
     pub async fn arrival(&mut self) -> Option<Arrival> {
         self.arrivals.recv().await
     }
@@ -177,11 +175,11 @@ async fn visit(
         warn!(?visitor, "redirect from another user of this machine refused ({visitor:?})");
         return Page::STRANGER.response(StatusCode::FORBIDDEN);
     }
-    if request.method() != Method::GET || !is_own_host(&site.host, request.headers()) {
+    if request.method() != Method::GET || !is_own_host(&site.uri, request.headers()) {
         return StatusCode::NOT_FOUND.into_response();
     }
     match (request.uri().path(), request.uri().query()) {
-        (path, Some(query)) if path == site.path => site.arrive(query.to_owned()).await,
+        (path, Some(query)) if path == site.uri.path() => site.arrive(query.to_owned()).await,
         (path, None) if path == site.below(AUTHORIZED) => site.last_page(site.last.clone()),
         (path, None) if path == site.below(FAILED) => site.last_page(Page::FAILED),
         (path, None) if path == site.below(SOMEBODY_ELSE) => Page::SOMEBODY_ELSE.response(StatusCode::OK),
@@ -189,11 +187,12 @@ async fn visit(
     }
 }
 
-/// Whether a request is for this machine or for `host`, which the redirect URI names. Otherwise another site could
-/// reach us under its own name (DNS rebinding).
-pub(super) fn is_own_host(host: &str, headers: &HeaderMap) -> bool {
+/// Whether a request is for this machine or for the host of `uri`. Otherwise another site could reach us under its own
+/// name (DNS rebinding).
+pub(super) fn is_own_host(uri: &Url, headers: &HeaderMap) -> bool {
     let name = host_of(headers).unwrap_or_default();
-    ["localhost", "127.0.0.1", "[::1]"].contains(&name) || name.eq_ignore_ascii_case(host)
+    ["localhost", "127.0.0.1", "[::1]"].contains(&name)
+        || uri.host_str().is_some_and(|host| name.eq_ignore_ascii_case(host))
 }
 
 /// The host that a request names, without the port.
@@ -206,7 +205,7 @@ pub(super) fn host_of(headers: &HeaderMap) -> Option<&str> {
 impl RedirectPage {
     /// The path of a last page, below the redirect URI's own, because a reverse proxy may forward nothing else.
     fn below(&self, name: &str) -> String {
-        format!("{}/{name}", self.path.trim_end_matches('/'))
+        format!("{}/{name}", self.uri.path().trim_end_matches('/'))
     }
 
     /// Waits for the result, then redirects to an address without a code, so that none is left in the browser's
@@ -313,15 +312,14 @@ mod tests {
     #[test]
     fn only_requests_for_this_machine_or_the_redirect_uri_are_answered() {
         let site = RedirectPage {
-            host: "mail.example.test".into(),
-            path: "/callback".into(),
+            uri: Url::parse("https://mail.example.test/callback").unwrap(),
             arrivals: mpsc::channel(1).0,
             shown: Arc::default(),
             last: Page::AUTHORIZED,
             is_for_own_browser: true,
         };
         let is_own =
-            |host: &str| is_own_host(&site.host, &HeaderMap::from_iter([(header::HOST, host.parse().unwrap())]));
+            |host: &str| is_own_host(&site.uri, &HeaderMap::from_iter([(header::HOST, host.parse().unwrap())]));
         for name in ["localhost", "127.0.0.1:8090", "[::1]", "[::1]:8090", "mail.example.test", "Mail.example.test:443"]
         {
             assert!(is_own(name), "{name}");

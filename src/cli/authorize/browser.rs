@@ -40,8 +40,8 @@ impl Plan {
             None => bind(uri).await,
         };
         let listener = listener.map_err(|error| {
-            let place = listen.map_or_else(|| uri.to_string(), |listen| listen.to_string());
-            Failed::new(Exit::Os, format!("cannot wait for the browser at {place}: {error}"))
+            let address = listen.map_or_else(|| uri.to_string(), |listen| listen.to_string());
+            Failed::new(Exit::Os, format!("cannot wait for the browser at {address}: {error}"))
         })?;
         let mut ways = Ways { listener, input: Some(input), begun: String::new() };
         self.show_note();
@@ -215,7 +215,7 @@ impl Ways {
     }
 }
 
-/// Waits for the next browser that comes back; forever, if there is no listener.
+/// Waits for the next browser that returns; forever, if there is no listener.
 async fn arrival(listener: &mut Option<RedirectListener>) -> Arrival {
     match listener {
         Some(open) => match open.arrival().await {
