@@ -186,33 +186,18 @@ fn log_panics() {
 
 #[cfg(test)]
 mod tests {
-    use std::io::{self, Write};
-    use std::sync::{Arc, Mutex};
-
-    /// A log in memory.
-    #[derive(Clone, Default)]
-    struct Lines(Arc<Mutex<Vec<u8>>>);
-
-    impl Write for Lines {
-        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-            self.0.lock().unwrap().write(bytes)
-        }
-
-        fn flush(&mut self) -> io::Result<()> {
-            Ok(())
-        }
-    }
+    use std::io::{Seek as _, read_to_string};
 
     #[test]
     fn a_panic_is_logged_with_its_place_and_without_its_message() {
-        let lines = Lines::default();
-        let writer = lines.clone();
-        let log = tracing_subscriber::fmt().with_writer(move || writer.clone()).with_ansi(false).finish();
+        let mut file = tempfile::tempfile().unwrap();
+        let log = tracing_subscriber::fmt().with_writer(file.try_clone().unwrap()).with_ansi(false).finish();
         let before = std::panic::take_hook();
         super::log_panics();
         let panicked = tracing::subscriber::with_default(log, || std::panic::catch_unwind(|| panic!("correct horse")));
         std::panic::set_hook(before);
-        let lines = String::from_utf8(lines.0.lock().unwrap().clone()).unwrap();
+        file.rewind().unwrap();
+        let lines = read_to_string(file).unwrap();
         assert!(panicked.is_err() && lines.contains("serve.rs:") && !lines.contains("horse"), "{lines}");
     }
 }

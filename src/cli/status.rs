@@ -43,7 +43,7 @@ fn show(status: &Status) {
     }
     for listening in &status.listeners {
         let Listening { protocol, address, security } = listening;
-        say(format_args!("{:<5} {address} {}", protocol.name(), security.name()));
+        say(format_args!("{:<5} {address} security {}", protocol.name(), security.name()));
     }
     if status.accounts.is_empty() {
         say("There is no account yet; set one up with `postkey authorize you@example.com`.");

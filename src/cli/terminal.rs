@@ -45,10 +45,9 @@ impl Input {
             self.line().await
         };
         let missing = || {
-            Failed::new(
-                Exit::Data,
-                "nothing was entered; type it on the terminal, or send it as a line of standard input",
-            )
+            let asked = prompt.trim_end();
+            let advice = "type it on the terminal, or send it as a line of standard input";
+            Failed::new(Exit::Data, format!("nothing was entered after {asked:?}; {advice}"))
         };
         password.filter(|password| !password.expose().is_empty()).ok_or_else(missing)
     }

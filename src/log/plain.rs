@@ -104,32 +104,19 @@ impl Visit for Line {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::{Arc, Mutex};
+    use std::io::{Seek as _, read_to_string};
 
     use tracing::{info, info_span};
 
     use super::*;
 
-    #[derive(Clone, Default)]
-    struct Lines(Arc<Mutex<Vec<u8>>>);
-
-    impl std::io::Write for Lines {
-        fn write(&mut self, line: &[u8]) -> std::io::Result<usize> {
-            self.0.lock().unwrap().write(line)
-        }
-
-        fn flush(&mut self) -> std::io::Result<()> {
-            Ok(())
-        }
-    }
-
     /// The logged line, without the time and the module.
     fn line(log: impl FnOnce()) -> String {
-        let lines = Lines::default();
-        let writer = lines.clone();
-        let log_to = tracing_subscriber::fmt().fmt_fields(PlainFields).event_format(Sentences);
-        tracing::subscriber::with_default(log_to.with_writer(move || writer.clone()).finish(), log);
-        let text = String::from_utf8(lines.0.lock().unwrap().clone()).unwrap();
+        let mut file = tempfile::tempfile().unwrap();
+        let plain = tracing_subscriber::fmt().fmt_fields(PlainFields).event_format(Sentences);
+        tracing::subscriber::with_default(plain.with_writer(file.try_clone().unwrap()).finish(), log);
+        file.rewind().unwrap();
+        let text = read_to_string(file).unwrap();
         let text = text.strip_suffix('\n').expect("a whole line");
         text.split_once("log::plain::tests: ").expect("its module").1.to_owned()
     }

@@ -115,7 +115,7 @@ async fn every_protocol_is_spoken_on_its_unix_socket() {
     let check = hall.house.run_beside(&["check"], "").await.out;
     for protocol in Protocol::ALL {
         let path = hall.path(protocol);
-        assert!(status.contains(&format!("{:<5} {} none", protocol.name(), path.display())), "{status}");
+        assert!(status.contains(&format!("{:<5} {} security none", protocol.name(), path.display())), "{status}");
         assert!(check.contains(&path.display().to_string()), "{check}");
     }
     hall.house.stop().await;
