@@ -79,7 +79,7 @@ impl std::fmt::Display for Story {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let deed = match self.deed {
             Deed::Authorize => "first authorization",
-            Deed::Reauthorize => "authorization anew",
+            Deed::Reauthorize => "renewed authorization",
             Deed::LogIn => "login, token expired",
             Deed::LogInRefused => "login, token refused",
             Deed::AddPassword => "password add",

@@ -126,7 +126,7 @@ async fn what_is_refreshed_ahead_is_refreshed_once_for_all_mailboxes() {
 }
 
 #[tokio::test]
-async fn the_end_of_a_delegates_authorization_is_told_by_their_name() {
+async fn the_end_of_a_delegates_authorization_names_the_delegate() {
     let house = sharing("").await;
     house.provider.end_grant(ANN);
     house.pass(LIFE);

@@ -179,7 +179,7 @@ fn refusal(number: u32) -> TokenEndpoint {
 }
 
 #[tokio::test]
-async fn what_an_administrator_has_to_mend_is_not_asked_again_before_a_reload() {
+async fn an_error_for_an_administrator_stops_requests_until_a_reload() {
     let mut house = House::open().await;
     let mut session = house.logged_in(Protocol::Imap).await;
     house.pass(LIFE);

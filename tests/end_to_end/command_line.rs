@@ -255,7 +255,7 @@ async fn the_tokens_of_somebody_else_who_is_signed_in_replace_nothing() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 1)]
-async fn trouble_with_the_code_is_told_in_terminal_and_browser() {
+async fn trouble_with_the_code_is_shown_in_terminal_and_browser() {
     for (trouble, code) in [(TokenEndpoint::Status(500), 75), (TokenEndpoint::InvalidGrant, 77)] {
         let house = house().await;
         house.provider.change(|settings| settings.token_endpoint = trouble);
@@ -267,7 +267,7 @@ async fn trouble_with_the_code_is_told_in_terminal_and_browser() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 1)]
-async fn a_provider_that_lets_nobody_in_is_told_and_the_account_is_kept() {
+async fn a_provider_that_lets_nobody_in_is_reported_and_the_account_is_kept() {
     let house = house().await;
     house.provider.change(|settings| {
         for protocol in Protocol::ALL {
@@ -339,7 +339,7 @@ async fn app_passwords_come_and_go_while_the_daemon_runs() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 1)]
-async fn an_account_that_is_authorized_anew_keeps_its_passwords_in_the_running_daemon() {
+async fn an_account_that_is_authorized_again_keeps_its_passwords_in_the_running_daemon() {
     let mut house = house().await;
     let _daemon = house.serve().await;
     let main = password(&authorize(&house, &["authorize", ANN]).await);
@@ -443,7 +443,7 @@ async fn a_wrong_command_line_ends_in_64() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 1)]
-async fn all_mistakes_of_a_configuration_are_told_at_once() {
+async fn all_mistakes_of_a_configuration_are_reported_at_once() {
     let house = house().await;
     expect(&house.run(&["check"], ""), 0, "");
     let wrong = "lgo = \"info\"\n[[listener]]\nprotocol = \"imap\"\naddress = \"0.0.0.0:1143\"\n\

@@ -370,7 +370,7 @@ async fn mail_programs_on_other_machines_begin_nothing_unless_the_configuration_
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 1)]
-async fn a_person_is_told_of_a_first_login_and_of_its_end() {
+async fn a_person_is_notified_of_a_first_login_and_of_its_end() {
     let folder = tempfile::TempDir::new().unwrap();
     let script = folder.path().join("tell");
     let heard = folder.path().join("heard");

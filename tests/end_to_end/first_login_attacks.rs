@@ -163,7 +163,7 @@ async fn of_two_consents_at_once_one_makes_the_account_and_stays() {
 }
 
 #[tokio::test]
-async fn a_double_post_is_told_the_same_and_makes_one_account() {
+async fn a_double_post_gets_the_same_answer_and_makes_one_account() {
     let house = office("").await;
     let bens = page_of(&house, PASSWORD).await;
     let returned = visit(&house, consent(&house, &bens, BEN).await).await;

@@ -44,7 +44,7 @@ async fn an_open_account_is_withdrawn_and_a_sealed_one_with_an_app_password() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 1)]
-async fn what_cannot_be_withdrawn_is_told() {
+async fn a_failed_revocation_is_reported() {
     let mut house = House::furnished(Security::Tls, |config| config).await;
     let _daemon = house.serve().await;
     expect(&house, &forget(&house, &[], ""), "only an app password decrypts the tokens", false);

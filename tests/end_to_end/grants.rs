@@ -303,7 +303,7 @@ async fn a_service_account_speaks_for_the_mailbox() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 1)]
-async fn a_key_that_is_none_is_told_and_not_shown() {
+async fn an_invalid_key_is_reported_and_not_shown() {
     let keys = "flow = \"jwt-bearer\"\nservice_account = \"{\\\"private_key\\\": \\\"hush\\\"}\"";
     let house = house(Options::default(), keys).await;
     let ended = house.run(&["authorize", ANN], "");

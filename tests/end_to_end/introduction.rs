@@ -69,7 +69,7 @@ async fn the_next_account_uses_the_same_client_as_long_as_it_is_known() {
 
         house.provider.forget_registered();
         expect(&authorize(&house, &["authorize", ANN]).await, 0, "");
-        assert_eq!(house.provider.registered().len(), 1, "registered anew");
+        assert_eq!(house.provider.registered().len(), 1, "registered again");
     }
 }
 
@@ -96,7 +96,7 @@ async fn a_client_that_gets_a_secret_keeps_it_sealed_with_its_account() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 1)]
-async fn a_server_that_registers_nobody_is_told_with_what_to_do() {
+async fn a_server_that_registers_nobody_is_reported_with_what_to_do() {
     let house = house(Publishes { registers: None, ..open() }).await;
     let ended = house.run(&["authorize", ANN], "");
     let client = "have the server's administrator make a public client with the redirect URI http://127.0.0.1/, or";

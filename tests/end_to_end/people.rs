@@ -82,7 +82,7 @@ async fn the_end_of_an_authorization_and_the_end_of_that() {
 }
 
 #[tokio::test]
-async fn a_setting_that_needs_care_and_its_mending() {
+async fn a_wrong_setting_and_its_correction() {
     let mut house = house_with("").await;
     house.pass(LIFE);
     let body = serde_json::json!({"error": "invalid_client", "error_description": "AADSTS7000222: Expired."});

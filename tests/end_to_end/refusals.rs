@@ -79,7 +79,7 @@ async fn who_fails_again_and_again_is_sent_away() {
 }
 
 #[tokio::test]
-async fn an_ended_authorization_is_told_to_the_person_until_it_is_given_anew() {
+async fn every_login_reports_an_ended_authorization_until_it_is_given_again() {
     for protocol in Protocol::ALL {
         let house = House::open().await;
         house.provider.end_grant(ANN);
@@ -178,7 +178,7 @@ async fn a_provider_without_starttls_gets_nothing() {
 }
 
 #[tokio::test]
-async fn the_providers_limit_and_its_ban_are_told_as_what_they_are() {
+async fn the_providers_limit_and_its_ban_are_reported_as_what_they_are() {
     let house = House::open().await;
     let limits = ["NO [LIMIT] Slow down.", "-ERR [IN-USE] Slow down.", "454 4.7.0 Too many logins"];
     let bans = ["NO [CONTACTADMIN] Off.", "-ERR [SYS/PERM] Off.", "535 5.7.139 SmtpClientAuthentication is disabled"];

@@ -162,7 +162,7 @@ async fn while_the_authorization_server_is_down_a_refused_token_is_not_shown_aga
 }
 
 #[tokio::test]
-async fn settings_that_are_put_right_are_used_at_the_reload() {
+async fn corrected_settings_are_used_after_the_reload() {
     for protocols in mixes() {
         let house = revoked(true).await;
         let wrong = TokenEndpoint::Refuse(json!({ "error": "invalid_client" }));

@@ -194,7 +194,7 @@ async fn a_lost_answer_ends_in_a_clear_message() {
 }
 
 #[tokio::test]
-async fn an_ended_authorization_asks_for_nothing_until_it_is_given_anew() {
+async fn an_ended_authorization_requests_nothing_until_it_is_given_again() {
     let mut house = House::open().await;
     house.provider.end_grant(ANN);
     house.pass(LIFE);

@@ -182,7 +182,7 @@ async fn an_answer_without_end_takes_no_memory() {
 }
 
 #[tokio::test]
-async fn what_does_not_pass_is_told_and_asked_once() {
+async fn a_permanent_failure_is_reported_and_requested_once() {
     for (error, status) in [("invalid_grant", "400 Bad Request"), ("invalid_client", "401 Unauthorized")] {
         let mut front = Front::new().await;
         let mut house = front.house().await;
@@ -201,7 +201,7 @@ async fn what_does_not_pass_is_told_and_asked_once() {
             house.authorize(ANN, None).await;
         } else {
             answered(&mut begin_logins(&house).await, ACT, error).await;
-            assert_eq!(front.requests(), 1, "a setting does not mend itself");
+            assert_eq!(front.requests(), 1, "a setting does not correct itself");
             house.reload().await;
         }
         house.logged_in(Protocol::Imap).await.prove().await;

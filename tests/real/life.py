@@ -96,7 +96,7 @@ def to_authorize_again_changes_no_password(world):
     login(world, world.accounts[BOB]).logout()
 
 
-def the_wrong_person_in_the_browser_is_noticed_and_can_be_put_right(world):
+def the_wrong_person_in_the_browser_is_noticed_and_can_be_corrected(world):
     answered = world.server.counts()["authorization_code"]
     world.postkey.authorize(DAVE, [Person(BOB, world.run.ca), Person(DAVE, world.run.ca)])
     expect("bob@example.test has signed in, not dave@example.test" in world.postkey.printed[-1], "the command says so")
@@ -133,7 +133,7 @@ AUTHORIZATION = [
     status_shows_no_listener_while_no_daemon_runs, an_account_is_authorized_before_the_daemon_runs,
     the_daemon_starts_and_opens_every_listener, an_account_is_authorized_while_the_daemon_runs, the_redirect_can_be_pasted,
     a_client_with_a_secret_is_authorized, a_chosen_password_works, to_authorize_again_changes_no_password,
-    the_wrong_person_in_the_browser_is_noticed_and_can_be_put_right, every_account_is_ready,
+    the_wrong_person_in_the_browser_is_noticed_and_can_be_corrected, every_account_is_ready,
     an_issuer_is_all_that_has_to_be_known, a_person_chooses_the_provider_that_nothing_tells,
 ]
 

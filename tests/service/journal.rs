@@ -96,7 +96,7 @@ async fn more_is_logged_on_demand_until_the_next_reload() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_file_of_json_is_opened_anew_by_a_reload() {
+async fn a_reload_opens_a_file_of_json_again() {
     let mut service = Service::with(|config| format!("log_file = \"log\"\nlog_format = \"json\"\n{config}")).await;
     let (now, before) = (service.house.folder.path().join("log"), service.house.folder.path().join("log.1"));
     drop(service.house.logged_in(Protocol::Imap).await);

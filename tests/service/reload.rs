@@ -77,7 +77,7 @@ pub fn raise_limit() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_mistake_is_told_whole_and_changes_nothing() {
+async fn a_mistake_is_reported_completely_and_changes_nothing() {
     let mut service = Service::with(|config| config).await;
     let before = service.house.port(Protocol::Imap, Security::Clear);
     let good = std::fs::read_to_string(&service.house.file).unwrap();

@@ -17,7 +17,7 @@ async fn closed(port: u16) {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn everyone_is_told_in_their_protocol_and_it_ends_at_once() {
+async fn every_client_gets_a_goodbye_in_its_protocol_and_it_ends_at_once() {
     let service = Service::with(|config| config).await;
     let mut early = Vec::new();
     for protocol in Protocol::ALL {

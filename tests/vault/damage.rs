@@ -173,7 +173,7 @@ fn repairs(state: &Path) -> Vec<String> {
 }
 
 #[test]
-fn what_is_put_right_is_told_of_each_copy() {
+fn the_log_names_each_copy_that_is_repaired() {
     let dir = folder();
     let (state, before) = (dir.path().join("state"), dir.path().join("before"));
     vault_of_three(&state);
@@ -320,7 +320,7 @@ fn a_file_that_is_no_record_is_left_alone_and_a_damaged_record_is_named() {
 }
 
 #[test]
-fn what_sled_cannot_read_at_all_is_made_anew() {
+fn an_unreadable_sled_is_rebuilt() {
     let dir = folder();
     let state = dir.path().join("state");
     let password = vault_of_three(&state);

@@ -89,7 +89,7 @@ fn the_copies_are_closed_to_others() {
 }
 
 #[test]
-fn a_second_process_waits_and_is_told() {
+fn a_second_process_waits_and_then_fails() {
     let dir = folder();
     let state = dir.path().join("state");
     vault_of_three(&state);
