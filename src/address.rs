@@ -1,4 +1,4 @@
-//! Where a listener is.
+//! The address of a listener.
 
 use std::convert::Infallible;
 use std::fmt;
@@ -11,14 +11,12 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 /// An address at which clients connect.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Address {
-    /// A TCP port.
     Tcp(SocketAddr),
-    /// A Unix socket (unix(7)), which is a file.
+    /// The path of a Unix socket.
     Unix(PathBuf),
 }
 
 impl Address {
-    /// The TCP address, where it is one.
     pub const fn tcp(&self) -> Option<SocketAddr> {
         match self {
             Self::Tcp(address) => Some(*address),
@@ -26,7 +24,6 @@ impl Address {
         }
     }
 
-    /// The path, where it is one.
     pub const fn unix(&self) -> Option<&PathBuf> {
         match self {
             Self::Tcp(_) => None,
@@ -44,7 +41,7 @@ impl fmt::Display for Address {
     }
 }
 
-/// The reverse of its display; what is no TCP address is a path.
+/// The reverse of `Display`. Everything that is not a TCP address is a path.
 impl FromStr for Address {
     type Err = Infallible;
 

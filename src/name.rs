@@ -2,7 +2,7 @@
 //! server says.
 //!
 //! A mailbox has more than one spelling. Names are compared in a canonical form, computed here: letters composed (NFC)
-//! and in lower case, full-width letters as the usual ones (RFC 8265 section 3.3), an international domain in ASCII
+//! and in lower case, full-width letters as normal ones (RFC 8265 section 3.3), an international domain in ASCII
 //! (RFC 5891), and without dots and tags at Google's consumer domains. Everything that is shown, stored or sent keeps
 //! the spelling.
 
@@ -23,8 +23,8 @@ const QUOTES: [(char, char); 6] = [('"', '"'), ('\'', '\''), ('`', '`'), ('“',
 /// The longest address, in bytes, that a mail program may send as a user name.
 const LONGEST: usize = 255;
 
-/// Replaces what cannot be part of an address.
-const NO_LETTER: char = '\u{fffd}';
+/// Replaces characters that cannot be part of an address.
+const REPLACEMENT: char = char::REPLACEMENT_CHARACTER;
 
 /// The name of an account, in the spelling in which it was written.
 ///
@@ -43,7 +43,7 @@ impl Name {
             return Self::spelled_plainly(text.to_ascii_lowercase());
         }
         let visible = text.chars().filter(|&letter| !is_invisible(letter));
-        let text: String = visible.map(usual_width).collect();
+        let text: String = visible.map(normal_width).collect();
         Self::spelled(composed(&bare(&text).to_lowercase()))
     }
 
@@ -52,14 +52,12 @@ impl Name {
     /// those that would become ASCII: the Kelvin sign is not a K.
     pub fn claimed(text: &str) -> Self {
         let is_bad = |letter: char| letter.is_control() || is_invisible(letter) || becomes_ascii(letter);
-        let shown = |letter: char| if is_bad(letter) { NO_LETTER } else { letter };
-        let more = text.chars().nth(LONGEST).map(|_| NO_LETTER);
+        let shown = |letter: char| if is_bad(letter) { REPLACEMENT } else { letter };
+        let more = text.chars().nth(LONGEST).map(|_| REPLACEMENT);
         let text: String = text.chars().take(LONGEST).map(shown).chain(more).collect();
         Self::spelled(composed(&text.to_lowercase()))
     }
 
-    /// Reads an account's address.
-    ///
     /// # Errors
     ///
     /// Fails if there is no part before or after an @, or if it has characters that no mail program could send.
@@ -74,7 +72,7 @@ impl Name {
         }
     }
 
-    /// What nearly every login sends: there is nothing to change but at Google, and every login makes such names.
+    /// A fast path for what nearly every login sends. Except at Google, there is nothing to change.
     fn spelled_plainly(spelling: String) -> Self {
         let is_canonical = |domain: &str| !domain.is_empty() && !domain.ends_with('.') && !GOOGLE.contains(&domain);
         match spelling.rsplit_once('@') {
@@ -143,7 +141,7 @@ pub fn composed(text: &str) -> String {
     }
 }
 
-/// Whether there is nothing to remove, as in nearly every login.
+/// Whether there is nothing to remove, which is true in nearly every login.
 fn is_plain(text: &str) -> bool {
     let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || b"@._+-".contains(&byte);
     text.bytes().all(is_plain)
@@ -217,8 +215,8 @@ fn becomes_ascii(letter: char) -> bool {
     !letter.is_ascii() && (letter == '。' || NFKC.normalize(&lower).is_ascii())
 }
 
-/// The usual form of a full-width character, which East Asian input methods produce instead of ASCII.
-fn usual_width(letter: char) -> char {
+/// The normal form of a full-width character, which East Asian input methods produce instead of ASCII.
+fn normal_width(letter: char) -> char {
     match letter {
         '\u{ff01}'..='\u{ff5e}' => char::from_u32(u32::from(letter) - 0xfee0).unwrap_or(letter),
         '\u{3000}' => ' ',
@@ -242,9 +240,8 @@ mod tests {
         }
     }
 
-    /// The short way ends where the long one does.
     #[test]
-    fn a_plain_name_has_the_same_form_without_the_detour() {
+    fn the_fast_path_has_the_same_result() {
         for text in [
             "Ann@Example.test",
             "ann+news@example.test",
@@ -287,7 +284,7 @@ mod tests {
     }
 
     #[test]
-    fn elsewhere_dots_and_tags_tell_mailboxes_apart() {
+    fn elsewhere_mailboxes_differ_by_dots_and_tags() {
         for domain in ["example.test", "outlook.com", "google.com"] {
             let at = |local: &str| format!("{local}@{domain}");
             assert_other(&at("annb"), &[&at("ann.b"), &at("annb+news")]);
@@ -314,7 +311,7 @@ mod tests {
     }
 
     #[test]
-    fn letters_are_the_same_composed_and_apart_in_any_case_and_width() {
+    fn letters_are_the_same_composed_or_decomposed_and_in_any_case_and_width() {
         assert_same(
             "zoë@example.test",
             &["zoe\u{308}@example.test", "ZOË@Example.TEST", "ＺＯË＠ｅｘａｍｐｌｅ．ｔｅｓｔ"],
@@ -324,7 +321,7 @@ mod tests {
     }
 
     #[test]
-    fn what_came_along_when_a_name_was_copied_is_taken_off() {
+    fn what_is_copied_along_with_a_name_is_removed() {
         assert_same(
             "ann@example.test",
             &[
@@ -350,26 +347,26 @@ mod tests {
             ],
         );
         for odd in ["", "<>", "\"\"", "mailto:", "@", "a@", "\\", "domain\\ann", "ann%example.test", "o'neil", "a#b"] {
-            assert_eq!(Name::typed(odd).as_str(), odd, "there is nothing to take off");
+            assert_eq!(Name::typed(odd).as_str(), odd, "there is nothing to remove");
         }
     }
 
     #[test]
-    fn what_a_server_says_is_taken_as_it_is() {
+    fn nothing_is_removed_from_what_a_server_says() {
         let ann = Name::typed("ann@example.test");
-        for said in ["Ann@example.test", "ann@EXAMPLE.test", "ann@example.test."] {
-            assert!(Name::claimed(said).same_as(&ann), "{said}");
+        for claim in ["Ann@example.test", "ann@EXAMPLE.test", "ann@example.test."] {
+            assert!(Name::claimed(claim).same_as(&ann), "{claim}");
         }
-        for said in
+        for claim in
             ["Ann <ann@example.test>", "mailto:ann@example.test", "an\u{200b}n@example.test", "\"ann@example.test\""]
         {
-            assert!(!Name::claimed(said).same_as(&ann), "{said}");
+            assert!(!Name::claimed(claim).same_as(&ann), "{claim}");
         }
         assert!(Name::claimed("a.nn@googlemail.com").same_as(&Name::typed("ann@gmail.com")));
     }
 
     #[test]
-    fn what_cannot_be_an_address_is_refused() {
+    fn text_that_cannot_be_an_address_is_refused() {
         for good in ["ann@a", "Ann <ann@example.test>", "o'neil@example.test", "ann@[192.0.2.1]", "ann+x@example.test"]
         {
             assert!(Name::address(good).is_ok(), "{good}");
@@ -383,7 +380,7 @@ mod tests {
     }
 
     #[test]
-    fn the_very_spelling_is_found_before_another_one() {
+    fn the_exact_spelling_is_found_before_another_one() {
         let of = |names: &[&str]| names.iter().map(|name| (Name::typed(name), (*name).to_owned())).collect();
         let found =
             |names: &BTreeMap<Name, String>, name: &str| find(names, &Name::typed(name)).map(|(_, it)| it.clone());

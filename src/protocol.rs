@@ -1,4 +1,4 @@
-//! The three mail protocols, how a connection is protected, and how a bearer is carried.
+//! The mail protocols, how a connection is protected, and how a bearer is sent.
 
 use std::fmt;
 
@@ -17,7 +17,7 @@ pub enum Protocol {
 }
 
 impl Protocol {
-    /// All of them, in the order in which they are shown to people.
+    /// In the order in which people see them.
     pub const ALL: [Self; 3] = [Self::Imap, Self::Pop3, Self::Smtp];
 
     /// The name in configuration files and logs.
@@ -30,7 +30,7 @@ impl Protocol {
     }
 }
 
-/// The name as people write it.
+/// The name in capital letters.
 impl fmt::Display for Protocol {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.pad(match self {
@@ -45,10 +45,10 @@ impl fmt::Display for Protocol {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Security {
-    /// Not at all: only for clients on this machine, never for a provider.
+    /// No encryption: only for clients, never for a provider.
     #[serde(rename = "none")]
     Clear,
-    /// Clear at first, then TLS by `STARTTLS` or `STLS`; nothing else is accepted.
+    /// Unencrypted until `STARTTLS` or `STLS`, then TLS. Nothing else is accepted.
     StartTls,
     /// TLS from the first byte (RFC 8314).
     Tls,
@@ -65,7 +65,7 @@ impl Security {
     }
 }
 
-/// What people read of it.
+/// For people.
 impl fmt::Display for Security {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
@@ -79,7 +79,7 @@ impl fmt::Display for Security {
 /// A SASL mechanism that carries a bearer token.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Mechanism {
-    /// Google's and Microsoft's own.
+    /// Google's and Microsoft's own mechanism.
     XOAuth2,
     /// RFC 7628.
     OAuthBearer,

@@ -54,7 +54,7 @@ const WORDS: &[(&str, &[&str])] = &[
     ("tracing_journald", &["log.rs"]),
     ("prometheus_client", &["broker/metrics.rs"]),
     ("landlock::", &["confine.rs"]),
-    ("nix::unistd", &["config/users.rs", "guard.rs"]),
+    ("nix::unistd", &["config/listener.rs", "guard.rs"]),
     ("SystemTime::now", &["clock.rs"]),
     // The one word with which a secret leaves its type. Each of these files has a reason to see one.
     (

@@ -10,7 +10,7 @@ use clap::{Args, CommandFactory as _, Parser, Subcommand};
 use clap_complete::Shell;
 
 use crate::config::flow::Flow;
-use crate::config::users;
+use crate::config::uid_of;
 
 /// Gives any mail program OAuth 2.0: listens on localhost for IMAP, POP3 and SMTP, accepts a user name and an app
 /// password, and logs in to the provider with a fresh access token.
@@ -214,7 +214,7 @@ impl CliCommand {
 
 /// Parses a user of this machine, given by number or name.
 fn user(text: &str) -> Result<u32, String> {
-    text.parse().or_else(|_| users::named(text))
+    text.parse().or_else(|_| uid_of(text))
 }
 
 /// Parses the name of a grant.

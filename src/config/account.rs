@@ -1,55 +1,55 @@
-//! What the configuration says of an account, and of all accounts of a domain.
+//! The settings of an account, and of all accounts of a domain.
 
 use std::collections::BTreeMap;
 
 use super::client::ClientRegistration;
 use super::flow::Flow;
+use super::listener::Users;
 use super::provider::ConnectionLimits;
-use super::users::Users;
 use crate::clock::Moment;
 use crate::name::Name;
 use crate::protocol::Protocol;
 
-/// What the file says about an account. Everything is optional: what is not here, the authorization has recorded.
+/// The settings of an account. All are optional.
 #[derive(Clone, Debug, Default)]
 pub struct AccountConfig {
-    /// Its provider, where the address's domain does not tell.
+    /// Its provider, if it is not the one that has the domain.
     pub provider: Option<String>,
-    /// Whose authorization opens it, where it is a shared mailbox: the address of an account that has one.
+    /// For a shared mailbox, the account whose authorization opens it.
     pub delegate: Option<Name>,
-    /// The user to log in as at the provider, by protocol, where it is not the address.
+    /// The user name at the provider by protocol, if it is not the address.
     pub user: BTreeMap<Protocol, String>,
-    /// The scopes to ask for, where they are not the provider's.
+    /// Replaces the provider's.
     pub scope: Option<Vec<String>>,
-    /// Who signs in for it, where it is not the address.
+    /// The person who signs in for it, if it is not the address.
     pub signs_in: Option<String>,
-    /// Parameters of its authorization request, beside its provider's or in place of them.
+    /// Parameters of its authorization request, which add to its provider's or replace them.
     pub authorization_parameters: BTreeMap<String, String>,
-    /// How it gets its tokens, where not as all accounts of its provider.
+    /// Replaces the provider's.
     pub flow: Option<Flow>,
     /// Whether it may use the password grant.
     pub legacy: bool,
-    /// The client registration to use for this account alone.
+    /// Replaces the provider's.
     pub client: Option<ClientRegistration>,
-    /// When that client's secret or certificate ends, where that is known.
+    /// When that client's secret or certificate expires, if that is known.
     pub client_expires: Option<Moment>,
-    /// How many connections there may be to it at a time, where that is not what its provider's entry says.
+    /// Replaces the provider's.
     pub connections: ConnectionLimits,
     /// The users of this machine who may log in to it.
     pub users: Users,
 }
 
-/// What the file says about all addresses of a domain, each of which can be authorized at its first login.
+/// The settings of all addresses of a domain, each of which can be authorized at its first login.
 #[derive(Clone, Debug, Default)]
 pub struct Domain {
-    /// What each account goes by, as far as it has no entry of its own. In `user`, `*` stands for the part before the @.
+    /// The settings that an account's own entry does not have. In `user`, `*` stands for the part before the @.
     pub members: AccountConfig,
-    /// Whether a first login from another machine counts.
+    /// Whether the first login can come from another machine.
     pub allow_remote: bool,
 }
 
 impl AccountConfig {
-    /// The same, with what it does not say taken from the entry for its domain.
+    /// Adds what is missing from the entry for the account's domain.
     pub(super) fn or(mut self, members: &Self, address: &str) -> Self {
         let local = address.rsplit_once('@').map_or(address, |(local, _)| local);
         let users = members.user.iter().map(|(protocol, user)| (*protocol, user.replace('*', local)));
@@ -69,7 +69,7 @@ impl AccountConfig {
     }
 }
 
-/// Whether this can be an account's address, in lower case.
+/// Whether this can be an account's address and is in lower case.
 pub fn is_address(text: &str) -> bool {
     Name::address(text).is_ok_and(|address| address.as_str() == text)
 }

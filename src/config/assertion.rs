@@ -1,4 +1,4 @@
-//! Assertions that postkey signs itself (RFC 7523): by whom, for whom, for how long.
+//! Assertions that postkey signs itself (RFC 7523).
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -7,7 +7,7 @@ use serde_json::Map;
 
 use super::secret_source::SecretSource;
 
-/// How a JSON Web Token is signed (RFC 7518 section 3.1).
+/// The signature algorithm of a JSON Web Token (RFC 7518 section 3.1).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Algorithm {
     /// RSASSA-PSS with SHA-256.
@@ -17,10 +17,9 @@ pub enum Algorithm {
 }
 
 impl Algorithm {
-    /// All of them.
     pub const ALL: [Self; 2] = [Self::Ps256, Self::Rs256];
 
-    /// Its name, in the configuration as in a token's header.
+    /// The name in the configuration and in a token's header.
     pub const fn name(self) -> &'static str {
         match self {
             Self::Ps256 => "PS256",
@@ -32,14 +31,13 @@ impl Algorithm {
 /// Where a private key comes from.
 #[derive(Clone, Debug)]
 pub struct KeySource {
-    /// The key's file: PEM, or PKCS#12.
+    /// PEM or PKCS#12.
     pub file: SecretSource,
     /// The password of a PKCS#12 file.
     pub password: Option<SecretSource>,
 }
 
 impl KeySource {
-    /// Where both come from.
     pub const fn sources(&self) -> [Option<&SecretSource>; 2] {
         [Some(&self.file), self.password.as_ref()]
     }
@@ -48,20 +46,18 @@ impl KeySource {
 /// A client's own key (RFC 7523 section 2.2).
 #[derive(Clone, Debug)]
 pub struct ClientKey {
-    /// The private key.
     pub key: KeySource,
-    /// The certificate by which the authorization server knows it, PEM; its thumbprint goes with each assertion.
+    /// The certificate that the authorization server has, PEM. Its thumbprint is in each assertion.
     pub certificate: Option<PathBuf>,
-    /// How it signs.
     pub algorithm: Algorithm,
 }
 
-/// Who speaks for the owners of mailboxes in the JWT bearer grant (RFC 7523 section 2.1).
+/// Who acts for the owners of mailboxes in the JWT bearer grant (RFC 7523 section 2.1).
 #[derive(Clone, Debug)]
 pub enum AssertionIssuer {
-    /// The JSON file that Google makes for a service account's key.
+    /// The JSON file that Google creates for a service account's key.
     ServiceAccount(SecretSource),
-    /// The same, one by one.
+    /// The content of such a file as single keys.
     Issuer(Issuer),
 }
 
@@ -70,24 +66,22 @@ pub enum AssertionIssuer {
 pub struct Issuer {
     /// `iss`.
     pub name: String,
-    /// `aud`; the token endpoint if it is left out.
+    /// `aud`, by default the token endpoint.
     pub audience: Option<String>,
-    /// `sub`; the mailbox if it is left out.
+    /// `sub`, by default the mailbox.
     pub subject: Option<String>,
-    /// How long an assertion is good.
+    /// How long an assertion is valid.
     pub lifetime: Duration,
     /// Further claims of the assertion.
     pub claims: Map<String, serde_json::Value>,
-    /// The private key.
     pub key: KeySource,
-    /// `kid`: which of the issuer's keys it is.
+    /// `kid`, which identifies one of the issuer's keys.
     pub key_id: Option<String>,
-    /// How it signs.
     pub algorithm: Algorithm,
 }
 
 impl AssertionIssuer {
-    /// Where its key comes from, and the password of that.
+    /// The sources of its key and of the key's password.
     pub const fn sources(&self) -> [Option<&SecretSource>; 2] {
         match self {
             Self::ServiceAccount(source) => [Some(source), None],

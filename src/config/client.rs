@@ -1,4 +1,4 @@
-//! A client registration, as the configuration has it.
+//! A client registration in the configuration.
 
 use super::assertion::ClientKey;
 use super::secret_source::SecretSource;
@@ -6,35 +6,33 @@ use super::secret_source::SecretSource;
 /// A client registration (RFC 6749 section 2).
 #[derive(Clone, Debug)]
 pub struct ClientRegistration {
-    /// Its name at the authorization server.
     pub id: String,
-    /// How it proves who it is.
     pub authentication: ClientAuthentication,
 }
 
-/// How a client proves to the token endpoint who it is.
+/// How a client authenticates to the token endpoint.
 #[derive(Clone, Debug, Default)]
 pub enum ClientAuthentication {
-    /// Not at all: a public client (RFC 6749 section 2.1).
+    /// A public client (RFC 6749 section 2.1).
     #[default]
     None,
-    /// By a secret (RFC 6749 section 2.3.1).
+    /// A client secret (RFC 6749 section 2.3.1).
     Secret(SecretSource),
-    /// By an assertion that its key signs (RFC 7523 section 2.2, `private_key_jwt`).
+    /// An assertion signed with the client's key (RFC 7523 section 2.2, `private_key_jwt`).
     Key(ClientKey),
-    /// By an assertion that somebody else has signed and renews in its place (workload identity federation).
+    /// An assertion that somebody else signs and keeps renewing (workload identity federation).
     Assertion(SecretSource),
 }
 
 impl ClientRegistration {
-    /// No client at all: the JWT bearer grant may do without one.
+    /// No client, which is allowed in the JWT bearer grant.
     pub fn nobody() -> Self {
         Self { id: String::new(), authentication: ClientAuthentication::None }
     }
 }
 
 impl ClientAuthentication {
-    /// Where its secret, key or assertion comes from, and the password of a key.
+    /// The sources of its secret, key or assertion, and of a key's password.
     pub fn sources(&self) -> [Option<&SecretSource>; 2] {
         match self {
             Self::None => [None, None],

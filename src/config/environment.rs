@@ -1,27 +1,24 @@
-//! What the process is told about its places: the only part of the configuration that is not in the file.
+//! The environment of the process: the only part of the configuration that is not in the file.
 
 use std::env;
 use std::path::{Path, PathBuf};
 
-/// Who runs the process, and the folders that its environment names.
 #[derive(Clone, Debug, Default)]
 pub struct Environment {
     /// Whether the effective user is root.
     pub root: bool,
     /// `$STATE_DIRECTORY`, which systemd sets.
     pub state_directory: Option<PathBuf>,
-    /// `$XDG_CONFIG_HOME`.
+    /// `$XDG_CONFIG_HOME`
     pub config_home: Option<PathBuf>,
-    /// `$XDG_STATE_HOME`.
+    /// `$XDG_STATE_HOME`
     pub state_home: Option<PathBuf>,
-    /// `$HOME`.
     pub home: Option<PathBuf>,
 }
 
 impl Environment {
-    /// The environment of this process.
     pub fn of_process() -> Self {
-        // Relative paths are to be ignored, says the XDG Base Directory Specification; systemd sets none.
+        // The XDG Base Directory Specification says to ignore relative paths. Systemd sets none.
         let folder = |name| env::var_os(name).map(PathBuf::from).filter(|path| path.is_absolute());
         Self {
             root: rustix::process::geteuid().is_root(),
@@ -32,7 +29,7 @@ impl Environment {
         }
     }
 
-    /// The configuration file that is used where none is named.
+    /// The default configuration file.
     pub fn config_file(&self) -> Option<PathBuf> {
         if self.root {
             return Some(PathBuf::from("/etc/postkey/postkey.toml"));
@@ -40,7 +37,7 @@ impl Environment {
         self.under(self.config_home.as_deref(), ".config").map(|folder| folder.join("postkey.toml"))
     }
 
-    /// Where the vault is kept if the file does not say.
+    /// The default folder of the vault.
     pub fn state_dir(&self) -> Option<PathBuf> {
         if self.state_directory.is_some() {
             return self.state_directory.clone();
@@ -62,7 +59,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_user_has_everything_at_home_unless_the_environment_says_otherwise() {
+    fn a_user_has_everything_at_home_unless_the_environment_names_other_folders() {
         let mut user = Environment { home: Some("/home/ann".into()), ..Environment::default() };
         assert_eq!(user.config_file(), Some("/home/ann/.config/postkey/postkey.toml".into()));
         assert_eq!(user.state_dir(), Some("/home/ann/.local/state/postkey".into()));
@@ -75,14 +72,14 @@ mod tests {
     }
 
     #[test]
-    fn root_uses_the_places_of_the_system() {
+    fn root_uses_the_folders_of_the_system() {
         let root = Environment { root: true, home: Some("/root".into()), ..Environment::default() };
         assert_eq!(root.config_file(), Some("/etc/postkey/postkey.toml".into()));
         assert_eq!(root.state_dir(), Some("/var/lib/postkey".into()));
     }
 
     #[test]
-    fn without_a_home_there_is_no_place() {
+    fn without_a_home_there_is_no_default() {
         assert_eq!(Environment::default().config_file(), None);
         assert_eq!(Environment::default().state_dir(), None);
     }

@@ -1,4 +1,4 @@
-//! The grants, by the names under which a user chooses one.
+//! The grants that a user can choose.
 
 use std::str::FromStr;
 
@@ -6,29 +6,28 @@ use serde::{Deserialize, Serialize};
 
 use super::words;
 
-/// How an account gets its tokens.
+/// How an account gets its tokens. Serialized as its [`Flow::name`].
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Flow {
     /// A person consents in a browser (RFC 6749 section 4.1).
     #[default]
     AuthorizationCode,
-    /// A person consents in a browser elsewhere, and types a code there (RFC 8628).
+    /// A person consents in a browser on another device, and types a code there (RFC 8628).
     DeviceCode,
-    /// An administrator has let the client itself into mailboxes (RFC 6749 section 4.4).
+    /// An administrator has given the client access to mailboxes (RFC 6749 section 4.4).
     ClientCredentials,
-    /// An administrator has let a key speak for the owners of mailboxes (RFC 7523 section 2.1).
+    /// An administrator has allowed a key to act for the owners of mailboxes (RFC 7523 section 2.1).
     JwtBearer,
     /// The mailbox's own password is sent to the authorization server (RFC 6749 section 4.3).
     Password,
 }
 
 impl Flow {
-    /// All of them.
     pub const ALL: [Self; 5] =
         [Self::AuthorizationCode, Self::DeviceCode, Self::ClientCredentials, Self::JwtBearer, Self::Password];
 
-    /// Its name in the configuration and on the command line.
+    /// The name in the configuration and on the command line.
     pub const fn name(self) -> &'static str {
         match self {
             Self::AuthorizationCode => "authorization-code",

@@ -1,53 +1,86 @@
-//! A listener: local addresses that serve one protocol.
+//! A listener: local addresses that serve one protocol, and who may connect to them.
 
 use std::path::PathBuf;
 
 use ipnet::IpNet;
+use nix::unistd::User;
 
-use super::users::Users;
 use crate::address::Address;
 use crate::protocol::{Protocol, Security};
 
-/// Local addresses that serve one protocol.
 #[derive(Clone, Debug)]
 pub struct ListenerConfig {
-    /// What is spoken.
     pub protocol: Protocol,
-    /// Where; port 0 is a free one.
+    /// Port 0 stands for a free one.
     pub addresses: Vec<Address>,
     /// The permissions of its Unix sockets.
     pub mode: u32,
-    /// How clients' connections are protected.
     pub security: Security,
-    /// Certificate chain and key, where `security` is not [`Security::Clear`].
+    /// There is one unless `security` is [`Security::Clear`].
     pub certificate: Option<Certificate>,
-    /// The one provider that this listener serves, where it serves only one.
+    /// The only provider that this listener serves, if it is limited to one.
     pub provider: Option<String>,
-    /// The one account that this listener serves, where it serves only one.
+    /// The only account that this listener serves, if it is limited to one.
     pub account: Option<String>,
-    /// From where clients may come, where that is not from everywhere.
+    /// The addresses from which clients may connect. None if all may.
     pub allow_addresses: Option<Vec<IpNet>>,
     /// The users of this machine who may connect.
     pub users: Users,
-    /// Where the account's app password is found, where clients send mail without a login. Then `account` is
-    /// there, `allow_addresses` or `users` name the clients, and the protocol is SMTP.
-    pub machine: Option<Machine>,
+    /// The source of the account's app password, if clients send mail without a login. Then there is an `account`,
+    /// `allow_addresses` or `users` name the clients, and the protocol is SMTP.
+    pub password: Option<PasswordSource>,
 }
 
-/// Where an app password is found without a person.
+/// Where a listener's app password comes from.
 #[derive(Clone, Debug)]
-pub enum Machine {
-    /// In this file, which is closed to all others.
+pub enum PasswordSource {
+    /// A file that is inaccessible to others.
     File(PathBuf),
-    /// In the systemd credential of this name.
+    /// The systemd credential with this name.
     Credential(String),
+}
+
+/// The uid that stands for all users whom a user namespace does not know, user_namespaces(7). It does not identify anybody.
+pub const UNKNOWN_USER: u32 = 65534;
+
+/// The users of this machine who are allowed. By default that is everybody.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Users(Option<Vec<u32>>);
+
+impl Users {
+    pub fn only(users: Vec<u32>) -> Self {
+        Self(Some(users))
+    }
+
+    /// Whether this user is allowed. An unknown user is only allowed if everybody is.
+    pub fn allow(&self, user: Option<u32>) -> bool {
+        self.0.as_ref().is_none_or(|allowed| user.is_some_and(|user| allowed.contains(&user)))
+    }
+
+    /// These users, or the others if these are everybody by default.
+    pub(super) fn or(self, others: &Self) -> Self {
+        if self.0.is_some() { self } else { others.clone() }
+    }
+}
+
+/// The uid of the user with this name.
+///
+/// # Errors
+///
+/// Fails if there is no such user, or if the system's user database cannot be read.
+pub fn uid_of(name: &str) -> Result<u32, String> {
+    match User::from_name(name) {
+        Ok(Some(user)) => Ok(user.uid.as_raw()),
+        Ok(None) => Err(format!("there is no user \"{name}\" on this machine; correct the name, or write a number")),
+        Err(error) => Err(format!("cannot look up the user \"{name}\": {error}; write a number")),
+    }
 }
 
 /// Where a listener's certificate is.
 #[derive(Clone, Debug)]
 pub struct Certificate {
-    /// The chain, PEM, our own certificate first.
+    /// PEM, our own certificate first.
     pub chain: PathBuf,
-    /// The private key, PEM.
+    /// PEM.
     pub key: PathBuf,
 }

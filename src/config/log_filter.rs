@@ -1,4 +1,4 @@
-//! What goes to the log: `LEVEL`, and `TARGET=LEVEL` for what comes from single modules, separated by commas.
+//! The filter of the log: a list of `LEVEL`, and of `TARGET=LEVEL` for single modules, separated by commas.
 
 use tracing_subscriber::filter::{LevelFilter, Targets};
 
@@ -13,16 +13,12 @@ const LEVELS: [(&str, LevelFilter); 6] = [
     ("off", LevelFilter::OFF),
 ];
 
-/// A level that stands alone: it is for postkey, as libraries say little that helps at their lower levels.
+/// The filter of a single level. It applies to postkey, because libraries log little that helps below warnings.
 pub fn of_level(level: LevelFilter) -> Targets {
     Targets::new().with_default(level.min(LevelFilter::WARN)).with_target("postkey", level)
 }
 
-/// Reads a filter.
-///
-/// # Errors
-///
-/// What is wrong with it, and how to write it.
+/// Reads a filter. The error says how to write it.
 pub fn read(text: &str) -> Result<Targets, String> {
     if !text.contains([',', '=']) {
         return level(text).map(of_level);
@@ -34,22 +30,22 @@ pub fn read(text: &str) -> Result<Targets, String> {
         let target = target.trim();
         if !is_target(target) {
             return Err(format!(
-                "\"{target}\" is no name of a module; write something like \"warn,postkey::oauth=debug\""
+                "\"{target}\" is not the name of a module; write something like \"warn,postkey::oauth=debug\""
             ));
         }
         Ok(filter.with_target(target, level(of_target)?))
     })
 }
 
-/// Not as LevelFilter reads itself: it takes an empty text, and numbers.
+/// `LevelFilter` cannot read it, because that also accepts an empty text and numbers.
 fn level(text: &str) -> Result<LevelFilter, String> {
     let word = text.trim();
     let level = LEVELS.iter().find(|(name, _)| name.eq_ignore_ascii_case(word));
-    let refusal = || format!("\"{word}\" is no level; {}", words::did_you_mean(word, &LEVELS.map(|(name, _)| name)));
+    let refusal = || format!("\"{word}\" is not a level; {}", words::did_you_mean(word, &LEVELS.map(|(name, _)| name)));
     level.map(|(_, level)| *level).ok_or_else(refusal)
 }
 
-/// Whether this can be the path of a module.
+/// Whether this can be a module's path.
 fn is_target(text: &str) -> bool {
     !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"_:-".contains(&byte))
 }
@@ -61,7 +57,7 @@ mod tests {
     use super::read;
 
     #[test]
-    fn a_level_alone_is_for_postkey_and_a_list_is_what_it_says() {
+    fn a_single_level_applies_to_postkey_and_a_list_is_taken_literally() {
         for (text, expected) in [
             ("info", "warn,postkey=info"),
             (" Trace ", "warn,postkey=trace"),
@@ -77,21 +73,21 @@ mod tests {
     }
 
     #[test]
-    fn what_would_silence_the_log_by_a_slip_is_refused() {
+    fn a_typing_error_that_would_silence_the_log_is_refused() {
         for (text, expected) in [
-            ("", "\"\" is no level; known are"),
-            ("inof", "\"inof\" is no level; did you mean \"info\"?"),
-            ("postkey", "\"postkey\" is no level; known are"),
-            ("warn,postkey=", "\"\" is no level"),
-            ("warn,postkey=dbug", "\"dbug\" is no level; did you mean \"debug\"?"),
-            ("warn,,postkey=debug", "\"\" is no level"),
-            ("a=b=c", "\"b=c\" is no level"),
-            ("=info", "\"\" is no name of a module"),
-            ("warn, é[[=info", "\"é[[\" is no name of a module"),
-            ("postkey[{user}]=info", "\"postkey[{user}]\" is no name of a module"),
+            ("", "\"\" is not a level; known are"),
+            ("inof", "\"inof\" is not a level; did you mean \"info\"?"),
+            ("postkey", "\"postkey\" is not a level; known are"),
+            ("warn,postkey=", "\"\" is not a level"),
+            ("warn,postkey=dbug", "\"dbug\" is not a level; did you mean \"debug\"?"),
+            ("warn,,postkey=debug", "\"\" is not a level"),
+            ("a=b=c", "\"b=c\" is not a level"),
+            ("=info", "\"\" is not the name of a module"),
+            ("warn, é[[=info", "\"é[[\" is not the name of a module"),
+            ("postkey[{user}]=info", "\"postkey[{user}]\" is not the name of a module"),
         ] {
-            let told = read(text).unwrap_err();
-            assert!(told.starts_with(expected), "{text}: {told}");
+            let error = read(text).unwrap_err();
+            assert!(error.starts_with(expected), "{text}: {error}");
         }
     }
 }

@@ -3,30 +3,29 @@
 use std::fmt;
 use std::path::PathBuf;
 
-/// Something in the configuration that cannot be used.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Mistake {
-    /// The file, as it was named.
+    /// The path as the user named it.
     pub file: PathBuf,
-    /// Where in the file; `None` where the file as a whole is meant.
+    /// `None` if it concerns the file as a whole.
     pub position: Option<Position>,
-    /// The key with the tables around it, such as `provider.google.imap.host`; empty where no key is meant.
+    /// The key with the tables around it, such as `provider.google.imap.host`. Empty if it does not concern a key.
     pub key: String,
     /// What is wrong, and what to do.
     pub message: String,
 }
 
-/// A place in a file, as editors count.
+/// A position in a file, as editors count.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Position {
     /// From 1.
     pub line: usize,
-    /// In characters, from 1.
+    /// From 1, in characters.
     pub column: usize,
 }
 
 impl Position {
-    /// The position of the byte at `offset`, or of the end where there is no such byte.
+    /// The position of the byte at `offset`, or of the end if there is no such byte.
     pub(super) fn of(text: &str, offset: usize) -> Self {
         let before = text.get(..offset).unwrap_or(text);
         let column = before.rsplit('\n').next().map_or(0, |line| line.chars().count()) + 1;

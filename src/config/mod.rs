@@ -1,4 +1,4 @@
-//! The configuration as the program uses it. `read` makes it from TOML; nothing else here knows TOML.
+//! The configuration as the program uses it. Only `read`, which creates it from TOML, depends on TOML.
 
 mod account;
 pub mod assertion;
@@ -11,7 +11,6 @@ pub mod mistake;
 pub mod provider;
 mod read;
 pub mod secret_source;
-pub mod users;
 mod words;
 
 use std::borrow::Cow;
@@ -25,49 +24,47 @@ use crate::name::{Name, find};
 use crate::protocol::Protocol;
 pub use account::{AccountConfig, Domain, is_address};
 use client::ClientRegistration;
-pub use listener::{Certificate, ListenerConfig, Machine};
+pub use listener::{Certificate, ListenerConfig, PasswordSource, UNKNOWN_USER, Users, uid_of};
 use mistake::Mistake;
 use provider::{Provider, Providers};
 use secret_source::SecretSource;
-use users::Users;
 
-/// The whole configuration, checked: every listener can be bound as written, every provider is complete.
+/// The whole configuration. It is checked: no two listeners use one address, and every provider is complete.
 #[derive(Clone, Debug)]
 pub struct Config {
-    /// Where the vault is kept.
+    /// The folder of the vault.
     pub state_dir: PathBuf,
-    /// Where the running daemon takes commands.
+    /// The Unix socket on which the daemon accepts commands.
     pub control_socket: PathBuf,
-    /// What to log.
     pub log: Targets,
-    /// How to write the log, where the file says so.
+    /// None if it depends on where the log goes.
     pub log_format: Option<LogFormat>,
-    /// Where to write the log, if not to the standard error or the journal.
+    /// None if the log goes to the standard error or the journal.
     pub log_file: Option<PathBuf>,
-    /// Where metrics and health are served over HTTP, if anywhere: an address on loopback.
+    /// The loopback address of metrics and health over HTTP, if they are served.
     pub metrics: Option<SocketAddr>,
-    /// The users of this machine who may read the metrics there.
+    /// The users of this machine who may read the metrics.
     pub metrics_users: Users,
-    /// The program, and its arguments, that tells a person; empty where there is none.
+    /// The program that notifies a person, and its arguments. Empty if there is none.
     pub notify_command: Vec<String>,
-    /// The page that the browser shows at the end of an authorization, HTML, if not postkey's own.
+    /// The HTML page that the browser shows at the end of an authorization, if not postkey's own.
     pub finish_page: Option<PathBuf>,
-    /// The local ports, at least one.
+    /// At least one.
     pub listeners: Vec<ListenerConfig>,
-    /// All known providers by name: those that are compiled in, and the file's changes and additions.
+    /// All known providers by name: the compiled-in ones with the file's changes, and the file's own.
     pub providers: Providers,
-    /// What the file says about single accounts.
+    /// The entries of single accounts.
     pub accounts: BTreeMap<Name, AccountConfig>,
-    /// The accounts' further login names, and whose they are.
+    /// The further login names of accounts, with the account's name.
     pub aliases: BTreeMap<Name, Name>,
-    /// What the file says about all addresses of a domain, by domain in lower case and in ASCII.
+    /// The entries for all addresses of a domain, by the domain in lower case and in ASCII.
     pub domains: BTreeMap<String, Domain>,
-    /// What can be used, and should not be.
+    /// What works, but should be changed.
     pub warnings: Vec<Mistake>,
 }
 
 impl Config {
-    /// Whether this names programs for postkey to run.
+    /// Whether postkey runs programs that the configuration names.
     pub fn runs_programs(&self) -> bool {
         let members = self.domains.values().map(|domain| &domain.members);
         let of_accounts = self.accounts.values().chain(members).map(|account| &account.client);
@@ -79,7 +76,7 @@ impl Config {
         !self.notify_command.is_empty() || of_clients.chain(of_bearers).flatten().any(is_program)
     }
 
-    /// The provider of an account: what the file says of it, or else whose domain it is.
+    /// The provider of an account: the configured one, or else the one that has the domain.
     pub fn provider_for(&self, address: &str) -> Option<&Provider> {
         let owner = self.owner_of(address);
         match &self.account(owner).provider {
@@ -90,7 +87,7 @@ impl Config {
 
     /// The providers of all domains that have an entry, by name.
     pub fn providers_of_domains(&self) -> BTreeMap<&str, &Provider> {
-        // Any address tells the provider of its domain.
+        // Any address of a domain has its provider.
         let providers = self.domains.keys().filter_map(|domain| self.provider_for(&format!("*@{domain}")));
         providers.map(|provider| (provider.name.as_str(), provider)).collect()
     }
@@ -100,35 +97,34 @@ impl Config {
         self.account(address).client.as_ref().or(provider.client.as_ref()).cloned()
     }
 
-    /// How many connections of an account its provider takes at a time by this protocol, as far as that is known.
+    /// How many simultaneous connections of an account its provider allows for this protocol, if there is a known limit.
     pub fn connections(&self, address: &str, provider: &Provider, protocol: Protocol) -> Option<usize> {
         let own = self.account(address).connections.get(&protocol).copied();
         own.or_else(|| provider.connections.get(&protocol).copied()).flatten()
     }
 
-    /// The address of the account that a login name stands for, as the file spells it, or else as the name does.
+    /// The address of the account that a login name stands for. The spelling is the file's, or else the login name's.
     pub fn address_of(&self, name: &str) -> String {
         let name = Name::typed(name);
-        // An account goes by its own address before anything else does.
+        // An account's own address comes before an alias.
         match (self.accounts.contains_key(&name), find(&self.aliases, &name)) {
             (false, Some((_, address))) => address.clone().into(),
             _ => find(&self.accounts, &name).map_or(&name, |(address, _)| address).clone().into(),
         }
     }
 
-    /// The entry of an account, whichever spelling of its name it has.
+    /// The entry of an account, in any spelling of its name.
     pub fn entry_of(&self, address: &str) -> Option<&AccountConfig> {
         find(&self.accounts, &Name::typed(address)).map(|(_, account)| account)
     }
 
-    /// The further login names of an account.
     pub fn aliases_of(&self, address: &str) -> Vec<String> {
         let address = Name::typed(address);
         let aliases = self.aliases.iter().filter(|(_, of)| of.same_as(&address));
         aliases.map(|(alias, _)| alias.to_string()).collect()
     }
 
-    /// Under which address the authorization is kept that opens an account: its delegate's, or its own.
+    /// The address whose authorization opens an account: its delegate's, or its own.
     pub fn owner_of<'a>(&'a self, address: &'a str) -> &'a str {
         self.entry_of(address).and_then(|account| account.delegate.as_ref()).map_or(address, Name::as_str)
     }
@@ -141,12 +137,11 @@ impl Config {
         shared.map(|(address, _)| address.to_string()).collect()
     }
 
-    /// The entry for the domain of an address.
     pub fn domain_of(&self, address: &str) -> Option<&Domain> {
         self.domains.get(&*Name::typed(address).parts()?.1)
     }
 
-    /// What the file says of an account: in its own entry, or else in that of its domain.
+    /// The settings of an account: from its own entry, or else from that of its domain.
     pub fn account(&self, address: &str) -> Cow<'_, AccountConfig> {
         let own = self.entry_of(address).map(Cow::Borrowed).unwrap_or_default();
         match self.domain_of(address) {
@@ -155,8 +150,8 @@ impl Config {
         }
     }
 
-    /// Who logs in to the provider for an account. A shared mailbox's mail is sent by its delegate, whose name is also the
-    /// one that Microsoft's SMTP server takes with the delegate's token.
+    /// The user name at the provider for an account. For a shared mailbox's SMTP it is the delegate's, because Microsoft's
+    /// SMTP server accepts no other with the delegate's token.
     pub fn user_of(&self, address: &str, protocol: Protocol) -> String {
         let account = self.account(address);
         match (account.user.get(&protocol), &account.delegate) {
@@ -167,10 +162,8 @@ impl Config {
     }
 }
 
-/// How the log is written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum LogFormat {
-    /// Lines of text.
     Plain,
     /// A JSON object per line.
     Json,

@@ -5,22 +5,21 @@ use std::path::PathBuf;
 
 use crate::secret::Secret;
 
-/// Where a secret or a key comes from. It is read anew whenever it is needed.
+/// Where a secret or a key comes from. It is read again each time it is needed.
 #[derive(Clone)]
 pub enum SecretSource {
-    /// The configuration itself.
+    /// The secret itself, in the configuration.
     Text(Secret),
-    /// A file.
     File(PathBuf),
-    /// What a program writes to its standard output: the program and its arguments, run without a shell.
+    /// A program that writes the secret to its standard output, and its arguments. It runs without a shell.
     Command(Vec<String>),
-    /// A credential of the service, by its name (systemd.exec(5), `LoadCredential=`).
+    /// The name of a credential of the service (systemd.exec(5), `LoadCredential=`).
     Credential(String),
-    /// A variable of the environment, by its name.
+    /// The name of an environment variable.
     Environment(String),
 }
 
-/// For messages; a secret that stands in the configuration is not in them.
+/// For messages. Does not show a secret that is in the configuration.
 impl fmt::Display for SecretSource {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -33,7 +32,7 @@ impl fmt::Display for SecretSource {
     }
 }
 
-/// The configuration can be shown whole, and a secret is not for showing.
+/// As in messages, because the configuration is printed as a whole.
 impl fmt::Debug for SecretSource {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "SecretSource({self})")

@@ -1,14 +1,14 @@
-//! Names in messages.
+//! Lists of names, and suggestions, for messages.
 
-/// The one of `names` that was probably meant by `word`.
+/// The name that `word` probably means.
 pub fn suggest<'n>(word: &str, names: &[&'n str]) -> Option<&'n str> {
-    // One slip of the finger in three letters; more is another word.
+    // One typing error in three letters. With more, it is another word.
     let limit = (word.chars().count() / 3).max(1);
     let distance = |name: &&str| strsim::damerau_levenshtein(&word.to_ascii_lowercase(), &name.to_ascii_lowercase());
     names.iter().map(|name| (distance(name), *name)).filter(|(far, _)| *far <= limit).min().map(|(_, name)| name)
 }
 
-/// `did you mean "a"?`, or else all the names that there are.
+/// `did you mean "a"?`, or else all names.
 pub fn did_you_mean(word: &str, names: &[&str]) -> String {
     match suggest(word, names) {
         Some(name) => format!("did you mean \"{name}\"?"),
@@ -16,7 +16,7 @@ pub fn did_you_mean(word: &str, names: &[&str]) -> String {
     }
 }
 
-/// `"a", "b" or "c"`, with the conjunction that is given.
+/// `"a", "b" or "c"`, with this conjunction.
 pub fn listing(names: &[&str], conjunction: &str) -> String {
     let quoted: Vec<String> = names.iter().map(|name| format!("\"{name}\"")).collect();
     match quoted.split_last() {
@@ -31,7 +31,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_slip_of_the_finger_is_understood_and_another_word_is_not() {
+    fn a_typing_error_is_recognized_and_another_word_is_not() {
         let names = ["address", "certificate", "key", "ca_file"];
         assert_eq!(suggest("adress", &names), Some("address"));
         assert_eq!(suggest("Certifcate", &names), Some("certificate"));

@@ -25,7 +25,7 @@ use crate::net::{listen, tls};
 use crate::protocol::Protocol;
 use crate::session::ListenerPolicy;
 use crate::shutdown::Shutdown;
-use crate::vault::machine::credentials;
+use crate::vault::listener_password::credentials;
 
 /// All open ports, and everything that is needed to open another one.
 pub struct Ports {
@@ -300,7 +300,7 @@ fn cannot_listen(address: &Address, listener: &ListenerConfig, error: &io::Error
 
 /// Creates the policy that the sessions of a listener share.
 fn policy(listener: &ListenerConfig, broker: &Arc<Broker>, shutdown: &Shutdown) -> Result<Arc<ListenerPolicy>, Failed> {
-    let own = listener.machine.as_ref().map(|from| credentials(listener.account.as_deref().unwrap_or_default(), from));
+    let own = listener.password.as_ref().map(|from| credentials(listener.account.as_deref().unwrap_or_default(), from));
     let tls = listener.certificate.as_ref().map(|files| tls::server_config(&files.chain, &files.key));
     Ok(Arc::new(ListenerPolicy {
         protocol: listener.protocol,

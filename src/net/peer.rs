@@ -16,7 +16,7 @@ use tokio::net::TcpStream;
 use tracing::debug;
 
 use super::listen::Socket;
-use crate::config::users::UNKNOWN_USER;
+use crate::config::UNKNOWN_USER;
 
 /// The first subordinate uid, and the number of them per user (`SUB_UID_MIN` and `SUB_UID_COUNT`, login.defs(5)).
 const FIRST_SUB_USER: u32 = 100_000;

@@ -7,7 +7,7 @@ use ipnet::IpNet;
 use tokio_rustls::rustls::ServerConfig;
 
 use crate::broker::{Broker, Resolved};
-use crate::config::users::Users;
+use crate::config::Users;
 use crate::name::Name;
 use crate::protocol::{Protocol, Security};
 use crate::shutdown::Shutdown;

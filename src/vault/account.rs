@@ -198,7 +198,6 @@ impl StoredAccount {
         self.current.generation
     }
 
-    /// Puts in what an authorization has brought.
     pub(super) fn authorize(&mut self, authorization: &Authorization, now: Moment) -> Result<(), VaultError> {
         self.provider.clone_from(&authorization.provider);
         self.flow = authorization.flow;

@@ -16,7 +16,7 @@ mod error;
 mod files;
 #[cfg(fuzzing)]
 pub mod fuzzing;
-pub mod machine;
+pub mod listener_password;
 pub mod password;
 mod record;
 mod records;

@@ -289,8 +289,8 @@ fn an_account_with_a_long_address_heals_and_can_be_forgotten() {
     let state = dir.path().join("state");
     let address = format!("{}@example.test", "/".repeat(100));
     let (elsewhere, password) = (Vault::open(&dir.path().join("elsewhere")).unwrap(), Password::generate());
-    let brought = Authorization { address: address.clone(), ..authorization("1") };
-    elsewhere.authorize(&brought, Some(("main", &password)), NOW).unwrap();
+    let long = Authorization { address: address.clone(), ..authorization("1") };
+    elsewhere.authorize(&long, Some(("main", &password)), NOW).unwrap();
     let exported = elsewhere.export(&address).unwrap();
     let record = Record { format: 1, ..Record::read(&address, &exported).unwrap() };
     files::make_folder(&state).unwrap();
@@ -316,9 +316,9 @@ fn a_record_under_something_that_is_not_an_address_is_not_restored() {
     let dir = tempfile::tempdir().unwrap();
     let (vault, password) = vault(dir.path());
     for address in ["ann", "@example.test", "a\nb@example.test", &format!("{}@example.test", "a".repeat(300))] {
-        let brought = Authorization { address: address.into(), ..authorization("1") };
+        let odd = Authorization { address: address.into(), ..authorization("1") };
         let first = Some(("main", Prepared::new(&password).unwrap()));
-        let account = StoredAccount::begin(&brought, first, 0, NOW).unwrap();
+        let account = StoredAccount::begin(&odd, first, 0, NOW).unwrap();
         let content = Entry::Account(Box::new(account)).to_content(address).unwrap();
         let exported = Record { format: FORMAT, serial: 1, content }.to_bytes(address);
         assert!(matches!(vault.restore(address, &exported, true), Err(VaultError::NotAnAccount(_))), "{address:?}");

@@ -357,7 +357,7 @@ async fn the_password_grant_wants_to_be_allowed() {
     let text = std::fs::read_to_string(&house.file).unwrap();
     std::fs::write(&house.file, text.replace("\nclient_id", "\nlegacy = true\nclient_id")).unwrap();
     let checked = house.run(&["check"], "");
-    expect(&checked, 0, "provider.own.legacy: lets postkey keep a mailbox's own password");
+    expect(&checked, 0, "provider.own.legacy: lets postkey store a mailbox's own password");
     password(&house.run(&["authorize", ANN, "--flow", "password"], "the mailbox's own"));
 }
 

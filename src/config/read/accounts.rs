@@ -8,30 +8,15 @@ use crate::config::provider::{self, Providers};
 use crate::config::{AccountConfig, Domain};
 use crate::name::{Name, find};
 
-/// What cannot be said of a shared mailbox, because its delegate's authorization has it.
-const DELEGATES: [&str; 14] = [
-    "provider",
-    "client_id",
-    "client_secret",
-    "client_key",
-    "client_key_password",
-    "client_certificate",
-    "client_algorithm",
-    "client_assertion",
-    "client_expires",
-    "scope",
-    "signs_in",
-    "authorization_parameters",
-    "flow",
-    "legacy",
-];
+/// The keys of a shared mailbox. All others belong to its delegate, because that has the authorization.
+const OF_SHARED: [&str; 5] = ["aliases", "allow_uids", "connections", "delegate", "user"];
 
-/// All entries, and where those values stand that have to be seen beside other entries.
+/// All entries, and the positions of those values that are checked against other entries.
 #[derive(Default)]
 pub struct Entries<'a> {
     pub accounts: BTreeMap<Name, AccountConfig>,
     pub domains: BTreeMap<String, Domain>,
-    /// Whose each alias is.
+    /// The account of each alias.
     pub aliases: BTreeMap<Name, (Name, Value<'a>)>,
     delegates: Vec<(Name, Value<'a>)>,
 }
@@ -45,7 +30,7 @@ pub fn read<'a>(table: &Section<'a>, providers: &Providers) -> Entries<'a> {
             None => entries.read_account(name, &value, providers),
         };
         if is_twice {
-            value.mistake("occurs twice, because upper and lower case are the same; merge the two");
+            value.mistake("occurs twice, because upper and lower case make no difference; merge the two");
         }
     }
     entries.judge_aliases();
@@ -54,13 +39,13 @@ pub fn read<'a>(table: &Section<'a>, providers: &Providers) -> Entries<'a> {
 }
 
 impl<'a> Entries<'a> {
-    /// Whether there is one for this account already.
+    /// Reads an entry. Returns whether there already is one of this account.
     fn read_account(&mut self, name: &str, value: &Value<'a>, providers: &Providers) -> bool {
         let Some(address) = value.judge(Name::address(name)) else { return false };
         let account = value.section().map(|section| self.account(section, &address, providers)).unwrap_or_default();
         if let Some((other, _)) = find(&self.accounts, &address).filter(|(other, _)| **other != address) {
             value.warn(format!(
-                "is the same mailbox as {other}; each goes by its own spelling; better keep one of the two"
+                "is the same mailbox as {other}, but each entry only applies to its own spelling; remove one of the two"
             ));
         }
         self.accounts.insert(address, account).is_some()
@@ -75,9 +60,9 @@ impl<'a> Entries<'a> {
         }
         if let Some(value) = delegate {
             account.delegate = value.parse(Name::address);
-            refuse(&mut section, &DELEGATES, |_| {
-                "is the delegate's, whose authorization is used; remove this, or delegate".to_owned()
-            });
+            let of_delegate = section.known().filter(|key| !OF_SHARED.contains(key)).collect::<Vec<_>>();
+            let message = "comes from the delegate, whose authorization is used; remove this, or delegate";
+            refuse(&mut section, &of_delegate, message);
             self.delegates.push((address.clone(), value));
         }
         section.finish();
@@ -90,35 +75,34 @@ impl<'a> Entries<'a> {
             let Some(alias) = value.parse(login_name) else { continue };
             match find(&self.aliases, &alias) {
                 Some((other, (of, at))) if of != address || *other == alias => {
-                    value.mistake(format!("{alias} is an alias in line {} already; remove one of the two", at.line()));
+                    value.mistake(format!("{alias} is already an alias in line {}; remove one of the two", at.line()));
                 }
                 _ => drop(self.aliases.insert(alias, (address.clone(), value))),
             }
         }
     }
 
-    /// Whether there is one for this domain already.
+    /// Reads an entry. Returns whether there already is one of this domain.
     fn read_domain(&mut self, name: &str, value: &Value<'a>, providers: &Providers) -> bool {
-        let example = || format!("must be a domain behind \"*@\", such as \"*@example.test\", and is \"*@{name}\"");
+        let example = || format!("must be a domain after \"*@\", such as \"*@example.test\", and is \"*@{name}\"");
         let Some(name) = value.judge(fields::host_name(name).ok_or_else(example)) else { return false };
         let Some(mut section) = value.section() else { return false };
         let members = common(&mut section, providers);
         let is_known = members.provider.is_some() || provider::of_domain(providers, &name).is_some();
         if !is_known {
-            section.absence("its domain does not tell its provider; add provider");
+            section.absence("no provider has this domain; add provider");
         }
-        refuse(&mut section, &["aliases", "delegate", "signs_in"], |key| {
-            format!("is for a single account; write [account.\"ann@{name}\"] with {key}")
-        });
+        let message = format!("is for single accounts; write it in [account.\"ann@{name}\"]");
+        refuse(&mut section, &["aliases", "delegate", "signs_in"], &message);
         let allow_remote = section.flag("allow_remote");
         section.finish();
         self.domains.insert(name, Domain { members, allow_remote }).is_some()
     }
 
-    /// An account goes by its own address.
+    /// Refuses aliases that are accounts themselves.
     fn judge_aliases(&self) {
         for (alias, (of, value)) in &self.aliases {
-            // An account may well name further spellings of itself.
+            // Another spelling of the account itself is allowed.
             let account = find(&self.accounts, alias).filter(|(account, _)| *account == alias || *account != of);
             if account.is_some() {
                 value.mistake(format!("{alias} is an account itself; remove one of the two"));
@@ -126,7 +110,7 @@ impl<'a> Entries<'a> {
         }
     }
 
-    /// A delegate is an account with an authorization of its own.
+    /// Refuses delegates that have no authorization of their own.
     fn judge_delegates(&self) {
         for (address, value) in &self.delegates {
             let delegate = self.accounts.get(address).and_then(|account| account.delegate.as_ref());
@@ -134,17 +118,17 @@ impl<'a> Entries<'a> {
             let entry = find(&self.accounts, delegate);
             let has_delegate = entry.is_some_and(|(_, account)| account.delegate.is_some());
             if delegate.same_as(address) {
-                value.mistake("an account is not its own delegate; remove this, or name who signs in for it");
+                value.mistake("an account cannot be its own delegate; remove this, or name another account");
             } else if entry.is_none() && find(&self.aliases, delegate).is_some() {
                 value.mistake(format!("{delegate} is an alias; write the account's address"));
             } else if has_delegate {
-                value.mistake(format!("{delegate} has a delegate itself; write that one here"));
+                value.mistake(format!("{delegate} itself has a delegate; write that one here"));
             }
         }
     }
 }
 
-/// What can be said of one account and of all of a domain.
+/// Reads the keys that an account and a domain have in common.
 fn common(section: &mut Section<'_>, providers: &Providers) -> AccountConfig {
     let legacy = fields::legacy(section);
     AccountConfig {
@@ -162,23 +146,21 @@ fn common(section: &mut Section<'_>, providers: &Providers) -> AccountConfig {
     }
 }
 
-/// Notes those of the keys that are there, and cannot be here.
-fn refuse(section: &mut Section<'_>, keys: &[&'static str], why: impl Fn(&str) -> String) {
-    for key in keys {
-        if let Some(value) = section.get(key) {
-            value.mistake(why(key));
-        }
+/// Notes a mistake for each of these keys that is present.
+fn refuse(section: &mut Section<'_>, keys: &[&'static str], message: &str) {
+    for value in keys.iter().filter_map(|key| section.get(key)) {
+        value.mistake(message);
     }
 }
 
-/// What can be typed as a user name: an address, or a word, as some devices take no @.
+/// Reads what a mail program sends as a user name: an address, or a word, because some devices do not accept an @.
 fn login_name(text: &str) -> Result<Name, String> {
     let name = Name::typed(text);
     let fits = text.len() <= 255 && !text.contains('*') && !name.as_str().contains(char::is_whitespace);
     match fits {
         true => Ok(name),
         false => {
-            Err("must be a user name such as \"ann\" or \"ann@example.test\", without blanks and stars".to_owned())
+            Err("must be a user name such as \"ann\" or \"ann@example.test\", without spaces and asterisks".to_owned())
         }
     }
 }

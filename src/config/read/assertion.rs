@@ -1,4 +1,4 @@
-//! `service_account` and `[provider.NAME.assertion]`: who speaks for the owners of mailboxes.
+//! `service_account` and `[provider.NAME.assertion]`: the issuer of assertions for the JWT bearer grant.
 
 use std::time::Duration;
 
@@ -8,10 +8,10 @@ use super::reader::{Section, Value};
 use super::secret_source;
 use crate::config::assertion::{Algorithm, AssertionIssuer, Issuer, KeySource};
 
-/// Google takes no longer one, and nobody is known to want it longer.
+/// Google's maximum. No provider is known to need more.
 const LONGEST_LIFETIME: Duration = Duration::from_secs(3600);
 
-/// The claims that postkey sets by itself, and the key that changes each.
+/// The claims that postkey sets itself, and the key that changes each.
 const SET: [(&str, &str); 7] = [
     ("iss", "issuer"),
     ("sub", "subject"),
@@ -22,12 +22,11 @@ const SET: [(&str, &str); 7] = [
     ("nbf", "lifetime"),
 ];
 
-/// Reads `service_account` or the table `assertion`.
 pub fn read(section: &mut Section<'_>) -> Option<AssertionIssuer> {
     let service_account = section.get("service_account");
     let assertion = section.get("assertion");
     if let (Some(_), Some(value)) = (&service_account, &assertion) {
-        value.mistake("says what service_account says; remove one of them");
+        value.mistake("has the same purpose as service_account; remove one of the two");
     }
     match service_account {
         Some(value) => secret_source::read(&value).map(AssertionIssuer::ServiceAccount),
@@ -35,7 +34,6 @@ pub fn read(section: &mut Section<'_>) -> Option<AssertionIssuer> {
     }
 }
 
-/// The algorithm that this key names.
 pub fn algorithm(section: &mut Section<'_>, key: &'static str) -> Option<Algorithm> {
     section.choice(key, &Algorithm::ALL.map(|algorithm| (algorithm.name(), algorithm)))
 }
@@ -57,7 +55,7 @@ fn issuer(mut section: Section<'_>) -> Option<Issuer> {
         claims: claims.unwrap_or_default(),
         key: KeySource { file: secret_source::read(&key?)?, password },
         key_id,
-        // What Google takes.
+        // Google accepts this one.
         algorithm: algorithm.unwrap_or(Algorithm::Rs256),
     })
 }
@@ -65,7 +63,7 @@ fn issuer(mut section: Section<'_>) -> Option<Issuer> {
 fn claims(value: &Value<'_>) -> Option<Map<String, serde_json::Value>> {
     let serde_json::Value::Object(claims) = value.json()? else { return None };
     for (claim, key) in SET.iter().filter(|(claim, _)| claims.contains_key(*claim)) {
-        value.mistake(format!("has {claim}, which postkey sets by itself; remove it, and use {key} to change it"));
+        value.mistake(format!("has {claim}, which postkey sets itself; remove it, and use {key} to change it"));
     }
     Some(claims)
 }

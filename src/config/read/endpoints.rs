@@ -1,28 +1,26 @@
-//! URLs in a provider's section: its authorization server's endpoints, and where the browser returns to.
+//! The URLs of a provider's table: its authorization server's endpoints, and the redirect URI.
 
 use url::Url;
 
 use super::reader::Section;
 use crate::config::provider::{Endpoints, is_protected};
 
-/// Reads the endpoints.
 pub fn read(section: &mut Section<'_>) -> Endpoints {
     Endpoints::read(|key| url(section, key, endpoint))
 }
 
-/// Where the browser returns to, where the section says so.
 pub fn redirect_uri(section: &mut Section<'_>) -> Option<Url> {
     url(section, "redirect_uri", protected)
 }
 
-/// What an authorization server calls itself, and the root of its metadata's address (RFC 8414 section 2).
+/// The identifier of an authorization server, and the root of its metadata's address (RFC 8414 section 2).
 pub fn issuer(section: &mut Section<'_>) -> Option<String> {
     section.parse("issuer", |text| {
-        let refusal = |error| format!("is no URL ({error}); write it like \"https://auth.example.test\"");
+        let refusal = |error| format!("is not a URL ({error}); write it like \"https://auth.example.test\"");
         let url = Url::parse(text).map_err(refusal).and_then(protected)?;
         match url.query().is_some() || url.fragment().is_some() {
             true => Err("an issuer has neither ?query nor #fragment; remove it".to_owned()),
-            // As it is written, because it is compared to the letter.
+            // As it is written, because it is compared byte by byte.
             false => Ok(text.to_owned()),
         }
     })
@@ -30,7 +28,7 @@ pub fn issuer(section: &mut Section<'_>) -> Option<String> {
 
 fn url(section: &mut Section<'_>, key: &'static str, judge: fn(Url) -> Result<Url, String>) -> Option<Url> {
     section.parse(key, |text| {
-        let refusal = |error| format!("is no URL ({error}); write it like \"https://auth.example.test/token\"");
+        let refusal = |error| format!("is not a URL ({error}); write it like \"https://auth.example.test/token\"");
         Url::parse(text).map_err(refusal).and_then(judge)
     })
 }

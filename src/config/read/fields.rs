@@ -1,4 +1,4 @@
-//! Fields that several tables have.
+//! Keys that several tables have.
 
 use std::collections::BTreeMap;
 
@@ -8,14 +8,12 @@ use super::reader::{Section, Value};
 use crate::clock::Moment;
 use crate::config::flow::Flow;
 use crate::config::provider::{ConnectionLimits, Providers};
-use crate::config::users::{UNKNOWN_USER, Users, named};
-use crate::config::words;
+use crate::config::{UNKNOWN_USER, Users, uid_of, words};
 use crate::protocol::Protocol;
 
-/// More connections than this are no limit.
+/// A larger number of connections would not limit anything.
 const MOST: u32 = 10_000;
 
-/// What a limit of connections has to be.
 const LIMIT: &str = "a number of connections from 1 to 10000, or \"none\"";
 
 /// The parameters of an authorization request that postkey sets itself.
@@ -31,12 +29,11 @@ const OWN_PARAMETERS: [&str; 9] = [
     "state",
 ];
 
-/// The grant, where one is named.
 pub fn flow(section: &mut Section<'_>, legacy: bool) -> Option<Flow> {
     let value = section.get("flow")?;
     let flow = value.choice(&Flow::ALL.map(|flow| (flow.name(), flow)))?;
     if flow == Flow::Password && !legacy {
-        value.mistake("shows the mailbox's own password to postkey; if there is no other way, add legacy = true");
+        value.mistake("gives the mailbox's own password to postkey; if there is no other way, add legacy = true");
     }
     Some(flow)
 }
@@ -46,7 +43,9 @@ pub fn legacy(section: &mut Section<'_>) -> bool {
     let Some(value) = section.get("legacy") else { return false };
     let legacy = value.flag().unwrap_or_default();
     if legacy {
-        value.warn("lets postkey keep a mailbox's own password, which opens more than the mail; ask for another grant");
+        value.warn(
+            "lets postkey store a mailbox's own password, which opens more than mail; use another grant if possible",
+        );
     }
     legacy
 }
@@ -80,29 +79,28 @@ pub fn host_name(text: &str) -> Option<String> {
     }
 }
 
-/// The scopes, where there are any.
 pub fn scope(section: &mut Section<'_>) -> Option<Vec<String>> {
     // RFC 6749 section 3.3 separates scopes by spaces.
     let one = |text: &str| match text.contains(char::is_whitespace) {
-        true => Err("is several scopes in one text; write a list, [\"one\", \"two\"]".to_owned()),
+        true => Err("has several scopes in one text; write a list, [\"one\", \"two\"]".to_owned()),
         false => Ok(text.to_owned()),
     };
     section.list("scope", |value| value.parse(one))
 }
 
-/// `authorization_parameters`: what an authorization request has beside the standard parameters.
+/// `authorization_parameters`
 pub fn parameters(section: &mut Section<'_>) -> BTreeMap<String, String> {
     let mut parameters = BTreeMap::new();
     for (name, value) in section.section("authorization_parameters").iter().flat_map(Section::named) {
         if OWN_PARAMETERS.contains(&name) {
-            value.mistake("is set by postkey itself; remove it");
+            value.mistake("is a parameter that postkey sets itself; remove it");
         }
         parameters.extend(value.text().map(|text| (name.to_owned(), text.to_owned())));
     }
     parameters
 }
 
-/// One value for all protocols, or a table of them.
+/// Reads one value for all protocols, or a table with a value for each.
 pub fn by_protocol<T: Clone>(
     section: &mut Section<'_>,
     key: &'static str,
@@ -119,7 +117,6 @@ pub fn by_protocol<T: Clone>(
     values
 }
 
-/// How many connections there may be at a time.
 pub fn connections(section: &mut Section<'_>) -> ConnectionLimits {
     by_protocol(section, "connections", |value| {
         if value.integer().is_none() {
@@ -130,24 +127,23 @@ pub fn connections(section: &mut Section<'_>) -> ConnectionLimits {
     })
 }
 
-/// The users of this machine who may come: numbers, names, or a list of both.
+/// Reads users of this machine: a number, a name, or a list of both.
 pub fn users(section: &mut Section<'_>, key: &'static str) -> Users {
     let Some(value) = section.get(key) else { return Users::default() };
     let values = if value.integer().is_some() { vec![value] } else { value.list() };
     Users::only(values.iter().filter_map(user).collect())
 }
 
-/// A user by number, or by name.
 fn user(value: &Value<'_>) -> Option<u32> {
     let user = match value.integer() {
         Some(text) => {
             value.judge(text.parse().map_err(|_| "must be a user's number, or its name in quotes".to_owned()))
         }
-        None => value.parse(named),
+        None => value.parse(uid_of),
     };
     if user == Some(UNKNOWN_USER) {
         value.mistake(format!(
-            "is {UNKNOWN_USER}, which also stands for users that cannot be told apart; name another user"
+            "is {UNKNOWN_USER}, which stands for all users that the kernel cannot identify; name another user"
         ));
     }
     user

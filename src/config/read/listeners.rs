@@ -3,22 +3,21 @@
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::Path;
 
-use super::clients::{allowed, judge_own_machine, judge_unnamed, machine};
+use super::clients::{allowed, judge_own_machine, judge_unnamed, password};
 use super::fields;
 use super::reader::{Section, Value};
 use crate::address::Address;
-use crate::config::users::Users;
-use crate::config::{Certificate, Config, ListenerConfig};
+use crate::config::{Certificate, Config, ListenerConfig, Users};
 use crate::name::Name;
 use crate::protocol::{Protocol, Security};
 
-/// The permissions of a Unix socket where nothing is said: for the owner of the process.
+/// The default permissions of a Unix socket: only for the owner of the process.
 const MODE: u32 = 0o600;
 
 /// The longest path of a Unix socket, in bytes: `sun_path` without its NUL, unix(7).
 const LONGEST_PATH: usize = 107;
 
-/// Reads the listeners, or takes the default ones. All else in `config` has been read.
+/// Reads the listeners, or returns the default ones. Everything else in `config` has been read.
 pub fn read(top: &mut Section<'_>, config: &Config) -> Vec<ListenerConfig> {
     let Some(value) = top.get("listener") else { return Protocol::ALL.map(on_loopback).into() };
     let mut taken = Vec::new();
@@ -26,7 +25,7 @@ pub fn read(top: &mut Section<'_>, config: &Config) -> Vec<ListenerConfig> {
     sections.filter_map(|section| listener(section, config, &mut taken)).collect()
 }
 
-/// The port of a protocol on this machine: the registered one and a thousand, for which one needs no privilege.
+/// The default port of a protocol: the registered one plus a thousand, because that needs no privilege.
 const fn local_port(protocol: Protocol) -> u16 {
     match protocol {
         Protocol::Imap => 1143,
@@ -48,11 +47,11 @@ fn on_loopback(protocol: Protocol) -> ListenerConfig {
         account: None,
         allow_addresses: None,
         users: Users::default(),
-        machine: None,
+        password: None,
     }
 }
 
-/// An address that a listener of this file uses, and where that is written.
+/// An address that a listener of this file uses, and its position.
 struct Taken {
     address: Address,
     line: usize,
@@ -66,7 +65,7 @@ fn listener(mut section: Section<'_>, config: &Config, taken: &mut Vec<Taken>) -
         None => Some(Security::Clear),
     };
     let certificate = certificate(&mut section, security);
-    let machine = machine(&mut section, protocol);
+    let password = password(&mut section, protocol);
     let addresses = addresses(&mut section, protocol, security, config, taken);
     let mode = mode(&mut section, &addresses);
     let (provider, account) = pin(&mut section, config);
@@ -85,7 +84,7 @@ fn listener(mut section: Section<'_>, config: &Config, taken: &mut Vec<Taken>) -
         account,
         allow_addresses,
         users,
-        machine,
+        password,
     })
 }
 
@@ -119,10 +118,9 @@ fn listen_address(text: &str, protocol: Option<Protocol>) -> Result<Address, Str
     socket_address(text, protocol).map(Address::Tcp)
 }
 
-/// Refuses a path that is too long for a Unix socket.
 pub fn judge_length(value: &Value<'_>, path: &Path) {
     if !fits(path) {
-        value.mistake(format!("is longer than {LONGEST_PATH} bytes, which is the most for a Unix socket; shorten it"));
+        value.mistake(format!("is longer than {LONGEST_PATH} bytes, the maximum for a Unix socket; shorten it"));
     }
 }
 
@@ -131,14 +129,14 @@ pub fn fits(path: &Path) -> bool {
     path.as_os_str().len() <= LONGEST_PATH
 }
 
-/// Refuses a path at which there cannot be a Unix socket, or none with TLS.
+/// Refuses a path where there cannot be a Unix socket, or a Unix socket with TLS.
 fn judge_path(value: &Value<'_>, path: &Path, security: Option<Security>, config: &Config) {
     judge_length(value, path);
     if path == config.control_socket {
         value.mistake("is the control socket; choose another path");
     }
     if security.is_some_and(|security| security != Security::Clear) {
-        value.mistake("Unix sockets have no TLS; give them a [[listener]] of their own, with security = \"none\"");
+        value.mistake("Unix sockets have no TLS; put them in a separate [[listener]] with security = \"none\"");
     }
 }
 
@@ -168,24 +166,24 @@ fn socket_address(text: &str, protocol: Option<Protocol>) -> Result<SocketAddr, 
     ))
 }
 
-/// Refuses addresses that other machines can reach, unless they are protected and meant.
+/// Refuses addresses that other machines can reach, unless they are protected and the file allows it.
 fn judge_exposure(value: &Value<'_>, address: SocketAddr, shows_passwords: bool, allow_remote: bool) {
     let reachable = !address.ip().to_canonical().is_loopback();
     let missing = match (shows_passwords, allow_remote) {
-        (true, true) => "security = \"tls\" or \"starttls\", for passwords would cross the network in the clear",
+        (true, true) => "security = \"tls\" or \"starttls\", because passwords would cross the network unencrypted",
         (true, false) => "security = \"tls\" or \"starttls\", and allow_remote = true",
         (false, false) => "allow_remote = true",
         (false, true) => return,
     };
     if reachable {
         value.mistake(format!(
-            "other machines can reach {}; if that is meant, set {missing}; if not, listen on 127.0.0.1 and [::1]",
+            "other machines can reach {}; if you want that, set {missing}; if not, listen on 127.0.0.1 and [::1]",
             address.ip()
         ));
     }
 }
 
-/// Refuses an address that cannot be bound because another listener has it.
+/// Refuses an address that another listener has.
 fn judge_clash(value: &Value<'_>, address: &Address, taken: &mut Vec<Taken>) {
     if let Some(other) = taken.iter().find(|other| clash(address, &other.address)) {
         let kind = if address.unix().is_some() { "path" } else { "port" };
@@ -217,7 +215,7 @@ fn certificate(section: &mut Section<'_>, security: Option<Security>) -> Option<
     Some(Certificate { chain: chain?, key: key? })
 }
 
-/// The one provider and the one account that the listener is for. An account is named by any of its login names.
+/// The provider and the account to which the listener is limited. An account can be named by any of its login names.
 fn pin(section: &mut Section<'_>, config: &Config) -> (Option<String>, Option<String>) {
     let provider = fields::provider(section, &config.providers);
     let Some(value) = section.get("account") else { return (provider, None) };
@@ -225,7 +223,7 @@ fn pin(section: &mut Section<'_>, config: &Config) -> (Option<String>, Option<St
     let Some(account) = value.parse(address) else { return (provider, None) };
     match (config.provider_for(&account), &provider) {
         (None, _) if config.entry_of(&account).is_none() => {
-            value.absence(format!("nothing is known of {account}; add [account.\"{account}\"] with its provider"));
+            value.absence(format!("the provider of {account} is unknown; add [account.\"{account}\"] with provider"));
         }
         (Some(own), Some(pinned)) if own.name != *pinned => {
             value.absence(format!(

@@ -1,4 +1,4 @@
-//! Reads the configuration from TOML, one file for each table. `reader` notes all mistakes.
+//! Reads the configuration from TOML, with one file for each table. `reader` records all mistakes.
 
 mod accounts;
 mod assertion;
@@ -6,7 +6,6 @@ mod client;
 mod clients;
 mod endpoints;
 mod fields;
-mod hosts;
 mod listeners;
 mod providers;
 mod proxy;
@@ -30,17 +29,16 @@ use super::{Config, LogFormat, log_filter};
 use reader::{Disk, Report, Section};
 
 impl Config {
-    /// Reads the file at `path`, or the one at the usual place, or does with the defaults where there is none.
-    ///
-    /// All files that the configuration names have to be readable by this process.
+    /// Reads the file at `path`, or the default file if it exists. This process must be able to read all files that the
+    /// configuration names.
     ///
     /// # Errors
     ///
-    /// All mistakes at once, in the order of the file. A file that was named and is not there is one.
+    /// All mistakes, in the order of the file. It is a mistake if there is no file at `path`.
     pub fn load(path: Option<&Path>) -> Result<Self, Vec<Mistake>> {
         let environment = Environment::of_process();
-        let usual = environment.config_file().unwrap_or_else(|| PathBuf::from("postkey.toml"));
-        let file = path.unwrap_or(&usual);
+        let default = environment.config_file().unwrap_or_else(|| PathBuf::from("postkey.toml"));
+        let file = path.unwrap_or(&default);
         let text = match std::fs::read_to_string(file) {
             Ok(text) => text,
             Err(error) if path.is_none() && error.kind() == io::ErrorKind::NotFound => String::new(),
@@ -49,11 +47,11 @@ impl Config {
         read(file, &text, &environment, Disk::REAL)
     }
 
-    /// Reads `text` as the contents of `file`, against whose folder relative paths are resolved. No file is opened.
+    /// Reads `text` as the content of `file`, whose folder is the base of relative paths. Opens no file.
     ///
     /// # Errors
     ///
-    /// All mistakes at once, in the order of the file.
+    /// All mistakes, in the order of the file.
     pub fn parse(text: &str, file: &Path, environment: &Environment) -> Result<Self, Vec<Mistake>> {
         read(file, text, environment, Disk::NONE)
     }
@@ -61,16 +59,14 @@ impl Config {
 
 fn unreadable(file: &Path, error: &io::Error) -> Mistake {
     let message = match error.kind() {
-        io::ErrorKind::NotFound => {
-            "there is no such file; correct the path, or leave it out to use the defaults".to_owned()
-        }
-        io::ErrorKind::InvalidData => "is no text in UTF-8; save it as UTF-8".to_owned(),
+        io::ErrorKind::NotFound => "there is no such file; correct the path, or omit it to use the defaults".to_owned(),
+        io::ErrorKind::InvalidData => "is not UTF-8 text; save it as UTF-8".to_owned(),
         _ => format!("cannot be read: {error}"),
     };
     Mistake { file: file.to_owned(), position: None, key: String::new(), message }
 }
 
-/// Reads a file that contains `text`; `disk` judges it, and the files that it names.
+/// Reads a file that contains `text`. `disk` checks it and the files that it names.
 fn read(file: &Path, text: &str, environment: &Environment, disk: Disk) -> Result<Config, Vec<Mistake>> {
     let (document, errors) = DeTable::parse_recoverable(text);
     let report = Report::new(file, text, disk);
@@ -79,7 +75,7 @@ fn read(file: &Path, text: &str, environment: &Environment, disk: Disk) -> Resul
     report.into_result().map(|warnings| Config { warnings, ..config })
 }
 
-/// Reads everything. Where a value has a mistake, which is noted, anything may stand in the result.
+/// Reads everything. If a value has a mistake, that is recorded, and the result can have any value there.
 fn top(mut section: Section<'_>, environment: &Environment) -> Config {
     let state_dir = state_dir(&mut section, environment);
     let control_socket = section.get("control_socket").and_then(|value| {
@@ -88,9 +84,7 @@ fn top(mut section: Section<'_>, environment: &Environment) -> Config {
         Some(path)
     });
     if control_socket.is_none() && !listeners::fits(&state_dir.join("control")) {
-        section.absence(
-            "state_dir is so long that a Unix socket in it would have no room; set control_socket to a shorter path",
-        );
+        section.absence("state_dir is too long for a Unix socket in it; set control_socket to a shorter path");
     }
     let log = section.parse("log", log_filter::read);
     let log_formats = [("plain", LogFormat::Plain), ("json", LogFormat::Json)];
@@ -99,7 +93,7 @@ fn top(mut section: Section<'_>, environment: &Environment) -> Config {
     let metrics = section.parse("metrics", loopback);
     let metrics_users = fields::users(&mut section, "metrics_allow_uids");
     if let (None, Some(value)) = (metrics, section.get("metrics_allow_uids")) {
-        value.absence("says who may read metrics, and nothing serves them; add metrics, or remove this");
+        value.absence("has no effect without metrics; add metrics, or remove this");
     }
     let notify_command = section.get("notify_command").and_then(|value| value.command());
     let finish_page = section.file("finish_page");
@@ -132,14 +126,14 @@ fn state_dir(section: &mut Section<'_>, environment: &Environment) -> PathBuf {
     if let Some(value) = section.get("state_dir") {
         return value.path().unwrap_or_default();
     }
-    let usual = environment.state_dir();
-    if usual.is_none() {
-        section.absence("nothing says where to keep the tokens; set state_dir, or HOME in the environment");
+    let default = environment.state_dir();
+    if default.is_none() {
+        section.absence("there is no default for state_dir; set it, or HOME in the environment");
     }
-    usual.unwrap_or_default()
+    default.unwrap_or_default()
 }
 
-/// An address that no other machine can reach: what is served there tells who has an account.
+/// Reads an address that other machines cannot reach, because metrics show who has an account.
 fn loopback(text: &str) -> Result<SocketAddr, String> {
     let address = text.parse::<SocketAddr>().ok().filter(|address| address.ip().is_loopback());
     address.ok_or_else(|| "must be an address on this machine and a port; write \"127.0.0.1:9143\"".to_owned())

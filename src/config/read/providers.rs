@@ -1,4 +1,4 @@
-//! The providers: the table that is compiled in, and `[provider.NAME]`.
+//! The providers: the compiled-in table, and `[provider.NAME]`.
 
 use std::net::SocketAddr;
 use std::path::Path;
@@ -9,29 +9,28 @@ use toml::de::DeTable;
 use url::Url;
 
 use super::reader::{Disk, Report, Section};
-use super::{assertion, client, endpoints, fields, hosts, proxy, servers};
+use super::{assertion, client, endpoints, fields, proxy, servers};
 use crate::config::flow::Flow;
 use crate::config::provider::{Provider, Providers, ProxyConfig};
 use crate::protocol::Mechanism;
 
-/// The table that is compiled in.
+/// The compiled-in table.
 pub const TABLE: &str = include_str!("../../../config/providers.toml");
 
-/// The same, parsed. A test looks at its mistakes.
+/// The same, parsed. A test checks it for mistakes.
 static DOCUMENT: LazyLock<DeTable<'static>> = LazyLock::new(|| DeTable::parse_recoverable(TABLE).0.into_inner());
 
-/// The providers in it.
 static COMPILED_IN: LazyLock<Providers> =
     LazyLock::new(|| read_table(&Section::top(&report(), &DOCUMENT), &Providers::new(), None));
 
-/// Reads the file's providers. What one of them leaves out is as in the compiled-in one of the same name.
+/// Reads the file's providers. A provider gets the keys that it leaves out from the compiled-in one with its name.
 pub fn read(top: &mut Section<'_>) -> Providers {
     let proxy = proxy::read(top).flatten();
     let mut all = COMPILED_IN.clone();
     all.values_mut().for_each(|provider| provider.proxy.clone_from(&proxy));
     if let Some(table) = top.section("provider") {
         let own = read_table(&table.over(&report(), &DOCUMENT), &COMPILED_IN, proxy.as_ref());
-        // A domain that the file gives to one provider is taken from the others.
+        // If the file gives a domain to a provider, the compiled-in one loses it.
         let is_free = |domain: &String| !own.values().any(|provider| provider.domains.contains(domain));
         all.values_mut().for_each(|provider| provider.domains.retain(is_free));
         all.extend(own);
@@ -43,8 +42,8 @@ fn report() -> Report<'static> {
     Report::new(Path::new("providers.toml"), TABLE, Disk::NONE)
 }
 
-/// Reads a table of providers. `proxy` is that of all providers that name no other; `compiled_in` are those whose bearers go to
-/// their own hosts only.
+/// Reads a table of providers. `proxy` is the default of all. The bearers of `compiled_in` providers only go to their own
+/// hosts.
 pub fn read_table(table: &Section<'_>, compiled_in: &Providers, proxy: Option<&ProxyConfig>) -> Providers {
     let mut read = Providers::new();
     for (name, value) in table.named() {
@@ -57,14 +56,14 @@ pub fn read_table(table: &Section<'_>, compiled_in: &Providers, proxy: Option<&P
     read
 }
 
-/// Reads one provider. A value with a mistake, which is noted, is replaced by any other.
+/// Reads one provider. If a value has a mistake, that is recorded, and the result can have any value there.
 fn provider(name: &str, mut section: Section<'_>, compiled_in: &Providers, others: &Providers) -> Provider {
     let legacy = fields::legacy(&mut section);
     let flow = fields::flow(&mut section, legacy).unwrap_or_default();
     let (issuer, resource) = (endpoints::issuer(&mut section), section.text("resource"));
     let endpoints = endpoints::read(&mut section);
     require(&section, flow, issuer.is_some(), resource.is_some());
-    let issuers = hosts::issuers(&endpoints, issuer.as_deref(), compiled_in);
+    let issuers = servers::issuers(&endpoints, issuer.as_deref(), compiled_in);
     let provider = Provider {
         name: name.to_owned(),
         domains: domains(&mut section, others).unwrap_or_default(),
@@ -97,7 +96,7 @@ fn provider(name: &str, mut section: Section<'_>, compiled_in: &Providers, other
     provider
 }
 
-/// What a new provider has to have; an issuer's metadata tell its endpoints.
+/// Requires the keys of a new provider. With an issuer, its metadata have the endpoints.
 fn require(section: &Section<'_>, flow: Flow, has_issuer: bool, has_resource: bool) {
     let browser = (flow == Flow::AuthorizationCode && !has_issuer).then_some("authorization_endpoint");
     let token = (!has_issuer).then_some("token_endpoint");
@@ -114,9 +113,9 @@ fn days(section: &mut Section<'_>, key: &'static str) -> Option<Duration> {
     section.get(key)?.whole("a number of days from 1 to 3650", 1..=3650).map(|days| day * days)
 }
 
-/// Where the browser returns to if nothing else is said: this machine, at any free port.
+/// The default redirect URI: this machine, with any free port.
 fn on_loopback() -> Url {
-    #[expect(clippy::expect_used, reason = "nothing from outside is in it")]
+    #[expect(clippy::expect_used, reason = "it contains nothing from outside")]
     Url::parse("http://127.0.0.1/").expect("this constant is a URL")
 }
 
@@ -124,7 +123,7 @@ fn domains(section: &mut Section<'_>, others: &Providers) -> Option<Vec<String>>
     section.list("domains", |value| {
         let domain = value.parse(domain)?;
         if let Some(other) = others.values().find(|other| other.has_domain(&domain)) {
-            value.mistake(format!("{domain} is a domain of \"{}\" already; remove it from one", other.name));
+            value.mistake(format!("{domain} is already a domain of \"{}\"; remove it from one", other.name));
         }
         Some(domain)
     })
@@ -136,13 +135,12 @@ fn domain(text: &str) -> Result<String, String> {
     domain.ok_or_else(|| "must be a domain such as \"example.test\", or \"example.*\" for all its endings".to_owned())
 }
 
-/// Names of mail exchangers.
 fn mx(section: &mut Section<'_>) -> Option<Vec<String>> {
     let one = |text: &str| {
         let (below, name) = text.strip_prefix("*.").map_or(("", text), |name| ("*.", name));
         let pattern = fields::host_name(name).map(|name| format!("{below}{name}"));
         pattern.ok_or_else(|| {
-            "must be a host such as \"mx.example.test\", or \"*.example.test\" for all below it".to_owned()
+            "must be a host such as \"mx.example.test\", or \"*.example.test\" for all names below it".to_owned()
         })
     };
     section.list("mx", |value| value.parse(one))

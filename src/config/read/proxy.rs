@@ -1,4 +1,4 @@
-//! `proxy` and what belongs to it, for all providers or for one.
+//! `proxy` and its login, for all providers or for one.
 
 use std::path::PathBuf;
 
@@ -9,17 +9,14 @@ use super::secret_source;
 use crate::config::provider::{ProxyConfig, ProxyKind};
 use crate::config::secret_source::SecretSource;
 
-/// The port of a SOCKS proxy (RFC 1928 section 3).
-const SOCKS: u16 = 1080;
-
-/// The proxy that a table names. None if it says nothing of one, and Some(None) if there is to be none.
+/// The proxy of a table. None if there is no `proxy` in it, Some(None) if that is `none`.
 pub fn read(section: &mut Section<'_>) -> Option<Option<ProxyConfig>> {
     let proxy = section.get("proxy").map(|value| value.parse(proxy).flatten());
     let user = section.get("proxy_user");
     let password = section.get("proxy_password");
     let missing = match (&proxy, &user, &password) {
         (None | Some(None), Some(stray), _) | (None | Some(None), None, Some(stray)) => {
-            stray.absence("belongs to a proxy, and there is none; add proxy, or remove this");
+            stray.absence("has no effect without proxy; add proxy, or remove this");
             return proxy;
         }
         (_, Some(_), None) => &["proxy_password"][..],
@@ -50,11 +47,12 @@ fn proxy(text: &str) -> Result<Option<ProxyConfig>, String> {
     }
     let url = Url::parse(text).map_err(|_| form.to_owned())?;
     if !url.username().is_empty() || url.password().is_some() {
-        return Err("has a login in it; write it to proxy_user, and its password to a file".to_owned());
+        return Err("contains a login; write it to proxy_user and to the file of proxy_password".to_owned());
     }
     let (kind, usual) = match url.scheme() {
         "http" => (ProxyKind::Http, 80),
-        "socks5" | "socks5h" => (ProxyKind::Socks5, SOCKS),
+        // RFC 1928 section 3.
+        "socks5" | "socks5h" => (ProxyKind::Socks5, 1080),
         _ => return Err(form.to_owned()),
     };
     let has_more = !matches!(url.path(), "" | "/") || url.query().is_some() || url.fragment().is_some();
@@ -70,10 +68,10 @@ fn proxy(text: &str) -> Result<Option<ProxyConfig>, String> {
     Ok(Some(ProxyConfig { kind, host, port: url.port().unwrap_or(usual), login: None }))
 }
 
-/// What fits both RFC 1929 section 2 and RFC 7617 section 2.
+/// Reads a user name that RFC 1929 section 2 and RFC 7617 section 2 allow.
 fn user_name(text: &str) -> Result<String, String> {
     match text.len() <= 255 && !text.contains(':') {
         true => Ok(text.to_owned()),
-        false => Err("must have no colon and at most 255 bytes".to_owned()),
+        false => Err("must have at most 255 bytes and no colon".to_owned()),
     }
 }

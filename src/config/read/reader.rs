@@ -1,6 +1,6 @@
-//! A reader over a TOML document that notes every mistake and goes on.
+//! A reader of TOML documents that records every mistake and continues.
 //!
-//! What cannot be used is noted in the [`Report`] and read as `None`; whoever asked needs no error handling of its own.
+//! A value that cannot be used is recorded in the [`Report`] and read as `None`, so the callers need no error handling.
 
 use std::cell::RefCell;
 use std::io;
@@ -21,44 +21,42 @@ pub struct Report<'a> {
     text: &'a str,
     disk: Disk,
     mistakes: RefCell<Vec<Mistake>>,
-    /// What can be used, and should not be.
+    /// What works, but should be changed.
     warnings: RefCell<Vec<Mistake>>,
-    /// The lines with a syntax error: what was read from them is a guess.
+    /// The lines with a syntax error. What is read from them is a guess.
     broken: RefCell<Vec<usize>>,
 }
 
-/// What the reader asks about files.
+/// How the reader checks files.
 #[derive(Clone, Copy)]
 pub struct Disk {
-    /// Whether one can be read.
+    /// Fails if this process cannot read the file.
     pub readable: fn(&Path) -> io::Result<()>,
-    /// Whether everybody on this machine can read it.
+    /// Whether the file is world-readable.
     pub is_public: fn(&Path) -> bool,
 }
 
 impl Disk {
-    /// The real one.
     pub const REAL: Self = Self {
         readable: guard::readable,
         is_public: |path| std::fs::metadata(path).is_ok_and(|metadata| metadata.mode() & 0o004 != 0),
     };
 
-    /// Where no file is looked at.
+    /// Checks nothing.
     pub const NONE: Self = Self { readable: |_| Ok(()), is_public: |_| false };
 }
 
 impl<'a> Report<'a> {
-    /// An empty report about `text`, which is what `file` contains.
+    /// An empty report about `text`, the content of `file`.
     pub fn new(file: &'a Path, text: &'a str, disk: Disk) -> Self {
         let (mistakes, warnings, broken) = (RefCell::default(), RefCell::default(), RefCell::default());
         Self { file, text, disk, mistakes, warnings, broken }
     }
 
-    /// Notes the syntax errors.
     pub fn syntax(&self, errors: &[Error]) {
         for error in errors {
             let at = error.span().map_or(0, |span| span.start);
-            // A text without quotes may begin like a number, `true`, `inf` or `nan`, and is taken for that.
+            // A text without quotes may begin like a number, `true`, `inf` or `nan`, and the error is about that.
             let bare = ["invalid float", "invalid integer", "invalid boolean", "string values must be quoted"];
             let message = match bare.iter().any(|start| error.message().starts_with(start)) {
                 true => "is a text without quotes; write it in quotes",
@@ -69,7 +67,7 @@ impl<'a> Report<'a> {
         }
     }
 
-    /// Notes a mistake at the byte `at`; one syntax error is told instead of all that follows from it.
+    /// Records a mistake at the byte `at`, unless it may follow from a syntax error in the same line.
     fn note(&self, at: usize, key: String, message: String) {
         let position = Position::of(self.text, at);
         if !self.broken.borrow().contains(&position.line) {
@@ -78,12 +76,12 @@ impl<'a> Report<'a> {
         }
     }
 
-    /// Whether the whole file was understood. Where it was not, nothing can be said about what is absent.
+    /// Whether there is no syntax error. Otherwise a key that seems to be missing may be there.
     fn is_whole(&self) -> bool {
         self.broken.borrow().is_empty()
     }
 
-    /// All mistakes, in the order of the file; or else the warnings.
+    /// Returns the warnings, or all mistakes if there are any, in the order of the file.
     pub fn into_result(self) -> Result<Vec<Mistake>, Vec<Mistake>> {
         let [mut mistakes, mut warnings] = [self.mistakes, self.warnings].map(RefCell::into_inner);
         mistakes.sort_by_key(|mistake| mistake.position);
@@ -92,7 +90,7 @@ impl<'a> Report<'a> {
     }
 }
 
-/// A value, and where it stands.
+/// A value and its position.
 pub struct Value<'a> {
     report: &'a Report<'a>,
     key: String,
@@ -101,7 +99,7 @@ pub struct Value<'a> {
     base: Option<Base<'a>>,
 }
 
-/// A table in another document, for the keys that a table does not have.
+/// A table in another document, which has the keys that a table does not have.
 type Base<'a> = (&'a Report<'a>, &'a DeTable<'a>);
 
 impl<'a> Value<'a> {
@@ -109,36 +107,34 @@ impl<'a> Value<'a> {
         Self { report, key, at: value.span().start, value: value.get_ref(), base: None }
     }
 
-    /// Notes a mistake here.
     pub fn mistake(&self, message: impl Into<String>) {
         self.report.note(self.at, self.key.clone(), message.into());
     }
 
-    /// Notes a mistake that may only follow from a syntax error elsewhere, such as a name that nothing has.
+    /// Records a mistake that may follow from a syntax error elsewhere, such as an unknown name.
     pub fn absence(&self, message: impl Into<String>) {
         if self.report.is_whole() {
             self.mistake(message);
         }
     }
 
-    /// Notes that this can be used, and should not be.
+    /// Records that this works, but should be changed.
     pub fn warn(&self, message: impl Into<String>) {
         let (file, position) = (self.report.file.to_owned(), Some(Position::of(self.report.text, self.at)));
         let warning = Mistake { file, position, key: self.key.clone(), message: message.into() };
         self.report.warnings.borrow_mut().push(warning);
     }
 
-    /// Whether everybody on this machine can read it here.
+    /// Whether the file that contains it is world-readable.
     pub fn is_public(&self) -> bool {
         (self.report.disk.is_public)(self.report.file)
     }
 
-    /// Takes a judgement on the value or its name: what is right, or the mistake to note.
+    /// Records the error of a check of the value or its name.
     pub fn judge<T>(&self, judged: Result<T, String>) -> Option<T> {
         judged.map_err(|message| self.mistake(message)).ok()
     }
 
-    /// The line.
     pub fn line(&self) -> usize {
         Position::of(self.report.text, self.at).line
     }
@@ -148,7 +144,7 @@ impl<'a> Value<'a> {
         None
     }
 
-    /// A text that is not empty, and one line: many go into requests and commands.
+    /// A text that is not empty and has no control characters, because many are sent in requests and commands.
     pub fn text(&self) -> Option<&'a str> {
         match self.value.as_str() {
             Some("") => self.mistake("is empty; give it a value, or remove it"),
@@ -161,7 +157,7 @@ impl<'a> Value<'a> {
         None
     }
 
-    /// A text with a form of its own.
+    /// A text that `parse` converts.
     pub fn parse<T>(&self, parse: impl FnOnce(&str) -> Result<T, String>) -> Option<T> {
         self.judge(parse(self.text()?))
     }
@@ -176,22 +172,21 @@ impl<'a> Value<'a> {
         })
     }
 
-    /// `true` or `false`.
     pub fn flag(&self) -> Option<bool> {
         self.value.as_bool().or_else(|| self.wrong_type("true or false"))
     }
 
-    /// The digits of a decimal number, where it is a number.
+    /// The digits, if it is a decimal number.
     pub fn integer(&self) -> Option<&'a str> {
         self.value.as_integer().filter(|integer| integer.radix() == 10).map(|integer| integer.as_str())
     }
 
-    /// A TCP port that can be connected to.
+    /// A TCP port to connect to.
     pub fn port(&self) -> Option<u16> {
         self.whole("a port from 1 to 65535", 1..=65535).and_then(|port| u16::try_from(port).ok())
     }
 
-    /// A whole number within a range, which `what` tells in words.
+    /// A whole number in a range, which `what` describes.
     pub fn whole(&self, what: &str, range: RangeInclusive<u32>) -> Option<u32> {
         let Some(integer) = self.value.as_integer() else { return self.wrong_type("a number") };
         let number =
@@ -202,46 +197,44 @@ impl<'a> Value<'a> {
         number
     }
 
-    /// A path; a relative one begins at the folder of the file that it is written in.
+    /// A path. A relative one begins at the folder of the file.
     pub fn path(&self) -> Option<PathBuf> {
         self.parse(|text| match text.starts_with('~') {
-            true => Err("the shell's ~ is not understood here; write the whole path".to_owned()),
+            true => Err("~ is not expanded here; write the whole path".to_owned()),
             false => Ok(self.report.file.parent().unwrap_or(Path::new("")).join(text)),
         })
     }
 
-    /// The path of a file that has to be readable.
+    /// The path of a file that this process can read.
     pub fn file(&self) -> Option<PathBuf> {
         let path = self.path()?;
         let readable = (self.report.disk.readable)(&path);
-        if let Err(error) = &readable {
-            self.mistake(format!("{} cannot be read: {error}", path.display()));
-        }
-        readable.is_ok().then_some(path)
+        self.judge(readable.map_err(|error| format!("cannot read {}: {error}", path.display())))?;
+        Some(path)
     }
 
-    /// The path of a file that has to be readable, and by nobody else.
+    /// The path of a file that this process can read, and not everybody.
     pub fn secret_file(&self) -> Option<PathBuf> {
         let path = self.file()?;
         if (self.report.disk.is_public)(&path) {
             let shown = path.display();
-            self.warn(format!("every user of this machine can read {shown}; run `chmod o-r {shown}`"));
+            self.warn(format!("{shown} is world-readable; run `chmod o-r {shown}`"));
         }
         Some(path)
     }
 
-    /// A program by its whole path, and its arguments, which no shell reads.
+    /// A program by its whole path, and its arguments. No shell runs it.
     pub fn command(&self) -> Option<Vec<String>> {
         let words: Vec<_> = self.list().iter().filter_map(Value::text).map(str::to_owned).collect();
         let first = words.first()?;
-        // A single text with blanks is a line for a shell.
+        // A single text with spaces is a line for a shell.
         let is_line = matches!(self.value, DeValue::String(_)) && first.contains(' ');
         let named = first.starts_with('/') && !is_line;
-        let refusal = "must begin with the whole path of a program, and no shell reads it; write [\"/usr/bin/program\", \"argument\"]";
+        let refusal = "must begin with the whole path of a program, because no shell runs it; write [\"/usr/bin/program\", \"argument\"]";
         self.judge(named.then_some(words).ok_or_else(|| refusal.to_owned()))
     }
 
-    /// The members of a list; a single text is a list of one.
+    /// The members of a list. A single text is a list of one.
     pub fn list(&self) -> Vec<Value<'a>> {
         match self.value {
             DeValue::Array(members) => self.members(members),
@@ -257,33 +250,31 @@ impl<'a> Value<'a> {
         members.iter().map(|member| Self::new(self.report, self.key.clone(), member)).collect()
     }
 
-    /// Whether it is a table.
     pub fn is_table(&self) -> bool {
         self.value.as_table().is_some()
     }
 
-    /// The value as JSON: text, numbers, `true` and `false`, lists and tables of them.
+    /// The value as JSON.
     pub fn json(&self) -> Option<serde_json::Value> {
         let json = json(self.value);
         if json.is_none() {
-            self.mistake("has a value that JSON does not know: a date, `nan`, or a number that is too large");
+            self.mistake("has a value that JSON does not have: a date, `nan`, or a number that is too large");
         }
         json
     }
 
-    /// A table.
     pub fn section(&self) -> Option<Section<'a>> {
         let Some(table) = self.value.as_table() else { return self.wrong_type("a table") };
         let (report, path, at, base) = (self.report, self.key.clone(), self.at, self.base);
         Some(Section { report, path, at, table, base, known: Vec::new() })
     }
 
-    /// Tables that may occur several times.
+    /// Tables that can occur several times.
     pub fn sections(&self) -> Vec<Section<'a>> {
         match self.value {
             DeValue::Array(members) => self.members(members).iter().filter_map(Value::section).collect(),
             _ => {
-                self.mistake(format!("may occur several times, so it stands in double brackets: [[{}]]", self.key));
+                self.mistake(format!("can occur several times, so write it in double brackets: [[{}]]", self.key));
                 Vec::new()
             }
         }
@@ -308,7 +299,7 @@ fn json(value: &DeValue<'_>) -> Option<serde_json::Value> {
     })
 }
 
-/// A table that is being read: what is asked for is known, and the rest is a mistake in the end.
+/// A table that is being read. In the end, every key that has not been asked for is a mistake.
 pub struct Section<'a> {
     report: &'a Report<'a>,
     path: String,
@@ -319,17 +310,16 @@ pub struct Section<'a> {
 }
 
 impl<'a> Section<'a> {
-    /// The whole file.
+    /// The file's top level.
     pub fn top(report: &'a Report<'a>, table: &'a DeTable<'a>) -> Self {
         Self { report, path: String::new(), at: 0, table, base: None, known: Vec::new() }
     }
 
-    /// The same table, laid over one of another document: a key that it does not have is read there.
+    /// The same table, laid over a table of another document, which has the keys that this one does not have.
     pub fn over(self, report: &'a Report<'a>, table: &'a DeTable<'a>) -> Self {
         Self { base: Some((report, table)), ..self }
     }
 
-    /// The value of a key, where it is there.
     pub fn get(&mut self, key: &'static str) -> Option<Value<'a>> {
         if !self.known.contains(&key) {
             self.known.push(key);
@@ -345,67 +335,67 @@ impl<'a> Section<'a> {
         Some(Value { base, ..Value::new(report, self.path_of(key), value) })
     }
 
-    /// The values under keys that the user has named, without those of a table below.
+    /// The keys that have been asked for.
+    pub fn known(&self) -> impl Iterator<Item = &'static str> {
+        self.known.iter().copied()
+    }
+
+    /// The values under names that the user has chosen. Does not include those of a table below.
     pub fn named(&self) -> Vec<(&'a str, Value<'a>)> {
         let names = self.table.keys().map(|name| &**name.get_ref());
         names.filter_map(|name| Some((name, self.value(name)?))).collect()
     }
 
-    /// The text of a key, where it is there.
     pub fn text(&mut self, key: &'static str) -> Option<String> {
         self.get(key)?.text().map(str::to_owned)
     }
 
-    /// The file that a key names, where it is there.
     pub fn file(&mut self, key: &'static str) -> Option<PathBuf> {
         self.get(key)?.file()
     }
 
-    /// The table of a key, where it is there.
     pub fn section(&mut self, key: &'static str) -> Option<Section<'a>> {
         self.get(key)?.section()
     }
 
-    /// Whether a key is there and `true`.
+    /// A key's `true` or `false`, by default `false`.
     pub fn flag(&mut self, key: &'static str) -> bool {
         self.get(key).and_then(|value| value.flag()).unwrap_or_default()
     }
 
-    /// The text of a key in a form of its own, where it is there.
     pub fn parse<T>(&mut self, key: &'static str, parse: impl FnOnce(&str) -> Result<T, String>) -> Option<T> {
         self.get(key)?.parse(parse)
     }
 
-    /// The one of several words that a key names, where it is there.
     pub fn choice<T: Copy>(&mut self, key: &'static str, choices: &[(&str, T)]) -> Option<T> {
         self.get(key)?.choice(choices)
     }
 
-    /// The members of a key's list, where it is there, as far as they can be read.
+    /// The members of a key's list that can be read.
     pub fn list<T>(&mut self, key: &'static str, read: impl Fn(&Value<'a>) -> Option<T>) -> Option<Vec<T>> {
         Some(self.get(key)?.list().iter().filter_map(read).collect())
     }
 
-    /// How many of these keys are there, without those of a table below.
+    /// How many of these keys are present. Does not include those of a table below.
     pub fn count(&self, keys: &[&str]) -> usize {
         keys.iter().filter(|key| self.table.contains_key(**key)).count()
     }
 
-    /// Notes those of the keys that are not there, and have to be.
+    /// Records a mistake for each of these keys that is missing.
     pub fn require(&self, keys: &[&str]) {
         for key in keys.iter().filter(|key| self.value(key).is_none()) {
             self.absence(format!("{key} is missing; add it here"));
         }
     }
 
-    /// Notes that the table lacks something, unless a syntax error may have hidden it.
+    /// Records that the table lacks something, unless a syntax error may have hidden it.
     pub fn absence(&self, message: impl Into<String>) {
         if self.report.is_whole() {
             self.report.note(self.at, self.path.clone(), message.into());
         }
     }
 
-    /// Notes every key that nobody has asked for.
+    /// Records a mistake for every key that has not been asked for.
     pub fn finish(self) {
         for key in self.table.keys() {
             let name: &str = key.get_ref();

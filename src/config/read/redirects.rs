@@ -1,4 +1,4 @@
-//! Where browsers come back to after the first logins of whole domains, of all providers at once.
+//! The ports to which browsers return after first logins, of all providers together.
 
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 
@@ -6,8 +6,7 @@ use super::reader::Section;
 use crate::config::Config;
 use crate::config::provider::Provider;
 
-/// Notes providers that wait for their browsers at one port and cannot share it: what tells their pages apart is the redirect
-/// URI, and a port has one.
+/// Refuses providers that wait for browsers at one port and cannot share it, because a port has only one redirect URI.
 pub fn judge(section: &Section<'_>, config: &Config) {
     let providers = config.providers_of_domains();
     for (name, one) in &providers {
@@ -15,18 +14,18 @@ pub fn judge(section: &Section<'_>, config: &Config) {
             providers.range::<str, _>((std::ops::Bound::Excluded(*name), std::ops::Bound::Unbounded))
         {
             let is_one = (&one.redirect_uri, one.redirect_listen) == (&other.redirect_uri, other.redirect_listen);
-            if !is_one && places(one).iter().any(|place| places(other).iter().any(|other| overlap(place, other))) {
+            if !is_one && ports(one).iter().any(|port| ports(other).iter().any(|other| overlap(port, other))) {
                 section.absence(format!(
-                    "the providers {name} and {other_name} wait for browsers at the same port in different ways; give both the \
-                     same redirect_uri and redirect_listen, or each a port of its own"
+                    "the providers {name} and {other_name} wait for browsers at the same port in different ways; give both \
+                     the same redirect_uri and redirect_listen, or separate ports"
                 ));
             }
         }
     }
 }
 
-/// The fixed ports on this machine where a provider's browsers are waited for.
-fn places(provider: &Provider) -> Vec<SocketAddr> {
+/// The fixed ports on this machine to which a provider's browsers return.
+fn ports(provider: &Provider) -> Vec<SocketAddr> {
     let (uri, listen) = (&provider.redirect_uri, provider.redirect_listen);
     let is_here = uri.scheme() == "http" && matches!(uri.host_str(), Some("localhost" | "127.0.0.1" | "[::1]"));
     match (listen, uri.port()) {

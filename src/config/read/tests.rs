@@ -1,4 +1,4 @@
-//! Configurations good and bad.
+//! Good and bad configurations.
 
 mod accounts;
 mod clients;
@@ -35,7 +35,7 @@ fn listed(mistakes: &[Mistake]) -> Vec<String> {
     shown.map(|line| line.replacen("/etc/postkey/postkey.toml:", "", 1)).collect()
 }
 
-/// A provider that is complete but for further lines.
+/// A complete provider with further lines.
 fn provider(lines: &str) -> String {
     format!(
         "[provider.x]\nauthorization_endpoint = \"https://a.test/\"\ntoken_endpoint = \"https://a.test/t\"\n\
@@ -44,7 +44,7 @@ fn provider(lines: &str) -> String {
 }
 
 #[test]
-fn no_file_means_loopback_and_the_usual_places() {
+fn without_a_file_the_defaults_apply() {
     let config = good("");
     assert_eq!(config.state_dir, Path::new("/home/ann/.local/state/postkey"));
     assert_eq!(config.control_socket, Path::new("/home/ann/.local/state/postkey/control"));
@@ -56,12 +56,12 @@ fn no_file_means_loopback_and_the_usual_places() {
 }
 
 #[test]
-fn the_default_file_says_what_happens_without_one() {
+fn the_default_file_has_the_same_meaning_as_none() {
     assert_eq!(format!("{:?}", good(DEFAULT)), format!("{:?}", good("")));
 }
 
 #[test]
-fn the_default_file_has_no_mistake_with_its_examples_either() {
+fn the_examples_in_the_default_file_have_no_mistake() {
     let uncommented = DEFAULT.lines().map(|line| match line.strip_prefix('#') {
         Some(example) if !example.starts_with(' ') => example,
         _ => line,
@@ -74,7 +74,7 @@ fn the_default_file_has_no_mistake_with_its_examples_either() {
 }
 
 #[test]
-fn the_default_file_shows_every_key_that_is_known() {
+fn the_default_file_shows_every_known_key() {
     let tables = [
         "",
         "[[listener]]\n",
@@ -117,16 +117,16 @@ fn the_examples_have_no_mistake() {
 }
 
 #[test]
-fn every_mistake_is_told_with_its_place() {
+fn every_mistake_is_reported_with_its_position() {
     for (text, expected) in [
         ("lgo = \"info\"", r#"1:1: lgo: unknown key; did you mean "log"?"#),
         ("log = 3", "1:7: log: must be a text in quotes, and is of type integer"),
-        ("log = \"inof\"", r#"1:7: log: "inof" is no level; did you mean "info"?"#),
+        ("log = \"inof\"", r#"1:7: log: "inof" is not a level; did you mean "info"?"#),
         ("état = 1", "1:1: invalid unquoted key, expected letters, numbers, `-`, `_`"),
-        ("state_dir = \"~/x\"", "1:13: state_dir: the shell's ~ is not understood here; write the whole path"),
+        ("state_dir = \"~/x\"", "1:13: state_dir: ~ is not expanded here; write the whole path"),
         ("state_dir = \"\"", "1:13: state_dir: is empty; give it a value, or remove it"),
         ("log = \"a\\nb\"", "1:7: log: has a line break or another control character; remove it"),
-        ("[listener]", "1:1: listener: may occur several times, so it stands in double brackets: [[listener]]"),
+        ("[listener]", "1:1: listener: can occur several times, so write it in double brackets: [[listener]]"),
         ("listener = []", "1:12: listener: is empty; name at least one, or remove it"),
         ("[account.ann]", "1:1: account.ann: must be an address such as \"ann@example.test\""),
         (
@@ -139,7 +139,7 @@ fn every_mistake_is_told_with_its_place() {
         ),
         (
             "[account.\"a@b\"]\nclient_secret = \"s\"",
-            "2:17: account.\"a@b\".client_secret: belongs to a client_id, and there is none; add client_id, or remove this",
+            "2:17: account.\"a@b\".client_secret: has no effect without client_id; add client_id, or remove this",
         ),
         ("provider.google = 1", "1:19: provider.google: must be a table, and is of type integer"),
         ("[provider.google.imap]\nport = 0", "2:8: provider.google.imap.port: must be a port from 1 to 65535"),
@@ -154,7 +154,7 @@ fn every_mistake_is_told_with_its_place() {
         (
             "[provider.google.imap]\nhost = \"imap.gmail.com:993\"",
             "2:8: provider.google.imap.host: must be the name of a host, such as \"imap.example.test\"; \
-             the port is a key of its own",
+             write a port to the key port",
         ),
         (
             "[provider.google]\ntoken_endpoint = \"http://oauth2.example.test/\"",
@@ -162,7 +162,7 @@ fn every_mistake_is_told_with_its_place() {
         ),
         (
             "[provider.google]\ntoken_endpoint = \"oauth2.example.test\"",
-            "2:18: provider.google.token_endpoint: is no URL (relative URL without a base); \
+            "2:18: provider.google.token_endpoint: is not a URL (relative URL without a base); \
              write it like \"https://auth.example.test/token\"",
         ),
         (
@@ -171,7 +171,7 @@ fn every_mistake_is_told_with_its_place() {
         ),
         (
             "[provider.google]\nmx = [\"a.*.test\"]",
-            "2:7: provider.google.mx: must be a host such as \"mx.example.test\", or \"*.example.test\" for all below it",
+            "2:7: provider.google.mx: must be a host such as \"mx.example.test\", or \"*.example.test\" for all names below it",
         ),
         (
             "[provider.google]\nrefresh_token_life = 0",
@@ -183,7 +183,7 @@ fn every_mistake_is_told_with_its_place() {
         ),
         (
             "[provider.google]\nscope = \"mail openid\"",
-            "2:9: provider.google.scope: is several scopes in one text; write a list, [\"one\", \"two\"]",
+            "2:9: provider.google.scope: has several scopes in one text; write a list, [\"one\", \"two\"]",
         ),
         (
             "[provider.google]\nmechanisms = [\"XOAUTH2\", \"PLAIN\"]",
@@ -191,7 +191,7 @@ fn every_mistake_is_told_with_its_place() {
         ),
         (
             "[provider.google]\nauthorization_parameters.state = \"x\"",
-            "2:34: provider.google.authorization_parameters.state: is set by postkey itself; remove it",
+            "2:34: provider.google.authorization_parameters.state: is a parameter that postkey sets itself; remove it",
         ),
         (
             "[provider.google]\ndomains = [\"*.example.test\"]",
@@ -203,7 +203,7 @@ fn every_mistake_is_told_with_its_place() {
 }
 
 #[test]
-fn all_mistakes_are_told_at_once() {
+fn all_mistakes_are_reported_at_once() {
     let text = r#"log = info
 stat_dir = "/var/lib/postkey"
 [[listener]]
@@ -224,13 +224,13 @@ client_id = 7
         r#"7:1: listener.adress: unknown key; did you mean "address"?"#,
         "8:18: invalid basic string, expected `\"`",
         "10:13: provider.new.client_id: must be a text in quotes, and is of type integer",
-        "12:1: account.\"ann@example.test\": occurs twice, because upper and lower case are the same; merge the two",
+        "12:1: account.\"ann@example.test\": occurs twice, because upper and lower case make no difference; merge the two",
     ];
     assert_eq!(bad(text), expected);
 }
 
 proptest::proptest! {
-    /// Any damage to a file is told, or leaves it good; nothing else happens.
+    /// A damaged file is either good or has mistakes with positions in it.
     #[test]
     fn a_damaged_file_is_judged_like_any_other(from in 0..DEFAULT.len(), length in 0..40_usize, put in "[\\[\\]\"=#.,é\n0-9a-z]{0,6}") {
         let tail = DEFAULT.get(from + length..).unwrap_or_default();
@@ -244,7 +244,7 @@ proptest::proptest! {
 }
 
 #[test]
-fn what_is_missing_is_told_where_the_syntax_is_right() {
+fn missing_keys_are_reported_if_the_syntax_is_right() {
     assert_eq!(
         bad("[[listener]]\n[provider.new]\nnote = \"x\"\n[provider.new.pop3]\nport = 1\n"),
         [
@@ -276,7 +276,7 @@ fn relative_paths_begin_at_the_folder_of_the_file() {
 fn a_control_socket_whose_path_is_too_long_is_a_mistake() {
     let path = |length: usize| format!("/{}", "x".repeat(length - 1));
     good(&format!("control_socket = {:?}", path(107)));
-    let mistake = "1:18: control_socket: is longer than 107 bytes, which is the most for a Unix socket; shorten it";
+    let mistake = "1:18: control_socket: is longer than 107 bytes, the maximum for a Unix socket; shorten it";
     assert_eq!(bad(&format!("control_socket = {:?}", path(108))), [mistake]);
     // A relative path is in the folder of the file, and its bytes count, not its letters.
     let folder = "/etc/postkey/".len();
@@ -284,7 +284,7 @@ fn a_control_socket_whose_path_is_too_long_is_a_mistake() {
     for path in ["x".repeat(108 - folder), "ä".repeat((108 - folder).div_ceil(2))] {
         assert_eq!(bad(&format!("control_socket = {path:?}")), [mistake]);
     }
-    // Where nothing is said it is in the state folder.
+    // By default it is in the state folder.
     let state = |length: usize| path(length - "/control".len());
     good(&format!("state_dir = {:?}", state(107)));
     let mistakes = bad(&format!("state_dir = {:?}", state(108)));
@@ -293,7 +293,7 @@ fn a_control_socket_whose_path_is_too_long_is_a_mistake() {
 }
 
 #[test]
-fn a_file_is_loaded_with_the_files_that_it_names() {
+fn a_file_is_only_loaded_with_the_files_that_it_names() {
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("postkey.toml");
     let lines = "state_dir = \"s\"\n[provider.google]\nclient_id = \"x\"\nclient_secret.file = \"secret\"\n";
@@ -306,14 +306,14 @@ fn a_file_is_loaded_with_the_files_that_it_names() {
 }
 
 #[test]
-fn a_file_that_was_named_has_to_be_there_and_be_text() {
+fn a_named_file_must_exist_and_be_text() {
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("none.toml");
-    let told = |message: &str| format!("{}: {message}", file.display());
+    let expected = |message: &str| format!("{}: {message}", file.display());
     let load = || Config::load(Some(&file)).unwrap_err()[0].to_string();
-    assert_eq!(load(), told("there is no such file; correct the path, or leave it out to use the defaults"));
+    assert_eq!(load(), expected("there is no such file; correct the path, or omit it to use the defaults"));
     std::fs::write(&file, b"log = \"\xff\"").unwrap();
-    assert_eq!(load(), told("is no text in UTF-8; save it as UTF-8"));
+    assert_eq!(load(), expected("is not UTF-8 text; save it as UTF-8"));
 }
 
 #[test]
@@ -343,10 +343,13 @@ fn two_providers_of_domains_share_a_port_for_browsers_only_if_they_have_one_redi
         (public.clone() + &at("127.0.0.1:8090"), uri("https://other.example.test/") + &at("127.0.0.1:8090")),
         (public.clone() + &at("127.0.0.1:8090"), public.clone() + &at("0.0.0.0:8090")),
     ] {
-        let told = bad(&text(&google, &outlook));
-        assert!(told[0].contains("the providers google and outlook wait for browsers at the same port"), "{told:?}");
+        let errors = bad(&text(&google, &outlook));
+        assert!(
+            errors[0].contains("the providers google and outlook wait for browsers at the same port"),
+            "{errors:?}"
+        );
     }
-    // Without the second domain, only a command waits there, and only while it runs.
+    // Without the second domain, only `postkey authorize` waits there.
     let both = text(&uri("http://127.0.0.1:8090/"), &uri("http://127.0.0.1:8090/back"));
     good(both.split("[account.\"*@two").next().unwrap());
 }

@@ -20,7 +20,7 @@ fn a_shared_mailbox_is_read_as_itself_and_sends_as_its_delegate() {
     );
     assert_eq!(users(&config, "office@a.test"), ["o", "office@a.test", "annie"]);
     assert_eq!(users(&config, "ann@gmail.com"), ["annie"; 3]);
-    assert_eq!(config.provider_for("office@a.test").unwrap().name, "google", "the token is the delegate's");
+    assert_eq!(config.provider_for("office@a.test").unwrap().name, "google", "the token comes from the delegate");
 }
 
 #[test]
@@ -33,7 +33,7 @@ fn a_login_name_stands_for_its_account_in_any_case() {
 }
 
 #[test]
-fn an_entry_goes_for_every_spelling_of_its_account() {
+fn an_entry_applies_to_every_spelling_of_its_account() {
     let config = good(
         "[account.\"Ann.B@googlemail.com\"]\nuser = \"annie\"\naliases = [\"a.n.n.b@gmail.com\", \"zoë@x.test\"]\n\
          [account.\"*@BÜCHER.example\"]\nprovider = \"google\"\n\
@@ -64,7 +64,7 @@ fn two_entries_for_one_mailbox_are_kept_apart_with_a_warning() {
 }
 
 #[test]
-fn an_account_of_a_domain_goes_by_its_own_entry_first() {
+fn an_accounts_own_entry_comes_before_that_of_its_domain() {
     let config = good(
         "[account.\"*@A.test\"]\nprovider = \"google\"\nuser = \"*@b.test\"\nscope = [\"x\"]\nclient_id = \"all\"\n\
          [account.\"ann@a.test\"]\nuser.smtp = \"annie\"\nclient_id = \"ann\"\n",
@@ -82,12 +82,12 @@ fn an_account_of_a_domain_goes_by_its_own_entry_first() {
 }
 
 #[test]
-fn names_that_clash_and_delegates_that_cannot_be_are_mistakes() {
+fn clashing_names_and_impossible_delegates_are_mistakes() {
     let [ann, ben] = ["[account.\"ann@a\"]\n", "[account.\"ben@a\"]\n"];
     for (text, expected) in [
         (
             format!("{ann}aliases = [\"a\"]\n{ben}aliases = [\"A\"]"),
-            "4:12: account.\"ben@a\".aliases: a is an alias in line 2 already",
+            "4:12: account.\"ben@a\".aliases: a is already an alias in line 2",
         ),
         (format!("{ann}aliases = [\"Ben@a\"]\n{ben}"), "2:12: account.\"ann@a\".aliases: ben@a is an account itself"),
         (format!("{ann}aliases = [\"Ann@A\"]"), "2:12: account.\"ann@a\".aliases: ann@a is an account itself"),
@@ -100,39 +100,39 @@ fn names_that_clash_and_delegates_that_cannot_be_are_mistakes() {
         ),
         (
             format!("{ann}aliases = [\"x.y@gmail.com\"]\n{ben}aliases = [\"xy@gmail.com\"]"),
-            "4:12: account.\"ben@a\".aliases: xy@gmail.com is an alias in line 2 already",
+            "4:12: account.\"ben@a\".aliases: xy@gmail.com is already an alias in line 2",
         ),
-        (format!("{ann}delegate = \"Ann@a\""), "2:12: account.\"ann@a\".delegate: an account is not its own delegate"),
+        (
+            format!("{ann}delegate = \"Ann@a\""),
+            "2:12: account.\"ann@a\".delegate: an account cannot be its own delegate",
+        ),
         (format!("{ann}delegate = \"ben\""), "2:12: account.\"ann@a\".delegate: must be an address"),
         (format!("{ann}delegate = \"*@a\""), "2:12: account.\"ann@a\".delegate: must be an address"),
         (
             format!("{ann}delegate = \"ben@a\"\n{ben}delegate = \"c@a\""),
-            "2:12: account.\"ann@a\".delegate: ben@a has a delegate itself",
+            "2:12: account.\"ann@a\".delegate: ben@a itself has a delegate",
         ),
         (
             format!("{ann}delegate = \"b@b\"\n{ben}aliases = [\"b@b\"]"),
             "2:12: account.\"ann@a\".delegate: b@b is an alias",
         ),
-        (format!("{ann}delegate = \"b@b\"\nscope = [\"x\"]"), "3:9: account.\"ann@a\".scope: is the delegate's"),
+        (format!("{ann}delegate = \"b@b\"\nscope = [\"x\"]"), "3:9: account.\"ann@a\".scope: comes from the delegate"),
         (
             format!("{ann}delegate = \"b@b\"\nprovider = \"google\""),
-            "3:12: account.\"ann@a\".provider: is the delegate's",
+            "3:12: account.\"ann@a\".provider: comes from the delegate",
         ),
         (
             format!("{ann}user = {{ imao = \"x\" }}"),
             "2:10: account.\"ann@a\".user.imao: unknown key; did you mean \"imap\"?",
         ),
-        (format!("{ann}scope = \"a b\""), "2:9: account.\"ann@a\".scope: is several scopes in one text"),
+        (format!("{ann}scope = \"a b\""), "2:9: account.\"ann@a\".scope: has several scopes in one text"),
         (format!("{ann}allow_remote = true"), "2:1: account.\"ann@a\".allow_remote: unknown key"),
-        ("[account.\"*@\"]".to_owned(), "1:1: account.\"*@\": must be a domain behind"),
-        ("[account.\"*@a b\"]".to_owned(), "1:1: account.\"*@a b\": must be a domain behind"),
-        (
-            "[account.\"*@a.test\"]".to_owned(),
-            "1:1: account.\"*@a.test\": its domain does not tell its provider; add provider",
-        ),
+        ("[account.\"*@\"]".to_owned(), "1:1: account.\"*@\": must be a domain after"),
+        ("[account.\"*@a b\"]".to_owned(), "1:1: account.\"*@a b\": must be a domain after"),
+        ("[account.\"*@a.test\"]".to_owned(), "1:1: account.\"*@a.test\": no provider has this domain; add provider"),
         (
             "[account.\"*@gmail.com\"]\naliases = [\"a\"]".to_owned(),
-            "2:11: account.\"*@gmail.com\".aliases: is for a single account; write [account.\"ann@gmail.com\"] with aliases",
+            "2:11: account.\"*@gmail.com\".aliases: is for single accounts; write it in [account.\"ann@gmail.com\"]",
         ),
         (
             "[account.\"*@gmail.com\"]\n[account.\"*@GMAIL.com\"]".to_owned(),

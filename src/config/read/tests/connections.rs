@@ -1,10 +1,10 @@
-//! How many connections of an account a provider takes.
+//! How many connections of an account a provider allows.
 
 use super::{bad, good};
 use crate::protocol::Protocol;
 
 #[test]
-fn an_account_says_more_than_its_provider_and_a_file_more_than_the_table() {
+fn an_account_overrides_its_provider_and_a_file_overrides_the_table() {
     let of = |text: &str, provider: &str| {
         let config = good(text);
         let provider = config.providers.get(provider).unwrap();

@@ -1,7 +1,7 @@
-//! What listeners may be, and who may connect to them.
+//! Listeners, and who may connect to them.
 
 use super::{bad, good};
-use crate::config::Machine;
+use crate::config::PasswordSource;
 
 /// A listener with further lines.
 fn listener(lines: &str) -> String {
@@ -23,17 +23,17 @@ fn a_listener_is_judged_for_what_it_exposes() {
         ),
         (
             "address = \"192.0.2.1:1\"",
-            "3:11: listener.address: other machines can reach 192.0.2.1; if that is meant, set security = \"tls\" or \
+            "3:11: listener.address: other machines can reach 192.0.2.1; if you want that, set security = \"tls\" or \
              \"starttls\", and allow_remote = true; if not, listen on 127.0.0.1 and [::1]",
         ),
         (
             "address = \"[::]:1\"\nallow_remote = true",
-            "3:11: listener.address: other machines can reach ::; if that is meant, set security = \"tls\" or \
-             \"starttls\", for passwords would cross the network in the clear; if not, listen on 127.0.0.1 and [::1]",
+            "3:11: listener.address: other machines can reach ::; if you want that, set security = \"tls\" or \
+             \"starttls\", because passwords would cross the network unencrypted; if not, listen on 127.0.0.1 and [::1]",
         ),
         (
             "address = \"0.0.0.0:1\"\nsecurity = \"tls\"\ncertificate = \"c\"\nkey = \"k\"",
-            "3:11: listener.address: other machines can reach 0.0.0.0; if that is meant, set allow_remote = true; \
+            "3:11: listener.address: other machines can reach 0.0.0.0; if you want that, set allow_remote = true; \
              if not, listen on 127.0.0.1 and [::1]",
         ),
         (
@@ -54,8 +54,8 @@ fn a_listener_is_judged_for_what_it_exposes() {
         ),
         (
             "address = \"127.0.0.1:1\"\naccount = \"ann@example.test\"",
-            "4:11: listener.account: nothing is known of ann@example.test; \
-             add [account.\"ann@example.test\"] with its provider",
+            "4:11: listener.account: the provider of ann@example.test is unknown; \
+             add [account.\"ann@example.test\"] with provider",
         ),
         (
             "address = \"127.0.0.1:1\"\nprovider = \"outlook\"\naccount = \"ann@gmail.com\"",
@@ -71,7 +71,7 @@ fn a_listener_is_judged_for_what_it_exposes() {
 }
 
 #[test]
-fn ports_may_repeat_where_they_are_free_ones_or_of_other_addresses() {
+fn ports_may_repeat_if_they_are_zero_or_the_addresses_differ() {
     let two = |first: &str, second: &str| {
         listener(&format!("address = \"{first}\"")) + &listener(&format!("address = \"{second}\""))
     };
@@ -103,12 +103,14 @@ fn clients_without_a_login_are_named_and_send_as_one_account() {
     let text = without_login(&[PRINTER, ANN, ADDRESSES].join("\n"));
     let config = good(&text.replace("address = \"127.0.0.1:25\"", lan));
     let listener = &config.listeners[0];
-    assert!(matches!(&listener.machine, Some(Machine::File(path)) if path.ends_with("printer.password")));
+    assert!(matches!(&listener.password, Some(PasswordSource::File(path)) if path.ends_with("printer.password")));
     let allowed = listener.allow_addresses.as_ref().unwrap();
     assert_eq!(allowed.iter().map(ToString::to_string).collect::<Vec<_>>(), ["192.0.2.7/32", "2001:db8::/64"]);
     let credential = text.replace("file = \"printer.password\"", "credential = \"printer\"");
-    assert!(matches!(&good(&credential).listeners[0].machine, Some(Machine::Credential(name)) if name == "printer"));
-    // A password of theirs would cross the network, where they have one.
+    assert!(
+        matches!(&good(&credential).listeners[0].password, Some(PasswordSource::Credential(name)) if name == "printer")
+    );
+    // With a login, a password would cross the network.
     let text = without_login(ADDRESSES).replace("address = \"127.0.0.1:25\"", lan);
     assert!(bad(&text)[0].contains("passwords would cross the network"));
 }
@@ -118,34 +120,36 @@ fn clients_without_a_login_are_refused_otherwise() {
     for (lines, mistake) in [
         (
             [PRINTER, ANN, ""],
-            "without a login, clients are known by their addresses or users; add allow_addresses or allow_uids",
+            "clients without a login are identified by their addresses or users; add allow_addresses or allow_uids",
         ),
-        ([PRINTER, ADDRESSES, ""], "clients without a login need one account that they send as; add account"),
+        ([PRINTER, ADDRESSES, ""], "clients without a login need an account as which they send; add account"),
         (
             ["password = \"secret\"", ANN, ADDRESSES],
-            "must be in a file or in a credential of systemd; write { file = \"printer.password\" }",
+            "must be in a file or a systemd credential; write { file = \"printer.password\" }",
         ),
     ] {
         assert_eq!(bad(&without_login(&lines.join("\n"))), [format!("4:12: listener.password: {mistake}")]);
     }
     let imap = without_login(&[PRINTER, ANN, ADDRESSES].join("\n")).replace("smtp", "imap");
-    assert!(bad(&imap)[0].contains("lets clients in without a login, which is for sending mail only"));
+    assert!(bad(&imap)[0].contains("lets clients in without a login, which is only possible to send mail"));
     let climbing = "password = { credential = \"../printer\" }";
     assert!(
         bad(&without_login(&[climbing, ANN, ADDRESSES].join("\n")))[0]
-            .contains("is the name of a credential, and no path")
+            .contains("must be the name of a credential, not a path")
     );
 }
 
 #[test]
 fn clients_without_a_login_may_be_named_by_their_users() {
     let text = without_login(&[PRINTER, ANN, "allow_uids = [1000]"].join("\n"));
-    assert!(good(&text).listeners[0].machine.is_some());
+    assert!(good(&text).listeners[0].password.is_some());
     assert!(good(&text.replace("127.0.0.1:25", "/run/postkey/smtp")).listeners[0].users.allow(Some(1000)));
     let lan = "address = \"192.0.2.1:25\"\nallow_remote = true";
     assert_eq!(
         bad(&text.replace("address = \"127.0.0.1:25\"", lan)),
-        ["3:11: listener.address: users of other machines cannot be told; add allow_addresses, or listen on 127.0.0.1"]
+        [
+            "3:11: listener.address: users of other machines cannot be identified; add allow_addresses, or listen on 127.0.0.1"
+        ]
     );
     let text = without_login(&[PRINTER, ANN, ADDRESSES].join("\n"));
     assert_eq!(
@@ -165,7 +169,7 @@ fn a_listener_may_have_unix_sockets() {
 }
 
 #[test]
-fn a_unix_socket_that_cannot_be_is_a_mistake() {
+fn an_impossible_unix_socket_is_a_mistake() {
     let long = "/".to_owned() + &"x".repeat(107);
     for (lines, mistake) in [
         ("address = \"run/imap\"", "3:11: listener.address: must be an IP address and a port, or the whole path"),
@@ -198,10 +202,10 @@ fn a_unix_socket_that_cannot_be_is_a_mistake() {
 }
 
 #[test]
-fn who_may_come_is_named_by_addresses_and_networks() {
+fn clients_are_named_by_addresses_and_networks() {
     for (address, mistake) in [
-        ("0.0.0.0/0", "is everybody; name the clients, or leave allow_addresses out where all may come"),
-        ("192.0.2.7/24", "is one address of a network; write \"192.0.2.0/24\" for all of it"),
+        ("0.0.0.0/0", "includes everybody; name the clients, or remove allow_addresses if all may connect"),
+        ("192.0.2.7/24", "is one address in a network; write \"192.0.2.0/24\" for the whole network"),
         ("printer", "must be an IP address or a network; write it like \"192.0.2.7\" or \"192.0.2.0/24\""),
         ("192.0.2.7:25", "must be an IP address or a network; write it like \"192.0.2.7\" or \"192.0.2.0/24\""),
     ] {
@@ -228,17 +232,17 @@ fn users_are_named_by_number_or_name() {
 }
 
 #[test]
-fn users_that_nobody_can_be_are_mistakes() {
+fn impossible_users_are_mistakes() {
     for (value, words) in [
         ("[]", "is empty"),
         ("[-1]", "must be a user's number"),
         ("[4294967296]", "must be a user's number"),
-        ("[65534]", "users that cannot be told apart"),
+        ("[65534]", "users that the kernel cannot identify"),
         ("[\"no such user\"]", "there is no user \"no such user\""),
         ("true", "must be a text in quotes, or a list"),
     ] {
-        let told = bad(&format!("[account.\"ann@gmail.com\"]\nallow_uids = {value}\n"));
-        assert!(told.len() == 1 && told[0].contains(words), "{value}: {told:?}");
+        let errors = bad(&format!("[account.\"ann@gmail.com\"]\nallow_uids = {value}\n"));
+        assert!(errors.len() == 1 && errors[0].contains(words), "{value}: {errors:?}");
     }
 }
 
@@ -256,12 +260,12 @@ fn a_listener_is_pinned_to_an_account_by_any_of_its_names() {
     }
     for name in ["printer", "ann@nowhere.test"] {
         let text = format!("[[listener]]\nprotocol = \"imap\"\naddress = \"127.0.0.1:1\"\naccount = \"{name}\"\n");
-        assert_eq!(bad(&text).len(), 1, "nothing is known of {name}");
+        assert_eq!(bad(&text).len(), 1, "the provider of {name} is unknown");
     }
 }
 
 #[test]
-fn this_machines_addresses_alone_are_no_mark_of_a_client_without_a_login() {
+fn this_machines_addresses_alone_do_not_identify_a_client_without_a_login() {
     let listener = |more: &str| {
         format!(
             "[[listener]]\nprotocol = \"smtp\"\naddress = \"127.0.0.1:1\"\naccount = \"ann@gmail.com\"\n\
@@ -273,14 +277,14 @@ fn this_machines_addresses_alone_are_no_mark_of_a_client_without_a_login() {
     {
         let mistakes = bad(&listener(&format!("allow_addresses = {networks}")));
         let [mistake] = mistakes.as_slice() else { panic!("{networks}: {mistakes:?}") };
-        assert!(mistake.contains("each of its users and containers"), "{mistake}");
+        assert!(mistake.contains("all its users and containers"), "{mistake}");
         good(&listener(&format!("allow_addresses = {networks}\nallow_uids = [1000]")));
     }
     good(&listener("allow_addresses = [\"192.0.2.7\"]"));
 }
 
 #[test]
-fn a_secret_in_a_world_readable_file_is_warned_of() {
+fn a_secret_in_a_world_readable_file_is_a_warning() {
     use std::os::unix::fs::PermissionsExt as _;
     let folder = tempfile::tempdir().unwrap();
     let path = |name: &str| folder.path().join(name);

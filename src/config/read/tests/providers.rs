@@ -1,4 +1,4 @@
-//! Providers: those that are compiled in, changes of them, new ones, and the way to them.
+//! Providers: the compiled-in ones, changes to them, new ones, and proxies.
 
 use std::path::Path;
 
@@ -46,7 +46,7 @@ fn a_new_provider_needs_little() {
     assert_eq!(own.servers.len(), 1);
 }
 
-/// What the configuration says about a host that is to get bearers; None if it may.
+/// Why the configuration refuses a host that would get bearers. None if it does not.
 fn refused(text: &str) -> Option<String> {
     parse(text).err().map(|mistakes| listed(&mistakes).join("\n"))
 }
@@ -68,13 +68,13 @@ fn a_bearer_goes_only_to_hosts_of_its_provider() {
     ] {
         let why = refused(&imap("", other)).unwrap_or_default();
         assert!(
-            why.contains(&format!("3:8: provider.google.imap.host: {other} is no host of \"google\"")),
+            why.contains(&format!("3:8: provider.google.imap.host: {other} is not a host of \"google\"")),
             "{other}: {why}"
         );
         assert_eq!(refused(&format!("{}trust_host = true\n", imap("", other))), None, "{other}");
     }
     let customer = "[provider.comcast.imap]\nhost = \"c-192-0-2-1.hsd1.comcast.net\"";
-    assert!(refused(customer).unwrap().contains("is no host of \"comcast\""), "a name that a customer has");
+    assert!(refused(customer).unwrap().contains("is not a host of \"comcast\""), "the name of a customer's line");
 }
 
 #[test]
@@ -84,12 +84,12 @@ fn an_entry_of_another_name_cannot_take_a_providers_bearers_elsewhere() {
         ["token_endpoint = \"https://oauth2.googleapis.com/token?x\"", "issuer = \"https://accounts.google.com\""]
     {
         let why = refused(&format!("{google}{from_google}\n")).unwrap();
-        assert!(why.contains("imap.evil.test is no host of \"google\""), "{why}");
+        assert!(why.contains("imap.evil.test is not a host of \"google\""), "{why}");
     }
-    assert_eq!(refused(&format!("{google}token_endpoint = \"https://b.test/\"\n")), None, "one's own word is enough");
+    assert_eq!(refused(&format!("{google}token_endpoint = \"https://b.test/\"\n")), None, "a server of the user's own");
     let tenant = "[provider.company]\nissuer = \"https://login.microsoftonline.com/0-0/v2.0\"\nscope = [\"x\"]\n\
                   imap.host = \"outlook.office365.com\"\n[provider.company.smtp]\nhost = \"smtp-hve.office365.com\"\n";
-    assert_eq!(refused(tenant), None, "one tenant's entry");
+    assert_eq!(refused(tenant), None, "an entry for one tenant");
 }
 
 #[test]
@@ -100,7 +100,7 @@ fn an_issuer_is_enough_to_know_a_server() {
     assert_eq!(config.providers["x"].endpoints, Endpoints::default());
     for (issuer, why) in [
         ("http://login.own.test", "must begin with https:// (http:// only on this machine), and begins with http:"),
-        ("login.own.test", "is no URL (relative URL without a base); write it like \"https://auth.example.test\""),
+        ("login.own.test", "is not a URL (relative URL without a base); write it like \"https://auth.example.test\""),
         ("https://login.own.test?a", "an issuer has neither ?query nor #fragment; remove it"),
     ] {
         assert_eq!(
@@ -121,7 +121,7 @@ fn an_address_finds_its_provider() {
     assert_eq!(name("ann@company.TEST"), Some("microsoft"));
     assert_eq!(name("bob@company.test"), None);
     assert_eq!(name("ann@own.test"), Some("x"));
-    assert_eq!(name("ann@hotmail.fr"), Some("x"), "a domain in full goes before a family");
+    assert_eq!(name("ann@hotmail.fr"), Some("x"), "a full domain comes before a family");
     assert_eq!(name("ann@hotmail.de"), Some("outlook"));
     assert_eq!(name("ann@outlook.com.br"), Some("outlook"));
     assert_eq!(name("ann@live.example.edu"), None);
@@ -131,15 +131,15 @@ fn an_address_finds_its_provider() {
 }
 
 #[test]
-fn the_file_may_take_a_domain_from_a_compiled_in_provider_but_not_from_itself() {
+fn the_file_may_take_a_domain_from_a_compiled_in_provider_but_not_from_its_own() {
     let taken = provider("domains = [\"gmail.com\"]");
     assert_eq!(good(&taken).provider_for("ann@gmail.com").unwrap().name, "x");
     let twice = format!("{taken}{}", taken.replace("provider.x", "provider.y"));
-    assert_eq!(bad(&twice), ["12:12: provider.y.domains: gmail.com is a domain of \"x\" already; remove it from one"]);
+    assert_eq!(bad(&twice), ["12:12: provider.y.domains: gmail.com is already a domain of \"x\"; remove it from one"]);
 }
 
 #[test]
-fn who_is_known_to_name_itself_is_held_to_it() {
+fn a_provider_is_known_to_name_itself_in_responses() {
     let names_itself = |text: &str, provider: &str| good(text).providers[provider].names_itself;
     assert!(names_itself("", "google") && names_itself("", "fastmail") && !names_itself("", "microsoft"));
     let key = "authorization_response_iss_parameter_supported";
@@ -148,7 +148,7 @@ fn who_is_known_to_name_itself_is_held_to_it() {
 }
 
 #[test]
-fn a_proxy_is_for_all_providers_unless_one_says_otherwise() {
+fn a_proxy_is_for_all_providers_that_name_no_other() {
     let login = "proxy_user = \"office\"\nproxy_password = { file = \"proxy.password\" }";
     let config = good(&format!(
         "proxy = \"socks5://[::1]\"\n{login}\n[provider.google]\nproxy = \"none\"\n\
@@ -159,7 +159,7 @@ fn a_proxy_is_for_all_providers_unless_one_says_otherwise() {
     assert!(proxy("google").is_none());
     let own = proxy("fastmail").unwrap();
     assert_eq!((own.kind, &*own.host, own.port), (ProxyKind::Http, "proxy.example.test", 3128));
-    assert!(own.login.is_none(), "a login is not for another proxy");
+    assert!(own.login.is_none(), "a login is only for its own proxy");
     for name in ["microsoft", "x"] {
         let common = proxy(name).unwrap();
         assert_eq!((common.kind, &*common.host, common.port), (ProxyKind::Socks5, "::1", 1080));
@@ -169,15 +169,15 @@ fn a_proxy_is_for_all_providers_unless_one_says_otherwise() {
 }
 
 #[test]
-fn a_proxy_that_cannot_be_used_is_a_mistake() {
+fn an_impossible_proxy_is_a_mistake() {
     let form = "must be \"none\", or a proxy such as \"http://proxy.example.test:3128\" or \"socks5://127.0.0.1:1080\"";
     for proxy in ["https://p.test:1", "p.test:3128", "socks4://p.test:1", "http://p.test/path", "socks5:///", "http://"]
     {
         assert_eq!(bad(&format!("proxy = {proxy:?}")), [format!("1:9: proxy: {form}")]);
     }
-    assert!(bad("proxy = \"http://office:secret@p.test:1\"")[0].contains("has a login in it"));
+    assert!(bad("proxy = \"http://office:secret@p.test:1\"")[0].contains("contains a login"));
     for (text, mistake) in [
-        ("proxy_user = \"a\"", "1:14: proxy_user: belongs to a proxy, and there is none; add proxy, or remove this"),
+        ("proxy_user = \"a\"", "1:14: proxy_user: has no effect without proxy; add proxy, or remove this"),
         ("proxy = \"http://p.test\"\nproxy_user = \"a\"", "1:1: proxy_password is missing; add it here"),
         ("proxy = \"http://p.test\"\nproxy_password = { file = \"f\" }", "1:1: proxy_user is missing; add it here"),
     ] {
@@ -201,7 +201,7 @@ fn the_device_endpoint_is_named_or_the_neighbour_of_authorize() {
 }
 
 #[test]
-fn the_name_for_ehlo_is_a_domain_and_a_matter_of_smtp() {
+fn the_name_for_ehlo_is_a_domain_and_only_for_smtp() {
     let table = |protocol: &str, name: &str| format!("[provider.google.{protocol}]\nehlo_name = {name:?}\n");
     let config = good(&table("smtp", "mail.example.test"));
     let smtp = &config.providers["google"].servers[&Protocol::Smtp];

@@ -6,26 +6,26 @@ use std::fs::File;
 use std::path::PathBuf;
 
 use super::files;
-use crate::config::Machine;
+use crate::config::PasswordSource;
 use crate::secret::Secret;
 use crate::wire::Credentials;
 
 /// The login to an account with the app password there. The error says what to do.
-pub fn credentials(account: &str, from: &Machine) -> Result<Credentials, String> {
+pub fn credentials(account: &str, from: &PasswordSource) -> Result<Credentials, String> {
     let password = password(from)?;
     Credentials::parse(account.as_bytes(), password.expose()).ok_or_else(|| {
         let place = match from {
-            Machine::File(path) => path.display().to_string(),
-            Machine::Credential(name) => format!("the credential {name}"),
+            PasswordSource::File(path) => path.display().to_string(),
+            PasswordSource::Credential(name) => format!("the credential {name}"),
         };
         format!("{place} contains no app password; run `postkey password add {account} NAME` to create one")
     })
 }
 
-fn password(from: &Machine) -> Result<Secret, String> {
+fn password(from: &PasswordSource) -> Result<Secret, String> {
     let (path, file) = match from {
-        Machine::File(path) => (path.clone(), files::open_private(path).map_err(|error| error.to_string())?),
-        Machine::Credential(name) => {
+        PasswordSource::File(path) => (path.clone(), files::open_private(path).map_err(|error| error.to_string())?),
+        PasswordSource::Credential(name) => {
             let path = credential(name)?;
             // Its mode says nothing: systemd makes it inaccessible to others with an access control list.
             let file = File::open(&path).map_err(|error| {
