@@ -81,12 +81,12 @@ const WORDS: &[(&str, &[&str])] = &[
             "net/proxy.rs",
             // sends them to the authorization server or to a proxy, and reads the keys that sign assertions
             "oauth/client_secret.rs",
+            "oauth/grant.rs",
             "oauth/http.rs",
             "oauth/id_token.rs",
             "oauth/jwt_bearer.rs",
             "oauth/private_key.rs",
             "oauth/source.rs",
-            "oauth/password.rs",
             "oauth/refresh.rs",
             "oauth/revocation.rs",
             "oauth/self_registration.rs",

@@ -1,15 +1,19 @@
 //! The authorization code grant with PKCE (RFC 6749 section 4.1, RFC 7636, RFC 8252, RFC 9207).
 
+use std::cell::OnceCell;
 use std::collections::BTreeMap;
+use std::fmt;
 
-use oauth2::{AuthorizationCode, PkceCodeChallenge, PkceCodeVerifier, RedirectUrl};
+use oauth2::basic::BasicClient;
+use oauth2::{
+    AuthType, AuthorizationCode, ClientId, HttpRequest, PkceCodeChallenge, PkceCodeVerifier, RedirectUrl, TokenUrl,
+};
 use url::Url;
 
 use super::errors::RequestKind;
-use super::extension::granted;
-use super::outcome::ErrorResponse;
+use super::outcome::{self, Denied, ErrorResponse};
 use super::{Failure, Granted, Http, Registration};
-use crate::clock::Clock;
+use crate::clock::{Clock, Moment};
 use crate::pasted;
 use crate::secret::Secret;
 
@@ -196,16 +200,38 @@ impl PendingAuthorization {
         code: AuthorizationCode,
         clock: &Clock,
     ) -> Result<Granted, Failure> {
+        let (nonce, context) = (self.nonce.clone(), registration.context(RequestKind::Code));
+        let request = self.token_request(registration, code, clock.now())?;
+        let answer = outcome::given(http.send(request).await?);
+        let granted = answer.and_then(|members| Ok(outcome::tokens(&members, clock.now(), None)?));
+        Ok(Granted { nonce, ..granted.map_err(|denied: Denied| denied.failure(&context))? })
+    }
+
+    /// The oauth2 crate makes the request and does not send it, because it reads only answers that are labelled as JSON and have
+    /// every member in its place.
+    fn token_request(
+        self,
+        registration: &Registration,
+        code: AuthorizationCode,
+        now: Moment,
+    ) -> Result<HttpRequest, Failure> {
         let redirect_uri = RedirectUrl::new(self.redirect_uri.to_string())
             .map_err(|_| Failure::Misconfigured("the redirect URI is not valid".to_owned()))?;
-        let requests = registration.requests()?.set_redirect_uri(redirect_uri);
-        let mut request = requests.exchange_code(code).set_pkce_verifier(self.verifier);
-        for (name, value) in registration.assertion(clock.now())? {
+        let client = BasicClient::new(ClientId::new(registration.client_id.clone()))
+            .set_auth_type(AuthType::RequestBody)
+            .set_token_uri(TokenUrl::from_url(registration.token_endpoint.clone()))
+            .set_redirect_uri(redirect_uri);
+        let mut request = client.exchange_code(code).set_pkce_verifier(self.verifier);
+        for (name, value) in registration.authentication(now)? {
             request = request.add_extra_param(name, value);
         }
-        let granted = granted(request.request_async(http).await, clock.now(), None);
-        let granted = granted.map_err(|denied| denied.failure(&registration.context(RequestKind::Code)))?;
-        Ok(Granted { nonce: self.nonce, ..granted })
+        let made = OnceCell::new();
+        let _not_sent = request.request(&|request| {
+            let _first = made.set(request);
+            Err(fmt::Error)
+        });
+        let failed = || Failure::Misconfigured("the request for tokens cannot be made".to_owned());
+        made.into_inner().ok_or_else(failed)
     }
 }
 

@@ -8,8 +8,8 @@ use zeroize::Zeroizing;
 
 use super::errors::{ErrorContext, RequestKind};
 use super::members::Members;
-use super::outcome::Denied;
-use super::{Failure, Granted, Http, Registration, TemporaryCause, extension};
+use super::outcome::{self, Denied};
+use super::{Failure, Granted, Http, Registration, TemporaryCause, request};
 use crate::clock::Clock;
 
 const GRANT_TYPE: &str = "urn:ietf:params:oauth:grant-type:device_code";
@@ -68,7 +68,7 @@ impl DeviceAuthorization {
         clock: &Clock,
     ) -> Result<Self, Failure> {
         let form = [("scope", &*scope.join(" "))];
-        let members = extension::post(http, endpoint, registration, &form, clock.now()).await;
+        let members = request::post(http, endpoint, registration, &form, clock.now()).await;
         let members = members.map_err(|denied| denied.failure(&registration.context(RequestKind::Device)))?;
         let incomplete =
             "the authorization server's answer is no OAuth answer: it lacks device_code, user_code or verification_uri";
@@ -105,7 +105,9 @@ impl DeviceAuthorization {
             }
             let form = [("grant_type", GRANT_TYPE), ("device_code", self.device_code.as_str())];
             let context = registration.context(RequestKind::Device);
-            match extension::ask(http, registration, &form, clock.now()).await.map_err(|no| step(no, &context)) {
+            let answer = request::post(http, &registration.token_endpoint, registration, &form, clock.now()).await;
+            let granted = answer.and_then(|members| Ok(outcome::tokens(&members, clock.now(), None)?));
+            match granted.map_err(|denied| step(denied, &context)) {
                 Ok(granted) => return Ok(granted),
                 Err(PollStep::End(failure)) => return Err(failure),
                 Err(step) => rhythm.after(&step),

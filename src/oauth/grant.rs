@@ -1,29 +1,27 @@
-//! New tokens for an account, whatever its grant, as far as that needs no person.
+//! New tokens for an account without a person, whatever its grant.
 
+use super::errors::RequestKind;
 use super::refresh::refresh;
-use super::{Failure, Http, Registration, client_credentials, jwt_bearer, password};
+use super::{Failure, Http, Registration, jwt_bearer, request};
 use crate::clock::Clock;
 use crate::config::flow::Flow;
 use crate::config::provider::Provider;
 use crate::secret::Secret;
 use crate::token::TokenSet;
 
-/// What an account asks for, and how.
+/// What an account requests, and how.
 pub struct GrantRequest<'a> {
-    /// How it gets its tokens.
     pub flow: Flow,
-    /// Where.
     pub provider: &'a Provider,
-    /// What they shall be good for.
     pub scope: &'a [String],
     /// The mailbox at the provider.
     pub user: &'a str,
-    /// The mailbox's own password, where the grant sends it.
+    /// The mailbox's own password, if the grant sends it.
     pub password: Option<&'a Secret>,
 }
 
 impl GrantRequest<'_> {
-    /// Gets a new token set: by the refresh token where there is one, and else by asking again, where the grant needs no
+    /// Gets a new token set: with the refresh token if there is one, otherwise with a new request, if the grant needs no
     /// person for it.
     pub async fn renew(
         &self,
@@ -33,33 +31,55 @@ impl GrantRequest<'_> {
         clock: &Clock,
     ) -> Result<TokenSet, Failure> {
         let Some(token) = before.and_then(|tokens| tokens.refresh.as_ref()) else {
-            return self.anew(http, registration, clock).await;
+            return self.request(http, registration, clock).await;
         };
         match refresh(http, registration, self.refresh_scope(), token, before, clock).await {
-            // The refresh token has ended, and not the password.
-            Err(Failure::Ended(_)) if self.flow == Flow::Password => self.anew(http, registration, clock).await,
+            // The refresh token has ended, but the password has not.
+            Err(Failure::Ended(_)) if self.flow == Flow::Password => self.request(http, registration, clock).await,
             refreshed => refreshed.map(|granted| granted.tokens),
         }
     }
 
-    /// What a refresh asks for: nothing, which is what was granted, unless the provider wants to be asked.
+    /// The scope of a refresh: none, which means what was granted, unless the provider requires one.
     fn refresh_scope(&self) -> &[String] {
         if self.provider.refresh_scope { self.scope } else { &[] }
     }
 
-    /// Gets a token set without a refresh token.
-    async fn anew(&self, http: &Http, registration: &Registration, clock: &Clock) -> Result<TokenSet, Failure> {
-        let Self { flow, provider, scope, user, password } = *self;
-        match flow {
-            Flow::ClientCredentials => client_credentials::ask(http, registration, scope, clock).await,
-            Flow::JwtBearer => jwt_bearer::ask(http, registration, provider, (user, scope), clock).await,
-            Flow::Password => {
-                let resource = provider.resource.as_deref();
-                password::ask(http, registration, scope, resource, (user, password), clock).await
+    /// Gets a token set without a refresh token. It usually brings none either.
+    async fn request(&self, http: &Http, registration: &Registration, clock: &Clock) -> Result<TokenSet, Failure> {
+        let scope = self.scope.join(" ");
+        let assertion;
+        let (kind, form) = match self.flow {
+            // RFC 6749 section 4.4: the client itself may open mailboxes.
+            Flow::ClientCredentials => {
+                (RequestKind::Client, vec![("grant_type", "client_credentials"), ("scope", &*scope)])
             }
+            Flow::JwtBearer => {
+                assertion = jwt_bearer::assertion(self.provider, registration, self.user, &scope, clock.now()).await?;
+                (RequestKind::Assertion, vec![("grant_type", jwt_bearer::GRANT_TYPE), ("assertion", &*assertion)])
+            }
+            // RFC 6749 section 4.3. RFC 9700 section 2.4 forbids it; a few servers have nothing else.
+            Flow::Password => (RequestKind::Password, self.password_form(&scope)?),
             Flow::AuthorizationCode | Flow::DeviceCode => {
-                Err(Failure::Ended("the provider gave no refresh token".to_owned()))
+                return Err(Failure::Ended("the provider gave no refresh token".to_owned()));
             }
-        }
+        };
+        let granted = request::tokens(http, registration, kind, &form, None, clock).await;
+        granted.map(|granted| granted.tokens)
+    }
+
+    fn password_form<'f>(&'f self, scope: &'f str) -> Result<Vec<(&'f str, &'f str)>, Failure> {
+        let ended = |why: &str| Failure::Ended(format!("the password of the mailbox is {why}"));
+        let password = self.password.ok_or_else(|| ended("not kept with the account"))?;
+        let password = std::str::from_utf8(password.expose()).map_err(|_| ended("not text"))?;
+        // Version 1 of Microsoft's endpoints requires a resource.
+        let resource = self.provider.resource.as_deref().unwrap_or_default();
+        Ok(vec![
+            ("grant_type", "password"),
+            ("username", self.user),
+            ("password", password),
+            ("scope", scope),
+            ("resource", resource),
+        ])
     }
 }

@@ -1,10 +1,9 @@
 //! HTTP for token requests: the only file that knows reqwest.
 
 use std::net::SocketAddr;
-use std::pin::Pin;
 use std::time::{Duration, UNIX_EPOCH};
 
-use oauth2::{AsyncHttpClient, HttpRequest, HttpResponse};
+use oauth2::HttpRequest;
 use reqwest::dns::{Addrs, Name, Resolve, Resolving};
 use reqwest::header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE, DATE, HeaderMap, HeaderValue, RETRY_AFTER};
 use reqwest::redirect::Policy;
@@ -142,7 +141,7 @@ impl Http {
     }
 
     /// Sends one request and reads the answer.
-    async fn send(&self, request: HttpRequest) -> Result<ServerResponse, HttpError> {
+    pub async fn send(&self, request: HttpRequest) -> Result<ServerResponse, HttpError> {
         let sent = secrets(&request);
         let request = reqwest::Request::try_from(request).map_err(network)?;
         let mut response = self.0.execute(request).await.map_err(network)?;
@@ -157,34 +156,6 @@ impl Http {
             }
         };
         Ok(ServerResponse { status, body, end, retry_after, sent })
-    }
-}
-
-/// What came of a request that the oauth2 crate has made.
-pub struct Heard(pub Result<ServerResponse, HttpError>);
-
-impl std::fmt::Debug for Heard {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("Heard")
-    }
-}
-
-impl std::fmt::Display for Heard {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("an answer came, which is read elsewhere")
-    }
-}
-
-impl std::error::Error for Heard {}
-
-/// Makes this the HTTP client of the oauth2 crate, as far as requests go. The crate takes only what is JSON by its label and
-/// has every member in its place; so the answer goes past it, as an error, to `outcome.rs`, which takes more.
-impl<'c> AsyncHttpClient<'c> for Http {
-    type Error = Heard;
-    type Future = Pin<Box<dyn Future<Output = Result<HttpResponse, Heard>> + Send + 'c>>;
-
-    fn call(&'c self, request: HttpRequest) -> Self::Future {
-        Box::pin(async { Err(Heard(self.send(request).await)) })
     }
 }
 

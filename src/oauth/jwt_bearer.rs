@@ -4,17 +4,15 @@ use serde::Deserialize;
 use serde_json::{Map, Value, json};
 use zeroize::Zeroizing;
 
-use super::errors::RequestKind;
 use super::jwt::SigningKey;
-use super::{Failure, Http, Registration, extension, source};
-use crate::clock::Clock;
+use super::{Failure, Registration, source};
+use crate::clock::Moment;
 use crate::config::assertion::{Algorithm, AssertionIssuer, Issuer};
 use crate::config::provider::Provider;
 use crate::config::secret_source::SecretSource;
 use crate::secret::Secret;
-use crate::token::TokenSet;
 
-const GRANT_TYPE: &str = "urn:ietf:params:oauth:grant-type:jwt-bearer";
+pub const GRANT_TYPE: &str = "urn:ietf:params:oauth:grant-type:jwt-bearer";
 
 /// Google's own limit, in seconds.
 const SERVICE_ACCOUNT: u64 = 3600;
@@ -30,14 +28,14 @@ struct Speaker {
     claims: Map<String, Value>,
 }
 
-/// Asks for a token set for a mailbox. It brings no refresh token: one asks again.
-pub async fn ask(
-    http: &Http,
-    registration: &Registration,
+/// The signed assertion that opens the mailbox of `user`.
+pub async fn assertion(
     provider: &Provider,
-    (user, scope): (&str, &[String]),
-    clock: &Clock,
-) -> Result<TokenSet, Failure> {
+    registration: &Registration,
+    user: &str,
+    scope: &str,
+    now: Moment,
+) -> Result<String, Failure> {
     let speaker = match &provider.bearer {
         Some(AssertionIssuer::ServiceAccount(place)) => service_account(place).await?,
         Some(AssertionIssuer::Issuer(own)) => issuer(own, registration).await?,
@@ -48,22 +46,16 @@ pub async fn ask(
             )));
         }
     };
-    let now = clock.now();
     let mut claims = speaker.claims;
     claims.extend([
         ("iss".to_owned(), json!(speaker.issuer)),
         ("sub".to_owned(), json!(speaker.subject.as_deref().unwrap_or(user))),
         ("aud".to_owned(), json!(speaker.audience)),
-        ("scope".to_owned(), json!(scope.join(" "))),
+        ("scope".to_owned(), json!(scope)),
         ("iat".to_owned(), json!(now.0)),
         ("exp".to_owned(), json!(now.after(speaker.lifetime).0)),
     ]);
-    let assertion = speaker.key.sign(&Value::Object(claims))?;
-    let form = [("grant_type", GRANT_TYPE), ("assertion", &assertion)];
-    let granted = extension::ask(http, registration, &form, now).await;
-    granted
-        .map(|granted| granted.tokens)
-        .map_err(|denied| denied.failure(&registration.context(RequestKind::Assertion)))
+    speaker.key.sign(&Value::Object(claims))
 }
 
 /// What Google's file says of a service account's key; there is more in it.

@@ -3,12 +3,10 @@
 pub mod access_token;
 pub mod authorization_code;
 pub mod certificate;
-mod client_credentials;
 mod client_secret;
 pub mod device_code;
 pub mod discovery;
 mod errors;
-mod extension;
 pub mod grant;
 mod http;
 pub mod id_token;
@@ -22,10 +20,10 @@ mod members;
 mod outcome;
 #[cfg(fuzzing)]
 pub mod outcome;
-mod password;
 mod private_key;
 pub mod refresh;
 mod registration;
+mod request;
 pub mod revocation;
 pub mod self_registration;
 mod source;

@@ -1,22 +1,18 @@
 //! Refreshing an access token (RFC 6749 section 6).
 
-use oauth2::{RefreshToken, Scope};
-
 use super::errors::RequestKind;
-use super::extension::granted;
 use super::members::Members;
-use super::{Failure, Granted, Http, Registration};
+use super::{Failure, Granted, Http, Registration, request};
 use crate::clock::Clock;
 use crate::pasted::bare;
 use crate::secret::Token;
 use crate::token::TokenSet;
 
-/// Exchanges a refresh token for a new token set, with one request: whether a second one is worth its risk is for the
-/// caller to decide. With it comes whose it is, if the server tells. What `before` has stays good where the server gives
-/// nothing new.
+/// Exchanges a refresh token for a new token set, with one request: the caller decides whether a second one is worth its risk.
+/// `before` supplies what the answer leaves out.
 ///
-/// Without a scope the new token is good for what was granted (section 6). A server may well have granted less than was
-/// asked for, and then refuses a refresh that asks for all of it again.
+/// Without a scope, the new token has the scope that was granted (section 6). A server may have granted less than was requested,
+/// and may then refuse a refresh that requests all of it again.
 pub async fn refresh(
     http: &Http,
     registration: &Registration,
@@ -25,15 +21,9 @@ pub async fn refresh(
     before: Option<&TokenSet>,
     clock: &Clock,
 ) -> Result<Granted, Failure> {
-    let requests = registration.requests()?;
-    let refresh_token = RefreshToken::new(token.expose().to_owned());
-    let mut request = requests.exchange_refresh_token(&refresh_token).add_scopes(scope.iter().cloned().map(Scope::new));
-    for (name, value) in registration.assertion(clock.now())? {
-        request = request.add_extra_param(name, value);
-    }
-    let heard = request.request_async(http).await;
-    let mut granted = granted(heard, clock.now(), before)
-        .map_err(|denied| denied.failure(&registration.context(RequestKind::Refresh)))?;
+    let scope = scope.join(" ");
+    let form = [("grant_type", "refresh_token"), ("refresh_token", token.expose()), ("scope", &scope)];
+    let mut granted = request::tokens(http, registration, RequestKind::Refresh, &form, before, clock).await?;
     granted.tokens.refresh.get_or_insert_with(|| token.clone());
     Ok(granted)
 }

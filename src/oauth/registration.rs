@@ -1,7 +1,5 @@
 //! Who asks for tokens, and where.
 
-use oauth2::basic::BasicClient;
-use oauth2::{AuthType, ClientId, ClientSecret, EndpointNotSet, EndpointSet, TokenUrl};
 use serde_json::json;
 use url::Url;
 
@@ -49,9 +47,6 @@ const ASSERTION: u64 = 300;
 /// What `client_assertion_type` is (RFC 7523 section 2.2).
 const ASSERTION_TYPE: &str = "urn:ietf:params:oauth:client-assertion-type:jwt-bearer";
 
-/// The oauth2 crate's client.
-type Requests = BasicClient<EndpointNotSet, EndpointNotSet, EndpointNotSet, EndpointNotSet, EndpointSet>;
-
 impl Registration {
     /// Reads what the client's authentication needs.
     ///
@@ -86,10 +81,16 @@ impl Registration {
         ErrorContext { request, shown, is_self_registered: self.is_self_registered, methods: self.methods.clone() }
     }
 
-    /// What shows who the client is, beside its id and its secret: parameters for one request.
-    pub(super) fn assertion(&self, now: Moment) -> Result<Vec<(&'static str, String)>, Failure> {
+    /// The parameters that authenticate the client in one request, besides its id. They are in the body, because many servers
+    /// read a Basic header without the form decoding of RFC 6749 section 2.3.1.
+    pub(super) fn authentication(&self, now: Moment) -> Result<Vec<(&'static str, String)>, Failure> {
         let assertion = match &self.proof {
-            Proof::None | Proof::Secret(_) => return Ok(Vec::new()),
+            Proof::None => return Ok(Vec::new()),
+            Proof::Secret(secret) => {
+                let not_text = |_| Failure::Misconfigured("the client secret is not text".to_owned());
+                let secret = std::str::from_utf8(secret.expose()).map_err(not_text)?;
+                return Ok(vec![("client_secret", secret.to_owned())]);
+            }
             Proof::Assertion(token) => token.expose().to_owned(),
             Proof::Key(key) => key.sign(&json!({
                 "aud": self.token_endpoint,
@@ -104,39 +105,9 @@ impl Registration {
         Ok(vec![("client_assertion_type", ASSERTION_TYPE.to_owned()), ("client_assertion", assertion)])
     }
 
-    /// All that says who the client is, for a request that the oauth2 crate does not know.
-    pub(super) fn parameters(&self, now: Moment) -> Result<Vec<(&'static str, String)>, Failure> {
-        let mut parameters = self.assertion(now)?;
-        if !self.client_id.is_empty() {
-            parameters.push(("client_id", self.client_id.clone()));
-        }
-        if let Some(secret) = self.secret_text()? {
-            parameters.push(("client_secret", secret.to_owned()));
-        }
-        Ok(parameters)
-    }
-
-    /// The client's secret, where it has one.
+    /// The client's secret, if it has one.
     pub fn secret(&self) -> Option<&Secret> {
         if let Proof::Secret(secret) = &self.proof { Some(secret) } else { None }
-    }
-
-    fn secret_text(&self) -> Result<Option<&str>, Failure> {
-        let Some(secret) = self.secret() else { return Ok(None) };
-        let no_text = |_| Failure::Misconfigured("the client secret is not text".to_owned());
-        std::str::from_utf8(secret.expose()).map(Some).map_err(no_text)
-    }
-
-    /// Makes requests of this client.
-    pub(super) fn requests(&self) -> Result<Requests, Failure> {
-        let client = oauth2::Client::new(ClientId::new(self.client_id.clone()))
-            // In the body, for many servers read a Basic header without the form decoding of RFC 6749 section 2.3.1.
-            .set_auth_type(AuthType::RequestBody)
-            .set_token_uri(TokenUrl::from_url(self.token_endpoint.clone()));
-        Ok(match self.secret_text()? {
-            Some(secret) => client.set_client_secret(ClientSecret::new(secret.to_owned())),
-            None => client,
-        })
     }
 }
 

@@ -4,7 +4,7 @@ use url::Url;
 
 use super::errors::RequestKind;
 use super::outcome::{self, Denied};
-use super::{Failure, Http, Registration, extension};
+use super::{Failure, Http, Registration, request};
 use crate::clock::Clock;
 use crate::secret::Token;
 use crate::token::TokenSet;
@@ -45,7 +45,7 @@ impl Revocation<'_> {
     async fn of(&self, token: &Token, kind: &str) -> Result<(), Failure> {
         let Self { http, registration, endpoint, clock } = self;
         let form = [("token", token.expose()), ("token_type_hint", kind)];
-        let answer = extension::send(http, endpoint, registration, &form, clock.now()).await?;
+        let answer = request::send(http, endpoint, registration, &form, clock.now()).await?;
         let is_done = (200..300).contains(&answer.status);
         match outcome::given(answer) {
             Ok(_) => Ok(()),
