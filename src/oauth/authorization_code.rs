@@ -10,8 +10,9 @@ use oauth2::{
 };
 use url::Url;
 
-use super::errors::RequestKind;
-use super::outcome::{self, Denied, ErrorResponse};
+use super::error_codes::RequestKind;
+use super::errors::ErrorResponse;
+use super::outcome;
 use super::{Failure, Granted, Http, Registration};
 use crate::clock::{Clock, Moment};
 use crate::pasted;
@@ -152,7 +153,7 @@ impl PendingAuthorization {
         match (value("error"), value("code")) {
             (Some(error), _) => {
                 let refusal = ErrorResponse::redirected(error, value("error_description").unwrap_or_default());
-                Err(RedirectError::Denied(refusal.failure(&RequestKind::Authorization.into())))
+                Err(RedirectError::Denied(refusal.failure(RequestKind::Authorization, None)))
             }
             (None, Some(code)) => Ok(AuthorizationCode::new(code)),
             (None, None) => Err(RedirectError::NoAnswer),
@@ -200,11 +201,12 @@ impl PendingAuthorization {
         code: AuthorizationCode,
         clock: &Clock,
     ) -> Result<Granted, Failure> {
-        let (nonce, context) = (self.nonce.clone(), registration.context(RequestKind::Code));
+        let nonce = self.nonce.clone();
         let request = self.token_request(registration, code, clock.now())?;
-        let answer = outcome::given(http.send(request).await?);
+        let answer = outcome::members(http.send(request).await?);
         let granted = answer.and_then(|members| Ok(outcome::tokens(&members, clock.now(), None)?));
-        Ok(Granted { nonce, ..granted.map_err(|denied: Denied| denied.failure(&context))? })
+        let granted = granted.map_err(|error| error.failure(RequestKind::Code, Some(registration)))?;
+        Ok(Granted { nonce, ..granted })
     }
 
     /// The oauth2 crate makes the request and does not send it, because it reads only answers that are labelled as JSON and have

@@ -6,9 +6,9 @@ use tokio::time::{Instant, sleep};
 use url::Url;
 use zeroize::Zeroizing;
 
-use super::errors::{ErrorContext, RequestKind};
+use super::error_codes::RequestKind;
 use super::members::Members;
-use super::outcome::{self, Denied};
+use super::outcome::{self, RequestError};
 use super::{Failure, Granted, Http, Registration, TemporaryCause, request};
 use crate::clock::Clock;
 
@@ -69,9 +69,8 @@ impl DeviceAuthorization {
     ) -> Result<Self, Failure> {
         let form = [("scope", &*scope.join(" "))];
         let members = request::post(http, endpoint, registration, &form, clock.now()).await;
-        let members = members.map_err(|denied| denied.failure(&registration.context(RequestKind::Device)))?;
-        let incomplete =
-            "the authorization server's answer is no OAuth answer: it lacks device_code, user_code or verification_uri";
+        let members = members.map_err(|error| error.failure(RequestKind::Device, Some(registration)))?;
+        let incomplete = "the authorization server's answer is not an OAuth answer: it lacks device_code, user_code or verification_uri";
         Self::read(&members).ok_or_else(|| Failure::Temporary(TemporaryCause::Lasting(None), incomplete.to_owned()))
     }
 
@@ -104,10 +103,9 @@ impl DeviceAuthorization {
                 return Err(expired());
             }
             let form = [("grant_type", GRANT_TYPE), ("device_code", self.device_code.as_str())];
-            let context = registration.context(RequestKind::Device);
             let answer = request::post(http, &registration.token_endpoint, registration, &form, clock.now()).await;
             let granted = answer.and_then(|members| Ok(outcome::tokens(&members, clock.now(), None)?));
-            match granted.map_err(|denied| step(denied, &context)) {
+            match granted.map_err(|error| step(error, Some(registration))) {
                 Ok(granted) => return Ok(granted),
                 Err(PollStep::End(failure)) => return Err(failure),
                 Err(step) => rhythm.after(&step),
@@ -137,20 +135,20 @@ impl Rhythm {
 }
 
 /// Section 3.5, and what servers make of it.
-fn step(denied: Denied, context: &ErrorContext) -> PollStep {
-    let refusal = match denied {
-        Denied::Said(refusal) => refusal,
-        Denied::Unsaid(Failure::Temporary(..)) => return PollStep::Again,
-        Denied::Unsaid(failure) => return PollStep::End(failure),
+fn step(error: RequestError, registration: Option<&Registration>) -> PollStep {
+    let error = match error {
+        RequestError::Refused(error) => error,
+        RequestError::Failed(Failure::Temporary(..)) => return PollStep::Again,
+        RequestError::Failed(failure) => return PollStep::End(failure),
     };
-    match refusal.code.as_str() {
+    match error.code.as_str() {
         "authorization_pending" => PollStep::Wait,
         "slow_down" => PollStep::Slower,
         "access_denied" | "authorization_declined" => {
             PollStep::End(Failure::Ended("the person has said no".to_owned()))
         }
         "expired_token" | "bad_verification_code" => PollStep::End(expired()),
-        _ => match refusal.failure(context) {
+        _ => match error.failure(RequestKind::Device, registration) {
             Failure::Temporary(..) => PollStep::Again,
             failure => PollStep::End(failure),
         },
@@ -164,14 +162,14 @@ fn expired() -> Failure {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::oauth::outcome::ErrorResponse;
+    use crate::oauth::errors::ErrorResponse;
 
-    fn step(denied: Denied) -> PollStep {
-        super::step(denied, &RequestKind::Device.into())
+    fn step(error: RequestError) -> PollStep {
+        super::step(error, None)
     }
 
     fn said(error: &str) -> PollStep {
-        step(Denied::Said(Box::new(ErrorResponse::redirected(error.to_owned(), "x".to_owned()))))
+        step(RequestError::Refused(Box::new(ErrorResponse::redirected(error.to_owned(), "x".to_owned()))))
     }
 
     #[test]
@@ -179,7 +177,7 @@ mod tests {
         assert_eq!(said("authorization_pending"), PollStep::Wait);
         assert_eq!(said("slow_down"), PollStep::Slower);
         assert_eq!(said("temporarily_unavailable"), PollStep::Again);
-        let failed = |failure| step(Denied::Unsaid(failure));
+        let failed = |failure| step(RequestError::Failed(failure));
         assert_eq!(failed(Failure::Temporary(TemporaryCause::Unreachable, "no route".into())), PollStep::Again);
         assert!(matches!(failed(Failure::Misconfigured("no key".into())), PollStep::End(_)));
         for no in ["access_denied", "authorization_declined"] {

@@ -124,7 +124,7 @@ fn places(issuer: &str) -> Option<[Url; 2]> {
 
 async fn fetch(http: &Http, issuer: &str, place: &Url) -> Result<Metadata, DiscoveryError> {
     let no_document = |failure: Failure| DiscoveryError::NoDocument(failure.to_string());
-    let answer = http.get(place, None).await.map_err(|error| no_document(error.into()))?;
+    let answer = http.get(place, None).await.map_err(no_document)?;
     if answer.status == 404 {
         return Err(DiscoveryError::Absent);
     }

@@ -1,6 +1,6 @@
 //! New tokens for an account without a person, whatever its grant.
 
-use super::errors::RequestKind;
+use super::error_codes::RequestKind;
 use super::refresh::refresh;
 use super::{Failure, Http, Registration, jwt_bearer, request};
 use crate::clock::Clock;

@@ -10,6 +10,7 @@ use reqwest::redirect::Policy;
 use tokio_rustls::rustls::ClientConfig;
 use url::Url;
 
+use super::{Failure, TemporaryCause};
 use crate::clock::Moment;
 use crate::config::provider::ProxyKind;
 use crate::proxy::Proxy;
@@ -65,26 +66,6 @@ pub enum BodyEnd {
     TooLong,
 }
 
-/// Why there is no answer at all.
-#[derive(Debug)]
-pub enum HttpError {
-    /// The server could not be reached, and has got nothing; the cause in words.
-    Network(String),
-    /// The request was sent, and nothing came back; the cause in words.
-    Lost(String),
-}
-
-impl std::fmt::Display for HttpError {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        match self {
-            Self::Network(cause) => write!(f, "the authorization server cannot be reached: {cause}"),
-            Self::Lost(cause) => write!(f, "the authorization server's answer was lost: {cause}"),
-        }
-    }
-}
-
-impl std::error::Error for HttpError {}
-
 /// Sends token requests to one provider.
 #[derive(Clone)]
 pub struct Http(reqwest::Client);
@@ -111,37 +92,36 @@ impl Http {
     }
 
     /// Fetches a document, as whoever this token belongs to.
-    pub async fn get(&self, url: &Url, bearer: Option<&Token>) -> Result<ServerResponse, HttpError> {
+    pub async fn get(&self, url: &Url, bearer: Option<&Token>) -> Result<ServerResponse, Failure> {
         let request = oauth2::http::Request::get(url.as_str()).header(ACCEPT, "application/json");
         let request = match bearer {
             Some(token) => request.header(AUTHORIZATION, format!("Bearer {}", token.expose())),
             None => request,
         };
-        self.send(request.body(Vec::new()).map_err(|error| HttpError::Network(error.to_string()))?).await
+        self.send(request.body(Vec::new()).map_err(|error| unreachable(&error))?).await
     }
 
     /// Sends a document of this kind.
-    pub async fn post(&self, url: &Url, kind: &str, body: Vec<u8>) -> Result<ServerResponse, HttpError> {
+    pub async fn post(&self, url: &Url, kind: &str, body: Vec<u8>) -> Result<ServerResponse, Failure> {
         let request = oauth2::http::Request::post(url.as_str());
         let request = request.header(ACCEPT, "application/json").header(CONTENT_TYPE, kind).body(body);
-        self.send(request.map_err(|error| HttpError::Network(error.to_string()))?).await
+        self.send(request.map_err(|error| unreachable(&error))?).await
     }
 
     /// What time a server says it is (RFC 9110 section 6.6.1), whatever else it answers, unless something in front of it answers
     /// in its place. None if it does not say.
-    pub async fn date(&self, url: &Url) -> Result<Option<Moment>, HttpError> {
+    pub async fn date(&self, url: &Url) -> Result<Option<Moment>, Failure> {
         let answer = self.0.get(url.clone()).send().await.map_err(network)?;
         let status = answer.status().as_u16();
         if matches!(status, 502..=504) {
-            let cause = format!("something in front of it answers in its place, with HTTP status {status}");
-            return Err(HttpError::Lost(cause));
+            return Err(lost(&format!("something in front of it answers in its place, with HTTP status {status}")));
         }
         let date = answer.headers().get(DATE).and_then(|date| httpdate::parse_http_date(date.to_str().ok()?).ok());
         Ok(date.and_then(|date| date.duration_since(UNIX_EPOCH).ok()).map(|age| Moment(age.as_secs())))
     }
 
     /// Sends one request and reads the answer.
-    pub async fn send(&self, request: HttpRequest) -> Result<ServerResponse, HttpError> {
+    pub async fn send(&self, request: HttpRequest) -> Result<ServerResponse, Failure> {
         let sent = secrets(&request);
         let request = reqwest::Request::try_from(request).map_err(network)?;
         let mut response = self.0.execute(request).await.map_err(network)?;
@@ -202,14 +182,22 @@ fn settings(proxy: &Proxy) -> reqwest::Result<reqwest::Proxy> {
 }
 
 /// The innermost cause: the outer ones only say that a request failed. Never the URL, which may carry a secret.
-fn network(error: reqwest::Error) -> HttpError {
+fn network(error: reqwest::Error) -> Failure {
     let error = error.without_url();
     let mut cause: &dyn std::error::Error = &error;
     while let Some(inner) = cause.source() {
         cause = inner;
     }
-    let cause = cause.to_string();
-    if error.is_connect() || error.is_builder() { HttpError::Network(cause) } else { HttpError::Lost(cause) }
+    if error.is_connect() || error.is_builder() { unreachable(cause) } else { lost(cause) }
+}
+
+fn unreachable(cause: &dyn std::error::Error) -> Failure {
+    let text = format!("the authorization server cannot be reached: {cause}");
+    Failure::Temporary(TemporaryCause::Unreachable, text)
+}
+
+fn lost(cause: &dyn std::fmt::Display) -> Failure {
+    Failure::Temporary(TemporaryCause::Lost, format!("the authorization server's answer was lost: {cause}"))
 }
 
 /// For how long the server wants to be left alone (RFC 9110 section 10.2.3). A date is taken against the server's own

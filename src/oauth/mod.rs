@@ -6,7 +6,9 @@ pub mod certificate;
 mod client_secret;
 pub mod device_code;
 pub mod discovery;
+mod error_codes;
 mod errors;
+mod failure;
 pub mod grant;
 mod http;
 pub mod id_token;
@@ -29,6 +31,7 @@ pub mod self_registration;
 mod source;
 mod tenant;
 
+pub use failure::{Failure, TemporaryCause};
 pub use http::{Http, HttpSetupError};
-pub use outcome::{Failure, Granted, TemporaryCause};
+pub use outcome::Granted;
 pub use registration::{Proof, Registration};

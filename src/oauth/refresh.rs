@@ -1,6 +1,6 @@
 //! Refreshing an access token (RFC 6749 section 6).
 
-use super::errors::RequestKind;
+use super::error_codes::RequestKind;
 use super::members::Members;
 use super::{Failure, Granted, Http, Registration, request};
 use crate::clock::Clock;

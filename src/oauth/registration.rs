@@ -3,7 +3,6 @@
 use serde_json::json;
 use url::Url;
 
-use super::errors::{ErrorContext, RequestKind, Shown};
 use super::jwt::SigningKey;
 use super::{Failure, client_secret, source};
 use crate::clock::Moment;
@@ -68,17 +67,6 @@ impl Registration {
     pub fn discovered(self, discovered: Option<&Discovered>) -> Self {
         let Some(Discovered { is_registered, is_self_registered, methods, .. }) = discovered else { return self };
         Self { is_self_registered: *is_registered || *is_self_registered, methods: methods.clone(), ..self }
-    }
-
-    /// What an error answers that comes to this request.
-    pub(super) fn context(&self, request: RequestKind) -> ErrorContext {
-        let shown = match &self.proof {
-            Proof::None => Shown::Nothing,
-            Proof::Secret(_) => Shown::Secret,
-            Proof::Key(key) => Shown::Key(key.algorithm(), key.name()),
-            Proof::Assertion(_) => Shown::Assertion,
-        };
-        ErrorContext { request, shown, is_self_registered: self.is_self_registered, methods: self.methods.clone() }
     }
 
     /// The parameters that authenticate the client in one request, besides its id. They are in the body, because many servers

@@ -3,10 +3,10 @@
 use url::Url;
 use url::form_urlencoded::Serializer;
 
-use super::errors::RequestKind;
+use super::error_codes::RequestKind;
 use super::http::{FORM, ServerResponse};
 use super::members::Members;
-use super::outcome::{self, Denied};
+use super::outcome::{self, RequestError};
 use super::{Failure, Granted, Http, Registration};
 use crate::clock::{Clock, Moment};
 use crate::token::TokenSet;
@@ -22,7 +22,7 @@ pub async fn tokens(
 ) -> Result<Granted, Failure> {
     let answer = post(http, &registration.token_endpoint, registration, form, clock.now()).await;
     let granted = answer.and_then(|members| Ok(outcome::tokens(&members, clock.now(), before)?));
-    granted.map_err(|denied| denied.failure(&registration.context(kind)))
+    granted.map_err(|error| error.failure(kind, Some(registration)))
 }
 
 /// Sends a form to an endpoint, and returns the members of a successful answer.
@@ -32,8 +32,8 @@ pub async fn post(
     registration: &Registration,
     form: &[(&str, &str)],
     now: Moment,
-) -> Result<Members, Denied> {
-    outcome::given(send(http, endpoint, registration, form, now).await?)
+) -> Result<Members, RequestError> {
+    outcome::members(send(http, endpoint, registration, form, now).await?)
 }
 
 /// Sends a form to an endpoint, and returns whatever it answers. A parameter without a value is left out (RFC 6749 section 3.2).
@@ -49,5 +49,5 @@ pub async fn send(
         .extend_pairs(form.filter(|(_, value)| !value.is_empty()))
         .extend_pairs(registration.authentication(now)?)
         .finish();
-    Ok(http.post(endpoint, FORM, body.into_bytes()).await?)
+    http.post(endpoint, FORM, body.into_bytes()).await
 }

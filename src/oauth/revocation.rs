@@ -2,8 +2,8 @@
 
 use url::Url;
 
-use super::errors::RequestKind;
-use super::outcome::{self, Denied};
+use super::error_codes::RequestKind;
+use super::outcome::{self, RequestError};
 use super::{Failure, Http, Registration, request};
 use crate::clock::Clock;
 use crate::secret::Token;
@@ -47,11 +47,11 @@ impl Revocation<'_> {
         let form = [("token", token.expose()), ("token_type_hint", kind)];
         let answer = request::send(http, endpoint, registration, &form, clock.now()).await?;
         let is_done = (200..300).contains(&answer.status);
-        match outcome::given(answer) {
+        match outcome::members(answer) {
             Ok(_) => Ok(()),
             // The body of a yes has no meaning (section 2.2), and mostly there is none.
-            Err(Denied::Unsaid(_)) if is_done => Ok(()),
-            Err(denied) => Err(denied.failure(&registration.context(RequestKind::Revocation))),
+            Err(RequestError::Failed(_)) if is_done => Ok(()),
+            Err(error) => Err(error.failure(RequestKind::Revocation, Some(registration))),
         }
     }
 }

@@ -5,7 +5,7 @@ use url::{Url, form_urlencoded};
 
 use super::http::FORM;
 use super::members::Members;
-use super::outcome::{self, Denied};
+use super::outcome::{self, RequestError};
 use super::{Failure, Http};
 use crate::config::flow::Flow;
 use crate::secret::Secret;
@@ -72,8 +72,8 @@ pub async fn register(
         answer = ask(&[redirect_uri]).await?;
     }
     let is_refused = (400..500).contains(&answer.status);
-    let refused = |denied| refusal(denied, is_refused, &by_hand(redirect_uri, flow));
-    let registered = read(&outcome::given(answer).map_err(refused)?)?;
+    let refused = |error| refusal(error, is_refused, &by_hand(redirect_uri, flow));
+    let registered = read(&outcome::members(answer).map_err(refused)?)?;
     registered.reconciled(http, token_endpoint, redirect_uri, flow).await
 }
 
@@ -143,11 +143,11 @@ fn read(answer: &Members) -> Result<Registered, Failure> {
 }
 
 /// RFC 7591 section 3.2.2.
-fn refusal(denied: Denied, is_refused: bool, by_hand: &str) -> Failure {
-    let why = match denied {
-        Denied::Said(refusal) => refusal.words(),
-        Denied::Unsaid(failure) if is_refused => failure.to_string(),
-        Denied::Unsaid(failure) => return failure,
+fn refusal(error: RequestError, is_refused: bool, by_hand: &str) -> Failure {
+    let why = match error {
+        RequestError::Refused(error) => error.words(),
+        RequestError::Failed(failure) if is_refused => failure.to_string(),
+        RequestError::Failed(failure) => return failure,
     };
     Failure::Misconfigured(format!("the authorization server does not register postkey: {why}; {by_hand}"))
 }
@@ -187,9 +187,9 @@ async fn ask(
         .extend_pairs(secret.map(|secret| ("client_secret", secret)))
         .finish();
     let Ok(answer) = http.post(token_endpoint, FORM, form.into_bytes()).await else { return Standing::Untold };
-    match outcome::given(answer) {
-        Err(Denied::Said(refusal)) if refusal.code == "invalid_client" => Standing::Unknown,
-        Err(Denied::Said(_)) => Standing::Known,
+    match outcome::members(answer) {
+        Err(RequestError::Refused(error)) if error.code == "invalid_client" => Standing::Unknown,
+        Err(RequestError::Refused(_)) => Standing::Known,
         _ => Standing::Untold,
     }
 }

@@ -142,7 +142,7 @@ async fn why_the_tokens_cannot_be_refreshed_is_named() {
         assert_eq!(finding(&report, "SMTP login").0, "skipped");
     }
     house.provider.change(|settings| settings.token_endpoint = TokenEndpoint::Html);
-    expect(&house, 75, "authorization", "no OAuth answer");
+    expect(&house, 75, "authorization", "not an OAuth answer");
     house.provider.change(|settings| settings.token_endpoint = TokenEndpoint::Normal);
     assert!(expect(&house, 69, "daemon", "it does not run").to_string().contains("just issued a new token"));
 }

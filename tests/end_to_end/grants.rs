@@ -113,7 +113,7 @@ async fn every_dialect_of_the_device_grant_leads_to_its_end() {
         expect(&process.end(), 77, words);
     }
     let house = device(json!({"user_code": null}), &[]).await;
-    expect(&house.run(&["authorize", ANN], ""), 75, "is no OAuth answer");
+    expect(&house.run(&["authorize", ANN], ""), 75, "is not an OAuth answer");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 1)]
