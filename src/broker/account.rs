@@ -52,8 +52,7 @@ impl Connector {
         let tls = tls::client_config(provider.ca_file.as_deref()).map_err(|error| error.to_string())?;
         let proxy = provider.proxy.as_ref().map(Proxy::new).transpose()?;
         let resolver = Resolver::system();
-        let http = Http::new(ClientConfig::clone(&tls), resolver.clone(), proxy.as_ref());
-        let http = http.map_err(|error| error.to_string())?;
+        let http = Http::new(ClientConfig::clone(&tls), resolver.clone(), proxy.as_ref())?;
         Ok(Self { provider, tls, proxy, resolver, http })
     }
 }

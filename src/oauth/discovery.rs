@@ -6,28 +6,28 @@ use tokio::time::timeout;
 use url::Url;
 
 use super::members::Members;
-use super::{Failure, Http, outcome};
+use super::{Http, outcome};
 use crate::config::provider::{ClientMethods, Endpoints, is_protected};
 use crate::wire::printable;
 
-/// The longest wait for metadata, both places together: a person waits meanwhile.
+/// The longest wait for the metadata of both locations together, because a person waits.
 const PATIENCE: Duration = Duration::from_secs(20);
 
-/// What an authorization server tells of itself.
+/// What an authorization server says about itself.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Metadata {
-    /// Its endpoints, each https. Those that it has not, or that postkey has no use for, are missing.
+    /// The endpoints that it has and postkey uses, each https.
     pub endpoints: Endpoints,
-    /// Whether it promises to name itself when the browser returns (RFC 9207 section 3).
+    /// Whether every redirect names the issuer (RFC 9207 section 3).
     pub names_itself: bool,
-    /// `scopes_supported`; empty where it says nothing.
+    /// `scopes_supported`; empty if it does not say.
     pub scopes: Vec<String>,
-    /// How clients may show who they are.
+    /// How clients may authenticate.
     pub methods: ClientMethods,
 }
 
 impl Metadata {
-    /// These, and what another document of the same issuer says beside them.
+    /// Adds what another document of the same issuer says.
     fn and(self, other: Self) -> Self {
         let both = |one: Vec<String>, other: Vec<String>| {
             let more: Vec<String> = other.into_iter().filter(|entry| !one.contains(entry)).collect();
@@ -46,103 +46,68 @@ impl Metadata {
     }
 }
 
-/// Why there are no metadata.
-#[derive(Debug)]
-pub enum DiscoveryError {
-    /// The configured issuer cannot be one.
-    NoIssuer,
-    /// There are none.
-    Absent,
-    /// The server did not answer, or not with a document; why.
-    NoDocument(String),
-    /// The document is not what the RFC asks for.
-    Malformed,
-    /// It belongs to this other issuer, and so could be anybody's (RFC 8414 section 3.3).
-    OtherIssuer(String),
-    /// It names an endpoint that would have secrets cross the network in the clear.
-    Unprotected(String),
-    /// It took too long.
-    Late,
+/// Fetches an issuer's metadata, at the location of RFC 8414 and at that of OpenID Connect, because some servers leave out of one
+/// what the other has.
+///
+/// # Errors
+///
+/// Why the first metadata that the issuer publishes are not usable, as a sentence.
+pub async fn discover(http: &Http, issuer: &str) -> Result<Metadata, String> {
+    let late = |_| Err(format!("the authorization server's metadata did not come within {PATIENCE:?}"));
+    timeout(PATIENCE, search(http, issuer)).await.unwrap_or_else(late)
 }
 
-impl std::fmt::Display for DiscoveryError {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        match self {
-            Self::NoIssuer => f.write_str("the issuer is no URL that metadata could be found under"),
-            Self::Absent => {
-                f.write_str("the issuer publishes no metadata, neither as RFC 8414 nor as OpenID Connect has it")
-            }
-            Self::NoDocument(why) => f.write_str(why),
-            Self::Malformed => f.write_str("the authorization server's metadata are not in the form of RFC 8414"),
-            Self::OtherIssuer(other) => {
-                write!(f, "the metadata belong to another issuer, {other}; they are not used. Correct issuer")
-            }
-            Self::Unprotected(endpoint) => {
-                write!(f, "the metadata name {endpoint}, which is not https; they are not used")
-            }
-            Self::Late => write!(f, "the authorization server's metadata did not come within {PATIENCE:?}"),
+async fn search(http: &Http, issuer: &str) -> Result<Metadata, String> {
+    let [first, second] = locations(issuer).ok_or("the issuer is not an https URL")?;
+    match tokio::join!(fetch(http, issuer, &first), fetch(http, issuer, &second)) {
+        (Ok(Some(one)), Ok(Some(other))) => Ok(one.and(other)),
+        (Ok(Some(metadata)), _) | (_, Ok(Some(metadata))) => Ok(metadata),
+        (Err(why), _) | (_, Err(why)) => Err(why),
+        (Ok(None), Ok(None)) => {
+            Err("the issuer publishes no metadata, neither as in RFC 8414 nor as in OpenID Connect".to_owned())
         }
     }
 }
 
-impl std::error::Error for DiscoveryError {}
-
-/// Asks an issuer for its metadata, in the place of RFC 8414 and in that of OpenID Connect: some servers say in one what they
-/// leave out in the other.
-///
-/// # Errors
-///
-/// Where neither place has metadata of this very issuer: why those of the first place are not used, or, where there are none
-/// in it, those of the second.
-pub async fn discover(http: &Http, issuer: &str) -> Result<Metadata, DiscoveryError> {
-    timeout(PATIENCE, search(http, issuer)).await.unwrap_or(Err(DiscoveryError::Late))
-}
-
-async fn search(http: &Http, issuer: &str) -> Result<Metadata, DiscoveryError> {
-    let [first, second] = places(issuer).ok_or(DiscoveryError::NoIssuer)?;
-    match tokio::join!(fetch(http, issuer, &first), fetch(http, issuer, &second)) {
-        (Ok(one), Ok(other)) => Ok(one.and(other)),
-        (Ok(metadata), Err(_)) | (Err(_), Ok(metadata)) => Ok(metadata),
-        (Err(DiscoveryError::Absent), Err(other)) => Err(other),
-        (Err(why), Err(_)) => Err(why),
-    }
-}
-
-/// Where an issuer's metadata are: the well-known path put before its own path (RFC 8414 section 3.1), or behind it (OpenID
-/// Connect Discovery 1.0 section 4.1).
-fn places(issuer: &str) -> Option<[Url; 2]> {
+/// The well-known path goes before the issuer's own path (RFC 8414 section 3.1), or after it (OpenID Connect Discovery 1.0
+/// section 4.1).
+fn locations(issuer: &str) -> Option<[Url; 2]> {
     let url = Url::parse(issuer).ok().filter(is_protected)?;
     let path = url.path().trim_end_matches('/');
-    let place = |path: &str| {
-        let mut place = url.clone();
-        place.set_path(path);
-        place
+    let location = |path: &str| {
+        let mut location = url.clone();
+        location.set_path(path);
+        location
     };
     let inserted = format!("/.well-known/oauth-authorization-server{path}");
-    Some([place(&inserted), place(&format!("{path}/.well-known/openid-configuration"))])
+    Some([location(&inserted), location(&format!("{path}/.well-known/openid-configuration"))])
 }
 
-async fn fetch(http: &Http, issuer: &str, place: &Url) -> Result<Metadata, DiscoveryError> {
-    let no_document = |failure: Failure| DiscoveryError::NoDocument(failure.to_string());
-    let answer = http.get(place, None).await.map_err(no_document)?;
+/// None if there are no metadata at this location.
+async fn fetch(http: &Http, issuer: &str, location: &Url) -> Result<Option<Metadata>, String> {
+    let answer = http.get(location, None).await.map_err(|failure| failure.to_string())?;
     if answer.status == 404 {
-        return Err(DiscoveryError::Absent);
+        return Ok(None);
     }
-    read(issuer, &outcome::document(answer).map_err(no_document)?)
+    let document = outcome::document(answer).map_err(|failure| failure.to_string())?;
+    read(issuer, &document).map(Some)
 }
 
-/// Reads a document that is said to be of this issuer (RFC 8414 section 2), as far as postkey has a use for it.
-fn read(issuer: &str, document: &Members) -> Result<Metadata, DiscoveryError> {
-    let own = document.get("issuer").and_then(|own| own.as_str()).ok_or(DiscoveryError::Malformed)?;
+/// Reads the metadata that postkey uses (RFC 8414 section 2).
+fn read(issuer: &str, document: &Members) -> Result<Metadata, String> {
+    let own = document.get("issuer").and_then(|own| own.as_str());
+    let own = own.ok_or("the authorization server's metadata are not in the form of RFC 8414")?;
+    // Otherwise they could be anybody's (section 3.3).
     if own != issuer {
-        return Err(DiscoveryError::OtherIssuer(printable(own)));
+        let other = printable(own);
+        return Err(format!("the metadata belong to another issuer, {other}; they are not used. Correct issuer"));
     }
-    // Only an issuer on this machine, as tests have one, may have endpoints without TLS.
+    // Only an issuer on this machine, such as a test's, may have endpoints without TLS.
     let is_local = issuer.starts_with("http:");
     let endpoints = Endpoints::read(|name| document.url(name));
     let is_good = |url: &&Url| url.scheme() == "https" || is_local && is_protected(url);
     if let Some(bad) = endpoints.all().find(|url| !is_good(url)) {
-        return Err(DiscoveryError::Unprotected(printable(bad.as_str())));
+        return Err(format!("the metadata name {}, which is not https; they are not used", printable(bad.as_str())));
     }
     let list = |name: &str| document.words(name).unwrap_or_default().iter().map(|word| printable(word)).collect();
     Ok(Metadata {
@@ -163,7 +128,7 @@ mod tests {
 
     const ISSUER: &str = "https://login.example.test/mail";
 
-    fn read_with(key: &str, value: serde_json::Value) -> Result<Metadata, DiscoveryError> {
+    fn read_with(key: &str, value: serde_json::Value) -> Result<Metadata, String> {
         let mut document = serde_json::json!({
             "issuer": ISSUER,
             "authorization_endpoint": "https://login.example.test/authorize?tenant=mail",
@@ -175,8 +140,8 @@ mod tests {
     }
 
     #[test]
-    fn the_path_goes_behind_or_before_the_well_known_one() {
-        let both = |issuer| places(issuer).map(|both| both.map(String::from));
+    fn the_well_known_path_goes_before_or_after_the_issuers() {
+        let both = |issuer| locations(issuer).map(|both| both.map(String::from));
         let [oauth, openid] = both(ISSUER).unwrap();
         assert_eq!(oauth, "https://login.example.test/.well-known/oauth-authorization-server/mail");
         assert_eq!(openid, "https://login.example.test/mail/.well-known/openid-configuration");
@@ -188,7 +153,7 @@ mod tests {
     }
 
     #[test]
-    fn what_the_document_names_is_used() {
+    fn endpoints_are_read_from_the_document() {
         let metadata = read_with("authorization_response_iss_parameter_supported", true.into()).unwrap();
         assert!(metadata.names_itself);
         assert_eq!(metadata.endpoints.token.unwrap().as_str(), "https://tokens.example.test/");
@@ -198,7 +163,7 @@ mod tests {
 
     #[test]
     fn hostile_metadata_are_not_used() {
-        let bad = |key, value: &str| read_with(key, value.into()).unwrap_err().to_string();
+        let bad = |key, value: &str| read_with(key, value.into()).unwrap_err();
         for other in ["https://login.example.test", "https://login.example.test/mail/", "https://evil.test/mail"] {
             assert!(bad("issuer", other).contains(&format!("another issuer, {other}")), "{other}");
         }
@@ -208,11 +173,11 @@ mod tests {
                 assert!(bad(key, url).contains(&format!("{url}, which is not https")), "{key} {url}");
             }
         }
-        assert!(matches!(read_with("issuer", 7.into()), Err(DiscoveryError::Malformed)));
+        assert!(read_with("issuer", 7.into()).unwrap_err().ends_with("not in the form of RFC 8414"));
     }
 
     #[test]
-    fn a_member_that_is_nothing_does_not_spoil_the_document() {
+    fn an_unusable_member_does_not_spoil_the_document() {
         for nothing in [serde_json::json!(null), "".into(), "token".into(), 7.into(), serde_json::json!([])] {
             let metadata = read_with("userinfo_endpoint", nothing).unwrap();
             assert!(metadata.endpoints.userinfo.is_none() && metadata.endpoints.token.is_some());

@@ -1,4 +1,4 @@
-//! HTTP for token requests: the only file that knows reqwest.
+//! HTTP to an authorization server. This is the only file that uses reqwest.
 
 use std::net::SocketAddr;
 use std::time::{Duration, UNIX_EPOCH};
@@ -18,66 +18,52 @@ use crate::resolver::Resolver;
 use crate::secret::Token;
 use crate::wire::Redactor;
 
-/// The largest answer that is read, in bytes. Real ones have less than 16 KiB.
+/// The largest answer in bytes. Real ones have less than 16 KiB.
 pub const MOST: usize = 64 * 1024;
 
-/// What a form is called (RFC 6749 appendix B).
+/// The media type of a form (RFC 6749 appendix B).
 pub const FORM: &str = "application/x-www-form-urlencoded";
 
-/// The longest wait for a connection, and for the whole answer. A request whose answer is lost is sent once more, and both
-/// together fit in the 30 seconds that a client waits.
+/// The longest wait for a connection, and for the whole answer. A request whose answer is lost is sent once more, and both fit
+/// in the 30 seconds that a client waits.
 const CONNECT: Duration = Duration::from_secs(8);
 const ANSWER: Duration = Duration::from_secs(14);
 
-/// The HTTP client could not be made.
-#[derive(Debug)]
-pub struct HttpSetupError(reqwest::Error);
-
-impl std::fmt::Display for HttpSetupError {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "HTTPS cannot be set up: {}", self.0)
-    }
-}
-
-impl std::error::Error for HttpSetupError {}
-
-/// What a server has answered, whatever it is: [`super::outcome`] decides what it means.
+/// Any answer of a server. [`super::outcome`] decides what it means.
 pub struct ServerResponse {
-    /// The HTTP status.
     pub status: u16,
-    /// The body, or as much of it as came.
+    /// The body, as far as it was received.
     pub body: Vec<u8>,
-    /// How the body ended.
     pub end: BodyEnd,
-    /// For how long the server wants to be left alone (RFC 9110 section 10.2.3).
+    /// How long the server wants no further request (RFC 9110 section 10.2.3).
     pub retry_after: Option<Duration>,
-    /// Knows the secrets of the request, which the answer may repeat.
+    /// The secrets of the request, which the answer may repeat.
     pub sent: Redactor,
 }
 
 /// How the body of an answer ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum BodyEnd {
-    /// It came whole.
     Whole,
-    /// The connection broke before it came whole.
+    /// The connection broke before the end.
     Cut,
-    /// It is longer than what is read of an answer.
+    /// It is longer than [`MOST`].
     TooLong,
 }
 
-/// Sends token requests to one provider.
+/// An HTTP client for the authorization server of one provider.
 #[derive(Clone)]
 pub struct Http(reqwest::Client);
 
 impl Http {
-    /// Trusts what this TLS configuration trusts. Follows no redirect: a token request is for one server only. Where IPv6 is
-    /// dead, IPv4 gets its turn after 300 ms (hyper-util's Happy Eyeballs). The proxy is that of the configuration, whatever
-    /// the environment says, and only for https: http does not leave this machine.
-    pub fn new(tls: ClientConfig, resolver: Resolver, proxy: Option<&Proxy>) -> Result<Self, HttpSetupError> {
+    /// Follows no redirect, because a token request is for one server only. If IPv6 does not work, IPv4 is tried after 300 ms
+    /// (hyper-util's Happy Eyeballs). The proxy is that of the configuration, not of the environment, and only for https,
+    /// because http does not leave this machine.
+    pub fn new(tls: ClientConfig, resolver: Resolver, proxy: Option<&Proxy>) -> Result<Self, String> {
+        let failed = |error: reqwest::Error| format!("HTTPS cannot be set up: {error}");
         let mut client = reqwest::Client::builder().no_proxy();
         if let Some(proxy) = proxy {
-            client = client.proxy(settings(proxy).map_err(HttpSetupError)?);
+            client = client.proxy(settings(proxy).map_err(failed)?);
         }
         let client = client
             .tls_backend_preconfigured(tls)
@@ -85,13 +71,13 @@ impl Http {
             .dns_resolver(Names(resolver))
             .connect_timeout(CONNECT)
             .timeout(ANSWER)
-            // A token request an hour does not need a connection kept open.
+            // One token request an hour needs no open connection.
             .pool_max_idle_per_host(0)
             .user_agent(concat!("postkey/", env!("CARGO_PKG_VERSION")));
-        client.build().map(Self).map_err(HttpSetupError)
+        client.build().map(Self).map_err(failed)
     }
 
-    /// Fetches a document, as whoever this token belongs to.
+    /// Fetches a document, with this access token.
     pub async fn get(&self, url: &Url, bearer: Option<&Token>) -> Result<ServerResponse, Failure> {
         let request = oauth2::http::Request::get(url.as_str()).header(ACCEPT, "application/json");
         let request = match bearer {
@@ -101,26 +87,25 @@ impl Http {
         self.send(request.body(Vec::new()).map_err(|error| unreachable(&error))?).await
     }
 
-    /// Sends a document of this kind.
+    /// Sends a document of this media type.
     pub async fn post(&self, url: &Url, kind: &str, body: Vec<u8>) -> Result<ServerResponse, Failure> {
         let request = oauth2::http::Request::post(url.as_str());
         let request = request.header(ACCEPT, "application/json").header(CONTENT_TYPE, kind).body(body);
         self.send(request.map_err(|error| unreachable(&error))?).await
     }
 
-    /// What time a server says it is (RFC 9110 section 6.6.1), whatever else it answers, unless something in front of it answers
-    /// in its place. None if it does not say.
+    /// The time in a server's answer, whatever the answer is (RFC 9110 section 6.6.1); None if it has none. An answer of a proxy
+    /// in front of the server counts as lost.
     pub async fn date(&self, url: &Url) -> Result<Option<Moment>, Failure> {
         let answer = self.0.get(url.clone()).send().await.map_err(network)?;
         let status = answer.status().as_u16();
         if matches!(status, 502..=504) {
-            return Err(lost(&format!("something in front of it answers in its place, with HTTP status {status}")));
+            return Err(lost(&format!("a proxy in front of it answers with HTTP status {status}")));
         }
         let date = answer.headers().get(DATE).and_then(|date| httpdate::parse_http_date(date.to_str().ok()?).ok());
         Ok(date.and_then(|date| date.duration_since(UNIX_EPOCH).ok()).map(|age| Moment(age.as_secs())))
     }
 
-    /// Sends one request and reads the answer.
     pub async fn send(&self, request: HttpRequest) -> Result<ServerResponse, Failure> {
         let sent = secrets(&request);
         let request = reqwest::Request::try_from(request).map_err(network)?;
@@ -139,7 +124,7 @@ impl Http {
     }
 }
 
-/// Parameters of a form that are no secrets. Every other one is taken for one.
+/// Parameters of a form that are not secret. Every other one counts as a secret.
 const PUBLIC: [&str; 11] = [
     "audience",
     "client_assertion_type",
@@ -154,7 +139,7 @@ const PUBLIC: [&str; 11] = [
     "username",
 ];
 
-/// The secrets that a request carries: in a form, or as a bearer.
+/// The secrets in a request: in a form, or as a bearer.
 fn secrets(request: &HttpRequest) -> Redactor {
     let mut sent = Redactor::default();
     let header = |name| request.headers().get(name).map(HeaderValue::as_bytes);
@@ -168,7 +153,7 @@ fn secrets(request: &HttpRequest) -> Redactor {
     sent
 }
 
-/// A proxy as reqwest wants it. To socks5h, unlike socks5, the server's name is sent.
+/// reqwest's description of a proxy. A socks5h proxy, unlike socks5, gets the server's name.
 fn settings(proxy: &Proxy) -> reqwest::Result<reqwest::Proxy> {
     let scheme = match proxy.place.kind {
         ProxyKind::Http => "http",
@@ -181,7 +166,8 @@ fn settings(proxy: &Proxy) -> reqwest::Result<reqwest::Proxy> {
     })
 }
 
-/// The innermost cause: the outer ones only say that a request failed. Never the URL, which may carry a secret.
+/// Shows the innermost cause, because the outer ones only say that a request failed. Never shows the URL, which may have a
+/// secret.
 fn network(error: reqwest::Error) -> Failure {
     let error = error.without_url();
     let mut cause: &dyn std::error::Error = &error;
@@ -200,8 +186,7 @@ fn lost(cause: &dyn std::fmt::Display) -> Failure {
     Failure::Temporary(TemporaryCause::Lost, format!("the authorization server's answer was lost: {cause}"))
 }
 
-/// For how long the server wants to be left alone (RFC 9110 section 10.2.3). A date is taken against the server's own
-/// clock, for ours may be wrong.
+/// A date is compared with the server's own clock, because ours may be wrong.
 fn retry_after(headers: &HeaderMap) -> Option<Duration> {
     let text = |name| headers.get(name)?.to_str().ok();
     let value = text(RETRY_AFTER)?.trim();
@@ -212,7 +197,7 @@ fn retry_after(headers: &HeaderMap) -> Option<Duration> {
     until.ok()?.duration_since(now.ok()?).ok()
 }
 
-/// Makes this the name resolution of reqwest.
+/// Our resolver for reqwest.
 struct Names(Resolver);
 
 impl Resolve for Names {
@@ -239,15 +224,15 @@ mod tests {
         retry_after(&headers).map(|after| after.as_secs())
     }
 
-    /// IPv6 is a black hole and IPv4 alive: the server is reached by IPv4 before the time for a connection is over.
+    /// IPv6 is a black hole and IPv4 works, so the server is reached by IPv4 before the connection times out.
     #[tokio::test]
-    async fn a_dead_family_does_not_hold_up_a_request() {
+    async fn a_broken_address_family_does_not_delay_a_request() {
         let alive = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let port = alive.local_addr().unwrap().port();
         let hole = TcpSocket::new_v6().unwrap();
         hole.bind(SocketAddr::new("::1".parse().unwrap(), port)).unwrap();
         let hole = hole.listen(0).unwrap();
-        // How long a connection takes that a full queue does not let in: for ever.
+        // A connection to a full queue never succeeds.
         const FULL: Duration = Duration::from_millis(400);
         let mut filling = Vec::new();
         while let Ok(connected) = timeout(FULL, TcpStream::connect(hole.local_addr().unwrap())).await {
@@ -274,7 +259,7 @@ mod tests {
         let date = (DATE, "Sun, 06 Nov 1994 08:49:37 GMT");
         assert_eq!(after(&[(RETRY_AFTER, "120")]), Some(120));
         assert_eq!(after(&[(RETRY_AFTER, "Sun, 06 Nov 1994 08:50:37 GMT"), date.clone()]), Some(60));
-        assert_eq!(after(&[(RETRY_AFTER, "Sun, 06 Nov 1994 08:48:37 GMT"), date.clone()]), None, "it is over");
+        assert_eq!(after(&[(RETRY_AFTER, "Sun, 06 Nov 1994 08:48:37 GMT"), date.clone()]), None, "it is in the past");
         assert_eq!(after(&[(RETRY_AFTER, "Sun, 06 Nov 1994 08:50:37 GMT")]), None);
         assert_eq!(after(&[(RETRY_AFTER, "soon"), date.clone()]), None);
         assert_eq!(after(&[(RETRY_AFTER, "-1"), date.clone()]), None);

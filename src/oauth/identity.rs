@@ -1,29 +1,28 @@
-//! Who has signed in, as far as the authorization server tells.
+//! The person who has signed in, as far as the authorization server says it.
 
 use serde_json::Value;
 
 use super::Http;
-use super::id_token::{self, CheckedIdToken, Expected, Untrusted};
+use super::id_token::{self, CheckedIdToken, Expected};
 use super::keys::Keys;
 use super::members::Members;
 use crate::config::provider::Endpoints;
 use crate::name::Name;
 use crate::secret::Token;
 
-/// The names of whoever has signed in; empty where the server does not tell.
+/// The names of the person who has signed in; empty if the server does not say them.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct Identity {
     names: Vec<Name>,
-    /// Those of them that the server vouches for.
+    /// The names that the server vouches for.
     vouched: Vec<Name>,
 }
 
 impl Identity {
-    /// Reads claims (OpenID Connect Core 1.0 section 5.1). `email` and `preferred_username` are standard ones, `upn` is
-    /// Microsoft's; only what has the form of an address can be compared with one.
+    /// Reads claims (OpenID Connect Core 1.0 section 5.1). `email` and `preferred_username` are standard, `upn` is Microsoft's.
     ///
-    /// `is_one_tenant`: one organization decides under which names people sign in. Where many do, as at Microsoft, each of them
-    /// can write any address into `email`, so only what the server itself has verified counts.
+    /// `is_one_tenant`: one organization decides with which names people sign in. If many do, as at Microsoft, each of them can
+    /// write any address into `email`, so only a name that the server itself has verified counts.
     fn from_claims(claims: &Value, is_one_tenant: bool) -> Self {
         let address = |claim| {
             let name = claims.get(claim)?.as_str().filter(|name| name.contains('@'))?;
@@ -41,18 +40,18 @@ impl Identity {
         Self { names, vouched }
     }
 
-    /// Whether the server vouches for this being who signed in.
+    /// Whether the server vouches that the person with this address has signed in.
     pub fn is(&self, address: &str) -> bool {
         let address = Name::typed(address);
         self.vouched.iter().any(|name| name.same_as(&address))
     }
 
-    /// Whether the server does not tell who has signed in.
+    /// Whether the server does not say who has signed in.
     pub fn is_nobody(&self) -> bool {
         self.names.is_empty()
     }
 
-    /// The name to show of somebody who is not `address`; None if it is them, or nobody can tell.
+    /// A name of the person if it is not `address`; None if it is, or if the server does not say.
     pub fn other_than(&self, address: &str) -> Option<&str> {
         let address = Name::typed(address);
         let is_one = self.names.iter().any(|name| name.same_as(&address));
@@ -61,32 +60,33 @@ impl Identity {
 }
 
 /// Finds out who has signed in: from the id_token that came with the tokens, or from the userinfo endpoint, which is also asked
-/// where nothing tells who has signed the id_token.
+/// if the id_token's signature cannot be verified.
 ///
 /// # Errors
 ///
-/// Where the server tells, and cannot be believed. A server that does not tell is no error, and neither are keys or userinfo
-/// that cannot be had: TLS vouches for the id_token.
+/// An invalid answer, as a sentence. It is not an error if the server does not say who it is, nor if keys or userinfo are not
+/// available: then TLS vouches for the id_token.
 pub async fn who(
     http: &Http,
     endpoints: &Endpoints,
     id_token: Option<&str>,
     access: &Token,
     expected: &Expected<'_>,
-) -> Result<Identity, Untrusted> {
-    let mut told = CheckedIdToken { claims: Value::Null, is_verified: false };
+) -> Result<Identity, String> {
+    let untrusted = |why: String| format!("the sign-in cannot be verified: {why}");
+    let mut checked = CheckedIdToken { claims: Value::Null, is_verified: false };
     if let Some(id_token) = id_token {
         let keys = keys(http, endpoints).await;
-        told = id_token::check(id_token, keys.as_ref(), expected)?;
+        checked = id_token::check(id_token, keys.as_ref(), expected).map_err(untrusted)?;
     }
     let is_one_tenant = expected.is_of_one_tenant();
-    let identity = Identity::from_claims(&told.claims, is_one_tenant);
-    if told.is_verified && !identity.names.is_empty() {
+    let identity = Identity::from_claims(&checked.claims, is_one_tenant);
+    if checked.is_verified && !identity.is_nobody() {
         return Ok(identity);
     }
-    let asked = userinfo(http, endpoints, access, &told.claims).await?;
-    let asked = Identity::from_claims(&asked, is_one_tenant);
-    Ok(if asked.names.is_empty() { identity } else { asked })
+    let claims = userinfo(http, endpoints, access, &checked.claims).await.map_err(untrusted)?;
+    let asked = Identity::from_claims(&claims, is_one_tenant);
+    Ok(if asked.is_nobody() { identity } else { asked })
 }
 
 async fn keys(http: &Http, endpoints: &Endpoints) -> Option<Keys> {
@@ -94,24 +94,24 @@ async fn keys(http: &Http, endpoints: &Endpoints) -> Option<Keys> {
     if answer.status == 200 { Keys::read(&answer.body) } else { None }
 }
 
-/// OpenID Connect Core 1.0 section 5.3. Its subject has to be the id_token's.
-async fn userinfo(http: &Http, endpoints: &Endpoints, access: &Token, id_token: &Value) -> Result<Value, Untrusted> {
+/// The claims of the userinfo endpoint (OpenID Connect Core 1.0 section 5.3). Their subject has to be the id_token's.
+async fn userinfo(http: &Http, endpoints: &Endpoints, access: &Token, id_token: &Value) -> Result<Value, String> {
     let Some(endpoint) = &endpoints.userinfo else { return Ok(Value::Null) };
     let answer = http.get(endpoint, Some(access)).await.ok().filter(|answer| answer.status == 200);
     let claims = answer.and_then(|answer| Members::read(&answer.body)).map(Members::into_value);
     let claims = claims.unwrap_or_default();
     match id_token.get("sub").is_some_and(|subject| claims.get("sub") != Some(subject)) && claims.is_object() {
-        true => Err(Untrusted::Subject),
+        true => Err("the userinfo endpoint and the id_token name different people".to_owned()),
         false => Ok(claims),
     }
 }
 
-/// Whether the server says that it has verified `email`, if it says anything. Some write it as a text or a number. `xms_edov`
-/// is Microsoft's: the domain belongs to the tenant.
+/// Whether the server has verified `email`, if it says so. Some servers write a text or a number. `xms_edov` is Microsoft's: the
+/// domain belongs to the tenant.
 fn is_verified(claims: &Value) -> Option<bool> {
-    let said = ["email_verified", "xms_edov"].into_iter().filter_map(|claim| claims.get(claim));
+    let flags = ["email_verified", "xms_edov"].into_iter().filter_map(|claim| claims.get(claim));
     let is_yes = |value: &Value| *value == true || *value == 1 || *value == "true" || *value == "1";
-    said.map(is_yes).reduce(|one, other| one && other)
+    flags.map(is_yes).reduce(|one, other| one && other)
 }
 
 #[cfg(test)]
@@ -121,7 +121,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn somebody_else_is_noticed() {
+    fn another_person_is_recognized() {
         let ben = Identity::from_claims(&json!({"email": "Ben@Example.test", "preferred_username": "ben"}), true);
         assert_eq!(ben.other_than("ann@example.test"), Some("ben@example.test"));
         assert_eq!(ben.other_than("ben@example.test"), None);
@@ -156,7 +156,7 @@ mod tests {
     }
 
     #[test]
-    fn an_address_that_the_server_has_not_verified_is_nobodys() {
+    fn an_unverified_address_does_not_count() {
         let is_ann = |claims| Identity::from_claims(&claims, true).is("ann@example.test");
         assert!(is_ann(json!({"email": "Ann@example.test"})));
         assert!(is_ann(json!({"email": "a@b.test", "upn": "ann@example.test", "email_verified": false})));
@@ -169,7 +169,7 @@ mod tests {
 
     /// In Entra, `email` is free text of any tenant's administrator.
     #[test]
-    fn where_many_tenants_sign_in_only_what_the_server_has_verified_counts() {
+    fn with_many_tenants_only_a_verified_address_counts() {
         let is_ann = |claims| Identity::from_claims(&claims, false).is("ann@example.test");
         for verified in [json!(true), json!("true"), json!(1), json!("1")] {
             assert!(is_ann(json!({"email": "ann@example.test", "xms_edov": verified})), "{verified}");
@@ -187,12 +187,12 @@ mod tests {
         ] {
             assert!(!is_ann(claims.clone()), "{claims}");
         }
-        let unvouched = Identity::from_claims(&json!({"email": "ann@example.test"}), false);
-        assert_eq!(unvouched.other_than("ann@example.test"), None, "it is still nobody else");
+        let unverified = Identity::from_claims(&json!({"email": "ann@example.test"}), false);
+        assert_eq!(unverified.other_than("ann@example.test"), None, "it is not another person either");
     }
 
     #[test]
-    fn a_letter_that_looks_like_another_is_not_it() {
+    fn a_letter_that_looks_like_another_is_different() {
         for claimed in
             ["\u{212a}im@example.test", "kim@example.te\u{17f}t", "\u{ff4b}im@example.test", "kim@\u{ff45}xample.test"]
         {
@@ -205,7 +205,7 @@ mod tests {
     }
 
     #[test]
-    fn where_nobody_tells_nobody_is_suspected() {
+    fn without_names_nobody_counts_as_another_person() {
         for unknown in [json!({}), json!({"email": 5}), Value::Null] {
             assert_eq!(Identity::from_claims(&unknown, true).other_than("ann@example.test"), None);
         }

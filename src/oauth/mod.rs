@@ -32,6 +32,6 @@ mod source;
 mod tenant;
 
 pub use failure::{Failure, TemporaryCause};
-pub use http::{Http, HttpSetupError};
+pub use http::Http;
 pub use outcome::Granted;
 pub use registration::{Proof, Registration};
