@@ -1,6 +1,6 @@
-//! What an access token says of itself, where it is a JWT (RFC 9068, and Microsoft's own kind).
+//! The claims of an access token that is a JWT (RFC 9068, and Microsoft's own kind).
 //!
-//! It is for the mail servers to read, and nothing is decided by it here: it tells a person why they do not take it.
+//! They are for the mail servers. postkey decides nothing by them, but shows a person why the servers refuse the token.
 
 use std::fmt;
 
@@ -11,20 +11,20 @@ use serde_json::Value;
 use crate::secret::Token;
 use crate::wire::printable;
 
-/// The claims of an access token, each printable; empty where it does not have them.
+/// The claims of an access token, printable; empty if they are missing.
 pub struct Claims {
-    /// `aud`: for whom it is.
+    /// `aud`: the service that it is for.
     pub audience: String,
     /// `tid`: Microsoft's tenant.
     pub tenant: String,
-    /// Who has signed in: the first of `upn`, `unique_name`, `preferred_username` and `email` that is there.
+    /// Who has signed in: the first of `upn`, `unique_name`, `preferred_username` and `email`.
     pub person: String,
-    /// `scp` or `scope`, and `roles`: what it is good for, each a word.
+    /// `scp` or `scope`, and `roles`.
     rights: Vec<String>,
 }
 
 impl Claims {
-    /// Reads a token. None if it is no JWT, as most are not.
+    /// None if the token is not a JWT. Most are not.
     pub fn read(token: &Token) -> Option<Self> {
         let mut parts = token.expose().split('.');
         let (Some(_), Some(claims), Some(_), None) = (parts.next(), parts.next(), parts.next(), parts.next()) else {
@@ -34,7 +34,6 @@ impl Claims {
         serde_json::from_slice(&claims).ok().filter(Value::is_object).as_ref().map(Self::of)
     }
 
-    /// These claims.
     pub fn of(claims: &Value) -> Self {
         let list = |name: &str| match claims.get(name) {
             Some(Value::Array(all)) => all.iter().filter_map(Value::as_str).map(printable).collect(),
@@ -51,20 +50,20 @@ impl Claims {
         }
     }
 
-    /// What it is good for.
+    /// What the token permits, word by word.
     pub fn rights(&self) -> impl Iterator<Item = &str> {
         self.rights.iter().map(String::as_str)
     }
 }
 
-/// "for ..., of tenant ..., for ann@example.com", as far as it tells.
+/// "for ..., of tenant ..., for ann@example.com", without what is missing.
 impl fmt::Display for Claims {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let parts = [("for", &self.audience), ("of tenant", &self.tenant), ("for", &self.person)];
-        let told: Vec<String> =
+        let known: Vec<String> =
             parts.iter().filter(|(_, text)| !text.is_empty()).map(|(word, text)| format!("{word} {text}")).collect();
-        f.write_str(if told.is_empty() { "for nobody in particular" } else { "" })?;
-        f.write_str(&told.join(", "))
+        f.write_str(if known.is_empty() { "for nobody in particular" } else { "" })?;
+        f.write_str(&known.join(", "))
     }
 }
 

@@ -1,4 +1,4 @@
-//! The certificate by which an authorization server knows a client's key.
+//! The certificate by which an authorization server identifies a client's key.
 
 use tokio_rustls::rustls::pki_types::CertificateDer;
 use tokio_rustls::rustls::pki_types::pem::PemObject as _;
@@ -11,17 +11,13 @@ use crate::config::client::ClientAuthentication;
 use crate::config::secret_source::SecretSource;
 
 /// Reads the first certificate in a PEM file (RFC 7468 section 5), in DER.
-///
-/// # Errors
-///
-/// A sentence.
 pub fn read(pem: &[u8]) -> Result<Vec<u8>, String> {
     let certificate = CertificateDer::from_pem_slice(pem).map_err(|_| "there is no certificate in PEM".to_owned())?;
     Ok(certificate.to_vec())
 }
 
-/// When the certificate of a client's key ends. None where there is none, it cannot be read, or its key is printed by a
-/// command: that may ask a person, or a card.
+/// When the certificate of a client's key expires. None if there is none, if it cannot be read, or if a command prints the key,
+/// because that may ask a person or a smart card.
 pub async fn expiry_of(authentication: &ClientAuthentication) -> Option<Moment> {
     let ClientAuthentication::Key(key) = authentication else { return None };
     let certificate = match (&key.certificate, &key.key.file) {
@@ -35,7 +31,7 @@ pub async fn expiry_of(authentication: &ClientAuthentication) -> Option<Moment> 
     expiry(&certificate)
 }
 
-/// `notAfter` (RFC 5280 section 4.1.2.5) of a certificate in DER.
+/// `notAfter` (RFC 5280 section 4.1.2.5).
 fn expiry(certificate: &[u8]) -> Option<Moment> {
     let certificate = x509_cert::Certificate::from_der(certificate).ok()?;
     Some(Moment(certificate.tbs_certificate().validity().not_after.to_unix_duration().as_secs()))

@@ -1,4 +1,4 @@
-//! The client's secret as providers hand it out: by itself, or in a file that their console offers for download.
+//! The client's secret as providers give it: alone, or in a file that their console offers for download.
 
 use serde_json::Value;
 
@@ -7,8 +7,8 @@ use crate::config::secret_source::SecretSource;
 use crate::secret::Secret;
 use crate::wire::printable;
 
-/// Where such files have the secret, and whose it is: a flat object, Google's desktop and web applications, and the adapter
-/// configuration of Keycloak.
+/// The secret and its client in such files: a flat object, Google's desktop and web applications, and Keycloak's adapter
+/// configuration.
 const PLACES: [(&str, &str); 4] = [
     ("/client_secret", "/client_id"),
     ("/installed/client_secret", "/installed/client_id"),
@@ -16,11 +16,11 @@ const PLACES: [(&str, &str); 4] = [
     ("/credentials/secret", "/resource"),
 ];
 
-/// Reads the secret of this client from its place.
+/// Reads the secret of this client.
 ///
 /// # Errors
 ///
-/// [`Failure::Misconfigured`] says what there is in place of a secret.
+/// [`Failure::Misconfigured`] says what is there instead of a secret.
 pub async fn read(place: &SecretSource, client_id: &str) -> Result<Secret, Failure> {
     let what = "the client secret";
     let file = source::read(place, what).await?;
@@ -33,15 +33,15 @@ fn find(file: &[u8], client_id: &str) -> Result<Option<Vec<u8>>, String> {
     let text = file.trim_ascii();
     if text.starts_with(b"{") && text.contains(&b'"') {
         // The parser's own words could quote the secret.
-        let json = serde_json::from_slice(text).map_err(|_| "it begins as JSON and is none; download it again")?;
+        let json = serde_json::from_slice(text).map_err(|_| "it begins like JSON but is damaged; download it again")?;
         return in_json(&json, client_id).map(Some);
     }
     match text {
         _ if text.starts_with(b"-----BEGIN ") => {
-            Err("it is a key or a certificate (PEM) and no secret; a key belongs to client_key".to_owned())
+            Err("it is a key or a certificate (PEM), not a secret; a key belongs to client_key".to_owned())
         }
-        _ if text.contains(&0) => Err("it holds zero bytes; save it as text in UTF-8".to_owned()),
-        _ if text.contains(&b'\n') => Err("it has several lines; leave the secret alone in it".to_owned()),
+        _ if text.contains(&0) => Err("it contains zero bytes; save it as text in UTF-8".to_owned()),
+        _ if text.contains(&b'\n') => Err("it has several lines; leave only the secret in it".to_owned()),
         _ => Ok(None),
     }
 }
@@ -51,11 +51,11 @@ fn in_json(json: &Value, client_id: &str) -> Result<Vec<u8>, String> {
     let found = PLACES.iter().find_map(|(secret, client)| Some((text(secret)?, text(client))));
     match found {
         Some((_, Some(other))) if other != client_id => {
-            Err(format!("it is of the client {}, and client_id is {}", printable(other), printable(client_id)))
+            Err(format!("it belongs to the client {}, but client_id is {}", printable(other), printable(client_id)))
         }
         Some((secret, _)) => Ok(secret.as_bytes().to_vec()),
         None if text("/type") == Some("service_account") => {
-            Err("it is the key of a service account and no client's secret; it belongs to service_account".to_owned())
+            Err("it is the key of a service account, not a client's secret; it belongs to service_account".to_owned())
         }
         None => {
             let names = json.as_object().into_iter().flat_map(|object| object.keys());
@@ -77,7 +77,7 @@ mod tests {
     }
 
     #[test]
-    fn a_secret_is_found_in_what_consoles_offer_for_download() {
+    fn a_secret_is_found_in_every_file_that_consoles_offer() {
         let google = format!(
             r#"{{"KIND":{{"client_id":"{ID}","project_id":"mail","auth_uri":"https://a.test","client_secret":"hush","redirect_uris":["http://localhost"]}}}}"#
         );
@@ -100,11 +100,11 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_secret_is_named() {
+    fn a_file_without_a_secret_is_explained() {
         for (file, why) in [
             (
                 r#"{"installed":{"client_id":"another","client_secret":"hush"}}"#,
-                "of the client another, and client_id is",
+                "belongs to the client another, but client_id is",
             ),
             (r#"{"type":"service_account","private_key":"-----BEGIN"}"#, "service_account"),
             (r#"{"access_token":"hush","expires_in":1}"#, "it has access_token, expires_in"),
@@ -114,8 +114,8 @@ mod tests {
             ("h\0u\0s\0h\0", "UTF-8"),
             ("client\nhush", "several lines"),
         ] {
-            let told = found(file).unwrap_err();
-            assert!(told.contains(why) && !told.contains("hush"), "{told}");
+            let error = found(file).unwrap_err();
+            assert!(error.contains(why) && !error.contains("hush"), "{error}");
         }
     }
 }

@@ -14,52 +14,51 @@ use crate::clock::Clock;
 
 const GRANT_TYPE: &str = "urn:ietf:params:oauth:grant-type:device_code";
 
-/// The pause between two questions where the server names none (section 3.2).
+/// The seconds between two polls if the server names none (section 3.2).
 const INTERVAL: u64 = 5;
 
-/// What `slow_down` adds to the pause, for good (section 3.5).
+/// What `slow_down` adds to all further pauses (section 3.5).
 const SLOWER: Duration = Duration::from_secs(5);
 
-/// What a server that names none at all, or nonsense, is spared.
+/// Spares a server that names an interval of 0.
 const SHORTEST_PAUSE: Duration = Duration::from_secs(1);
 
-/// The longest pause after questions that did not reach the server: a person waits.
+/// The longest pause after polls without an answer, because a person waits.
 const LONGEST_PAUSE: Duration = Duration::from_secs(60);
 
-/// How long a code is good where the server does not say; Microsoft's are so.
+/// How long a code is valid in seconds if the server does not say it, as at Microsoft.
 const USUAL_LIFE: u64 = 900;
 
-/// Nobody sits there for longer than a day.
+/// Nobody waits for longer than a day.
 const LONGEST_LIFE: u64 = 24 * 3600;
 
-/// An authorization that a person has been asked for.
+/// An authorization that waits for a person.
 pub struct DeviceAuthorization {
     device_code: Zeroizing<String>,
-    /// What the person types in.
+    /// What the person types.
     pub user_code: String,
-    /// Where.
+    /// The page for it.
     pub verification_uri: Url,
-    /// The same with the code in it, where the server offers that.
+    /// The page with the code in its address, if the server offers that.
     pub verification_uri_complete: Option<Url>,
     expires_in: Option<u64>,
     interval: Option<u64>,
 }
 
-/// What an answer to the question for tokens means.
+/// What the answer to a poll means.
 #[derive(Debug, PartialEq, Eq)]
 enum PollStep {
     /// The person has not decided yet.
     Wait,
-    /// The same, and the questions come too fast.
+    /// The same, but the polls come too fast.
     Slower,
-    /// The server did not answer, or has trouble.
+    /// The server did not answer, or has a temporary problem.
     Again,
-    /// There will be no tokens.
     End(Failure),
 }
 
 impl DeviceAuthorization {
-    /// Asks for a code.
+    /// Requests a code.
     pub async fn begin(
         http: &Http,
         registration: &Registration,
@@ -74,7 +73,7 @@ impl DeviceAuthorization {
         Self::read(&members).ok_or_else(|| Failure::Temporary(TemporaryCause::Lasting(None), incomplete.to_owned()))
     }
 
-    /// Reads the answer (section 3.2). Google has names of its own for the addresses.
+    /// Reads the answer (section 3.2). Google has its own names for the addresses.
     fn read(members: &Members) -> Option<Self> {
         Some(Self {
             device_code: members.text("device_code")?.into(),
@@ -88,12 +87,12 @@ impl DeviceAuthorization {
         })
     }
 
-    /// How long the code is good.
+    /// How long the code is valid.
     pub fn life(&self) -> Duration {
         Duration::from_secs(self.expires_in.unwrap_or(USUAL_LIFE).min(LONGEST_LIFE))
     }
 
-    /// Asks until the person has decided, or the code has expired.
+    /// Polls until the person has decided, or the code has expired.
     pub async fn tokens(&self, http: &Http, registration: &Registration, clock: &Clock) -> Result<Granted, Failure> {
         let deadline = Instant::now() + self.life();
         let mut rhythm = Rhythm::new(self.interval);
@@ -114,7 +113,7 @@ impl DeviceAuthorization {
     }
 }
 
-/// When the next question is asked (section 3.5).
+/// When to poll again (section 3.5).
 struct Rhythm {
     interval: Duration,
     pause: Duration,
@@ -134,7 +133,7 @@ impl Rhythm {
     }
 }
 
-/// Section 3.5, and what servers make of it.
+/// Section 3.5, and the variants of some servers.
 fn step(error: RequestError, registration: Option<&Registration>) -> PollStep {
     let error = match error {
         RequestError::Refused(error) => error,
@@ -145,7 +144,7 @@ fn step(error: RequestError, registration: Option<&Registration>) -> PollStep {
         "authorization_pending" => PollStep::Wait,
         "slow_down" => PollStep::Slower,
         "access_denied" | "authorization_declined" => {
-            PollStep::End(Failure::Ended("the person has said no".to_owned()))
+            PollStep::End(Failure::Ended("the person has declined".to_owned()))
         }
         "expired_token" | "bad_verification_code" => PollStep::End(expired()),
         _ => match error.failure(RequestKind::Device, registration) {
@@ -173,7 +172,7 @@ mod tests {
     }
 
     #[test]
-    fn every_dialect_of_an_answer_is_understood() {
+    fn every_variant_of_a_poll_answer_is_understood() {
         assert_eq!(said("authorization_pending"), PollStep::Wait);
         assert_eq!(said("slow_down"), PollStep::Slower);
         assert_eq!(said("temporarily_unavailable"), PollStep::Again);
@@ -181,7 +180,7 @@ mod tests {
         assert_eq!(failed(Failure::Temporary(TemporaryCause::Unreachable, "no route".into())), PollStep::Again);
         assert!(matches!(failed(Failure::Misconfigured("no key".into())), PollStep::End(_)));
         for no in ["access_denied", "authorization_declined"] {
-            assert_eq!(said(no), PollStep::End(Failure::Ended("the person has said no".into())));
+            assert_eq!(said(no), PollStep::End(Failure::Ended("the person has declined".into())));
         }
         for late in ["expired_token", "bad_verification_code"] {
             assert_eq!(said(late), PollStep::End(expired()));
@@ -191,7 +190,7 @@ mod tests {
     }
 
     #[test]
-    fn the_questions_keep_the_rhythm_that_the_server_wants() {
+    fn the_polls_follow_the_interval_of_the_server() {
         let mut rhythm = Rhythm::new(None);
         let mut pauses = vec![rhythm.pause.as_secs()];
         for step in [
@@ -212,7 +211,7 @@ mod tests {
     }
 
     #[test]
-    fn every_dialect_of_the_first_answer_is_understood() {
+    fn every_variant_of_the_first_answer_is_understood() {
         let read = |text: &str| DeviceAuthorization::read(&Members::read(text.as_bytes()).unwrap()).unwrap();
         let rfc = read(
             r#"{"device_code":"d","user_code":"WDJB-MJHT","verification_uri":"https://a.test/device",

@@ -1,4 +1,4 @@
-//! Signed JSON Web Tokens (RFC 7519), as assertions are (RFC 7523).
+//! Signed JSON Web Tokens (RFC 7519), used as assertions (RFC 7523).
 
 use std::sync::Arc;
 
@@ -15,17 +15,17 @@ use super::{Failure, certificate};
 use crate::config::assertion::Algorithm;
 use crate::secret::Secret;
 
-/// An RSA key that signs JSON Web Tokens.
+/// An RSA key.
 #[derive(Clone)]
 pub struct SigningKey {
     pair: Arc<RsaKeyPair>,
     algorithm: Algorithm,
-    /// What the header has beside `typ` and `alg`: which key it is.
+    /// The header's members besides `typ` and `alg`: they identify the key.
     header: Map<String, Value>,
 }
 
 impl SigningKey {
-    /// Reads a key file, PEM or PKCS#12. A certificate in the file names the key.
+    /// Reads a key file, PEM or PKCS#12. A certificate in the file identifies the key.
     pub fn read(file: &Secret, password: Option<&Secret>, algorithm: Algorithm) -> Result<Self, String> {
         let PrivateKey { key, certificate } = PrivateKey::read(file, password)?;
         let pair = match &key {
@@ -36,35 +36,34 @@ impl SigningKey {
         let pair = pair.map_err(|rejected| format!("this RSA key cannot be used: {rejected}"))?;
         let mut own = Self { pair: Arc::new(pair), algorithm, header: Map::new() };
         if let Some(certificate) = certificate {
-            own.name_by(&certificate);
+            own.identify_by(&certificate);
         }
         Ok(own)
     }
 
-    /// Names the key by its certificate, the first one in this PEM.
+    /// Identifies the key by the first certificate in this PEM.
     pub fn with_certificate(mut self, pem: &[u8]) -> Result<Self, String> {
-        self.name_by(&certificate::read(pem)?);
+        self.identify_by(&certificate::read(pem)?);
         Ok(self)
     }
 
     /// `x5t#S256` (RFC 7515 section 4.1.8).
-    fn name_by(&mut self, certificate: &[u8]) {
+    fn identify_by(&mut self, certificate: &[u8]) {
         let thumbprint = BASE64_URL_SAFE_NO_PAD.encode(Sha256::digest(certificate));
         self.header.insert("x5t#S256".to_owned(), json!(thumbprint));
     }
 
-    /// Names the key: `kid` (RFC 7515 section 4.1.4).
+    /// `kid` (RFC 7515 section 4.1.4).
     pub fn with_id(mut self, id: Option<&str>) -> Self {
         self.header.extend(id.map(|id| ("kid".to_owned(), json!(id))));
         self
     }
 
-    /// The algorithm's name.
     pub fn algorithm(&self) -> &'static str {
         self.algorithm.name()
     }
 
-    /// By what the header names the key, in words.
+    /// How the header identifies the key, in words.
     pub fn name(&self) -> String {
         let name =
             self.header.iter().find_map(|(name, value)| Some(format!("a key named by {name} {}", value.as_str()?)));
@@ -84,7 +83,7 @@ impl SigningKey {
         let signed = format!("{}.{}", part(&Value::Object(header)), part(claims));
         let mut signature = vec![0; self.pair.public().modulus_len()];
         let result = self.pair.sign(encoding, &SystemRandom::new(), signed.as_bytes(), &mut signature);
-        result.map_err(|_| Failure::Misconfigured("the key does not sign".to_owned()))?;
+        result.map_err(|_| Failure::Misconfigured("the key cannot sign".to_owned()))?;
         Ok(format!("{signed}.{}", BASE64_URL_SAFE_NO_PAD.encode(signature)))
     }
 }

@@ -1,4 +1,4 @@
-//! The JWT bearer grant (RFC 7523 section 2.1): a key that may speak for the owners of mailboxes.
+//! The JWT bearer grant (RFC 7523 section 2.1): a key whose assertions open mailboxes.
 
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
@@ -14,11 +14,11 @@ use crate::secret::Secret;
 
 pub const GRANT_TYPE: &str = "urn:ietf:params:oauth:grant-type:jwt-bearer";
 
-/// Google's own limit, in seconds.
+/// Google's limit for an assertion, in seconds.
 const SERVICE_ACCOUNT: u64 = 3600;
 
-/// What an assertion says, and the key that signs it.
-struct Speaker {
+/// The claims of an assertion, and the key that signs it.
+struct Template {
     key: SigningKey,
     issuer: String,
     audience: String,
@@ -36,7 +36,7 @@ pub async fn assertion(
     scope: &str,
     now: Moment,
 ) -> Result<String, Failure> {
-    let speaker = match &provider.bearer {
+    let template = match &provider.bearer {
         Some(AssertionIssuer::ServiceAccount(place)) => service_account(place).await?,
         Some(AssertionIssuer::Issuer(own)) => issuer(own, registration).await?,
         None => {
@@ -46,19 +46,19 @@ pub async fn assertion(
             )));
         }
     };
-    let mut claims = speaker.claims;
+    let mut claims = template.claims;
     claims.extend([
-        ("iss".to_owned(), json!(speaker.issuer)),
-        ("sub".to_owned(), json!(speaker.subject.as_deref().unwrap_or(user))),
-        ("aud".to_owned(), json!(speaker.audience)),
+        ("iss".to_owned(), json!(template.issuer)),
+        ("sub".to_owned(), json!(template.subject.as_deref().unwrap_or(user))),
+        ("aud".to_owned(), json!(template.audience)),
         ("scope".to_owned(), json!(scope)),
         ("iat".to_owned(), json!(now.0)),
-        ("exp".to_owned(), json!(now.after(speaker.lifetime).0)),
+        ("exp".to_owned(), json!(now.after(template.lifetime).0)),
     ]);
-    speaker.key.sign(&Value::Object(claims))
+    template.key.sign(&Value::Object(claims))
 }
 
-/// What Google's file says of a service account's key; there is more in it.
+/// Google's file with a service account's key. It has more members.
 #[derive(Deserialize)]
 struct KeyFile {
     client_email: String,
@@ -67,7 +67,7 @@ struct KeyFile {
     token_uri: String,
 }
 
-async fn service_account(place: &SecretSource) -> Result<Speaker, Failure> {
+async fn service_account(place: &SecretSource) -> Result<Template, Failure> {
     let file = source::read(place, "the service account's key").await?;
     let unusable =
         |why: &str| Failure::Misconfigured(format!("the service account's key from {place} cannot be used: {why}"));
@@ -78,10 +78,10 @@ async fn service_account(place: &SecretSource) -> Result<Speaker, Failure> {
     let key = SigningKey::read(&pem, None, Algorithm::Rs256).map_err(|why| unusable(&why))?;
     let key = key.with_id(file.private_key_id.as_deref());
     let (issuer, audience) = (file.client_email, file.token_uri);
-    Ok(Speaker { key, issuer, audience, subject: None, lifetime: SERVICE_ACCOUNT, claims: Map::new() })
+    Ok(Template { key, issuer, audience, subject: None, lifetime: SERVICE_ACCOUNT, claims: Map::new() })
 }
 
-async fn issuer(issuer: &Issuer, registration: &Registration) -> Result<Speaker, Failure> {
+async fn issuer(issuer: &Issuer, registration: &Registration) -> Result<Template, Failure> {
     let (file, password) = source::read_key(&issuer.key, "the assertion's key").await?;
     let unusable =
         |why| Failure::Misconfigured(format!("the assertion's key from {} cannot be used: {why}", issuer.key.file));
@@ -89,5 +89,5 @@ async fn issuer(issuer: &Issuer, registration: &Registration) -> Result<Speaker,
     let key = key.with_id(issuer.key_id.as_deref());
     let audience = issuer.audience.clone().unwrap_or_else(|| registration.token_endpoint.to_string());
     let (name, subject, lifetime) = (issuer.name.clone(), issuer.subject.clone(), issuer.lifetime.as_secs());
-    Ok(Speaker { key, issuer: name, audience, subject, lifetime, claims: issuer.claims.clone() })
+    Ok(Template { key, issuer: name, audience, subject, lifetime, claims: issuer.claims.clone() })
 }

@@ -1,4 +1,4 @@
-//! The keys by which an authorization server signs (RFC 7517), and what their signatures are worth (RFC 7515, RFC 7518).
+//! The keys with which an authorization server signs (RFC 7517), and how to verify their signatures (RFC 7515, RFC 7518).
 
 use base64::Engine as _;
 use base64::prelude::BASE64_URL_SAFE_NO_PAD;
@@ -11,7 +11,7 @@ use serde::Deserialize;
 
 use super::members::Members;
 
-/// A server's keys; those of a kind that is not known are left out.
+/// A server's keys, without those of an unknown kind.
 pub struct Keys(Vec<Key>);
 
 /// RFC 7517 section 4 and RFC 7518 section 6; numbers are base64url.
@@ -29,16 +29,14 @@ struct Key {
     y: Option<String>,
 }
 
-/// How a signature is verified.
 enum Verification {
-    /// By a modulus and an exponent.
     Rsa(&'static RsaParameters),
-    /// By a point on this curve.
+    /// With a point on the curve of this name.
     Curve(&'static dyn VerificationAlgorithm, &'static str),
 }
 
-/// RFC 7518 section 3.1 and RFC 8037, but for what is no signature by a key that only the server has: `none` is none, and
-/// with HS256 the server's secret is the client's, too.
+/// RFC 7518 section 3.1 and RFC 8037, without algorithms that need no key of the server alone: `none`, and HS256, whose secret
+/// the client has too.
 fn verification(algorithm: &str) -> Option<Verification> {
     Some(match algorithm {
         "RS256" => Verification::Rsa(&RSA_PKCS1_2048_8192_SHA256),
@@ -55,25 +53,25 @@ fn verification(algorithm: &str) -> Option<Verification> {
 }
 
 impl Keys {
-    /// Reads a key set (RFC 7517 section 5). None if it is none.
+    /// RFC 7517 section 5. None if the document is not a key set.
     pub fn read(document: &[u8]) -> Option<Self> {
         let set = Members::read(document)?;
         let keys = set.get("keys")?.as_array()?.iter();
         Some(Self(keys.filter_map(|key| serde_json::from_value(key.clone()).ok()).collect()))
     }
 
-    /// Whether one of the keys has signed this message by this algorithm; where the signer names the key, that one. None where
-    /// nobody can tell: the algorithm is not known here, or the server shows no key for signatures.
+    /// Whether one of the keys, or the key with this id, has signed the message. None if that cannot be verified, because the
+    /// algorithm is unknown, or the server publishes no public key.
     pub fn have_signed(&self, algorithm: &str, key: Option<&str>, message: &[u8], signature: &[u8]) -> Option<bool> {
         let verification = verification(algorithm)?;
         let mut public = self.0.iter().filter(|one| matches!(one.kty.as_str(), "RSA" | "EC" | "OKP")).peekable();
         public.peek()?;
-        let is_meant = |one: &&Key| {
+        let is_suitable = |one: &&Key| {
             (key.is_none() || one.kid.as_deref() == key)
                 && one.alg.as_deref().is_none_or(|own| own == algorithm)
                 && one.purpose.as_deref().is_none_or(|purpose| purpose == "sig")
         };
-        Some(public.filter(is_meant).any(|key| key.has_signed(&verification, message, signature).is_some()))
+        Some(public.filter(is_suitable).any(|key| key.has_signed(&verification, message, signature).is_some()))
     }
 }
 
@@ -91,7 +89,7 @@ impl Key {
         }
     }
 
-    /// An Edwards curve's point is `x` alone; others are uncompressed (SEC 1 section 2.3.3).
+    /// The point of an Edwards curve is `x` alone; others are uncompressed (SEC 1 section 2.3.3).
     fn point(&self) -> Option<Vec<u8>> {
         match self.kty.as_str() {
             "OKP" => number(&self.x),

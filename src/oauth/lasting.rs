@@ -1,5 +1,5 @@
-//! Whether a new authorization lasts longer than its first access token, and opens all that was asked for. It is found out while
-//! the person is still there who can do something about it.
+//! Checks whether a new authorization outlasts its first access token and covers the requested scope, while the person who can
+//! do something about it is still there.
 
 use std::collections::BTreeMap;
 
@@ -10,28 +10,25 @@ use crate::config::flow::Flow;
 use crate::exit::Failed;
 use crate::token::TokenSet;
 
-/// Scopes that servers leave out of their answers although they have granted them (OpenID Connect Core 1.0 sections 5.4, 11).
-const QUIET: [&str; 6] = ["openid", "email", "profile", "offline_access", "address", "phone"];
+/// Scopes that servers often grant without naming them in the answer (OpenID Connect Core 1.0 sections 5.4, 11).
+const UNNAMED: [&str; 6] = ["openid", "email", "profile", "offline_access", "address", "phone"];
 
-/// What a new authorization was asked for.
+/// The request that a new authorization answered.
 pub struct LastingRequest<'a> {
-    /// Whose mailbox it opens.
     pub address: &'a str,
-    /// The grant.
     pub ask: GrantRequest<'a>,
-    /// As whom.
     pub registration: &'a Registration,
-    /// Parameters of the authorization request beside the standard ones.
+    /// The additional parameters of the authorization request.
     pub parameters: &'a BTreeMap<String, String>,
 }
 
 impl LastingRequest<'_> {
-    /// Uses a new refresh token once, so that a person learns now, and not after an hour, that it does not work. Returns the
-    /// tokens to keep, and why it is not known whether they last, if so.
+    /// Uses a new refresh token once, so that a person learns now, and not after an hour, if it does not work. Returns the tokens
+    /// to keep, and a warning if the server gave no clear answer.
     ///
     /// # Errors
     ///
-    /// Why the authorization would end with its first access token.
+    /// The refresh token does not work.
     pub async fn first_refresh(
         &self,
         http: &Http,
@@ -43,7 +40,7 @@ impl LastingRequest<'_> {
         }
         let renew = async || self.ask.renew(http, self.registration, Some(&first), clock).await;
         let mut outcome = renew().await;
-        // The one second try that the daemon makes as well: the server may have replaced the token.
+        // The daemon makes this second attempt as well, because the server may have replaced the token.
         if matches!(outcome, Err(Failure::Temporary(TemporaryCause::Lost, _))) {
             outcome = renew().await;
         }
@@ -56,28 +53,29 @@ impl LastingRequest<'_> {
             Err(failure) => Err(Failed::new(
                 failure.exit(),
                 format!(
-                    "the sign-in was right, but its refresh token does not work, so that it would end with its first access \
-                     token: {failure}. If this provider refuses a refresh only so early, set first_refresh = false for it"
+                    "the sign-in succeeded, but its refresh token does not work, so the authorization would end with its first \
+                     access token: {failure}. If this provider only refuses a refresh so early, set first_refresh = false \
+                     for it"
                 ),
             )),
         }
     }
 
-    /// What the server has not granted, if so.
+    /// A warning if the server has not granted everything.
     pub fn left_out(&self, tokens: &TokenSet) -> Option<String> {
-        let lacking = lacking(self.ask.scope, &tokens.scope);
-        (!lacking.is_empty()).then(|| {
+        let missing = missing(self.ask.scope, &tokens.scope);
+        (!missing.is_empty()).then(|| {
             format!(
-                "the provider granted less than was asked for: it left out {}. If mail needs that, allow it for the client {} \
-                 at the provider, and run `postkey authorize {}` again",
-                lacking.join(", "),
+                "the provider granted less than was requested: it left out {}. If mail needs that, allow it for the client {} at \
+                 the provider, and run `postkey authorize {}` again",
+                missing.join(", "),
                 self.registration.client_id,
                 self.address
             )
         })
     }
 
-    /// Why mail stops when the access token expires, and what this server needs to give a refresh token. None if it does not.
+    /// A warning if mail stops when the access token expires, with what this server needs to give a refresh token.
     pub fn end(&self, tokens: &TokenSet) -> Option<String> {
         let needs_one = matches!(self.ask.flow, Flow::AuthorizationCode | Flow::DeviceCode);
         (needs_one && tokens.refresh.is_none()).then(|| {
@@ -100,8 +98,8 @@ impl LastingRequest<'_> {
         let is_unlisted = self.registration.is_self_registered && has(&self.ask.provider.scope);
         match self.ask.flow {
             _ if !is_asked && is_unlisted => format!(
-                "the server does not offer offline_access to a client that registers itself; have its administrator make a \
-                 client that may use refresh tokens, and set client_id of the provider {name} to it"
+                "the server does not offer offline_access to a client that registers itself; ask its administrator for a client \
+                 that may use refresh tokens, and set client_id of the provider {name} to it"
             ),
             _ if !is_asked => format!(
                 "most servers need the scope offline_access (with prompt=consent, which postkey then sends); add it to scope \
@@ -119,12 +117,12 @@ impl LastingRequest<'_> {
     }
 }
 
-/// What was asked for and is not among what was granted. Where the server says nothing, all was (RFC 6749 section 5.1).
-fn lacking<'a>(asked: &'a [String], granted: &str) -> Vec<&'a str> {
+/// The requested scopes that were not granted. If the server names none, it granted all (RFC 6749 section 5.1).
+fn missing<'a>(requested: &'a [String], granted: &str) -> Vec<&'a str> {
     let last = |scope: &str| scope.rsplit('/').find(|part| !part.is_empty()).unwrap_or(scope).to_ascii_lowercase();
     let has = |scope: &str| granted.split(' ').any(|one| one.eq_ignore_ascii_case(scope) || last(one) == last(scope));
-    let asked = asked.iter().map(String::as_str).filter(|_| !granted.is_empty());
-    asked.filter(|scope| !QUIET.contains(scope) && !has(scope)).collect()
+    let requested = requested.iter().map(String::as_str).filter(|_| !granted.is_empty());
+    requested.filter(|scope| !UNNAMED.contains(scope) && !has(scope)).collect()
 }
 
 #[cfg(test)]
@@ -132,11 +130,11 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_was_not_granted_is_found() {
+    fn scopes_that_were_not_granted_are_found() {
         let asked =
             ["https://outlook.office.com/SMTP.Send", "mail", "openid", "https://mail.google.com/"].map(str::to_owned);
-        assert!(lacking(&asked, "").is_empty(), "the server says nothing");
-        assert!(lacking(&asked, "SMTP.Send Mail https://mail.google.com/").is_empty());
-        assert_eq!(lacking(&asked, "mail https://mail.google.com/"), ["https://outlook.office.com/SMTP.Send"]);
+        assert!(missing(&asked, "").is_empty(), "the server says nothing");
+        assert!(missing(&asked, "SMTP.Send Mail https://mail.google.com/").is_empty());
+        assert_eq!(missing(&asked, "mail https://mail.google.com/"), ["https://outlook.office.com/SMTP.Send"]);
     }
 }

@@ -1,21 +1,21 @@
 //! The members of a JSON object, as servers really send it.
 //!
-//! What is needed is taken from wherever it can be read: behind a byte order mark, with bytes that are not UTF-8 in some
-//! message, beside a member that is not JSON (`NaN`), from a body that was cut off. Nothing else about an answer can spoil it.
+//! They are read wherever possible: after a byte order mark, beside text that is not UTF-8, beside a member that is not JSON
+//! (`NaN`), and from a body that was cut off.
 
 use serde_json::Value;
 use url::{Url, form_urlencoded};
 
-/// A JSON object's members, in the order in which they came.
+/// A JSON object's members, in their order.
 #[derive(Default)]
 pub struct Members {
     all: Vec<(String, Value)>,
-    /// Whether the object came to its end.
+    /// Whether the object has its end.
     is_whole: bool,
 }
 
 impl Members {
-    /// Reads the object that a body begins with. None if it begins with anything else.
+    /// Reads the object at the start of a body; None if there is none.
     pub fn read(body: &[u8]) -> Option<Self> {
         let text = String::from_utf8_lossy(body);
         let mut rest = text.trim_start_matches('\u{feff}').trim_start().strip_prefix('{')?;
@@ -32,15 +32,15 @@ impl Members {
                     members.all.push((name, value));
                     rest
                 }
-                // Something that is not JSON: what follows the next comma may be.
+                // This value is not JSON, but what follows the next comma may be.
                 Some((_, None)) => rest.split_once(',').map_or("", |(_, rest)| rest),
                 None => return (!members.all.is_empty() || rest.starts_with('"')).then_some(members),
             };
         }
     }
 
-    /// Reads a body that is a form with one of these members, as some servers answer that were there before RFC 6749 asked for
-    /// JSON. Where a form was cut off cannot be seen, so it must have come whole.
+    /// Reads a body that is a form with one of these members, as servers send it that are older than RFC 6749. It must be whole,
+    /// because a form does not show where it was cut off.
     pub fn read_form(body: &[u8], one_of: &[&str]) -> Option<Self> {
         let members = form_urlencoded::parse(body.trim_ascii());
         let all: Vec<_> = members.map(|(name, value)| (name.into_owned(), value.into_owned().into())).collect();
@@ -48,19 +48,18 @@ impl Members {
         one_of.iter().any(|name| members.get(name).is_some()).then_some(members)
     }
 
-    /// Whether the object came to its end.
+    /// Whether the object has its end.
     pub fn is_whole(&self) -> bool {
         self.is_whole
     }
 
-    /// A member that says something: of several the last, but null and the empty text say nothing.
+    /// The last member with this name that is neither null nor an empty text.
     pub fn get(&self, name: &str) -> Option<&Value> {
-        let says_something =
-            |value: &Value| !value.is_null() && value.as_str().is_none_or(|text| !text.trim().is_empty());
-        self.all.iter().rev().find(|(own, value)| own == name && says_something(value)).map(|(_, value)| value)
+        let has_content = |value: &Value| !value.is_null() && value.as_str().is_none_or(|text| !text.trim().is_empty());
+        self.all.iter().rev().find(|(own, value)| own == name && has_content(value)).map(|(_, value)| value)
     }
 
-    /// A text, or the text of a number.
+    /// A text, or a number as text.
     pub fn text(&self, name: &str) -> Option<String> {
         match self.get(name)? {
             Value::String(text) => Some(text.trim().to_owned()),
@@ -69,7 +68,7 @@ impl Members {
         }
     }
 
-    /// Words: a list of texts, or a text of words between blanks.
+    /// Words: a list of texts, or a text with blanks between them.
     pub fn words(&self, name: &str) -> Option<Vec<String>> {
         let split = |text: &str| text.split_whitespace().map(str::to_owned).collect::<Vec<_>>();
         match self.get(name)? {
@@ -79,30 +78,29 @@ impl Members {
         }
     }
 
-    /// A number of seconds above zero, also as a text; whatever else there is says nothing.
+    /// A number of at least 1, also as text; None for anything else.
     pub fn seconds(&self, name: &str) -> Option<u64> {
         let seconds: f64 = self.text(name)?.parse().ok()?;
         (seconds >= 1.0).then_some(seconds as u64)
     }
 
-    /// Whether a member is true, also as a text.
+    /// Whether a member is true, also as text.
     pub fn is_true(&self, name: &str) -> bool {
         self.get(name).is_some_and(|value| *value == true || *value == "true")
     }
 
-    /// A URL; whatever else there is says nothing.
+    /// None if it is not a URL.
     pub fn url(&self, name: &str) -> Option<Url> {
         Url::parse(&self.text(name)?).ok()
     }
 
-    /// Texts and numbers of the members that are wanted by their names, also within lists and objects.
+    /// The texts and numbers in the members with wanted names, also within lists and objects.
     pub fn leaves(&self, is_wanted: impl Fn(&str) -> bool) -> Vec<String> {
         let mut found = Vec::new();
         self.all.iter().filter(|(name, _)| is_wanted(name)).for_each(|(_, value)| leaves(value, &mut found));
         found
     }
 
-    /// The object as a value.
     pub fn into_value(self) -> Value {
         Value::Object(self.all.into_iter().collect())
     }
@@ -141,7 +139,7 @@ mod tests {
     }
 
     #[test]
-    fn an_object_is_read_in_every_dress() {
+    fn an_object_is_read_in_every_form() {
         for body in [
             r#"{"a":"1","b":2}"#,
             "\u{feff}{\"a\":\"1\",\"b\":2}",
@@ -160,12 +158,12 @@ mod tests {
         }
         let latin = Members::read(b"{\"error\":\"no\",\"error_description\":\"ung\xfcltig\"}").unwrap();
         assert_eq!(latin.text("error").unwrap(), "no");
-        assert!(read(r#"{"a":"1"#).text("a").is_none(), "a value that was cut off is none");
+        assert!(read(r#"{"a":"1"#).text("a").is_none(), "the value was cut off");
         assert!(read("{}").is_whole() && !read("{").is_whole());
     }
 
     #[test]
-    fn what_begins_otherwise_is_no_object() {
+    fn other_bodies_are_not_objects() {
         for body in ["", "[]", "[{}]", "\"a\"", "<html>", "hello {}", "{hello}", "{1:2}"] {
             assert!(Members::read(body.as_bytes()).is_none(), "{body}");
         }
@@ -184,7 +182,7 @@ mod tests {
     }
 
     #[test]
-    fn a_member_of_another_kind_says_nothing() {
+    fn a_member_of_another_kind_is_none() {
         let odd = read(
             r#"{"text":[],"seconds":"soon","minus":-1,"zero":0,"url":"/relative","true":"yes","list":[1,"a b",null," ","c"]}"#,
         );
@@ -203,7 +201,7 @@ mod tests {
     }
 
     #[test]
-    fn an_object_becomes_a_value_with_all_that_came_of_it() {
+    fn an_object_becomes_a_value_with_all_that_was_received() {
         let value = read(r#"{"sub":"7","deep":{"a":[1]},"sub":"8","cut":"of"#).into_value();
         assert_eq!(value, serde_json::json!({"sub": "8", "deep": {"a": [1]}}));
     }

@@ -1,4 +1,4 @@
-//! Reading a private key as people have it: PEM, or a PKCS#12 file with its certificate.
+//! Private keys in the files that people have: PEM, DER, or PKCS#12 with a certificate.
 
 use p12_keystore::{KeyStore, Pkcs12ImportPolicy};
 use tokio_rustls::rustls::pki_types::pem::PemObject as _;
@@ -6,21 +6,20 @@ use tokio_rustls::rustls::pki_types::{PrivateKeyDer, PrivatePkcs8KeyDer};
 
 use crate::secret::Secret;
 
-/// A private key, and its certificate where the same file has it.
+/// A private key, and its certificate if the same file has it.
 pub struct PrivateKey {
-    /// The key.
     pub key: PrivateKeyDer<'static>,
-    /// The certificate in DER.
+    /// In DER.
     pub certificate: Option<Vec<u8>>,
 }
 
 impl PrivateKey {
-    /// Reads the first private key in a PEM file (RFC 7468), or the key of a PKCS#12 file (RFC 7292), old RC2 and 3DES
-    /// encryption included.
+    /// Reads the first private key in a PEM file (RFC 7468), or the key of a PKCS#12 file (RFC 7292), also with old RC2 and 3DES
+    /// encryption.
     ///
     /// # Errors
     ///
-    /// A sentence that says what the file is and what to do; it quotes nothing of the file.
+    /// A sentence that says what the file is and what to do. It quotes nothing of the file.
     pub fn read(file: &Secret, password: Option<&Secret>) -> Result<Self, String> {
         let bytes = file.expose();
         if is_pkcs12(bytes) {
@@ -46,14 +45,14 @@ impl PrivateKey {
     }
 }
 
-/// How an encrypted key begins in PEM (RFC 7468 section 11, and OpenSSL's older form).
+/// Marks an encrypted key in PEM (RFC 7468 section 11, and OpenSSL's older form).
 const ENCRYPTED: &[u8] = b"ENCRYPTED";
 
-/// How a key or a PKCS#12 file begins in DER (X.690 section 8.9), and PEM never.
+/// The first byte of a key or a PKCS#12 file in DER (X.690 section 8.9), but never of PEM.
 const SEQUENCE: u8 = 0x30;
 
-/// Whether this is a sequence that begins with the integer 3, the version of PFX (RFC 7292 section 4). Of length's forms
-/// (X.690 section 8.1.3) any may be there.
+/// Whether this is a sequence that begins with the integer 3, the version of PFX (RFC 7292 section 4). Its length may have any
+/// form (X.690 section 8.1.3).
 fn is_pkcs12(bytes: &[u8]) -> bool {
     let [SEQUENCE, length, rest @ ..] = bytes else { return false };
     let skipped = if *length > 0x80 { usize::from(*length - 0x80) } else { 0 };
@@ -64,7 +63,7 @@ fn pkcs12(bytes: &[u8], password: Option<&Secret>) -> Result<PrivateKey, String>
     let text = std::str::from_utf8(password.map_or(b"", Secret::expose))
         .map_err(|_| "the password of the PKCS#12 file is not UTF-8".to_owned())?;
     let store = KeyStore::from_pkcs12(bytes, text, Pkcs12ImportPolicy::Relaxed).map_err(|_| match password {
-        None => "it is a PKCS#12 file, and its password is missing; add it beside the key".to_owned(),
+        None => "it is a PKCS#12 file, but its password is missing; add it beside the key".to_owned(),
         Some(_) => "the PKCS#12 file does not open: the password is wrong, the file is damaged, or it uses an encryption \
                     that postkey does not know; run `openssl pkcs12 -in FILE -nodes -legacy -out NEWFILE` to convert it to PEM"
             .to_owned(),
@@ -79,7 +78,7 @@ mod tests {
     use super::*;
 
     const PEM: &[u8] = include_bytes!("../../tests/support/signing-key.pem");
-    /// Made by OpenSSL: the certificate under 40-bit RC2, the key under 3DES, as exports of Windows and Java long were.
+    /// Made by OpenSSL: 40-bit RC2 for the certificate, 3DES for the key, as in old exports of Windows and Java.
     const LEGACY: &[u8] = include_bytes!("../../tests/support/signing-legacy.p12");
     /// Made by OpenSSL 3: AES-256 and PBKDF2.
     const MODERN: &[u8] = include_bytes!("../../tests/support/signing-modern.p12");
@@ -94,7 +93,7 @@ mod tests {
     }
 
     #[test]
-    fn a_key_is_the_same_in_every_file() {
+    fn a_key_is_the_same_in_every_format() {
         let pem = read(PEM, None).unwrap();
         assert!(pem.certificate.is_none());
         for file in [LEGACY, MODERN] {
@@ -107,7 +106,7 @@ mod tests {
     }
 
     #[test]
-    fn a_file_that_cannot_be_read_says_what_it_is() {
+    fn an_unreadable_file_is_explained() {
         assert!(complaint(LEGACY, None).contains("its password is missing"));
         for (file, password) in [(LEGACY, "wrong"), (MODERN, ""), (&MODERN[..500], "notasecret")] {
             assert!(complaint(file, Some(password)).contains("the password is wrong"), "{password}");

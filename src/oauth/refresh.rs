@@ -1,4 +1,4 @@
-//! Refreshing an access token (RFC 6749 section 6).
+//! Refreshes access tokens (RFC 6749 section 6).
 
 use super::error_codes::RequestKind;
 use super::members::Members;
@@ -28,17 +28,17 @@ pub async fn refresh(
     Ok(granted)
 }
 
-/// Whether this is the beginning of a token answer, which ends in a later line.
-pub fn is_begun(pasted: &str) -> bool {
+/// Whether this is a token answer that continues in a later line.
+pub fn is_incomplete(pasted: &str) -> bool {
     let text = bare(pasted);
     text.starts_with('{') && Members::read(text.as_bytes()).is_none_or(|answer| !answer.is_whole())
 }
 
-/// Reads what a person has brought: a refresh token, or the token answer that holds it, also a part of one.
+/// Reads the refresh token that a person has pasted, alone or in a token answer or a part of one.
 ///
 /// # Errors
 ///
-/// What it is instead.
+/// A sentence that says what it is instead.
 pub fn pasted(text: &str) -> Result<Token, String> {
     let text = bare(text);
     let answer = match text {
@@ -47,12 +47,12 @@ pub fn pasted(text: &str) -> Result<Token, String> {
         _ => None,
     };
     let Some(answer) = answer else {
-        let why = || "this is no refresh token: a token has neither blanks nor other letters than ASCII's";
+        let why = || "this is not a refresh token: a token has only ASCII letters, digits and punctuation";
         return Token::parse(text).ok_or_else(|| why().to_owned());
     };
     let members = Members::read(answer.as_bytes());
     let token = members.and_then(|members| Token::parse(&members.text("refresh_token")?));
-    token.ok_or_else(|| "this is no refresh token: it is JSON that holds none".to_owned())
+    token.ok_or_else(|| "this is not a refresh token: it is JSON without one".to_owned())
 }
 
 #[cfg(test)]
@@ -60,7 +60,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_refresh_token_is_taken_in_every_dress() {
+    fn a_refresh_token_is_accepted_in_every_form() {
         for text in [
             "1//0a-b_c",
             " \"1//0a-b_c\" ",
@@ -76,13 +76,13 @@ mod tests {
             assert_eq!(pasted(text).map(|token| token.expose().to_owned()), Ok("1//0a-b_c".to_owned()), "{text}");
         }
         for text in ["", "a token", "\"\"", r#"{"access_token":"ya29"}"#, r#"{"refresh_token":""}"#, "{", "ä"] {
-            assert!(pasted(text).err().unwrap().starts_with("this is no refresh token: "), "{text}");
+            assert!(pasted(text).err().unwrap().starts_with("this is not a refresh token: "), "{text}");
         }
     }
 
     #[test]
-    fn an_answer_in_several_lines_has_begun_until_it_ends() {
-        assert!(["{", "{\"access_token\": \"a\",", "'{\n\"a\":1"].iter().all(|text| is_begun(text)));
-        assert!(["{}", "{\"a\": 1}", "'{\n\"a\":1\n}'", "token", ""].iter().all(|text| !is_begun(text)));
+    fn an_answer_in_several_lines_is_incomplete_until_it_ends() {
+        assert!(["{", "{\"access_token\": \"a\",", "'{\n\"a\":1"].iter().all(|text| is_incomplete(text)));
+        assert!(["{}", "{\"a\": 1}", "'{\n\"a\":1\n}'", "token", ""].iter().all(|text| !is_incomplete(text)));
     }
 }

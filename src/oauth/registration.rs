@@ -1,4 +1,4 @@
-//! Who asks for tokens, and where.
+//! The client that requests tokens, and how it authenticates.
 
 use serde_json::json;
 use url::Url;
@@ -12,46 +12,45 @@ use crate::config::provider::{ClientMethods, Discovered};
 use crate::config::secret_source::SecretSource;
 use crate::secret::{Secret, Token};
 
-/// A client registration at an authorization server, ready to ask for tokens.
+/// A client registration at an authorization server, ready to request tokens.
 #[derive(Clone)]
 pub struct Registration {
     /// RFC 6749 section 2.2.
     pub client_id: String,
-    /// How the client shows who it is.
     pub proof: Proof,
     /// RFC 6749 section 3.2.
     pub token_endpoint: Url,
-    /// Whether postkey has registered this client itself.
+    /// Whether postkey registered this client itself.
     pub is_self_registered: bool,
-    /// What the server's metadata say of clients.
+    /// What the server's metadata say about the authentication of clients.
     pub methods: ClientMethods,
 }
 
-/// How a client shows who it is.
+/// How a client authenticates.
 #[derive(Clone)]
 pub enum Proof {
-    /// It does not: a public client.
+    /// Not at all: it is a public client.
     None,
-    /// RFC 6749 section 2.3.1; sent in the request's body.
+    /// RFC 6749 section 2.3.1.
     Secret(Secret),
-    /// It signs an assertion for each request (RFC 7523 section 2.2).
+    /// Signs an assertion for each request (RFC 7523 section 2.2).
     Key(SigningKey),
-    /// An assertion that somebody else has signed.
+    /// Somebody else has signed the assertion.
     Assertion(Token),
 }
 
-/// How long an assertion of our own is good, in seconds: long enough for clocks that differ.
+/// How long our own assertion is valid, in seconds: long enough for clocks that differ.
 const ASSERTION: u64 = 300;
 
-/// What `client_assertion_type` is (RFC 7523 section 2.2).
+/// RFC 7523 section 2.2.
 const ASSERTION_TYPE: &str = "urn:ietf:params:oauth:client-assertion-type:jwt-bearer";
 
 impl Registration {
-    /// Reads what the client's authentication needs.
+    /// Reads the secrets that the client's authentication needs.
     ///
     /// # Errors
     ///
-    /// [`Failure::Misconfigured`] where a secret cannot be had.
+    /// [`Failure::Misconfigured`] if one cannot be read.
     pub async fn new(client: &ClientRegistration, token_endpoint: &Url) -> Result<Self, Failure> {
         let proof = match &client.authentication {
             ClientAuthentication::None => Proof::None,
@@ -63,7 +62,7 @@ impl Registration {
         Ok(Self { client_id, proof, token_endpoint, is_self_registered: false, methods: ClientMethods::default() })
     }
 
-    /// Adds what was found out about the server, and about the client there.
+    /// Adds what was discovered about the server and the client.
     pub fn discovered(self, discovered: Option<&Discovered>) -> Self {
         let Some(Discovered { is_registered, is_self_registered, methods, .. }) = discovered else { return self };
         Self { is_self_registered: *is_registered || *is_self_registered, methods: methods.clone(), ..self }
@@ -114,5 +113,5 @@ async fn signing_key(configured: &ClientKey) -> Result<SigningKey, Failure> {
 async fn assertion(place: &SecretSource) -> Result<Token, Failure> {
     let secret = source::read(place, "the client assertion").await?;
     let token = std::str::from_utf8(secret.expose()).ok().and_then(Token::parse);
-    token.ok_or_else(|| Failure::Misconfigured(format!("what comes from {place} is no client assertion")))
+    token.ok_or_else(|| Failure::Misconfigured(format!("the content of {place} is not a client assertion")))
 }

@@ -1,4 +1,4 @@
-//! Token revocation (RFC 7009): tokens that nobody needs any more open nothing.
+//! Token revocation (RFC 7009).
 
 use url::Url;
 
@@ -9,11 +9,11 @@ use crate::clock::Clock;
 use crate::secret::Token;
 use crate::token::TokenSet;
 
-/// Revokes a token set: the refresh token first, with which a server ends the whole authorization (RFC 7009 section 2.1).
+/// Revokes a token set. The refresh token is first, because its revocation ends the whole authorization (section 2.1).
 ///
 /// # Errors
 ///
-/// Why the authorization still stands.
+/// The authorization is still valid.
 pub async fn revoke(
     http: &Http,
     registration: &Registration,
@@ -27,7 +27,7 @@ pub async fn revoke(
         None => access.await,
         Some(refresh) => {
             revocation.of(refresh, "refresh_token").await?;
-            // Without the other it dies by itself, if it is not dead by now; not every server knows how to revoke it.
+            // Without the refresh token it soon expires anyway, and not every server can revoke it.
             let _unsupported = access.await;
             Ok(())
         }
@@ -49,7 +49,7 @@ impl Revocation<'_> {
         let is_done = (200..300).contains(&answer.status);
         match outcome::members(answer) {
             Ok(_) => Ok(()),
-            // The body of a yes has no meaning (section 2.2), and mostly there is none.
+            // The body of a success has no meaning (section 2.2), and mostly there is none.
             Err(RequestError::Failed(_)) if is_done => Ok(()),
             Err(error) => Err(error.failure(RequestKind::Revocation, Some(registration))),
         }

@@ -1,4 +1,4 @@
-//! Dynamic client registration (RFC 7591): postkey registers itself, where the authorization server lets anybody do so.
+//! Dynamic client registration (RFC 7591): postkey registers itself if the authorization server lets anybody do so.
 
 use serde_json::json;
 use url::{Url, form_urlencoded};
@@ -11,51 +11,51 @@ use crate::config::flow::Flow;
 use crate::secret::Secret;
 use crate::wire::printable;
 
-/// Tells the software itself, whatever its version, from others of the name (RFC 7591 section 2).
+/// Identifies the software independently of its version (RFC 7591 section 2).
 const SOFTWARE_ID: &str = "3f0f7c3e-6f2e-4f5c-9d52-0b7c7a3d5e91";
 
-/// Code and verifier of a token request that only asks whether the client is known: valid in form (RFC 7636 section 4.1), and
-/// telling in the server's log.
+/// Code and verifier of a token request that only checks whether the client is known: valid in form (RFC 7636 section 4.1), and
+/// understandable in the server's log.
 const QUESTION: &str = "postkey-asks-whether-this-client-is-still-known";
 
-/// The port of the second redirect URI, outside the range from which the kernel takes ports.
+/// The port of the second redirect URI, outside the kernel's range of ephemeral ports.
 const PORT: u16 = 28765;
 
-/// The redirect URI with a fixed port, for servers that compare ports although RFC 8252 section 7.3 has them ignore a loopback
-/// URI's. None if it has a port already, or is not a loopback URI.
+/// The redirect URI with a fixed port, for servers that compare ports although RFC 8252 section 7.3 has them ignore the port of a
+/// loopback URI. None if it has a port already, or is not a loopback URI.
 pub fn with_fixed_port(redirect_uri: &Url) -> Option<Url> {
     let mut fixed = redirect_uri.clone();
     let may_change = redirect_uri.scheme() == "http" && redirect_uri.port().is_none();
     (may_change && fixed.set_port(Some(PORT)).is_ok()).then_some(fixed)
 }
 
-/// What its administrator has to do where a server does not let postkey register itself.
+/// What an administrator has to do if the server does not let postkey register itself.
 pub fn by_hand(redirect_uri: &Url, flow: Flow) -> String {
     let client = match (flow, with_fixed_port(redirect_uri)) {
         (Flow::DeviceCode, _) => "a public client that may use the device grant".to_owned(),
         (_, Some(fixed)) => format!(
-            "a public client with the redirect URI {redirect_uri}, or where the server compares ports {fixed}, which you then \
-             name by --redirect-uri"
+            "a public client with the redirect URI {redirect_uri}, or if the server compares ports {fixed}, which you then give \
+             with --redirect-uri"
         ),
         (_, None) => format!("a public client with the redirect URI {redirect_uri}"),
     };
-    format!("have the server's administrator make {client}; then run the command again with --client-id ID")
+    format!("ask the server's administrator for {client}; then run the command again with --client-id ID")
 }
 
-/// What the server has given.
+/// What the server has registered.
 pub struct Registered {
     /// RFC 6749 section 2.2.
     pub client_id: String,
-    /// Where the server takes the client for no public one.
+    /// If the server does not take the client for a public one.
     pub client_secret: Option<Secret>,
-    /// What the client may ask for, where the server says so.
+    /// What the client may request, if the server says so.
     pub scope: Option<Vec<String>>,
-    /// `token_endpoint_auth_method`, where the server says so.
+    /// `token_endpoint_auth_method`, if the server says so.
     method: Option<String>,
 }
 
-/// Registers a public native client for this redirect URI and scope. The scope is named, because some servers give none to a
-/// client that has not.
+/// Registers a public native client for this redirect URI and scope. It names the scope, because some servers otherwise allow
+/// none.
 pub async fn register(
     http: &Http,
     (endpoint, token_endpoint): (&Url, &Url),
@@ -78,8 +78,8 @@ pub async fn register(
 }
 
 impl Registered {
-    /// What the server says of the new client and what it gives need not go together: a secret comes for a public client, or
-    /// none for another one. Then the token endpoint is asked which is true.
+    /// Resolves a contradiction: some servers give a public client a secret, or another client none. A request to the token
+    /// endpoint shows which is true.
     async fn reconciled(
         self,
         http: &Http,
@@ -95,12 +95,12 @@ impl Registered {
         let ask = async |secret| ask(http, token_endpoint, &self.client_id, secret, redirect_uri).await;
         let without = ask(None).await;
         match &self.client_secret {
-            _ if without == Standing::Known || without == Standing::Untold && is_public => {
+            _ if without == Standing::Known || without == Standing::Unclear && is_public => {
                 Ok(Self { client_secret: None, ..self })
             }
             Some(secret) if ask(Some(secret)).await == Standing::Known => Ok(self),
             _ => Err(Failure::Misconfigured(format!(
-                "the authorization server has registered postkey as a client of the method {}, and does not accept it with what \
+                "the authorization server has registered postkey as a client with the method {}, but does not accept it with what \
                  it gave; {}",
                 printable(method),
                 by_hand(redirect_uri, flow)
@@ -109,7 +109,7 @@ impl Registered {
     }
 }
 
-/// The client metadata of RFC 7591 section 2, as the profile for open public clients wants them.
+/// The client metadata (RFC 7591 section 2), in the profile for open public clients.
 fn request(redirect_uris: &[&Url], flow: Flow, scope: &[String]) -> Vec<u8> {
     let grant = match flow {
         Flow::DeviceCode => "urn:ietf:params:oauth:grant-type:device_code",
@@ -132,7 +132,7 @@ fn request(redirect_uris: &[&Url], flow: Flow, scope: &[String]) -> Vec<u8> {
 fn read(answer: &Members) -> Result<Registered, Failure> {
     let unusable =
         || Failure::Misconfigured("the authorization server's answer to the registration has no client id".into());
-    // It goes into URLs, forms and the terminal.
+    // It is used in URLs and forms, and shown in the terminal.
     let is_usable = |id: &String| id.len() <= 1024 && id.bytes().all(|b| b.is_ascii_graphic());
     Ok(Registered {
         client_id: answer.text("client_id").filter(is_usable).ok_or_else(unusable)?,
@@ -152,24 +152,24 @@ fn refusal(error: RequestError, is_refused: bool, by_hand: &str) -> Failure {
     Failure::Misconfigured(format!("the authorization server does not register postkey: {why}; {by_hand}"))
 }
 
-/// What a server knows of a client.
+/// What a server knows about a client.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Standing {
-    /// It refuses the code and not the client.
+    /// It refuses the code, but not the client.
     Known,
     /// It refuses the client (RFC 6749 section 5.2).
     Unknown,
-    /// It does not tell.
-    Untold,
+    /// Its answer does not show it.
+    Unclear,
 }
 
-/// Whether the server still knows a public client that it has registered. A browser would end on an error page instead of
-/// coming back.
+/// Whether the server still knows a public client that it has registered. If it does not, a browser would end on an error page
+/// instead of returning.
 pub async fn is_known(http: &Http, token_endpoint: &Url, client_id: &str, redirect_uri: &Url) -> bool {
     ask(http, token_endpoint, client_id, None, redirect_uri).await != Standing::Unknown
 }
 
-/// Asks for tokens by a code that is none: that is refused for the client or for the code.
+/// Requests tokens with an invalid code. The server refuses either the client or the code.
 async fn ask(
     http: &Http,
     token_endpoint: &Url,
@@ -186,11 +186,11 @@ async fn ask(
         .append_pair("client_id", client_id)
         .extend_pairs(secret.map(|secret| ("client_secret", secret)))
         .finish();
-    let Ok(answer) = http.post(token_endpoint, FORM, form.into_bytes()).await else { return Standing::Untold };
+    let Ok(answer) = http.post(token_endpoint, FORM, form.into_bytes()).await else { return Standing::Unclear };
     match outcome::members(answer) {
         Err(RequestError::Refused(error)) if error.code == "invalid_client" => Standing::Unknown,
         Err(RequestError::Refused(_)) => Standing::Known,
-        _ => Standing::Untold,
+        _ => Standing::Unclear,
     }
 }
 
@@ -203,20 +203,20 @@ mod tests {
     }
 
     #[test]
-    fn an_administrator_is_told_what_client_to_make() {
-        let told = |uri: &str, flow| by_hand(&Url::parse(uri).unwrap(), flow);
-        let usual = told("http://127.0.0.1/", Flow::AuthorizationCode);
+    fn an_administrator_learns_which_client_to_create() {
+        let text = |uri: &str, flow| by_hand(&Url::parse(uri).unwrap(), flow);
+        let usual = text("http://127.0.0.1/", Flow::AuthorizationCode);
         assert!(
             usual.contains("URI http://127.0.0.1/, or") && usual.contains(" http://127.0.0.1:28765/, which"),
             "{usual}"
         );
-        let own = told("https://mail.example.test/back", Flow::AuthorizationCode);
+        let own = text("https://mail.example.test/back", Flow::AuthorizationCode);
         assert!(own.contains("URI https://mail.example.test/back; then"), "{own}");
-        assert!(!told("http://127.0.0.1/", Flow::DeviceCode).contains("redirect"));
+        assert!(!text("http://127.0.0.1/", Flow::DeviceCode).contains("redirect"));
     }
 
     #[test]
-    fn an_answer_is_judged() {
+    fn an_answer_without_a_usable_client_id_is_refused() {
         let good = read(r#"{"client_id":"abc","client_secret":"","client_id_issued_at":1,"scope":""}"#).unwrap();
         assert!(good.client_id == "abc" && good.client_secret.is_none() && good.scope.is_none());
         let full = read(r#"{"client_id":7,"client_secret":"s","scope":["mail"]}"#).unwrap();

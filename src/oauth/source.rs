@@ -1,4 +1,4 @@
-//! Reading a secret from where the configuration says it is.
+//! Reads secrets from the sources that the configuration names.
 
 use std::path::Path;
 use std::process::Stdio;
@@ -19,26 +19,26 @@ use crate::wire::printable;
 /// The largest secret, in bytes; a key with its certificates has some KiB.
 const MOST: u64 = 64 * 1024;
 
-/// How much of a command's complaints is shown, in bytes.
-const MOST_SAID: u64 = 1024;
+/// How much of a command's stderr is shown, in bytes.
+const MOST_STDERR: u64 = 1024;
 
-/// How long a command may take. A client waits for half a minute, and its login takes time, too.
+/// How long a command may take. A client waits for half a minute, and its login takes time as well.
 const COMMAND: Duration = Duration::from_secs(15);
 
-/// Reads `what` from its place. A line end behind it does not belong to it, and a blank does.
+/// Reads `what` without the line end after it. Blanks belong to it.
 ///
 /// # Errors
 ///
-/// [`Failure::Misconfigured`] where it cannot be had.
+/// [`Failure::Misconfigured`] if it cannot be read.
 pub async fn read(place: &SecretSource, what: &str) -> Result<Secret, Failure> {
     let secret = read_whole(place, what).await?;
     match without_line_end(secret.expose()) {
-        blank if blank.trim_ascii().is_empty() => Err(unreadable(place, what, "there is nothing")),
+        blank if blank.trim_ascii().is_empty() => Err(unreadable(place, what, "it is empty")),
         line => Ok(Secret::new(line.to_vec())),
     }
 }
 
-/// Reads a key file from its place to its last byte: PKCS#12 may end like a line.
+/// Reads a key file and its password. The file keeps its last bytes, because PKCS#12 may end like a line.
 ///
 /// # Errors
 ///
@@ -51,7 +51,6 @@ pub async fn read_key(key: &KeySource, what: &str) -> Result<(Secret, Option<Sec
     Ok((read_whole(&key.file, what).await?, password))
 }
 
-/// The failure of a secret that cannot be read.
 pub(super) fn unreadable(place: &SecretSource, what: &str, why: &str) -> Failure {
     Failure::Misconfigured(format!("{what} cannot be read from {place}: {why}"))
 }
@@ -63,7 +62,7 @@ async fn read_whole(place: &SecretSource, what: &str) -> Result<Secret, Failure>
         SecretSource::Command(words) => run(words, COMMAND).await,
         SecretSource::Credential(name) => match std::env::var_os("CREDENTIALS_DIRECTORY") {
             Some(folder) => read_file(&Path::new(&folder).join(name)).await,
-            None => Err("no credentials were given to this process; add LoadCredential= to its unit".to_owned()),
+            None => Err("this process has no credentials; add LoadCredential= to its unit".to_owned()),
         },
         SecretSource::Environment(name) => match std::env::var_os(name) {
             Some(value) => Ok(Zeroizing::new(value.into_encoded_bytes())),
@@ -78,34 +77,32 @@ async fn read_file(path: &Path) -> Result<Zeroizing<Vec<u8>>, String> {
     read_most(file, MOST).await
 }
 
-/// All that comes; an error if there is too much of it.
 async fn read_most(from: impl AsyncRead + Unpin, most: u64) -> Result<Zeroizing<Vec<u8>>, String> {
     let mut bytes = Zeroizing::new(Vec::new());
     from.take(most + 1).read_to_end(&mut bytes).await.map_err(|error| error.to_string())?;
-    if bytes.len() as u64 > most { Err(format!("there is more than {most} bytes")) } else { Ok(bytes) }
+    if bytes.len() as u64 > most { Err(format!("it is larger than {most} bytes")) } else { Ok(bytes) }
 }
 
-/// Runs a command without a shell: its output, or why there is none. One that takes too long is killed with all that it has
-/// started.
+/// Runs a command without a shell, and returns its output. Kills a command that takes too long, with all that it has started.
 async fn run(words: &[String], limit: Duration) -> Result<Zeroizing<Vec<u8>>, String> {
     let mut command = process_group::command(words).map_err(|error| error.to_string())?;
     command.stdout(Stdio::piped()).stderr(Stdio::piped());
     let (mut child, group) = process_group::start(&mut command).map_err(|error| error.to_string())?;
-    let (Some(output), Some(mut complaints)) = (child.stdout.take(), child.stderr.take()) else {
+    let (Some(output), Some(mut stderr)) = (child.stdout.take(), child.stderr.take()) else {
         return Err("its output is lost".to_owned());
     };
-    let complain = async {
+    let read_stderr = async {
         let mut said = Vec::new();
-        let _cut = (&mut complaints).take(MOST_SAID).read_to_end(&mut said).await;
-        // What else it says must not hold it up.
-        let _rest = tokio::io::copy(&mut complaints, &mut tokio::io::sink()).await;
+        let _cut = (&mut stderr).take(MOST_STDERR).read_to_end(&mut said).await;
+        // A full pipe must not stop the command.
+        let _rest = tokio::io::copy(&mut stderr, &mut tokio::io::sink()).await;
         printable(String::from_utf8_lossy(&said).trim())
     };
-    let run = async { tokio::join!(read_most(output, MOST), complain) };
+    let run = async { tokio::join!(read_most(output, MOST), read_stderr) };
     let ended = timeout(limit, async { (run.await, child.wait().await) }).await;
     let ((output, said), status) = ended.map_err(|_| {
         group.kill();
-        format!("it has not ended within {} s", limit.as_secs())
+        format!("it did not end within {} s", limit.as_secs())
     })?;
     match (output, status) {
         (Ok(output), Ok(status)) if status.success() => Ok(output),
@@ -125,21 +122,21 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_command_tells_its_secret_or_why_not() {
-        let told = |script| output(script, COMMAND);
-        assert_eq!(told("printf hush; echo careful >&2").await.unwrap(), "hush");
-        assert_eq!(told("echo hush; echo no key >&2; exit 3").await.unwrap_err(), "exit status: 3: no key");
-        assert_eq!(told("head -c 70000 /dev/zero").await.unwrap_err(), "there is more than 65536 bytes");
-        let noisy = told("head -c 1000000 /dev/zero >&2; exit 1").await.unwrap_err();
-        assert!(noisy.len() <= MOST_SAID as usize + 20, "{} bytes", noisy.len());
+    async fn a_command_prints_its_secret_or_fails_with_its_stderr() {
+        let run_script = |script| output(script, COMMAND);
+        assert_eq!(run_script("printf hush; echo careful >&2").await.unwrap(), "hush");
+        assert_eq!(run_script("echo hush; echo no key >&2; exit 3").await.unwrap_err(), "exit status: 3: no key");
+        assert_eq!(run_script("head -c 70000 /dev/zero").await.unwrap_err(), "it is larger than 65536 bytes");
+        let noisy = run_script("head -c 1000000 /dev/zero >&2; exit 1").await.unwrap_err();
+        assert!(noisy.len() <= MOST_STDERR as usize + 20, "{} bytes", noisy.len());
         assert!(run(&["/nowhere".to_owned()], COMMAND).await.unwrap_err().contains("No such file"));
     }
 
-    /// cargo's variables stand for somebody's secrets.
+    /// cargo's variables are examples of secrets in the environment.
     #[tokio::test]
-    async fn a_command_gets_the_usual_variables_alone_and_runs_in_the_root_folder() {
-        let told = output("env; echo folder $(pwd)", COMMAND).await.unwrap();
-        assert!(told.contains("PATH=") && told.contains("folder /\n") && !told.contains("CARGO"), "{told}");
+    async fn a_command_gets_only_the_usual_variables_and_runs_in_the_root_folder() {
+        let printed = output("env; echo folder $(pwd)", COMMAND).await.unwrap();
+        assert!(printed.contains("PATH=") && printed.contains("folder /\n") && !printed.contains("CARGO"), "{printed}");
     }
 
     #[tokio::test]
@@ -147,11 +144,11 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let fifo = folder.path().join("fifo");
         let script = format!("mkfifo {0}; cat {0} & echo $! > {0}.pid; wait", fifo.display());
-        let told = output(&script, Duration::from_secs(1)).await;
-        assert_eq!(told.unwrap_err(), "it has not ended within 1 s");
+        let result = output(&script, Duration::from_secs(1)).await;
+        assert_eq!(result.unwrap_err(), "it did not end within 1 s");
         let pid = std::fs::read_to_string(fifo.with_extension("pid")).unwrap();
         let proc = format!("/proc/{}/cmdline", pid.trim());
-        // A zombie has no command line any more.
+        // A zombie has no command line.
         let gone = async {
             while std::fs::read(&proc).is_ok_and(|line| !line.is_empty()) {
                 tokio::task::yield_now().await;
@@ -169,7 +166,7 @@ mod tests {
         assert_eq!(read(&place, "the secret").await.ok().unwrap().expose(), b"hu sh \t");
         std::fs::write(&file, " \n").unwrap();
         let failure = read(&place, "the secret").await.err().unwrap();
-        assert_eq!(failure.to_string(), format!("the secret cannot be read from {}: there is nothing", file.display()));
+        assert_eq!(failure.to_string(), format!("the secret cannot be read from {}: it is empty", file.display()));
         let variable = SecretSource::Environment("POSTKEY_TESTS_HAVE_NO_SUCH_VARIABLE".to_owned());
         assert!(read(&variable, "the secret").await.err().unwrap().to_string().contains("is not set"));
     }

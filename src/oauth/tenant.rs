@@ -1,4 +1,4 @@
-//! Microsoft's authorization servers: one server with an issuer for each tenant,
+//! Microsoft's authorization server has an issuer for each tenant:
 //! <https://learn.microsoft.com/entra/identity-platform/access-tokens#validate-the-issuer>.
 
 use url::Url;
@@ -6,40 +6,40 @@ use url::Url;
 /// The tenant of all personal accounts, which the endpoints call `consumers`.
 const CONSUMERS: &str = "9188040d-6c67-4c5b-b112-36a304b66dad";
 
-/// The tenant, or the kind of tenants, whose people sign in at an endpoint.
+/// The tenant, or the kind of tenants, of an endpoint.
 pub struct Tenant<'a> {
     server: String,
     name: &'a str,
 }
 
 impl<'a> Tenant<'a> {
-    /// Reads a token endpoint. None where it has not Microsoft's form.
+    /// None if the token endpoint does not have Microsoft's form.
     pub fn of(token_endpoint: &'a Url) -> Option<Self> {
         let name = token_endpoint.path().strip_suffix("/oauth2/v2.0/token")?.strip_prefix('/')?;
         let server = token_endpoint.origin().ascii_serialization();
         (!name.is_empty() && !name.contains('/')).then_some(Self { server, name })
     }
 
-    /// Whether one organization decides who signs in, and under which names.
+    /// Whether one organization decides who signs in, and with which names.
     pub fn is_one(&self) -> bool {
         !["common", "organizations", "consumers"].contains(&self.name)
     }
 
-    /// Whether an id_token with this `iss`, and this `tid` where it has one, comes from here.
+    /// Whether an id_token with this `iss`, and this `tid` if it has one, comes from here.
     pub fn has_issued(&self, issuer: &str, tid: Option<&str>) -> bool {
         let rest = issuer.strip_prefix(&self.server).and_then(|rest| rest.strip_prefix('/'));
         let Some(tenant) = rest.and_then(|rest| rest.strip_suffix("/v2.0")) else { return false };
         let is_expected = match self.name {
             "common" | "organizations" => true,
             "consumers" => tenant == CONSUMERS,
-            // An endpoint can name the tenant by one of its domains, an issuer cannot.
+            // An endpoint can name the tenant by one of its domains, but an issuer cannot.
             name => !is_id(name) || name.eq_ignore_ascii_case(tenant),
         };
         is_id(tenant) && is_expected && tid.is_none_or(|tid| tid == tenant)
     }
 }
 
-/// Whether this is a tenant's id (RFC 9562 section 4).
+/// RFC 9562 section 4.
 fn is_id(text: &str) -> bool {
     text.len() == 36
         && text.bytes().enumerate().all(|(place, byte)| match place {

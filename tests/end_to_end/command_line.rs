@@ -239,7 +239,7 @@ async fn an_authorization_for_less_than_was_asked_for_says_what_is_missing() {
     let house = house().await;
     house.provider.change(|settings| settings.granted_scope = Some("openid email".to_owned()));
     let ended = authorize(&house, &["authorize", ANN]).await;
-    expect(&ended, 0, "granted less than was asked for: it left out mail. ");
+    expect(&ended, 0, "granted less than was requested: it left out mail. ");
     expect(&ended, 0, "allow it for the client client-of-the-tests at the provider, and run `postkey authorize ");
 }
 

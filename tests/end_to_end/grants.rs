@@ -102,9 +102,9 @@ async fn every_dialect_of_the_device_grant_leads_to_its_end() {
         (
             json!({"interval": 1, "message": "To sign in, use a browser"}),
             "authorization_declined",
-            "the person has said no",
+            "the person has declined",
         ),
-        (Value::Null, "access_denied", "the person has said no"),
+        (Value::Null, "access_denied", "the person has declined"),
         (Value::Null, "expired_token", "the code has expired"),
         (Value::Null, "bad_verification_code", "the code has expired"),
     ] {
@@ -124,7 +124,7 @@ async fn who_types_the_code_in_has_to_be_the_one() {
     expect(&process.end(), 77, &format!("{BEN} has signed in, not {ANN}"));
     let (process, page, code) = begin(&house);
     house.provider.person().type_in(&page, &code, ANN, "deny").await;
-    expect(&process.end(), 77, "the person has said no");
+    expect(&process.end(), 77, "the person has declined");
 }
 
 // Client credentials, and how a client authenticates
@@ -367,8 +367,8 @@ async fn the_password_grant_wants_to_be_allowed() {
 async fn a_refresh_token_is_taken_over() {
     let mut house = house(Options::default(), "").await;
     let take_over = |token: &str| house.run(&["authorize", ANN, "--refresh-token-stdin"], token);
-    expect(&take_over("a token"), 65, "this is no refresh token");
-    expect(&take_over("{\n\"access_token\": \"old\"\n}"), 65, "JSON that holds none");
+    expect(&take_over("a token"), 65, "this is not a refresh token");
+    expect(&take_over("{\n\"access_token\": \"old\"\n}"), 65, "JSON without one");
     expect(&take_over("of-nobody"), 77, "unknown refresh token");
     let (_, bens) = house.provider.grant_for(BEN, "mail openid");
     expect(&take_over(&bens), 77, &format!("{BEN} has signed in, not {ANN}"));

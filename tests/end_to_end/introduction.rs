@@ -99,7 +99,7 @@ async fn a_client_that_gets_a_secret_keeps_it_sealed_with_its_account() {
 async fn a_server_that_registers_nobody_is_reported_with_what_to_do() {
     let house = house(Publishes { registers: None, ..open() }).await;
     let ended = house.run(&["authorize", ANN], "");
-    let client = "have the server's administrator make a public client with the redirect URI http://127.0.0.1/, or";
+    let client = "ask the server's administrator for a public client with the redirect URI http://127.0.0.1/, or";
     expect(&ended, 78, &format!("requires a client registration of your own: {client}"));
     house.provider.change(|settings| {
         settings.publishes.instead =
@@ -118,7 +118,7 @@ async fn offline_access_that_a_server_does_not_list_is_not_asked_for_again() {
     house.provider.change(|settings| settings.gives_refresh_tokens = false);
     let ended = authorize(&house, &["authorize", ANN]).await;
     expect(&ended, 78, "the server does not offer the scope offline_access, so postkey does not request it");
-    expect(&ended, 78, "have its administrator make a client that may use refresh tokens, and set client_id of");
+    expect(&ended, 78, "ask its administrator for a client that may use refresh tokens, and set client_id of");
     assert!(!ended.err.contains("add it to scope"), "{}", ended.err);
 }
 

@@ -6,7 +6,7 @@ use super::server::no_tokens;
 use crate::clock::Clock;
 use crate::config::flow::Flow;
 use crate::exit::{Exit, Failed};
-use crate::oauth::refresh::{is_begun, pasted, refresh};
+use crate::oauth::refresh::{is_incomplete, pasted, refresh};
 use crate::pasted::decoded;
 use crate::secret::{Secret, Token};
 use crate::token::TokenSet;
@@ -58,7 +58,7 @@ async fn refresh_token(input: &mut Input) -> Result<Token, Failed> {
     let mut typed = input.password("The refresh token: ").await?.expose().to_vec();
     let text = loop {
         let text = String::from_utf8_lossy(&decoded(&typed)).into_owned();
-        if !is_begun(&text) || typed.len() > MAX_ANSWER {
+        if !is_incomplete(&text) || typed.len() > MAX_ANSWER {
             break text;
         }
         let Ok(more) = input.password("").await else { break text };

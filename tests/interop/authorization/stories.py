@@ -177,7 +177,7 @@ def less_is_granted_than_was_asked_for(world, server):
         visit(server.sign_in(next_url(child), who, scope=None if by_server else server.person_grants))
     expect(child.returncode == 0, f"authorize succeeds:\n{child.output}")
     missing = server.unknown_scope if by_server else "mail"
-    expect(f"granted less than was asked for: it left out {missing}. " in child.output, f"it says what is missing:\n{child.output}")
+    expect(f"granted less than was requested: it left out {missing}. " in child.output, f"it says what is missing:\n{child.output}")
     password = password_in(child.output)
     for _ in range(2):
         server.end_access_tokens()
