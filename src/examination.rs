@@ -17,7 +17,7 @@ use crate::login::{log_in, try_mechanism};
 use crate::name::Name;
 use crate::oauth::access_token::Claims;
 use crate::oauth::id_token::Expected;
-use crate::oauth::identity::who;
+use crate::oauth::identity::identify;
 use crate::protocol::Protocol;
 use crate::upstream;
 use crate::wire::Refusal;
@@ -185,7 +185,7 @@ impl Examined<'_> {
         let now = self.broker.context.now();
         let expected = Expected { client_id: "", secret: None, issuer: None, token_endpoint: None, nonce: None, now };
         let OpenAccount { connector, endpoints, .. } = self.account;
-        let identity = who(&connector.http, endpoints, None, &self.current.tokens.access, &expected).await.ok()?;
+        let identity = identify(&connector.http, endpoints, None, &self.current.tokens.access, &expected).await.ok()?;
         let name = if identity.is(wanted) { Some(wanted) } else { identity.other_than(wanted) };
         name.map(str::to_owned)
     }

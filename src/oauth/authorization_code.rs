@@ -18,127 +18,118 @@ use crate::clock::{Clock, Moment};
 use crate::pasted;
 use crate::secret::Secret;
 
-/// What an authorization is asked for with.
-pub struct Asking<'a> {
-    /// The authorization endpoint; may carry a query of its own.
+/// What an authorization request contains.
+pub struct AuthorizationParameters<'a> {
+    /// The authorization endpoint. It may have a query.
     pub endpoint: &'a Url,
-    /// What the authorization server calls itself, where that is known.
+    /// The authorization server's own name, if it is known.
     pub issuer: Option<&'a str>,
-    /// Whether it promises to name itself when the browser returns (RFC 9207 section 3).
+    /// Whether every redirect names the issuer (RFC 9207 section 3).
     pub names_itself: bool,
-    /// RFC 6749 section 2.2.
     pub client_id: &'a str,
-    /// Where the browser returns to.
     pub redirect_uri: &'a Url,
-    /// RFC 6749 section 3.3.
     pub scope: &'a [String],
-    /// Parameters beside the standard ones.
+    /// Additional parameters.
     pub parameters: &'a BTreeMap<String, String>,
-    /// Who is to sign in.
+    /// The person who should sign in.
     pub login_hint: &'a str,
 }
 
-/// An authorization that has been asked for and not yet been given.
+/// An authorization that was requested, but not given yet.
 pub struct PendingAuthorization {
     /// The page where the person signs in and consents.
     pub url: Url,
     redirect_uri: Url,
     state: Secret,
     verifier: PkceCodeVerifier,
-    /// For an id_token, where one is asked for.
+    /// For the id_token, if one is requested.
     nonce: Option<String>,
     issuer: Option<String>,
     names_itself: bool,
 }
 
-/// Why an address that a browser was sent to, or that a person has pasted, does not bring the authorization. Only
-/// [`RedirectError::Denied`] is an end; after the others the right one may still come.
+/// Why a redirect, or an address that a person has pasted, does not bring the authorization. Only [`RedirectError::Denied`] is
+/// final. After the others the right one may still come.
 #[derive(Debug, PartialEq, Eq)]
 pub enum RedirectError {
-    /// It holds neither a code nor an error.
+    /// It has neither a code nor an error.
     NoAnswer,
     /// It belongs to another attempt (RFC 6749 section 10.12).
     WrongState,
     /// It comes from another authorization server (RFC 9207).
     WrongIssuer,
-    /// It has been pasted, and breaks off before its end.
+    /// It was pasted, and is not complete.
     BrokenOff,
-    /// The authorization server, or the person, said no.
+    /// The authorization server or the person refuses.
     Denied(Failure),
 }
 
 impl std::fmt::Display for RedirectError {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
-            Self::NoAnswer => {
-                f.write_str("this address holds no authorization code; it has to be the one with `code=` in it")
-            }
-            Self::WrongState => {
-                f.write_str("this address belongs to another attempt; open the page shown above once more")
-            }
+            Self::NoAnswer => f.write_str("this address has no authorization code; paste the one with `code=` in it"),
+            Self::WrongState => f.write_str("this address belongs to another attempt; open the page shown above again"),
             Self::WrongIssuer => f.write_str("this address comes from another authorization server and is not used"),
-            Self::BrokenOff => {
-                f.write_str("this address breaks off before its end; paste the rest of it, or all of it once more")
-            }
-            Self::Denied(text) => write!(f, "the authorization was not given: {text}"),
+            Self::BrokenOff => f.write_str("this address is incomplete; paste the rest of it, or all of it again"),
+            Self::Denied(failure) => write!(f, "the authorization was not given: {failure}"),
         }
     }
 }
 
-impl Asking<'_> {
-    /// A server has to ignore `offline_access` where the person is not asked to consent (OpenID Connect Core 1.0 section 11).
+impl AuthorizationParameters<'_> {
+    /// A server ignores `offline_access` unless the person is asked to consent (OpenID Connect Core 1.0 section 11).
     fn prompt(&self) -> Option<&'static str> {
-        let is_told =
+        let is_set =
             self.parameters.contains_key("prompt") || self.endpoint.query_pairs().any(|(key, _)| key == "prompt");
-        (!is_told && self.scope.iter().any(|scope| scope == "offline_access")).then_some("consent")
+        (!is_set && self.scope.iter().any(|scope| scope == "offline_access")).then_some("consent")
     }
 }
 
 impl PendingAuthorization {
-    /// Begins: the address to open, and what has to be remembered until the answer comes.
-    pub fn begin(asking: &Asking<'_>) -> Self {
+    /// The address to open, and what the answer is checked against.
+    pub fn begin(request: &AuthorizationParameters<'_>) -> Self {
         let (challenge, verifier) = PkceCodeChallenge::new_random_sha256();
         let [state, nonce] = [(); 2].map(|()| oauth2::CsrfToken::new_random().into_secret());
-        let nonce = asking.scope.iter().any(|scope| scope == "openid").then_some(nonce);
-        let scope = asking.scope.join(" ");
-        let mut ours = vec![
+        let nonce = request.scope.iter().any(|scope| scope == "openid").then_some(nonce);
+        let scope = request.scope.join(" ");
+        let mut own = vec![
             ("response_type", "code"),
-            ("client_id", asking.client_id),
-            ("redirect_uri", asking.redirect_uri.as_str()),
+            ("client_id", request.client_id),
+            ("redirect_uri", request.redirect_uri.as_str()),
             ("scope", &scope),
             ("state", &state),
             ("code_challenge", challenge.as_str()),
             ("code_challenge_method", "S256"),
-            ("login_hint", asking.login_hint),
+            ("login_hint", request.login_hint),
         ];
-        ours.extend(nonce.as_deref().map(|nonce| ("nonce", nonce)));
-        let more = asking.parameters.iter().map(|(key, value)| (key.as_str(), value.as_str()));
-        // What the configuration adds must not stand in for what the security of the grant rests on. A parameter without a
-        // value is one that the configuration leaves out.
-        let more = more.filter(|(key, value)| !ours.iter().any(|(our, _)| our == key) && !value.is_empty());
-        let mut url = asking.endpoint.clone();
-        let more: Vec<_> = more.chain(asking.prompt().map(|prompt| ("prompt", prompt))).collect();
-        url.query_pairs_mut().extend_pairs(&ours).extend_pairs(more);
+        own.extend(nonce.as_deref().map(|nonce| ("nonce", nonce)));
+        let more = request.parameters.iter().map(|(key, value)| (key.as_str(), value.as_str()));
+        // The configuration must not replace what the security of the grant depends on. With an empty value it leaves a parameter
+        // out.
+        let more = more.filter(|(key, value)| !own.iter().any(|(own, _)| own == key) && !value.is_empty());
+        let mut url = request.endpoint.clone();
+        let more: Vec<_> = more.chain(request.prompt().map(|prompt| ("prompt", prompt))).collect();
+        url.query_pairs_mut().extend_pairs(&own).extend_pairs(more);
         Self {
             url,
-            redirect_uri: asking.redirect_uri.clone(),
+            redirect_uri: request.redirect_uri.clone(),
             state: Secret::new(state.into_bytes()),
             verifier,
             nonce,
-            issuer: asking.issuer.map(str::to_owned),
-            names_itself: asking.names_itself,
+            issuer: request.issuer.map(str::to_owned),
+            names_itself: request.names_itself,
         }
     }
 
-    /// Where the browser returns to.
     pub fn redirect_uri(&self) -> &Url {
         &self.redirect_uri
     }
 
-    /// Reads the query of a redirect: `state` first, so that a stranger's request changes nothing; then `iss`; then `error`.
+    /// Reads the query of a redirect. `state` is first, so that a stranger's request changes nothing; then `iss`; then `error`.
     pub fn code(&self, query: &str) -> Result<AuthorizationCode, RedirectError> {
         let value = |name: &str| parameter(query, name);
-        if value("code").is_none() && value("error").is_none() {
+        let (code, error) = (value("code"), value("error"));
+        if code.is_none() && error.is_none() {
             return Err(RedirectError::NoAnswer);
         }
         let state = Secret::new(value("state").unwrap_or_default().into_bytes());
@@ -150,17 +141,14 @@ impl PendingAuthorization {
             (_, None) if self.names_itself => return Err(RedirectError::WrongIssuer),
             _ => {}
         }
-        match (value("error"), value("code")) {
-            (Some(error), _) => {
-                let refusal = ErrorResponse::redirected(error, value("error_description").unwrap_or_default());
-                Err(RedirectError::Denied(refusal.failure(RequestKind::Authorization, None)))
-            }
-            (None, Some(code)) => Ok(AuthorizationCode::new(code)),
-            (None, None) => Err(RedirectError::NoAnswer),
+        if let Some(error) = error {
+            let error = ErrorResponse::redirected(error, value("error_description").unwrap_or_default());
+            return Err(RedirectError::Denied(error.failure(RequestKind::Authorization, None)));
         }
+        code.map(AuthorizationCode::new).ok_or(RedirectError::NoAnswer)
     }
 
-    /// Reads what a person has pasted: the whole address, its query, or the code alone, as some providers show it.
+    /// Reads what a person has pasted: the whole address, its query, or only the code, which some providers show.
     pub fn pasted(&self, text: &str) -> Result<AuthorizationCode, RedirectError> {
         let (address, text) = (pasted::address(text), pasted::bare(text));
         let query = address.split_once('?').map(|(_, query)| query);
@@ -169,19 +157,19 @@ impl PendingAuthorization {
             let query = query.split_once('#').map_or(query, |(query, _)| query);
             let is_ours = address.starts_with(self.redirect_uri.as_str()) || !address.contains("://");
             return self.code(query).map_err(|error| match error {
-                error if is_ours && self.is_broken_off(query, &error) => RedirectError::BrokenOff,
+                error if is_ours && self.is_incomplete(query, &error) => RedirectError::BrokenOff,
                 error => error,
             });
         }
         match !text.is_empty() && !text.contains("://") && text.bytes().all(|byte| byte.is_ascii_graphic()) {
-            // No state comes with it. PKCE still binds the code to this attempt: the server takes it from nobody else.
+            // It comes without a state. PKCE still binds the code to this attempt: the server accepts it from nobody else.
             true => Ok(AuthorizationCode::new(text.to_owned())),
             false => Err(RedirectError::NoAnswer),
         }
     }
 
-    /// Whether more behind this query could make it right.
-    fn is_broken_off(&self, query: &str, error: &RedirectError) -> bool {
+    /// Whether the query could be valid if it continued.
+    fn is_incomplete(&self, query: &str, error: &RedirectError) -> bool {
         let value = |name: &str| parameter(query, name);
         match error {
             RedirectError::NoAnswer => !query.is_empty(),
@@ -203,8 +191,7 @@ impl PendingAuthorization {
     ) -> Result<Granted, Failure> {
         let nonce = self.nonce.clone();
         let request = self.token_request(registration, code, clock.now())?;
-        let answer = outcome::members(http.send(request).await?);
-        let granted = answer.and_then(|members| Ok(outcome::tokens(&members, clock.now(), None)?));
+        let granted = outcome::tokens(http.send(request).await?, clock.now(), None);
         let granted = granted.map_err(|error| error.failure(RequestKind::Code, Some(registration)))?;
         Ok(Granted { nonce, ..granted })
     }
@@ -237,7 +224,6 @@ impl PendingAuthorization {
     }
 }
 
-/// The first parameter of this name in an address.
 fn parameter(query: &str, name: &str) -> Option<String> {
     let mut pairs = url::form_urlencoded::parse(query.as_bytes());
     pairs.find(|(key, _)| key == name).map(|(_, value)| value.into_owned())
@@ -250,7 +236,7 @@ mod tests {
     const ISSUER: &str = "https://login.example.test";
 
     fn begin(endpoint: &str, scope: &str, names_itself: bool) -> (PendingAuthorization, String) {
-        let pending = PendingAuthorization::begin(&Asking {
+        let pending = PendingAuthorization::begin(&AuthorizationParameters {
             endpoint: &Url::parse(endpoint).unwrap(),
             issuer: Some(ISSUER),
             names_itself,
@@ -269,7 +255,7 @@ mod tests {
     }
 
     #[test]
-    fn the_address_carries_what_the_grant_needs_and_keeps_its_own_query() {
+    fn the_address_has_what_the_grant_needs_and_keeps_its_own_query() {
         let (pending, state) = pending();
         let pairs: Vec<(String, String)> = pending.url.query_pairs().into_owned().collect();
         let values = |name: &str| {
@@ -286,13 +272,17 @@ mod tests {
         assert!(state.len() >= 22, "128 bits at least");
         let (without, _) = begin("https://login.example.test/auth", "offline_access", false);
         assert!(without.url.query_pairs().any(|(key, value)| key == "prompt" && value == "consent"));
-        let (told, _) = begin("https://login.example.test/auth?prompt=login", "offline_access", false);
-        assert_eq!(told.url.query_pairs().filter(|(key, _)| key == "prompt").count(), 1, "the endpoint says otherwise");
+        let (login, _) = begin("https://login.example.test/auth?prompt=login", "offline_access", false);
+        assert_eq!(
+            login.url.query_pairs().filter(|(key, _)| key == "prompt").count(),
+            1,
+            "the endpoint says otherwise"
+        );
         assert!(without.url.query_pairs().all(|(key, _)| key != "nonce"), "there will be no id_token");
     }
 
     #[test]
-    fn only_our_own_answer_is_taken() {
+    fn only_the_answer_to_this_request_is_accepted() {
         let (pending, state) = pending();
         let read = |query: &str| pending.code(query).map(|code| code.secret().clone());
         assert_eq!(read(&format!("code=4%2F0A&state={state}")).unwrap(), "4/0A");
@@ -314,7 +304,7 @@ mod tests {
     }
 
     #[test]
-    fn a_server_that_promises_to_name_itself_has_to() {
+    fn a_redirect_without_the_promised_issuer_is_refused() {
         let (pending, state) = begin("https://login.example.test/auth", "openid", true);
         let read = |query: &str| pending.code(query).map(|code| code.secret().clone());
         assert_eq!(read(&format!("code=a&state={state}")), Err(RedirectError::WrongIssuer));
@@ -340,7 +330,7 @@ mod tests {
     }
 
     #[test]
-    fn an_address_that_breaks_off_is_told_from_another_one() {
+    fn an_incomplete_address_is_recognized() {
         let (pending, state) = begin("https://login.example.test/auth", "openid", true);
         let read = |text: &str| pending.pasted(text).map(|code| code.secret().clone());
         let whole = format!("http://127.0.0.1:4000/?code=abc&state={state}&iss={ISSUER}");

@@ -67,8 +67,9 @@ impl DeviceAuthorization {
         clock: &Clock,
     ) -> Result<Self, Failure> {
         let form = [("scope", &*scope.join(" "))];
-        let members = request::post(http, endpoint, registration, &form, clock.now()).await;
-        let members = members.map_err(|error| error.failure(RequestKind::Device, Some(registration)))?;
+        let answer = request::send(http, registration, endpoint, &form, clock).await?;
+        let members =
+            outcome::members(answer).map_err(|error| error.failure(RequestKind::Device, Some(registration)))?;
         let incomplete = "the authorization server's answer is not an OAuth answer: it lacks device_code, user_code or verification_uri";
         Self::read(&members).ok_or_else(|| Failure::Temporary(TemporaryCause::Lasting(None), incomplete.to_owned()))
     }
@@ -102,8 +103,7 @@ impl DeviceAuthorization {
                 return Err(expired());
             }
             let form = [("grant_type", GRANT_TYPE), ("device_code", self.device_code.as_str())];
-            let answer = request::post(http, &registration.token_endpoint, registration, &form, clock.now()).await;
-            let granted = answer.and_then(|members| Ok(outcome::tokens(&members, clock.now(), None)?));
+            let granted = request::tokens(http, registration, &form, None, clock).await;
             match granted.map_err(|error| step(error, Some(registration))) {
                 Ok(granted) => return Ok(granted),
                 Err(PollStep::End(failure)) => return Err(failure),

@@ -64,8 +64,8 @@ impl GrantRequest<'_> {
                 return Err(Failure::Ended("the provider gave no refresh token".to_owned()));
             }
         };
-        let granted = request::tokens(http, registration, kind, &form, None, clock).await;
-        granted.map(|granted| granted.tokens)
+        let granted = request::tokens(http, registration, &form, None, clock).await;
+        granted.map(|granted| granted.tokens).map_err(|error| error.failure(kind, Some(registration)))
     }
 
     fn password_form<'f>(&'f self, scope: &'f str) -> Result<Vec<(&'f str, &'f str)>, Failure> {

@@ -66,7 +66,7 @@ impl Identity {
 ///
 /// An invalid answer, as a sentence. It is not an error if the server does not say who it is, nor if keys or userinfo are not
 /// available: then TLS vouches for the id_token.
-pub async fn who(
+pub async fn identify(
     http: &Http,
     endpoints: &Endpoints,
     id_token: Option<&str>,

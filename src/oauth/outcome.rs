@@ -137,10 +137,11 @@ fn foreign(answer: &ServerResponse, members: Option<&Members>) -> Failure {
     Failure::Temporary(cause, format!("the authorization server{text}"))
 }
 
-/// The tokens of an answer. If it has no refresh token or scope, those of `before` remain valid.
+/// The tokens in an answer. If it has no refresh token or scope, those of `before` remain valid.
 ///
 /// A refresh token is never lost: if the access token beside it is unusable, it is kept with the access token of `before`.
-pub fn tokens(members: &Members, now: Moment, before: Option<&TokenSet>) -> Result<Granted, Failure> {
+pub fn tokens(answer: ServerResponse, now: Moment, before: Option<&TokenSet>) -> Result<Granted, RequestError> {
+    let members = members(answer)?;
     let token = |name| members.text(name).as_deref().and_then(Token::parse);
     let (access, refresh) = (token("access_token"), token("refresh_token"));
     let seconds = members.seconds("expires_in").unwrap_or(USUAL_LIFE).min(LONGEST_LIFE);
@@ -150,7 +151,7 @@ pub fn tokens(members: &Members, now: Moment, before: Option<&TokenSet>) -> Resu
         (Some(access), Some(_), _) => (access, life),
         (Some(access), None, _) if members.is_whole() => (access, life),
         (None, Some(_), Some(before)) => (before.access.clone(), before.life),
-        _ => return Err(without_tokens(members)),
+        _ => return Err(without_tokens(&members).into()),
     };
     let scope = members.words("scope").map(|words| words.iter().map(|word| clean(word)).collect::<Vec<_>>().join(" "));
     let tokens = TokenSet {
@@ -186,8 +187,8 @@ fn clean(word: &str) -> String {
 pub fn of_refresh(status: u16, body: &[u8], before: &TokenSet, now: Moment) -> Result<TokenSet, Failure> {
     let sent = crate::wire::Redactor::default();
     let answer = ServerResponse { status, body: body.to_vec(), end: BodyEnd::Whole, retry_after: None, sent };
-    let members = members(answer).map_err(|error| error.failure(RequestKind::Refresh, None))?;
-    tokens(&members, now, Some(before)).map(|granted| granted.tokens)
+    let granted = tokens(answer, now, Some(before)).map_err(|error| error.failure(RequestKind::Refresh, None))?;
+    Ok(granted.tokens)
 }
 
 #[cfg(test)]

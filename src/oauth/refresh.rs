@@ -23,7 +23,8 @@ pub async fn refresh(
 ) -> Result<Granted, Failure> {
     let scope = scope.join(" ");
     let form = [("grant_type", "refresh_token"), ("refresh_token", token.expose()), ("scope", &scope)];
-    let mut granted = request::tokens(http, registration, RequestKind::Refresh, &form, before, clock).await?;
+    let granted = request::tokens(http, registration, &form, before, clock).await;
+    let mut granted = granted.map_err(|error| error.failure(RequestKind::Refresh, Some(registration)))?;
     granted.tokens.refresh.get_or_insert_with(|| token.clone());
     Ok(granted)
 }

@@ -21,37 +21,20 @@ pub async fn revoke(
     tokens: &TokenSet,
     clock: &Clock,
 ) -> Result<(), Failure> {
-    let revocation = Revocation { http, registration, endpoint, clock };
-    let access = revocation.of(&tokens.access, "access_token");
-    match &tokens.refresh {
-        None => access.await,
-        Some(refresh) => {
-            revocation.of(refresh, "refresh_token").await?;
-            // Without the refresh token it soon expires anyway, and not every server can revoke it.
-            let _unsupported = access.await;
-            Ok(())
-        }
-    }
-}
-
-struct Revocation<'a> {
-    http: &'a Http,
-    registration: &'a Registration,
-    endpoint: &'a Url,
-    clock: &'a Clock,
-}
-
-impl Revocation<'_> {
-    async fn of(&self, token: &Token, kind: &str) -> Result<(), Failure> {
-        let Self { http, registration, endpoint, clock } = self;
+    let revoke = async |token: &Token, kind| {
         let form = [("token", token.expose()), ("token_type_hint", kind)];
-        let answer = request::send(http, endpoint, registration, &form, clock.now()).await?;
+        let answer = request::send(http, registration, endpoint, &form, clock).await?;
         let is_done = (200..300).contains(&answer.status);
         match outcome::members(answer) {
             Ok(_) => Ok(()),
-            // The body of a success has no meaning (section 2.2), and mostly there is none.
+            // The body of a success has no meaning (section 2.2), and is mostly empty.
             Err(RequestError::Failed(_)) if is_done => Ok(()),
             Err(error) => Err(error.failure(RequestKind::Revocation, Some(registration))),
         }
-    }
+    };
+    let Some(refresh) = &tokens.refresh else { return revoke(&tokens.access, "access_token").await };
+    revoke(refresh, "refresh_token").await?;
+    // Without the refresh token it soon expires anyway, and not every server can revoke it.
+    let _unsupported = revoke(&tokens.access, "access_token").await;
+    Ok(())
 }

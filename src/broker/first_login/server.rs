@@ -12,11 +12,11 @@ use crate::config::Config;
 use crate::config::flow::Flow;
 use crate::config::provider::{Discovered, Endpoints};
 use crate::exit::{Exit, Failed};
-use crate::oauth::authorization_code::{Asking, PendingAuthorization};
+use crate::oauth::authorization_code::{AuthorizationParameters, PendingAuthorization};
 use crate::oauth::discovery::{Metadata, discover};
 use crate::oauth::grant::GrantRequest;
 use crate::oauth::id_token::Expected;
-use crate::oauth::identity::{Identity, who};
+use crate::oauth::identity::{Identity, identify};
 use crate::oauth::lasting;
 use crate::oauth::revocation::revoke;
 use crate::oauth::{Failure, Granted, Registration};
@@ -99,7 +99,7 @@ impl AuthorizationServer {
     /// Begins to ask for consent as this very address.
     pub fn ask(self, address: &str, redirect_uri: &url::Url) -> Result<AuthorizationRequest, Failed> {
         let endpoint = self.endpoints.authorization.as_ref();
-        let pending = PendingAuthorization::begin(&Asking {
+        let pending = PendingAuthorization::begin(&AuthorizationParameters {
             endpoint: endpoint.ok_or_else(|| misconfigured("there is no authorization_endpoint"))?,
             issuer: self.connector.provider.issuer.as_deref(),
             names_itself: self.names_itself,
@@ -174,7 +174,7 @@ impl AuthorizationRequest {
             nonce: nonce.as_deref(),
             now: clock.now(),
         };
-        let identity = who(http, &server.endpoints, id_token.as_deref(), &tokens.access, &expected).await;
+        let identity = identify(http, &server.endpoints, id_token.as_deref(), &tokens.access, &expected).await;
         let identity = identity.map_err(|why| Failed::new(Exit::NoPermission, why))?;
         Ok((server, tokens, identity))
     }

@@ -11,7 +11,7 @@ use super::plan::{Plan, Redirect, nobody_signed_in};
 use super::server::no_tokens;
 use crate::clock::Clock;
 use crate::exit::{Exit, Failed};
-use crate::oauth::authorization_code::{Asking, PendingAuthorization, RedirectError};
+use crate::oauth::authorization_code::{AuthorizationParameters, PendingAuthorization, RedirectError};
 use crate::oauth::self_registration::with_fixed_port;
 use crate::pasted::is_open;
 use crate::secret::Secret;
@@ -80,7 +80,7 @@ impl Plan {
             )
         };
         let provider = &self.connector.provider;
-        Ok(PendingAuthorization::begin(&Asking {
+        Ok(PendingAuthorization::begin(&AuthorizationParameters {
             endpoint: self.server.endpoints.authorization.as_ref().ok_or_else(missing)?,
             issuer: provider.issuer.as_deref(),
             names_itself: self.server.names_itself,

@@ -8,7 +8,7 @@ use crate::exit::{Exit, Failed};
 use crate::name::Name;
 use crate::oauth::Granted;
 use crate::oauth::id_token::Expected;
-use crate::oauth::identity::who;
+use crate::oauth::identity::identify;
 use crate::oauth::lasting::LastingRequest;
 use crate::oauth::revocation::revoke;
 use crate::token::TokenSet;
@@ -55,7 +55,7 @@ impl Plan {
             now: Clock::System.now(),
         };
         let (http, endpoints) = (&self.connector.http, &self.server.endpoints);
-        let identity = who(http, endpoints, id_token.as_deref(), &tokens.access, &expected).await;
+        let identity = identify(http, endpoints, id_token.as_deref(), &tokens.access, &expected).await;
         let identity = identity.map_err(|why| Failed::new(Exit::NoPermission, why))?;
         if identity.is_nobody() {
             complain(format_args!(

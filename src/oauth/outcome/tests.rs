@@ -22,8 +22,8 @@ fn before() -> TokenSet {
 }
 
 fn read(answer: ServerResponse) -> Result<TokenSet, Failure> {
-    let members = members(answer).map_err(|error| error.failure(RequestKind::Refresh, None))?;
-    tokens(&members, NOW, Some(&before())).map(|granted| granted.tokens)
+    let granted = tokens(answer, NOW, Some(&before())).map_err(|error| error.failure(RequestKind::Refresh, None))?;
+    Ok(granted.tokens)
 }
 
 /// Access token, refresh token, life and scope of an answer.

@@ -7,7 +7,7 @@ use std::sync::OnceLock;
 use postkey::config::Config;
 use postkey::config::environment::Environment;
 use postkey::name::Name;
-use postkey::oauth::authorization_code::{Asking, PendingAuthorization, RedirectError};
+use postkey::oauth::authorization_code::{AuthorizationParameters, PendingAuthorization, RedirectError};
 use postkey::wire::sasl;
 use url::Url;
 
@@ -61,7 +61,7 @@ fn pending() -> &'static PendingAuthorization {
     PENDING.get_or_init(|| {
         let [endpoint, redirect_uri] =
             ["https://auth.example.test/", "http://127.0.0.1:4711/"].map(|url| Url::parse(url).expect("a URL"));
-        PendingAuthorization::begin(&Asking {
+        PendingAuthorization::begin(&AuthorizationParameters {
             endpoint: &endpoint,
             issuer: Some("https://auth.example.test"),
             names_itself: false,
