@@ -4,18 +4,17 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-/// A moment, in whole seconds since 1970. Wall clock: it goes on while the machine sleeps, as tokens' lives do.
+/// Whole seconds since 1970, by the wall clock, because tokens also expire while the machine sleeps.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Default, serde::Serialize, serde::Deserialize)]
 #[serde(transparent)]
 pub struct Moment(pub u64);
 
 impl Moment {
-    /// This much later.
     pub const fn after(self, seconds: u64) -> Self {
         Self(self.0.saturating_add(seconds))
     }
 
-    /// Seconds from `earlier` to here; 0 if it is not earlier.
+    /// The seconds since `earlier`; 0 if that is later.
     pub const fn since(self, earlier: Self) -> u64 {
         self.0.saturating_sub(earlier.0)
     }
@@ -30,17 +29,14 @@ impl std::fmt::Display for Moment {
     }
 }
 
-/// Tells the time.
 #[derive(Clone)]
 pub enum Clock {
-    /// The machine's.
     System,
-    /// One that stands still until a test moves it.
+    /// Stands still until a test moves it.
     Manual(Arc<AtomicU64>),
 }
 
 impl Clock {
-    /// The time now.
     pub fn now(&self) -> Moment {
         match self {
             Self::System => Moment(SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |age| age.as_secs())),

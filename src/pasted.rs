@@ -2,13 +2,13 @@
 
 use std::borrow::Cow;
 
-/// What people and programs put around an address or a token. No address contains any of these except the apostrophe.
+/// What people and programs put around an address or a token. An address contains none of these except the apostrophe.
 const AROUND: [char; 12] = ['"', '\'', '`', '<', '>', '“', '”', '„', '‘', '’', '«', '»'];
 
 /// How HTML writes `&`.
 const AMPERSANDS: [&str; 3] = ["&amp;", "&#38;", "&#x26;"];
 
-/// The beginnings of an address's parameters, with which a new one starts after a blank.
+/// The parameters that an address may have. After a blank, one of these names begins a new parameter.
 const PARAMETERS: [&str; 6] = ["code=", "state=", "iss=", "scope=", "error=", "session_state="];
 
 /// Text without the quotes, brackets and blanks around it.
@@ -74,7 +74,7 @@ mod tests {
     const ADDRESS: &str = "http://127.0.0.1:4000/?code=4%2F0A-b_c.d~e&session_state=12&state=xyz&iss=https://a.test";
 
     #[test]
-    fn an_address_is_read_out_of_whatever_is_around_it() {
+    fn an_address_is_read_whatever_is_around_it() {
         let escaped = ADDRESS.replace('&', "&amp;");
         let wrapped = |width: usize, between: &str| {
             let pieces: Vec<_> = ADDRESS.as_bytes().chunks(width).map(String::from_utf8_lossy).collect();
@@ -98,7 +98,7 @@ mod tests {
             texts.extend(["\n", "\r\n", "\n    ", "\n> ", "  "].map(|between| wrapped(width, between)));
             texts.push(format!("<{}>", wrapped(width, "\n")));
         }
-        // Where a wrap falls before the name of a parameter, its `&` is there already.
+        // If the line breaks before the name of a parameter, its `&` is already there.
         for text in texts {
             assert_eq!(address(&text), ADDRESS, "{text}");
         }
@@ -134,7 +134,7 @@ mod tests {
             }
         }
         for binary in [&b"\xff\xfea"[..], b"\xff\xfe\x00\xd8", b"\x30\x82\xff\xfe", b"\xfe", b"\xef\xbb"] {
-            assert_eq!(decoded(binary), binary, "bytes that are no text stay");
+            assert_eq!(decoded(binary), binary, "bytes that are not text stay");
         }
     }
 }

@@ -2,17 +2,13 @@
 
 use std::time::Duration;
 
-/// Random bytes from the operating system.
-///
 /// # Panics
-/// If the system has none to give, which Linux does not let happen after boot.
+///
+/// If the system has no random bytes, which cannot happen on Linux after boot.
 pub fn bytes<const N: usize>() -> [u8; N] {
     let mut bytes = [0; N];
-    #[expect(
-        clippy::expect_used,
-        reason = "without random bytes nothing here is safe, and nobody outside can take them away"
-    )]
-    getrandom::fill(&mut bytes).expect("the kernel gives random bytes");
+    #[expect(clippy::expect_used, reason = "nothing is safe without random bytes, and no outsider can prevent them")]
+    getrandom::fill(&mut bytes).expect("random bytes from the kernel");
     bytes
 }
 

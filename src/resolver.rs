@@ -1,8 +1,8 @@
-//! Host names and their addresses; tests can bring their own.
+//! Looks up the addresses of host names. Tests can replace the system's resolver.
 //!
-//! The system's resolver blocks its thread, for half a minute where the name servers are silent. So each name is asked for
-//! once at a time, however many wait for it, and on a thread of its own: on the runtime's pool such calls would pile up until
-//! passwords and the vault had to wait for them, and they would hold up the end of the process.
+//! The system's resolver blocks its thread, for half a minute if the name servers are silent. So there is one query per name at a
+//! time, however many wait for it, and each has its own thread. On the runtime's pool such calls would accumulate until passwords
+//! and the vault had to wait for them, and they would delay the end of the process.
 
 use std::collections::HashMap;
 use std::io;
@@ -11,37 +11,34 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::watch;
 
-/// What the system is asked.
-type Ask = dyn Fn(&str) -> io::Result<Vec<IpAddr>> + Send + Sync;
+type Query = dyn Fn(&str) -> io::Result<Vec<IpAddr>> + Send + Sync;
 
-/// None until it is there. An error of the system cannot be cloned, so its words are kept.
+/// None until it arrives. An error of the system cannot be cloned, so its text is kept.
 type Answer = Option<Result<Vec<IpAddr>, String>>;
 
-/// Looks up host names.
 #[derive(Clone)]
 pub struct Resolver {
-    ask: Arc<Ask>,
-    under_way: Arc<Mutex<HashMap<String, watch::Receiver<Answer>>>>,
+    query: Arc<Query>,
+    pending: Arc<Mutex<HashMap<String, watch::Receiver<Answer>>>>,
 }
 
 impl Resolver {
-    /// Asks the operating system.
     pub fn system() -> Self {
         Self::new(|host| Ok((host, 0).to_socket_addrs()?.map(|address| address.ip()).collect()))
     }
 
-    /// Asks this function, which may block.
-    pub fn new(ask: impl Fn(&str) -> io::Result<Vec<IpAddr>> + Send + Sync + 'static) -> Self {
-        Self { ask: Arc::new(ask), under_way: Arc::default() }
+    /// `query` may block.
+    pub fn new(query: impl Fn(&str) -> io::Result<Vec<IpAddr>> + Send + Sync + 'static) -> Self {
+        Self { query: Arc::new(query), pending: Arc::default() }
     }
 
-    /// The addresses of a host, in the order of preference of RFC 6724. How long it takes is for the caller to limit: one
-    /// that gives up leaves nothing behind but the question that is under way.
+    /// The addresses of a host, in the order of preference of RFC 6724. The caller limits the time. A caller that gives up leaves
+    /// only the pending query behind.
     pub async fn lookup(&self, host: &str) -> io::Result<Vec<IpAddr>> {
         if let Ok(address) = host.parse() {
             return Ok(vec![address]);
         }
-        let mut answer = self.question(host)?;
+        let mut answer = self.query(host)?;
         let answer = answer.wait_for(Option::is_some).await.map(|answer| answer.clone());
         match answer {
             Ok(Some(Ok(addresses))) if !addresses.is_empty() => Ok(addresses),
@@ -50,25 +47,25 @@ impl Resolver {
         }
     }
 
-    /// The question that is under way, or a new one.
-    fn question(&self, host: &str) -> io::Result<watch::Receiver<Answer>> {
-        let mut under_way = lock(&self.under_way);
-        if let Some(answer) = under_way.get(host) {
+    /// Joins the pending query for this host, or starts one.
+    fn query(&self, host: &str) -> io::Result<watch::Receiver<Answer>> {
+        let mut pending = lock(&self.pending);
+        if let Some(answer) = pending.get(host) {
             return Ok(answer.clone());
         }
         let (sender, receiver) = watch::channel(None);
         let (resolver, name) = (self.clone(), host.to_owned());
         std::thread::Builder::new().name("lookup".to_owned()).spawn(move || {
-            let answer = (resolver.ask)(&name).map_err(|error| error.to_string());
-            lock(&resolver.under_way).remove(&name);
+            let answer = (resolver.query)(&name).map_err(|error| error.to_string());
+            lock(&resolver.pending).remove(&name);
             sender.send_replace(Some(answer));
         })?;
-        under_way.insert(host.to_owned(), receiver.clone());
+        pending.insert(host.to_owned(), receiver.clone());
         Ok(receiver)
     }
 }
 
-/// The map is whole at every moment.
+/// A poisoned lock is harmless, because the map is always consistent.
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
@@ -87,8 +84,7 @@ mod tests {
 
     const ADDRESS: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
 
-    /// One whose name servers are silent until something is sent to it, and how often it was asked. Other names than
-    /// "silent.test" it knows at once.
+    /// A resolver that answers for "silent.test" only after something was sent, and the number of its queries.
     fn silent() -> (Resolver, mpsc::Sender<()>, Arc<AtomicUsize>) {
         let (answer, silence) = mpsc::channel();
         let (silence, asked) = (Mutex::new(silence), Arc::new(AtomicUsize::new(0)));
@@ -104,29 +100,29 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn however_many_wait_a_silent_name_server_holds_one_thread() {
+    async fn a_silent_name_server_blocks_one_thread_however_many_wait() {
         let (resolver, answer, asked) = silent();
         let mut waiting = JoinSet::new();
         for _ in 0..1000 {
             let resolver = resolver.clone();
             waiting.spawn(async move { resolver.lookup("silent.test").await });
         }
-        // Some give up, and come again.
+        // Some give up and try again.
         for _ in 0..10 {
             assert!(timeout(Duration::from_millis(1), resolver.lookup("silent.test")).await.is_err());
         }
         assert_eq!(asked.load(Ordering::SeqCst), 1);
-        assert_eq!(resolver.lookup("other.test").await.unwrap(), [ADDRESS], "other names are not held up");
+        assert_eq!(resolver.lookup("other.test").await.unwrap(), [ADDRESS], "other names do not wait");
         tokio::task::spawn_blocking(|| ()).await.unwrap();
         answer.send(()).unwrap();
         for result in waiting.join_all().await {
             assert_eq!(result.unwrap(), [ADDRESS]);
         }
-        assert_eq!(resolver.under_way.lock().unwrap().len(), 0);
+        assert_eq!(resolver.pending.lock().unwrap().len(), 0);
     }
 
     #[tokio::test]
-    async fn a_failure_is_told_to_all_who_wait_and_not_kept() {
+    async fn a_failure_is_not_kept() {
         let failures = AtomicUsize::new(0);
         let resolver = Resolver::new(move |_| match failures.fetch_add(1, Ordering::SeqCst) {
             0 => Err(io::Error::other("Temporary failure in name resolution")),
@@ -140,8 +136,8 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn an_address_is_not_asked_for() {
-        let resolver = Resolver::new(|_| panic!("nobody asks"));
+    async fn an_address_needs_no_query() {
+        let resolver = Resolver::new(|_| panic!("a query"));
         assert_eq!(resolver.lookup("127.0.0.1").await.unwrap(), [ADDRESS]);
         assert!(resolver.lookup("::1").await.is_ok());
     }

@@ -1,7 +1,6 @@
-//! Types for what must never be shown: no Debug, no Display, no Serialize, no `==`.
+//! Types for what must never be shown: without Debug, Display, Serialize and `==`.
 //!
-//! Their bytes leave only through [`Secret::expose`] and [`Token::expose`], so every place where a secret goes
-//! somewhere is found by searching for that word.
+//! Their bytes leave only through [`Secret::expose`] and [`Token::expose`], so a search for that word finds every use.
 
 use std::io::{self, Read};
 
@@ -10,45 +9,41 @@ use zeroize::Zeroizing;
 
 use crate::pasted::decoded;
 
-/// Bytes that nobody may see: a password, a key. Wiped when dropped.
+/// A password or a key. Wiped when dropped.
 #[derive(Clone)]
 pub struct Secret(Zeroizing<Vec<u8>>);
 
 impl Secret {
-    /// Takes the bytes over.
     pub fn new(bytes: Vec<u8>) -> Self {
         Self(Zeroizing::new(bytes))
     }
 
-    /// Reads it to its end; a line end behind it does not belong to it, and a blank does.
+    /// Reads a secret to its end, without the line end after it. Blanks belong to it.
     pub fn read(mut from: impl Read) -> io::Result<Self> {
         let mut bytes = Zeroizing::new(Vec::new());
         from.read_to_end(&mut bytes)?;
         Ok(Self::new(without_line_end(&decoded(&bytes)).to_vec()))
     }
 
-    /// The bytes, for the one who needs them.
     pub fn expose(&self) -> &[u8] {
         &self.0
     }
 
-    /// How many bytes there are.
     pub fn len(&self) -> usize {
         self.0.len()
     }
 
-    /// Whether there are none.
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()
     }
 
-    /// Whether both hold the same bytes, in a time that tells nothing but their lengths.
+    /// Whether the bytes are equal, in a time that depends only on the lengths.
     pub fn same_as(&self, other: &Self) -> bool {
         self.0.as_slice().ct_eq(other.0.as_slice()).into()
     }
 }
 
-/// What stands before the line ends at the end of a file.
+/// The bytes without line ends at their end.
 pub fn without_line_end(bytes: &[u8]) -> &[u8] {
     let mut text = bytes;
     while let [rest @ .., b'\r' | b'\n'] = text {
@@ -59,22 +54,21 @@ pub fn without_line_end(bytes: &[u8]) -> &[u8] {
 
 /// An access token, a refresh token or an authorization code: printable ASCII without blanks.
 ///
-/// RFC 6750 section 2.1 allows fewer characters (`b64token`), RFC 6749 appendix A a few more; what matters is that none
-/// of them can end a line, a header field or a SASL field.
+/// RFC 6750 section 2.1 allows fewer characters (`b64token`), RFC 6749 appendix A a few more. What matters is that none of them
+/// can end a line, a header field or a SASL field.
 #[derive(Clone)]
 pub struct Token(Zeroizing<String>);
 
 impl Token {
-    /// Longest token that is accepted, in bytes. The largest seen in the field have 4 to 5 KiB.
+    /// The longest accepted token in bytes. The largest known have 4 to 5 KiB.
     pub const MOST: usize = 16 * 1024;
 
-    /// Checks a token that came from outside. None if it is empty, too long, or holds anything but visible ASCII.
+    /// None if the text is empty, too long, or has anything but visible ASCII.
     pub fn parse(text: &str) -> Option<Self> {
         let fits = (1..=Self::MOST).contains(&text.len());
         (fits && text.bytes().all(|byte| byte.is_ascii_graphic())).then(|| Self(Zeroizing::new(text.to_owned())))
     }
 
-    /// The text, for the one who needs it.
     pub fn expose(&self) -> &str {
         &self.0
     }
@@ -85,7 +79,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_token_cannot_carry_a_field_or_a_line() {
+    fn a_token_cannot_contain_a_field_or_a_line() {
         for bad in ["", "a b", "a\u{1}auth=Bearer b", "a\r\n", "é", "a\u{7f}"] {
             assert!(Token::parse(bad).is_none(), "{bad:?}");
         }

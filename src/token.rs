@@ -1,44 +1,41 @@
-//! Token sets, and when they are due for a refresh.
+//! Token sets, and when to refresh them.
 
 use crate::clock::Moment;
 use crate::secret::Token;
 
-/// What an authorization server hands out (RFC 6749 section 5.1).
+/// What an authorization server issues (RFC 6749 section 5.1).
 #[derive(Clone)]
 pub struct TokenSet {
     /// Opens the mailbox until it expires.
     pub access: Token,
-    /// Gets the next token set, where the server gave one.
+    /// Gets the next token set, if the server issued one.
     pub refresh: Option<Token>,
-    /// The life of the access token.
     pub life: Life,
-    /// What the tokens are good for, as the server says it; empty where it says nothing.
+    /// The granted scope; empty if the server did not say it.
     pub scope: String,
 }
 
 /// The life of an access token.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct Life {
-    /// When it was issued.
     pub issued: Moment,
-    /// When it ends.
     pub expires: Moment,
 }
 
-/// What a token is wanted for, and so how much of its life it has to have ahead.
+/// What a token is for, which decides how much of its life it must have left.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Use {
-    /// To log in.
+    /// For a login.
     Login,
-    /// To log in where the session ends with the token: a session should last.
+    /// For a login whose session ends with the token, so it should last.
     Session,
 }
 
 impl Use {
-    /// In seconds, of a life of so many.
+    /// The seconds that must be left of a life of `whole` seconds.
     ///
-    /// Exchange's high-volume servers refuse a token in its last 10 minutes. So the margin is 10 minutes or a fifth of the
-    /// life, whichever is more, and never more than half of it, or a token of 5 minutes would be refreshed at each login.
+    /// Exchange's high-volume servers refuse a token in its last 10 minutes. So the margin is the larger of 10 minutes and a fifth
+    /// of the life, but at most half of it, because otherwise a token of 5 minutes would be refreshed at each login.
     fn margin(self, whole: u64) -> u64 {
         match self {
             Self::Login => (whole / 5).max(600).min(whole / 2),
@@ -48,31 +45,31 @@ impl Use {
 }
 
 impl Life {
-    /// Whether the token is good to start a session with.
+    /// Whether the token is valid for long enough.
     pub fn is_fresh(&self, wanted: Use, now: Moment) -> bool {
-        self.has_ahead(wanted.margin(self.whole()), now)
+        self.has_left(wanted.margin(self.whole()), now)
     }
 
-    /// Whether it is time for a new token, so that who comes next finds a fresh one: a tenth of the life earlier.
+    /// Whether to get a new token: a tenth of the life before this one is no longer fresh, so that the next login need not wait.
     pub fn is_due(&self, wanted: Use, now: Moment) -> bool {
-        !self.has_ahead(wanted.margin(self.whole()) + self.whole() / 10, now)
+        !self.has_left(wanted.margin(self.whole()) + self.whole() / 10, now)
     }
 
     fn whole(&self) -> u64 {
         self.expires.since(self.issued)
     }
 
-    fn has_ahead(&self, seconds: u64, now: Moment) -> bool {
+    fn has_left(&self, seconds: u64, now: Moment) -> bool {
         self.is_plausible(now) && now.after(seconds) < self.expires
     }
 
-    /// Whether the token still works, if only just: good enough while the authorization server cannot be reached.
+    /// Whether the token still works, which is enough while the authorization server cannot be reached.
     pub fn is_alive(&self, now: Moment) -> bool {
-        // 30 seconds: the clocks of both sides differ, and the login itself takes time.
-        self.has_ahead(30, now)
+        // 30 seconds, because the clocks of both sides differ, and the login itself takes time.
+        self.has_left(30, now)
     }
 
-    /// A clock that was set back makes every age a guess; 5 minutes is what servers tolerate themselves.
+    /// If the clock was set back, the age is unknown. Servers tolerate 5 minutes.
     fn is_plausible(&self, now: Moment) -> bool {
         self.issued.0 <= now.after(300).0
     }
@@ -82,7 +79,7 @@ impl Life {
 mod tests {
     use super::*;
 
-    /// For how many seconds this holds of a token of this life.
+    /// For how many seconds of its life this is true of a token.
     fn holds_for(seconds: u64, holds: impl Fn(&Life, Moment) -> bool) -> u64 {
         let life = Life { issued: Moment(1000), expires: Moment(1000 + seconds) };
         (0..=seconds).take_while(|age| holds(&life, Moment(1000 + age))).count() as u64
@@ -99,7 +96,7 @@ mod tests {
     }
 
     #[test]
-    fn it_is_due_before_anybody_finds_it_stale() {
+    fn a_token_is_due_before_it_is_stale() {
         for seconds in [100, 300, 3600, 86400, 366 * 86400] {
             for wanted in [Use::Login, Use::Session] {
                 let fresh = holds_for(seconds, |life, now| life.is_fresh(wanted, now));

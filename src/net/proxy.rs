@@ -31,9 +31,9 @@ pub async fn connect(resolver: &Resolver, proxy: &Proxy, host: &str, port: u16) 
         };
         io::Error::other(format!("the proxy {}: {why}", proxy.address()))
     };
-    let addresses = resolver.lookup(&proxy.place.host).await.map_err(failed)?;
-    let mut socket = dial::connect(addresses, proxy.place.port).await.map_err(failed)?;
-    let asked = match proxy.place.kind {
+    let addresses = resolver.lookup(&proxy.config.host).await.map_err(failed)?;
+    let mut socket = dial::connect(addresses, proxy.config.port).await.map_err(failed)?;
+    let asked = match proxy.config.kind {
         ProxyKind::Http => ask_http(&mut socket, proxy, host, port).await,
         ProxyKind::Socks5 => ask_socks(&mut socket, proxy, host, port).await,
     };

@@ -21,10 +21,10 @@ const PLACES: [(&str, &str); 4] = [
 /// # Errors
 ///
 /// [`Failure::Misconfigured`] says what is there instead of a secret.
-pub async fn read(place: &SecretSource, client_id: &str) -> Result<Secret, Failure> {
+pub async fn read(source: &SecretSource, client_id: &str) -> Result<Secret, Failure> {
     let what = "the client secret";
-    let file = source::read(place, what).await?;
-    let secret = find(file.expose(), client_id).map_err(|why| source::unreadable(place, what, &why))?;
+    let file = source::read(source, what).await?;
+    let secret = find(file.expose(), client_id).map_err(|why| source::unreadable(source, what, &why))?;
     Ok(secret.map_or(file, Secret::new))
 }
 

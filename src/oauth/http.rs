@@ -155,7 +155,7 @@ fn secrets(request: &HttpRequest) -> Redactor {
 
 /// reqwest's description of a proxy. A socks5h proxy, unlike socks5, gets the server's name.
 fn settings(proxy: &Proxy) -> reqwest::Result<reqwest::Proxy> {
-    let scheme = match proxy.place.kind {
+    let scheme = match proxy.config.kind {
         ProxyKind::Http => "http",
         ProxyKind::Socks5 => "socks5h",
     };

@@ -37,7 +37,7 @@ pub async fn assertion(
     now: Moment,
 ) -> Result<String, Failure> {
     let template = match &provider.bearer {
-        Some(AssertionIssuer::ServiceAccount(place)) => service_account(place).await?,
+        Some(AssertionIssuer::ServiceAccount(source)) => service_account(source).await?,
         Some(AssertionIssuer::Issuer(own)) => issuer(own, registration).await?,
         None => {
             return Err(Failure::Misconfigured(format!(
@@ -67,10 +67,10 @@ struct KeyFile {
     token_uri: String,
 }
 
-async fn service_account(place: &SecretSource) -> Result<Template, Failure> {
-    let file = source::read(place, "the service account's key").await?;
+async fn service_account(source: &SecretSource) -> Result<Template, Failure> {
+    let file = source::read(source, "the service account's key").await?;
     let unusable =
-        |why: &str| Failure::Misconfigured(format!("the service account's key from {place} cannot be used: {why}"));
+        |why: &str| Failure::Misconfigured(format!("the service account's key from {source} cannot be used: {why}"));
     // The parser's own words could quote the key.
     let file: KeyFile = serde_json::from_slice(file.expose())
         .map_err(|_| unusable("it is not the JSON file that Google makes for a service account"))?;

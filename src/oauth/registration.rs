@@ -54,9 +54,9 @@ impl Registration {
     pub async fn new(client: &ClientRegistration, token_endpoint: &Url) -> Result<Self, Failure> {
         let proof = match &client.authentication {
             ClientAuthentication::None => Proof::None,
-            ClientAuthentication::Secret(place) => Proof::Secret(client_secret::read(place, &client.id).await?),
+            ClientAuthentication::Secret(source) => Proof::Secret(client_secret::read(source, &client.id).await?),
             ClientAuthentication::Key(key) => Proof::Key(signing_key(key).await?),
-            ClientAuthentication::Assertion(place) => Proof::Assertion(assertion(place).await?),
+            ClientAuthentication::Assertion(source) => Proof::Assertion(assertion(source).await?),
         };
         let (client_id, token_endpoint) = (client.id.clone(), token_endpoint.clone());
         Ok(Self { client_id, proof, token_endpoint, is_self_registered: false, methods: ClientMethods::default() })
@@ -110,8 +110,8 @@ async fn signing_key(configured: &ClientKey) -> Result<SigningKey, Failure> {
     key.with_certificate(&pem).map_err(unusable)
 }
 
-async fn assertion(place: &SecretSource) -> Result<Token, Failure> {
-    let secret = source::read(place, "the client assertion").await?;
+async fn assertion(source: &SecretSource) -> Result<Token, Failure> {
+    let secret = source::read(source, "the client assertion").await?;
     let token = std::str::from_utf8(secret.expose()).ok().and_then(Token::parse);
-    token.ok_or_else(|| Failure::Misconfigured(format!("the content of {place} is not a client assertion")))
+    token.ok_or_else(|| Failure::Misconfigured(format!("the content of {source} is not a client assertion")))
 }

@@ -30,10 +30,10 @@ const COMMAND: Duration = Duration::from_secs(15);
 /// # Errors
 ///
 /// [`Failure::Misconfigured`] if it cannot be read.
-pub async fn read(place: &SecretSource, what: &str) -> Result<Secret, Failure> {
-    let secret = read_whole(place, what).await?;
+pub async fn read(source: &SecretSource, what: &str) -> Result<Secret, Failure> {
+    let secret = read_whole(source, what).await?;
     match without_line_end(secret.expose()) {
-        blank if blank.trim_ascii().is_empty() => Err(unreadable(place, what, "it is empty")),
+        blank if blank.trim_ascii().is_empty() => Err(unreadable(source, what, "it is empty")),
         line => Ok(Secret::new(line.to_vec())),
     }
 }
@@ -45,18 +45,18 @@ pub async fn read(place: &SecretSource, what: &str) -> Result<Secret, Failure> {
 /// As [`read`].
 pub async fn read_key(key: &KeySource, what: &str) -> Result<(Secret, Option<Secret>), Failure> {
     let password = match &key.password {
-        Some(place) => Some(read(place, &format!("the password of {what}")).await?),
+        Some(source) => Some(read(source, &format!("the password of {what}")).await?),
         None => None,
     };
     Ok((read_whole(&key.file, what).await?, password))
 }
 
-pub(super) fn unreadable(place: &SecretSource, what: &str, why: &str) -> Failure {
-    Failure::Misconfigured(format!("{what} cannot be read from {place}: {why}"))
+pub(super) fn unreadable(source: &SecretSource, what: &str, why: &str) -> Failure {
+    Failure::Misconfigured(format!("{what} cannot be read from {source}: {why}"))
 }
 
-async fn read_whole(place: &SecretSource, what: &str) -> Result<Secret, Failure> {
-    let bytes = match place {
+async fn read_whole(source: &SecretSource, what: &str) -> Result<Secret, Failure> {
+    let bytes = match source {
         SecretSource::Text(secret) => return Ok(secret.clone()),
         SecretSource::File(path) => read_file(path).await,
         SecretSource::Command(words) => run(words, COMMAND).await,
@@ -69,7 +69,7 @@ async fn read_whole(place: &SecretSource, what: &str) -> Result<Secret, Failure>
             None => Err("this variable is not set".to_owned()),
         },
     };
-    bytes.map(|bytes| Secret::new(decoded(&bytes).into_owned())).map_err(|why| unreadable(place, what, &why))
+    bytes.map(|bytes| Secret::new(decoded(&bytes).into_owned())).map_err(|why| unreadable(source, what, &why))
 }
 
 async fn read_file(path: &Path) -> Result<Zeroizing<Vec<u8>>, String> {
@@ -162,10 +162,10 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let file = folder.path().join("secret");
         std::fs::write(&file, "hu sh \t\r\n").unwrap();
-        let place = SecretSource::File(file.clone());
-        assert_eq!(read(&place, "the secret").await.ok().unwrap().expose(), b"hu sh \t");
+        let source = SecretSource::File(file.clone());
+        assert_eq!(read(&source, "the secret").await.ok().unwrap().expose(), b"hu sh \t");
         std::fs::write(&file, " \n").unwrap();
-        let failure = read(&place, "the secret").await.err().unwrap();
+        let failure = read(&source, "the secret").await.err().unwrap();
         assert_eq!(failure.to_string(), format!("the secret cannot be read from {}: it is empty", file.display()));
         let variable = SecretSource::Environment("POSTKEY_TESTS_HAVE_NO_SUCH_VARIABLE".to_owned());
         assert!(read(&variable, "the secret").await.err().unwrap().to_string().contains("is not set"));
