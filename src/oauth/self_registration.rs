@@ -63,12 +63,11 @@ pub async fn register(
     flow: Flow,
     scope: &[String],
 ) -> Result<Registered, Failure> {
+    let fixed = with_fixed_port(redirect_uri);
+    let both: Vec<&Url> = [redirect_uri].into_iter().chain(&fixed).collect();
     let ask = async |uris: &[&Url]| http.post(endpoint, "application/json", request(uris, flow, scope)).await;
-    let mut answer = match with_fixed_port(redirect_uri) {
-        Some(fixed) => ask(&[redirect_uri, &fixed]).await?,
-        None => ask(&[redirect_uri]).await?,
-    };
-    if (400..500).contains(&answer.status) && with_fixed_port(redirect_uri).is_some() {
+    let mut answer = ask(&both).await?;
+    if (400..500).contains(&answer.status) && fixed.is_some() {
         answer = ask(&[redirect_uri]).await?;
     }
     let is_refused = (400..500).contains(&answer.status);
