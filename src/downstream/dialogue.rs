@@ -75,7 +75,7 @@ pub trait Commands: Default + Send {
     }
 
     /// Handles a frame where a command is expected, and writes its reply unless what is returned has one.
-    fn read(&mut self, frame: Frame<'_>, offer: &Offer, out: &mut Vec<u8>) -> Outcome;
+    fn read(&mut self, frame: Frame<'_>, offer: &Offer, out: &mut Vec<u8>) -> Reaction;
     /// A reply to the last command.
     fn tagged(&self, text: &str) -> String {
         text.to_owned()
@@ -84,12 +84,10 @@ pub trait Commands: Default + Send {
     fn greet(&self, offer: &Offer, out: &mut Vec<u8>);
     fn accept(&self, acceptance: &Acceptance, offer: &Offer, out: &mut Vec<u8>);
     fn refuse(&self, refusal: &Refusal, is_mail: bool, out: &mut Vec<u8>);
-    /// See [`Downstream::replay`].
     fn replay(&mut self) -> Vec<u8> {
         Vec::new()
     }
 
-    /// See [`Downstream::client_name`].
     fn client_name(&self) -> Option<&str> {
         None
     }
@@ -110,7 +108,7 @@ pub struct Replies {
 }
 
 /// What a frame leads to, beside its reply.
-pub enum Outcome {
+pub enum Reaction {
     /// Another command, or the rest of this one.
     Command,
     /// This reply to a mistake, or a goodbye after too many.
@@ -195,32 +193,32 @@ impl<C: Commands> Dialogue for ClientDialogue<C> {
         }
         let next = match std::mem::replace(&mut self.state, State::Ready) {
             State::Ready => self.commands.read(frame, &self.offer, out),
-            State::Sasl(exchange) => Outcome::Login(exchange.take(frame)),
+            State::Sasl(exchange) => Reaction::Login(exchange.take(frame)),
             state @ (State::Decision | State::Handshake | State::Over) => {
                 self.state = state;
                 return None;
             }
         };
         match next {
-            Outcome::Command => None,
-            Outcome::Mistake(answer) => self.mistake(answer, out),
-            Outcome::Login(Ok(Step::Ask(exchange))) => {
+            Reaction::Command => None,
+            Reaction::Mistake(answer) => self.mistake(answer, out),
+            Reaction::Login(Ok(Step::Ask(exchange))) => {
                 put_line(out, &format!("{} {}", C::REPLIES.challenge, exchange.prompt()));
                 self.state = State::Sasl(exchange);
                 None
             }
-            Outcome::Login(Ok(Step::Login(credentials))) => self.turn(State::Decision, Event::Login(credentials)),
-            Outcome::Login(Err(SaslFailure::Credentials)) => {
+            Reaction::Login(Ok(Step::Login(credentials))) => self.turn(State::Decision, Event::Login(credentials)),
+            Reaction::Login(Err(SaslFailure::Credentials)) => {
                 self.commands.refuse(&Refusal::credentials(), false, out);
                 None
             }
-            Outcome::Login(Err(SaslFailure::Cancelled)) => self.mistake(C::REPLIES.cancelled, out),
-            Outcome::Login(Err(SaslFailure::Malformed)) => self.mistake(C::REPLIES.malformed, out),
-            Outcome::Login(Err(SaslFailure::TooLong)) => self.mistake(C::REPLIES.too_long, out),
-            Outcome::Login(Err(SaslFailure::Mechanism)) => self.mistake(C::REPLIES.unknown_mechanism, out),
-            Outcome::Mail => self.turn(State::Decision, Event::Mail),
-            Outcome::StartTls => self.turn(State::Handshake, Event::StartTls),
-            Outcome::HangUp => self.turn(State::Over, Event::HangUp),
+            Reaction::Login(Err(SaslFailure::Cancelled)) => self.mistake(C::REPLIES.cancelled, out),
+            Reaction::Login(Err(SaslFailure::Malformed)) => self.mistake(C::REPLIES.malformed, out),
+            Reaction::Login(Err(SaslFailure::TooLong)) => self.mistake(C::REPLIES.too_long, out),
+            Reaction::Login(Err(SaslFailure::Mechanism)) => self.mistake(C::REPLIES.unknown_mechanism, out),
+            Reaction::Mail => self.turn(State::Decision, Event::Mail),
+            Reaction::StartTls => self.turn(State::Handshake, Event::StartTls),
+            Reaction::HangUp => self.turn(State::Over, Event::HangUp),
         }
     }
 }

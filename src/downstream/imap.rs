@@ -2,7 +2,7 @@
 
 mod command;
 
-use super::dialogue::{Commands, Offer, Outcome, Replies, Tls, shown};
+use super::dialogue::{Commands, Offer, Reaction, Replies, Tls, shown};
 use super::exchange::{Exchange, login};
 use crate::wire::{Acceptance, Capabilities, Frame, Reason, Refusal, Want, printable, put_line};
 use command::{Announcement, Command};
@@ -78,20 +78,20 @@ impl Commands for Imap {
         }
     }
 
-    fn read(&mut self, frame: Frame<'_>, offer: &Offer, out: &mut Vec<u8>) -> Outcome {
+    fn read(&mut self, frame: Frame<'_>, offer: &Offer, out: &mut Vec<u8>) -> Reaction {
         match (self.pending.take(), frame) {
             (None, Frame::Line(line)) => self.line(line, offer, out),
             (Some((command, _)), Frame::Line(text)) => self.collect(command, text, offer, out),
             (Some((mut command, _)), Frame::Literal(bytes)) => {
                 command.add_literal(bytes);
                 self.pending = Some((command, None));
-                Outcome::Command
+                Reaction::Command
             }
             (None, Frame::Overlong(start) | Frame::Literal(start)) => {
                 command::tag(start).unwrap_or("*").clone_into(&mut self.tag);
-                Outcome::Mistake(TOO_LONG)
+                Reaction::Mistake(TOO_LONG)
             }
-            (Some(_), Frame::Overlong(_)) => Outcome::Mistake(TOO_LONG),
+            (Some(_), Frame::Overlong(_)) => Reaction::Mistake(TOO_LONG),
         }
     }
 
@@ -117,17 +117,17 @@ impl Commands for Imap {
 }
 
 impl Imap {
-    fn line(&mut self, line: &[u8], offer: &Offer, out: &mut Vec<u8>) -> Outcome {
+    fn line(&mut self, line: &[u8], offer: &Offer, out: &mut Vec<u8>) -> Reaction {
         let tag = command::tag(line);
         tag.unwrap_or("*").clone_into(&mut self.tag);
         if tag.is_none() {
-            return Outcome::Mistake("BAD A command begins with a tag.");
+            return Reaction::Mistake("BAD A command begins with a tag.");
         }
         let (command, arguments) = Command::new(line);
         self.collect(command, arguments, offer, out)
     }
 
-    fn collect(&mut self, mut command: Command, text: &[u8], offer: &Offer, out: &mut Vec<u8>) -> Outcome {
+    fn collect(&mut self, mut command: Command, text: &[u8], offer: &Offer, out: &mut Vec<u8>) -> Reaction {
         match command.add_text(text) {
             None => self.execute(&command, offer, out),
             Some(announcement) => self.announced(command, announcement, offer, out),
@@ -135,7 +135,7 @@ impl Imap {
     }
 
     /// Checks a literal before it arrives. A non-synchronizing one can only be read or cut off.
-    fn announced(&mut self, command: Command, literal: Announcement, offer: &Offer, out: &mut Vec<u8>) -> Outcome {
+    fn announced(&mut self, command: Command, literal: Announcement, offer: &Offer, out: &mut Vec<u8>) -> Reaction {
         // If a command cannot use literals, its answer need not wait for them.
         let is_useful = command.verb == "ID" || (command.verb == "LOGIN" && offer.tls != Tls::Offered);
         match literal.length.filter(|&length| length <= LITERAL && command.literals() < LITERALS) {
@@ -145,17 +145,17 @@ impl Imap {
                     put_line(out, "+ OK");
                 }
                 self.pending = Some((command, Some(length)));
-                Outcome::Command
+                Reaction::Command
             }
-            None if literal.waits => Outcome::Mistake("BAD Literal too large."),
+            None if literal.waits => Reaction::Mistake("BAD Literal too large."),
             None => {
                 put_line(out, "* BYE Literal too large.");
-                Outcome::HangUp
+                Reaction::HangUp
             }
         }
     }
 
-    fn execute(&self, command: &Command, offer: &Offer, out: &mut Vec<u8>) -> Outcome {
+    fn execute(&self, command: &Command, offer: &Offer, out: &mut Vec<u8>) -> Reaction {
         let is_bare = command.literals() == 0 && command.text().trim_ascii().is_empty();
         match (command.verb.as_str(), offer.tls) {
             ("CAPABILITY", _) => {
@@ -170,31 +170,31 @@ impl Imap {
             ("LOGOUT", _) => {
                 put_line(out, "* BYE Logging out.");
                 self.done("Logout completed.", out);
-                Outcome::HangUp
+                Reaction::HangUp
             }
-            ("STARTTLS", _) if !is_bare => Outcome::Mistake("BAD STARTTLS takes no argument."),
+            ("STARTTLS", _) if !is_bare => Reaction::Mistake("BAD STARTTLS takes no argument."),
             ("STARTTLS", Tls::Offered) => {
                 self.done("Begin TLS negotiation now.", out);
-                Outcome::StartTls
+                Reaction::StartTls
             }
-            ("STARTTLS", _) => Outcome::Mistake("BAD STARTTLS is not offered here."),
+            ("STARTTLS", _) => Reaction::Mistake("BAD STARTTLS is not offered here."),
             ("LOGIN" | "AUTHENTICATE", Tls::Offered) => {
                 put_line(out, &self.tagged("NO [PRIVACYREQUIRED] Use STARTTLS first."));
-                Outcome::Command
+                Reaction::Command
             }
             ("LOGIN", _) => match command.strings().as_deref() {
-                Some([user, password]) => Outcome::Login(login(user, password)),
-                _ => Outcome::Mistake("BAD LOGIN takes a user name and a password."),
+                Some([user, password]) => Reaction::Login(login(user, password)),
+                _ => Reaction::Mistake("BAD LOGIN takes a user name and a password."),
             },
-            ("AUTHENTICATE", _) => Outcome::Login(Exchange::begin(command.text())),
-            (verb, _) if LATER.split(' ').any(|later| later == verb) => Outcome::Mistake("BAD Log in first."),
-            _ => Outcome::Mistake("BAD Unknown command."),
+            ("AUTHENTICATE", _) => Reaction::Login(Exchange::begin(command.text())),
+            (verb, _) if LATER.split(' ').any(|later| later == verb) => Reaction::Mistake("BAD Log in first."),
+            _ => Reaction::Mistake("BAD Unknown command."),
         }
     }
 
-    fn done(&self, text: &str, out: &mut Vec<u8>) -> Outcome {
+    fn done(&self, text: &str, out: &mut Vec<u8>) -> Reaction {
         put_line(out, &self.tagged(&format!("OK {text}")));
-        Outcome::Command
+        Reaction::Command
     }
 }
 

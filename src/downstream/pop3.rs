@@ -2,7 +2,7 @@
 
 use zeroize::Zeroizing;
 
-use super::dialogue::{Commands, Offer, Outcome, Replies, Tls, shown, verb};
+use super::dialogue::{Commands, Offer, Reaction, Replies, Tls, shown, verb};
 use super::exchange::{Exchange, login};
 use crate::wire::{Acceptance, Frame, Reason, Refusal, printable, put_line, split_word};
 
@@ -31,42 +31,42 @@ impl Commands for Pop3 {
         goodbye: "-ERR [SYS/TEMP]",
     };
 
-    fn read(&mut self, frame: Frame<'_>, offer: &Offer, out: &mut Vec<u8>) -> Outcome {
-        let Frame::Line(line) = frame else { return Outcome::Mistake(Self::REPLIES.too_long) };
+    fn read(&mut self, frame: Frame<'_>, offer: &Offer, out: &mut Vec<u8>) -> Reaction {
+        let Frame::Line(line) = frame else { return Reaction::Mistake(Self::REPLIES.too_long) };
         let (word, argument) = split_word(line);
         match (verb(word).as_str(), offer.tls) {
             ("CAPA", _) => capa(offer, out),
             ("NOOP", _) => ok("Nothing done.", out),
             ("QUIT", _) => {
                 ok("Bye.", out);
-                Outcome::HangUp
+                Reaction::HangUp
             }
-            ("STLS", _) if !argument.trim_ascii().is_empty() => Outcome::Mistake("-ERR STLS takes no argument."),
+            ("STLS", _) if !argument.trim_ascii().is_empty() => Reaction::Mistake("-ERR STLS takes no argument."),
             ("STLS", Tls::Offered) => {
                 ok("Begin TLS negotiation now.", out);
-                Outcome::StartTls
+                Reaction::StartTls
             }
-            ("STLS", _) => Outcome::Mistake("-ERR STLS is not offered here."),
-            ("USER" | "PASS" | "AUTH", Tls::Offered) => Outcome::Mistake("-ERR Use STLS first."),
-            ("USER", _) if argument.is_empty() => Outcome::Mistake("-ERR USER takes a name."),
+            ("STLS", _) => Reaction::Mistake("-ERR STLS is not offered here."),
+            ("USER" | "PASS" | "AUTH", Tls::Offered) => Reaction::Mistake("-ERR Use STLS first."),
+            ("USER", _) if argument.is_empty() => Reaction::Mistake("-ERR USER takes a name."),
             // Everything after the first blank is the argument, because a name or a password can contain blanks.
             ("USER", _) => {
                 self.user = Some(Zeroizing::new(argument.to_vec()));
                 ok("Send PASS.", out)
             }
             ("PASS", _) => match self.user.take() {
-                Some(user) => Outcome::Login(login(&user, argument)),
-                None => Outcome::Mistake("-ERR USER comes first."),
+                Some(user) => Reaction::Login(login(&user, argument)),
+                None => Reaction::Mistake("-ERR USER comes first."),
             },
             ("AUTH", _) if argument.trim_ascii().is_empty() => list("Mechanisms follow.", &["PLAIN", "LOGIN"], out),
             ("AUTH", _) => {
                 let step = Exchange::begin(argument);
                 self.user = self.user.take().filter(|_| step.is_err());
-                Outcome::Login(step)
+                Reaction::Login(step)
             }
-            ("APOP", _) => Outcome::Mistake("-ERR APOP is not supported."),
-            (verb, _) if LATER.contains(&verb) => Outcome::Mistake("-ERR Log in first."),
-            _ => Outcome::Mistake("-ERR Unknown command."),
+            ("APOP", _) => Reaction::Mistake("-ERR APOP is not supported."),
+            (verb, _) if LATER.contains(&verb) => Reaction::Mistake("-ERR Log in first."),
+            _ => Reaction::Mistake("-ERR Unknown command."),
         }
     }
 
@@ -84,7 +84,7 @@ impl Commands for Pop3 {
     }
 }
 
-fn capa(offer: &Offer, out: &mut Vec<u8>) -> Outcome {
+fn capa(offer: &Offer, out: &mut Vec<u8>) -> Reaction {
     let login: &[&str] = match offer.tls {
         Tls::Offered => &["STLS"],
         Tls::Absent | Tls::Active => &["USER", "SASL PLAIN LOGIN"],
@@ -93,15 +93,15 @@ fn capa(offer: &Offer, out: &mut Vec<u8>) -> Outcome {
     list("Capabilities follow.", &[login, &["RESP-CODES", "AUTH-RESP-CODE"], &known].concat(), out)
 }
 
-fn ok(text: &str, out: &mut Vec<u8>) -> Outcome {
+fn ok(text: &str, out: &mut Vec<u8>) -> Reaction {
     put_line(out, &format!("+OK {text}"));
-    Outcome::Command
+    Reaction::Command
 }
 
-fn list(text: &str, lines: &[&str], out: &mut Vec<u8>) -> Outcome {
+fn list(text: &str, lines: &[&str], out: &mut Vec<u8>) -> Reaction {
     ok(text, out);
     lines.iter().chain(&["."]).for_each(|line| put_line(out, line));
-    Outcome::Command
+    Reaction::Command
 }
 
 /// The refusal's text. A provider may write of a "blocked" account, but fetchmail takes every reply with "lock" for a

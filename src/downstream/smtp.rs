@@ -2,7 +2,7 @@
 
 use std::net::IpAddr;
 
-use super::dialogue::{Commands, Offer, Outcome, Replies, Tls, shown, verb};
+use super::dialogue::{Commands, Offer, Reaction, Replies, Tls, shown, verb};
 use super::exchange::Exchange;
 use crate::wire::{Acceptance, Frame, Reason, Refusal, printable, put_line, split_word};
 
@@ -47,8 +47,8 @@ impl Commands for Smtp {
         goodbye: "421 4.3.2",
     };
 
-    fn read(&mut self, frame: Frame<'_>, offer: &Offer, out: &mut Vec<u8>) -> Outcome {
-        let Frame::Line(line) = frame else { return Outcome::Mistake(Self::REPLIES.too_long) };
+    fn read(&mut self, frame: Frame<'_>, offer: &Offer, out: &mut Vec<u8>) -> Reaction {
+        let Frame::Line(line) = frame else { return Reaction::Mistake(Self::REPLIES.too_long) };
         let (word, argument) = split_word(line.trim_ascii_end());
         match (verb(word).as_str(), offer.tls) {
             ("EHLO", _) => {
@@ -67,30 +67,30 @@ impl Commands for Smtp {
             ("EXPN", _) => ok("502 5.5.1 EXPN is not supported.", out),
             ("QUIT", _) => {
                 ok("221 2.0.0 Bye.", out);
-                Outcome::HangUp
+                Reaction::HangUp
             }
             ("STARTTLS", Tls::Offered) if argument.is_empty() => {
                 ok("220 2.0.0 Ready to start TLS.", out);
-                Outcome::StartTls
+                Reaction::StartTls
             }
-            ("STARTTLS", Tls::Offered) => Outcome::Mistake("501 5.5.4 STARTTLS takes no argument."),
-            ("STARTTLS", _) => Outcome::Mistake("502 5.5.1 STARTTLS is not offered here."),
-            ("AUTH", Tls::Offered) => Outcome::Mistake("538 5.7.11 Must issue a STARTTLS command first."),
-            ("AUTH", _) if offer.asks_login => Outcome::Login(Exchange::begin(argument)),
+            ("STARTTLS", Tls::Offered) => Reaction::Mistake("501 5.5.4 STARTTLS takes no argument."),
+            ("STARTTLS", _) => Reaction::Mistake("502 5.5.1 STARTTLS is not offered here."),
+            ("AUTH", Tls::Offered) => Reaction::Mistake("538 5.7.11 Must issue a STARTTLS command first."),
+            ("AUTH", _) if offer.asks_login => Reaction::Login(Exchange::begin(argument)),
             // Some programs take 503 for an acceptance, which is right here.
-            ("AUTH", _) => Outcome::Mistake("503 5.5.1 No login is needed here; go on with MAIL."),
+            ("AUTH", _) => Reaction::Mistake("503 5.5.1 No login is needed here; go on with MAIL."),
             ("MAIL" | "RCPT" | "DATA" | "BDAT", Tls::Offered) => {
-                Outcome::Mistake("530 5.7.0 Must issue a STARTTLS command first.")
+                Reaction::Mistake("530 5.7.0 Must issue a STARTTLS command first.")
             }
             ("MAIL", _) if !offer.asks_login => {
                 // The session logs in; then the command goes to the provider.
                 self.mail = [line, b"\r\n"].concat();
-                Outcome::Mail
+                Reaction::Mail
             }
-            ("RCPT" | "DATA" | "BDAT", _) if !offer.asks_login => Outcome::Mistake("503 5.5.1 MAIL comes first."),
-            ("MAIL" | "RCPT" | "DATA" | "BDAT", _) => Outcome::Mistake("530 5.7.0 Authentication required."),
-            ("LHLO" | "XCLIENT" | "XFORWARD", _) => Outcome::Mistake("502 5.5.1 Command not supported."),
-            _ => Outcome::Mistake("500 5.5.2 Unknown command."),
+            ("RCPT" | "DATA" | "BDAT", _) if !offer.asks_login => Reaction::Mistake("503 5.5.1 MAIL comes first."),
+            ("MAIL" | "RCPT" | "DATA" | "BDAT", _) => Reaction::Mistake("530 5.7.0 Authentication required."),
+            ("LHLO" | "XCLIENT" | "XFORWARD", _) => Reaction::Mistake("502 5.5.1 Command not supported."),
+            _ => Reaction::Mistake("500 5.5.2 Unknown command."),
         }
     }
 
@@ -121,7 +121,7 @@ impl Commands for Smtp {
 }
 
 /// The second form of AUTH is for programs older than RFC 2554, which look for nothing else.
-fn ehlo(offer: &Offer, out: &mut Vec<u8>) -> Outcome {
+fn ehlo(offer: &Offer, out: &mut Vec<u8>) -> Reaction {
     let login: &[&str] = match (offer.tls, offer.asks_login) {
         (Tls::Offered, _) => &["STARTTLS"],
         (Tls::Absent | Tls::Active, true) => &["AUTH PLAIN LOGIN", "AUTH=PLAIN LOGIN"],
@@ -135,9 +135,9 @@ fn ehlo(offer: &Offer, out: &mut Vec<u8>) -> Outcome {
     ok(&format!("250 {last}"), out)
 }
 
-fn ok(line: &str, out: &mut Vec<u8>) -> Outcome {
+fn ok(line: &str, out: &mut Vec<u8>) -> Reaction {
     put_line(out, line);
-    Outcome::Command
+    Reaction::Command
 }
 
 /// The status that refuses a mail without a login. What a person can fix is temporary, so that senders with a queue keep the mail

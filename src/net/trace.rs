@@ -5,7 +5,7 @@
 
 use std::cell::RefCell;
 
-use tracing::trace;
+use tracing::{Level, enabled, trace};
 use tracing_subscriber::filter::{LevelFilter, Targets};
 
 use crate::protocol::Protocol;
@@ -89,6 +89,9 @@ impl Trace {
 
     /// Traces what the peer has sent.
     pub fn received(&mut self, frame: Frame<'_>) {
+        if !is_read() {
+            return;
+        }
         let (bytes, shown) = match frame {
             Frame::Line(line) => (line, self.line(Direction::From, line)),
             Frame::Literal(bytes) => {
@@ -105,6 +108,9 @@ impl Trace {
 
     /// Traces what was sent to the peer, in whole lines.
     pub fn sent(&mut self, lines: &[u8]) {
+        if !is_read() {
+            return;
+        }
         for line in lines.split_inclusive(|byte| *byte == b'\n') {
             let line = line.strip_suffix(b"\n").unwrap_or(line);
             let line = line.strip_suffix(b"\r").unwrap_or(line);
@@ -141,6 +147,11 @@ impl Trace {
 /// The log filter for the trace and nothing else, because other lines name accounts.
 pub fn filter() -> Targets {
     Targets::new().with_target(TARGET, LevelFilter::TRACE)
+}
+
+/// Whether anybody reads the trace. Most logins have none to write.
+fn is_read() -> bool {
+    enabled!(target: TARGET, Level::TRACE) || OVERHEARD.try_with(|_| ()).is_ok()
 }
 
 /// Logs without a parent span, because the session's span has the client's address. The task's number distinguishes

@@ -217,7 +217,6 @@ impl Approach {
     }
 }
 
-/// Answers a challenge.
 pub fn challenged(exchange: BearerExchange, out: &mut Vec<u8>) -> StepResult {
     Ok((State::Authenticating(exchange.challenged(out)?), None))
 }

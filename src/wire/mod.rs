@@ -267,9 +267,16 @@ mod tests {
         assert_eq!(quote(&format!("is '{token}' yours, {token}.{token}?")), "is '...' yours, .......?");
         let base64 = "dXNlcj1hbm4BYXV0aD1CZWFyZXI/".repeat(3);
         assert_eq!(quote(&format!("{base64} is not a command")), "... is not a command");
+        let message = "dXNlcj1hbm5A".repeat(20);
+        assert_eq!(quote(&format!("Unknown command '{message}='\u{7}")), "Unknown command '...'?");
+        assert_eq!(quote(&format!("what is {message}")), "what is ...");
         let path =
             "client 01234567-89ab-cdef-0123-456789abcdef at https://help.example.test/mail/accounts/answer/78754";
-        assert_eq!(quote(path), path);
+        let harmless =
+            "see https://example.test/ [LO2P265CA0001.GBRP265.PROD.OUTLOOK.COM 2026-11-01T00:00:00.000Z 08DE1B]";
+        for text in [path, harmless] {
+            assert_eq!(quote(text), text);
+        }
     }
 
     #[test]
