@@ -1,6 +1,6 @@
-//! What is counted, for monitoring.
+//! Counters for monitoring.
 
-use std::sync::{Mutex, PoisonError};
+use std::sync::Mutex;
 use std::time::Duration;
 
 use prometheus_client::encoding::text::encode;
@@ -10,6 +10,7 @@ use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::{Metric, Registry, Unit};
 
+use super::context::lock;
 use super::status::{AccountState, AccountStatus};
 use super::throttle::Occupancy;
 use crate::clock::Moment;
@@ -20,12 +21,11 @@ type Labels<const N: usize> = [(&'static str, &'static str); N];
 /// The account, and its delegate if it has one.
 type AccountLabels = Vec<(&'static str, String)>;
 
-/// The steps towards a provider's server, in seconds: from a machine nearby to one that hardly answers in time.
+/// Buckets for the steps of a login, in seconds: from a nearby server to one that hardly answers in time.
 const BUCKETS: [f64; 9] = [0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0, 20.0, 30.0];
 
-/// Counters of one process.
 pub struct Metrics {
-    /// Held by the one scrape that is under way: another one would meet families that are just being filled.
+    /// Locked during a scrape, because another one at the same time would see families that are only partly filled.
     scrape: Mutex<()>,
     registry: Registry,
     sessions: Family<Labels<1>, Gauge>,
@@ -44,24 +44,23 @@ pub struct Metrics {
     backoffs: Family<AccountLabels, Gauge>,
 }
 
-/// A step towards a provider's server.
+/// A step of a login at a provider's server.
 #[derive(Clone, Copy, Debug)]
 pub enum UpstreamStep {
-    /// The name is looked up, and the connection is made.
+    /// With the name lookup.
     Connect,
-    /// The TLS handshake.
     Tls,
-    /// The token is shown, and judged.
+    /// From sending the token to the server's answer.
     Auth,
 }
 
-/// A session that is under way. A panic ends it, too.
+/// A session that is under way. It is counted until it is dropped, also by a panic.
 pub struct Session<'a> {
     metrics: &'a Metrics,
     protocol: Protocol,
-    /// What it has relayed to the provider, in bytes.
+    /// Bytes relayed to the provider.
     pub up: u64,
-    /// What it has relayed to the client, in bytes.
+    /// Bytes relayed to the client.
     pub down: u64,
 }
 
@@ -85,30 +84,29 @@ impl Default for Metrics {
         let upstream = "Time that a step towards the provider's mail server took";
         let expiry = "Time until the account's access token expires; it is refreshed at the first login after that";
         let idle_end =
-            "Time until the account's refresh token ends unless it is used, where the provider has such a time";
-        let backoffs = "For how long the provider wants no logins to the account";
+            "Time until the account's refresh token expires if it is not used, if the provider has such a limit";
+        let backoffs = "Time for which the provider wants no logins to the account";
         Self {
             scrape: Mutex::default(),
-            sessions: add(to, "sessions", None, "Connections of mail programs that are open"),
-            logins: add(to, "logins", None, "Logins of mail programs, by how they were answered"),
-            refreshes: add(to, "refreshes", None, "Requests for a new access token, by their outcome"),
+            sessions: add(to, "sessions", None, "Open connections of mail programs"),
+            logins: add(to, "logins", None, "Logins of mail programs, by result"),
+            refreshes: add(to, "refreshes", None, "Requests for a new access token, by result"),
             upstream: register(to, "upstream", seconds.clone(), upstream, Family::new_with_constructor(histogram)),
-            relayed: add(to, "relayed", bytes, "What was relayed in sessions that have ended"),
-            defects: add(to, "defects", None, "Sessions that were ended by a defect of postkey"),
+            relayed: add(to, "relayed", bytes, "Bytes relayed in sessions that have ended"),
+            defects: add(to, "defects", None, "Sessions that ended by a defect of postkey"),
             expiry: add(to, "token_expiry", seconds.clone(), expiry),
             idle_end: add(to, "refresh_token_expiry", seconds.clone(), idle_end),
-            needed: add(to, "account_needs_person", None, "1 if nothing is asked for the account until a person acts"),
+            needed: add(to, "account_needs_person", None, "1 if the account is not refreshed until a person acts"),
             connections: add(to, "account_connections", None, "Connections of the account to the provider"),
-            limits: add(to, "account_connections_limit", None, "How many of them there may be"),
-            waiting: add(to, "account_connections_waiting", None, "Logins that wait for one of them to end"),
+            limits: add(to, "account_connections_limit", None, "Allowed connections of the account to the provider"),
+            waiting: add(to, "account_connections_waiting", None, "Logins that wait for one of the connections to end"),
             backoffs: add(to, "account_backoff", seconds, backoffs),
-            ended: add(to, "account_ended", None, "1 if a person has to authorize the account anew"),
+            ended: add(to, "account_ended", None, "1 if a person has to authorize the account again"),
             registry,
         }
     }
 }
 
-/// Registers a new metric.
 fn add<M: Metric + Clone + Default>(registry: &mut Registry, name: &str, unit: Option<Unit>, help: &str) -> M {
     register(registry, name, unit, help, M::default())
 }
@@ -122,23 +120,22 @@ fn register<M: Metric + Clone>(registry: &mut Registry, name: &str, unit: Option
 }
 
 impl Metrics {
-    /// A session begins; it ends when what this returns is dropped.
+    /// Begins a session.
     pub fn session(&self, protocol: Protocol) -> Session<'_> {
         self.sessions.get_or_create(&[("protocol", protocol.name())]).inc();
         Session { metrics: self, protocol, up: 0, down: 0 }
     }
 
-    /// A login was answered so: "ok", or the reason of the refusal.
+    /// Counts a login. The result is "ok" or the reason of the refusal.
     pub fn login(&self, protocol: Protocol, result: &'static str) {
         self.logins.get_or_create(&[("protocol", protocol.name()), ("result", result)]).inc();
     }
 
-    /// A refresh came out so: "ok", or the kind of its failure.
+    /// Counts a refresh. The result is "ok" or the kind of the failure.
     pub fn refresh(&self, result: &'static str) {
         self.refreshes.get_or_create(&[("result", result)]).inc();
     }
 
-    /// A step towards a provider's server has been made.
     pub fn upstream(&self, protocol: Protocol, step: UpstreamStep, time: Duration) {
         let step = match step {
             UpstreamStep::Connect => "connect",
@@ -149,16 +146,16 @@ impl Metrics {
         self.upstream.get_or_create(&labels).observe(time.as_secs_f64());
     }
 
-    /// Everything, in the text form of OpenMetrics 1.0, which Prometheus reads.
+    /// All metrics in the text form of OpenMetrics 1.0, which Prometheus reads.
     pub fn text(&self, accounts: &[AccountStatus], now: Moment) -> String {
-        let _alone = self.scrape.lock().unwrap_or_else(PoisonError::into_inner);
-        // An account that was forgotten is not shown any more.
+        let _lock = lock(&self.scrape);
+        // An account that was forgotten must disappear.
         let of_accounts = [&self.expiry, &self.idle_end, &self.ended, &self.needed];
         let throttles = [&self.connections, &self.limits, &self.waiting, &self.backoffs];
         of_accounts.into_iter().chain(throttles).for_each(Family::clear);
         accounts.iter().for_each(|account| self.measure(account, now));
         let mut text = String::new();
-        // A String takes everything.
+        // Writing to a String cannot fail.
         let _written = encode(&mut text, &self.registry);
         text
     }
@@ -197,7 +194,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn everything_that_happened_is_in_the_text() {
+    fn the_text_contains_all_metrics() {
         let metrics = Metrics::default();
         let _open = metrics.session(Protocol::Imap);
         (metrics.session(Protocol::Imap).up, metrics.session(Protocol::Imap).down) = (3, 500);
@@ -237,13 +234,13 @@ mod tests {
         }
         assert!(
             !metrics.text(&[account("ben@example.test")], Moment(100)).contains("ann@"),
-            "forgotten accounts are gone"
+            "forgotten accounts disappear"
         );
     }
 
-    /// Each fills the families of the accounts anew.
+    /// Each scrape clears the families of the accounts and fills them again.
     #[test]
-    fn scrapes_at_once_do_not_meet_each_others_half_filled_families() {
+    fn scrapes_at_the_same_time_see_all_accounts() {
         let account = |number| AccountStatus { address: format!("u{number}@example.test"), ..AccountStatus::default() };
         let accounts: Vec<_> = (0..50).map(account).collect();
         let metrics = Metrics::default();

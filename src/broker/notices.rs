@@ -1,7 +1,7 @@
-//! Notifies people of what they have to know: once when it happens, and once more when it is settled.
+//! Notifies people when they have to act, and again when the problem is solved.
 //!
-//! The places where something goes wrong do not notify anybody themselves. One task compares the accounts' status with what it has
-//! sent, which a file remembers across restarts, and sends the difference.
+//! The code that finds a problem notifies nobody. One task compares the accounts' status with the notices that were sent, which a
+//! file remembers across restarts, and sends what is new.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
@@ -21,10 +21,10 @@ use crate::config::Config;
 use crate::notify::{Notice, NoticeEvent, Notifier};
 use crate::oauth::certificate;
 
-/// How often the accounts are reviewed, if nothing asks for it before.
+/// How often to compare, if nothing asks for it earlier.
 const TICK: Duration = Duration::from_secs(60);
 
-/// How often clients' certificates are read.
+/// How often to read the clients' certificates.
 const CERTIFICATES: Duration = Duration::from_secs(3600);
 
 const DAY: u64 = 24 * 3600;
@@ -37,33 +37,31 @@ const FILE: &str = "told.json";
 
 /// Something that expires unless a person acts.
 struct Expiry {
-    /// Tells it from all others.
+    /// Its name, which also identifies it.
     what: String,
     account: String,
     end: Moment,
-    /// The most days before its end at which a notice is sent: none in the first days of something that lives for a month.
+    /// The most days before its end at which a notice is sent, so that a refresh token of a month causes none in its first days.
     most_days: u64,
-    /// What to do.
     advice: String,
 }
 
 /// The notices that have been sent.
 #[derive(Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 struct NotifiedState {
-    /// The accounts that need a person, each with its token set's generation at that time: a newer one shows that somebody has
-    /// acted.
+    /// The accounts that need a person, each with the generation of its token set at that time. A newer one shows that somebody
+    /// has acted.
     needed: BTreeMap<String, u64>,
-    /// By what expires: when, and the fewest days before that at which a notice was sent.
+    /// By the name of what expires: when, and the fewest days before that at which a notice was sent.
     ends: BTreeMap<String, (Moment, u64)>,
 }
 
-/// Notifies people by the configuration's `notify_command`.
+/// Notifies people with `notify_command`.
 pub(super) struct Notices {
     context: Arc<Context>,
     notifier: Notifier,
-    /// A queue of its own: strangers can fill it, and must not delay the other notices.
+    /// A separate queue, because strangers can fill it, and must not delay the other notices.
     first_logins: Notifier,
-    /// Something has happened that may need a notice.
     changed: Notify,
 }
 
@@ -77,7 +75,7 @@ impl Notices {
         }
     }
 
-    /// Runs the command for each notice. Never ends.
+    /// Runs the command for each notice. Never returns.
     pub(super) async fn serve(&self) {
         tokio::join!(self.notifier.serve(), self.first_logins.serve());
     }
@@ -87,39 +85,39 @@ impl Notices {
         self.first_logins.tell(&self.context.config().notify_command, notice);
     }
 
-    /// Has the accounts compared soon with what was sent.
+    /// Asks the task to compare soon.
     pub(super) fn review(&self) {
         self.changed.notify_one();
     }
 
-    /// Waits until somebody has asked for a review.
+    /// Waits until somebody calls [`review`](Self::review).
     pub(super) async fn changed(&self) {
         self.changed.notified().await;
     }
 
-    /// Sends whatever is news about the accounts. Never ends.
+    /// Sends what is new about the accounts. Never returns.
     pub(super) async fn watch(&self, accounts: impl Fn() -> Vec<AccountStatus>) {
         let file = self.context.config().state_dir.join(FILE);
-        let mut told = read(&file).await;
+        let mut sent = read(&file).await;
         let mut certificates = Certificates::default();
         loop {
-            let before = told.clone();
+            let before = sent.clone();
             let (accounts, config) = (accounts(), self.context.config());
-            let mut endings = endings(&accounts, &config);
-            endings.extend(certificates.endings(&config, &accounts).await);
-            let notices = told.review(&accounts, &endings, self.context.now());
-            if told != before {
-                // Before anybody is notified: a restart must not do it twice.
-                write(file.clone(), told.clone()).await;
+            let mut expiries = expiries(&accounts, &config);
+            expiries.extend(certificates.expiries(&config, &accounts).await);
+            let notices = sent.review(&accounts, &expiries, self.context.now());
+            if sent != before {
+                // Before the notices, so that a restart does not send them twice.
+                write(file.clone(), sent.clone()).await;
             }
             notices.into_iter().for_each(|notice| self.notifier.tell(&config.notify_command, notice));
-            let _called = timeout(TICK, self.changed()).await;
+            let _asked = timeout(TICK, self.changed()).await;
         }
     }
 }
 
-/// Everything that expires some day.
-fn endings(accounts: &[AccountStatus], config: &Config) -> Vec<Expiry> {
+/// Everything that expires.
+fn expiries(accounts: &[AccountStatus], config: &Config) -> Vec<Expiry> {
     let providers: BTreeSet<&String> = accounts.iter().map(|account| &account.provider).collect();
     let providers = providers.into_iter().filter_map(|name| config.providers.get(name));
     let for_all = providers.filter_map(|one| Some(Expiry::of_client(&one.name, "", one.client_expires?)));
@@ -129,8 +127,8 @@ fn endings(accounts: &[AccountStatus], config: &Config) -> Vec<Expiry> {
     accounts.iter().filter_map(Expiry::of_idleness).chain(for_all).chain(own).collect()
 }
 
-/// When clients' certificates end, where the configuration does not say it by `client_expires`. Read now and then only,
-/// because opening a PKCS#12 file costs time.
+/// When the clients' certificates expire, if the configuration has no `client_expires`. They are read only now and then, because
+/// opening a PKCS#12 file takes time.
 #[derive(Default)]
 struct Certificates {
     ends: Vec<(String, Moment)>,
@@ -138,7 +136,7 @@ struct Certificates {
 }
 
 impl Certificates {
-    async fn endings(&mut self, config: &Arc<Config>, accounts: &[AccountStatus]) -> Vec<Expiry> {
+    async fn expiries(&mut self, config: &Arc<Config>, accounts: &[AccountStatus]) -> Vec<Expiry> {
         let is_fresh = |(at, of): &(Instant, Arc<Config>)| at.elapsed() < CERTIFICATES && Arc::ptr_eq(of, config);
         if !self.read.as_ref().is_some_and(is_fresh) {
             self.ends = read_certificates(config).await;
@@ -151,13 +149,13 @@ impl Certificates {
     }
 }
 
-/// The end of each client's certificate, by its provider's name or its account's address.
+/// The expiry of each client's certificate, by the name of its provider or the address of its account.
 async fn read_certificates(config: &Config) -> Vec<(String, Moment)> {
     let providers = config.providers.values().map(|one| (one.name.clone(), &one.client, one.client_expires));
     let accounts = config.accounts.iter().map(|(name, one)| (name.to_string(), &one.client, one.client_expires));
     let mut ends = Vec::new();
-    for (owner, client, said) in providers.chain(accounts) {
-        if let (Some(client), None) = (client, said)
+    for (owner, client, configured) in providers.chain(accounts) {
+        if let (Some(client), None) = (client, configured)
             && let Some(end) = certificate::expiry_of(&client.authentication).await
         {
             ends.push((owner, end));
@@ -167,18 +165,17 @@ async fn read_certificates(config: &Config) -> Vec<(String, Moment)> {
 }
 
 impl Expiry {
-    /// A client's secret or certificate.
     fn of_client(owner: &str, account: &str, end: Moment) -> Self {
         Self {
             what: format!("client secret or certificate of {owner}"),
             account: account.to_owned(),
             end,
             most_days: u64::MAX,
-            advice: "make a new one at the provider, put it in its place, and correct client_expires".to_owned(),
+            advice: "create a new one at the provider, replace the old one, and correct client_expires".to_owned(),
         }
     }
 
-    /// A refresh token that nobody uses. One in use is refreshed long before.
+    /// The expiry of a refresh token that is not used. One in use is refreshed long before.
     fn of_idleness(account: &AccountStatus) -> Option<Self> {
         let AccountStatus { address, provider, .. } = account;
         let end = account.refresh_token_ends.filter(|_| account.reason.is_none())?;
@@ -187,16 +184,16 @@ impl Expiry {
             account: address.clone(),
             end,
             most_days: end.since(account.token_refreshed) / DAY / 3,
-            advice: format!("{provider} lets it lie idle no longer; log in once with a mail program before"),
+            advice: format!("{provider} ends it if it is not used; log in with a mail program before then"),
         })
     }
 }
 
 impl NotifiedState {
-    /// The notices to send now. They count as sent from then on.
-    fn review(&mut self, accounts: &[AccountStatus], endings: &[Expiry], now: Moment) -> Vec<Notice> {
+    /// Returns the notices to send now. They count as sent.
+    fn review(&mut self, accounts: &[AccountStatus], expiries: &[Expiry], now: Moment) -> Vec<Notice> {
         let mut notices = self.review_needs(accounts);
-        notices.extend(self.review_endings(endings, now));
+        notices.extend(self.review_expiries(expiries, now));
         notices
     }
 
@@ -210,7 +207,7 @@ impl NotifiedState {
                     self.needed.insert(address.clone(), *generation);
                     notices.push(notice(NoticeEvent::PersonNeeded, address, why.clone()));
                 }
-                (None, Some(told)) if told != generation => {
+                (None, Some(before)) if before != generation => {
                     self.needed.remove(address);
                     notices.push(notice(
                         NoticeEvent::Settled,
@@ -221,46 +218,46 @@ impl NotifiedState {
                 _ => {}
             }
         }
-        // Nobody is needed for an account that was forgotten.
+        // An account that was forgotten needs nobody.
         self.needed.retain(|address, _| accounts.iter().any(|account| account.address == *address));
         notices
     }
 
-    fn review_endings(&mut self, endings: &[Expiry], now: Moment) -> Vec<Notice> {
+    fn review_expiries(&mut self, expiries: &[Expiry], now: Moment) -> Vec<Notice> {
         let mut notices = Vec::new();
-        for Expiry { what, account, end, most_days, advice } in endings {
+        for Expiry { what, account, end, most_days, advice } in expiries {
             let reached = AHEAD.into_iter().filter(|days| days <= most_days && now.after(days * DAY) >= *end).min();
-            let told = self.ends.get(what).filter(|(told_end, _)| told_end == end).map(|(_, days)| *days);
+            let sent = self.ends.get(what).filter(|(sent_end, _)| sent_end == end).map(|(_, days)| *days);
             match reached {
                 None => drop(self.ends.remove(what)),
-                Some(days) if told.is_some_and(|told| told <= days) => {}
+                Some(days) if sent.is_some_and(|sent| sent <= days) => {}
                 Some(days) => {
                     self.ends.insert(what.clone(), (*end, days));
-                    let reason = format!("the {what} ends on {end}: {advice}");
+                    let reason = format!("the {what} expires on {end}: {advice}");
                     notices.push(Notice { event: NoticeEvent::EndsSoon, account: account.clone(), reason, url: None });
                 }
             }
         }
-        self.ends.retain(|what, _| endings.iter().any(|ending| ending.what == *what));
+        self.ends.retain(|what, _| expiries.iter().any(|expiry| expiry.what == *what));
         notices
     }
 }
 
-/// Reads what was sent before; nothing, if the file cannot be read.
+/// Reads what was sent before. If the file cannot be read, nothing counts as sent.
 async fn read(file: &Path) -> NotifiedState {
-    let told = tokio::fs::read(file).await.ok().and_then(|bytes| serde_json::from_slice(&bytes).ok());
-    told.unwrap_or_default()
+    let sent = tokio::fs::read(file).await.ok().and_then(|bytes| serde_json::from_slice(&bytes).ok());
+    sent.unwrap_or_default()
 }
 
-/// Replaces the file as a whole. If that fails, a restart sends a notice a second time, which is better than never.
-async fn write(file: PathBuf, told: NotifiedState) {
+/// Replaces the whole file. If that fails, notices are sent again after a restart, which is better than never.
+async fn write(file: PathBuf, sent: NotifiedState) {
     let replace = move || -> io::Result<()> {
         let new = file.with_extension("new");
-        std::fs::write(&new, serde_json::to_vec(&told)?)?;
+        std::fs::write(&new, serde_json::to_vec(&sent)?)?;
         std::fs::rename(new, file)
     };
     if let Ok(Err(error)) = tokio::task::spawn_blocking(replace).await {
-        warn!(%error, "cannot note which notices were sent, they may be sent again after a restart: {error}");
+        warn!(%error, "cannot store which notices were sent, so they may be sent again after a restart: {error}");
     }
 }
 
@@ -278,46 +275,46 @@ mod tests {
     }
 
     #[test]
-    fn a_need_is_told_once_and_its_end_once_across_restarts() {
-        let mut told = NotifiedState::default();
-        assert!(told.review(&account(1, None), &[], Moment(0)).is_empty());
-        let notices = told.review(&account(1, Some("sign in")), &[], Moment(0));
+    fn a_need_and_its_end_are_notified_once_also_across_restarts() {
+        let mut sent = NotifiedState::default();
+        assert!(sent.review(&account(1, None), &[], Moment(0)).is_empty());
+        let notices = sent.review(&account(1, Some("sign in")), &[], Moment(0));
         assert_eq!((events(&notices), notices[0].reason.as_str()), (vec!["person-needed"], "sign in"));
-        assert!(told.review(&account(1, Some("sign in, please")), &[], Moment(1)).is_empty());
-        told = serde_json::from_slice(&serde_json::to_vec(&told).unwrap()).unwrap();
-        // After a restart nobody knows of a failure that is not in the vault, and nothing has been settled by that.
-        assert!(told.review(&account(1, None), &[], Moment(2)).is_empty());
-        assert!(told.review(&account(1, Some("sign in")), &[], Moment(3)).is_empty());
-        assert_eq!(events(&told.review(&account(2, None), &[], Moment(4))), ["settled"]);
-        assert!(told.review(&account(3, None), &[], Moment(5)).is_empty());
-        assert_eq!(events(&told.review(&account(3, Some("again")), &[], Moment(6))), ["person-needed"]);
-        assert!(told.review(&[], &[], Moment(7)).is_empty());
-        assert!(told == NotifiedState::default(), "a forgotten account is forgotten here, too");
+        assert!(sent.review(&account(1, Some("sign in, please")), &[], Moment(1)).is_empty());
+        sent = serde_json::from_slice(&serde_json::to_vec(&sent).unwrap()).unwrap();
+        // After a restart, a failure that is not in the vault is unknown, which does not mean that it is settled.
+        assert!(sent.review(&account(1, None), &[], Moment(2)).is_empty());
+        assert!(sent.review(&account(1, Some("sign in")), &[], Moment(3)).is_empty());
+        assert_eq!(events(&sent.review(&account(2, None), &[], Moment(4))), ["settled"]);
+        assert!(sent.review(&account(3, None), &[], Moment(5)).is_empty());
+        assert_eq!(events(&sent.review(&account(3, Some("again")), &[], Moment(6))), ["person-needed"]);
+        assert!(sent.review(&[], &[], Moment(7)).is_empty());
+        assert!(sent == NotifiedState::default(), "a forgotten account is forgotten here, too");
     }
 
-    /// On which days before the end it is told, looking every hour, of something that lives so many days.
-    fn told_on(life: u64, most_days: u64) -> Vec<u64> {
-        let mut told = NotifiedState::default();
+    /// How many days before its end something that lives for `life` days causes notices, with a review every hour.
+    fn days_of_notices(life: u64, most_days: u64) -> Vec<u64> {
+        let mut sent = NotifiedState::default();
         let end = Moment(life * DAY);
-        let ending =
+        let expiry =
             || Expiry { what: "thing".into(), account: String::new(), end, most_days, advice: "so act".into() };
         let hours = (0..=(life + 2) * 24).map(|hour| Moment(hour * 3600));
-        let told_at = hours.filter(|now| !told.review(&[], &[ending()], *now).is_empty());
-        told_at.map(|at| end.since(at) / DAY).collect()
+        let times = hours.filter(|now| !sent.review(&[], &[expiry()], *now).is_empty());
+        times.map(|at| end.since(at) / DAY).collect()
     }
 
     #[test]
-    fn an_end_is_told_thirty_seven_and_one_days_before_each_once() {
-        assert_eq!(told_on(90, u64::MAX), [30, 7, 1]);
-        assert_eq!(told_on(5, u64::MAX), [5, 1], "who comes late is told at once");
-        assert_eq!(told_on(30, 10), [7, 1]);
-        assert_eq!(told_on(2, 0), [0; 0]);
+    fn an_expiry_is_notified_thirty_seven_and_one_days_before() {
+        assert_eq!(days_of_notices(90, u64::MAX), [30, 7, 1]);
+        assert_eq!(days_of_notices(5, u64::MAX), [5, 1], "the first notice is late");
+        assert_eq!(days_of_notices(30, 10), [7, 1]);
+        assert_eq!(days_of_notices(2, 0), [0; 0]);
     }
 
     #[test]
-    fn a_new_end_is_told_anew() {
-        let mut told = NotifiedState::default();
-        let ending = |days: u64| {
+    fn a_new_expiry_is_notified_again() {
+        let mut sent = NotifiedState::default();
+        let expiry = |days: u64| {
             [Expiry {
                 what: "thing".into(),
                 account: String::new(),
@@ -326,9 +323,9 @@ mod tests {
                 advice: String::new(),
             }]
         };
-        assert_eq!(told.review(&[], &ending(7), Moment(0)).len(), 1);
-        assert_eq!(told.review(&[], &ending(90), Moment(0)).len(), 0);
-        assert_eq!(told.review(&[], &ending(90), Moment(60 * DAY)).len(), 1);
-        assert!(told.review(&[], &[], Moment(60 * DAY)).is_empty() && told == NotifiedState::default());
+        assert_eq!(sent.review(&[], &expiry(7), Moment(0)).len(), 1);
+        assert_eq!(sent.review(&[], &expiry(90), Moment(0)).len(), 0);
+        assert_eq!(sent.review(&[], &expiry(90), Moment(60 * DAY)).len(), 1);
+        assert!(sent.review(&[], &[], Moment(60 * DAY)).is_empty() && sent == NotifiedState::default());
     }
 }

@@ -179,7 +179,7 @@ impl Passwords {
     async fn turn(&self, attempt: PasswordAttempt<'_>, fingerprint: &Fingerprint) -> Result<Check, Refusal> {
         let turn = tokio::select! {
             biased;
-            turn = self.guesses.turn(attempt.source, fingerprint) => turn,
+            turn = self.guesses.wait_for_turn(attempt.source, fingerprint) => turn,
             () = attempt.gone => CheckDecision::TooMany,
         };
         let too_many = "There were too many wrong passwords from this address; try later.";

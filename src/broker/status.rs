@@ -1,4 +1,4 @@
-//! How an account is: the one view of it that `postkey status`, metrics, notices and `postkey doctor` share.
+//! The status of an account: the one view that `postkey status`, metrics, notices and `postkey doctor` share.
 
 use std::fmt;
 
@@ -13,19 +13,19 @@ use crate::config::Config;
 use crate::config::flow::Flow;
 use crate::vault::{Limits, Slot, StoredAccount};
 
-/// A refresh token is used after this part of the time that it may lie idle: two more chances are left then.
+/// A refresh token is used after this part of its lifetime without use. That leaves two more chances.
 const IDLE_PART: u64 = 3;
 
-/// Whether an account's tokens can be refreshed, or who has to act before.
+/// Whether an account's tokens can be refreshed, or who has to act first.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum AccountState {
-    /// They can be.
+    /// They can be refreshed.
     #[default]
     Ready,
     /// A person has to authorize the account again.
     Ended,
-    /// An administrator or the configuration has to let them be refreshed.
+    /// An administrator has to act, or the configuration has to change.
     Refused,
 }
 
@@ -39,74 +39,67 @@ impl fmt::Display for AccountState {
     }
 }
 
-/// An account or a shared mailbox, as far as it may be shown to people. What is skipped is not part of `status --json`.
+/// What people may see of an account or a shared mailbox. Skipped fields are not in `status --json`.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub struct AccountStatus {
-    /// Its address, which is the login name.
     pub address: String,
-    /// Whose authorization opens it, where it is a shared mailbox. All that is said of tokens is the delegate's then.
+    /// The account whose authorization opens this shared mailbox. All fields about tokens are the delegate's then.
     #[serde(skip)]
     pub delegate: Option<String>,
-    /// Its further login names.
+    /// Its other login names.
     pub aliases: Vec<String>,
     /// The shared mailboxes that its authorization opens.
     pub mailboxes: Vec<String>,
-    /// Its provider.
     pub provider: String,
-    /// Whether its tokens can be refreshed.
     pub state: AccountState,
-    /// Why it is not ready, and what to do.
+    /// Why its state is not ready, and what to do.
     pub reason: Option<String>,
-    /// Whether its newest tokens may have been lost with a damaged record, so that only older ones are left.
+    /// Whether its newest tokens may have been lost with a damaged record, so that these are older ones.
     pub doubtful: bool,
-    /// Whether its record is older than the last one that was written: somebody has put older files back.
+    /// Whether its record is older than the last one that was written, because somebody has restored old files.
     #[serde(default)]
     pub rolled_back: bool,
     /// When a person last authorized it.
     pub authorized: Moment,
-    /// Which token set is the newest.
+    /// The number of its newest token set.
     #[serde(skip)]
     pub generation: u64,
-    /// When the access token expires; it is refreshed at the first login after that, or before if a session is open.
+    /// When the access token expires. It is refreshed at the first login after that, or earlier if a session is open.
     pub token_expires: Moment,
-    /// When the tokens were last refreshed, or authorized.
+    /// When the tokens were issued.
     pub token_refreshed: Moment,
-    /// Whether an app password has opened it since the daemon's start, so that its tokens can be refreshed.
+    /// Whether an app password has opened it since the daemon started, so that its tokens can be refreshed.
     pub open: bool,
-    /// When the refresh token expires unless it is used before, where the provider has such a time.
+    /// When the refresh token expires if it is not used, if the provider has such a limit.
     pub refresh_token_ends: Option<Moment>,
-    /// When it is used at the latest to keep it alive, if the account is open.
+    /// When postkey will use it at the latest to keep it alive, if the account is open.
     pub next_keep_alive: Option<Moment>,
-    /// The last refresh since the daemon's start that failed.
+    /// The last refresh that failed since the daemon started.
     pub last_failure: Option<PastFailure>,
-    /// What a mail server last said to a login that it refused, unless it has accepted one since.
+    /// The last login that a mail server refused, unless it has accepted one since.
     #[serde(default)]
     pub last_login_failure: Option<PastFailure>,
-    /// Its connections to the provider, by protocol, where there are any or a limit.
+    /// Its connections to the provider by protocol, if there are any, or a limit.
     #[serde(default)]
     pub connections: Vec<Occupancy>,
-    /// Until when the provider wants no logins to it, if so.
     #[serde(default)]
     pub backoff: Option<Backoff>,
-    /// Its app passwords' slots.
     pub slots: Vec<SlotStatus>,
 }
 
 /// The plain part of a slot.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct SlotStatus {
-    /// What the user calls it.
     pub name: String,
-    /// When it was made.
     pub created: Moment,
-    /// What its password is good for, where that is not everything.
+    /// What its password can be used for, if not for everything.
     #[serde(default, skip_serializing_if = "Limits::is_none")]
     pub limits: Limits,
 }
 
 impl AccountStatus {
-    /// How an account is, from its record, the configuration, and its tokens where they are open. Other names and
-    /// connections are left out, because notices need neither, and are reviewed often.
+    /// The status from a record, the configuration, and the tokens if the account is open. It lacks the other names and the
+    /// connections, because notices are reviewed often and do not need them.
     pub(super) fn new(record: &StoredAccount, config: &Config, tokens: Option<&Tokens>) -> Self {
         let (address, life) = (&record.address, record.life());
         let read = |state: &TokenState| {
@@ -142,14 +135,14 @@ impl AccountStatus {
     }
 }
 
-/// When the refresh token is to be used at the latest.
+/// When to use the refresh token at the latest.
 pub(super) fn next_use(config: &Config, record: &StoredAccount) -> Option<Moment> {
     idle_life(config, record).map(|life| record.life().issued.after(life / IDLE_PART))
 }
 
-/// How long a refresh token of this account may lie idle, in seconds.
+/// How long a refresh token of this account is valid without use, in seconds.
 fn idle_life(config: &Config, record: &StoredAccount) -> Option<u64> {
-    // The other grants ask with something else; their refresh tokens do not age.
+    // The other grants do not need their refresh tokens.
     if !matches!(record.flow, Flow::AuthorizationCode | Flow::DeviceCode) {
         return None;
     }

@@ -159,7 +159,7 @@ async fn the_end_of_a_client_secret() {
         house.restart().await;
         let line = until_told(&house, times).await;
         assert!(
-            line.starts_with("ends-soon  as argued: the client secret or certificate of own ends on 2027-02-20"),
+            line.starts_with("ends-soon  as argued: the client secret or certificate of own expires on 2027-02-20"),
             "{line}"
         );
         settle(&house, times).await;
