@@ -1,4 +1,4 @@
-//! The authorization server for a new account, as the configuration and its metadata tell it.
+//! The authorization server for a first login: the configuration, completed from the server's metadata.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -24,33 +24,33 @@ use crate::protocol::Protocol;
 use crate::token::TokenSet;
 use crate::vault::{Authorization, Secrets};
 
-/// An authorization server, and what it is asked for.
+/// An authorization server, and what to request from it.
 #[derive(Clone)]
 pub struct AuthorizationServer {
     connector: Arc<Connector>,
-    /// What its metadata say.
+    /// From its metadata.
     discovered: Option<Discovered>,
-    /// Whether it has promised to name itself when the browser returns.
+    /// Whether it promises to name itself when the browser returns (RFC 9207 section 3).
     names_itself: bool,
     endpoints: Endpoints,
     registration: Registration,
     scope: Vec<String>,
     parameters: BTreeMap<String, String>,
-    /// The mailbox at the provider.
+    /// The user name at the provider.
     user: String,
 }
 
-/// A person has been sent there.
+/// A request with which a browser was sent to the server.
 pub struct AuthorizationRequest {
     pub pending: PendingAuthorization,
     pub server: AuthorizationServer,
 }
 
 impl AuthorizationServer {
-    /// Finds it for an address that is still to be authorized at its first login.
+    /// Finds the server for an address.
     pub async fn find(accounts: &Accounts, config: &Config, address: &str) -> Result<Self, Failed> {
         if config.domain_of(address).is_none() {
-            return Err(misconfigured("its domain has no entry in the configuration any more"));
+            return Err(misconfigured("its domain is no longer in the configuration"));
         }
         let name = config.provider_for(address).map(|provider| provider.name.clone()).unwrap_or_default();
         let connector = accounts.connector(&name)?;
@@ -59,8 +59,10 @@ impl AuthorizationServer {
             return Err(misconfigured("its flow is not authorization-code; run `postkey authorize`"));
         }
         let metadata = metadata(&connector).await?;
-        let found = metadata.as_ref().map(|found| found.endpoints.clone()).unwrap_or_default();
-        let endpoints = provider.endpoints.or(&found);
+        let endpoints = match &metadata {
+            Some(found) => provider.endpoints.or(&found.endpoints),
+            None => provider.endpoints.clone(),
+        };
         let client = config.client_for(address, provider);
         let client = client.ok_or_else(|| misconfigured("there is no client_id for it in the configuration"))?;
         let token = endpoints.token.as_ref().ok_or_else(|| misconfigured("there is no token_endpoint"))?;
@@ -74,30 +76,26 @@ impl AuthorizationServer {
             is_self_registered: false,
             methods,
         });
-        let registration = registration.discovered(discovered.as_ref());
-        let scope = account.scope.unwrap_or_else(|| provider.scope.clone());
         let mut parameters = provider.authorization_parameters.clone();
         parameters.extend(account.authorization_parameters);
-        let user = config.user_of(address, Protocol::Imap);
         Ok(Self {
+            registration: registration.discovered(discovered.as_ref()),
             discovered,
             names_itself,
             endpoints,
-            registration,
-            scope,
+            scope: account.scope.unwrap_or_else(|| provider.scope.clone()),
             parameters,
-            user,
-            connector: Arc::clone(&connector),
+            user: config.user_of(address, Protocol::Imap),
+            connector,
         })
     }
 
-    /// Which provider's it is.
     pub fn provider(&self) -> &str {
         &self.connector.provider.name
     }
 
-    /// Begins to ask for consent as this very address.
-    pub fn ask(self, address: &str, redirect_uri: &url::Url) -> Result<AuthorizationRequest, Failed> {
+    /// Creates an authorization request to sign in as this address.
+    pub fn request(self, address: &str, redirect_uri: &url::Url) -> Result<AuthorizationRequest, Failed> {
         let endpoint = self.endpoints.authorization.as_ref();
         let pending = PendingAuthorization::begin(&AuthorizationParameters {
             endpoint: endpoint.ok_or_else(|| misconfigured("there is no authorization_endpoint"))?,
@@ -112,8 +110,8 @@ impl AuthorizationServer {
         Ok(AuthorizationRequest { pending, server: self })
     }
 
-    /// Uses the new refresh token once, and logs what the provider has not granted. Returns the tokens to keep, and why they
-    /// end with the access token, if so.
+    /// Uses the new refresh token once, and logs what the provider has not granted. Returns the tokens to store, and why mail stops
+    /// when the access token expires, if it does.
     pub async fn try_out(
         &self,
         address: &str,
@@ -132,7 +130,7 @@ impl AuthorizationServer {
         Ok((tokens, end))
     }
 
-    /// Revokes tokens that nobody will use, where the provider has a way.
+    /// Revokes unused tokens, if there is a revocation endpoint.
     pub async fn revoke(&self, tokens: &TokenSet, clock: &Clock) -> Result<(), Failure> {
         match &self.endpoints.revocation {
             Some(endpoint) => revoke(&self.connector.http, &self.registration, endpoint, tokens, clock).await,
@@ -140,7 +138,7 @@ impl AuthorizationServer {
         }
     }
 
-    /// What goes into the vault.
+    /// What to store in the vault.
     pub fn authorization(&self, address: &str, tokens: TokenSet) -> Authorization {
         Authorization {
             address: address.to_owned(),
@@ -155,7 +153,7 @@ impl AuthorizationServer {
 }
 
 impl AuthorizationRequest {
-    /// Exchanges what a browser has brought back, and finds out who has signed in.
+    /// Exchanges the code in a browser's query, and finds out who has signed in.
     pub async fn exchange(
         self,
         query: &str,
@@ -180,7 +178,7 @@ impl AuthorizationRequest {
     }
 }
 
-/// The metadata, where the configuration lacks something; not having them matters only if the grant cannot do without.
+/// The metadata, if the configuration lacks something. It is an error only if the grant cannot work without them.
 async fn metadata(connector: &Connector) -> Result<Option<Metadata>, Failed> {
     let (provider, known) = (&connector.provider, &connector.provider.endpoints);
     let Some(issuer) = &provider.issuer else { return Ok(None) };
