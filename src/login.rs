@@ -1,13 +1,13 @@
 //! The provider's half of a login: gets a token and connects at the same time, then sends AUTH, and tries again with a
 //! new token if that was refused.
 
-mod visit;
-
 use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
+use tokio::runtime::Handle;
 use tokio::time::{Instant, timeout_at};
+use tokio_rustls::rustls::ClientConfig;
 use tracing::{debug, warn};
 
 use crate::broker::metrics::UpstreamStep;
@@ -18,17 +18,16 @@ use crate::net::connection::Connection;
 use crate::net::trace::{Trace, TracedPeer};
 use crate::net::transport::Transport;
 use crate::protocol::{Mechanism, Protocol, Security};
-use crate::upstream::{self, Approach, Event, Fault, Rejection, Verdict};
+use crate::upstream::{self, Approach, Event, Fault, Rejection, Upstream, Verdict};
 use crate::wire::{Acceptance, Bearer, Capabilities, Reason, Refusal, one_line};
-pub use visit::Visit;
 
 /// How long a server may take to become ready for AUTH: connect, TLS, greeting, capabilities.
 const REACH: Duration = Duration::from_secs(15);
 
 /// How long the whole login may take, with a refresh and a second attempt. Most mail programs give up after about a
 /// minute, some after 30 seconds. A request to the authorization server continues after that, and its result is there
-/// for the next login. Servers delay a refusal; Gmail has been seen to take 10 seconds.
-const ALL: Duration = Duration::from_secs(30);
+/// for the next login. Servers delay a refusal; Gmail was seen to take 10 seconds.
+const LOGIN: Duration = Duration::from_secs(30);
 
 /// Our EHLO name if the client has not given one (RFC 5321 section 4.1.3).
 const NAMELESS: &str = "[127.0.0.1]";
@@ -54,9 +53,9 @@ pub async fn log_in(
     _permit: &ConnectionPermit,
 ) -> Result<(Visit, Acceptance), Refusal> {
     let server = Target::new(broker, account, protocol, client_name)?;
-    let (mut connected, mut turned_down) = (None, 0);
+    let (mut connected, mut rejected_mechanisms) = (None, 0);
     loop {
-        let cached = if turned_down > 0 { Capabilities::default() } else { account.capabilities(protocol) };
+        let cached = if rejected_mechanisms > 0 { Capabilities::default() } else { account.capabilities(protocol) };
         let (current, ready) = match connected.take() {
             Some(ready) => (server.bearer().await?, ready),
             // Wait for the token first: without one there is no reason to bother the server.
@@ -74,7 +73,7 @@ pub async fn log_in(
         match server.timed(UpstreamStep::Auth, answer).await {
             Ok(LoginOutcome::Accepted(visit, acceptance)) => {
                 server.accepted(&attempt).await;
-                server.alerted(&acceptance.alerts);
+                server.log_alerts(&acceptance.alerts);
                 return Ok((visit, acceptance));
             }
             Ok(LoginOutcome::Rejected(rejection)) if rejection.verdict == Verdict::Token => {
@@ -87,12 +86,12 @@ pub async fn log_in(
                     return Err(refusal);
                 }
             }
-            Err(LoginError::Fault(Fault::NoMechanism(said))) if turned_down < MECHANISMS => {
-                debug!(account = account.address, said, "the server rejected the mechanism; asking for its list");
+            Err(LoginError::Fault(Fault::NoMechanism(reply))) if rejected_mechanisms < MECHANISMS => {
+                debug!(account = account.address, reply, "the server rejected the mechanism; asking for its list");
                 attempt.mechanism_refused();
-                turned_down += 1;
+                rejected_mechanisms += 1;
             }
-            Err(trouble) => return Err(server.troubled(trouble)),
+            Err(error) => return Err(server.failed(error)),
         }
     }
 }
@@ -114,7 +113,7 @@ pub async fn try_mechanism(
     match ready.authenticate(bearer, server.deadline).await {
         Ok(LoginOutcome::Accepted(..)) => Ok(()),
         Ok(LoginOutcome::Rejected(rejection)) => Err(server.refusal(&rejection)),
-        Err(trouble) => Err(trouble.refusal(server.server)),
+        Err(error) => Err(error.refusal(server.server)),
     }
 }
 
@@ -158,7 +157,7 @@ impl<'a> Target<'a> {
             return Err(Refusal::new(Reason::Forbidden, text));
         };
         let client_name = client_name.unwrap_or(NAMELESS);
-        Ok(Self { broker, account, connector, protocol, server, client_name, deadline: Instant::now() + ALL })
+        Ok(Self { broker, account, connector, protocol, server, client_name, deadline: Instant::now() + LOGIN })
     }
 
     /// Gets a token, within the time limit.
@@ -187,8 +186,8 @@ impl<'a> Target<'a> {
         self.in_time(self.account.attempt(self.protocol, current, &mechanisms), &self.server.host).await
     }
 
-    async fn in_time<T>(&self, work: impl Future<Output = T>, whose: &str) -> Result<T, Refusal> {
-        let late = |_| Refusal::new(Reason::Unavailable, format!("{whose} does not answer in time; try later."));
+    async fn in_time<T>(&self, work: impl Future<Output = T>, server: &str) -> Result<T, Refusal> {
+        let late = |_| Refusal::new(Reason::Unavailable, format!("{server} does not answer in time; try later."));
         timeout_at(self.deadline, work).await.map_err(late)
     }
 
@@ -206,14 +205,14 @@ impl<'a> Target<'a> {
         let ready = timeout_at(deadline, self.try_reach(known, &mut awaits_greeting)).await;
         let ready =
             ready.unwrap_or_else(|_| Err(if awaits_greeting { LoginError::NoGreeting } else { LoginError::Silent }));
-        ready.map_err(|trouble| self.troubled(trouble))
+        ready.map_err(|error| self.failed(error))
     }
 
     async fn try_reach(&self, known: &Capabilities, awaits_greeting: &mut bool) -> Result<Ready, LoginError> {
         let MailServer { host, port, security, .. } = self.server;
         let dial = Transport::dial(&self.connector.resolver, self.connector.proxy.as_ref(), host, *port);
         let transport = self.timed(UpstreamStep::Connect, dial).await?;
-        let connection = Connection::new(transport, Trace::new(self.protocol, TracedPeer::Provider), ALL);
+        let connection = Connection::new(transport, Trace::new(self.protocol, TracedPeer::Provider), LOGIN);
         let (client_name, other_name) = (self.client_name.to_owned(), other_name(self.server, self.client_name));
         let approach = Approach { security: *security, client_name, other_name, known: known.clone() };
         let mut visit = Visit::new(connection, self.protocol, approach);
@@ -243,12 +242,12 @@ impl<'a> Target<'a> {
         })
     }
 
-    /// Measures how long a step takes, unless it fails.
+    /// Measures how long a step takes if it succeeds.
     async fn timed<T, E>(&self, step: UpstreamStep, work: impl Future<Output = Result<T, E>>) -> Result<T, E> {
         let begun = Instant::now();
-        let made = work.await?;
+        let result = work.await?;
         self.broker.metrics.upstream(self.protocol, step, begun.elapsed());
-        Ok(made)
+        Ok(result)
     }
 
     async fn accepted(&self, attempt: &TokenAttempt) {
@@ -258,18 +257,19 @@ impl<'a> Target<'a> {
     }
 
     /// Logs the alerts that the provider wants a person to see.
-    fn alerted(&self, alerts: &[String]) {
+    fn log_alerts(&self, alerts: &[String]) {
         for alert in alerts {
             let (account, host) = (&self.account.address, &self.server.host);
             warn!(account, host, "{host} alerts {account}: {alert}");
         }
     }
 
-    fn troubled(&self, trouble: LoginError) -> Refusal {
-        let refusal = trouble.refusal(self.server);
+    /// Logs a failure, and returns the answer to the client.
+    fn failed(&self, error: LoginError) -> Refusal {
+        let refusal = error.refusal(self.server);
         let (account, host, why) = (&self.account.address, &self.server.host, one_line(&refusal.text));
         warn!(account, host, why, "{} login of {account} failed: {why}", self.protocol);
-        self.noted(refusal)
+        self.note(refusal)
     }
 
     /// Words the server's refusal for the client, the log and `status`.
@@ -281,7 +281,7 @@ impl<'a> Target<'a> {
             None => said.clone(),
         };
         warn!(account, host, said, explanation, "{host} refuses the {} login of {account}: {words}", self.protocol);
-        self.noted(self.refusal(rejection))
+        self.note(self.refusal(rejection))
     }
 
     fn refusal(&self, rejection: &Rejection) -> Refusal {
@@ -297,8 +297,8 @@ impl<'a> Target<'a> {
     }
 
     /// Drops the cached capabilities, which may be out of date, and records what the server said.
-    fn noted(&self, refusal: Refusal) -> Refusal {
-        self.alerted(&refusal.alerts);
+    fn note(&self, refusal: Refusal) -> Refusal {
+        self.log_alerts(&refusal.alerts);
         self.account.forget_capabilities(self.protocol);
         if let Some(milliseconds) = upstream::backoff(&refusal.text) {
             self.broker.throttle.back_off(self.account, Duration::from_millis(milliseconds), &refusal.text);
@@ -397,5 +397,74 @@ impl LoginError {
                 Refusal { alerts, ..Refusal::new(reason, format!("{host} {fault}")) }
             }
         }
+    }
+}
+
+/// A dialogue with a server. Dropping it says goodbye, if the server waits for a command, and ends TLS with
+/// close_notify. That happens in a separate task, so it costs the login no time. It also happens if a login is
+/// cancelled, because of a timeout or because the client has left.
+pub struct Visit {
+    /// None after the relay has taken it.
+    connection: Option<Connection>,
+    protocol: Protocol,
+    dialogue: Box<dyn Upstream>,
+    /// Whether the server has answered everything that we have sent.
+    is_our_turn: bool,
+}
+
+impl Visit {
+    /// Starts on a new connection.
+    pub fn new(connection: Connection, protocol: Protocol, approach: Approach) -> Self {
+        let dialogue = upstream::new(protocol, approach);
+        Self { connection: Some(connection), protocol, dialogue, is_our_turn: false }
+    }
+
+    /// Waits until the server has sent something, and leaves it for [`Visit::hear`].
+    pub async fn await_greeting(&mut self) -> io::Result<()> {
+        self.connection.as_mut().ok_or(io::ErrorKind::NotConnected)?.fill().await
+    }
+
+    /// Does the TLS handshake.
+    pub async fn start_tls(&mut self, config: Arc<ClientConfig>, host: &str) -> io::Result<()> {
+        self.is_our_turn = false;
+        self.connection = Some(self.take()?.connect_tls(config, host).await?);
+        Ok(())
+    }
+
+    /// Talks until an event decides how to continue.
+    pub async fn hear(&mut self) -> io::Result<Event> {
+        self.is_our_turn = false;
+        let connection = self.connection.as_mut().ok_or(io::ErrorKind::NotConnected)?;
+        let event = connection.converse(&mut *self.dialogue).await?;
+        self.is_our_turn = !matches!(event, Event::StartTls | Event::Unexpected(Fault::PreAuth | Fault::Protocol(_)));
+        Ok(event)
+    }
+
+    /// Continues the same way after the handshake of STARTTLS.
+    pub async fn hear_under_tls(&mut self) -> io::Result<Event> {
+        let connection = self.connection.as_mut().ok_or(io::ErrorKind::NotConnected)?;
+        match self.dialogue.tls_started(&mut connection.out) {
+            Some(event) => Ok(event),
+            None => self.hear().await,
+        }
+    }
+
+    /// Queues the bearer, to be sent with the next read.
+    pub fn show(&mut self, bearer: Bearer) -> io::Result<Result<(), Fault>> {
+        let connection = self.connection.as_mut().ok_or(io::ErrorKind::NotConnected)?;
+        Ok(self.dialogue.authenticate(bearer, &mut connection.out))
+    }
+
+    /// Hands the connection over to the relay.
+    pub fn take(&mut self) -> io::Result<Connection> {
+        self.connection.take().ok_or_else(|| io::ErrorKind::NotConnected.into())
+    }
+}
+
+impl Drop for Visit {
+    fn drop(&mut self) {
+        let (Some(connection), Ok(runtime)) = (self.connection.take(), Handle::try_current()) else { return };
+        let goodbye = if self.is_our_turn { upstream::goodbye(self.protocol) } else { "" };
+        runtime.spawn(connection.leave(goodbye));
     }
 }

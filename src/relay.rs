@@ -32,7 +32,7 @@ thread_local! {
     static BUFFERS: RefCell<Vec<Vec<u8>>> = const { RefCell::new(Vec::new()) };
 }
 
-/// The number of bytes that were relayed.
+/// How many bytes were relayed.
 #[derive(Debug, Default, Clone, Copy)]
 pub struct Relayed {
     /// Bytes from the client to the provider.
@@ -133,7 +133,6 @@ const LOOK: Duration = Duration::from_millis(100);
 /// How long a side may take to receive the goodbye.
 const GOODBYE: Duration = Duration::from_secs(2);
 
-/// Both directions.
 struct Both {
     client: Transport,
     server: Transport,
@@ -231,9 +230,8 @@ impl Both {
     }
 }
 
-/// A timer for progress.
+/// A timer that expires if there is no progress.
 struct Stall {
-    /// How long there may be no progress.
     patience: Duration,
     /// The progress when the timer was set.
     progress: u64,
@@ -262,7 +260,6 @@ impl Stall {
     }
 }
 
-/// One direction.
 struct Pump {
     state: DirectionState,
     /// The buffer for bytes that have been read; empty while there are none.
@@ -281,7 +278,6 @@ struct Pump {
     failure: Option<io::Error>,
 }
 
-/// The state of one direction.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum DirectionState {
     /// More bytes may arrive.
