@@ -45,35 +45,29 @@ const STOPPING: &str = "postkey is stopping.";
 /// The answer to clients if there are too many sessions.
 const NO_ROOM: &str = "postkey has too many sessions now; try later.";
 
-/// How a session ended.
 #[derive(Debug, Default)]
 pub struct End {
     /// The account, if the client has logged in.
     pub account: Option<String>,
-    /// The number of bytes that were relayed.
     pub relayed: Relayed,
 }
 
-/// An admitted connection that has not been greeted.
+/// A client that may log in.
 pub struct Newcomer {
-    /// Its socket.
-    pub socket: Socket,
-    /// Its peer: the address, and the user on this machine.
+    /// The address, and the user on this machine.
     pub peer: Peer,
-    /// Its place until the login.
+    /// Its permit until the login.
     pub stranger: Stranger,
 }
 
 /// Serves one client to the end.
-pub async fn serve(newcomer: Newcomer, policy: &ListenerPolicy) -> (End, io::Result<()>) {
-    let Newcomer { socket, peer, stranger } = newcomer;
-    let visitor = NewClient { peer, stranger };
+pub async fn serve(socket: Socket, newcomer: Newcomer, policy: &ListenerPolicy) -> (End, io::Result<()>) {
     // Boxed, so that a session that only relays does not keep the memory of the login.
     let logged_in = tokio::select! {
-        logged_in = Box::pin(log_in_client(socket, &visitor, policy)) => logged_in,
-        () = visitor.stranger.evicted() => Err(io::Error::other("evicted, because others needed its place")),
+        logged_in = Box::pin(log_in_client(socket, &newcomer, policy)) => logged_in,
+        () = newcomer.stranger.evicted() => Err(io::Error::other("evicted, because other connections needed its place")),
     };
-    drop(visitor);
+    drop(newcomer);
     let LoggedIn { opened, presence, permit, client, server, session_permit } = match logged_in {
         Ok(Some(logged_in)) => logged_in,
         Ok(None) => return (End::default(), Ok(())),
@@ -85,7 +79,7 @@ pub async fn serve(newcomer: Newcomer, policy: &ListenerPolicy) -> (End, io::Res
     (End { account: Some(opened.account.address.clone()), relayed }, result)
 }
 
-/// Tells a client that it is rejected and closes, without waiting. With TLS it cannot be told anything yet.
+/// Rejects a client and closes, without waiting. A client that expects TLS from the first byte gets no words.
 pub fn turn_away(socket: Socket, policy: &ListenerPolicy, why: &str) {
     let mut words = Vec::new();
     if policy.security != Security::Tls {
@@ -100,12 +94,6 @@ pub fn turn_away(socket: Socket, policy: &ListenerPolicy, why: &str) {
     socket.close_with(&words);
 }
 
-/// The peer, and the place of the connection until the login.
-struct NewClient {
-    peer: Peer,
-    stranger: Stranger,
-}
-
 struct LoggedIn {
     opened: Opened,
     presence: Presence,
@@ -116,8 +104,8 @@ struct LoggedIn {
 }
 
 /// Greets, reads logins until one succeeds, and answers each. None if the client left without a login.
-async fn log_in_client(socket: Socket, visitor: &NewClient, policy: &ListenerPolicy) -> io::Result<Option<LoggedIn>> {
-    let mut client = Client::greet(socket, visitor, policy).await?;
+async fn log_in_client(socket: Socket, newcomer: &Newcomer, policy: &ListenerPolicy) -> io::Result<Option<LoggedIn>> {
+    let mut client = Client::greet(socket, newcomer, policy).await?;
     let mut shutdown = policy.shutdown.clone();
     for _ in 0..TRIES {
         let Some((next, credentials)) = client.next_login(policy).await? else { return Ok(None) };
@@ -125,53 +113,63 @@ async fn log_in_client(socket: Socket, visitor: &NewClient, policy: &ListenerPol
         let client_name = client.dialogue.client_name().map(str::to_owned);
         let (begun, login) = (Instant::now(), policy.broker.resolve(&credentials.user));
         let gone = Box::pin(client.connection.gone());
-        let attempt = PasswordAttempt { source: visitor.stranger.source(), gone };
+        let attempt = PasswordAttempt { source: newcomer.stranger.source(), gone };
         // Boxed, so that a connection that has not tried to log in does not use the memory of a login.
         let connection = &client.connection;
         let answer =
-            Box::pin(answer(&login, &credentials, client_name.as_deref(), visitor, attempt, connection, policy));
+            Box::pin(answer(&login, &credentials, client_name.as_deref(), newcomer, attempt, connection, policy));
         let answer = tokio::select! {
             answer = answer => answer,
             // A refresh that is under way continues without us.
             () = shutdown.requested() => Err(Refusal::new(Reason::Unavailable, STOPPING)),
         };
-        let milliseconds = u64::try_from(begun.elapsed().as_millis()).unwrap_or(u64::MAX);
-        let result = answer.as_ref().map_or_else(|refusal| refusal.reason.name(), |_| "ok");
-        policy.broker.metrics.login(policy.protocol, result);
+        log_answer(&answer, policy.shown(&credentials.user, &login), begun.elapsed(), newcomer, policy);
         match answer {
-            Ok(answered) => {
-                let (account, app_password) = (&answered.opened.account, &answered.opened.slot.name);
-                let (address, protocol, from) = (&account.address, policy.protocol, visitor.peer);
-                info!(
-                    account = address,
-                    delegate = account.delegate(),
-                    app_password,
-                    uid = visitor.peer.user,
-                    milliseconds,
-                    "{address} logged in by {protocol} from {from} in {milliseconds} ms (app password {app_password})"
-                );
-                return client.accept(answered).await.map(Some);
-            }
-            Err(refusal) => {
-                if visitor.stranger.may_log(LogTopic::Refusal) {
-                    let (account, protocol, from) =
-                        (policy.shown(&credentials.user, &login), policy.protocol, visitor.peer);
-                    let why = one_line(&refusal.text);
-                    info!(
-                        account,
-                        reason = refusal.reason.name(),
-                        why,
-                        uid = visitor.peer.user,
-                        milliseconds,
-                        "login of {account} by {protocol} from {from} refused after {milliseconds} ms: {why}"
-                    );
-                }
-                client.refuse(&refusal).await?;
-            }
+            Ok(answered) => return client.accept(answered).await.map(Some),
+            Err(refusal) => client.refuse(&refusal).await?,
         }
     }
     client.dismiss("Too many failed logins.").await?;
     Ok(None)
+}
+
+/// Counts and logs the answer to a login. `name` is the login name as the log may show it.
+fn log_answer(
+    answer: &Result<Answered, Refusal>,
+    name: String,
+    time: Duration,
+    newcomer: &Newcomer,
+    policy: &ListenerPolicy,
+) {
+    let milliseconds = u64::try_from(time.as_millis()).unwrap_or(u64::MAX);
+    let result = answer.as_ref().map_or_else(|refusal| refusal.reason.name(), |_| "ok");
+    policy.broker.metrics.login(policy.protocol, result);
+    let (from, protocol) = (newcomer.peer, policy.protocol);
+    match answer {
+        Ok(Answered { opened: Opened { account, slot }, .. }) => {
+            let (address, app_password) = (&account.address, &slot.name);
+            info!(
+                account = address,
+                delegate = account.delegate(),
+                app_password,
+                uid = from.user,
+                milliseconds,
+                "{address} logged in by {protocol} from {from} in {milliseconds} ms (app password {app_password})"
+            );
+        }
+        Err(refusal) if newcomer.stranger.may_log(LogTopic::Refusal) => {
+            let (account, why) = (name, one_line(&refusal.text));
+            info!(
+                account,
+                reason = refusal.reason.name(),
+                why,
+                uid = from.user,
+                milliseconds,
+                "login of {account} by {protocol} from {from} refused after {milliseconds} ms: {why}"
+            );
+        }
+        Err(_) => {}
+    }
 }
 
 /// The result of a successful login.
@@ -189,12 +187,12 @@ async fn answer(
     login: &Resolved,
     credentials: &Credentials,
     client_name: Option<&str>,
-    visitor: &NewClient,
+    newcomer: &Newcomer,
     attempt: PasswordAttempt<'_>,
     client: &Connection,
     policy: &ListenerPolicy,
 ) -> Result<Answered, Refusal> {
-    let NewClient { peer, stranger } = visitor;
+    let Newcomer { peer, stranger } = newcomer;
     let forbidden = |why| Refusal::new(Reason::Forbidden, why);
     if !login.allows(peer.user) {
         return Err(forbidden("This account is not for your user on this machine."));
@@ -247,25 +245,25 @@ impl ListenerPolicy {
 struct Client<'a> {
     connection: Connection,
     dialogue: Box<dyn Downstream>,
-    visitor: &'a NewClient,
+    newcomer: &'a Newcomer,
 }
 
 impl<'a> Client<'a> {
     /// Greets at once, in our own name, with the known capabilities of the provider. Starts TLS first if the listener
     /// has it from the first byte on.
-    async fn greet(socket: Socket, visitor: &'a NewClient, policy: &ListenerPolicy) -> io::Result<Self> {
+    async fn greet(socket: Socket, newcomer: &'a Newcomer, policy: &ListenerPolicy) -> io::Result<Self> {
         let trace = Trace::new(policy.protocol, trace::TracedPeer::Client);
         let mut connection = Connection::new(Transport::of_client(socket)?, trace, LOGIN);
         let tls = match (policy.security, &policy.tls) {
             (Security::Tls, Some(config)) => {
-                connection = protect(connection, config, visitor, policy.protocol).await?;
+                connection = protect(connection, config, newcomer, policy.protocol).await?;
                 Tls::Active
             }
             (Security::StartTls, _) => Tls::Offered,
             _ => Tls::Absent,
         };
         let offer = Offer { host: policy.host.clone(), known: policy.known(), tls, asks_login: policy.own.is_none() };
-        let mut client = Self { connection, dialogue: downstream::new(policy.protocol, offer), visitor };
+        let mut client = Self { connection, dialogue: downstream::new(policy.protocol, offer), newcomer };
         client.dialogue.greet(&mut client.connection.out);
         client.connection.flush().await?;
         Ok(client)
@@ -275,22 +273,22 @@ impl<'a> Client<'a> {
     async fn next_login(mut self, policy: &ListenerPolicy) -> io::Result<Option<(Self, Credentials)>> {
         let mut shutdown = policy.shutdown.clone();
         loop {
-            let heard = tokio::select! {
-                heard = self.connection.converse(&mut *self.dialogue) => heard,
+            let event = tokio::select! {
+                event = self.connection.converse(&mut *self.dialogue) => event,
                 () = shutdown.requested() => return self.dismiss(STOPPING).await.map(|()| None),
             };
-            if heard.as_ref().is_err_and(|error| error.kind() == io::ErrorKind::TimedOut) {
+            if event.as_ref().is_err_and(|error| error.kind() == io::ErrorKind::TimedOut) {
                 return self.dismiss("Too slow to log in.").await.map(|()| None);
             }
-            match (heard?, &policy.tls) {
+            match (event?, &policy.tls) {
                 (Event::Login(credentials), _) => return Ok(Some((self, credentials))),
                 (Event::Mail, _) if let Some(own) = &policy.own => return Ok(Some((self, own.clone()))),
                 (Event::StartTls, Some(config)) => {
-                    self.connection = protect(self.connection, config, self.visitor, policy.protocol).await?;
+                    self.connection = protect(self.connection, config, self.newcomer, policy.protocol).await?;
                     self.dialogue.tls_started();
                 }
                 (Event::StartTls, None) | (Event::Mail | Event::HangUp, _) => {
-                    self.tell_of_tls(policy);
+                    self.log_unexpected_tls(policy);
                     return self.connection.close().await.map(|()| None);
                 }
             }
@@ -298,12 +296,12 @@ impl<'a> Client<'a> {
     }
 
     /// Logs TLS on a port without it, because some mail programs try TLS and do not report that it failed.
-    fn tell_of_tls(&self, policy: &ListenerPolicy) {
-        if self.connection.has_seen_tls() && self.visitor.stranger.may_log(LogTopic::Tls) {
+    fn log_unexpected_tls(&self, policy: &ListenerPolicy) {
+        if self.connection.has_seen_tls() && self.newcomer.stranger.may_log(LogTopic::Tls) {
             info!(
-                uid = self.visitor.peer.user,
+                uid = self.newcomer.peer.user,
                 "TLS from {} on a port for {} with {}; correct the security setting of the mail program",
-                self.visitor.peer,
+                self.newcomer.peer,
                 policy.protocol,
                 policy.security
             );
@@ -316,12 +314,12 @@ impl<'a> Client<'a> {
         let Answered { opened, permit, mut server, acceptance, session_permit } = answered;
         self.dialogue.accept(&acceptance, &mut self.connection.out);
         self.connection.flush().await?;
-        let said = self.dialogue.replay();
-        let [client, server] = [(self.connection, said), (server.take()?, Vec::new())].map(|(connection, mut said)| {
-            let (transport, rest) = connection.into_parts();
-            said.extend(rest);
-            Side { transport, rest: said }
-        });
+        let side = |connection: Connection, mut rest: Vec<u8>| {
+            let (transport, unread) = connection.into_parts();
+            rest.extend(unread);
+            Side { transport, rest }
+        };
+        let (client, server) = (side(self.connection, self.dialogue.replay()), side(server.take()?, Vec::new()));
         client.transport.logged_in()?;
         Ok(LoggedIn { presence: opened.account.presence(), permit, opened, client, server, session_permit })
     }
@@ -341,12 +339,12 @@ impl<'a> Client<'a> {
 async fn protect(
     connection: Connection,
     config: &Arc<ServerConfig>,
-    visitor: &NewClient,
+    newcomer: &Newcomer,
     protocol: Protocol,
 ) -> io::Result<Connection> {
     connection.accept_tls(Arc::clone(config)).await.inspect_err(|error| {
-        if error.kind() != io::ErrorKind::ConnectionAborted && visitor.stranger.may_log(LogTopic::Tls) {
-            info!(uid = visitor.peer.user, %error, "TLS handshake for {protocol} from {} failed: {error}", visitor.peer);
+        if error.kind() != io::ErrorKind::ConnectionAborted && newcomer.stranger.may_log(LogTopic::Tls) {
+            info!(uid = newcomer.peer.user, %error, "TLS handshake for {protocol} from {} failed: {error}", newcomer.peer);
         }
     })
 }

@@ -6,7 +6,7 @@ use tokio::sync::{mpsc, oneshot};
 use tokio::time::Instant;
 use tracing::{Instrument as _, debug, info, info_span, warn};
 
-use crate::net::listen::{self, AcceptedSocket};
+use crate::net::listen::{self, AcceptedSocket, Socket};
 use crate::net::peer::{Peer, Source};
 use crate::net::strangers::{LogTopic, Strangers};
 use crate::relay::Relayed;
@@ -43,16 +43,16 @@ pub async fn accept(
             security = policy.security.name(),
             peer = accepted.peer.map(display)
         );
-        if let Some(newcomer) = span.in_scope(|| admit(accepted, &policy, &strangers)) {
+        if let Some((socket, newcomer)) = span.in_scope(|| admit(accepted, &policy, &strangers)) {
             let policy = Arc::clone(&policy);
-            tokio::spawn(async move { serve_client(newcomer, &policy).await }.instrument(span));
+            tokio::spawn(async move { serve_client(socket, newcomer, &policy).await }.instrument(span));
         }
     }
 }
 
 /// Decides whether a client may connect at all, before TLS and before it takes a place. A rejected client gets an
 /// answer only if the port is unencrypted, because that takes no time.
-fn admit(accepted: AcceptedSocket, policy: &ListenerPolicy, strangers: &Arc<Strangers>) -> Option<Newcomer> {
+fn admit(accepted: AcceptedSocket, policy: &ListenerPolicy, strangers: &Arc<Strangers>) -> Option<(Socket, Newcomer)> {
     let AcceptedSocket { socket, is_surplus, .. } = accepted;
     // This fails if the connection has already ended.
     let peer = Peer::of(&socket).ok()?;
@@ -67,7 +67,7 @@ fn admit(accepted: AcceptedSocket, policy: &ListenerPolicy, strangers: &Arc<Stra
     } else if is_surplus {
         ("no file descriptors are left", Some("postkey has too many connections now; try later."))
     } else {
-        return Some(Newcomer { socket, peer, stranger: strangers.admit(source) });
+        return Some((socket, Newcomer { peer, stranger: strangers.admit(source) }));
     };
     if strangers.log_limit.may_log(source, LogTopic::Refusal) {
         warn!(uid = peer.user, why, "{} connection from {peer} turned away: {why}", policy.protocol);
@@ -78,10 +78,10 @@ fn admit(accepted: AcceptedSocket, policy: &ListenerPolicy, strangers: &Arc<Stra
     None
 }
 
-async fn serve_client(newcomer: Newcomer, policy: &ListenerPolicy) {
+async fn serve_client(socket: Socket, newcomer: Newcomer, policy: &ListenerPolicy) {
     let (protocol, from, begun) = (policy.protocol, newcomer.peer, Instant::now());
     let mut measured = policy.broker.metrics.session(protocol);
-    let (End { account, relayed }, result) = session::serve(newcomer, policy).await;
+    let (End { account, relayed }, result) = session::serve(socket, newcomer, policy).await;
     let (Relayed { up, down }, seconds) = (relayed, begun.elapsed().as_secs());
     (measured.up, measured.down) = (up, down);
     drop(measured);

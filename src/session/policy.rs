@@ -16,11 +16,9 @@ use crate::wire::{Capabilities, Credentials, one_line};
 
 /// The policy that the sessions of one listener share.
 pub struct ListenerPolicy {
-    /// The listener's protocol.
     pub protocol: Protocol,
-    /// How connections are encrypted.
     pub security: Security,
-    /// The TLS configuration, if the listener has TLS.
+    /// None if the listener has no TLS.
     pub tls: Option<Arc<ServerConfig>>,
     /// The only provider that is served here, if there is such a limit.
     pub provider: Option<String>,
@@ -34,9 +32,7 @@ pub struct ListenerPolicy {
     pub users: Users,
     /// Our host name in greetings.
     pub host: String,
-    /// The broker, which has the accounts.
     pub broker: Arc<Broker>,
-    /// The shutdown signal.
     pub shutdown: Shutdown,
     /// The cached capabilities for greetings, with the version that they were computed from, because the cost of a
     /// greeting must not grow with the number of accounts.
