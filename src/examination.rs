@@ -1,16 +1,15 @@
 //! Finds out why an account does not work: checks everything between its record and its mailbox, in the order of
 //! dependence. So the first problem is the likely cause of the later ones.
 
-mod clock;
 mod finding;
 mod network;
 mod rights;
 mod settings;
-mod throttle;
 
 use std::sync::Arc;
 
-use crate::broker::{Broker, CurrentTokens, OpenAccount};
+use crate::broker::{AccountStatus, Backoff, Broker, CurrentTokens, Occupancy, OpenAccount};
+use crate::clock::Moment;
 use crate::config::flow::Flow;
 use crate::exit::{Exit, Failed};
 use crate::login::{log_in, try_mechanism};
@@ -24,6 +23,10 @@ use crate::wire::Refusal;
 pub use finding::{Finding, FindingState};
 use rights::Rights;
 use settings::Known;
+
+/// Seconds by which the clocks of this machine and the authorization server may differ. Servers tolerate as much in assertions
+/// and id_tokens.
+const TOLERATED: u64 = 300;
 
 /// Examines the account of this address. `opened` is the account that an app password opened; None if there was none,
 /// and then the checks that need the tokens are skipped.
@@ -42,14 +45,14 @@ pub async fn examine(
     };
     let servers = examine_servers(broker, &known, token.as_ref().map(|(account, _)| account), was_opened).await;
     if let Some((account, current)) = &token {
-        let let_in = servers.iter().filter(|(_, [_, login])| login.state == FindingState::Ok);
-        let let_in: Vec<Protocol> = let_in.map(|(protocol, _)| *protocol).collect();
+        let accepted = servers.iter().filter(|(_, [_, login])| login.state == FindingState::Ok);
+        let accepted: Vec<Protocol> = accepted.map(|(protocol, _)| *protocol).collect();
         let token = Examined { broker, known: &known, account, current, claims: Claims::read(&current.tokens.access) };
-        findings.extend(token.rights(&let_in));
-        findings.push(token.person(!let_in.is_empty()).await);
+        findings.extend(token.rights(&accepted));
+        findings.push(token.person(!accepted.is_empty()).await);
     }
     findings.extend(servers.into_iter().flat_map(|(_, found)| found));
-    findings.extend(broker.status_of(address).iter().flat_map(throttle::examine));
+    findings.extend(broker.status_of(address).iter().flat_map(connections));
     findings
 }
 
@@ -62,7 +65,7 @@ async fn examine_endpoints(broker: &Broker, known: &Known, findings: &mut Vec<Fi
     let Some(token) = &known.endpoints.token else { return false };
     let date = connector.http.date(token).await;
     match &date {
-        Ok(theirs) => findings.push(clock::examine(broker.context.now(), *theirs)),
+        Ok(theirs) => findings.push(clock(broker.context.now(), *theirs)),
         Err(error) => {
             if !findings.iter().any(|found| found.subject == network::TOKEN_ENDPOINT && found.is_problem()) {
                 let text = format!("{token} does not answer correctly: {error}; wait, or ask whoever runs it");
@@ -73,6 +76,45 @@ async fn examine_endpoints(broker: &Broker, known: &Known, findings: &mut Vec<Fi
         }
     }
     date.is_ok()
+}
+
+/// Compares this machine's clock with the server's, which is None if it is not known.
+fn clock(ours: Moment, theirs: Option<Moment>) -> Finding {
+    const SUBJECT: &str = "clock";
+    let Some(theirs) = theirs else {
+        return Finding::skipped(SUBJECT, format!("it is {ours} here; the authorization server does not say its time"));
+    };
+    let (ahead, behind) = (ours.since(theirs), theirs.since(ours));
+    let (off, direction) = if ahead > 0 { (ahead, "ahead") } else { (behind, "behind") };
+    if off <= TOLERATED {
+        return Finding::ok(SUBJECT, format!("it is {ours} here, within {off} s of the authorization server's time"));
+    }
+    let text = format!(
+        "it is {ours} here and {theirs} at the authorization server: this machine's clock is {off} s {direction}, so tokens \
+         and certificates seem expired or not valid yet; set it right, and keep it right with NTP"
+    );
+    Finding::problem(SUBJECT, Exit::Os, text)
+}
+
+/// Checks the account's limits of connections, and whether the provider has asked for a pause. Nothing if there is neither.
+fn connections(AccountStatus { connections, backoff, .. }: &AccountStatus) -> Vec<Finding> {
+    let limited = |Occupancy { protocol, open, limit, waiting }: &Occupancy| {
+        Some(format!("{protocol} {open} of {}, {waiting} waiting", (*limit)?))
+    };
+    let limited: Vec<String> = connections.iter().filter_map(limited).collect();
+    let limited = limited.join("; ");
+    let mut findings = Vec::new();
+    if connections.iter().any(|one| one.limit.is_some() && one.waiting > 0) {
+        let text = format!("{limited}; close mail programs, or correct connections in the configuration");
+        findings.push(Finding::problem("connections", Exit::Temporary, text));
+    } else if !limited.is_empty() {
+        findings.push(Finding::ok("connections", limited));
+    }
+    findings.extend(backoff.as_ref().map(|Backoff { until, why }| {
+        let text = format!("the provider wants no logins until {until}: {why}");
+        Finding::problem("rate limit", Exit::Temporary, text)
+    }));
+    findings
 }
 
 /// Returns the account that the password has opened.
@@ -140,19 +182,19 @@ struct Examined<'a> {
 }
 
 impl Examined<'_> {
-    fn rights(&self, let_in: &[Protocol]) -> [Finding; 2] {
+    fn rights(&self, accepted: &[Protocol]) -> [Finding; 2] {
         let provider = &self.known.connector.provider;
         let protocols: Vec<Protocol> = provider.servers.keys().copied().collect();
         let own = self.broker.config().account(&self.known.record.address).scope.clone();
         let asked = own.as_ref().unwrap_or(&provider.scope);
         let (granted, claims) = (self.current.tokens.scope.as_str(), self.claims.as_ref());
-        let rights = Rights { asked, granted, claims, protocols: &protocols, let_in };
+        let rights = Rights { asked, granted, claims, protocols: &protocols, accepted };
         [rights.audience(), rights.scope()]
     }
 
     /// Checks whether the right person has signed in. Somebody else may have access to the mailbox; then its servers
     /// accept them.
-    async fn person(&self, is_let_in: bool) -> Finding {
+    async fn person(&self, has_access: bool) -> Finding {
         const SUBJECT: &str = "who signed in";
         if matches!(self.known.record.flow, Flow::ClientCredentials | Flow::JwtBearer) {
             return Finding::skipped(SUBJECT, "nobody signs in with this flow");
@@ -162,7 +204,7 @@ impl Examined<'_> {
         match self.name(expected).await {
             None => Finding::skipped(SUBJECT, "the authorization server does not say"),
             Some(person) if Name::claimed(&person).same_as(&Name::typed(expected)) => Finding::ok(SUBJECT, person),
-            Some(person) if is_let_in => {
+            Some(person) if has_access => {
                 Finding::ok(SUBJECT, format!("{person}, who has access to the mailbox of {address}"))
             }
             Some(person) => {
@@ -233,7 +275,7 @@ async fn mechanisms(broker: &Arc<Broker>, account: &Arc<OpenAccount>, protocol: 
     format!("; it offers {bad}, which does not work; set mechanisms = [\"{good}\"] for the provider {name}")
 }
 
-/// Without an app password, the logins are skipped.
+/// The finding for a login that could not be tried. Without an app password, it is skipped.
 fn no_token(subject: String, was_opened: bool) -> Finding {
     const WHY: &str = "there is no new token to log in with";
     if was_opened { Finding::blocked(subject, WHY) } else { Finding::skipped(subject, WHY) }
@@ -255,5 +297,26 @@ async fn login(broker: &Arc<Broker>, account: &Arc<OpenAccount>, protocol: Proto
             let Failed { exit, message } = refusal.into();
             Finding::problem(subject, exit, message)
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn five_minutes_are_tolerated_in_both_directions() {
+        let theirs = Moment(1_000_000);
+        for (ours, words) in [
+            (Moment(1_000_300), None),
+            (Moment(999_700), None),
+            (Moment(1_000_301), Some("301 s ahead")),
+            (Moment(999_699), Some("301 s behind")),
+        ] {
+            let found = clock(ours, Some(theirs));
+            assert_eq!(found.is_problem(), words.is_some());
+            assert!(found.text.contains(words.unwrap_or("within 300 s")), "{}", found.text);
+        }
+        assert!(!clock(theirs, None).is_problem());
     }
 }

@@ -10,7 +10,6 @@ use crate::wire::without_tokens;
 pub struct Finding {
     /// What was checked.
     pub subject: String,
-    /// The result.
     pub state: FindingState,
     /// What was found and, for a problem, what to do: a clause without a full stop. It contains no secrets.
     pub text: String,
@@ -22,7 +21,6 @@ pub struct Finding {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum FindingState {
-    /// It works.
     Ok,
     /// It prevents a login.
     Problem,

@@ -52,8 +52,8 @@ pub fn endpoints(endpoints: &Endpoints) -> Vec<(&'static str, &Url)> {
     ];
     let mut found: Vec<(&'static str, &Url)> = Vec::new();
     for (name, url) in named.into_iter().filter_map(|(name, url)| Some((name, url.as_ref()?))) {
-        let place = |url: &Url| (url.host_str().map(str::to_owned), url.port_or_known_default());
-        if !found.iter().any(|(_, other)| place(other) == place(url)) {
+        let server = |url: &Url| (url.host_str().map(str::to_owned), url.port_or_known_default());
+        if !found.iter().any(|(_, other)| server(other) == server(url)) {
             found.push((name, url));
         }
     }
@@ -94,7 +94,7 @@ fn finding(
 ) -> Finding {
     match reached {
         Ok((transport, way)) => {
-            let certificate = told(connector, &transport, host, now);
+            let certificate = certificate(connector, &transport, host, now);
             Finding::ok(name, format!("{host} ({way}) answers on port {port}{certificate}"))
         }
         Err(stopped) => Finding::problem(name, Exit::Unavailable, format!("{host}, port {port}: {stopped}")),
@@ -175,8 +175,8 @@ async fn talk(
     }
 }
 
-/// Describes the certificate.
-fn told(connector: &Connector, transport: &Transport, host: &str, now: Moment) -> String {
+/// Describes the certificate and who trusts it.
+fn certificate(connector: &Connector, transport: &Transport, host: &str, now: Moment) -> String {
     let ca_file = connector.provider.ca_file.as_deref();
     let authorities = ca_file.map_or("the system's authorities".to_owned(), |file| file.display().to_string());
     match (transport.peer_certificates(), certificate::end(transport.peer_certificates(), host, ca_file)) {
@@ -206,8 +206,8 @@ mod tests {
     use crate::config::environment::Environment;
     use crate::resolver::Resolver;
 
-    /// A provider whose names nobody knows.
-    fn nameless(file: &Path) -> Connector {
+    /// A provider whose host names cannot be looked up.
+    fn unresolvable(file: &Path) -> Connector {
         let environment = Environment { home: Some("/".into()), ..Environment::default() };
         let mut config = Config::parse("", Path::new("postkey.toml"), &environment).unwrap();
         // The system of a test may have no authorities.
@@ -217,12 +217,12 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_name_that_cannot_be_looked_up_is_told_as_that() {
+    async fn a_failed_name_lookup_is_reported_as_such() {
         let folder = tempfile::TempDir::new().unwrap();
         let key = rcgen::KeyPair::generate().unwrap();
         let authority = rcgen::CertificateParams::default().self_signed(&key).unwrap();
         std::fs::write(folder.path().join("ca.pem"), authority.pem()).unwrap();
-        let connector = nameless(&folder.path().join("ca.pem"));
+        let connector = unresolvable(&folder.path().join("ca.pem"));
         let mut found = Vec::new();
         for (name, url) in endpoints(&connector.provider.endpoints) {
             found.push(endpoint(&connector, name, url, Moment(0)).await);

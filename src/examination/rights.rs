@@ -33,7 +33,7 @@ pub struct Rights<'a> {
     /// The protocols for which the provider has servers.
     pub protocols: &'a [Protocol],
     /// The protocols whose servers have just accepted this token, which counts more than the expected scope.
-    pub let_in: &'a [Protocol],
+    pub accepted: &'a [Protocol],
 }
 
 impl Rights<'_> {
@@ -43,7 +43,7 @@ impl Rights<'_> {
         let Some(claims) = self.claims else {
             return Finding::skipped(SUBJECT, "only the provider can read the access token");
         };
-        if self.let_in.is_empty() && GRAPH.iter().any(|graph| claims.audience.contains(graph)) {
+        if self.accepted.is_empty() && GRAPH.iter().any(|graph| claims.audience.contains(graph)) {
             let text = "this token is for Graph, not for Outlook: the scopes in the configuration lack the \
                         https://outlook.office.com/ prefix; correct scope, and authorize the account again";
             return Finding::problem(SUBJECT, Exit::Config, text);
@@ -64,12 +64,12 @@ impl Rights<'_> {
         match self.lacks(&has) {
             lacks if lacks.is_empty() => Finding::ok(SUBJECT, has.join(" ")),
             lacks => match lacks.iter().copied().filter(|lack| !self.is_refuted(lack)).collect::<Vec<_>>() {
-                felt if felt.is_empty() => {
+                needed if needed.is_empty() => {
                     let lacks: Vec<&str> = lacks.iter().map(|(_, scope)| *scope).collect();
                     let text = format!("{}; the logins work without {}", has.join(" "), lacks.join(" and "));
                     Finding::ok(SUBJECT, text)
                 }
-                felt => Finding::problem(SUBJECT, Exit::Config, self.missing(&felt, &has)),
+                needed => Finding::problem(SUBJECT, Exit::Config, self.missing(&needed, &has)),
             },
         }
     }
@@ -77,8 +77,8 @@ impl Rights<'_> {
     /// Whether a successful login has shown that this scope is not needed.
     fn is_refuted(&self, (protocol, _): &(Option<Protocol>, &str)) -> bool {
         match protocol {
-            Some(protocol) => self.let_in.contains(protocol),
-            None => self.protocols.iter().all(|protocol| self.let_in.contains(protocol)),
+            Some(protocol) => self.accepted.contains(protocol),
+            None => self.protocols.iter().all(|protocol| self.accepted.contains(protocol)),
         }
     }
 
@@ -146,7 +146,8 @@ mod tests {
     fn found(asked: &[&str], granted: &str, claims: Option<serde_json::Value>) -> [Finding; 2] {
         let (asked, claims): (Vec<_>, _) =
             (asked.iter().map(|scope| (*scope).to_owned()).collect(), claims.as_ref().map(Claims::of));
-        let rights = Rights { asked: &asked, granted, claims: claims.as_ref(), protocols: &Protocol::ALL, let_in: &[] };
+        let rights =
+            Rights { asked: &asked, granted, claims: claims.as_ref(), protocols: &Protocol::ALL, accepted: &[] };
         [rights.audience(), rights.scope()]
     }
 
@@ -158,7 +159,7 @@ mod tests {
     ];
 
     #[test]
-    fn what_is_missing_is_named_with_what_follows_from_it() {
+    fn a_missing_scope_is_named_with_its_consequence() {
         let bare = ["IMAP.AccessAsUser.All", "POP.AccessAsUser.All", "SMTP.Send"];
         let without_smtp = "IMAP.AccessAsUser.All POP.AccessAsUser.All";
         let (all, app) = (bare.join(" "), "IMAP.AccessAsApp POP.AccessAsApp SMTP.SendAsApp");
@@ -206,10 +207,10 @@ mod tests {
     }
 
     #[test]
-    fn a_login_that_was_let_in_counts_more_than_a_scope_that_is_missing() {
-        let of = |asked: &[&str], granted: &str, let_in: &[Protocol]| {
+    fn a_successful_login_counts_more_than_a_missing_scope() {
+        let of = |asked: &[&str], granted: &str, accepted: &[Protocol]| {
             let asked: Vec<_> = asked.iter().map(|scope| (*scope).to_owned()).collect();
-            Rights { asked: &asked, granted, claims: None, protocols: &Protocol::ALL, let_in }.scope()
+            Rights { asked: &asked, granted, claims: None, protocols: &Protocol::ALL, accepted }.scope()
         };
         let found = of(&["mail", "openid"], "openid", &Protocol::ALL);
         assert!(!found.is_problem() && found.text.contains("work without mail"), "{}", found.text);
@@ -220,7 +221,7 @@ mod tests {
     }
 
     #[test]
-    fn a_token_for_graph_is_told_from_one_for_outlook() {
+    fn a_token_for_graph_is_not_one_for_outlook() {
         for (audience, is_problem) in [
             ("https://graph.microsoft.com", true),
             ("00000003-0000-0000-c000-000000000000", true),

@@ -9,15 +9,12 @@ use crate::config::flow::Flow;
 use crate::config::provider::Endpoints;
 use crate::exit::{Exit, Failed};
 use crate::oauth::Registration;
-use crate::vault::{self, VaultError};
+use crate::vault::{StoredAccount, VaultError};
 
 /// What is known about an account without its tokens.
 pub struct Known {
-    /// Its record.
-    pub record: Arc<vault::StoredAccount>,
-    /// Its provider.
+    pub record: Arc<StoredAccount>,
     pub connector: Arc<Connector>,
-    /// Its authorization server's endpoints.
     pub endpoints: Endpoints,
 }
 
@@ -48,13 +45,12 @@ pub async fn examine(broker: &Broker, address: &str, findings: &mut Vec<Finding>
 
 fn missing(broker: &Broker, address: &str) -> Finding {
     let is_damaged = broker.context.vault.damaged().iter().any(|damaged| damaged == address);
-    let error =
-        if is_damaged { VaultError::Damaged(address.to_owned()) } else { VaultError::NoAccount(address.to_owned()) };
-    let Failed { exit, message } = error.into();
+    let error = if is_damaged { VaultError::Damaged } else { VaultError::NoAccount };
+    let Failed { exit, message } = error(address.to_owned()).into();
     Finding::problem("account", exit, message)
 }
 
-fn account(address: &str, record: &vault::StoredAccount) -> Finding {
+fn account(address: &str, record: &StoredAccount) -> Finding {
     let slots = match record.slots.len() {
         1 => "1 app password".to_owned(),
         count => format!("{count} app passwords"),
@@ -64,7 +60,7 @@ fn account(address: &str, record: &vault::StoredAccount) -> Finding {
     Finding::ok("account", format!("{address}{delegate}, provider {provider}, by {flow}, authorized {since}, {slots}"))
 }
 
-fn vault(broker: &Broker, record: &vault::StoredAccount) -> Finding {
+fn vault(broker: &Broker, record: &StoredAccount) -> Finding {
     const SUBJECT: &str = "vault";
     if let Some(trouble) = broker.context.vault.trouble() {
         let text = format!(
