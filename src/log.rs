@@ -104,7 +104,7 @@ fn output(form: Form, target: &Arc<LogFile>) -> Output {
 }
 
 /// Whether standard error leads to the journal: then `$JOURNAL_STREAM` names its file (systemd.exec(5)).
-fn goes_to_journal() -> bool {
+pub fn goes_to_journal() -> bool {
     let stderr = rustix::fs::fstat(io::stderr()).ok();
     let Some(stream) = std::env::var("JOURNAL_STREAM").ok() else { return false };
     stderr.is_some_and(|stat| stream == format!("{}:{}", stat.st_dev, stat.st_ino))

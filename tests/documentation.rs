@@ -79,7 +79,7 @@ fn is_command(line: &str) -> bool {
             options.contains(&format!("postkey:{volume}").as_str())
         }
         ["systemctl", rest @ ..] => names_units(rest),
-        ["systemd-sysusers"] => true,
+        ["systemd-sysusers"] | ["systemd-creds", "encrypt", ..] => true,
         ["journalctl", fields @ ..] => fields.iter().all(|field| is_logged(field)),
         ["install", "-D", "--mode=644", files @ ..] => installs_files(files),
         ["install", "target/release/postkey", target] => units_run(target),

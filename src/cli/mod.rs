@@ -47,7 +47,7 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
     match prepare(arguments).and_then(carry_out) {
         Ok(()) => ExitCode::SUCCESS,
         Err(failed) => {
-            terminal::complain(&failed.message);
+            terminal::fail(&failed.message);
             ExitCode::from(failed.exit as u8)
         }
     }

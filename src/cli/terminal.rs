@@ -7,11 +7,23 @@ use tokio::io::{AsyncBufReadExt as _, BufReader, Stdin};
 use zeroize::Zeroizing;
 
 use crate::exit::{Exit, Failed};
+use crate::log::goes_to_journal;
 use crate::secret::Secret;
 
 /// Prints a line. It is not an error if the reader closes the pipe.
 pub fn say(line: impl Display) {
     let _closed = writeln!(std::io::stdout(), "{line}");
+}
+
+/// Prints why the command failed. In the journal the message is an error, sd-daemon(3), and the journal adds the program's
+/// name.
+pub fn fail(message: &str) {
+    if goes_to_journal() {
+        let lines: String = message.lines().map(|line| format!("<3>{line}\n")).collect();
+        let _closed = std::io::stderr().write_all(lines.as_bytes());
+    } else {
+        complain(message);
+    }
 }
 
 /// Prints an error or a warning to standard error.

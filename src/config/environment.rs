@@ -3,6 +3,9 @@
 use std::env;
 use std::path::{Path, PathBuf};
 
+/// Where systemd puts the credentials of postkey's system service while it runs, systemd.exec(5).
+const CREDENTIALS: &str = "/run/credentials/postkey.service";
+
 #[derive(Clone, Debug, Default)]
 pub struct Environment {
     /// Whether the effective user is root.
@@ -52,6 +55,14 @@ impl Environment {
         let base = base.map(Path::to_owned).or_else(|| Some(self.home.as_ref()?.join(in_home)));
         base.map(|base| base.join("postkey"))
     }
+}
+
+/// The folder of the credentials from systemd: this service's own, and for root those of the system service, because its
+/// commands have the same configuration.
+pub fn credentials_folder() -> Option<PathBuf> {
+    let own = env::var_os("CREDENTIALS_DIRECTORY").map(PathBuf::from).filter(|folder| folder.is_absolute());
+    let of_service = || Some(PathBuf::from(CREDENTIALS)).filter(|folder| folder.is_dir());
+    own.or_else(|| of_service().filter(|_| rustix::process::geteuid().is_root()))
 }
 
 #[cfg(test)]

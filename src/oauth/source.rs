@@ -10,6 +10,7 @@ use zeroize::Zeroizing;
 
 use super::Failure;
 use crate::config::assertion::KeySource;
+use crate::config::environment::credentials_folder;
 use crate::config::secret_source::SecretSource;
 use crate::pasted::decoded;
 use crate::process_group;
@@ -60,9 +61,12 @@ async fn read_whole(source: &SecretSource, what: &str) -> Result<Secret, Failure
         SecretSource::Text(secret) => return Ok(secret.clone()),
         SecretSource::File(path) => read_file(path).await,
         SecretSource::Command(words) => run(words, COMMAND).await,
-        SecretSource::Credential(name) => match std::env::var_os("CREDENTIALS_DIRECTORY") {
-            Some(folder) => read_file(&Path::new(&folder).join(name)).await,
-            None => Err("this process has no credentials; add LoadCredential= to its unit".to_owned()),
+        SecretSource::Credential(name) => match credentials_folder() {
+            Some(folder) => read_file(&folder.join(name)).await,
+            None => {
+                Err("systemd has handed over no credentials; add LoadCredential= to the service's unit, and start it"
+                    .to_owned())
+            }
         },
         SecretSource::Environment(name) => match std::env::var_os(name) {
             Some(value) => Ok(Zeroizing::new(value.into_encoded_bytes())),

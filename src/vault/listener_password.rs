@@ -7,6 +7,7 @@ use std::path::PathBuf;
 
 use super::files;
 use crate::config::PasswordSource;
+use crate::config::environment::credentials_folder;
 use crate::secret::Secret;
 use crate::wire::Credentials;
 
@@ -39,8 +40,7 @@ fn password(from: &PasswordSource) -> Result<Secret, String> {
 
 /// systemd.exec(5), "Credentials".
 fn credential(name: &str) -> Result<PathBuf, String> {
-    let folder = std::env::var_os("CREDENTIALS_DIRECTORY").map(PathBuf::from).filter(|folder| folder.is_absolute());
-    let folder = folder.ok_or_else(|| {
+    let folder = credentials_folder().ok_or_else(|| {
         format!("systemd has passed no credentials to this process; add LoadCredential={name}:FILE to the unit")
     })?;
     Ok(folder.join(name))
