@@ -61,11 +61,11 @@ pub async fn run(config: &Config, address: &str, program: Option<&str>, has_pass
     let Some(name) = program else {
         say("Add `--for PROGRAM` for the settings of one of these programs:\n");
         for (name, text) in PROGRAMS {
-            say(format_args!("  {name:<20} {}", Program::read(text).title));
+            say(format_args!("  {name:<20} {}", MailProgram::read(text).title));
         }
         return Ok(());
     };
-    let program = PROGRAMS.iter().find(|(known, _)| *known == name).map(|(_, text)| Program::read(text));
+    let program = PROGRAMS.iter().find(|(known, _)| *known == name).map(|(_, text)| MailProgram::read(text));
     let program = program.ok_or_else(|| Failed::new(Exit::Usage, unknown(name)))?;
     let password = match has_password {
         true => Input::new().password("The app password: ").await?,
@@ -93,13 +93,13 @@ fn unknown(name: &str) -> String {
 }
 
 /// One file of `config/programs`.
-struct Program {
+struct MailProgram {
     title: &'static str,
     needs: Vec<&'static str>,
     template: &'static str,
 }
 
-impl Program {
+impl MailProgram {
     fn read(text: &'static str) -> Self {
         let (head, template) = text.split_once('\n').unwrap_or((text, ""));
         let (title, needs) = head.split_once('|').unwrap_or((head, ""));
@@ -163,7 +163,7 @@ impl Account {
         let stored = status.account(address).map(|account| account.provider.clone());
         let provider = stored.or_else(|| config.provider_for(address).map(|provider| provider.name.clone()));
         let serves = |listener: &ListenerConfig| {
-            listener.machine.is_none()
+            listener.password.is_none()
                 && listener.account.as_ref().is_none_or(|only| Name::typed(only).same_as(&Name::typed(address)))
                 && listener.provider.as_ref().is_none_or(|only| Some(only) == provider.as_ref())
         };
@@ -221,7 +221,7 @@ mod tests {
     #[test]
     fn every_program_has_settings_for_every_security() {
         for (name, text) in PROGRAMS {
-            let program = Program::read(text);
+            let program = MailProgram::read(text);
             assert!(!program.title.is_empty() && !program.needs.is_empty(), "{name}");
             for security in [Security::Clear, Security::StartTls, Security::Tls] {
                 for provider in ["google", "own"] {
@@ -241,7 +241,7 @@ mod tests {
     fn a_program_is_not_told_of_a_listener_that_is_not_there() {
         let mut account = account(Security::Clear, "own");
         account.listeners.retain(|listener| listener.protocol != Protocol::Smtp);
-        let msmtp = Program::read(PROGRAMS.iter().find(|(name, _)| *name == "msmtp").unwrap().1);
+        let msmtp = MailProgram::read(PROGRAMS.iter().find(|(name, _)| *name == "msmtp").unwrap().1);
         assert_eq!(msmtp.render(&account, "x").unwrap_err().exit, Exit::Config);
     }
 

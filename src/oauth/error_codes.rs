@@ -31,9 +31,9 @@ pub enum RequestKind {
 use RequestKind::{Assertion, Authorization, Client, Code, Device, Password, Refresh, Revocation};
 
 /// Creates the failure from its text. Its variant says who has to act.
-pub type Class = fn(String) -> Failure;
+pub type ErrorClass = fn(String) -> Failure;
 
-pub type Row<K> = (K, Class, &'static str);
+pub type Row<K> = (K, ErrorClass, &'static str);
 
 /// A problem of the server that passes by itself.
 fn passes(text: String) -> Failure {

@@ -8,13 +8,13 @@ use std::borrow::Cow;
 use tracing::debug;
 
 use super::Failure;
-use super::error_codes::{BY_REQUEST, CODES, Class, NUMBERS, RequestKind, Row, SUBTYPES, WORDS};
+use super::error_codes::{BY_REQUEST, CODES, ErrorClass, NUMBERS, RequestKind, Row, SUBTYPES, WORDS};
 use super::members::Members;
 use super::registration::{Proof, Registration};
 use crate::wire::{Redactor, printable};
 
 /// Who has to act, and a clause that says what happened and what to do.
-type Meaning = (Class, Cow<'static, str>);
+type Meaning = (ErrorClass, Cow<'static, str>);
 
 /// An error, with the members that Microsoft and Google add.
 #[derive(Default)]

@@ -72,7 +72,7 @@ fn what_is_beside_the_code_decides_first() {
 #[test]
 fn what_an_error_means_depends_on_the_request() {
     use RequestKind::{Assertion, Authorization, Code, Device, Password, Refresh, Revocation};
-    let (ended, misconfigured): (Class, Class) = (Failure::Ended, Failure::Misconfigured);
+    let (ended, misconfigured): (ErrorClass, ErrorClass) = (Failure::Ended, Failure::Misconfigured);
     for (code, request, class, words) in [
         ("invalid_request", Refresh, ended, "sign in again"),
         ("invalid_request", Authorization, misconfigured, "check the provider's entries"),
