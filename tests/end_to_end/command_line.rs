@@ -134,13 +134,13 @@ async fn an_address_can_be_pasted_as_other_programs_pass_it_on() {
             }
             _ => {
                 process.say(&target[..target.len() - 30]);
-                process.hear_complaint("breaks off before its end");
+                process.hear_complaint("this address is incomplete; paste the rest of it");
                 process.say(target);
             }
         }
         let ended = process.end();
         expect(&ended, 0, "");
-        assert!(ended.err.matches("breaks off").count() <= 1, "{form}: {}", ended.err);
+        assert!(ended.err.matches("this address is incomplete").count() <= 1, "{form}: {}", ended.err);
     }
 }
 
@@ -377,7 +377,7 @@ async fn status_tells_the_same_with_and_without_the_daemon() {
     assert_eq!((&account["address"], &account["state"]), (&ANN.into(), &"ready".into()));
     let text = house.run(&["status"], "").out;
     let port = house.port(Protocol::Smtp, Security::StartTls);
-    assert!(text.contains(&format!("127.0.0.1:{port} starttls")) && text.contains(ANN), "{text}");
+    assert!(text.contains(&format!("127.0.0.1:{port} security starttls")) && text.contains(ANN), "{text}");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 1)]

@@ -144,7 +144,7 @@ async fn a_password_that_is_none_of_the_accounts_opens_nothing() {
 async fn a_password_that_others_could_read_is_not_used() {
     let office = Office::furnished("127.0.0.1").await;
     std::fs::set_permissions(&office.password, std::fs::Permissions::from_mode(0o640)).unwrap();
-    assert!(office.refusal().await.contains("closed to all others"));
+    assert!(office.refusal().await.contains("inaccessible to others"));
     std::fs::set_permissions(&office.password, std::fs::Permissions::from_mode(0o600)).unwrap();
     std::fs::write(&office.password, "\n").unwrap();
     assert!(office.refusal().await.contains("printer.password contains no app password"));

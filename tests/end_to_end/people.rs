@@ -123,7 +123,10 @@ async fn the_age_of_a_sealed_refresh_token() {
         house.pass(days * DAY);
         house.restart().await;
         let line = until_told(&house, times).await;
-        assert!(line.starts_with(&format!("ends-soon {ANN} ")) && line.contains("log in once"), "{line}");
+        assert!(
+            line.starts_with(&format!("ends-soon {ANN} ")) && line.contains("log in with a mail program"),
+            "{line}"
+        );
         settle(&house, times).await;
     }
     house.pass(LIFE);

@@ -90,7 +90,12 @@ async fn nobody_waits_longer_than_twenty_seconds_for_a_connection() {
         until_there_are(&house, protocol, 2, 1).await;
         skip(Duration::from_secs(21)).await;
         let reply = third.client.line().await;
-        assert!(reply.starts_with(LIMIT[protocol as usize]) && reply.contains("2 connections"), "{reply}");
+        assert!(
+            reply.starts_with(LIMIT[protocol as usize])
+                && reply.contains(" connections that own allows ")
+                && reply.contains("All 2 "),
+            "{reply}"
+        );
         until_there_are(&house, protocol, 2, 0).await;
     }
 }

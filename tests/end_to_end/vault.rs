@@ -58,7 +58,7 @@ async fn an_account_whose_records_are_damaged_is_named_and_the_others_work() {
     assert!(accepted(Protocol::Imap, &program.log_in(Way::Plain, BEN, &password).await));
     let reply = house.try_login(Protocol::Imap).await;
     assert!(
-        reply.contains("[UNAVAILABLE]") && reply.contains("is damaged; `postkey authorize ann@example.test`"),
+        reply.contains("[UNAVAILABLE]") && reply.contains("is damaged; run `postkey authorize ann@example.test`"),
         "{reply}"
     );
     let said = postkey(&house, &["status"]);

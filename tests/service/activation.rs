@@ -49,7 +49,7 @@ async fn a_socket_comes_back_when_its_listener_does() {
     // Without a listener nobody would answer there, and the reload says so.
     service.edit(|config| config.replace(&own, ""));
     let ended = service.house.run(&["reload"], "");
-    assert!(ended.code == Some(78) && ended.err.contains("which no [[listener]] has"), "{}", ended.err);
+    assert!(ended.code == Some(78) && ended.err.contains("but no [[listener]] has it"), "{}", ended.err);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -58,8 +58,8 @@ async fn only_what_the_configuration_has_is_taken() {
     let everywhere = TcpListener::bind("0.0.0.0:0").unwrap();
     let address = format!("127.0.0.1:{port}");
     for (name, socket, said) in [
-        ("imap", &everywhere, "which no [[listener]] has"),
-        ("smtp", &socket, "which no [[listener]] has"),
+        ("imap", &everywhere, "but no [[listener]] has it"),
+        ("smtp", &socket, "but no [[listener]] has it"),
         ("http", &socket, "FileDescriptorName="),
         ("", &socket, "FileDescriptorName="),
     ] {

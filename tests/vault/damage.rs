@@ -168,7 +168,7 @@ fn repairs(state: &Path) -> Vec<String> {
     LOGGED.take();
     drop(reopen(state));
     let text = String::from_utf8(LOGGED.take()).unwrap();
-    let told = text.lines().filter_map(|line| line.split("copy of ").nth(1)?.split_once(" in place of write "));
+    let told = text.lines().filter_map(|line| line.split("copy of ").nth(1)?.split_once(" instead of write "));
     told.map(|(what, _)| what.replace(&format!("{}/", state.display()), "")).collect()
 }
 
