@@ -54,17 +54,17 @@ pub async fn strangers(stage: &Stage<'_>, report: &mut Report) -> io::Result<()>
     let hostile = Hostile::start(stage.dir, &targets, way.ports)?;
     sleep(stage.load.hostile_for / 10).await;
     let begun = Instant::now();
-    let is_over = || begun.elapsed() > stage.load.hostile_for;
-    for number in 0.. {
-        if is_over() {
-            break;
-        }
+    for number in 0..CHECKS {
         postkey::add(stage.program, &home, &generated, &format!("{number}"), None).await?;
         honest.log_in(Kind::First, CHOSEN).await;
+        // At least one login of each kind follows, however long the check took.
         let next = begun + stage.load.hostile_for.mul_f64((number + 1) as f64 / CHECKS as f64);
-        while Instant::now() < next && !is_over() {
+        loop {
             honest.log_in(Kind::Generated, &generated).await;
             honest.log_in(Kind::Remembered, CHOSEN).await;
+            if Instant::now() >= next {
+                break;
+            }
             sleep(PAUSE).await;
         }
     }
