@@ -94,8 +94,8 @@ def end_to_end():
     """The program of the end-to-end tests, which run the daemon in their own process."""
     built = subprocess.run(['cargo', 'test', '--no-run', '--test', 'end_to_end', '--message-format=json'], cwd=ROOT, check=True,
                            stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
-    programs = (json.loads(line).get('executable') for line in built.stdout.splitlines())
-    return next(program for program in reversed(list(programs)) if program)
+    messages = map(json.loads, built.stdout.splitlines())
+    return next(message['executable'] for message in messages if message.get('target', {}).get('name') == 'end_to_end')
 
 
 def walk(program, test, entries):
