@@ -66,7 +66,7 @@ pub struct Broker {
     notices: Arc<Notices>,
 }
 
-/// What happened to the authorization of a forgotten account at the provider.
+/// The outcome of a forgotten account's authorization at the provider.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Withdrawal {
     /// It is revoked.

@@ -6,7 +6,7 @@ mod message;
 
 use std::io;
 use std::path::Path;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use serde::Serialize;
@@ -24,6 +24,7 @@ use crate::broker::{Broker, OpenAccount};
 use crate::examination::examine;
 use crate::exit::{Exit, Failed};
 use crate::login::log_in;
+use crate::mutex::lock;
 use crate::net::trace::overhear;
 use crate::secret::Secret;
 use crate::vault::password::Password;
@@ -64,10 +65,9 @@ impl Control {
     }
 
     pub fn set_listeners(&self, listeners: Vec<Listening>) {
-        *self.listeners.lock().unwrap_or_else(PoisonError::into_inner) = listeners;
+        *lock(&self.listeners) = listeners;
     }
 
-    /// Carries out a request.
     pub async fn answer(&self, mut request: ControlRequest) -> ControlReply {
         let broker = &self.broker;
         if let Some(address) = request.address_mut() {
@@ -139,7 +139,7 @@ impl Control {
             Some((discovered.issuer.clone(), account.client_id.clone()?))
         });
         Status {
-            listeners: self.listeners.lock().unwrap_or_else(PoisonError::into_inner).clone(),
+            listeners: lock(&self.listeners).clone(),
             accounts: self.broker.statuses(),
             damaged: vault.damaged(),
             degraded: vault.trouble(),

@@ -29,7 +29,7 @@ pub enum Exit {
 #[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct Failed {
     pub exit: Exit,
-    /// What happened, to what, and what to do.
+    /// A clause that says what happened, to what, and what to do.
     pub message: String,
 }
 

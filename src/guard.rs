@@ -27,7 +27,7 @@ fn exposed(folder: &Path) -> io::Error {
     io::Error::other(format!("{folder} is world-writable; run `chmod o-w {folder}`"))
 }
 
-/// What a folder contains that others must not be able to replace.
+/// The kind of contents that others must not be able to replace.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub enum Thing {
     State,

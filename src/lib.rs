@@ -18,7 +18,7 @@
 //!   mail programs and with providers, which are pure; grants; sealed records; sockets and TLS; the log; notifications;
 //!   the sandbox
 //! - [`wire`], [`token`], [`config`], [`proxy`]: what the layers above share
-//! - [`secret`], [`protocol`], [`name`], [`clock`] and other leaves
+//! - [`secret`], [`protocol`], [`name`], [`clock`], [`mutex`] and other leaves
 //!
 //! # One login
 //!
@@ -73,6 +73,7 @@ pub mod exit;
 pub mod guard;
 pub mod log;
 pub mod login;
+pub mod mutex;
 pub mod name;
 pub mod net;
 pub mod notify;

@@ -5,7 +5,7 @@ mod plain;
 use std::fs::File;
 use std::io::{self, Write};
 use std::path::Path;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 
 use tracing::warn;
 use tracing_subscriber::filter::Targets;
@@ -16,6 +16,7 @@ use tracing_subscriber::{Layer, Registry, reload};
 use crate::config::{Config, LogFormat, log_filter};
 use crate::exit::{Exit, Failed};
 use crate::guard;
+use crate::mutex::lock;
 
 type Output = Box<dyn Layer<Registry> + Send + Sync>;
 
@@ -72,7 +73,7 @@ impl Log {
     }
 
     pub fn put(&self, LogChange { file, filter, form }: LogChange) {
-        *self.target.0.lock().unwrap_or_else(PoisonError::into_inner) = file;
+        *lock(&self.target.0) = file;
         // This fails only if the log has ended.
         let _gone = self.filter.reload(filter);
         // The fields of open sessions are stored in the old format.
@@ -125,7 +126,7 @@ struct LogFile(Mutex<Option<File>>);
 
 impl Write for &LogFile {
     fn write(&mut self, line: &[u8]) -> io::Result<usize> {
-        match &mut *self.0.lock().unwrap_or_else(PoisonError::into_inner) {
+        match &mut *lock(&self.0) {
             Some(file) => file.write(line),
             None => io::stderr().write(line),
         }

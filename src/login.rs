@@ -125,7 +125,7 @@ struct Target<'a> {
     protocol: Protocol,
     server: &'a MailServer,
     client_name: &'a str,
-    /// When the client needs its answer.
+    /// The time by which the client needs its answer.
     deadline: Instant,
 }
 
@@ -337,7 +337,7 @@ pub fn no_greeting(MailServer { port, security, .. }: &MailServer) -> String {
     )
 }
 
-/// What a server's refusal of a connection means for the client.
+/// The meaning of a server's refusal of a connection for the client.
 const fn reason_of(verdict: Verdict) -> Reason {
     match verdict {
         Verdict::Limit => Reason::Limit,
@@ -424,7 +424,6 @@ impl Visit {
         self.connection.as_mut().ok_or(io::ErrorKind::NotConnected)?.fill().await
     }
 
-    /// Does the TLS handshake.
     pub async fn start_tls(&mut self, config: Arc<ClientConfig>, host: &str) -> io::Result<()> {
         self.is_our_turn = false;
         self.connection = Some(self.take()?.connect_tls(config, host).await?);

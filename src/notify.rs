@@ -52,7 +52,7 @@ pub struct Notice {
     pub event: NoticeEvent,
     /// The account's address; empty if the notice concerns all accounts of a provider.
     pub account: String,
-    /// What has happened, and what to do, in one line.
+    /// A line that says what has happened, and what to do.
     pub reason: String,
     /// The page to visit, if there is one.
     pub url: Option<Url>,

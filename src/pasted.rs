@@ -2,7 +2,7 @@
 
 use std::borrow::Cow;
 
-/// What people and programs put around an address or a token. An address contains none of these except the apostrophe.
+/// Characters that people and programs put around an address or a token. An address contains none of these except the apostrophe.
 const AROUND: [char; 12] = ['"', '\'', '`', '<', '>', '“', '”', '„', '‘', '’', '«', '»'];
 
 /// How HTML writes `&`.

@@ -90,7 +90,6 @@ const BLOCKED: Duration = Duration::from_secs(30 * 60);
 
 /// How a shutdown of postkey ends a relay.
 pub struct Ending {
-    /// The shutdown signal.
     pub shutdown: Shutdown,
     /// How long what is under way may still take.
     pub limit: Duration,

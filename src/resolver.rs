@@ -7,9 +7,11 @@
 use std::collections::HashMap;
 use std::io;
 use std::net::{IpAddr, ToSocketAddrs as _};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex};
 
 use tokio::sync::watch;
+
+use crate::mutex::lock;
 
 type Query = dyn Fn(&str) -> io::Result<Vec<IpAddr>> + Send + Sync;
 
@@ -63,11 +65,6 @@ impl Resolver {
         pending.insert(host.to_owned(), receiver.clone());
         Ok(receiver)
     }
-}
-
-/// A poisoned lock is harmless, because the map is always consistent.
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 #[cfg(test)]

@@ -3,7 +3,7 @@
 use crate::clock::Moment;
 use crate::secret::Token;
 
-/// What an authorization server issues (RFC 6749 section 5.1).
+/// The tokens that an authorization server issues (RFC 6749 section 5.1).
 #[derive(Clone)]
 pub struct TokenSet {
     /// Opens the mailbox until it expires.
@@ -22,7 +22,7 @@ pub struct Life {
     pub expires: Moment,
 }
 
-/// What a token is for, which decides how much of its life it must have left.
+/// The purpose of a token, which decides how much of its life it must have left.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Use {
     /// For a login.

@@ -10,6 +10,7 @@ its files. A type name that is defined in two files is doubled: a reader cannot 
 """
 
 import collections
+import itertools
 import json
 import re
 import signal
@@ -50,6 +51,14 @@ def is_comment(line):
     return line.lstrip().startswith('//')
 
 
+def doc_comments(text):
+    """How many words each doc comment has."""
+    lines = [line.strip() for line in text.splitlines()]
+    for is_doc, group in itertools.groupby(lines, lambda line: line.startswith('///')):
+        if is_doc:
+            yield len(' '.join(group).replace('///', '').split())
+
+
 def lengths_of_functions(text):
     """Lines of each function, its signature and its closing brace included."""
     lines = text.splitlines()
@@ -74,7 +83,7 @@ def figures(commit):
             places[found].add(name)
     doubled = sorted(name for name, where in places.items() if len(where) > 1)
     functions = [length for text in shipped.values() for length in lengths_of_functions(text)]
-    short_docs = [line for line in lines if re.fullmatch(r'\s*///( [^\s]+){1,4}', line)]
+    short_docs = [words for text in shipped.values() for words in doc_comments(text) if words <= 4]
     sizes = [len(text.splitlines()) for text in shipped.values()]
     general = {
         'lines of code': len(code),

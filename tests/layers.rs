@@ -5,6 +5,7 @@ use std::path::Path;
 
 /// From the bottom up. A module may use modules in the lines above its own, never those in its own line or below.
 const LAYERS: &[&[&str]] = &[
+    &["mutex"],
     &[
         "address",
         "clock",
@@ -56,6 +57,7 @@ const WORDS: &[(&str, &[&str])] = &[
     ("landlock::", &["confine.rs"]),
     ("nix::unistd", &["config/listener.rs", "guard.rs"]),
     ("SystemTime::now", &["clock.rs"]),
+    ("PoisonError", &["mutex.rs", "broker/context.rs"]),
     // The one word with which a secret leaves its type. Each of these files has a reason to see one.
     (
         ".expose()",

@@ -7,7 +7,6 @@ use std::time::Duration;
 use tokio::time::Instant;
 use tokio_rustls::rustls::ClientConfig;
 
-use super::context::lock;
 use super::state::{Mailbox, TokenProbe};
 use super::tokens::{CurrentTokens, Tokens};
 use crate::clock::Moment;
@@ -16,6 +15,7 @@ use crate::config::client::{ClientAuthentication, ClientRegistration};
 use crate::config::flow::Flow;
 use crate::config::provider::{Discovered, Endpoints, Provider};
 use crate::config::secret_source::SecretSource;
+use crate::mutex::lock;
 use crate::net::tls;
 use crate::oauth::grant::GrantRequest;
 use crate::oauth::{Failure, Http, Registration};
@@ -68,7 +68,7 @@ pub struct OpenAccount {
     pub(super) tokens: Arc<Tokens>,
     /// The user names at the provider, by protocol.
     users: [String; Protocol::ALL.len()],
-    /// What else was found out about the authorization server when the account was authorized.
+    /// The metadata that were discovered when the account was authorized.
     discovered: Option<Discovered>,
     flow: Flow,
     client: Option<ClientRegistration>,
@@ -148,7 +148,7 @@ impl OpenAccount {
         lock(&self.capabilities).remove(&protocol);
     }
 
-    /// What to request from the authorization server.
+    /// The parameters of a request to the authorization server.
     pub(super) fn grant_request<'a>(&'a self, current: &'a CurrentTokens) -> GrantRequest<'a> {
         GrantRequest {
             flow: self.flow,
@@ -181,7 +181,7 @@ impl OpenAccount {
         Presence { _session: self.tokens.sessions() }
     }
 
-    /// What a login by this protocol needs the token for, and so how long it must still be valid.
+    /// The use that a login by this protocol has for the token, and so how long it must still be valid.
     pub(super) fn usage(&self, protocol: Protocol) -> Use {
         match protocol {
             Protocol::Imap if self.connector.provider.session_ends_with_token => Use::Session,

@@ -7,16 +7,16 @@ use tokio::time::Instant;
 use tracing::{info, warn};
 
 use super::account::{Connector, OpenAccount, ended};
-use super::context::{Context, lock};
+use super::context::Context;
 use super::state::TokenState;
 use super::tokens::{CurrentTokens, Tokens};
 use crate::config::Config;
 use crate::exit::{Exit, Failed};
+use crate::mutex::lock;
 use crate::protocol::{Mechanism, Protocol};
 use crate::vault::{Authorization, StoredAccount, Vault, VaultError};
 use crate::wire::{Capabilities, Reason, Refusal};
 
-/// All open accounts.
 pub struct Accounts {
     context: Arc<Context>,
     open: Mutex<Open>,

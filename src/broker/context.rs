@@ -1,6 +1,6 @@
-//! What all parts of the broker share: the configuration, the vault and the clock. And what a login name stands for.
+//! The context that all parts of the broker share: the configuration, the vault and the clock. And the meaning of a login name.
 
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
+use std::sync::{Arc, PoisonError, RwLock};
 
 use crate::clock::{Clock, Moment};
 use crate::config::Config;
@@ -14,7 +14,7 @@ pub struct Context {
     pub(super) clock: Clock,
 }
 
-/// What a login name stands for. Found out once per login, so a reload in between cannot give two answers.
+/// The meaning of a login name. It is looked up once per login, so that a reload in between cannot give two answers.
 pub struct Resolved {
     /// The account's address, in the spelling of its record, or else of the configuration.
     pub address: String,
@@ -80,9 +80,4 @@ impl Resolved {
         let allows = |address: &str| self.config.account(address).users.allow(user);
         allows(&self.address) && (self.owner == self.address || allows(&self.owner))
     }
-}
-
-/// Locks a mutex. The broker's data is consistent at every moment, so it can be used after a panic.
-pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

@@ -13,7 +13,7 @@ use std::time::Duration;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::{Instant, sleep_until, timeout};
 
-use super::context::lock;
+use crate::mutex::lock;
 use crate::net::peer::Source;
 
 /// How long a login waits for its turn. Mail programs give up after 30 seconds.
@@ -71,7 +71,6 @@ struct SourceHistory {
     turn: Arc<Semaphore>,
     /// How many logins wait for the turn or have it.
     waiting: usize,
-    /// The last wrong passwords.
     wrong: VecDeque<Fingerprint>,
     has_logged_in: bool,
 }

@@ -10,10 +10,10 @@ use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::{Metric, Registry, Unit};
 
-use super::context::lock;
 use super::status::{AccountState, AccountStatus};
 use super::throttle::Occupancy;
 use crate::clock::Moment;
+use crate::mutex::lock;
 use crate::protocol::Protocol;
 
 type Labels<const N: usize> = [(&'static str, &'static str); N];
@@ -120,7 +120,6 @@ fn register<M: Metric + Clone>(registry: &mut Registry, name: &str, unit: Option
 }
 
 impl Metrics {
-    /// Begins a session.
     pub fn session(&self, protocol: Protocol) -> Session<'_> {
         self.sessions.get_or_create(&[("protocol", protocol.name())]).inc();
         Session { metrics: self, protocol, up: 0, down: 0 }

@@ -116,7 +116,6 @@ impl Notices {
     }
 }
 
-/// Everything that expires.
 fn expiries(accounts: &[AccountStatus], config: &Config) -> Vec<Expiry> {
     let providers: BTreeSet<&String> = accounts.iter().map(|account| &account.provider).collect();
     let providers = providers.into_iter().filter_map(|name| config.providers.get(name));

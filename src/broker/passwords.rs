@@ -13,10 +13,11 @@ use zeroize::Zeroizing;
 
 use super::account::OpenAccount;
 use super::accounts::Accounts;
-use super::context::{Context, Resolved, lock};
+use super::context::{Context, Resolved};
 use super::guesses::{Check, CheckDecision, Fingerprint, Guesses, PasswordAttempt};
 use super::tokens::CurrentTokens;
 use crate::exit::Failed;
+use crate::mutex::lock;
 use crate::random;
 use crate::secret::Secret;
 use crate::vault::password::Password;
@@ -30,7 +31,7 @@ const REMEMBERED: usize = 64;
 /// an old password cost little.
 const REFUSAL_DELAY: Duration = Duration::from_millis(200);
 
-/// What an app password has opened, and its slot in the vault.
+/// An account opened by an app password, and its slot in the vault.
 #[derive(Clone)]
 pub struct Opened {
     pub account: Arc<OpenAccount>,

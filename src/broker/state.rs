@@ -1,4 +1,4 @@
-//! What is known of an authorization's newest access token, and what a login therefore does next: send it to the provider,
+//! The state of an authorization's newest access token, which decides what a login does next: send it to the provider,
 //! wait, have it replaced, or give up. `docs/design/architecture.md` has this as a table.
 //!
 //! Nothing here waits, locks or reads a clock: `tokens.rs` does that.
@@ -68,7 +68,7 @@ pub(super) enum Left {
     Nothing,
 }
 
-/// What a login that needs a token does next.
+/// The next step of a login that needs a token.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Next {
     /// Sends the newest token to the provider.
@@ -115,7 +115,7 @@ pub(super) struct TokenState {
     /// Incremented when somebody may have corrected the cause of earlier failures, which do not count any more then.
     remedies: u64,
     past_failure: Option<PastFailure>,
-    /// What somebody has to do before the tokens are refreshed again.
+    /// The remedy that somebody has to apply before the tokens are refreshed again.
     needed: Option<String>,
 }
 
@@ -123,13 +123,13 @@ struct NewestToken {
     generation: u64,
     /// When the authorization server gave it to this process; None if it comes from the vault.
     obtained: Option<Instant>,
-    /// Where it has worked. Emptied when it turns out to have ended.
+    /// The mailboxes in which it has worked. Emptied when it turns out to have ended.
     worked: HashSet<Mailbox>,
     /// Where it was refused, and whether that says something about this mailbox only.
     refused: HashMap<Mailbox, bool>,
     /// The login whose answer the others wait for.
     probe: Option<TokenProbe>,
-    /// Whose servers reported a problem that may mean its end: nobody sends it while it is being replaced.
+    /// The mailboxes whose servers reported a problem that may mean its end. Nobody sends it while it is being replaced.
     troubled: HashSet<Mailbox>,
     /// How many logins have succeeded with it.
     logins: u64,
@@ -167,7 +167,7 @@ enum Retry {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PastFailure {
     pub at: Moment,
-    /// What happened and what to do.
+    /// A clause that says what happened and what to do.
     pub why: String,
 }
 
@@ -196,7 +196,7 @@ impl TokenState {
         }
     }
 
-    /// What a login to this mailbox does next.
+    /// The next step of a login to this mailbox.
     pub(super) fn next(&self, mailbox: &Mailbox, left: Left, now: Instant) -> Next {
         let may_send = self.may_send(mailbox, now) && left != Left::Nothing;
         match self.refusal_of(mailbox, now) {
@@ -208,7 +208,7 @@ impl TokenState {
         }
     }
 
-    /// What to do next to get a token newer than this one. `Send` means that there is one.
+    /// The next step to get a token newer than this one. `Send` means that there is one.
     pub(super) fn renewal(&self, than: u64, now: Instant) -> Next {
         match self.refresh_refusal(now) {
             _ if self.newest.generation > than => Next::Send,
@@ -336,7 +336,6 @@ impl TokenState {
             Some(PastFailure { at, why: why.to_owned() });
     }
 
-    /// A refresh begins.
     pub(super) fn begin(&mut self) -> RefreshTicket {
         self.is_refreshing = true;
         RefreshTicket { generation: self.newest.generation, remedies: self.remedies }
@@ -407,7 +406,7 @@ impl TokenState {
         (self.failure, self.failed_in_a_row, self.unexplained) = (None, 0, 0);
     }
 
-    /// What somebody has to do before the tokens are refreshed again.
+    /// The remedy that somebody has to apply before the tokens are refreshed again.
     pub(super) fn needed(&self) -> Option<&str> {
         self.needed.as_deref()
     }

@@ -39,7 +39,7 @@ impl fmt::Display for AccountState {
     }
 }
 
-/// What people may see of an account or a shared mailbox. Skipped fields are not in `status --json`.
+/// The public view of an account or a shared mailbox. Skipped fields are not in `status --json`.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub struct AccountStatus {
     pub address: String,
@@ -92,7 +92,7 @@ pub struct AccountStatus {
 pub struct SlotStatus {
     pub name: String,
     pub created: Moment,
-    /// What its password can be used for, if not for everything.
+    /// The permitted uses of its password, if they are limited.
     #[serde(default, skip_serializing_if = "Limits::is_none")]
     pub limits: Limits,
 }
@@ -135,7 +135,7 @@ impl AccountStatus {
     }
 }
 
-/// When to use the refresh token at the latest.
+/// The latest time to use the refresh token.
 pub(super) fn next_use(config: &Config, record: &StoredAccount) -> Option<Moment> {
     idle_life(config, record).map(|life| record.life().issued.after(life / IDLE_PART))
 }

@@ -10,9 +10,10 @@ use tokio::time::{Instant, timeout};
 use tracing::warn;
 
 use super::account::OpenAccount;
-use super::context::{Context, lock};
+use super::context::Context;
 use super::state::Mailbox;
 use crate::clock::Moment;
+use crate::mutex::lock;
 use crate::protocol::Protocol;
 use crate::wire::{Reason, Refusal};
 

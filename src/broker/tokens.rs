@@ -5,9 +5,9 @@ use std::sync::{Arc, Mutex};
 use tokio::sync::watch;
 use tokio::time::{Instant, timeout_at};
 
-use super::context::lock;
 use super::state::{Left, Mailbox, Next, RefreshTicket, SendDecision, TokenProbe, TokenState};
 use crate::clock::Moment;
+use crate::mutex::lock;
 use crate::token::{TokenSet, Use};
 use crate::vault::Secrets;
 use crate::wire::Refusal;
@@ -26,7 +26,6 @@ struct Shared {
     state: TokenState,
 }
 
-/// The tokens in use.
 pub struct CurrentTokens {
     pub tokens: TokenSet,
     /// The number of this token set in the account's record.

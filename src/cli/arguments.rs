@@ -177,13 +177,13 @@ pub struct AuthorizeOptions {
     /// Read a refresh token of the same client from the next line of standard input
     #[arg(long)]
     pub refresh_token_stdin: bool,
-    /// Where the browser returns to, if the provider requires something special
+    /// The redirect URI, if the provider requires a special one
     #[arg(long, value_name = "URI")]
     pub redirect_uri: Option<url::Url>,
-    /// Where to wait for the browser, if the redirect URI leads through a tunnel or into a container
+    /// The address to listen on for the browser, if the redirect URI leads through a tunnel or into a container
     #[arg(long, value_name = "ADDRESS:PORT")]
     pub redirect_listen: Option<std::net::SocketAddr>,
-    /// Who signs in, if the mailbox belongs to somebody else, is shared, or is an alias
+    /// The address to sign in with, if the mailbox belongs to somebody else, is shared, or is an alias
     #[arg(long, value_name = "ADDRESS")]
     pub signs_in: Option<String>,
     /// How long to wait for the sign-in, such as 90s or 10m

@@ -151,7 +151,7 @@ fn in_url(text: &str) -> String {
     url::form_urlencoded::byte_serialize(text.as_bytes()).collect::<String>().replace('+', "%20")
 }
 
-/// What the settings of an account depend on.
+/// The facts on which the settings of an account depend.
 struct Account {
     address: String,
     provider: Option<String>,

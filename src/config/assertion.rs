@@ -28,7 +28,7 @@ impl Algorithm {
     }
 }
 
-/// Where a private key comes from.
+/// The source of a private key.
 #[derive(Clone, Debug)]
 pub struct KeySource {
     /// PEM or PKCS#12.
@@ -52,7 +52,7 @@ pub struct ClientKey {
     pub algorithm: Algorithm,
 }
 
-/// Who acts for the owners of mailboxes in the JWT bearer grant (RFC 7523 section 2.1).
+/// The service account that acts for the owners of mailboxes in the JWT bearer grant (RFC 7523 section 2.1).
 #[derive(Clone, Debug)]
 pub enum AssertionIssuer {
     /// The JSON file that Google creates for a service account's key.

@@ -32,7 +32,6 @@ impl Environment {
         }
     }
 
-    /// The default configuration file.
     pub fn config_file(&self) -> Option<PathBuf> {
         if self.root {
             return Some(PathBuf::from("/etc/postkey/postkey.toml"));

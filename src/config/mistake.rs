@@ -11,7 +11,7 @@ pub struct Mistake {
     pub position: Option<Position>,
     /// The key with the tables around it, such as `provider.google.imap.host`. Empty if it does not concern a key.
     pub key: String,
-    /// What is wrong, and what to do.
+    /// The mistake, and what to do.
     pub message: String,
 }
 

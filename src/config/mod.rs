@@ -59,7 +59,7 @@ pub struct Config {
     pub aliases: BTreeMap<Name, Name>,
     /// The entries for all addresses of a domain, by the domain in lower case and in ASCII.
     pub domains: BTreeMap<String, Domain>,
-    /// What works, but should be changed.
+    /// Settings that work, but should be changed.
     pub warnings: Vec<Mistake>,
 }
 

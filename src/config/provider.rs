@@ -53,9 +53,9 @@ pub struct Provider {
     pub authorization_parameters: BTreeMap<String, String>,
     /// The client registration for all accounts, if there is one.
     pub client: Option<ClientRegistration>,
-    /// Who acts for the owners of mailboxes in the JWT bearer grant.
+    /// The service account that acts for the owners of mailboxes in the JWT bearer grant.
     pub bearer: Option<AssertionIssuer>,
-    /// What the password grant asks for beside or instead of scopes.
+    /// Parameters of the password grant beside or instead of scopes.
     pub resource: Option<String>,
     /// Whether the password grant may be used.
     pub legacy: bool,
@@ -79,7 +79,7 @@ pub struct Provider {
     pub connections: ConnectionLimits,
     /// Its mail servers. Without one, postkey does not serve the protocol.
     pub servers: BTreeMap<Protocol, MailServer>,
-    /// What a user should know before starting.
+    /// Advice for a user before the first authorization.
     pub note: Option<String>,
 }
 
@@ -217,7 +217,6 @@ pub enum ProxyKind {
     Socks5,
 }
 
-/// A provider's mail server.
 #[derive(Clone, Debug)]
 pub struct MailServer {
     /// The name that its certificate must have.
@@ -247,7 +246,7 @@ impl ClientMethods {
     }
 }
 
-/// What an account's authorization has discovered about the authorization server, and is needed from then on.
+/// The metadata that an account's authorization has discovered and that are needed from then on.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Discovered {
     pub issuer: String,

@@ -1,11 +1,11 @@
-//! Where a secret or a key comes from.
+//! The source of a secret or a key.
 
 use std::fmt;
 use std::path::PathBuf;
 
 use crate::secret::Secret;
 
-/// Where a secret or a key comes from. It is read again each time it is needed.
+/// The source of a secret or a key. It is read again each time it is needed.
 #[derive(Clone)]
 pub enum SecretSource {
     /// The secret itself, in the configuration.

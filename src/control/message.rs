@@ -115,7 +115,7 @@ pub struct Listening {
     pub security: Security,
 }
 
-/// What a provider's server answered to a login.
+/// A provider's server's answer to a login.
 #[derive(Debug, Serialize, Deserialize)]
 pub struct LoginTest {
     pub protocol: Protocol,

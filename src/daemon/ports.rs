@@ -57,7 +57,7 @@ pub struct PlannedPort {
     opening: Opening,
 }
 
-/// Where the socket of a port comes from.
+/// The source of a port's socket.
 enum Opening {
     /// The open port with this index.
     Kept(usize),

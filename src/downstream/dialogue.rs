@@ -15,7 +15,7 @@ const MOST_MISTAKES: u8 = 10;
 const METHODS: [&[u8]; 10] =
     [b"GET", b"HEAD", b"POST", b"PUT", b"DELETE", b"CONNECT", b"OPTIONS", b"TRACE", b"PATCH", b"PRI"];
 
-/// What the session has to act on.
+/// An event that the session has to act on.
 pub enum Event {
     /// The client waits for our TLS handshake.
     StartTls,
@@ -59,7 +59,7 @@ pub trait Downstream: Dialogue<Event = Event> {
     fn refuse(&mut self, refusal: &Refusal, out: &mut Vec<u8>);
     /// Ends the dialogue from our side; `why` is for a person.
     fn dismiss(&mut self, why: &str, out: &mut Vec<u8>);
-    /// What the client has already sent that is for the provider, after a successful login.
+    /// Bytes that the client has already sent and that are for the provider, after a successful login.
     fn replay(&mut self) -> Vec<u8>;
     /// The name that the client gave itself (SMTP's EHLO), if it did.
     fn client_name(&self) -> Option<&str>;
@@ -95,7 +95,7 @@ pub trait Commands: Default + Send {
 
 /// A protocol's words for what happens in all of them.
 pub struct Replies {
-    /// What begins a challenge.
+    /// The beginning of a challenge.
     pub challenge: &'static str,
     pub cancelled: &'static str,
     pub malformed: &'static str,
@@ -103,11 +103,11 @@ pub struct Replies {
     pub unknown_mechanism: &'static str,
     /// The goodbye after too many mistakes.
     pub too_many: &'static str,
-    /// What begins a goodbye from our side.
+    /// The beginning of a goodbye from our side.
     pub goodbye: &'static str,
 }
 
-/// What a frame leads to, beside its reply.
+/// The effect of a frame, beside its reply.
 pub enum Reaction {
     /// Another command, or the rest of this one.
     Command,
@@ -119,7 +119,7 @@ pub enum Reaction {
     HangUp,
 }
 
-/// What the dialogue waits for.
+/// The answer that the dialogue waits for.
 enum State {
     /// A command, or the rest of one.
     Ready,

@@ -8,12 +8,11 @@ use crate::wire::without_tokens;
 /// One thing that was checked, with the result.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Finding {
-    /// What was checked.
     pub subject: String,
     pub state: FindingState,
     /// What was found and, for a problem, what to do: a clause without a full stop. It contains no secrets.
     pub text: String,
-    /// What kind of problem it is.
+    /// The kind of problem.
     pub exit: Option<Exit>,
 }
 

@@ -35,7 +35,7 @@ const CLIENT_NAME: &str = "[127.0.0.1]";
 /// The subject of the finding about the token endpoint.
 pub const TOKEN_ENDPOINT: &str = "token endpoint";
 
-/// What stops a connection: a clause, and what to do.
+/// The cause that stops a connection: a clause, and what to do.
 type Stopped = String;
 
 /// The provider's endpoints, the token endpoint first; only one for each server.

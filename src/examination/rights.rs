@@ -22,7 +22,7 @@ const GOOGLE: &str = "https://mail.google.com/";
 /// 5.4 and 11).
 const NOT_MAIL: [&str; 5] = ["openid", "email", "profile", "offline_access", "address"];
 
-/// What is known of an access token.
+/// The known properties of an access token.
 pub struct Rights<'a> {
     /// The scopes that the configuration asks for.
     pub asked: &'a [String],
@@ -37,7 +37,6 @@ pub struct Rights<'a> {
 }
 
 impl Rights<'_> {
-    /// Checks the token's audience.
     pub fn audience(&self) -> Finding {
         const SUBJECT: &str = "token's audience";
         let Some(claims) = self.claims else {

@@ -11,7 +11,7 @@ use crate::exit::{Exit, Failed};
 use crate::oauth::Registration;
 use crate::vault::{StoredAccount, VaultError};
 
-/// What is known about an account without its tokens.
+/// The known properties of an account without its tokens.
 pub struct Known {
     pub record: Arc<StoredAccount>,
     pub connector: Arc<Connector>,

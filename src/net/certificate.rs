@@ -27,7 +27,7 @@ pub fn end(chain: &[CertificateDer<'_>], host: &str, ca_file: Option<&Path>) -> 
     }
 }
 
-/// What is wrong with a TLS handshake.
+/// The cause of a failed TLS handshake.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Flaw {
     /// The certificate expired at this time.

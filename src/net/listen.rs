@@ -3,7 +3,7 @@
 use std::io;
 use std::net::SocketAddr;
 use std::os::fd::{AsFd, OwnedFd};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
 use rustix::event::{EventfdFlags, eventfd};
@@ -13,6 +13,8 @@ use socket2::SockRef;
 use tokio::net::{TcpListener, TcpSocket, TcpStream, UnixListener, UnixStream};
 use tokio::time::timeout;
 use tracing::warn;
+
+use crate::mutex::lock;
 
 /// The backlog of connections: a mail program opens 5 at once, and there may be many mail programs.
 pub(super) const BACKLOG: u32 = 1024;
@@ -158,7 +160,7 @@ impl Spares {
     }
 
     fn kept(&self) -> MutexGuard<'_, Vec<OwnedFd>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.0)
     }
 }
 
@@ -170,7 +172,7 @@ pub struct Listener {
 
 pub struct AcceptedSocket {
     pub socket: Socket,
-    /// Where it comes from; none on a Unix socket.
+    /// Its source address; none on a Unix socket.
     pub peer: Option<SocketAddr>,
     /// Whether it uses a spare descriptor; then answer it and close it before accepting the next one.
     pub is_surplus: bool,

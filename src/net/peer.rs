@@ -1,4 +1,4 @@
-//! Who is at the other end of a connection: its address, its user if it is on this machine, and the source that limits
+//! The other end of a connection: its address, its user if it is on this machine, and the source that limits
 //! count.
 //!
 //! A Unix socket knows its peer's user (`SO_PEERCRED`, unix(7)). Loopback TCP has no access control of its own, but the

@@ -17,7 +17,7 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
 use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
@@ -25,6 +25,7 @@ use tokio::time::sleep;
 use tracing::info;
 
 use super::peer::Source;
+use crate::mutex::lock;
 
 /// One source may have a quarter of all places.
 const SHARE: usize = 4;
@@ -79,7 +80,7 @@ impl Strangers {
     }
 
     fn crowd(&self) -> MutexGuard<'_, Crowd> {
-        self.crowd.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.crowd)
     }
 }
 
@@ -188,7 +189,7 @@ impl Crowd {
     }
 }
 
-/// What a line is about.
+/// The subject of a log line.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum LogTopic {
     /// A login was refused, or a connection rejected.
@@ -221,7 +222,7 @@ struct LineCount {
 impl LogLimit {
     /// Whether one more line about this source may be logged. Suppressed lines are counted.
     pub fn may_log(&self, source: Source, topic: LogTopic) -> bool {
-        let mut counts = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut counts = lock(&self.0);
         let (mut most, mut full) = (topic.limit().1, None);
         for source in source.and_wider() {
             if counts.get(&(source, topic)).is_some_and(|counted| counted.logged >= most) {
@@ -241,7 +242,7 @@ impl LogLimit {
     pub async fn log_suppressed(&self) {
         loop {
             sleep(MINUTE).await;
-            let counts = std::mem::take(&mut *self.0.lock().unwrap_or_else(PoisonError::into_inner));
+            let counts = std::mem::take(&mut *lock(&self.0));
             for ((source, topic), counted) in counts {
                 if counted.suppressed > 0 {
                     let (what, count) = (topic.limit().0, counted.suppressed);

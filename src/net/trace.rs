@@ -124,7 +124,7 @@ impl Trace {
         self.tell(Direction::From, "end", None);
     }
 
-    /// What can be shown of a line at this point of the dialogue.
+    /// The part of a line that can be shown at this point of the dialogue.
     fn line(&mut self, direction: Direction, line: &[u8]) -> String {
         let is_command = (self.peer == TracedPeer::Client) == (direction == Direction::From);
         let kind = if is_command { LineKind::Command } else { LineKind::Reply };

@@ -17,7 +17,7 @@ pub struct Claims {
     pub audience: String,
     /// `tid`: Microsoft's tenant.
     pub tenant: String,
-    /// Who has signed in: the first of `upn`, `unique_name`, `preferred_username` and `email`.
+    /// The person who has signed in: the first of `upn`, `unique_name`, `preferred_username` and `email`.
     pub person: String,
     /// `scp` or `scope`, and `roles`.
     rights: Vec<String>,
@@ -50,7 +50,7 @@ impl Claims {
         }
     }
 
-    /// What the token permits, word by word.
+    /// The token's permissions, word by word.
     pub fn rights(&self) -> impl Iterator<Item = &str> {
         self.rights.iter().map(String::as_str)
     }

@@ -18,7 +18,7 @@ use crate::clock::{Clock, Moment};
 use crate::pasted;
 use crate::secret::Secret;
 
-/// What an authorization request contains.
+/// The contents of an authorization request.
 pub struct AuthorizationParameters<'a> {
     /// The authorization endpoint. It may have a query.
     pub endpoint: &'a Url,

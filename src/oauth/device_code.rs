@@ -17,7 +17,7 @@ const GRANT_TYPE: &str = "urn:ietf:params:oauth:grant-type:device_code";
 /// The seconds between two polls if the server names none (section 3.2).
 const INTERVAL: u64 = 5;
 
-/// What `slow_down` adds to all further pauses (section 3.5).
+/// `slow_down` adds this to all further pauses (section 3.5).
 const SLOWER: Duration = Duration::from_secs(5);
 
 /// Spares a server that names an interval of 0.
@@ -35,9 +35,9 @@ const LONGEST_LIFE: u64 = 24 * 3600;
 /// An authorization that waits for a person.
 pub struct DeviceAuthorization {
     device_code: Zeroizing<String>,
-    /// What the person types.
+    /// The code for the person to type.
     pub user_code: String,
-    /// The page for it.
+    /// The page on which to type it.
     pub verification_uri: Url,
     /// The page with the code in its address, if the server offers that.
     pub verification_uri_complete: Option<Url>,
@@ -45,7 +45,7 @@ pub struct DeviceAuthorization {
     interval: Option<u64>,
 }
 
-/// What the answer to a poll means.
+/// The meaning of the answer to a poll.
 #[derive(Debug, PartialEq, Eq)]
 enum PollStep {
     /// The person has not decided yet.
@@ -58,7 +58,6 @@ enum PollStep {
 }
 
 impl DeviceAuthorization {
-    /// Requests a code.
     pub async fn begin(
         http: &Http,
         registration: &Registration,

@@ -13,7 +13,7 @@ use crate::wire::printable;
 /// The longest wait for the metadata of both locations together, because a person waits.
 const PATIENCE: Duration = Duration::from_secs(20);
 
-/// What an authorization server says about itself.
+/// An authorization server's metadata.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Metadata {
     /// The endpoints that it has and postkey uses, each https.

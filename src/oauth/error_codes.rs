@@ -160,7 +160,7 @@ pub const SUBTYPES: &[Row<&str>] = &[
     ("client_mismatch", Misconfigured, "the authorization was given to another client: check client_id"),
 ];
 
-/// What Google says only in words, with the code beside them.
+/// Errors that Google explains only in words, with the code beside them.
 pub const WORDS: &[Row<(&str, &str)>] = &[
     (
         ("invalid_grant", "expired or revoked"),
@@ -213,7 +213,7 @@ pub const CODES: &[Row<&str>] = &[
     ("bad_verification_code", Ended, "the device code is not valid: start the sign-in again"),
 ];
 
-/// What a standard code means as the answer to one kind of request.
+/// The meaning of a standard code as the answer to one kind of request.
 pub const BY_REQUEST: &[Row<(RequestKind, &str)>] = &[
     (
         (Refresh, "invalid_request"),

@@ -13,7 +13,7 @@ use super::members::Members;
 use super::registration::{Proof, Registration};
 use crate::wire::{Redactor, printable};
 
-/// Who has to act, and a clause that says what happened and what to do.
+/// The one who has to act, and a clause that says what happened and what to do.
 type Meaning = (ErrorClass, Cow<'static, str>);
 
 /// An error, with the members that Microsoft and Google add.
@@ -25,7 +25,7 @@ pub struct ErrorResponse {
     subtype: String,
     /// Microsoft's `error_codes`.
     numbers: Vec<u32>,
-    /// What Microsoft's support asks for.
+    /// The ids that Microsoft's support asks for.
     correlation_id: String,
     /// The secrets of the request, which the error may repeat.
     sent: Redactor,
@@ -51,7 +51,7 @@ impl ErrorResponse {
         Self { code, description, ..Self::default() }
     }
 
-    /// What this error means as the answer to a request of this client: a sentence, and the server's own words.
+    /// The meaning of this error as the answer to a request of this client: a sentence, and the server's own words.
     pub fn failure(&self, request: RequestKind, client: Option<&Registration>) -> Failure {
         debug!(correlation_id = printable(&self.correlation_id), "the authorization server refuses");
         let (class, sentence) = self.meaning(request, client);
@@ -81,7 +81,7 @@ impl ErrorResponse {
             .unwrap_or_else(|| self.unknown(request))
     }
 
-    /// What is wrong with the client, by the way in which it authenticated.
+    /// The flaw of the client, by the way in which it authenticated.
     fn client_error(&self, request: RequestKind, client: Option<&Registration>) -> Option<Meaning> {
         if !matches!(self.code.as_str(), "invalid_client" | "deleted_client" | "unauthorized_client") {
             return None;
@@ -112,7 +112,7 @@ impl ErrorResponse {
         Some((Failure::Misconfigured, format!("the provider does not accept the client{remedy}").into()))
     }
 
-    /// What an unknown code means. If it is about a refresh token, a new sign-in mostly helps.
+    /// The meaning of an unknown code. If it is about a refresh token, a new sign-in mostly helps.
     fn unknown(&self, request: RequestKind) -> Meaning {
         let words = format!("{} {}", self.code, self.description).to_ascii_lowercase();
         let has = |all: &[&str]| all.iter().any(|word| words.contains(word));

@@ -9,7 +9,7 @@ use crate::config::provider::Provider;
 use crate::secret::Secret;
 use crate::token::TokenSet;
 
-/// What an account requests, and how.
+/// The parameters of an account's token requests, by grant.
 pub struct GrantRequest<'a> {
     pub flow: Flow,
     pub provider: &'a Provider,

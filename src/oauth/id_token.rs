@@ -19,7 +19,7 @@ const LEEWAY: u64 = 300;
 
 const MALFORMED: &str = "the id_token cannot be read";
 
-/// What an id_token has to say.
+/// The claims that an id_token must have.
 pub struct Expected<'a> {
     pub client_id: &'a str,
     /// The client's secret, with which some servers sign (section 3.1.3.7, point 8).

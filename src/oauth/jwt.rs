@@ -15,7 +15,6 @@ use super::{Failure, certificate};
 use crate::config::assertion::Algorithm;
 use crate::secret::Secret;
 
-/// An RSA key.
 #[derive(Clone)]
 pub struct SigningKey {
     pair: Arc<RsaKeyPair>,

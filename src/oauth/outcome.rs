@@ -1,4 +1,4 @@
-//! What an authorization server's answer means. Every answer is read here, whatever was requested.
+//! The meaning of an authorization server's answer. Every answer is read here, whatever was requested.
 //!
 //! The content decides, not the status or the content type: an object with an access token is a token answer, an object with an
 //! `error` is a refusal (RFC 6749 section 5.2), and anything else comes from something in the server's place.
@@ -28,12 +28,12 @@ const NEVER_SHOWN: [&str; 6] =
 /// Parts of the names of members with words for people, in an answer that may also have tokens under any name.
 const COMPLAINTS: [&str; 8] = ["error", "message", "msg", "detail", "reason", "status", "title", "description"];
 
-/// What a token answer brings.
+/// The contents of a token answer.
 pub struct Granted {
     pub tokens: TokenSet,
-    /// Who has signed in (OpenID Connect Core 1.0 section 2), not checked yet.
+    /// The identity of the person who has signed in (OpenID Connect Core 1.0 section 2), not checked yet.
     pub id_token: Option<String>,
-    /// What the id_token has to repeat.
+    /// The nonce that the id_token has to repeat.
     pub nonce: Option<String>,
 }
 
@@ -46,7 +46,7 @@ pub enum RequestError {
 }
 
 impl RequestError {
-    /// What it means as the answer to a request of this client.
+    /// Its meaning as the answer to a request of this client.
     pub fn failure(self, request: RequestKind, client: Option<&Registration>) -> Failure {
         match self {
             Self::Refused(error) => error.failure(request, client),
@@ -107,7 +107,7 @@ fn is_busy(status: u16) -> bool {
     matches!(status, 408 | 425 | 429 | 500..)
 }
 
-/// What an answer means that is not an OAuth answer.
+/// The meaning of an answer that is not an OAuth answer.
 fn foreign(answer: &ServerResponse, members: Option<&Members>) -> Failure {
     let &ServerResponse { status, end, retry_after, .. } = answer;
     let text = String::from_utf8_lossy(&answer.body);
@@ -163,7 +163,7 @@ pub fn tokens(answer: ServerResponse, now: Moment, before: Option<&TokenSet>) ->
     Ok(Granted { tokens, id_token: members.text("id_token"), nonce: None })
 }
 
-/// What a successful answer has instead of usable tokens.
+/// Describes a successful answer without usable tokens.
 fn without_tokens(members: &Members) -> Failure {
     let (cause, what) = match members.get("access_token") {
         _ if !members.is_whole() => (Lost, "was cut off".to_owned()),
@@ -182,7 +182,7 @@ fn clean(word: &str) -> String {
     word.chars().map(|c| if c.is_ascii_graphic() { c } else { '?' }).collect()
 }
 
-/// What a body means as the answer to a refresh: new tokens, or why there are none.
+/// Reads a body as the answer to a refresh: new tokens, or why there are none.
 #[cfg(fuzzing)]
 pub fn of_refresh(status: u16, body: &[u8], before: &TokenSet, now: Moment) -> Result<TokenSet, Failure> {
     let sent = crate::wire::Redactor::default();

@@ -22,7 +22,7 @@ pub struct Registration {
     pub token_endpoint: Url,
     /// Whether postkey registered this client itself.
     pub is_self_registered: bool,
-    /// What the server's metadata say about the authentication of clients.
+    /// The client authentication methods in the server's metadata.
     pub methods: ClientMethods,
 }
 

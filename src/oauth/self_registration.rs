@@ -29,7 +29,7 @@ pub fn with_fixed_port(redirect_uri: &Url) -> Option<Url> {
     (may_change && fixed.set_port(Some(PORT)).is_ok()).then_some(fixed)
 }
 
-/// What an administrator has to do if the server does not let postkey register itself.
+/// The task of an administrator if the server does not let postkey register itself.
 pub fn by_hand(redirect_uri: &Url, flow: Flow) -> String {
     let client = match (flow, with_fixed_port(redirect_uri)) {
         (Flow::DeviceCode, _) => "a public client that may use the device grant".to_owned(),
@@ -42,13 +42,13 @@ pub fn by_hand(redirect_uri: &Url, flow: Flow) -> String {
     format!("ask the server's administrator for {client}; then run the command again with --client-id ID")
 }
 
-/// What the server has registered.
+/// The registration as the server has stored it.
 pub struct Registered {
     /// RFC 6749 section 2.2.
     pub client_id: String,
     /// If the server does not take the client for a public one.
     pub client_secret: Option<Secret>,
-    /// What the client may request, if the server says so.
+    /// The scopes that the client may request, if the server says so.
     pub scope: Option<Vec<String>>,
     /// `token_endpoint_auth_method`, if the server says so.
     method: Option<String>,
@@ -151,7 +151,7 @@ fn refusal(error: RequestError, is_refused: bool, by_hand: &str) -> Failure {
     Failure::Misconfigured(format!("the authorization server does not register postkey: {why}; {by_hand}"))
 }
 
-/// What a server knows about a client.
+/// A server's knowledge of a client.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Standing {
     /// It refuses the code, but not the client.

@@ -1,13 +1,14 @@
 //! The policy of a listener: who may connect, and which accounts it serves.
 
 use std::net::IpAddr;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 
 use ipnet::IpNet;
 use tokio_rustls::rustls::ServerConfig;
 
 use crate::broker::{Broker, Resolved};
 use crate::config::Users;
+use crate::mutex::lock;
 use crate::name::Name;
 use crate::protocol::{Protocol, Security};
 use crate::shutdown::Shutdown;
@@ -44,7 +45,7 @@ impl ListenerPolicy {
     /// as long as one of them is unknown.
     pub(super) fn known(&self) -> Capabilities {
         let offers = self.broker.context.vault.offers();
-        let mut promised = self.promised.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut promised = lock(&self.promised);
         match &*promised {
             Some((of, known)) if *of == offers => known.clone(),
             _ => promised.insert((offers, self.common())).1.clone(),

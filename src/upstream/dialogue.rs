@@ -9,7 +9,7 @@ use super::verdict::RawRefusal;
 use crate::protocol::Security;
 use crate::wire::{Acceptance, Bearer, Capabilities, Dialogue, Frame, Redactor, Want, sasl};
 
-/// What the session has to act on.
+/// An event that the session has to act on.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Event {
     /// The server is ready for our TLS handshake.
@@ -79,10 +79,10 @@ pub trait Steps: Default + Send {
     ) -> Result<BearerExchange, Fault>;
 }
 
-/// What follows a line: the next state and perhaps an event, or the fault that ends the dialogue.
+/// The step after a line: the next state and perhaps an event, or the fault that ends the dialogue.
 pub type StepResult = Result<(State, Option<Event>), Fault>;
 
-/// What the dialogue waits for.
+/// The answer that the dialogue waits for.
 pub enum State {
     /// The server's greeting.
     Greeting,

@@ -189,7 +189,7 @@ mod tests {
         prop_oneof![9 => proptest::sample::select(known), 1 => proptest::collection::vec(any::<u8>(), 0..30)]
     }
 
-    /// What a server sends until the bearer is sent, in each protocol.
+    /// The replies of a server until the bearer is sent, in each protocol.
     const AT_AUTH: [&str; 3] = [
         "* OK [CAPABILITY AUTH=XOAUTH2] hi\r\n",
         "+OK hi\r\n+OK\r\nSASL XOAUTH2\r\n.\r\n",

@@ -27,7 +27,7 @@ pub struct Rejection {
     pub verdict: Verdict,
     /// The provider's own words, printable.
     pub said: String,
-    /// What they mean and what to do, if that is known: a clause.
+    /// Their meaning and what to do, if that is known: a clause.
     pub explanation: Option<&'static str>,
     /// Alerts for the person (RFC 3501 section 7.1), as in `Acceptance::alerts`.
     pub alerts: Vec<String>,

@@ -25,7 +25,7 @@ pub struct Authorization {
     /// The client id, if the account has a client registration of its own.
     pub client_id: Option<String>,
     pub secrets: Secrets,
-    /// What was discovered about the authorization server, if the configuration is not complete.
+    /// The discovered metadata of the authorization server, if the configuration is not complete.
     pub discovered: Option<Discovered>,
     pub tokens: TokenSet,
 }
@@ -62,7 +62,7 @@ pub struct StoredAccount {
     pub flow: Flow,
     /// The client to which the authorization was given, if the configuration has none.
     pub client_id: Option<String>,
-    /// What was discovered about the authorization server, if the configuration is not complete. It is stored because
+    /// The discovered metadata of the authorization server, if the configuration is not complete. It is stored because
     /// tokens must be refreshed even while the server's metadata cannot be reached.
     #[serde(default)]
     pub discovered: Option<Discovered>,
@@ -79,7 +79,7 @@ pub struct StoredAccount {
     pub rolled_back: bool,
     /// One for each app password.
     pub slots: Vec<Slot>,
-    /// What the provider's servers last offered before the login, by protocol.
+    /// The capabilities that the provider's servers last offered before the login, by protocol.
     #[serde(default)]
     pub known: BTreeMap<String, Vec<String>>,
     /// The SASL mechanism with which they accept this account, by protocol, if they offer several.
@@ -113,9 +113,8 @@ struct Stored {
     sealed: Sealed,
 }
 
-/// What an app password opens.
+/// The part of a record that an app password opens.
 pub struct Unlocked {
-    /// The current token set.
     pub tokens: TokenSet,
     /// The number of the token set. These numbers only grow.
     pub generation: u64,

@@ -11,7 +11,7 @@ use tracing::warn;
 use super::files;
 use super::record::checksum;
 
-/// What the first line begins with; a checksum follows.
+/// The beginning of the first line; a checksum follows.
 const MAGIC: &str = "postkey-counters 1";
 
 /// The numbers of the newest writes.

@@ -29,13 +29,14 @@ mod view;
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, TryLockError};
+use std::sync::{Arc, Mutex, TryLockError};
 use std::time::Duration;
 
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
 use crate::clock::Moment;
+use crate::mutex::lock;
 use crate::name::{Name, find};
 use crate::protocol::{Mechanism, Protocol};
 use crate::token::TokenSet;
@@ -468,11 +469,6 @@ fn entry(records: &Records, address: &str) -> Option<Entry> {
 
 fn serials(records: &Records) -> impl Iterator<Item = (String, u64)> {
     records.newest().iter().map(|(address, record)| (address.clone(), record.serial))
-}
-
-/// The data behind these locks is consistent at every moment, so a panic elsewhere does not matter.
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 #[cfg(test)]

@@ -98,7 +98,7 @@ impl Records {
         &self.rolled_back
     }
 
-    /// What is wrong with the disk, if anything.
+    /// The disk's fault, if there is one.
     pub fn trouble(&self) -> Option<&Degradation> {
         self.trouble.as_ref()
     }

@@ -56,7 +56,7 @@ pub struct Wrapped {
     ciphertext: Vec<u8>,
 }
 
-/// What is derived from a password in one account: 16 bytes of tag, by which its slot is found, and the key that unwraps it.
+/// The keys derived from a password in one account: 16 bytes of tag, by which its slot is found, and the key that unwraps it.
 pub struct Derived {
     bytes: Zeroizing<[u8; 48]>,
 }

@@ -25,7 +25,7 @@ pub struct Slot {
     wrapped: Wrapped,
 }
 
-/// What an app password may be used for. An empty list is not a limit.
+/// The permitted uses of an app password. An empty list is not a limit.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Limits {
@@ -62,7 +62,7 @@ impl std::fmt::Display for Limits {
     }
 }
 
-/// What a slot has since format 2.
+/// The fields of a slot since format 2.
 #[derive(Clone, Serialize, Deserialize)]
 struct Own {
     /// Distinguishes the slot from a later one with its name. It stays when the key is wrapped again.

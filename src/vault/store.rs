@@ -21,7 +21,7 @@ use super::record::Found;
 /// How long to wait for the lock of a dropped handle. It takes some milliseconds.
 const LINGERING: Duration = Duration::from_secs(2);
 
-/// What to do with the old store after it has been replaced.
+/// The fate of the old store after it has been replaced.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub enum Aside {
     /// Keep it beside the new one.

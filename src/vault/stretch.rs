@@ -3,14 +3,15 @@
 //! One derivation runs at a time, in memory that all share and that is returned to the system when none is waiting. Malloc
 //! would keep freed memory in the arena of each thread: 100 derivations once left 600 MB behind.
 
+use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Mutex, PoisonError};
 
 use argon2::{Algorithm, Argon2, Block, Params, Version};
 use serde::{Deserialize, Serialize};
 use zeroize::Zeroizing;
 
 use super::error::VaultError;
+use crate::mutex::lock;
 
 /// In KiB. Malloc returns to the system at once what is larger than 32 MiB (`M_MMAP_THRESHOLD` in mallopt(3)).
 const LEAST_MEMORY: usize = Stretch::STRONG.memory as usize;
@@ -76,7 +77,7 @@ impl Workbench {
     fn derive(&self, stretch: Stretch, password: &[u8], salt: &[u8]) -> Result<Zeroizing<[u8; 32]>, VaultError> {
         self.waiting.fetch_add(1, Ordering::Relaxed);
         // A derivation overwrites what a panic has left there.
-        let mut blocks = self.blocks.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut blocks = lock(&self.blocks);
         let derived = derive_in(&mut blocks, stretch, password, salt);
         if self.waiting.fetch_sub(1, Ordering::Relaxed) == 1 {
             *blocks = Vec::new();

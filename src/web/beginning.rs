@@ -5,7 +5,7 @@
 
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 
 use axum::extract::{Request, State};
 use axum::http::StatusCode;
@@ -15,6 +15,7 @@ use url::Url;
 
 use super::redirect::{is_own_host, see_other};
 use super::server::{CONNECTIONS, HttpServer};
+use crate::mutex::lock;
 use crate::net::listen;
 use crate::net::peer::Visitor;
 use crate::net::strangers::Strangers;
@@ -59,7 +60,7 @@ async fn visit(
     if !is_own || request.uri().path() != site.url.path() || !is_own_host(&site.url, request.headers()) {
         return StatusCode::NOT_FOUND.into_response();
     }
-    match site.target.lock().unwrap_or_else(PoisonError::into_inner).take() {
+    match lock(&site.target).take() {
         Some(target) => see_other(target.as_str()),
         None => StatusCode::NOT_FOUND.into_response(),
     }

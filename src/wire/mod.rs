@@ -1,4 +1,4 @@
-//! What both sides of a session share: the contract of a dialogue, and its types.
+//! The contract of a dialogue, and the types that both sides of a session share.
 //!
 //! Everything in `wire`, `downstream` and `upstream` is pure: bytes in, bytes and events out. No sockets, no clock.
 
@@ -11,7 +11,7 @@ use crate::protocol::Mechanism;
 use crate::secret::{Secret, Token};
 pub use redactor::Redactor;
 
-/// What a dialogue waits for.
+/// The input that a dialogue waits for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Want {
     /// A line of at most `limit` bytes, its end not counted.
@@ -25,7 +25,7 @@ pub enum Want {
     Nothing,
 }
 
-/// What the framer hands to a dialogue.
+/// A piece of input that the framer hands to a dialogue.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Frame<'a> {
     /// A line without its CRLF or LF.
@@ -42,14 +42,14 @@ pub enum Frame<'a> {
 /// `feed` returns no error: a client's mistake is answered in its own protocol, a provider's is an event to decide
 /// about.
 pub trait Dialogue: Send {
-    /// What the session has to act on.
+    /// An event that the session has to act on.
     type Event;
     fn want(&self) -> Want;
     /// Handles one frame of the wanted kind, and appends the answer to `out`.
     fn feed(&mut self, frame: Frame<'_>, out: &mut Vec<u8>) -> Option<Self::Event>;
 }
 
-/// What the client sends to log in (RFC 4616).
+/// The user name and password of a login (RFC 4616).
 #[derive(Clone)]
 pub struct Credentials {
     /// The login name, as typed: valid UTF-8 of at most 255 bytes without control characters.
@@ -81,7 +81,7 @@ impl Credentials {
     }
 }
 
-/// What is sent to the provider to log in: an access token (RFC 6750), and for whom.
+/// The access token that is sent to the provider to log in (RFC 6750), and its user.
 #[derive(Clone)]
 pub struct Bearer {
     /// The mailbox to open, as the provider names it.
@@ -91,7 +91,7 @@ pub struct Bearer {
     pub mechanisms: Vec<Mechanism>,
 }
 
-/// What a server can do, one entry per IMAP capability, POP3 CAPA line or SMTP EHLO line.
+/// A server's capabilities, one entry per IMAP capability, POP3 CAPA line or SMTP EHLO line.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Capabilities(pub Vec<String>);
 
@@ -101,7 +101,7 @@ impl Capabilities {
         self.arguments(word).is_some()
     }
 
-    /// What follows `word` in the entry that begins with it; "" if nothing does.
+    /// The rest of the entry that begins with `word`; "" if nothing follows it.
     pub fn arguments(&self, word: &str) -> Option<&str> {
         self.0.iter().find_map(|entry| {
             let (name, rest) = entry.split_once(' ').unwrap_or((entry, ""));
@@ -164,7 +164,7 @@ impl Reason {
 pub struct Refusal {
     /// The reason, which decides the code that the client gets.
     pub reason: Reason,
-    /// What happened and what to do. The client gets it as [`printable`] text.
+    /// A clause that says what happened and what to do. The client gets it as [`printable`] text.
     pub text: String,
     /// Alerts for the person, as in [`Acceptance::alerts`].
     pub alerts: Vec<String>,

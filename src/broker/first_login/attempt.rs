@@ -9,8 +9,8 @@ use tokio::sync::{self, OwnedSemaphorePermit, Semaphore};
 use tokio::time::Instant;
 use url::Url;
 
-use super::super::context::lock;
 use super::server::{AuthorizationRequest, AuthorizationServer};
+use crate::mutex::lock;
 use crate::net::peer::{Source, Visitor};
 use crate::oauth::authorization_code::RedirectError;
 use crate::random;

@@ -6,8 +6,8 @@ use std::sync::{Arc, Mutex};
 
 use url::Url;
 
-use super::super::context::lock;
 use super::attempt::{Attempt, Consent};
+use crate::mutex::lock;
 use crate::net::peer::Source;
 use crate::random;
 use crate::vault::password::Password;

@@ -138,7 +138,7 @@ impl AuthorizationServer {
         }
     }
 
-    /// What to store in the vault.
+    /// The authorization to store in the vault.
     pub fn authorization(&self, address: &str, tokens: TokenSet) -> Authorization {
         Authorization {
             address: address.to_owned(),

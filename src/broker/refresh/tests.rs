@@ -11,13 +11,13 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::time::timeout;
 
 use super::super::Broker;
-use super::super::context::lock;
 use super::super::state::PastFailure;
 use super::*;
 use crate::clock::{Clock, Moment};
 use crate::config::Config;
 use crate::config::flow::Flow;
 use crate::config::provider::{ClientMethods, Discovered, Endpoints};
+use crate::mutex::lock;
 use crate::protocol::Mechanism;
 use crate::secret::{Secret, Token};
 use crate::token::Life;

@@ -5,7 +5,7 @@ use Event::{Accept, Fail, Pass, Refresh, Refuse, Reload, Renew, RetryNow, Troubl
 use Mechanism::{OAuthBearer, XOAuth2};
 use Protocol::{Imap, Smtp};
 
-/// What may happen to an authorization's tokens.
+/// An event in the life of an authorization's tokens.
 #[derive(Clone)]
 enum Event {
     /// The server of this protocol accepts the newest token.

@@ -23,7 +23,6 @@ pub struct DiscoveredServer {
     pub client: ClientRegistration,
     /// Whether the client belongs to this account alone, and is stored with it.
     pub is_own_client: bool,
-    /// The scopes to request.
     pub scope: Vec<String>,
     /// The part of the metadata to store with the account.
     pub discovered: Option<Discovered>,

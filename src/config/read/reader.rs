@@ -21,7 +21,7 @@ pub struct Report<'a> {
     text: &'a str,
     disk: Disk,
     mistakes: RefCell<Vec<Mistake>>,
-    /// What works, but should be changed.
+    /// Settings that work, but should be changed.
     warnings: RefCell<Vec<Mistake>>,
     /// The lines with a syntax error. What is read from them is a guess.
     broken: RefCell<Vec<usize>>,
@@ -254,7 +254,6 @@ impl<'a> Value<'a> {
         self.value.as_table().is_some()
     }
 
-    /// The value as JSON.
     pub fn json(&self) -> Option<serde_json::Value> {
         let json = json(self.value);
         if json.is_none() {
@@ -310,7 +309,6 @@ pub struct Section<'a> {
 }
 
 impl<'a> Section<'a> {
-    /// The file's top level.
     pub fn top(report: &'a Report<'a>, table: &'a DeTable<'a>) -> Self {
         Self { report, path: String::new(), at: 0, table, base: None, known: Vec::new() }
     }
