@@ -266,7 +266,11 @@ pub const BY_REQUEST: &[Row<(RequestKind, &str)>] = &[
         Ended,
         "wrong user name or password at the provider: run `postkey authorize` with the right one",
     ),
-    ((Revocation, "unsupported_token_type"), Misconfigured, "the provider does not revoke this kind of token"),
+    (
+        (Revocation, "unsupported_token_type"),
+        Misconfigured,
+        "the provider does not revoke this kind of token: revoke the authorization in its account settings",
+    ),
 ];
 
 #[cfg(test)]
@@ -275,14 +279,42 @@ mod tests {
 
     use super::*;
 
+    /// Every row of all tables.
+    fn rows() -> impl Iterator<Item = (ErrorClass, &'static str)> {
+        let rows = NUMBERS.iter().map(|(_, class, sentence)| (*class, *sentence));
+        let rows = rows.chain(SUBTYPES.iter().map(|(_, class, sentence)| (*class, *sentence)));
+        let rows = rows.chain(WORDS.iter().map(|(_, class, sentence)| (*class, *sentence)));
+        let rows = rows.chain(BY_REQUEST.iter().map(|(_, class, sentence)| (*class, *sentence)));
+        rows.chain(CODES.iter().map(|(_, class, sentence)| (*class, *sentence)))
+    }
+
+    /// The sentence and the class are written separately, so a wrong class contradicts its sentence.
+    #[test]
+    fn the_one_whom_the_sentence_asks_to_act_is_the_one_of_the_class() {
+        const SIGN_IN: [&str; 5] =
+            ["sign in again", "start it again", "start the sign-in again", "signed in yet", "right one"];
+        const ADMINISTRATOR: [&str; 2] = ["administrator", "check the address"];
+        for (class, sentence) in rows() {
+            let asks = |words: &[&str]| words.iter().any(|word| sentence.contains(word));
+            match class(String::new()) {
+                Ended(_) => assert!(asks(&SIGN_IN), "{sentence}"),
+                Forbidden(_) => assert!(asks(&ADMINISTRATOR) && !asks(&SIGN_IN), "{sentence}"),
+                Temporary(..) => assert!(!sentence.contains(": "), "nobody has to act: {sentence}"),
+                Misconfigured(_) => {
+                    let registers = ["register it", "register another"].iter().any(|word| sentence.contains(word));
+                    assert!(
+                        registers || sentence.contains(": ") && !asks(&SIGN_IN) && !asks(&["administrator"]),
+                        "{sentence}"
+                    );
+                }
+            }
+        }
+    }
+
     /// It is in the middle of a line that old clients show, some of which take "lock" for a busy mailbox.
     #[test]
     fn every_sentence_fits_into_a_line() {
-        let rows = NUMBERS.iter().map(|(_, _, sentence)| *sentence);
-        let rows = rows.chain(SUBTYPES.iter().map(|(_, _, sentence)| *sentence));
-        let rows = rows.chain(WORDS.iter().map(|(_, _, sentence)| *sentence));
-        let rows = rows.chain(BY_REQUEST.iter().map(|(_, _, sentence)| *sentence));
-        for sentence in rows.chain(CODES.iter().map(|(_, _, sentence)| *sentence)) {
+        for (_, sentence) in rows() {
             assert!(sentence.is_ascii() && sentence.len() <= 220 && !sentence.ends_with('.'), "{sentence}");
             assert!(!sentence.contains("lock"), "{sentence}");
         }
