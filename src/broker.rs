@@ -36,7 +36,7 @@ pub use account::{Connector, OpenAccount, Presence, TokenAttempt};
 pub use accounts::Accounts;
 pub use context::{Context, Resolved};
 pub use first_login::{Authorized, Confirmation, FirstLogins, Refused};
-use metrics::Metrics;
+use metrics::{Condition, Metrics};
 use notices::Notices;
 pub use passwords::{Opened, Passwords};
 pub use refresh::Refresher;
@@ -250,7 +250,13 @@ impl Broker {
             account.mailboxes.iter().map(|address| self.shared(account, address)).collect()
         };
         all.extend(all.iter().flat_map(shared).collect::<Vec<_>>());
-        self.metrics.text(&all, self.context.now())
+        let vault = &self.context.vault;
+        let condition = Condition {
+            is_degraded: vault.trouble().is_some(),
+            damaged: vault.damaged().len(),
+            clients: self.notices.client_expiries(),
+        };
+        self.metrics.text(&all, &condition, self.context.now())
     }
 
     /// Refreshes tokens when they are due. Never returns.

@@ -87,7 +87,7 @@ impl Daemon {
         let visitors = Strangers::new(CONNECTIONS, 0);
         monitoring.put(metrics, &broker, &visitors);
         first_logins.put(sites, &broker.first_logins, &visitors);
-        ports.put(planned).await;
+        ports.put(planned, &broker.metrics).await;
         let (control, requests) = Control::of_daemon(Arc::clone(&broker));
         let control = Arc::new(control);
         control.set_listeners(ports.listening());
@@ -130,7 +130,7 @@ impl Daemon {
         broker.reconfigure(config).await?;
         self.monitoring.put(metrics, broker, &self.visitors);
         self.first_logins.put(sites, &broker.first_logins, &self.visitors);
-        self.ports.put(planned).await;
+        self.ports.put(planned, &broker.metrics).await;
         self.control.set_listeners(self.ports.listening());
         Ok(())
     }

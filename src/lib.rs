@@ -93,6 +93,7 @@ pub mod upstream;
 pub mod vault;
 pub mod web;
 pub mod wire;
+pub mod x509;
 
 #[cfg(test)]
 #[path = "../tests/support/skipped.rs"]

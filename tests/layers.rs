@@ -19,7 +19,7 @@ const LAYERS: &[&[&str]] = &[
         "resolver",
         "shutdown",
     ],
-    &["secret"],
+    &["secret", "x509"],
     &["config", "token", "wire"],
     &["proxy"],
     &["confine", "downstream", "log", "net", "notify", "oauth", "upstream", "vault"],

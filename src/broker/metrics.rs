@@ -42,6 +42,23 @@ pub struct Metrics {
     limits: Family<AccountLabels, Gauge>,
     waiting: Family<AccountLabels, Gauge>,
     backoffs: Family<AccountLabels, Gauge>,
+    degraded: Gauge,
+    damaged: Gauge,
+    clients: Family<[(&'static str, String); 1], Gauge>,
+    certificates: Family<[(&'static str, String); 1], Gauge>,
+    /// When the listeners' certificates expire, by their files.
+    certificate_ends: Mutex<Vec<(String, Moment)>>,
+}
+
+/// What the metrics show beside the accounts.
+#[derive(Default)]
+pub struct Condition {
+    /// Whether the newest records are only in memory, because the disk does not take them.
+    pub is_degraded: bool,
+    /// How many records cannot be read.
+    pub damaged: usize,
+    /// When client secrets and certificates expire, by the name of the provider or the address of the account.
+    pub clients: Vec<(String, Moment)>,
 }
 
 /// A step of a login at a provider's server.
@@ -86,6 +103,10 @@ impl Default for Metrics {
         let idle_end =
             "Time until the account's refresh token expires if it is not used, if the provider has such a limit";
         let backoffs = "Time for which the provider wants no logins to the account";
+        let degraded = "1 if the newest records of the vault are only in memory, because the disk does not take them";
+        let damaged = "Records of the vault that are damaged, or that are or may be older than before";
+        let clients = "Time until a client secret or certificate of a provider or account expires, if that is known";
+        let certificates = "Time until the certificate that listeners use expires";
         Self {
             scrape: Mutex::default(),
             sessions: add(to, "sessions", None, "Open connections of mail programs"),
@@ -102,6 +123,11 @@ impl Default for Metrics {
             waiting: add(to, "account_connections_waiting", None, "Logins that wait for one of the connections to end"),
             backoffs: add(to, "account_backoff", seconds, backoffs),
             ended: add(to, "account_ended", None, "1 if a person has to authorize the account again"),
+            degraded: add(to, "vault_degraded", None, degraded),
+            damaged: add(to, "vault_damaged", None, damaged),
+            clients: add(to, "client_expiry", Some(Unit::Seconds), clients),
+            certificates: add(to, "certificate_expiry", Some(Unit::Seconds), certificates),
+            certificate_ends: Mutex::default(),
             registry,
         }
     }
@@ -145,14 +171,31 @@ impl Metrics {
         self.upstream.get_or_create(&labels).observe(time.as_secs_f64());
     }
 
+    /// Replaces the listeners' certificates: their files, and when they expire.
+    pub fn certificates(&self, ends: Vec<(String, Moment)>) {
+        *lock(&self.certificate_ends) = ends;
+    }
+
     /// All metrics in the text form of OpenMetrics 1.0, which Prometheus reads.
-    pub fn text(&self, accounts: &[AccountStatus], now: Moment) -> String {
+    pub fn text(&self, accounts: &[AccountStatus], condition: &Condition, now: Moment) -> String {
         let _lock = lock(&self.scrape);
         // An account that was forgotten must disappear.
         let of_accounts = [&self.expiry, &self.idle_end, &self.ended, &self.needed];
         let throttles = [&self.connections, &self.limits, &self.waiting, &self.backoffs];
         of_accounts.into_iter().chain(throttles).for_each(Family::clear);
         accounts.iter().for_each(|account| self.measure(account, now));
+        let older = accounts.iter().filter(|one| one.delegate.is_none() && (one.doubtful || one.rolled_back)).count();
+        self.degraded.set(condition.is_degraded.into());
+        self.damaged.set(number(condition.damaged + older));
+        for (family, name, ends) in [
+            (&self.clients, "client", &condition.clients),
+            (&self.certificates, "file", &*lock(&self.certificate_ends)),
+        ] {
+            family.clear();
+            for (of, end) in ends {
+                family.get_or_create(&[(name, of.clone())]).set(left(*end, now));
+            }
+        }
         let mut text = String::new();
         // Writing to a String cannot fail.
         let _written = encode(&mut text, &self.registry);
@@ -160,20 +203,17 @@ impl Metrics {
     }
 
     fn measure(&self, account: &AccountStatus, now: Moment) {
-        let number = |count: usize| i64::try_from(count).unwrap_or(i64::MAX);
-        let seconds = |moment: Moment| i64::try_from(moment.0).unwrap_or(i64::MAX);
-        let left = |end| seconds(end).saturating_sub(seconds(now));
         let mut labels = vec![("account", account.address.clone())];
         labels.extend(account.delegate.clone().map(|delegate| ("delegate", delegate)));
         let set = |family: &Family<AccountLabels, Gauge>, value| {
             family.get_or_create(&labels).set(value);
         };
-        set(&self.expiry, left(account.token_expires));
+        set(&self.expiry, left(account.token_expires, now));
         set(&self.ended, (account.state == AccountState::Ended).into());
         set(&self.needed, (account.state != AccountState::Ready).into());
-        set(&self.backoffs, account.backoff.as_ref().map_or(0, |backoff| left(backoff.until)));
+        set(&self.backoffs, account.backoff.as_ref().map_or(0, |backoff| left(backoff.until, now)));
         if let Some(end) = account.refresh_token_ends {
-            set(&self.idle_end, left(end));
+            set(&self.idle_end, left(end, now));
         }
         for Occupancy { protocol, open, limit, waiting } in &account.connections {
             let mut labels = labels.clone();
@@ -185,6 +225,16 @@ impl Metrics {
             }
         }
     }
+}
+
+fn number(count: usize) -> i64 {
+    i64::try_from(count).unwrap_or(i64::MAX)
+}
+
+/// The seconds until then; negative if it is past.
+fn left(end: Moment, now: Moment) -> i64 {
+    let seconds = |moment: Moment| i64::try_from(moment.0).unwrap_or(i64::MAX);
+    seconds(end).saturating_sub(seconds(now))
 }
 
 #[cfg(test)]
@@ -209,9 +259,13 @@ mod tests {
             refresh_token_ends: Some(Moment(86_500)),
             connections: vec![imap, smtp],
             backoff: Some(Backoff { until: Moment(130), why: String::new() }),
+            doubtful: true,
             ..AccountStatus::default()
         };
-        let text = metrics.text(&[account("ann@example.test")], Moment(100));
+        let clients = vec![("corp".to_owned(), Moment(86_500))];
+        metrics.certificates(vec![("/etc/postkey/cert.pem".to_owned(), Moment(40))]);
+        let condition = Condition { is_degraded: true, damaged: 1, clients };
+        let text = metrics.text(&[account("ann@example.test")], &condition, Moment(100));
         for line in [
             "postkey_sessions{protocol=\"imap\"} 1",
             "postkey_relayed_bytes_total{protocol=\"imap\",direction=\"down\"} 500",
@@ -228,11 +282,15 @@ mod tests {
             "postkey_account_connections{account=\"ann@example.test\",protocol=\"smtp\"} 2",
             "postkey_account_backoff_seconds{account=\"ann@example.test\"} 30",
             "postkey_account_needs_person{account=\"ann@example.test\"} 1",
+            "postkey_vault_degraded 1",
+            "postkey_vault_damaged 2",
+            "postkey_client_expiry_seconds{client=\"corp\"} 86400",
+            "postkey_certificate_expiry_seconds{file=\"/etc/postkey/cert.pem\"} -60",
         ] {
             assert!(text.lines().any(|one| one == line), "{line} is not in\n{text}");
         }
         assert!(
-            !metrics.text(&[account("ben@example.test")], Moment(100)).contains("ann@"),
+            !metrics.text(&[account("ben@example.test")], &Condition::default(), Moment(100)).contains("ann@"),
             "forgotten accounts disappear"
         );
     }
@@ -245,7 +303,7 @@ mod tests {
         let metrics = Metrics::default();
         let scrape = || {
             for _ in 0..200 {
-                let text = metrics.text(&accounts, Moment(0));
+                let text = metrics.text(&accounts, &Condition::default(), Moment(0));
                 assert_eq!(text.matches("postkey_account_ended{").count(), 50);
             }
         };

@@ -6,7 +6,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
@@ -18,6 +18,7 @@ use super::context::Context;
 use super::status::AccountStatus;
 use crate::clock::Moment;
 use crate::config::Config;
+use crate::mutex::lock;
 use crate::notify::{Notice, NoticeEvent, Notifier};
 use crate::oauth::certificate;
 
@@ -46,6 +47,15 @@ struct Expiry {
     advice: String,
 }
 
+/// When a client secret or the certificate of a client's key expires.
+struct ClientExpiry {
+    /// The name of its provider, or the address of its account.
+    owner: String,
+    /// The account; empty if it is for all accounts of a provider.
+    account: String,
+    end: Moment,
+}
+
 /// The notices that have been sent.
 #[derive(Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 struct NotifiedState {
@@ -63,6 +73,8 @@ pub(super) struct Notices {
     /// A separate queue, because strangers can fill it, and must not delay the other notices.
     first_logins: Notifier,
     changed: Notify,
+    /// When client secrets and certificates expire, by their owners.
+    clients: Mutex<Vec<(String, Moment)>>,
 }
 
 impl Notices {
@@ -72,6 +84,7 @@ impl Notices {
             notifier: Notifier::default(),
             first_logins: Notifier::default(),
             changed: Notify::new(),
+            clients: Mutex::default(),
         }
     }
 
@@ -83,6 +96,11 @@ impl Notices {
     /// Queues a notice about a first login. Does not wait for the command.
     pub(super) fn send_first_login(&self, notice: Notice) {
         self.first_logins.tell(&self.context.config().notify_command, notice);
+    }
+
+    /// When client secrets and certificates expire, by the name of the provider or the address of the account.
+    pub(super) fn client_expiries(&self) -> Vec<(String, Moment)> {
+        lock(&self.clients).clone()
     }
 
     /// Asks the task to compare soon.
@@ -103,8 +121,11 @@ impl Notices {
         loop {
             let before = sent.clone();
             let (accounts, config) = (accounts(), self.context.config());
-            let mut expiries = expiries(&accounts, &config);
-            expiries.extend(certificates.expiries(&config, &accounts).await);
+            let mut clients = client_expiries(&accounts, &config);
+            clients.extend(certificates.expiries(&config, &accounts).await);
+            *lock(&self.clients) = clients.iter().map(|client| (client.owner.clone(), client.end)).collect();
+            let expiries = accounts.iter().filter_map(Expiry::of_idleness);
+            let expiries: Vec<_> = expiries.chain(clients.into_iter().map(Expiry::of_client)).collect();
             let notices = sent.review(&accounts, &expiries, self.context.now());
             if sent != before {
                 // Before the notices, so that a restart does not send them twice.
@@ -116,14 +137,18 @@ impl Notices {
     }
 }
 
-fn expiries(accounts: &[AccountStatus], config: &Config) -> Vec<Expiry> {
+/// The client secrets and certificates whose expiry is in the configuration.
+fn client_expiries(accounts: &[AccountStatus], config: &Config) -> Vec<ClientExpiry> {
     let providers: BTreeSet<&String> = accounts.iter().map(|account| &account.provider).collect();
     let providers = providers.into_iter().filter_map(|name| config.providers.get(name));
-    let for_all = providers.filter_map(|one| Some(Expiry::of_client(&one.name, "", one.client_expires?)));
-    let own = accounts.iter().filter_map(|AccountStatus { address, .. }| {
-        Some(Expiry::of_client(address, address, config.entry_of(address)?.client_expires?))
+    let for_all = providers.filter_map(|one| {
+        Some(ClientExpiry { owner: one.name.clone(), account: String::new(), end: one.client_expires? })
     });
-    accounts.iter().filter_map(Expiry::of_idleness).chain(for_all).chain(own).collect()
+    let own = accounts.iter().filter_map(|AccountStatus { address, .. }| {
+        let end = config.entry_of(address)?.client_expires?;
+        Some(ClientExpiry { owner: address.clone(), account: address.clone(), end })
+    });
+    for_all.chain(own).collect()
 }
 
 /// When the clients' certificates expire, if the configuration has no `client_expires`. They are read only now and then, because
@@ -135,7 +160,7 @@ struct Certificates {
 }
 
 impl Certificates {
-    async fn expiries(&mut self, config: &Arc<Config>, accounts: &[AccountStatus]) -> Vec<Expiry> {
+    async fn expiries(&mut self, config: &Arc<Config>, accounts: &[AccountStatus]) -> Vec<ClientExpiry> {
         let is_fresh = |(at, of): &(Instant, Arc<Config>)| at.elapsed() < CERTIFICATES && Arc::ptr_eq(of, config);
         if !self.read.as_ref().is_some_and(is_fresh) {
             self.ends = read_certificates(config).await;
@@ -143,8 +168,12 @@ impl Certificates {
         }
         let known = |owner: &str| accounts.iter().find(|one| one.provider == owner || one.address == owner);
         let ends = self.ends.iter().filter_map(|(owner, end)| Some((known(owner)?, owner, *end)));
-        ends.map(|(one, owner, end)| Expiry::of_client(owner, if one.address == *owner { owner } else { "" }, end))
-            .collect()
+        let of_one = |(one, owner, end): (&AccountStatus, &String, Moment)| ClientExpiry {
+            owner: owner.clone(),
+            account: if one.address == *owner { owner.clone() } else { String::new() },
+            end,
+        };
+        ends.map(of_one).collect()
     }
 }
 
@@ -164,10 +193,10 @@ async fn read_certificates(config: &Config) -> Vec<(String, Moment)> {
 }
 
 impl Expiry {
-    fn of_client(owner: &str, account: &str, end: Moment) -> Self {
+    fn of_client(ClientExpiry { owner, account, end }: ClientExpiry) -> Self {
         Self {
             what: format!("client secret or certificate of {owner}"),
-            account: account.to_owned(),
+            account,
             end,
             most_days: u64::MAX,
             advice: "create a new one at the provider, replace the old one, and correct client_expires".to_owned(),

@@ -13,6 +13,8 @@ use tracing::{info, warn};
 use super::clients::{self, Message};
 use crate::address::Address;
 use crate::broker::Broker;
+use crate::broker::metrics::Metrics;
+use crate::clock::Moment;
 use crate::config::ListenerConfig;
 use crate::control::Listening;
 use crate::exit::{Exit, Failed};
@@ -21,7 +23,7 @@ use crate::net::listen::{Bound, Spares};
 use crate::net::strangers::Strangers;
 use crate::net::systemd::Sockets;
 use crate::net::unix::{self, SocketFile};
-use crate::net::{listen, tls};
+use crate::net::{certificate, listen, tls};
 use crate::protocol::Protocol;
 use crate::session::ListenerPolicy;
 use crate::shutdown::Shutdown;
@@ -54,6 +56,8 @@ pub struct PlannedPort {
     policy: Arc<ListenerPolicy>,
     configured: Address,
     mode: u32,
+    /// The file of its certificate, and when that expires.
+    certificate: Option<(String, Moment)>,
     opening: Opening,
 }
 
@@ -86,6 +90,7 @@ impl Ports {
         let mut planned = Vec::new();
         for listener in listeners {
             let (policy, mode) = (policy(listener, broker, shutdown)?, listener.mode);
+            let certificate = certificate_of(listener);
             let (before, mut missing) = (planned.len(), Vec::new());
             for configured in &listener.addresses {
                 let found = free.iter().position(|(_, port)| port.is(configured, &policy));
@@ -100,8 +105,8 @@ impl Ports {
                         Err(error) => return Err(cannot_listen(configured, listener, &error)),
                     },
                 };
-                let (policy, configured) = (Arc::clone(&policy), configured.clone());
-                planned.push(PlannedPort { policy, configured, mode, opening });
+                let (policy, configured, certificate) = (Arc::clone(&policy), configured.clone(), certificate.clone());
+                planned.push(PlannedPort { policy, configured, mode, certificate, opening });
             }
             check_missing(listener, &missing, planned.len() > before)?;
         }
@@ -109,9 +114,10 @@ impl Ports {
     }
 
     /// Opens the planned ports, and closes all others. A port that is open already stays open.
-    pub async fn put(&mut self, planned: Vec<PlannedPort>) {
+    pub async fn put(&mut self, planned: Vec<PlannedPort>, metrics: &Metrics) {
+        metrics.certificates(planned.iter().filter_map(|port| port.certificate.clone()).collect());
         let mut before: Vec<Option<OpenPort>> = std::mem::take(&mut self.open).into_iter().map(Some).collect();
-        for PlannedPort { policy, configured, mode, opening } in planned {
+        for PlannedPort { policy, configured, mode, opening, .. } in planned {
             let port = match opening {
                 Opening::Bound(listener, file) => self.serve(listener, file, configured, policy),
                 Opening::Kept(index) => match before.get_mut(index).and_then(Option::take) {
@@ -296,6 +302,12 @@ fn cannot_listen(address: &Address, listener: &ListenerConfig, error: &io::Error
         Address::Tcp(_) => "check whether another postkey or another program uses this port",
     };
     Failed::new(Exit::Os, format!("cannot listen on {address} for {}: {error}; {advice}", listener.protocol))
+}
+
+/// When the certificate expires that a listener has read.
+fn certificate_of(listener: &ListenerConfig) -> Option<(String, Moment)> {
+    let chain = &listener.certificate.as_ref()?.chain;
+    Some((chain.display().to_string(), certificate::expiry(chain)?))
 }
 
 /// Creates the policy that the sessions of a listener share.

@@ -84,7 +84,7 @@ fn provider() -> Arc<CryptoProvider> {
     Arc::new(provider)
 }
 
-fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, TlsError> {
+pub(super) fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, TlsError> {
     let certificates: Result<Vec<_>, _> = rustls_pemfile::certs(&mut open(path)?).collect();
     let certificates = certificates.map_err(|error| TlsError::Unreadable(path.to_owned(), error))?;
     if certificates.is_empty() { Err(TlsError::Missing(path.to_owned(), "certificate")) } else { Ok(certificates) }

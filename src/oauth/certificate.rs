@@ -2,13 +2,13 @@
 
 use tokio_rustls::rustls::pki_types::CertificateDer;
 use tokio_rustls::rustls::pki_types::pem::PemObject as _;
-use x509_cert::der::Decode as _;
 
 use super::private_key::PrivateKey;
 use super::source;
 use crate::clock::Moment;
 use crate::config::client::ClientAuthentication;
 use crate::config::secret_source::SecretSource;
+use crate::x509;
 
 /// Reads the first certificate in a PEM file (RFC 7468 section 5), in DER.
 pub fn read(pem: &[u8]) -> Result<Vec<u8>, String> {
@@ -28,11 +28,5 @@ pub async fn expiry_of(authentication: &ClientAuthentication) -> Option<Moment> 
             PrivateKey::read(&file, password.as_ref()).ok()?.certificate?
         }
     };
-    expiry(&certificate)
-}
-
-/// `notAfter` (RFC 5280 section 4.1.2.5).
-fn expiry(certificate: &[u8]) -> Option<Moment> {
-    let certificate = x509_cert::Certificate::from_der(certificate).ok()?;
-    Some(Moment(certificate.tbs_certificate().validity().not_after.to_unix_duration().as_secs()))
+    x509::expiry(&certificate)
 }

@@ -106,7 +106,7 @@ impl World {
     fn has_counted(&self, outcome: &str, times: usize) -> bool {
         self.broker
             .metrics
-            .text(&[], NOW)
+            .text(&[], &Default::default(), NOW)
             .contains(&format!("postkey_refreshes_total{{result=\"{outcome}\"}} {times}\n"))
     }
 
