@@ -6,6 +6,7 @@ mod support;
 mod manager;
 
 mod activation;
+mod alerts;
 mod journal;
 mod machine;
 mod monitoring;
