@@ -21,6 +21,7 @@ use zeroize::Zeroizing;
 
 use crate::broker::guesses::PasswordAttempt;
 use crate::broker::{Broker, OpenAccount};
+use crate::config::Listening;
 use crate::examination::examine;
 use crate::exit::{Exit, Failed};
 use crate::login::log_in;
@@ -29,7 +30,7 @@ use crate::net::trace::overhear;
 use crate::secret::Secret;
 use crate::vault::password::Password;
 use crate::wire::Refusal;
-pub use message::{ControlReply, ControlRequest, Listening, LoginTest, NewAuthorization, Status};
+pub use message::{ControlReply, ControlRequest, LoginTest, NewAuthorization, Status};
 
 /// The longest request, in bytes; the longest real one is a record from a backup. A reply grows with the number of
 /// accounts.

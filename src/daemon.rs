@@ -19,8 +19,8 @@ use tracing::{debug, warn};
 
 use crate::broker::Broker;
 use crate::clock::Clock;
-use crate::config::Config;
-use crate::control::{self, Control, Listening, PendingRequest};
+use crate::config::{Config, Listening};
+use crate::control::{self, Control, PendingRequest};
 use crate::exit::{Exit, Failed};
 use crate::net::strangers::Strangers;
 use crate::net::systemd::Sockets;

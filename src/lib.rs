@@ -17,7 +17,7 @@
 //! - [`downstream`], [`upstream`], [`oauth`], [`vault`], [`net`], [`log`], [`notify`], [`confine`]: the dialogues with
 //!   mail programs and with providers, which are pure; grants; sealed records; sockets and TLS; the log; notifications;
 //!   the sandbox
-//! - [`wire`], [`token`], [`config`], [`proxy`]: what the layers above share
+//! - [`wire`], [`token`], [`config`], [`proxy`], [`programs`]: what the layers above share, and the settings of mail programs
 //! - [`secret`], [`protocol`], [`name`], [`clock`], [`mutex`] and other leaves
 //!
 //! # One login
@@ -80,6 +80,7 @@ pub mod notify;
 pub mod oauth;
 pub mod pasted;
 pub mod process_group;
+pub mod programs;
 pub mod protocol;
 pub mod proxy;
 pub mod random;

@@ -21,7 +21,7 @@ const LAYERS: &[&[&str]] = &[
     ],
     &["secret", "x509"],
     &["config", "token", "wire"],
-    &["proxy"],
+    &["programs", "proxy"],
     &["confine", "downstream", "log", "net", "notify", "oauth", "upstream", "vault"],
     &["broker", "relay"],
     &["login"],

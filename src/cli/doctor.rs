@@ -10,8 +10,8 @@ use tokio::time::timeout;
 use super::admin::AdminClient;
 use super::terminal::{Input, say};
 use crate::address::Address;
-use crate::config::Config;
-use crate::control::{ControlRequest, Listening};
+use crate::config::{Config, Listening};
+use crate::control::ControlRequest;
 use crate::examination::{Finding, FindingState};
 use crate::exit::{Exit, Failed};
 

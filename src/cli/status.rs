@@ -3,8 +3,8 @@
 use super::admin::{AdminClient, ask_running};
 use super::terminal::say;
 use crate::broker::{AccountState, AccountStatus, Backoff, Occupancy, PastFailure, SlotStatus};
-use crate::config::Config;
-use crate::control::{ControlRequest, Listening, Status};
+use crate::config::{Config, Listening};
+use crate::control::{ControlRequest, Status};
 use crate::exit::{Exit, Failed};
 
 pub async fn run(config: &Config, json: bool) -> Result<(), Failed> {

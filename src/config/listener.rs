@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use ipnet::IpNet;
 use nix::unistd::User;
+use serde::{Deserialize, Serialize};
 
 use crate::address::Address;
 use crate::protocol::{Protocol, Security};
@@ -29,6 +30,14 @@ pub struct ListenerConfig {
     /// The source of the account's app password, if clients send mail without a login. Then there is an `account`,
     /// `allow_addresses` or `users` name the clients, and the protocol is SMTP.
     pub password: Option<PasswordSource>,
+}
+
+/// An open port.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Listening {
+    pub protocol: Protocol,
+    pub address: Address,
+    pub security: Security,
 }
 
 /// Where a listener's app password comes from.

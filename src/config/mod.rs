@@ -24,7 +24,7 @@ use crate::name::{Name, find};
 use crate::protocol::Protocol;
 pub use account::{AccountConfig, Domain, is_address};
 use client::ClientRegistration;
-pub use listener::{Certificate, ListenerConfig, PasswordSource, UNKNOWN_USER, Users, uid_of};
+pub use listener::{Certificate, ListenerConfig, Listening, PasswordSource, UNKNOWN_USER, Users, uid_of};
 use mistake::Mistake;
 use provider::{Provider, Providers};
 use secret_source::SecretSource;
@@ -74,6 +74,15 @@ impl Config {
         let of_bearers = of_bearers.flat_map(|bearer| bearer.sources());
         let is_program = |source: &SecretSource| matches!(source, SecretSource::Command(_));
         !self.notify_command.is_empty() || of_clients.chain(of_bearers).flatten().any(is_program)
+    }
+
+    /// The ports that the listeners are to open.
+    pub fn listening(&self) -> Vec<Listening> {
+        let of_listener = |listener: &ListenerConfig| {
+            let ListenerConfig { protocol, security, addresses, .. } = listener.clone();
+            addresses.into_iter().map(move |address| Listening { protocol, address, security })
+        };
+        self.listeners.iter().flat_map(of_listener).collect()
     }
 
     /// The provider of an account: the configured one, or else the one that has the domain.

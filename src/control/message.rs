@@ -6,11 +6,11 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use super::carried::{self, AuthorizationDef};
-use crate::address::Address;
 use crate::broker::{AccountState, AccountStatus};
+use crate::config::Listening;
 use crate::exit::Failed;
 use crate::name::Name;
-use crate::protocol::{Protocol, Security};
+use crate::protocol::Protocol;
 use crate::secret::Secret;
 use crate::vault::password::Password;
 use crate::vault::{Authorization, Degradation, Limits};
@@ -105,14 +105,6 @@ pub struct Status {
     /// Those of the damaged records that only a newer version of postkey can read.
     #[serde(default)]
     pub newer: Vec<String>,
-}
-
-/// An open port.
-#[derive(Clone, Debug, Serialize, Deserialize)]
-pub struct Listening {
-    pub protocol: Protocol,
-    pub address: Address,
-    pub security: Security,
 }
 
 /// A provider's server's answer to a login.

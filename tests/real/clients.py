@@ -9,6 +9,7 @@ import imaplib
 import os
 import poplib
 import pty
+import re
 import smtplib
 import ssl
 import subprocess
@@ -22,6 +23,13 @@ from postkey import Account, Listener, Postkey
 from process import Failure, Run, wait_until, write_private
 
 RECIPIENT = "bob@example.test"
+
+# A password of every special character. Some programs cannot take all; `postkey settings` refuses it for them.
+AWKWARD = "1 a\"b\\c'd#e$HOME %s ^!`;:,= &|<>*?~@[]()/\\x41 {g} ünï "
+AWKWARD_IN_ASCII = AWKWARD.replace("ünï", "uni")
+AWKWARD_WITHOUT_BLANK = AWKWARD.strip()
+AWKWARD_IN_INI = AWKWARD_IN_ASCII.strip()
+AWKWARD_WITHOUT_BRACES = AWKWARD_WITHOUT_BLANK.replace("{g}", "g")
 
 
 @dataclass(frozen=True)
@@ -347,6 +355,19 @@ def settings_offlineimap(case):
     return content_of(case.folder / "Mail" / "ann" / "INBOX")
 
 
+def settings_getmail(case):
+    # It delivers nothing to a Maildir as root.
+    target = f"""[destination]
+type = MDA_external
+path = /bin/sh
+arguments = ("-c", "cat > {case.folder}/fetched")
+allow_root_commands = true
+"""
+    settings = re.sub(r"\[destination\].*(?=\n\[options\])", target, case.settings("getmail"), flags=re.DOTALL)
+    case.program("getmail", "--all", "--getmaildir", case.folder, "--rcfile", case.file("getmailrc", settings))
+    return (case.folder / "fetched").read_bytes()
+
+
 def settings_mutt(case, message):
     rc = case.file("muttrc", case.settings("mutt") + "set copy=no\nset charset=utf-8\nset send_charset=utf-8\nset use_envelope_from=yes\n")
     case.program("mutt", "-F", rc, "-s", "from mutt", "--", RECIPIENT, input=message.body.replace(b"\r\n", b"\n"))
@@ -404,6 +425,8 @@ class Client:
     compare: Callable = unchanged
     mailbox: str = ""
     securities: tuple = ("none", "starttls", "tls")
+    # A chosen app password that it uses instead of the generated one.
+    password: str = ""
 
 
 CLIENTS = [
@@ -427,13 +450,14 @@ CLIENTS = [
     Client("poplib", "pop3", poplib_fetch),
     Client("smtplib", "smtp", smtplib_send, below_trace, "recipient"),
     Client("Postfix with a relayhost", "smtp", postfix_relay, below_trace, "recipient"),
-    Client("curl, by its settings", "imap", settings_curl, securities=("none",)),
-    Client("msmtp, by its settings", "smtp", settings_msmtp, below_trace, "recipient", ("none",)),
-    Client("fetchmail, by its settings", "imap", settings_fetchmail, securities=("none",)),
-    Client("mbsync, by its settings", "imap", settings_mbsync, but_for_tuid, securities=("none",)),
-    Client("OfflineIMAP, by its settings", "imap", settings_offlineimap, securities=("none",)),
-    Client("mutt, by its settings", "smtp", settings_mutt, same_body, "recipient", ("none",)),
-    Client("s-nail, by its settings", "smtp", settings_s_nail, same_body, "recipient", ("none",)),
-    Client("Python, by its settings", "smtp", settings_python, below_trace, "recipient", ("none",)),
-    Client("Postfix, by its settings", "smtp", settings_postfix, below_trace, "recipient", ("none",)),
+    Client("curl, by its settings", "imap", settings_curl, securities=("none",), password=AWKWARD),
+    Client("msmtp, by its settings", "smtp", settings_msmtp, below_trace, "recipient", ("none",), AWKWARD),
+    Client("fetchmail, by its settings", "imap", settings_fetchmail, securities=("none",), password=AWKWARD),
+    Client("mbsync, by its settings", "imap", settings_mbsync, but_for_tuid, securities=("none",), password=AWKWARD),
+    Client("OfflineIMAP, by its settings", "imap", settings_offlineimap, securities=("none",), password=AWKWARD_WITHOUT_BLANK),
+    Client("mutt, by its settings", "smtp", settings_mutt, same_body, "recipient", ("none",), AWKWARD),
+    Client("s-nail, by its settings", "smtp", settings_s_nail, same_body, "recipient", ("none",), AWKWARD),
+    Client("Python, by its settings", "smtp", settings_python, below_trace, "recipient", ("none",), AWKWARD_IN_ASCII),
+    Client("getmail, by its settings", "imap", settings_getmail, same_body, securities=("none",), password=AWKWARD_IN_INI),
+    Client("Postfix, by its settings", "smtp", settings_postfix, below_trace, "recipient", ("none",), AWKWARD_WITHOUT_BRACES),
 ]

@@ -40,6 +40,14 @@ class World:
         self.tokens = direct.Tokens(run, self.server)
         self.postkey = Postkey(run, binary, lambda folder: configuration(self, folder))
         self.accounts = {}
+        self._chosen = {}
+
+    def with_password(self, account, password):
+        """The account with this app password, which is added once."""
+        key = account.address, password
+        if key not in self._chosen:
+            self._chosen[key] = self.postkey.add_password(account, f"chosen {len(self._chosen)}", password)
+        return self._chosen[key]
 
 
 class Report:
@@ -85,6 +93,8 @@ class Report:
 
 def client_test(world, client, listener, account, folder):
     """One message from the mailbox to the client, or from the client to a mailbox."""
+    if client.password:
+        account = world.with_password(account, client.password)
     case = Case(world.run, listener, account, world.run.subfolder(folder), world.postkey)
     message = new_message(account.address, RECIPIENT)
     mailbox = world.dovecot.mailbox(RECIPIENT if client.mailbox == "recipient" else account.address)

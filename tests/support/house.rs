@@ -5,10 +5,10 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use postkey::clock::{Clock, Moment};
-use postkey::config::Config;
 use postkey::config::flow::Flow;
 use postkey::config::provider::Discovered;
-use postkey::control::{self, ControlRequest, Listening, NewAuthorization, Status};
+use postkey::config::{Config, Listening};
+use postkey::control::{self, ControlRequest, NewAuthorization, Status};
 use postkey::daemon::Daemon;
 use postkey::net::systemd::Sockets;
 use postkey::protocol::{Protocol, Security};

@@ -1,0 +1,45 @@
+//! The listeners that serve one account.
+
+use crate::address::Address;
+use crate::config::{Config, ListenerConfig, Listening};
+use crate::name::Name;
+use crate::protocol::{Protocol, Security};
+
+/// An account, and the listeners through which a mail program reaches it.
+pub struct Served {
+    pub address: String,
+    pub provider: Option<String>,
+    pub(super) listeners: Vec<Listening>,
+}
+
+impl Served {
+    /// Finds the listeners for an account among the open ones.
+    pub fn new(config: &Config, open: Vec<Listening>, address: &str, provider: Option<String>) -> Self {
+        let serves = |listener: &ListenerConfig| {
+            listener.password.is_none()
+                && listener.account.as_ref().is_none_or(|only| Name::typed(only).same_as(&Name::typed(address)))
+                && listener.provider.as_ref().is_none_or(|only| Some(only) == provider.as_ref())
+        };
+        let others: Vec<&Address> = config
+            .listeners
+            .iter()
+            .filter(|listener| !serves(listener))
+            .flat_map(|listener| &listener.addresses)
+            .collect();
+        let mut listeners = open;
+        listeners.retain(|listener| !others.contains(&&listener.address));
+        Self { address: address.to_owned(), provider, listeners }
+    }
+
+    /// The host, port and security of the first listener of a protocol that a program can reach by TCP.
+    pub fn endpoint(&self, protocol: Protocol) -> Option<(String, u16, Security)> {
+        self.listeners.iter().filter(|listener| listener.protocol == protocol).find_map(|listener| {
+            let Address::Tcp(address) = &listener.address else { return None };
+            let host = match address.ip() {
+                all if all.is_unspecified() => "localhost".to_owned(),
+                ip => ip.to_string(),
+            };
+            Some((host, address.port(), listener.security))
+        })
+    }
+}

@@ -1,0 +1,117 @@
+use super::*;
+use crate::address::Address;
+use crate::config::Listening;
+
+fn account(security: Security, provider: &str) -> Served {
+    let listener = |(protocol, port): (&Protocol, u16)| Listening {
+        protocol: *protocol,
+        address: Address::Tcp(([127, 0, 0, 1], port).into()),
+        security,
+    };
+    let listeners = Protocol::ALL.iter().zip(1143..).map(listener).collect();
+    Served { address: "ann+x@example.test".into(), provider: Some(provider.into()), listeners }
+}
+
+fn program(name: &str) -> MailProgram {
+    MailProgram::find(name).unwrap_or_else(|failed| panic!("{}", failed.message))
+}
+
+fn render(name: &str, user: &str, password: &str) -> Result<String, Failed> {
+    program(name).render(&Served { address: user.into(), ..account(Security::Clear, "own") }, password)
+}
+
+#[test]
+fn every_program_has_settings_for_every_security() {
+    for program in MailProgram::all() {
+        let name = program.name;
+        assert!(!program.title.is_empty() && !program.needs.is_empty(), "{name}");
+        for security in [Security::Clear, Security::StartTls, Security::Tls] {
+            for provider in ["google", "own"] {
+                let shown = program.render(&account(security, provider), "pa:s/1").unwrap();
+                assert!(shown.contains("127.0.0.1") && !shown.contains("{{"), "{name}: {shown}");
+                assert!(
+                    shown.contains("pa:s/1") || shown.contains("pa%3As%2F1") || shown.contains("pa\\x3as/1"),
+                    "{name}: {shown}"
+                );
+                assert!(
+                    shown.contains("ann+x@example.test") || shown.contains("ann%2Bx%40example.test"),
+                    "{name}: {shown}"
+                );
+            }
+        }
+    }
+}
+
+#[test]
+fn a_program_is_not_told_of_a_listener_that_is_not_there() {
+    let mut account = account(Security::Clear, "own");
+    account.listeners.retain(|listener| listener.protocol != Protocol::Smtp);
+    assert_eq!(program("msmtp").render(&account, "x").unwrap_err().exit, Exit::Config);
+}
+
+#[test]
+fn every_file_of_a_program_is_in_the_table() {
+    let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/config/programs");
+    let mut files: Vec<String> =
+        std::fs::read_dir(folder).unwrap().map(|file| file.unwrap().file_name().into_string().unwrap()).collect();
+    files.sort();
+    assert_eq!(files, PROGRAMS.iter().map(|(name, _)| *name).collect::<Vec<_>>());
+}
+
+#[test]
+fn a_typing_error_is_answered_with_the_nearest_name() {
+    assert!(unknown("thunderbrid").contains("did you mean thunderbird?"));
+}
+
+/// What each program reads is in tests/settings.rs; these are the rules of programs that cannot be run there.
+#[test]
+fn a_password_is_quoted_as_its_program_reads_it() {
+    for (name, expected) in [
+        ("aerc", "ann%40example.test:a%22b%5Cc%27d%23e%24f%25g%7Bh%7D%3B%20%C3%BC"),
+        ("dotnet", r#""a\"b\\c'd#e$f%g{h}; \u00fc""#),
+        ("java", r#""a\"b\\c'd#e$f%g{h}; \u00fc""#),
+        ("exim", r"^a\x22b\x5cc'd#e\x24f%g\x7bh\x7d;\x20ü"),
+    ] {
+        let shown = render(name, "ann@example.test", "a\"b\\c'd#e$f%g{h}; ü").unwrap();
+        assert!(shown.contains(expected), "{name}: {shown}");
+    }
+    assert!(render("exim", "ann@example.test", "a^b").unwrap().trim_end().ends_with("^ann@example.test^a^^b"));
+}
+
+#[test]
+fn a_password_that_a_program_cannot_read_is_refused_with_a_way_out() {
+    for (name, password, character) in [
+        ("emacs", "a ü", 'ü'),
+        ("emacs", "a'\" b", ' '),
+        ("emacs", "'a\"", '\''),
+        ("exim", "^a", '^'),
+        ("getmail", "ü", 'ü'),
+        ("getmail", " a", ' '),
+        ("msmtp", "a\tb", '\t'),
+        ("mutt", "a\u{1b}b", '\u{1b}'),
+        ("offlineimap", "a ", ' '),
+        ("postfix", "a{b", '{'),
+        ("python", "ü", 'ü'),
+        ("thunderbird", "a\tb", '\t'),
+    ] {
+        let failed = render(name, "ann@example.test", password).unwrap_err();
+        assert_eq!(failed.exit, Exit::Data, "{name}");
+        let advice = format!("`postkey password add ann@example.test {name}`");
+        assert!(failed.message.contains(&format!("{character:?}")), "{}", failed.message);
+        assert!(failed.message.contains(&advice), "{}", failed.message);
+    }
+}
+
+#[test]
+fn a_user_name_that_a_program_cannot_read_is_refused_with_a_way_out() {
+    for (name, user) in [
+        ("curl", "a:b@example.test"),
+        ("msmtp", "a%u@example.test"),
+        ("aerc", "a`b@example.test"),
+        ("alpine", "a/b@example.test"),
+    ] {
+        let failed = render(name, user, "pass").unwrap_err();
+        assert_eq!(failed.exit, Exit::Data, "{name}");
+        assert!(failed.message.contains("alias to [account."), "{}", failed.message);
+    }
+}
