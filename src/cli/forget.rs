@@ -1,5 +1,6 @@
 //! `postkey forget`: removes an account, and revokes its authorization where possible.
 
+use super::accounts;
 use super::admin::AdminClient;
 use super::terminal::{Input, complain, say};
 use crate::broker::Withdrawal;
@@ -11,6 +12,9 @@ use crate::exit::Failed;
 pub async fn run(config: &Config, address: &str, revoke: bool) -> Result<(), Failed> {
     let address = config.address_of(address);
     let admin = AdminClient::connect(config).await?;
+    if revoke {
+        accounts::check(config, &admin.status().await?, &address)?;
+    }
     let password = match revoke {
         true => Some(Input::new().password(&format!("An app password of {address}: ")).await?),
         false => None,

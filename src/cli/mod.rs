@@ -1,5 +1,6 @@
 //! The command line: one file for each command.
 
+mod accounts;
 mod admin;
 mod arguments;
 mod authorize;

@@ -1,5 +1,6 @@
 //! `postkey password`: adds, lists and removes the app passwords of an account.
 
+use super::accounts;
 use super::admin::AdminClient;
 use super::arguments::PasswordCommand;
 use super::terminal::{Input, say};
@@ -16,8 +17,11 @@ pub async fn run(config: &Config, command: PasswordCommand) -> Result<(), Failed
     let owner = |name: String| config.owner_of(&config.address_of(&name)).to_owned();
     match command {
         PasswordCommand::Add { address, name, choose, protocol, uid } => {
+            check_name(&name)?;
+            let address = owner(address);
+            accounts::check(config, &admin.status().await?, &address)?;
             let limits = Limits { protocols: protocol, uids: uid };
-            add(&admin, owner(address), name, choose, limits).await
+            add(&admin, address, name, choose, limits).await
         }
         PasswordCommand::List { address } => list(&admin, &owner(address)).await,
         PasswordCommand::Remove { address, name } => {
@@ -40,7 +44,6 @@ async fn add(
     choose: bool,
     limits: Limits,
 ) -> Result<(), Failed> {
-    check_name(&name)?;
     let mut input = Input::new();
     let password = input.password(&format!("An existing app password of {address}: ")).await?;
     let new = match choose {

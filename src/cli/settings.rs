@@ -1,5 +1,6 @@
 //! `postkey settings`: how to set up one mail program, with the addresses on which this postkey listens.
 
+use super::accounts;
 use super::admin::AdminClient;
 use super::terminal::{Input, complain, say};
 use crate::config::{Config, Listening};
@@ -30,6 +31,10 @@ pub async fn run(config: &Config, address: &str, program: Option<&str>, has_pass
     };
     let password = std::str::from_utf8(password.expose())
         .map_err(|_| Failed::new(Exit::Data, "this app password is not UTF-8, and a program's settings are text"))?;
+    // The settings are right for an account that will be set up later, such as one of a whole domain at its first login.
+    if let (Err(missing), None) = (accounts::check(config, &status, &address), config.domain_of(&address)) {
+        complain(missing.message);
+    }
     let settings = program.render(&served(config, &status, &address), password)?;
     // The standard output can be the program's file.
     complain(format_args!("the settings for {}:", program.title));

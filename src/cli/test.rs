@@ -1,5 +1,6 @@
 //! `postkey test`: logs in to the provider with each protocol.
 
+use super::accounts;
 use super::admin::AdminClient;
 use super::terminal::{Input, say};
 use crate::config::Config;
@@ -9,17 +10,26 @@ use crate::exit::{Exit, Failed};
 pub async fn run(config: &Config, address: &str, trace_dialogue: bool) -> Result<(), Failed> {
     let admin = AdminClient::connect(config).await?;
     let address = config.address_of(address);
+    accounts::check(config, &admin.status().await?, &address)?;
     let owner = config.owner_of(&address);
     let password = Input::new().password(&format!("An app password of {owner}: ")).await?;
     if owner != address {
         say(format_args!("{address} uses the authorization of {owner}:"));
     }
     let tests: Vec<LoginTest> = admin.ask(ControlRequest::Test { address, password }).await?;
-    report(&tests, trace_dialogue)
+    report(&tests, trace_dialogue);
+    let refusing = tests.iter().filter(|test| test.refused.is_some());
+    let refusing: Vec<String> = refusing.map(|test| test.protocol.to_string()).collect();
+    match refusing.is_empty() {
+        true => Ok(()),
+        false => {
+            Err(Failed::new(Exit::Unavailable, format!("no login by {}; the lines above say why", refusing.join(", "))))
+        }
+    }
 }
 
-/// Shows each server's answer, and the trace of the dialogue if requested. Fails only if no server accepted the login.
-pub fn report(tests: &[LoginTest], trace_dialogue: bool) -> Result<(), Failed> {
+/// Shows each server's answer, and the trace of the dialogue if requested.
+pub fn report(tests: &[LoginTest], trace_dialogue: bool) {
     for LoginTest { protocol, server, user, refused, dialogue } in tests {
         let user = user.as_ref().map(|user| format!(" as {user}")).unwrap_or_default();
         match refused {
@@ -29,9 +39,5 @@ pub fn report(tests: &[LoginTest], trace_dialogue: bool) -> Result<(), Failed> {
         for line in dialogue.iter().filter(|_| trace_dialogue) {
             say(format_args!("        {line}"));
         }
-    }
-    match tests.iter().any(|test| test.refused.is_none()) {
-        true => Ok(()),
-        false => Err(Failed::new(Exit::Unavailable, "none of the provider's servers accepted the login")),
     }
 }

@@ -4,6 +4,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use crate::exit::{Exit, Failed};
+use crate::name::Name;
 
 /// The vault's files cannot be used.
 #[derive(Debug)]
@@ -84,6 +85,9 @@ impl std::fmt::Display for VaultError {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
             Self::WrongCredentials => f.write_str("wrong user name or password"),
+            Self::NoAccount(address) if Name::address(address).is_err() => {
+                write!(f, "there is no account {address}; write its whole address, such as ann@example.com")
+            }
             Self::NoAccount(address) => {
                 write!(f, "there is no account {address}; run `postkey authorize {address}` to set it up")
             }

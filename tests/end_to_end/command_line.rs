@@ -103,6 +103,19 @@ async fn the_settings_that_are_shown_are_those_of_the_daemon() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 1)]
+async fn settings_are_shown_for_an_account_that_is_not_there_yet() {
+    let house = house().await;
+    let known = password(&authorize(&house, &["authorize", ANN]).await);
+    let ended = house.run(&["settings", BEN, "--for", "msmtp", "--password-stdin"], &known);
+    expect(&ended, 0, "there is no account ben@example.test; run `postkey authorize ben@example.test`");
+    assert!(ended.out.contains("user \"ben@example.test\"") && !ended.out.contains("no account"), "{}", ended.out);
+    let mistyped = house.run(&["settings", "anm@example.test", "--for", "msmtp"], "");
+    expect(&mistyped, 0, "did you mean ann@example.test?");
+    let ended = house.run(&["settings", ANN, "--for", "msmtp"], "");
+    assert!(!ended.err.contains("account"), "{}", ended.err);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
 async fn the_address_or_its_query_can_be_pasted() {
     for part in ["whole", "query"] {
         let house = house().await;
@@ -409,11 +422,21 @@ async fn test_really_logs_in() {
         assert_eq!(ended.out.matches("  ok").count(), 3, "{}", ended.out);
         assert_eq!(house.provider.attempts(Protocol::Pop3).len(), before + 1);
         expect(&house.run(&["test", ANN], "not the password"), 77, "Wrong user name or password");
-        expect(&house.run(&["test", BEN], &main), 77, "Wrong user name or password");
+        // Nobody is asked for a password of an account that is not there.
+        for command in [&["test", BEN][..], &["forget", "--revoke", BEN], &["password", "add", BEN, "laptop"]] {
+            expect(
+                &house.run(command, ""),
+                67,
+                "there is no account ben@example.test; run `postkey authorize ben@example.test`",
+            );
+        }
+        expect(&house.run(&["test", "ann@exmaple.test"], ""), 67, "did you mean ann@example.test?");
+        expect(&house.run(&["test", "ann"], ""), 67, "did you mean ann@example.test?");
+        expect(&house.run(&["test", "benjamin"], ""), 67, "write its whole address");
 
         house.provider.change(|settings| settings.imap.refuse_login = Some("NO [CONTACTADMIN] Off.".into()));
         let ended = house.run(&["test", ANN], &main);
-        expect(&ended, 0, "");
+        expect(&ended, 69, "no login by IMAP");
         assert!(ended.out.contains("[CONTACTADMIN] Off.") && ended.out.matches("  ok").count() == 2, "{}", ended.out);
         house.provider.change(|settings| settings.imap.refuse_login = None);
     }

@@ -83,6 +83,9 @@ async fn what_concerns_the_account_itself_is_named() {
     let unknown = house.run(&["doctor", BEN], "");
     assert!(unknown.code == Some(67) && unknown.out.contains("account: there is no account ben@"), "{}", unknown.out);
 
+    let unknown = house.run(&["doctor", "benjamin"], "");
+    assert!(unknown.code == Some(67) && unknown.out.contains("write its whole address"), "{}", unknown.out);
+
     let (wrong, code) = report(&house, "not the password");
     assert!(code == 77 && finding(&wrong, "app password").1.contains("postkey password list"), "{wrong:#}");
     assert_eq!(finding(&wrong, "IMAP server").0, "ok", "the rest is looked at all the same");

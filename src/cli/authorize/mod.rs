@@ -16,7 +16,7 @@ use super::test::report;
 use crate::config::Config;
 use crate::config::flow::Flow;
 use crate::control::{ControlRequest, LoginTest, NewAuthorization};
-use crate::exit::Failed;
+use crate::exit::{Exit, Failed};
 use crate::secret::Secret;
 use crate::token::TokenSet;
 pub use browser::is_own_session;
@@ -38,9 +38,13 @@ pub async fn run(config: &Config, address: &str, options: AuthorizeOptions) -> R
     let authorized = NewAuthorization { authorization, name, first: first.clone() };
     let admin = AdminClient::connect(config).await?;
     let tests: Vec<LoginTest> = admin.ask(ControlRequest::Authorize(Box::new(authorized))).await?;
-    let logged_in = report(&tests, false);
+    report(&tests, false);
     show_settings(&plan, config, &status, first.as_ref());
-    logged_in.and(complete)
+    // One server that refuses is no failure of the authorization.
+    match tests.iter().any(|test| test.refused.is_none()) {
+        true => complete,
+        false => Err(Failed::new(Exit::Unavailable, "none of the provider's servers accepted the login")),
+    }
 }
 
 /// Gets the first tokens by the account's grant, and the mailbox's own password if it has to be stored.
