@@ -4,37 +4,24 @@ import base64
 import os
 import secrets
 import subprocess
-import threading
 import urllib.parse
 from pathlib import Path
 
 from process import Failure, all_processes, session_of
+from repeating import Repeating
 
 SAMPLES_PER_SECOND = 10
 
 
-class Watch(threading.Thread):
+class Watch(Repeating):
     """Records the command lines and environments of all the run's processes, several times a second."""
 
     def __init__(self, run):
-        super().__init__(daemon=True)
-        self._run, self._end = run, threading.Event()
-        self.seen = set()
+        super().__init__(1 / SAMPLES_PER_SECOND)
+        self._run, self.seen = run, set()
 
-    def __enter__(self):
-        self.start()
-        return self
-
-    def __exit__(self, *_):
-        self._end.set()
-        self.join()
-
-    def run(self):
-        """The thread's work."""
-        while not self._end.wait(1 / SAMPLES_PER_SECOND):
-            self._sample()
-
-    def _sample(self):
+    def step(self):
+        """Takes one sample."""
         for pid in all_processes():
             if session_of(pid) in self._run.sessions or parent(pid) == os.getpid():
                 self.seen.update(read(f"/proc/{pid}/{name}") for name in ("cmdline", "environ"))

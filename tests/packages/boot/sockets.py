@@ -1,10 +1,10 @@
 """Socket units, ports below 1024, encrypted credentials, and services of users."""
 
 import re
-import threading
 
 from everyday import SOCKETS
 from process import is_listening, wait_until
+from repeating import Repeating
 from service import ANN, BOB, UNIT, Postkey, drop_in, every_protocol, expect, login, main_process, restart
 
 LOW = {"imap": 143, "pop3": 110, "smtp": 587}
@@ -34,30 +34,21 @@ def a_connection_to_a_socket_starts_the_service(world):
     expect(re.search(r"^CapEff:\t0+$", status, re.MULTILINE), "it has no privileges")
 
 
-class Logins(threading.Thread):
+class Logins(Repeating):
     """A mail program that logs in again and again, and notes what goes wrong."""
 
     def __init__(self, account, port):
-        super().__init__()
-        self._account, self._port, self._end = account, port, threading.Event()
+        super().__init__(0.01)
+        self._account, self._port = account, port
         self.succeeded, self.refused, self.cut_off = 0, [], 0
 
-    def __enter__(self):
-        self.start()
-        return self
-
-    def __exit__(self, *_):
-        self._end.set()
-        self.join()
-
-    def run(self):
-        """The thread's work."""
-        while not self._end.wait(0.01):
-            try:
-                login(self._account, self._port).logout()
-                self.succeeded += 1
-            except Exception as error:
-                self._note(error)
+    def step(self):
+        """Logs in once."""
+        try:
+            login(self._account, self._port).logout()
+            self.succeeded += 1
+        except Exception as error:
+            self._note(error)
 
     def _note(self, error):
         """A connection that postkey had accepted before it stopped is told so; every program tries again."""
