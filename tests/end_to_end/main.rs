@@ -41,5 +41,6 @@ mod throttles;
 mod tokens;
 mod trace;
 mod unix_sockets;
+mod upgrade;
 mod users;
 mod vault;

@@ -138,6 +138,13 @@ impl Grants {
         Tokens { refresh_token: Some(refresh_token), ..self.issue(self.grants.len() - 1, settings) }
     }
 
+    /// A grant from long ago, of which only the refresh token is left.
+    pub fn adopt(&mut self, address: &str, scope: &str, refresh_token: &str) {
+        self.secrets.push(refresh_token.to_owned());
+        let (address, scope, refresh_token) = (address.to_owned(), scope.to_owned(), refresh_token.to_owned());
+        self.grants.push(Grant { address, scope, alive: true, refresh_token, spent: HashSet::new() });
+    }
+
     /// A device's code, and the one that its person types.
     pub fn ask_device(&mut self, scope: &str) -> (String, String) {
         let (device_code, user_code) = (self.secret(32), random(6));

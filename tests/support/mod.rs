@@ -237,6 +237,11 @@ impl Provider {
         (tokens.access_token, tokens.refresh_token.expect("a new grant has a refresh token"))
     }
 
+    /// Knows a grant for mail from long ago, of which only the refresh token is left.
+    pub fn adopt(&self, address: &str, refresh_token: &str) {
+        lock(&self.service.grants).adopt(address, "mail", refresh_token);
+    }
+
     /// From now on the mail servers refuse all access tokens issued so far. Refresh tokens stay valid.
     pub fn revoke_access_tokens(&self) {
         lock(&self.service.grants).revoke_access_tokens();
