@@ -15,7 +15,7 @@ use std::time::Duration;
 
 use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
-use tracing::warn;
+use tracing::{info, warn};
 use url::Url;
 
 use super::accounts::Accounts;
@@ -133,7 +133,7 @@ impl FirstLogins {
     fn begin(&self, login: &Resolved, password: Password, source: Source) -> Result<Url, Refusal> {
         let (address, provider) = (&login.address, login.provider().map_or("", |provider| &provider.name));
         let page = self.attempts.begin(address, provider, password, source)?;
-        warn!(account = address, %page, "first login to {address}: a person has to authorize the account on {page}");
+        info!(account = address, %page, "first login to {address}: a person has to authorize the account on {page}");
         let reason = format!("A mail program wants to log in to {address}. If it is yours, open {page} in a browser.");
         self.notify(NoticeEvent::PersonNeeded, address, reason, Some(page.clone()));
         Ok(page)

@@ -209,7 +209,7 @@ impl Refresher {
             let Err(Failure::Temporary(cause, why)) = &outcome else { return outcome };
             let pause = tries.pause(*cause).filter(|_| is_needed || *cause == TemporaryCause::Lost);
             let Some(pause) = pause else { return outcome };
-            warn!(account = account.owner, why, "requesting a token of {} again: {why}", account.owner);
+            debug!(account = account.owner, why, "requesting a token of {} again: {why}", account.owner);
             tokio::time::sleep(pause).await;
         }
     }
@@ -235,8 +235,13 @@ impl Refresher {
 
     /// The answer to clients after a failed refresh.
     async fn refusal(&self, account: &OpenAccount, generation: u64, failure: &Failure) -> Refusal {
-        warn!(account = account.owner, %failure, "cannot refresh the access token of {}: {failure}", account.owner);
         let address = &account.owner;
+        // Without a network, a day would have a hundred such lines for each account.
+        if account.tokens.read(|state| state.has_failed_like(failure)) {
+            debug!(account = address, %failure, "still cannot refresh the access token of {address}: {failure}");
+        } else {
+            warn!(account = address, %failure, "cannot refresh the access token of {address}: {failure}");
+        }
         match failure {
             Failure::Temporary(_, why) => Refusal::new(Reason::Unavailable, format!("Try later: {why}.")),
             Failure::Misconfigured(why) => Refusal::new(

@@ -411,6 +411,11 @@ impl TokenState {
         self.needed.as_deref()
     }
 
+    /// Whether the refresh before failed for the same reason, and nothing has happened since.
+    pub(super) fn has_failed_like(&self, failure: &Failure) -> bool {
+        self.failure.is_some() && self.past_failure.as_ref().is_some_and(|past| past.why == failure.to_string())
+    }
+
     pub(super) fn past_failure(&self) -> Option<&PastFailure> {
         self.past_failure.as_ref()
     }

@@ -284,7 +284,7 @@ fn check_missing(listener: &ListenerConfig, missing: &[(&Address, io::Error)], i
         }
         let (protocol, reason) =
             (listener.protocol.name(), "this machine does not have the address; IPv6 may be disabled");
-        warn!(protocol, %address, %error, "not listening on {address} for {}: {error}; {reason}", listener.protocol);
+        info!(protocol, %address, %error, "not listening on {address} for {}: {error}; {reason}", listener.protocol);
     }
     Ok(())
 }

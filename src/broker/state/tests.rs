@@ -389,3 +389,15 @@ fn a_failure_counts_longer_the_more_come_in_a_row() {
     between(TemporaryCause::Lasting(Some(Duration::from_secs(120))), 1, 120.0, 120.0);
     between(TemporaryCause::Lasting(Some(Duration::MAX)), 1, 3600.0, 3600.0);
 }
+
+/// The log has a failure once, and again after anything else.
+#[test]
+fn the_same_failure_is_recognized_until_something_else_happens() {
+    let failure = |why: &str| Failure::Temporary(TemporaryCause::Unreachable, why.to_owned());
+    let fail = |why: &str| Fail(failure(why));
+    let is_known = |events: &[Event]| Scenario::new(events).state.has_failed_like(&failure("no network"));
+    assert!(!is_known(&[]));
+    assert!(is_known(&[fail("no network"), Pass(600)]) && is_known(&[fail("no network"), fail("no network")]));
+    assert!(!is_known(&[fail("no network"), fail("no name")]));
+    assert!(!is_known(&[fail("no network"), Refresh, Renew]) && !is_known(&[fail("no network"), RetryNow]));
+}
