@@ -18,6 +18,7 @@ use tokio::time::timeout;
 use tracing::{debug, warn};
 
 use crate::broker::Broker;
+use crate::certificates::ListenerCertificates;
 use crate::clock::Clock;
 use crate::config::{Config, Listening};
 use crate::control::{self, Control, PendingRequest};
@@ -44,6 +45,7 @@ pub struct Daemon {
     control: Arc<Control>,
     requests: mpsc::Receiver<PendingRequest>,
     ports: Ports,
+    certificates: Arc<ListenerCertificates>,
     monitoring: Monitoring,
     first_logins: FirstLoginPorts,
     /// The connections to the HTTP ports of both `monitoring` and `first_logins`.
@@ -73,12 +75,14 @@ impl Daemon {
             );
         }
         let config = Arc::new(config);
+        let certificates = Arc::new(ListenerCertificates::new(&config.state_dir, clock.clone()));
         let broker = Arc::new(Broker::new(Arc::clone(&config), vault, clock, false));
         let shutdown = ShutdownSender::default();
         let Capacity { sessions, strangers } = Capacity::of_this_process();
         let strangers = Strangers::new(strangers, sessions);
         let mut ports = Ports::new(sockets, Arc::clone(&strangers));
-        let planned = ports.prepare(&config.listeners, &broker, &shutdown.subscribe())?;
+        let loaded = certificates.load(&config.listeners)?;
+        let planned = ports.prepare(&config.listeners, &loaded, &broker, &shutdown.subscribe())?;
         let mut monitoring = Monitoring::default();
         let metrics = monitoring.prepare(config.metrics)?;
         let mut first_logins = FirstLoginPorts::default();
@@ -87,21 +91,38 @@ impl Daemon {
         let visitors = Strangers::new(CONNECTIONS, 0);
         monitoring.put(metrics, &broker, &visitors);
         first_logins.put(sites, &broker.first_logins, &visitors);
-        ports.put(planned, &broker.metrics).await;
+        ports.put(planned).await;
+        certificates.put(loaded);
+        broker.metrics.certificates(certificates.expiries());
         let (control, requests) = Control::of_daemon(Arc::clone(&broker));
         let control = Arc::new(control);
         control.set_listeners(ports.listening());
-        let mut tasks = JoinSet::new();
+        let (mut tasks, measured) = (JoinSet::new(), Arc::clone(&broker));
         let task_names = HashMap::from([
             (tasks.spawn(Arc::clone(&broker).keep_stable()).id(), "the vault's return to stable storage"),
             (tasks.spawn(Arc::clone(&broker).serve_notices()).id(), "the queue of notify_command"),
             (tasks.spawn(Arc::clone(&broker.first_logins).expire()).id(), "the expiry of first logins"),
             (tasks.spawn(Arc::clone(&broker).keep_alive()).id(), "the refresh ahead of expiry"),
             (tasks.spawn(broker.watch()).id(), "the check for notifications"),
+            (
+                tasks.spawn(watch_certificates(Arc::clone(&certificates), measured)).id(),
+                "the check of the certificates",
+            ),
             (tasks.spawn(async move { strangers.log_limit.log_suppressed().await }).id(), "the log limit"),
             (tasks.spawn(accept_commands(Arc::clone(&control), socket)).id(), "the control socket"),
         ]);
-        Ok(Self { control, requests, ports, monitoring, first_logins, visitors, tasks, task_names, shutdown })
+        Ok(Self {
+            control,
+            requests,
+            ports,
+            certificates,
+            monitoring,
+            first_logins,
+            visitors,
+            tasks,
+            task_names,
+            shutdown,
+        })
     }
 
     pub fn listeners(&self) -> Vec<Listening> {
@@ -124,13 +145,16 @@ impl Daemon {
                 return Err(Failed::new(Exit::Config, format!("a change of {key} needs a restart")));
             }
         }
-        let planned = self.ports.prepare(&config.listeners, broker, &self.shutdown.subscribe())?;
+        let loaded = self.certificates.load(&config.listeners)?;
+        let planned = self.ports.prepare(&config.listeners, &loaded, broker, &self.shutdown.subscribe())?;
         let metrics = self.monitoring.prepare(config.metrics)?;
         let sites = self.first_logins.prepare(&config)?;
         broker.reconfigure(config).await?;
         self.monitoring.put(metrics, broker, &self.visitors);
         self.first_logins.put(sites, &broker.first_logins, &self.visitors);
-        self.ports.put(planned, &broker.metrics).await;
+        self.ports.put(planned).await;
+        self.certificates.put(loaded);
+        broker.metrics.certificates(self.certificates.expiries());
         self.control.set_listeners(self.ports.listening());
         Ok(())
     }
@@ -183,6 +207,11 @@ impl Daemon {
     pub fn summary(&self) -> String {
         self.control.status().summary()
     }
+}
+
+/// Keeps the listeners' certificates up to date, and the metrics about them.
+async fn watch_certificates(certificates: Arc<ListenerCertificates>, broker: Arc<Broker>) {
+    certificates.watch(|expiries| broker.metrics.certificates(expiries)).await;
 }
 
 /// Waits for the vault on a blocking thread, but never on two at once: if the disk hangs, one blocked thread is enough.

@@ -14,6 +14,7 @@
 //! - [`examination`]: `postkey doctor`
 //! - [`login`]: the provider's half of a login
 //! - [`broker`], [`relay`]: the one owner of accounts and tokens; the bytes after a login
+//! - [`certificates`]: the certificates of TLS listeners, and postkey's own authority
 //! - [`downstream`], [`upstream`], [`oauth`], [`vault`], [`net`], [`log`], [`notify`], [`confine`]: the dialogues with
 //!   mail programs and with providers, which are pure; grants; sealed records; sockets and TLS; the log; notifications;
 //!   the sandbox
@@ -61,6 +62,7 @@
 
 pub mod address;
 pub mod broker;
+pub mod certificates;
 pub mod cli;
 pub mod clock;
 pub mod config;

@@ -119,6 +119,15 @@ pub enum CliCommand {
         #[arg(long, requires = "program")]
         password_stdin: bool,
     },
+    /// Show postkey's own certificate authority, and how to import it on phones and other machines
+    Certificate {
+        /// Print the authority's certificate, in PEM
+        #[arg(long)]
+        pem: bool,
+        /// Print the authority's certificate, in DER
+        #[arg(long, conflicts_with = "pem")]
+        der: bool,
+    },
     /// Print the script with which a shell completes command lines
     Completions {
         /// The shell
@@ -208,7 +217,15 @@ authorization not given · 78 wrong configuration";
 impl CliCommand {
     /// Whether it opens the vault itself if no daemon runs.
     pub const fn may_open_vault(&self) -> bool {
-        !matches!(self, Self::Check | Self::Reload | Self::Log { .. } | Self::Metrics | Self::Completions { .. })
+        !matches!(
+            self,
+            Self::Certificate { .. }
+                | Self::Check
+                | Self::Reload
+                | Self::Log { .. }
+                | Self::Metrics
+                | Self::Completions { .. }
+        )
     }
 }
 

@@ -5,6 +5,7 @@ mod admin;
 mod arguments;
 mod authorize;
 mod backup;
+mod certificate;
 mod check;
 mod doctor;
 mod forget;
@@ -125,6 +126,7 @@ async fn dispatch(invocation: Invocation) -> Result<(), Failed> {
         Some(CliCommand::Metrics) => admin::metrics(&config?).await,
         Some(CliCommand::Backup { file }) => backup::backup(&config?, &file).await,
         Some(CliCommand::Restore { file, force }) => backup::restore(&config?, &file, force).await,
+        Some(CliCommand::Certificate { pem, der }) => certificate::run(&config?, pem, der),
         Some(CliCommand::Check) => check::run(&config?),
         Some(CliCommand::Test { address, trace_dialogue }) => test::run(&config?, &address, trace_dialogue).await,
         Some(CliCommand::Doctor { address, json }) => doctor::run(&config?, &address, json).await,

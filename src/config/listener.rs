@@ -6,6 +6,7 @@ use ipnet::IpNet;
 use nix::unistd::User;
 use serde::{Deserialize, Serialize};
 
+use super::host_name::HostName;
 use crate::address::Address;
 use crate::protocol::{Protocol, Security};
 
@@ -85,11 +86,11 @@ pub fn uid_of(name: &str) -> Result<u32, String> {
     }
 }
 
-/// Where a listener's certificate is.
-#[derive(Clone, Debug)]
-pub struct Certificate {
-    /// PEM, our own certificate first.
-    pub chain: PathBuf,
-    /// PEM.
-    pub key: PathBuf,
+/// Where a listener's certificate comes from.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Certificate {
+    /// Files, both PEM; in the chain, our own certificate is first.
+    Files { chain: PathBuf, key: PathBuf },
+    /// postkey's own authority issues it. These names are in it in addition to those that the machine has.
+    Own { names: Vec<HostName> },
 }

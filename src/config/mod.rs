@@ -5,6 +5,7 @@ pub mod assertion;
 pub mod client;
 pub mod environment;
 pub mod flow;
+pub mod host_name;
 mod listener;
 pub mod log_filter;
 pub mod mistake;
@@ -64,6 +65,11 @@ pub struct Config {
 }
 
 impl Config {
+    /// Whether a listener has a certificate of postkey's own authority.
+    pub fn has_own_certificate(&self) -> bool {
+        self.listeners.iter().any(|listener| matches!(listener.certificate, Some(Certificate::Own { .. })))
+    }
+
     /// Whether postkey runs programs that the configuration names.
     pub fn runs_programs(&self) -> bool {
         let members = self.domains.values().map(|domain| &domain.members);

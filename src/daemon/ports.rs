@@ -13,16 +13,15 @@ use tracing::{info, warn};
 use super::clients::{self, Message};
 use crate::address::Address;
 use crate::broker::Broker;
-use crate::broker::metrics::Metrics;
-use crate::clock::Moment;
+use crate::certificates::Loaded;
 use crate::config::{ListenerConfig, Listening};
 use crate::exit::{Exit, Failed};
 use crate::name::Name;
+use crate::net::listen;
 use crate::net::listen::{Bound, Spares};
 use crate::net::strangers::Strangers;
 use crate::net::systemd::Sockets;
 use crate::net::unix::{self, SocketFile};
-use crate::net::{certificate, listen, tls};
 use crate::protocol::Protocol;
 use crate::session::ListenerPolicy;
 use crate::shutdown::Shutdown;
@@ -55,8 +54,6 @@ pub struct PlannedPort {
     policy: Arc<ListenerPolicy>,
     configured: Address,
     mode: u32,
-    /// The file of its certificate, and when that expires.
-    certificate: Option<(String, Moment)>,
     opening: Opening,
 }
 
@@ -77,10 +74,11 @@ impl Ports {
         self.open.iter().map(|port| port.listening.clone()).collect()
     }
 
-    /// Reads the certificates, and binds the ports that are not open yet. If this fails, nothing else has changed.
+    /// Binds the ports that are not open yet. If this fails, nothing else has changed.
     pub fn prepare(
         &self,
         listeners: &[ListenerConfig],
+        certificates: &Loaded,
         broker: &Arc<Broker>,
         shutdown: &Shutdown,
     ) -> Result<Vec<PlannedPort>, Failed> {
@@ -88,8 +86,7 @@ impl Ports {
         let mut free: Vec<(usize, &OpenPort)> = self.open.iter().enumerate().collect();
         let mut planned = Vec::new();
         for listener in listeners {
-            let (policy, mode) = (policy(listener, broker, shutdown)?, listener.mode);
-            let certificate = certificate_of(listener);
+            let (policy, mode) = (policy(listener, certificates, broker, shutdown)?, listener.mode);
             let (before, mut missing) = (planned.len(), Vec::new());
             for configured in &listener.addresses {
                 let found = free.iter().position(|(_, port)| port.is(configured, &policy));
@@ -104,8 +101,8 @@ impl Ports {
                         Err(error) => return Err(cannot_listen(configured, listener, &error)),
                     },
                 };
-                let (policy, configured, certificate) = (Arc::clone(&policy), configured.clone(), certificate.clone());
-                planned.push(PlannedPort { policy, configured, mode, certificate, opening });
+                let (policy, configured) = (Arc::clone(&policy), configured.clone());
+                planned.push(PlannedPort { policy, configured, mode, opening });
             }
             check_missing(listener, &missing, planned.len() > before)?;
         }
@@ -113,10 +110,9 @@ impl Ports {
     }
 
     /// Opens the planned ports, and closes all others. A port that is open already stays open.
-    pub async fn put(&mut self, planned: Vec<PlannedPort>, metrics: &Metrics) {
-        metrics.certificates(planned.iter().filter_map(|port| port.certificate.clone()).collect());
+    pub async fn put(&mut self, planned: Vec<PlannedPort>) {
         let mut before: Vec<Option<OpenPort>> = std::mem::take(&mut self.open).into_iter().map(Some).collect();
-        for PlannedPort { policy, configured, mode, opening, .. } in planned {
+        for PlannedPort { policy, configured, mode, opening } in planned {
             let port = match opening {
                 Opening::Bound(listener, file) => self.serve(listener, file, configured, policy),
                 Opening::Kept(index) => match before.get_mut(index).and_then(Option::take) {
@@ -303,20 +299,18 @@ fn cannot_listen(address: &Address, listener: &ListenerConfig, error: &io::Error
     Failed::new(Exit::Os, format!("cannot listen on {address} for {}: {error}; {advice}", listener.protocol))
 }
 
-/// When the certificate expires that a listener has read.
-fn certificate_of(listener: &ListenerConfig) -> Option<(String, Moment)> {
-    let chain = &listener.certificate.as_ref()?.chain;
-    Some((chain.display().to_string(), certificate::expiry(chain)?))
-}
-
 /// Creates the policy that the sessions of a listener share.
-fn policy(listener: &ListenerConfig, broker: &Arc<Broker>, shutdown: &Shutdown) -> Result<Arc<ListenerPolicy>, Failed> {
+fn policy(
+    listener: &ListenerConfig,
+    certificates: &Loaded,
+    broker: &Arc<Broker>,
+    shutdown: &Shutdown,
+) -> Result<Arc<ListenerPolicy>, Failed> {
     let own = listener.password.as_ref().map(|from| credentials(listener.account.as_deref().unwrap_or_default(), from));
-    let tls = listener.certificate.as_ref().map(|files| tls::server_config(&files.chain, &files.key));
     Ok(Arc::new(ListenerPolicy {
         protocol: listener.protocol,
         security: listener.security,
-        tls: tls.transpose().map_err(|error| Failed::new(Exit::Config, error))?,
+        tls: listener.certificate.as_ref().and_then(|certificate| certificates.tls(certificate)),
         provider: listener.provider.clone(),
         account: listener.account.as_deref().map(Name::typed),
         allow_addresses: listener.allow_addresses.clone(),

@@ -10,15 +10,9 @@ use tokio_rustls::rustls::{CertificateError, Error};
 
 use super::tls;
 use crate::clock::Moment;
-use crate::x509;
 
 /// The last second of the year 9999, which is the last that a certificate can name (RFC 5280 section 4.1.2.5).
 const LAST: Duration = Duration::from_secs(253_402_300_799);
-
-/// When our own certificate, the first in this file, expires.
-pub fn expiry(chain: &Path) -> Option<Moment> {
-    x509::expiry(tls::certificates(chain).ok()?.first()?)
-}
 
 /// When the certificate of `host`, the first of the chain, expires. None if it never does, or is not trusted anyway.
 pub fn end(chain: &[CertificateDer<'_>], host: &str, ca_file: Option<&Path>) -> Option<Moment> {

@@ -3,12 +3,17 @@
 use std::fs::File;
 use std::io::{self, BufReader};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 
 use tokio_rustls::rustls::client::WebPkiServerVerifier;
+use tokio_rustls::rustls::client::danger::ServerCertVerifier as _;
 use tokio_rustls::rustls::crypto::{CryptoProvider, ring};
-use tokio_rustls::rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use tokio_rustls::rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
+use tokio_rustls::rustls::server::{ClientHello, ResolvesServerCert};
+use tokio_rustls::rustls::sign::CertifiedKey;
 use tokio_rustls::rustls::{self, CipherSuite, ClientConfig, RootCertStore, ServerConfig};
+
+use crate::mutex::lock;
 
 /// Why a certificate, a key or a set of authorities cannot be used.
 #[derive(Debug)]
@@ -68,12 +73,75 @@ fn authorities(ca_file: Option<&Path>) -> Result<RootCertStore, TlsError> {
     Ok(roots)
 }
 
+/// The certificate of a TLS listener, which can be replaced at any time. Handshakes that begin after that get the new one,
+/// and sessions continue.
+pub struct ServerCertificate(Mutex<Arc<CertifiedKey>>);
+
+impl ServerCertificate {
+    pub fn new(certified: CertifiedKey) -> Arc<Self> {
+        Arc::new(Self(Mutex::new(Arc::new(certified))))
+    }
+
+    pub fn replace(&self, certified: CertifiedKey) {
+        *lock(&self.0) = Arc::new(certified);
+    }
+
+    /// The chain, our own certificate first.
+    pub fn chain(&self) -> Vec<CertificateDer<'static>> {
+        self.current().cert.clone()
+    }
+
+    fn current(&self) -> Arc<CertifiedKey> {
+        Arc::clone(&lock(&self.0))
+    }
+}
+
+impl ResolvesServerCert for ServerCertificate {
+    fn resolve(&self, _: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
+        Some(self.current())
+    }
+}
+
+impl std::fmt::Debug for ServerCertificate {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("ServerCertificate")
+    }
+}
+
 /// The configuration as a server to clients on a TLS listener.
-pub fn server_config(chain: &Path, key: &Path) -> Result<Arc<ServerConfig>, TlsError> {
-    let unusable = |error| TlsError::Unusable(chain.to_owned(), error);
-    let config = ServerConfig::builder_with_provider(provider()).with_safe_default_protocol_versions();
-    let config = config.map_err(unusable)?.with_no_client_auth();
-    Ok(Arc::new(config.with_single_cert(certificates(chain)?, private_key(key)?).map_err(unusable)?))
+pub fn server_config(certificate: &Arc<ServerCertificate>) -> Result<Arc<ServerConfig>, rustls::Error> {
+    let config = ServerConfig::builder_with_provider(provider()).with_safe_default_protocol_versions()?;
+    let resolver: Arc<dyn ResolvesServerCert> = Arc::clone(certificate) as _;
+    Ok(Arc::new(config.with_no_client_auth().with_cert_resolver(resolver)))
+}
+
+/// Reads a server's certificate with its chain, and its key, which has to match.
+pub fn certified_key(chain: &Path, key: &Path) -> Result<CertifiedKey, TlsError> {
+    let (certificates, private_key) = (certificates(chain)?, private_key(key)?);
+    certify(certificates, private_key).map_err(|error| TlsError::Unusable(chain.to_owned(), error))
+}
+
+/// Joins a server's chain and its key, which has to match.
+pub fn certify(
+    chain: Vec<CertificateDer<'static>>,
+    key: PrivateKeyDer<'static>,
+) -> Result<CertifiedKey, rustls::Error> {
+    CertifiedKey::from_der(chain, key, &provider())
+}
+
+/// Checks that an authority makes a chain valid for this name at this time.
+pub fn verify_chain(
+    authority: CertificateDer<'static>,
+    chain: &[CertificateDer<'_>],
+    name: &ServerName<'_>,
+    now: UnixTime,
+) -> Result<(), rustls::Error> {
+    let mut roots = RootCertStore::empty();
+    roots.add(authority)?;
+    let verifier = WebPkiServerVerifier::builder_with_provider(Arc::new(roots), provider()).build();
+    let verifier = verifier.map_err(|error| rustls::Error::General(error.to_string()))?;
+    let (own, others) = chain.split_first().ok_or(rustls::Error::NoCertificatesPresented)?;
+    verifier.verify_server_cert(own, others, name, &[], now).map(drop)
 }
 
 /// Of TLS 1.3's suites, AES-128-GCM comes first, the mandatory one (RFC 8446 section 9.1). Processors have instructions
@@ -84,7 +152,7 @@ fn provider() -> Arc<CryptoProvider> {
     Arc::new(provider)
 }
 
-pub(super) fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, TlsError> {
+fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, TlsError> {
     let certificates: Result<Vec<_>, _> = rustls_pemfile::certs(&mut open(path)?).collect();
     let certificates = certificates.map_err(|error| TlsError::Unreadable(path.to_owned(), error))?;
     if certificates.is_empty() { Err(TlsError::Missing(path.to_owned(), "certificate")) } else { Ok(certificates) }

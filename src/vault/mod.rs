@@ -13,7 +13,7 @@ pub mod backup;
 mod copies;
 mod counters;
 mod error;
-mod files;
+pub mod files;
 #[cfg(fuzzing)]
 pub mod fuzzing;
 pub mod listener_password;

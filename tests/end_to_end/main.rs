@@ -26,6 +26,7 @@ mod leaving;
 mod login;
 mod names;
 mod no_login;
+mod own_certificates;
 mod ownership;
 mod people;
 mod pipelining;

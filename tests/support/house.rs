@@ -229,6 +229,12 @@ impl House {
         self.time.fetch_add(seconds, Ordering::SeqCst);
     }
 
+    /// Sets postkey's clock to the real time, for clients that check when a certificate is valid.
+    pub fn set_clock(&self) {
+        let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).expect("a clock after 1970");
+        self.time.store(now.as_secs(), Ordering::SeqCst);
+    }
+
     /// The time now, for postkey.
     pub fn now(&self) -> Moment {
         Moment(self.time.load(Ordering::SeqCst))

@@ -3,11 +3,12 @@
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::Path;
 
+use super::certificate;
 use super::clients::{allowed, judge_own_machine, judge_unnamed, password};
 use super::fields;
 use super::reader::{Section, Value};
 use crate::address::Address;
-use crate::config::{Certificate, Config, ListenerConfig, Users};
+use crate::config::{Config, ListenerConfig, Users};
 use crate::name::Name;
 use crate::protocol::{Protocol, Security};
 
@@ -64,7 +65,7 @@ fn listener(mut section: Section<'_>, config: &Config, taken: &mut Vec<Taken>) -
         Some(value) => value.choice(&[Security::Clear, Security::StartTls, Security::Tls].map(|s| (s.name(), s))),
         None => Some(Security::Clear),
     };
-    let certificate = certificate(&mut section, security);
+    let certificate = certificate::read(&mut section, security);
     let password = password(&mut section, protocol);
     let addresses = addresses(&mut section, protocol, security, config, taken);
     let mode = mode(&mut section, &addresses);
@@ -197,22 +198,6 @@ fn clash(one: &Address, other: &Address) -> bool {
     let any = one.ip().is_unspecified() || other.ip().is_unspecified();
     let same_ip = one.ip() == other.ip() || any && one.is_ipv4() == other.is_ipv4();
     one.port() != 0 && one.port() == other.port() && same_ip
-}
-
-fn certificate(section: &mut Section<'_>, security: Option<Security>) -> Option<Certificate> {
-    let values = ["certificate", "key"].map(|key| section.get(key));
-    match security {
-        Some(Security::Clear) => values.iter().flatten().for_each(|value| {
-            value.mistake(
-                "is not used while security is \"none\"; set security to \"tls\" or \"starttls\", or remove this",
-            );
-        }),
-        Some(_) => section.require(&["certificate", "key"]),
-        None => {}
-    }
-    let [chain, key] = values;
-    let (chain, key) = (chain.and_then(|value| value.file()), key.and_then(|value| value.secret_file()));
-    Some(Certificate { chain: chain?, key: key? })
 }
 
 /// The provider and the account to which the listener is limited. An account can be named by any of its login names.

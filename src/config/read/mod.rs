@@ -2,6 +2,7 @@
 
 mod accounts;
 mod assertion;
+mod certificate;
 mod client;
 mod clients;
 mod endpoints;

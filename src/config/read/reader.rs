@@ -157,6 +157,16 @@ impl<'a> Value<'a> {
         None
     }
 
+    /// Whether it is this word, in any case of its letters.
+    pub fn is_word(&self, word: &str) -> bool {
+        self.value.as_str().is_some_and(|text| text.eq_ignore_ascii_case(word))
+    }
+
+    /// The one of these words that it probably means, if it is a text.
+    pub fn suggest<'n>(&self, words: &[&'n str]) -> Option<&'n str> {
+        words::suggest(self.value.as_str()?, words)
+    }
+
     /// A text that `parse` converts.
     pub fn parse<T>(&self, parse: impl FnOnce(&str) -> Result<T, String>) -> Option<T> {
         self.judge(parse(self.text()?))

@@ -67,7 +67,7 @@ fn the_examples_in_the_default_file_have_no_mistake() {
         _ => line,
     });
     let config = good(&uncommented.collect::<Vec<_>>().join("\n"));
-    assert_eq!(config.listeners.len(), 6);
+    assert_eq!(config.listeners.len(), 7);
     assert_eq!((config.accounts.len(), config.domains.len()), (2, 1));
     assert!(config.providers.contains_key("example"));
     assert_eq!(config.state_dir, Path::new("/var/lib/postkey"));

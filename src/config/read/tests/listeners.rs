@@ -1,7 +1,8 @@
 //! Listeners, and who may connect to them.
 
 use super::{bad, good};
-use crate::config::PasswordSource;
+use crate::config::host_name::HostName;
+use crate::config::{Certificate, PasswordSource};
 
 /// A listener with further lines.
 fn listener(lines: &str) -> String {
@@ -39,6 +40,33 @@ fn a_listener_is_judged_for_what_it_exposes() {
         (
             "address = \"127.0.0.1:1\"\nsecurity = \"tls\"\ncertificate = \"c\"",
             "1:1: listener: key is missing; add it here",
+        ),
+        (
+            "address = \"127.0.0.1:1\"\nsecurity = \"tls\"",
+            "1:1: listener: certificate is missing; add certificate = \"own\" and postkey issues it, or certificate and key with \
+             files",
+        ),
+        (
+            "address = \"127.0.0.1:1\"\nsecurity = \"tls\"\ncertificate = \"onw\"",
+            "5:15: listener.certificate: did you mean \"own\"? The certificate of a file also needs key",
+        ),
+        (
+            "address = \"127.0.0.1:1\"\nsecurity = \"tls\"\ncertificate = \"own\"\nkey = \"k\"",
+            "6:7: listener.key: is not used with certificate = \"own\"; remove it, or write \"./own\" for a file of that name",
+        ),
+        (
+            "address = \"127.0.0.1:1\"\nsecurity = \"tls\"\ncertificate = \"c\"\nkey = \"k\"\nnames = \"a.example\"",
+            "7:9: listener.names: is for certificate = \"own\"; a certificate file already has its names, so remove this",
+        ),
+        (
+            "address = \"127.0.0.1:1\"\nsecurity = \"tls\"\ncertificate = \"own\"\nnames = [\"a.example\", \"dev\"]",
+            "6:23: listener.names: could be a top-level domain, and the authority could then sign for all of it; write \
+             \"dev.local\" or another name with a dot",
+        ),
+        (
+            "address = \"127.0.0.1:1\"\ncertificate = \"own\"",
+            "4:15: listener.certificate: is not used while security is \"none\"; set security to \"tls\" or \"starttls\", or \
+             remove this",
         ),
         (
             "address = \"127.0.0.1:1\"\nkey = \"k\"",
@@ -296,5 +324,23 @@ fn a_secret_in_a_world_readable_file_is_a_warning() {
         let config = crate::config::Config::load(Some(&path("postkey.toml"))).unwrap();
         assert_eq!(config.warnings.len(), count, "{mode:o}: {:?}", config.warnings);
         assert!(config.warnings.iter().all(|warning| warning.message.contains("run `chmod o-r ")));
+    }
+}
+
+#[test]
+fn the_certificate_of_a_listener_is_postkeys_own_or_in_files() {
+    let certificate = |lines: &str| {
+        let config = good(&listener(&format!("address = \"127.0.0.1:1\"\nsecurity = \"tls\"\n{lines}")));
+        (config.has_own_certificate(), config.listeners[0].certificate.clone().unwrap())
+    };
+    let own =
+        |names: &[&str]| Certificate::Own { names: names.iter().map(|name| HostName::read(name).unwrap()).collect() };
+    assert_eq!(certificate("certificate = \"own\""), (true, own(&[])));
+    let names = "certificate = \"own\"\nnames = [\"Mail.Home.Example\", \"203.0.113.7\"]";
+    assert_eq!(certificate(names), (true, own(&["mail.home.example", "203.0.113.7"])));
+    for (file, name) in [("./own", "own"), ("c.pem", "c.pem")] {
+        let (is_own, files) = certificate(&format!("certificate = \"{file}\"\nkey = \"k\""));
+        let Certificate::Files { chain, key } = files else { panic!("{file}") };
+        assert!(!is_own && chain.ends_with(name) && key.ends_with("k"), "{chain:?}");
     }
 }
