@@ -78,6 +78,12 @@ fn is_command(line: &str) -> bool {
             let volume = volume.lines().find_map(|line| line.strip_prefix("VOLUME ")).unwrap().to_owned();
             options.contains(&format!("postkey:{volume}").as_str())
         }
+        ["podman", "healthcheck", "run", "postkey"] | ["kubectl", "create", "namespace" | "secret", ..] => true,
+        ["podman-compose", "--file", file, ..] | ["kubectl", "apply", "--filename", file] => Path::new(file).is_file(),
+        ["kubectl", "exec", options @ ..] => {
+            let (_, command) = inner.split_once(" -- ").unwrap_or_default();
+            options.contains(&"postkey-0") && is_command(command)
+        }
         ["systemctl", rest @ ..] => names_units(rest),
         ["systemd-sysusers"] | ["systemd-creds", "encrypt", ..] => true,
         ["journalctl", fields @ ..] => fields.iter().all(|field| is_logged(field)),
