@@ -5,11 +5,13 @@
 //!
 //! - [`upstream`] is the provider, in a separate process;
 //! - [`contestant`] starts what is compared, each in a separate process;
-//! - [`client`] is the mail program; [`measure`] runs many of them, and [`table`] shows the results.
+//! - [`client`] is the mail program; [`measure`] runs many of them, and [`table`] shows the results;
+//! - [`instructions`] counts instead of measuring time.
 
 #[allow(dead_code, reason = "tests/load shares it, and uses more of it")]
 mod client;
 mod contestant;
+mod instructions;
 mod measure;
 mod pki;
 #[allow(dead_code, reason = "tests/load shares it, and uses more of it")]
@@ -38,6 +40,19 @@ enum Args {
     Upstream {
         /// Where `ca.pem`, `chain.pem` and `key.pem` are.
         dir: PathBuf,
+        /// How many seconds its tokens are valid.
+        expires_in: u32,
+    },
+    /// Count instructions, and compare them with a table.
+    Instructions {
+        /// An empty folder to work in.
+        dir: PathBuf,
+        /// postkey's program.
+        #[arg(long)]
+        postkey: PathBuf,
+        /// The document with the table.
+        #[arg(long)]
+        table: PathBuf,
     },
     /// Measure.
     Load {
@@ -63,7 +78,11 @@ async fn main() -> ExitCode {
     // Fails only if a provider is already installed, and nothing ran before this.
     let _ = tokio_rustls::rustls::crypto::ring::default_provider().install_default();
     let done = match Args::parse() {
-        Args::Upstream { dir } => upstream::serve(&dir).await.map(|()| true),
+        Args::Upstream { dir, expires_in } => upstream::serve(&dir, expires_in).await.map(|()| true),
+        Args::Instructions { dir, postkey, table } => tokio::select! {
+            done = instructions::compare(&dir, &postkey, &table) => done,
+            stopped = stop() => stopped.and(Err(io::Error::other("stopped by a signal"))),
+        },
         Args::Load { dir, postkey, quick, only, measure } => {
             let load = if quick { Load::QUICK } else { Load::FULL };
             tokio::select! {

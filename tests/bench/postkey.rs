@@ -18,8 +18,8 @@ use crate::upstream::Provider;
 pub struct Setup<'a> {
     /// Whether clients speak TLS to it.
     pub tls: bool,
-    /// Limits in the form of prlimit(1), such as `--nofile=64`.
-    pub limits: &'a [&'a str],
+    /// The command that starts the daemon's command line, such as `prlimit --nofile=64`.
+    pub under: &'a [&'a str],
     /// Additions to its configuration: keys above the tables, and tables.
     pub top: &'a str,
     pub more: &'a str,
@@ -43,11 +43,14 @@ pub async fn start_as(
     let (ports, log) = (free_ports()?, dir.join(format!("{name}.log")));
     fs::write(home.join("postkey.toml"), config(dir, &home, provider, ports, setup))?;
     let password = authorize(&mut postkey(Command::new(program), &home), &log).await?;
-    let mut command = Command::new(program);
-    if !setup.limits.is_empty() {
-        command = Command::new("prlimit");
-        command.args(setup.limits).arg(program);
-    }
+    let command = match setup.under {
+        [] => Command::new(program),
+        [outer, arguments @ ..] => {
+            let mut command = Command::new(outer);
+            command.args(arguments).arg(program);
+            command
+        }
+    };
     let process = Process::start(&mut postkey(command, &home), &log)?;
     let tls = if setup.tls { Some(pki::client(dir)?) } else { None };
     Contestant::listening(name, Way { ports, tls, password: Some(password) }, process).await

@@ -6,6 +6,7 @@ use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
+use rustix::process::{Pid, Signal, kill_process};
 use tokio::net::TcpStream;
 use tokio::time::{Instant, sleep};
 
@@ -22,9 +23,16 @@ impl Process {
         command.stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log).spawn().map(Self)
     }
 
-    /// Waits until it listens on `port`, ten seconds at most.
+    /// Asks it to end, and waits for that.
+    pub async fn stop(mut self) -> io::Result<()> {
+        kill_process(Pid::from_child(&self.0), Signal::TERM)?;
+        let ended = tokio::task::spawn_blocking(move || self.0.wait()).await??;
+        ended.success().then_some(()).ok_or_else(|| io::Error::other(format!("ended with {ended}")))
+    }
+
+    /// Waits until it listens on `port`, a minute at most: under valgrind it starts slowly.
     pub async fn listening(&mut self, port: u16) -> io::Result<()> {
-        let deadline = Instant::now() + Duration::from_secs(10);
+        let deadline = Instant::now() + Duration::from_secs(60);
         while TcpStream::connect(("127.0.0.1", port)).await.is_err() {
             if let Some(status) = self.0.try_wait()? {
                 return Err(io::Error::other(format!("ended at once: {status}")));

@@ -31,7 +31,7 @@ const MANY: usize = 20_000;
 
 /// A daemon with 64 descriptors, and more clients than it can serve.
 pub async fn descriptors(stage: &Stage<'_>, report: &mut Report) -> io::Result<()> {
-    let setup = Setup { limits: &["--nofile=64"], ..Setup::default() };
+    let setup = Setup { under: &["prlimit", "--nofile=64"], ..Setup::default() };
     let postkey = postkey::start_as(stage.dir, "few", stage.provider, stage.program, setup).await?;
     let process = running(&postkey.process)?;
     let mut clients = fill(&postkey.way).await;
@@ -72,7 +72,7 @@ pub async fn exhausted(stage: &Stage<'_>, report: &mut Report) -> io::Result<()>
 
 /// A daemon with little address space, and as many clients as it accepts, some of which do not read.
 pub async fn memory(stage: &Stage<'_>, report: &mut Report) -> io::Result<()> {
-    let setup = Setup { limits: &["--as=1073741824"], ..Setup::default() };
+    let setup = Setup { under: &["prlimit", "--as=1073741824"], ..Setup::default() };
     let postkey = postkey::start_as(stage.dir, "small", stage.provider, stage.program, setup).await?;
     let clients = fill(&postkey.way).await;
     let count = clients.len();

@@ -48,6 +48,8 @@ enum Args {
     Upstream {
         /// Where `ca.pem`, `chain.pem` and `key.pem` are.
         dir: PathBuf,
+        /// How many seconds its tokens are valid.
+        expires_in: u32,
     },
     /// Be the hostile user until standard input ends.
     Hostile {
@@ -136,7 +138,7 @@ async fn main() -> ExitCode {
     // Fails only if a provider is already installed, and nothing ran before this.
     let _ = tokio_rustls::rustls::crypto::ring::default_provider().install_default();
     let done = match Args::parse() {
-        Args::Upstream { dir } => upstream::serve(&dir).await.map(|()| true),
+        Args::Upstream { dir, expires_in } => upstream::serve(&dir, expires_in).await.map(|()| true),
         Args::Hostile { dir, targets, ports } => hostile::be(&targets, &ports, &dir).await,
         Args::Run { postkey, soak, only } => run(&postkey, if soak { &Load::SOAK } else { &Load::SHORT }, &only).await,
     };

@@ -40,7 +40,7 @@ pub async fn strangers(stage: &Stage<'_>, report: &mut Report) -> io::Result<()>
     let targets = Targets::choose(stage.dir, "strangers")?;
     let (limit, home) = (format!("--nofile={descriptors}"), stage.dir.join("strangers"));
     let (top, more) = (targets.top(), targets.more(stage.dir));
-    let setup = Setup { limits: &[&limit], top: &top, more: &more, ..Setup::default() };
+    let setup = Setup { under: &["prlimit", &limit], top: &top, more: &more, ..Setup::default() };
     let postkey = postkey::start_as(stage.dir, "strangers", stage.provider, stage.program, setup).await?;
     let (process, way) = (running(&postkey.process)?, &postkey.way);
     let generated = way.password.clone().unwrap_or_default();

@@ -18,10 +18,10 @@ use url::Url;
 use super::TOKEN;
 
 /// Serves on a free port, and returns it.
-pub async fn serve(flights: Arc<AtomicU32>) -> io::Result<u16> {
+pub async fn serve(flights: Arc<AtomicU32>, expires_in: u32) -> io::Result<u16> {
     let router = Router::new()
         .route("/authorize", on_get(authorize))
-        .route("/token", on_post(token))
+        .route("/token", on_post(move || token(expires_in)))
         .route(
             "/flights",
             on_get(async |State(flights): State<Arc<AtomicU32>>| flights.load(Ordering::Relaxed).to_string()),
@@ -46,10 +46,10 @@ async fn authorize(Query(mut request): Query<Request>) -> impl IntoResponse {
     (StatusCode::FOUND, [(header::LOCATION, request.redirect_uri.to_string())])
 }
 
-/// Answers every grant with the one token, valid for a day, so that no refresh falls into a measurement.
-async fn token() -> impl IntoResponse {
+/// Answers every grant with the one token.
+async fn token(expires_in: u32) -> impl IntoResponse {
     let tokens = json!({
-        "access_token": TOKEN, "token_type": "Bearer", "expires_in": 86_400, "refresh_token": "bench", "scope": "mail",
+        "access_token": TOKEN, "token_type": "Bearer", "expires_in": expires_in, "refresh_token": "bench", "scope": "mail",
     });
     ([(header::CONTENT_TYPE, "application/json")], tokens.to_string())
 }

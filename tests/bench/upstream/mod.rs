@@ -45,10 +45,17 @@ pub struct Provider {
 }
 
 impl Provider {
-    /// Starts it, and waits until it reports where it listens.
+    /// Starts it, and waits until it reports where it listens. Its tokens are valid for a day, so that no refresh falls into a
+    /// measurement.
     pub fn start(dir: &Path) -> io::Result<Self> {
+        Self::start_with(dir, 86_400)
+    }
+
+    /// The same with tokens that are valid for so many seconds.
+    pub fn start_with(dir: &Path, expires_in: u32) -> io::Result<Self> {
         let mut command = Command::new(std::env::current_exe()?);
-        let mut process = command.arg("upstream").arg(dir).stdin(Stdio::piped()).stdout(Stdio::piped()).spawn()?;
+        command.arg("upstream").arg(dir).arg(expires_in.to_string());
+        let mut process = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn()?;
         let mut line = String::new();
         BufReader::new(process.stdout.take().ok_or(io::ErrorKind::BrokenPipe)?).read_line(&mut line)?;
         Ok(Self { process, endpoints: serde_json::from_str(&line)? })
@@ -79,7 +86,7 @@ impl Drop for Provider {
 }
 
 /// Runs the provider until standard input ends, which happens when the process that started it ends.
-pub async fn serve(dir: &Path) -> io::Result<()> {
+pub async fn serve(dir: &Path, expires_in: u32) -> io::Result<()> {
     let acceptor = TlsAcceptor::from(Arc::new(pki::server(dir)?));
     let flights = Arc::new(AtomicU32::new(0));
     let message: Arc<[u8]> = message().into();
@@ -91,7 +98,7 @@ pub async fn serve(dir: &Path) -> io::Result<()> {
         tokio::spawn(accept(listener, acceptor.clone(), service));
     }
     let [imap, pop3, smtp] = ports[..] else { unreachable!("there are three protocols") };
-    let http = http::serve(flights).await?;
+    let http = http::serve(flights, expires_in).await?;
     println!("{}", serde_json::to_string(&Endpoints { mail: Ports { imap, pop3, smtp }, http })?);
     tokio::io::stdin().read_to_end(&mut Vec::new()).await.map(drop)
 }
