@@ -9,11 +9,13 @@ const USER: &str = "o'b$home+{x}#%s@example.test";
 const PASSWORD: &str = r#"1 a"b\c'd #e$HOME %s ^!`;:,= &|<>*?~@[]()/\x41 \u0041 {g} "#;
 
 /// What `postkey settings` prints for a program.
-fn settings(folder: &Path, program: &str, password: &str) -> String {
+fn run_settings(folder: &Path, program: &str, password: Option<&str>) -> String {
     let file = folder.join("postkey.toml");
     std::fs::write(&file, "state_dir = \"state\"\n").unwrap();
-    let command = ["settings", USER, "--for", program, "--password-stdin", "--config", file.to_str().unwrap()];
-    run(env!("CARGO_BIN_EXE_postkey"), &command, folder, &format!("{password}\n"))
+    let mut command = vec!["settings", USER, "--for", program, "--config", file.to_str().unwrap()];
+    command.extend(password.map(|_| "--password-stdin"));
+    let input = password.map(|password| format!("{password}\n"));
+    run(env!("CARGO_BIN_EXE_postkey"), &command, folder, &input.unwrap_or_default())
 }
 
 /// Runs a program until its end, and returns what it prints.
@@ -31,7 +33,7 @@ fn run(program: &str, arguments: &[&str], folder: &Path, input: &str) -> String 
 /// Runs `code` with the settings of a program in a file, and checks that it prints the user name and the password.
 fn check(program: &str, password: &str, read: impl Fn(&Path, &str) -> String) {
     let folder = tempfile::tempdir().unwrap();
-    let text = settings(folder.path(), program, password);
+    let text = run_settings(folder.path(), program, Some(password));
     let printed = read(folder.path(), &text);
     assert_eq!(printed.trim_end_matches('\n'), format!("{USER}\n{password}"), "{program}:\n{text}");
 }
@@ -96,6 +98,83 @@ fn emacs_reads_its_settings() {
         std::fs::write(folder.join("settings.el"), format!("{text}{code}")).unwrap();
         run("emacs", &["--batch", "--quick", "--load", "settings.el"], folder, "")
     });
+}
+
+/// Runs Python with `text` in `file`.
+fn python(folder: &Path, text: &str, code: &str) -> String {
+    std::fs::write(folder.join("file"), text).unwrap();
+    std::fs::write(folder.join("read.py"), code).unwrap();
+    run("python3", &["read.py"], folder, "")
+}
+
+#[test]
+#[ignore = "needs Python, which tests/run installs"]
+fn a_profile_of_apple_is_a_property_list() {
+    let code = "
+import plistlib
+mail = plistlib.load(open('file', 'rb'))['PayloadContent'][0]
+assert mail['EmailAddress'] == mail['OutgoingMailServerUsername'] == mail['IncomingMailServerUsername']
+assert mail['IncomingPassword'] == mail['OutgoingPassword'] and mail['IncomingMailServerPortNumber'] == 1143
+assert mail['OutgoingMailServerPortNumber'] == 1587 and mail['IncomingMailServerUseSSL'] is False
+print(mail['EmailAddress'], mail['IncomingPassword'], sep='\\n')";
+    check("apple-profile", &format!("{PASSWORD}ü]]>"), |folder, text| python(folder, text, code));
+    let folder = tempfile::tempdir().unwrap();
+    let without = run_settings(folder.path(), "apple-profile", None);
+    assert!(!without.contains("Password</key><string>") && !without.contains("APP-PASSWORD"), "{without}");
+    assert_eq!(without, run_settings(folder.path(), "apple-profile", None), "a device replaces what it has");
+}
+
+/// The shape is that of <https://wiki.mozilla.org/Thunderbird:Autoconfiguration:ConfigFileFormat> and of MS-OXDSCLI.
+#[test]
+#[ignore = "needs Python, which tests/run installs"]
+fn the_files_of_autoconfiguration_are_xml() {
+    let folder = tempfile::tempdir().unwrap();
+    let code = "
+import xml.etree.ElementTree as tree
+provider = tree.parse('file').getroot().find('emailProvider')
+for server in provider.findall('incomingServer') + provider.findall('outgoingServer'):
+    print(server.get('type'), *(field.text for field in server))
+print(provider.get('id'), provider.find('domain').text)";
+    let text = run_settings(folder.path(), "autoconfig", None);
+    let login = "plain %EMAILADDRESS% password-cleartext";
+    let expected = format!(
+        "imap 127.0.0.1 1143 {login}\npop3 127.0.0.1 1110 {login}\nsmtp 127.0.0.1 1587 {login}\nexample.test example.test\n"
+    );
+    assert_eq!(python(folder.path(), &text, code), expected);
+    let code = "
+import xml.etree.ElementTree as tree
+space = '{http://schemas.microsoft.com/exchange/autodiscover/outlook/responseschema/2006a}'
+account = tree.parse('file').getroot().find(space + 'Response').find(space + 'Account')
+for protocol in account.findall(space + 'Protocol'):
+    print(*(protocol.find(space + name).text for name in ('Type', 'Server', 'Port', 'LoginName', 'SSL', 'Encryption')))";
+    let text = run_settings(folder.path(), "autodiscover", None);
+    let line = |protocol, port| format!("{protocol} 127.0.0.1 {port} {USER} off None\n");
+    assert_eq!(python(folder.path(), &text, code), line("IMAP", 1143) + &line("POP3", 1110) + &line("SMTP", 1587));
+}
+
+#[test]
+#[ignore = "needs openssl, which tests/run installs"]
+fn a_profile_of_apple_can_be_signed_as_the_guide_says() {
+    let guide = include_str!("../docs/guide/mail-programs.md");
+    let command = guide.lines().find(|line| line.starts_with("openssl cms -sign")).expect("the command");
+    let folder = tempfile::tempdir().unwrap();
+    std::fs::write(folder.path().join("postkey.mobileconfig"), run_settings(folder.path(), "apple-profile", None))
+        .unwrap();
+    let make = |name: &str, more: &str| {
+        format!(
+            "openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -subj /CN={name}.example.com \
+             -keyout {name}.key -out {name}.pem {more} 2> {name}.log"
+        )
+    };
+    let make = format!(
+        "{} && {} && mv mail.key key.pem && mv mail.pem certificate.pem",
+        make("chain", ""),
+        make("mail", "-CA chain.pem -CAkey chain.key")
+    );
+    let check = "openssl cms -verify -inform DER -in signed.mobileconfig -CAfile chain.pem -purpose any";
+    let printed = run("sh", &["-c", &format!("{make} && {command} && {check}")], folder.path(), "");
+    let read = std::fs::read_to_string(folder.path().join("postkey.mobileconfig")).unwrap();
+    assert_eq!(printed, read);
 }
 
 #[test]

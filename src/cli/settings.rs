@@ -7,10 +7,6 @@ use crate::config::{Config, Listening};
 use crate::control::Status;
 use crate::exit::{Exit, Failed};
 use crate::programs::{MailProgram, Served};
-use crate::secret::Secret;
-
-/// Stands for the app password, which only its owner knows.
-const NO_PASSWORD: &str = "APP-PASSWORD";
 
 /// Shows the settings of an account for a program, or which programs there are.
 pub async fn run(config: &Config, address: &str, program: Option<&str>, has_password: bool) -> Result<(), Failed> {
@@ -26,10 +22,12 @@ pub async fn run(config: &Config, address: &str, program: Option<&str>, has_pass
     };
     let program = MailProgram::find(name)?;
     let password = match has_password {
-        true => Input::new().password("The app password: ").await?,
-        false => Secret::new(NO_PASSWORD.into()),
+        true => Some(Input::new().password("The app password: ").await?),
+        false => None,
     };
-    let password = std::str::from_utf8(password.expose())
+    let password = password.as_ref().map(|password| std::str::from_utf8(password.expose()));
+    let password = password
+        .transpose()
         .map_err(|_| Failed::new(Exit::Data, "this app password is not UTF-8, and a program's settings are text"))?;
     // The settings are right for an account that will be set up later, such as one of a whole domain at its first login.
     if let (Err(missing), None) = (accounts::check(config, &status, &address), config.domain_of(&address)) {

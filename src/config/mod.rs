@@ -100,10 +100,15 @@ impl Config {
         }
     }
 
+    /// The provider of an address at this domain about which nothing more is known.
+    pub fn provider_of_domain(&self, domain: &str) -> Option<&Provider> {
+        self.provider_for(&format!("*@{domain}"))
+    }
+
     /// The providers of all domains that have an entry, by name.
     pub fn providers_of_domains(&self) -> BTreeMap<&str, &Provider> {
         // Any address of a domain has its provider.
-        let providers = self.domains.keys().filter_map(|domain| self.provider_for(&format!("*@{domain}")));
+        let providers = self.domains.keys().filter_map(|domain| self.provider_of_domain(domain));
         providers.map(|provider| (provider.name.as_str(), provider)).collect()
     }
 

@@ -10,8 +10,8 @@ use crate::broker::Broker;
 use crate::exit::{Exit, Failed};
 use crate::net::listen;
 use crate::net::strangers::Strangers;
-use crate::web::monitoring;
 use crate::web::server::HttpServer;
+use crate::web::{autoconfiguration, monitoring};
 
 /// The port from the configuration, with its server, if it is open.
 #[derive(Default)]
@@ -46,7 +46,8 @@ impl Monitoring {
                 // A bound socket has an address, which differs from the configured one only for port 0.
                 let address = listener.local_addr().unwrap_or(configured);
                 info!(%address, "serving metrics on {address}");
-                let router = monitoring::router(Arc::clone(broker));
+                let router =
+                    monitoring::router(Arc::clone(broker)).merge(autoconfiguration::router(Arc::clone(broker)));
                 self.0 = Some((configured, HttpServer::new(vec![listener], &router, strangers)));
             }
         }

@@ -9,6 +9,7 @@ mod served;
 use std::error::Error as _;
 
 use minijinja::{AutoEscape, Environment, Error, UndefinedBehavior, Value, context};
+use sha2::{Digest as _, Sha256};
 
 use crate::exit::{Exit, Failed};
 use crate::protocol::{Protocol, Security};
@@ -20,6 +21,9 @@ pub const PROGRAMS: &[(&str, &str)] = &[
     ("aerc", include_str!("../../config/programs/aerc")),
     ("alpine", include_str!("../../config/programs/alpine")),
     ("apple-mail", include_str!("../../config/programs/apple-mail")),
+    ("apple-profile", include_str!("../../config/programs/apple-profile")),
+    ("autoconfig", include_str!("../../config/programs/autoconfig")),
+    ("autodiscover", include_str!("../../config/programs/autodiscover")),
     ("claws-mail", include_str!("../../config/programs/claws-mail")),
     ("curl", include_str!("../../config/programs/curl")),
     ("dotnet", include_str!("../../config/programs/dotnet")),
@@ -49,6 +53,9 @@ pub const PROGRAMS: &[(&str, &str)] = &[
 
 /// The providers that save a sent mail themselves, so that a second copy of it appears if the program saves it, too.
 const KEEPS_SENT: [&str; 2] = ["google", "microsoft"];
+
+/// Stands for the app password, which only its owner knows.
+const NO_PASSWORD: &str = "APP-PASSWORD";
 
 /// One file of `config/programs`.
 pub struct MailProgram {
@@ -80,13 +87,13 @@ impl MailProgram {
         Self { name, title: title.trim(), needs: needs.split_whitespace().collect(), template }
     }
 
-    /// Returns the settings, ready to be pasted.
+    /// Returns the settings, ready to be pasted. Without a password they have a placeholder.
     ///
     /// # Errors
     ///
     /// Fails if no listener serves a protocol that the program needs, or if the program has no way to read this user
     /// name or password.
-    pub fn render(&self, account: &Served, password: &str) -> Result<String, Failed> {
+    pub fn render(&self, account: &Served, password: Option<&str>) -> Result<String, Failed> {
         for protocol in Protocol::ALL.iter().filter(|protocol| self.needs.contains(&protocol.name())) {
             if account.endpoint(*protocol).is_none() {
                 let why = format!(
@@ -101,6 +108,8 @@ impl MailProgram {
         environment.set_undefined_behavior(UndefinedBehavior::Strict);
         environment.set_auto_escape_callback(|_| AutoEscape::None);
         quoting::add_filters(&mut environment);
+        let address = account.address.clone();
+        environment.add_function("uuid", move |part: &str| uuid(&address, part));
         let rendered = environment.render_str(self.template, variables(account, password));
         rendered.map_err(|error| self.refusal(&error, account))
     }
@@ -124,16 +133,18 @@ impl MailProgram {
     }
 }
 
-fn variables(account: &Served, password: &str) -> Value {
+fn variables(account: &Served, password: Option<&str>) -> Value {
     let (local, domain) = account.address.rsplit_once('@').unwrap_or((&account.address, ""));
     context! {
         user => &account.address,
-        password => password,
+        password => password.unwrap_or(NO_PASSWORD),
+        has_password => password.is_some(),
         domain => domain,
         account => local.replace(|c: char| !c.is_ascii_alphanumeric(), "-"),
         provider => account.provider.as_deref().unwrap_or("the provider"),
         keeps_sent => account.provider.as_deref().is_some_and(|name| KEEPS_SENT.contains(&name)),
         imap => endpoint(account, Protocol::Imap),
+        pop3 => endpoint(account, Protocol::Pop3),
         smtp => endpoint(account, Protocol::Smtp),
     }
 }
@@ -142,7 +153,21 @@ fn variables(account: &Served, password: &str) -> Value {
 fn endpoint(account: &Served, protocol: Protocol) -> Option<Value> {
     let (host, port, security) = account.endpoint(protocol)?;
     let scheme = format!("{}{}", protocol.name(), if security == Security::Tls { "s" } else { "" });
-    Some(context! { host => host, port => port, security => security.name(), scheme => scheme })
+    Some(
+        context! { protocol => protocol.name(), host => host, port => port, security => security.name(), scheme => scheme },
+    )
+}
+
+/// A UUID for a part of an account's settings, always the same one, so that a device replaces what it has (RFC 9562
+/// section 5.8).
+fn uuid(address: &str, part: &str) -> String {
+    let digest = Sha256::new().chain_update(format!("postkey settings\0{address}\0{part}")).finalize();
+    let mut bytes = [0; 16];
+    bytes.iter_mut().zip(digest).for_each(|(byte, from)| *byte = from);
+    let number = u128::from_be_bytes(bytes) & !(0xf << 76 | 0x3 << 62) | (0x8 << 76 | 0x2 << 62);
+    let hex = format!("{number:032X}");
+    let parts = [0..8, 8..12, 12..16, 16..20, 20..32].map(|range| hex.get(range).unwrap_or_default());
+    parts.join("-")
 }
 
 fn unknown(name: &str) -> String {

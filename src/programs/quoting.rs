@@ -48,7 +48,7 @@ pub fn add_filters(environment: &mut Environment) {
     environment.add_filter("alpine", alpine);
     environment.add_filter("exim", exim);
     environment.add_filter("postfix", postfix);
-    environment.add_filter("xml", |text: &str| xml(text));
+    environment.add_filter("xml", xml);
 }
 
 /// Returns the text if it has no character that is `bad`.
@@ -194,7 +194,7 @@ fn postfix(text: &str) -> Quoted {
 }
 
 /// Text of XML 1.0, also in an attribute with double quotes.
-pub fn xml(text: &str) -> Quoted {
+fn xml(text: &str) -> Quoted {
     let text = line(text)?;
     let entity = |character: char| match character {
         '&' => Some("&amp;".to_owned()),

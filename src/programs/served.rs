@@ -31,6 +31,16 @@ impl Served {
         Self { address: address.to_owned(), provider, listeners }
     }
 
+    /// Finds the listeners for any address at its domain, whether it has an account or not. Returns None if the
+    /// configuration knows no provider for the domain.
+    pub fn at_domain(config: &Config, address: &Name) -> Option<Self> {
+        let (_, domain) = address.parts()?;
+        let provider = config.provider_of_domain(&domain)?.name.clone();
+        // No account has this name, so no listener of a single account is among them.
+        let served = Self::new(config, config.listening(), &format!("*@{domain}"), Some(provider));
+        Some(Self { address: address.to_string(), ..served })
+    }
+
     /// The host, port and security of the first listener of a protocol that a program can reach by TCP.
     pub fn endpoint(&self, protocol: Protocol) -> Option<(String, u16, Security)> {
         self.listeners.iter().filter(|listener| listener.protocol == protocol).find_map(|listener| {

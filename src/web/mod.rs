@@ -1,5 +1,6 @@
 //! The pages for browsers, and the endpoints for monitoring.
 
+pub mod autoconfiguration;
 pub mod beginning;
 pub mod first_login;
 pub mod monitoring;

@@ -54,7 +54,7 @@ async fn only_by_local_names(request: Request, next: Next) -> Response {
     if is_local(request.headers()) { next.run(request).await } else { StatusCode::MISDIRECTED_REQUEST.into_response() }
 }
 
-fn is_local(headers: &HeaderMap) -> bool {
+pub(super) fn is_local(headers: &HeaderMap) -> bool {
     let Some(name) = host_of(headers) else { return true };
     let ip = name.trim_start_matches('[').trim_end_matches(']').parse::<IpAddr>();
     name == "localhost" || ip.is_ok_and(|ip| ip.is_loopback())
