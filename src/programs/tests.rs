@@ -1,6 +1,9 @@
+use std::path::Path;
+
 use super::*;
 use crate::address::Address;
-use crate::config::Listening;
+use crate::config::environment::Environment as Variables;
+use crate::config::{Config, Listening};
 
 fn account(security: Security, provider: &str) -> Served {
     let listener = |(protocol, port): (&Protocol, u16)| Listening {
@@ -130,4 +133,33 @@ fn an_address_has_the_same_uuid_every_time_and_no_other_has_it() {
     assert_eq!(first, uuid("ann@example.test", "mail"));
     assert!(first != uuid("ben@example.test", "mail") && first != uuid("ann@example.test", "profile"));
     assert!(first.len() == 36 && first.as_bytes()[14] == b'8' && b"89AB".contains(&first.as_bytes()[19]), "{first}");
+}
+
+/// The part of the guide that has the settings of every program, with postkey's own ports.
+fn guide() -> String {
+    let variables = Variables { home: Some("/".into()), ..Variables::default() };
+    let config =
+        Config::parse("", Path::new("postkey.toml"), &variables).unwrap_or_else(|_| panic!("no configuration"));
+    let account = Served::new(&config, config.listening(), "you@example.com", None);
+    let section = |program: MailProgram| {
+        let settings = program.render(&account, None).unwrap_or_else(|failed| panic!("{}", failed.message));
+        let MailProgram { name, title, .. } = program;
+        format!("### {title}\n\n`--for {name}`\n\n```\n{}\n```\n\n", settings.trim())
+    };
+    MailProgram::all().map(section).collect()
+}
+
+/// `POSTKEY_UPDATE=1 cargo test --lib programs::` writes it.
+#[test]
+fn the_guide_has_the_settings_of_every_program() {
+    const BEGIN: &str = "<!-- from config/programs -->\n\n";
+    let file = concat!(env!("CARGO_MANIFEST_DIR"), "/docs/guide/mail-programs.md");
+    let page = std::fs::read_to_string(file).unwrap();
+    let (before, shown) = page.split_once(BEGIN).unwrap();
+    if std::env::var_os("POSTKEY_UPDATE").is_some() {
+        std::fs::write(file, format!("{before}{BEGIN}{}\n", guide().trim_end())).unwrap();
+    } else {
+        let hint = "run `POSTKEY_UPDATE=1 cargo test --lib programs::`";
+        assert!(shown.trim_end() == guide().trim_end(), "the guide differs from config/programs; {hint}");
+    }
 }
