@@ -3,6 +3,7 @@
 use super::accounts;
 use super::admin::AdminClient;
 use super::terminal::{Input, complain, say};
+use crate::certificates::certificate_authority_der;
 use crate::config::{Config, Listening};
 use crate::control::Status;
 use crate::exit::{Exit, Failed};
@@ -43,7 +44,9 @@ pub async fn run(config: &Config, address: &str, program: Option<&str>, has_pass
 fn served(config: &Config, status: &Status, address: &str) -> Served {
     let stored = status.account(address).map(|account| account.provider.clone());
     let provider = stored.or_else(|| config.provider_for(address).map(|provider| provider.name.clone()));
-    Served::new(config, listening(config, status), address, provider)
+    let mut served = Served::new(config, listening(config, status), address, provider);
+    served.authority = certificate_authority_der(config);
+    served
 }
 
 /// The open ports of the daemon, or those of the configuration if none runs.

@@ -1,6 +1,7 @@
 //! The settings of mail programs, from the templates in `config/programs`.
 //!
-//! The first line of a template is the program's name, then after a bar the protocols that it needs. The rest is for
+//! The first line of a template is the program's name, then after a bar the protocols that it needs, and
+//! `elsewhere` if it is on another machine. The rest is for
 //! minijinja.
 
 mod quoting;
@@ -8,6 +9,7 @@ mod served;
 
 use std::error::Error as _;
 
+use base64::prelude::{BASE64_STANDARD, Engine as _};
 use minijinja::{AutoEscape, Environment, Error, UndefinedBehavior, Value, context};
 use sha2::{Digest as _, Sha256};
 
@@ -87,6 +89,11 @@ impl MailProgram {
         Self { name, title: title.trim(), needs: needs.split_whitespace().collect(), template }
     }
 
+    /// Whether it is on another machine, as phones and scanners are.
+    fn is_elsewhere(&self) -> bool {
+        self.needs.contains(&"elsewhere")
+    }
+
     /// Returns the settings, ready to be pasted. Without a password they have a placeholder.
     ///
     /// # Errors
@@ -95,7 +102,7 @@ impl MailProgram {
     /// name or password.
     pub fn render(&self, account: &Served, password: Option<&str>) -> Result<String, Failed> {
         for protocol in Protocol::ALL.iter().filter(|protocol| self.needs.contains(&protocol.name())) {
-            if account.endpoint(*protocol).is_none() {
+            if account.endpoint(*protocol, self.is_elsewhere()).is_none() {
                 let why = format!(
                     "{} needs {protocol}, and no {protocol} listener of this postkey serves {} over TCP; add a [[listener]] to \
                      the configuration",
@@ -110,7 +117,7 @@ impl MailProgram {
         quoting::add_filters(&mut environment);
         let address = account.address.clone();
         environment.add_function("uuid", move |part: &str| uuid(&address, part));
-        let rendered = environment.render_str(self.template, variables(account, password));
+        let rendered = environment.render_str(self.template, variables(account, password, self.is_elsewhere()));
         rendered.map_err(|error| self.refusal(&error, account))
     }
 
@@ -129,29 +136,30 @@ impl MailProgram {
                 ("app password", format!("`{command}` generates one without such characters"))
             }
         };
-        Failed::new(Exit::Data, format!("this {what} is not possible with {}, {unquotable}; {advice}", self.name))
+        Failed::new(Exit::Data, format!("{} cannot use this {what} with {unquotable}; {advice}", self.name))
     }
 }
 
-fn variables(account: &Served, password: Option<&str>) -> Value {
+fn variables(account: &Served, password: Option<&str>, elsewhere: bool) -> Value {
     let (local, domain) = account.address.rsplit_once('@').unwrap_or((&account.address, ""));
     context! {
         user => &account.address,
         password => password.unwrap_or(NO_PASSWORD),
+        authority => account.authority.as_ref().map(|der| BASE64_STANDARD.encode(der)),
         has_password => password.is_some(),
         domain => domain,
         account => local.replace(|c: char| !c.is_ascii_alphanumeric(), "-"),
         provider => account.provider.as_deref().unwrap_or("the provider"),
         keeps_sent => account.provider.as_deref().is_some_and(|name| KEEPS_SENT.contains(&name)),
-        imap => endpoint(account, Protocol::Imap),
-        pop3 => endpoint(account, Protocol::Pop3),
-        smtp => endpoint(account, Protocol::Smtp),
+        imap => endpoint(account, Protocol::Imap, elsewhere),
+        pop3 => endpoint(account, Protocol::Pop3, elsewhere),
+        smtp => endpoint(account, Protocol::Smtp, elsewhere),
     }
 }
 
 /// A listener as templates see it.
-fn endpoint(account: &Served, protocol: Protocol) -> Option<Value> {
-    let (host, port, security) = account.endpoint(protocol)?;
+fn endpoint(account: &Served, protocol: Protocol, elsewhere: bool) -> Option<Value> {
+    let (host, port, security) = account.endpoint(protocol, elsewhere)?;
     let scheme = format!("{}{}", protocol.name(), if security == Security::Tls { "s" } else { "" });
     Some(
         context! { protocol => protocol.name(), host => host, port => port, security => security.name(), scheme => scheme },

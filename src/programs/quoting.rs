@@ -18,7 +18,7 @@ pub struct Unquotable {
 
 impl fmt::Display for Unquotable {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "because of its {:?}: {}", self.character, self.why)
+        write!(f, "{:?}, because {}", self.character, self.why)
     }
 }
 

@@ -10,6 +10,8 @@ pub struct Served {
     pub address: String,
     pub provider: Option<String>,
     pub(super) listeners: Vec<Listening>,
+    /// The certificate of postkey's own authority in DER, if a listener's certificate is from it.
+    pub authority: Option<Vec<u8>>,
 }
 
 impl Served {
@@ -28,7 +30,7 @@ impl Served {
             .collect();
         let mut listeners = open;
         listeners.retain(|listener| !others.contains(&&listener.address));
-        Self { address: address.to_owned(), provider, listeners }
+        Self { address: address.to_owned(), provider, listeners, authority: None }
     }
 
     /// Finds the listeners for any address at its domain, whether it has an account or not. Returns None if the
@@ -41,9 +43,14 @@ impl Served {
         Some(Self { address: address.to_string(), ..served })
     }
 
-    /// The host, port and security of the first listener of a protocol that a program can reach by TCP.
-    pub fn endpoint(&self, protocol: Protocol) -> Option<(String, u16, Security)> {
-        self.listeners.iter().filter(|listener| listener.protocol == protocol).find_map(|listener| {
+    /// The host, port and security of the first listener of a protocol that a program can reach by TCP. For a program
+    /// `elsewhere`, on another machine, one that is not on loopback comes first.
+    pub fn endpoint(&self, protocol: Protocol, elsewhere: bool) -> Option<(String, u16, Security)> {
+        let is_loopback =
+            |listener: &&Listening| matches!(&listener.address, Address::Tcp(it) if it.ip().is_loopback());
+        let all = || self.listeners.iter().filter(|listener| listener.protocol == protocol);
+        let first = all().filter(|listener| elsewhere && !is_loopback(listener));
+        first.chain(all()).find_map(|listener| {
             let Address::Tcp(address) = &listener.address else { return None };
             let host = match address.ip() {
                 all if all.is_unspecified() => "localhost".to_owned(),

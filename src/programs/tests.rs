@@ -12,7 +12,7 @@ fn account(security: Security, provider: &str) -> Served {
         security,
     };
     let listeners = Protocol::ALL.iter().zip(1143..).map(listener).collect();
-    Served { address: "ann+x@example.test".into(), provider: Some(provider.into()), listeners }
+    Served { address: "ann+x@example.test".into(), provider: Some(provider.into()), listeners, authority: None }
 }
 
 /// Files that contain no password, or no user name.
@@ -162,4 +162,27 @@ fn the_guide_has_the_settings_of_every_program() {
         let hint = "run `POSTKEY_UPDATE=1 cargo test --lib programs::`";
         assert!(shown.trim_end() == guide().trim_end(), "the guide differs from config/programs; {hint}");
     }
+}
+
+#[test]
+fn a_program_on_another_machine_is_told_of_a_listener_that_it_can_reach() {
+    let mut account = account(Security::Clear, "own");
+    for (protocol, port) in [(Protocol::Imap, 1993), (Protocol::Smtp, 1465)] {
+        let address = Address::Tcp(([192, 0, 2, 1], port).into());
+        account.listeners.push(Listening { protocol, address, security: Security::Tls });
+    }
+    let shown = |name: &str| program(name).render(&account, None).unwrap();
+    for name in ["apple-profile", "autoconfig", "autodiscover", "thunderbird-android"] {
+        assert!(shown(name).contains("192.0.2.1") && shown(name).contains("1993"), "{}", shown(name));
+    }
+    assert!(shown("scanner").contains("192.0.2.1") && shown("msmtp").contains("127.0.0.1"));
+}
+
+#[test]
+fn a_profile_has_the_certificate_authority_if_there_is_one() {
+    let with = Served { authority: Some(b"DER".to_vec()), ..account(Security::Tls, "own") };
+    let root = "<string>com.apple.security.root</string>";
+    let shown = program("apple-profile").render(&with, None).unwrap();
+    assert!(shown.contains(root) && shown.contains("<data>REVS</data>"), "{shown}");
+    assert!(!program("apple-profile").render(&account(Security::Tls, "own"), None).unwrap().contains(root));
 }
