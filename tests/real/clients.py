@@ -6,6 +6,7 @@ compared, byte for byte, is in the table at the end.
 
 import email
 import imaplib
+import itertools
 import os
 import poplib
 import pty
@@ -18,6 +19,7 @@ from functools import partial
 from pathlib import Path
 from typing import Callable
 
+from message import new_message
 from postfix import Relay
 from postkey import Account, Listener, Postkey
 from process import Failure, Run, wait_until, write_private
@@ -461,3 +463,29 @@ CLIENTS = [
     Client("getmail, by its settings", "imap", settings_getmail, same_body, securities=("none",), password=AWKWARD_IN_INI),
     Client("Postfix, by its settings", "smtp", settings_postfix, below_trace, "recipient", ("none",), AWKWARD_WITHOUT_BRACES),
 ]
+
+
+def client_test(world, client, listener, account, folder):
+    """One message from the mailbox to the client, or from the client to a mailbox."""
+    if client.password:
+        account = world.with_password(account, client.password)
+    case = Case(world.run, listener, account, world.run.subfolder(folder), world.postkey)
+    message = new_message(account.address, RECIPIENT)
+    mailbox = world.dovecot.mailbox(RECIPIENT if client.mailbox == "recipient" else account.address)
+    mailbox.clear()
+    if client.mailbox:
+        client.act(case, message)
+        arrived = mailbox.wait_for(message.mark)
+    else:
+        mailbox.put(message.content)
+        arrived = client.act(case).replace(b"\r\n", b"\n").replace(b"\n", b"\r\n")
+    if not client.compare(arrived, message):
+        (case.folder / "expected").write_bytes(message.content)
+        (case.folder / "arrived").write_bytes(arrived)
+        raise Failure(f"the message has changed on its way: {first_difference(arrived, message.content)}")
+
+
+def first_difference(arrived, expected):
+    """The first lines that differ, counted from the top."""
+    pairs = itertools.zip_longest(arrived.splitlines(), expected.splitlines())
+    return next((f"line {n}: {a!r} for {e!r}" for n, (a, e) in enumerate(pairs, 1) if a != e), "line ends only")

@@ -20,9 +20,8 @@ import leaks
 import life
 import proxies
 from authorization_server import AuthorizationServer
-from clients import CLIENTS, RECIPIENT, Case
+from clients import CLIENTS, client_test
 from dovecot import Dovecot
-from message import new_message
 from postfix import Submission
 from postkey import SECURITIES, Postkey, configuration
 from process import Failure, Run
@@ -89,32 +88,6 @@ class Report:
         """The last words. Returns the exit code."""
         print(f"\n{self.passed} passed, {len(self.failed)} failed")
         return 1 if self.failed or not self.passed else 0
-
-
-def client_test(world, client, listener, account, folder):
-    """One message from the mailbox to the client, or from the client to a mailbox."""
-    if client.password:
-        account = world.with_password(account, client.password)
-    case = Case(world.run, listener, account, world.run.subfolder(folder), world.postkey)
-    message = new_message(account.address, RECIPIENT)
-    mailbox = world.dovecot.mailbox(RECIPIENT if client.mailbox == "recipient" else account.address)
-    mailbox.clear()
-    if client.mailbox:
-        client.act(case, message)
-        arrived = mailbox.wait_for(message.mark)
-    else:
-        mailbox.put(message.content)
-        arrived = client.act(case).replace(b"\r\n", b"\n").replace(b"\n", b"\r\n")
-    if not client.compare(arrived, message):
-        (case.folder / "expected").write_bytes(message.content)
-        (case.folder / "arrived").write_bytes(arrived)
-        raise Failure(f"the message has changed on its way: {first_difference(arrived, message.content)}")
-
-
-def first_difference(arrived, expected):
-    """The first lines that differ, counted from the top."""
-    pairs = itertools.zip_longest(arrived.splitlines(), expected.splitlines())
-    return next((f"line {n}: {a!r} for {e!r}" for n, (a, e) in enumerate(pairs, 1) if a != e), "line ends only")
 
 
 def client_tests(world, report):
