@@ -40,6 +40,12 @@
 //! all that wait. [`oauth::grant`] asks the authorization server, `oauth/outcome.rs` reads the answer by its content,
 //! and [`vault::Vault::keep`] has the new token set on stable storage before it is used.
 //!
+//! # One import
+//!
+//! `cli/import/mod.rs` is the story: `source.rs` recognizes the files of other programs, one module for each format reads
+//! them, `plan.rs` decides what becomes of each account, and `lock.rs` opens tokens with the mail program's password.
+//! `cli/authorize/taken_over.rs` then refreshes them once, as an authorization does.
+//!
 //! # One authorization
 //!
 //! `cli/authorize/mod.rs` is the story: `plan.rs` finds the provider and the client, `browser.rs`, `device.rs` or

@@ -36,6 +36,7 @@ fn bash_completes_commands_and_options() {
     assert_eq!(offered_by_bash(&["postkey", "pass"]), ["password"]);
     assert_eq!(offered_by_bash(&["postkey", "password", "rem"]), ["remove"]);
     assert_eq!(offered_by_bash(&["postkey", "authorize", "--signs"]), ["--signs-in"]);
+    assert_eq!(offered_by_bash(&["postkey", "import", "--keep"]), ["--keep-ports"]);
     assert_eq!(offered_by_bash(&["postkey", "completions", "z"]), ["zsh"]);
 }
 

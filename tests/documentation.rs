@@ -60,7 +60,11 @@ fn is_example(path: &str) -> bool {
 fn is_command(line: &str) -> bool {
     // A command that the shell runs inside another command, or before a pipe.
     let inner = line.split_once("$(").and_then(|(_, rest)| rest.split_once(')')).map_or(line, |(inner, _)| inner);
-    let words: Vec<&str> = inner.split_whitespace().take_while(|word| !["|", ">"].contains(word)).collect();
+    // What is in quotes is one word.
+    let parts = inner.split('\'').enumerate();
+    let words =
+        parts.flat_map(|(at, part)| if at % 2 == 1 { vec![part] } else { part.split_whitespace().collect::<Vec<_>>() });
+    let words: Vec<&str> = words.take_while(|word| !["|", ">"].contains(word)).collect();
     match words.as_slice() {
         ["podman", "exec", "--interactive", "--tty", "postkey", command @ ..] => is_command(&command.join(" ")),
         ["postkey" | "target/release/postkey", ..] => postkey::cli::understands(words.iter().map(Into::into)),

@@ -44,6 +44,7 @@ const WORDS: &[(&str, &[&str])] = &[
     ("argon2::", &["vault/stretch.rs"]),
     ("axum::", &["web"]),
     ("clap::", &["cli"]),
+    ("cbc::", &["cli/import/lock.rs"]),
     ("oauth2::", &["oauth", "cli/authorize/browser.rs"]),
     ("qrcode::", &["cli/authorize/device.rs"]),
     ("ring::signature", &["oauth/jwt.rs", "oauth/keys.rs"]),
@@ -71,6 +72,7 @@ const WORDS: &[(&str, &[&str])] = &[
             "cli/authorize/browser.rs",
             "cli/authorize/unattended.rs",
             "cli/authorize/provider.rs",
+            "cli/import",
             "cli/password.rs",
             "cli/settings.rs",
             "cli/terminal.rs",
@@ -132,6 +134,11 @@ const SECRET_TYPES: &[(&str, &[&str])] = &[
     ("oauth/lasting.rs", &["LastingRequest"]),
     ("oauth/jwt.rs", &["SigningKey"]),
     ("oauth/registration.rs", &["Registration", "Proof"]),
+    ("cli/import/account.rs", &["ImportedAccount", "Tokens", "Lock", "Opened"]),
+    ("cli/import/block.rs", &["Block"]),
+    ("cli/import/ini.rs", &["Ini"]),
+    ("cli/import/passwords.rs", &["Passwords", "OpenedAccount"]),
+    ("cli/authorize/taken_over.rs", &["Grip"]),
     ("downstream/exchange.rs", &["Exchange"]),
 ];
 

@@ -11,6 +11,7 @@ use clap_complete::Shell;
 
 use crate::config::flow::Flow;
 use crate::config::uid_of;
+use crate::secret::Secret;
 
 /// Gives any mail program OAuth 2.0: listens on localhost for IMAP, POP3 and SMTP, accepts a user name and an app
 /// password, and logs in to the provider with a fresh access token.
@@ -44,6 +45,8 @@ pub enum CliCommand {
         #[command(flatten)]
         options: Box<AuthorizeOptions>,
     },
+    /// Take over accounts of another program, with their tokens: nobody has to sign in again
+    Import(Box<ImportOptions>),
     /// Manage app passwords: one for each mail program or device
     #[command(subcommand)]
     Password(PasswordCommand),
@@ -168,7 +171,7 @@ pub enum PasswordCommand {
 }
 
 /// The options of `postkey authorize` and of `postkey --authorize`.
-#[derive(Args)]
+#[derive(Args, Default)]
 #[group(requires = "authorize")]
 pub struct AuthorizeOptions {
     /// The provider, if the address's domain does not decide it
@@ -183,6 +186,9 @@ pub struct AuthorizeOptions {
     /// The file with the client secret
     #[arg(long, value_name = "FILE", requires = "client_id")]
     pub client_secret_file: Option<PathBuf>,
+    /// The client secret itself, if it comes from another program.
+    #[arg(skip)]
+    pub client_secret: Option<Secret>,
     /// Read a refresh token of the same client from the next line of standard input
     #[arg(long)]
     pub refresh_token_stdin: bool,
@@ -207,6 +213,48 @@ pub struct AuthorizeOptions {
     /// The name of the account's first app password
     #[arg(long, value_name = "NAME", default_value = "main")]
     pub password_name: String,
+}
+
+/// The arguments of `postkey import`.
+#[derive(Args)]
+pub struct ImportOptions {
+    /// The files of the other program. They are only read
+    #[arg(required = true, value_name = "FILE")]
+    pub files: Vec<PathBuf>,
+    /// Only show what would be done
+    #[arg(long)]
+    pub dry_run: bool,
+    /// Do it without asking
+    #[arg(long, conflicts_with = "dry_run")]
+    pub yes: bool,
+    /// Add listeners to the configuration that take the place of the other program's ports
+    #[arg(long)]
+    pub keep_ports: bool,
+    /// Add what the accounts need to the configuration
+    #[arg(long)]
+    pub write: bool,
+    /// The file with the password that mail programs use with the other program, for this account or for all; can be given
+    /// several times
+    #[arg(long, value_name = "[ADDRESS=]FILE")]
+    pub password_file: Vec<String>,
+    /// Give the accounts new app passwords instead of those that mail programs have
+    #[arg(long)]
+    pub new_password: bool,
+    /// The account, if the file does not name it
+    #[arg(long, value_name = "ADDRESS")]
+    pub address: Option<String>,
+    /// The command that decrypts a file, such as `gpg --decrypt`: reads it from standard input
+    #[arg(long, value_name = "COMMAND")]
+    pub decrypt_command: Option<String>,
+    /// The provider, if the endpoints do not decide it
+    #[arg(long, value_name = "NAME")]
+    pub provider: Option<String>,
+    /// The client registration, if the files do not name it
+    #[arg(long, value_name = "ID")]
+    pub client_id: Option<String>,
+    /// The file with the client secret
+    #[arg(long, value_name = "FILE", requires = "client_id")]
+    pub client_secret_file: Option<PathBuf>,
 }
 
 const EXIT_CODES: &str = "\

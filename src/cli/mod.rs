@@ -9,6 +9,7 @@ mod certificate;
 mod check;
 mod doctor;
 mod forget;
+mod import;
 mod owner;
 mod password;
 mod serve;
@@ -64,6 +65,8 @@ struct Invocation {
     /// None for commands, which are not confined.
     confined: Option<Confined>,
     sockets: Sockets,
+    /// The files that `postkey import` names.
+    import: Option<import::ImportFiles>,
 }
 
 /// Reads the environment and the configuration, and drops the privileges that the command does not need.
@@ -81,10 +84,14 @@ fn prepare(arguments: Arguments) -> Result<Invocation, Failed> {
             "`--trace-dialogue` is for the daemon; for a test run `postkey test --trace-dialogue`",
         ));
     }
-    // Decide this before root drops its privileges.
+    // Do both of these before root drops its privileges.
     if let Some(CliCommand::Authorize { options, .. }) = &mut command {
         options.no_browser |= !authorize::is_own_session();
     }
+    let import = match &command {
+        Some(CliCommand::Import(options)) => Some(import::ImportFiles::read(options)?),
+        _ => None,
+    };
     let mut config = check::load(file.as_deref());
     if let (Ok(config), true) = (&mut config, trace_dialogue) {
         config.log = trace::filter();
@@ -100,7 +107,7 @@ fn prepare(arguments: Arguments) -> Result<Invocation, Failed> {
         }
         _ => None,
     };
-    Ok(Invocation { command, file, config, confined, sockets })
+    Ok(Invocation { command, file, config, confined, sockets, import })
 }
 
 fn carry_out(invocation: Invocation) -> Result<(), Failed> {
@@ -113,10 +120,13 @@ fn carry_out(invocation: Invocation) -> Result<(), Failed> {
 }
 
 async fn dispatch(invocation: Invocation) -> Result<(), Failed> {
-    let Invocation { command, file, config, confined, sockets } = invocation;
+    let Invocation { command, file, config, confined, sockets, import } = invocation;
     match command {
         None => serve::run(config?, confined, file.as_deref(), sockets).await,
         Some(CliCommand::Authorize { address, options }) => authorize::run(&config?, &address, *options).await,
+        Some(CliCommand::Import(options)) => {
+            import::run(&config?, file.as_deref(), *options, import.unwrap_or_default()).await
+        }
         Some(CliCommand::Password(command)) => password::run(&config?, command).await,
         Some(CliCommand::Forget { address, revoke }) => forget::run(&config?, &address, revoke).await,
         Some(CliCommand::Status { exit_code: true, .. }) => status::summarize(&config?).await,

@@ -29,7 +29,7 @@ mod request;
 pub mod revocation;
 pub mod self_registration;
 mod source;
-mod tenant;
+pub mod tenant;
 
 pub use failure::{Failure, TemporaryCause};
 pub use http::Http;

@@ -25,6 +25,17 @@ impl<'a> Tenant<'a> {
         !["common", "organizations", "consumers"].contains(&self.name)
     }
 
+    /// Whether this is the same server, and an account that was authorized at `other` is known here. `common` says nothing
+    /// about the account.
+    pub fn may_know(&self, other: &Self) -> bool {
+        self.server == other.server && (self.name.eq_ignore_ascii_case(other.name) || other.name == "common")
+    }
+
+    /// A tenant's name, or that of a kind of tenants.
+    pub const fn name(&self) -> &'a str {
+        self.name
+    }
+
     /// Whether an id_token with this `iss`, and this `tid` if it has one, comes from here.
     pub fn has_issued(&self, issuer: &str, tid: Option<&str>) -> bool {
         let rest = issuer.strip_prefix(&self.server).and_then(|rest| rest.strip_prefix('/'));

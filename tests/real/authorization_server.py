@@ -19,7 +19,7 @@ SHARED = {"ann@example.test": "office@example.test"}
 
 
 class AuthorizationServer:
-    """oidc-provider with a native client, one with a secret, two that may open a mailbox, and Dovecot. More may register."""
+    """oidc-provider with two native clients, two with a secret, two that may open a mailbox, and Dovecot. More may register."""
 
     def __init__(self, run):
         self.https_port, self.http_port = free_port(), free_port()
@@ -65,6 +65,9 @@ class AuthorizationServer:
             {"client_id": "service-key", "token_endpoint_auth_method": "private_key_jwt",
              "token_endpoint_auth_signing_alg": "PS256", "jwks": {"keys": [self._public_key()]}, **service},
             {"client_id": "native", "token_endpoint_auth_method": "none", **common},
+            {"client_id": "lasting", "token_endpoint_auth_method": "none", **common},
+            {"client_id": "lasting-secret", "client_secret": self.client_secret,
+             "token_endpoint_auth_method": "client_secret_post", **common},
             {"client_id": "confidential", "client_secret": self.client_secret,
              "token_endpoint_auth_method": "client_secret_post", **common},
             {"client_id": "dovecot", "client_secret": self.introspection_secret, "redirect_uris": [],

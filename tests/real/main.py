@@ -18,6 +18,7 @@ import direct
 import grants
 import leaks
 import life
+import moving_in
 import proxies
 from authorization_server import AuthorizationServer
 from clients import CLIENTS, client_test
@@ -117,6 +118,7 @@ def run_all(world, report, watch):
         ("Grants", grants.TESTS),
         ("Proxies", proxies.TESTS),
         ("Shared mailboxes and whole domains", accounts.TESTS),
+        ("Moving in from email-oauth2-proxy", moving_in.TESTS),
     ):
         report.section(title)
         for test in tests:

@@ -127,20 +127,20 @@ class Account:
 class Postkey:
     """One configuration, and the daemon that serves it. Remembers the output of commands and the accounts."""
 
-    def __init__(self, run, binary, configuration, listeners=3 * len(SECURITIES)):
-        """`configuration` has the text for a folder; `listeners` says how many ports it opens."""
-        self._run, self._binary, self._listeners = run, binary, listeners
-        self.folder = run.subfolder("postkey")
+    def __init__(self, run, binary, configuration, listeners=3 * len(SECURITIES), name="postkey", env=None):
+        """`configuration` has the text for a folder; `listeners` says how many ports it opens, `env` what else is set."""
+        self._run, self.binary, self._listeners, self._name = run, binary, listeners, name
+        self.folder = run.subfolder(name)
         self.state = self.folder / "state"
-        self._configuration = write_private(self.folder / "postkey.toml", configuration(self.folder))
-        self._env = {"PATH": os.environ["PATH"], "HOME": str(self.folder)}
+        self.configuration = write_private(self.folder / "postkey.toml", configuration(self.folder))
+        self._env = {"PATH": os.environ["PATH"], "HOME": str(self.folder), **(env or {})}
         self.printed, self.authorized = [], []
         self.process = None
 
     @property
     def log(self):
         """The daemon's log, over all restarts."""
-        return self._run.folder / "postkey.log"
+        return self._run.folder / f"{self._name}.log"
 
     def log_size(self):
         """The size of the log so far, in bytes."""
@@ -153,7 +153,7 @@ class Postkey:
     def start(self):
         """Starts the daemon, and waits until it listens. It reads the log, because a command could keep the vault busy."""
         log_size = self.log_size()
-        self.process = self._run.start("postkey", [self._binary, "--config", self._configuration], env=self._env)
+        self.process = self._run.start(self._name, [self.binary, "--config", self.configuration], env=self._env)
 
         def is_ready():
             if self.process.child.poll() is not None:
@@ -171,13 +171,13 @@ class Postkey:
     @contextmanager
     def configured(self, head):
         """Meanwhile, the daemon's configuration has these lines at its top."""
-        text = self._configuration.read_text()
-        self._configuration.write_text(head + text)
+        text = self.configuration.read_text()
+        self.configuration.write_text(head + text)
         self.command("reload")
         try:
             yield
         finally:
-            self._configuration.write_text(text)
+            self.configuration.write_text(text)
             self.command("reload")
 
     def kill(self):
@@ -186,15 +186,15 @@ class Postkey:
         self.process.child.wait()
         self._run.stop(self.process)
 
-    def command(self, *arguments, line=None, fails=False):
+    def command(self, *arguments, line=None, fails=False, code=0):
         """Runs a command and returns what it prints. `line` is what it reads from standard input."""
         done = self._execute(arguments, line)
-        if (done.returncode != 0) != fails:
+        if (done.returncode == 0 if fails else done.returncode != code):
             raise Failure(f"postkey {' '.join(arguments)}: exit code {done.returncode}\n{done.stdout}")
         return done.stdout
 
     def _execute(self, arguments, line=None, note=True):
-        done = subprocess.run([self._binary, "--config", self._configuration, *arguments], env=self._env, timeout=60,
+        done = subprocess.run([self.binary, "--config", self.configuration, *arguments], env=self._env, timeout=60,
                               input=None if line is None else f"{line}\n", stdin=subprocess.DEVNULL if line is None else None,
                               stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
         if note:
@@ -207,7 +207,7 @@ class Postkey:
 
     def settings(self, account, program):
         """The settings of an account for a program, with its password, which is not noted with the rest that is printed."""
-        command = [self._binary, "--config", self._configuration, "settings", account.address, "--for", program, "--password-stdin"]
+        command = [self.binary, "--config", self.configuration, "settings", account.address, "--for", program, "--password-stdin"]
         done = subprocess.run(command, env=self._env, timeout=60, input=f"{account.password}\n", stdout=subprocess.PIPE,
                               check=True, stderr=subprocess.DEVNULL, text=True)
         return done.stdout
@@ -225,7 +225,7 @@ class Postkey:
         `line` is a password of the user's own choice. Returns the account with it or with the generated one that the
         command has shown; None if it has shown none, because the account has one.
         """
-        command = [self._binary, "--config", self._configuration, "authorize", address, "--timeout", "60s",
+        command = [self.binary, "--config", self.configuration, "authorize", address, "--timeout", "60s",
                    "--no-browser", *options]
         child = subprocess.Popen(command, env=self._env, stdin=subprocess.PIPE, stdout=subprocess.PIPE,
                                  stderr=subprocess.STDOUT, text=True)
@@ -245,7 +245,7 @@ class Postkey:
     def authorize_alone(self, address, *options, line=None, act=None):
         """Authorizes an account without a browser here; returns it. `line` is what the command reads; `act` sees each line
         that it prints, until it says that it has acted."""
-        command = [self._binary, "--config", self._configuration, "authorize", address, "--timeout", "60s", *options]
+        command = [self.binary, "--config", self.configuration, "authorize", address, "--timeout", "60s", *options]
         child = subprocess.Popen(command, env=self._env, stdin=subprocess.PIPE, stdout=subprocess.PIPE,
                                  stderr=subprocess.STDOUT, text=True)
         watchdog = threading.Timer(90, child.kill)
@@ -266,10 +266,17 @@ class Postkey:
             child.wait()
         return self._note(address, output, None)
 
+    def import_alone(self, address, *arguments):
+        """Imports an account from a file whose program has no passwords. Returns the account with the password that it shows."""
+        done = self._execute(["import", *arguments], None, note=False)
+        if done.returncode != 0:
+            raise Failure(f"import: exit code {done.returncode}\n{done.stdout}")
+        return self._note(address, done.stdout, None)
+
     def choose_provider(self, address, answer):
         """Answers the question for an address's provider on a terminal. Returns the output up to the authorization URL."""
         terminal, end = pty.openpty()
-        command = [self._binary, "--config", self._configuration, "authorize", address, "--no-browser", "--timeout", "20s"]
+        command = [self.binary, "--config", self.configuration, "authorize", address, "--no-browser", "--timeout", "20s"]
         child = subprocess.Popen(command, env=self._env, stdin=end, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
         try:
             os.write(terminal, f"{answer}\n".encode())

@@ -7,6 +7,7 @@ mod plan;
 mod provider;
 mod server;
 mod settings;
+mod taken_over;
 mod unattended;
 
 use super::admin::AdminClient;
@@ -22,6 +23,7 @@ use crate::token::TokenSet;
 pub use browser::is_own_session;
 use plan::Plan;
 use settings::show_settings;
+pub use taken_over::{Grip, take_over};
 
 /// Sets up an account, or renews its authorization: gets the first tokens, stores them, logs in with them, and shows
 /// the settings for a mail program.

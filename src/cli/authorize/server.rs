@@ -126,7 +126,8 @@ impl Wanted<'_> {
         let Some(id) = &self.options.client_id else {
             return self.config.client_for(self.address, provider).or(nobody);
         };
-        let secret = self.options.client_secret_file.clone().map(SecretSource::File);
+        let secret = self.options.client_secret.clone().map(SecretSource::Text);
+        let secret = secret.or_else(|| self.options.client_secret_file.clone().map(SecretSource::File));
         let authentication = secret.map_or(ClientAuthentication::None, ClientAuthentication::Secret);
         Some(ClientRegistration { id: id.clone(), authentication })
     }

@@ -43,8 +43,14 @@ impl Plan {
             return Err(Failed::new(Exit::Usage, why));
         }
         let token = refresh_token(input).await?;
+        self.use_refresh_token(&token).await
+    }
+
+    /// Exchanges a refresh token for new tokens, and checks whose they are.
+    pub async fn use_refresh_token(&self, token: &Token) -> Result<TokenSet, Failed> {
         // The token may cover less than the configuration requests.
-        let granted = refresh(&self.connector.http, &self.registration, &[], &token, None, &Clock::System).await;
+        let scope = if self.connector.provider.refresh_scope { self.server.scope.as_slice() } else { &[] };
+        let granted = refresh(&self.connector.http, &self.registration, scope, token, None, &Clock::System).await;
         let granted = granted.map_err(|failure| no_tokens(&failure))?;
         match self.other_identity(&granted).await? {
             None => Ok(granted.tokens),

@@ -48,6 +48,16 @@ impl Config {
         read(file, &text, &environment, Disk::REAL)
     }
 
+    /// Reads `text` as the future content of `file`, which need not exist yet. This process must be able to read all files
+    /// that the text names.
+    ///
+    /// # Errors
+    ///
+    /// All mistakes, in the order of the file.
+    pub fn read(text: &str, file: &Path) -> Result<Self, Vec<Mistake>> {
+        read(file, text, &Environment::of_process(), Disk::REAL)
+    }
+
     /// Reads `text` as the content of `file`, whose folder is the base of relative paths. Opens no file.
     ///
     /// # Errors

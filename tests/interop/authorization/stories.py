@@ -60,7 +60,7 @@ def address(server, person, suffix="code"):
 @contextmanager
 def authorizing(world, who, seconds=30):
     """`postkey authorize` while it runs. Yields the process, and waits for its end afterwards."""
-    command = [world.binary, "--config", world.postkey._configuration, "authorize", who, "--no-browser",
+    command = [world.binary, "--config", world.postkey.configuration, "authorize", who, "--no-browser",
                "--timeout", f"{seconds}s"]
     child = subprocess.Popen(command, env=world.postkey._env, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
                              stderr=subprocess.STDOUT, text=True)

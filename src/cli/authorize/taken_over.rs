@@ -1,0 +1,36 @@
+//! An account that another program has authorized.
+
+use super::super::arguments::AuthorizeOptions;
+use super::super::terminal::Input;
+use super::plan::Plan;
+use crate::config::Config;
+use crate::control::Status;
+use crate::exit::Failed;
+use crate::secret::{Secret, Token};
+use crate::vault::Authorization;
+
+/// What gets the account's first tokens here.
+pub enum Grip {
+    Refresh(Token),
+    /// The mailbox's own password.
+    Password(Secret),
+    /// The client alone.
+    Client,
+}
+
+/// Gets tokens with what another program had, and checks whose they are. The options name provider, grant and client.
+pub async fn take_over(
+    config: &Config,
+    status: &Status,
+    address: &str,
+    options: &AuthorizeOptions,
+    grip: Grip,
+) -> Result<Authorization, Failed> {
+    let plan = Plan::new(config, address, options, status, &mut Input::new()).await?;
+    let (tokens, password) = match grip {
+        Grip::Refresh(token) => (plan.use_refresh_token(&token).await?, None),
+        Grip::Password(password) => (plan.request_tokens(Some(&password)).await?, Some(password)),
+        Grip::Client => (plan.request_tokens(None).await?, None),
+    };
+    Ok(plan.authorization(tokens, password))
+}
