@@ -267,7 +267,10 @@ impl Broker {
     /// Queues notices when the accounts' status changes. Never returns.
     pub async fn watch(self: Arc<Self>) {
         self.notices
-            .watch(|| self.context.vault.accounts().iter().map(|record| self.status_of_tokens(record)).collect())
+            .watch(
+                || self.context.vault.accounts().iter().map(|record| self.status_of_tokens(record)).collect(),
+                || self.metrics.certificate_expiries(),
+            )
             .await;
     }
 

@@ -17,13 +17,14 @@ use std::time::Duration;
 use tokio::time::sleep;
 use tokio_rustls::rustls::ServerConfig;
 
-use crate::clock::{Clock, Moment};
+use crate::clock::Clock;
+use crate::config::host_name::HostName;
 use crate::config::{Certificate, Config, ListenerConfig};
 use crate::exit::Failed;
 use crate::mutex::lock;
 pub use authority::{AuthorityError, PublicPart, pem};
 use files::FileCertificate;
-pub use issued::{Issued, fingerprint};
+pub use issued::{CertificateExpiry, Issued, fingerprint};
 pub use machine::Machine;
 use own::OwnCertificate;
 pub use own::read_stored;
@@ -36,6 +37,14 @@ const TICK: Duration = Duration::from_secs(60);
 pub fn certificate_authority_der(config: &Config) -> Option<Vec<u8>> {
     let public = config.has_own_certificate().then(|| PublicPart::read(&config.state_dir))?;
     public.ok().flatten().map(|public| public.root.to_vec())
+}
+
+/// The names at which the listeners are reached and for which the existing authority may not sign. None of them if it cannot
+/// be read.
+pub fn lacking(config: &Config) -> Vec<HostName> {
+    let public = PublicPart::read(&config.state_dir).ok().flatten();
+    let names = public.iter().flat_map(|_| Machine::here().names(&config.listeners));
+    names.filter(|name| public.as_ref().is_some_and(|public| !public.about.permits(name))).collect()
 }
 
 /// All certificates of the running listeners.
@@ -90,19 +99,15 @@ impl ListenerCertificates {
         }
     }
 
-    /// The file of each certificate in use, and when it expires.
-    pub fn expiries(&self) -> Vec<(String, Moment)> {
+    /// When each certificate in use expires, and postkey's own authority.
+    pub fn expiries(&self) -> Vec<CertificateExpiry> {
         let current = lock(&self.current);
-        current
-            .files
-            .iter()
-            .filter_map(FileCertificate::expiry)
-            .chain(current.own.as_ref().map(OwnCertificate::expiry))
-            .collect()
+        let of_files = current.files.iter().filter_map(FileCertificate::expiry);
+        of_files.chain(current.own.iter().flat_map(OwnCertificate::expiries)).collect()
     }
 
     /// Reviews the certificates every minute, and tells when those expire that are then in use. Never returns.
-    pub async fn watch(self: Arc<Self>, tell: impl Fn(Vec<(String, Moment)>)) {
+    pub async fn watch(self: Arc<Self>, tell: impl Fn(Vec<CertificateExpiry>)) {
         loop {
             tell(self.expiries());
             sleep(TICK).await;

@@ -12,6 +12,7 @@ use prometheus_client::registry::{Metric, Registry, Unit};
 
 use super::status::{AccountState, AccountStatus};
 use super::throttle::Occupancy;
+use crate::certificates::CertificateExpiry;
 use crate::clock::Moment;
 use crate::mutex::lock;
 use crate::protocol::Protocol;
@@ -46,8 +47,8 @@ pub struct Metrics {
     damaged: Gauge,
     clients: Family<[(&'static str, String); 1], Gauge>,
     certificates: Family<[(&'static str, String); 1], Gauge>,
-    /// When the listeners' certificates expire, by their files.
-    certificate_ends: Mutex<Vec<(String, Moment)>>,
+    /// When the listeners' certificates expire.
+    certificate_ends: Mutex<Vec<CertificateExpiry>>,
 }
 
 /// What the metrics show beside the accounts.
@@ -171,9 +172,14 @@ impl Metrics {
         self.upstream.get_or_create(&labels).observe(time.as_secs_f64());
     }
 
-    /// Replaces the listeners' certificates: their files, and when they expire.
-    pub fn certificates(&self, ends: Vec<(String, Moment)>) {
+    /// Replaces the listeners' certificates.
+    pub fn certificates(&self, ends: Vec<CertificateExpiry>) {
         *lock(&self.certificate_ends) = ends;
+    }
+
+    /// When the listeners' certificates expire.
+    pub fn certificate_expiries(&self) -> Vec<CertificateExpiry> {
+        lock(&self.certificate_ends).clone()
     }
 
     /// All metrics in the text form of OpenMetrics 1.0, which Prometheus reads.
@@ -187,10 +193,10 @@ impl Metrics {
         let older = accounts.iter().filter(|one| one.delegate.is_none() && (one.doubtful || one.rolled_back)).count();
         self.degraded.set(condition.is_degraded.into());
         self.damaged.set(number(condition.damaged + older));
-        for (family, name, ends) in [
-            (&self.clients, "client", &condition.clients),
-            (&self.certificates, "file", &*lock(&self.certificate_ends)),
-        ] {
+        let certificates = self.certificate_expiries().into_iter().map(|one| (one.file, one.ends)).collect();
+        for (family, name, ends) in
+            [(&self.clients, "client", &condition.clients), (&self.certificates, "file", &certificates)]
+        {
             family.clear();
             for (of, end) in ends {
                 family.get_or_create(&[(name, of.clone())]).set(left(*end, now));
@@ -263,7 +269,8 @@ mod tests {
             ..AccountStatus::default()
         };
         let clients = vec![("corp".to_owned(), Moment(86_500))];
-        metrics.certificates(vec![("/etc/postkey/cert.pem".to_owned(), Moment(40))]);
+        let file = "/etc/postkey/cert.pem".to_owned();
+        metrics.certificates(vec![CertificateExpiry { file, ends: Moment(40), soon: 0, advice: "" }]);
         let condition = Condition { is_degraded: true, damaged: 1, clients };
         let text = metrics.text(&[account("ann@example.test")], &condition, Moment(100));
         for line in [

@@ -16,6 +16,7 @@ use tracing::warn;
 
 use super::context::Context;
 use super::status::AccountStatus;
+use crate::certificates::CertificateExpiry;
 use crate::clock::Moment;
 use crate::config::Config;
 use crate::mutex::lock;
@@ -113,8 +114,12 @@ impl Notices {
         self.changed.notified().await;
     }
 
-    /// Sends what is new about the accounts. Never returns.
-    pub(super) async fn watch(&self, accounts: impl Fn() -> Vec<AccountStatus>) {
+    /// Sends what is new about the accounts and the listeners' certificates. Never returns.
+    pub(super) async fn watch(
+        &self,
+        accounts: impl Fn() -> Vec<AccountStatus>,
+        of_listeners: impl Fn() -> Vec<CertificateExpiry>,
+    ) {
         let file = self.context.config().state_dir.join(FILE);
         let mut sent = read(&file).await;
         let mut certificates = Certificates::default();
@@ -125,7 +130,8 @@ impl Notices {
             clients.extend(certificates.expiries(&config, &accounts).await);
             *lock(&self.clients) = clients.iter().map(|client| (client.owner.clone(), client.end)).collect();
             let expiries = accounts.iter().filter_map(Expiry::of_idleness);
-            let expiries: Vec<_> = expiries.chain(clients.into_iter().map(Expiry::of_client)).collect();
+            let expiries = expiries.chain(clients.into_iter().map(Expiry::of_client));
+            let expiries: Vec<_> = expiries.chain(of_listeners().into_iter().map(Expiry::of_certificate)).collect();
             let notices = sent.review(&accounts, &expiries, self.context.now());
             if sent != before {
                 // Before the notices, so that a restart does not send them twice.
@@ -200,6 +206,16 @@ impl Expiry {
             end,
             most_days: u64::MAX,
             advice: "create a new one at the provider, replace the old one, and correct client_expires".to_owned(),
+        }
+    }
+
+    fn of_certificate(CertificateExpiry { file, ends, soon, advice }: CertificateExpiry) -> Self {
+        Self {
+            what: format!("certificate {file}"),
+            account: String::new(),
+            end: ends,
+            most_days: soon / DAY,
+            advice: advice.to_owned(),
         }
     }
 
@@ -337,6 +353,18 @@ mod tests {
         assert_eq!(days_of_notices(5, u64::MAX), [5, 1], "the first notice is late");
         assert_eq!(days_of_notices(30, 10), [7, 1]);
         assert_eq!(days_of_notices(2, 0), [0; 0]);
+    }
+
+    #[test]
+    fn a_listeners_certificate_is_notified_as_late_as_its_life_allows() {
+        let days = |soon| {
+            let (file, advice) = ("cert.pem".to_owned(), "renew it");
+            let expiry = Expiry::of_certificate(CertificateExpiry { file, ends: Moment(90 * DAY), soon, advice });
+            assert_eq!((expiry.what.as_str(), expiry.advice.as_str()), ("certificate cert.pem", "renew it"));
+            days_of_notices(90, expiry.most_days)
+        };
+        assert_eq!(days(14 * DAY), [7, 1]);
+        assert_eq!(days(36 * 3600), [1], "of six days");
     }
 
     #[test]

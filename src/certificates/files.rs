@@ -7,7 +7,7 @@ use std::sync::Arc;
 use tokio_rustls::rustls::ServerConfig;
 use tracing::{error, info, warn};
 
-use super::issued::Issued;
+use super::issued::{CertificateExpiry, Issued};
 use crate::clock::Moment;
 use crate::exit::{Exit, Failed};
 use crate::guard;
@@ -52,9 +52,10 @@ impl FileCertificate {
         self.chain == chain && self.key == key
     }
 
-    /// Its file, and when it expires.
-    pub fn expiry(&self) -> Option<(String, Moment)> {
-        Some((self.chain.display().to_string(), self.about.as_ref()?.ends))
+    pub fn expiry(&self) -> Option<CertificateExpiry> {
+        let about = self.about.as_ref()?;
+        let advice = "renew it, and postkey reads it within a minute";
+        Some(CertificateExpiry { file: self.chain.display().to_string(), ends: about.ends, soon: soon(about), advice })
     }
 
     /// Reads the files again if they have changed. As long as the new ones do not fit together, for example because only one of
@@ -97,8 +98,7 @@ impl FileCertificate {
     /// Logs once that the certificate is about to expire.
     fn report(&mut self, now: Moment) {
         let Some(about) = self.about.as_ref().filter(|_| !self.is_reported) else { return };
-        let soon = EXPIRES_SOON.min(about.ends.since(about.begins) / 4);
-        let (shown, ends) = (self.chain.display(), about.ends);
+        let (shown, ends, soon) = (self.chain.display(), about.ends, soon(about));
         if now >= ends {
             error!(file = %shown, %ends, "certificate {shown} expired on {ends}; renew it, and postkey reads it within a minute");
         } else if now.after(soon) >= ends {
@@ -108,6 +108,10 @@ impl FileCertificate {
         }
         self.is_reported = true;
     }
+}
+
+fn soon(about: &Issued) -> u64 {
+    EXPIRES_SOON.min(about.ends.since(about.begins) / 4)
 }
 
 fn read(certificate: &ServerCertificate) -> Option<Issued> {

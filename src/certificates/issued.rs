@@ -1,9 +1,12 @@
 //! What a certificate says, for people and for decisions about it.
 
 use std::net::IpAddr;
+use std::path::Path;
 
 use ipnet::IpNet;
 use sha2::{Digest as _, Sha256};
+use tokio_rustls::rustls::pki_types::CertificateDer;
+use tokio_rustls::rustls::pki_types::pem::PemObject as _;
 use x509_cert::Certificate;
 use x509_cert::der::Decode as _;
 use x509_cert::ext::pkix::name::GeneralName;
@@ -44,10 +47,26 @@ impl Issued {
         })
     }
 
+    /// Reads the first certificate in a PEM file. None if there is none.
+    pub fn read_file(path: &Path) -> Option<Self> {
+        Self::read(&CertificateDer::from_pem_slice(&std::fs::read(path).ok()?).ok()?)
+    }
+
     /// Whether an authority with this certificate may sign for a name.
     pub fn permits(&self, name: &HostName) -> bool {
         self.permitted.iter().any(|subtree| subtree.contains(name))
     }
+}
+
+/// When a certificate expires.
+#[derive(Clone)]
+pub struct CertificateExpiry {
+    pub file: String,
+    pub ends: Moment,
+    /// How many seconds before that a person should know.
+    pub soon: u64,
+    /// What to do.
+    pub advice: &'static str,
 }
 
 fn host_name(name: &GeneralName) -> Option<HostName> {

@@ -11,7 +11,7 @@ use tokio_rustls::rustls::sign::CertifiedKey;
 use tracing::{error, info, warn};
 
 use super::authority::{Authority, AuthorityError, FLOOR, RENEWAL, Signed, folder, pem};
-use super::issued::Issued;
+use super::issued::{CertificateExpiry, Issued};
 use super::machine::Machine;
 use crate::clock::Moment;
 use crate::config::ListenerConfig;
@@ -30,6 +30,7 @@ pub struct OwnCertificate {
     state_dir: PathBuf,
     listeners: Vec<ListenerConfig>,
     about: Issued,
+    authority_ends: Moment,
     /// The names that the authority may not sign for, which have been logged.
     lacking: Vec<HostName>,
     /// The failure to renew that has been logged.
@@ -61,12 +62,26 @@ impl OwnCertificate {
         let tls = tls::server_config(&certificate).map_err(unusable)?;
         warn_of(&lacking, state_dir);
         let (state_dir, listeners) = (state_dir.to_owned(), listeners.to_vec());
-        Ok(Self { tls, certificate, state_dir, listeners, about, lacking, failure: None })
+        let authority_ends = authority.public.about.ends;
+        Ok(Self { tls, certificate, state_dir, listeners, about, authority_ends, lacking, failure: None })
     }
 
-    /// Its file, and when it expires.
-    pub fn expiry(&self) -> (String, Moment) {
-        (path(&self.state_dir).display().to_string(), self.about.ends)
+    /// When it and its authority expire.
+    pub fn expiries(&self) -> [CertificateExpiry; 2] {
+        let listeners = CertificateExpiry {
+            file: path(&self.state_dir).display().to_string(),
+            ends: self.about.ends,
+            // By then it has been renewed, unless that fails.
+            soon: RENEWAL / 2,
+            advice: "postkey cannot renew it; its log says why",
+        };
+        let authority = CertificateExpiry {
+            file: folder(&self.state_dir).join("authority.pem").display().to_string(),
+            ends: self.authority_ends,
+            soon: RENEWAL,
+            advice: "remove its folder, reload postkey, and import the new authority on every device",
+        };
+        [listeners, authority]
     }
 
     /// Renews the certificate if it is time, or if it lacks a name. If that fails, the old one stays.
@@ -205,8 +220,7 @@ fn read_own(state_dir: &Path) -> Option<Signed> {
 
 /// What the listeners' certificate says that is stored now, read as whoever runs the command. None if there is none.
 pub fn read_stored(state_dir: &Path) -> Option<Issued> {
-    let bytes = std::fs::read(path(state_dir)).ok()?;
-    Issued::read(&CertificateDer::from_pem_slice(&bytes).ok()?)
+    Issued::read_file(&path(state_dir))
 }
 
 #[cfg(test)]

@@ -10,7 +10,9 @@ use tokio::time::timeout;
 use super::admin::AdminClient;
 use super::terminal::{Input, say};
 use crate::address::Address;
-use crate::config::{Config, Listening};
+use crate::certificates::{AuthorityError, Issued, PublicPart, read_stored};
+use crate::clock::{Clock, Moment};
+use crate::config::{Certificate, Config, Listening};
 use crate::control::ControlRequest;
 use crate::examination::{Finding, FindingState};
 use crate::exit::{Exit, Failed};
@@ -80,6 +82,7 @@ async fn examine(config: &Config, address: &str) -> Vec<Finding> {
     if let Ok(status) = admin.status().await {
         findings.extend(examine_listeners(&status.listeners).await);
     }
+    findings.extend(examine_certificates(config, Clock::System.now()));
     findings
 }
 
@@ -102,6 +105,47 @@ async fn examine_listeners(listeners: &[Listening]) -> Vec<Finding> {
         findings.push(examine_listener(listening).await);
     }
     findings
+}
+
+/// Checks the certificates of the listeners, as far as this user can read them.
+fn examine_certificates(config: &Config, now: Moment) -> Vec<Finding> {
+    let mut findings = Vec::new();
+    for certificate in config.listeners.iter().filter_map(|listener| listener.certificate.as_ref()) {
+        let finding = match certificate {
+            Certificate::Files { chain, .. } => {
+                let subject = format!("certificate {}", chain.display());
+                let advice = "renew it, and postkey reads it within a minute";
+                certificate_finding(subject, Issued::read_file(chain), advice, now)
+            }
+            Certificate::Own { .. } => own_certificate(config, now),
+        };
+        if !findings.iter().any(|other: &Finding| other.subject == finding.subject) {
+            findings.push(finding);
+        }
+    }
+    findings
+}
+
+fn own_certificate(config: &Config, now: Moment) -> Finding {
+    let subject = "certificate own".to_owned();
+    match PublicPart::read(&config.state_dir) {
+        Err(AuthorityError::Store(error)) => Finding::skipped(subject, error.to_string()),
+        Err(error) => Finding::problem(subject, Exit::Io, error.to_string()),
+        Ok(None) => Finding::skipped(subject, "postkey creates its authority at the next start or reload"),
+        Ok(Some(_)) => {
+            let stored = read_stored(&config.state_dir);
+            certificate_finding(subject, stored, "postkey could not renew it, and its log says why", now)
+        }
+    }
+}
+
+fn certificate_finding(subject: String, about: Option<Issued>, advice: &str, now: Moment) -> Finding {
+    let Some(about) = about else { return Finding::skipped(subject, "this user cannot read it") };
+    let (ends, names) = (about.ends, about.names.iter().map(ToString::to_string).collect::<Vec<_>>().join(", "));
+    match now >= ends {
+        true => Finding::problem(subject, Exit::Config, format!("it expired on {ends}; {advice}")),
+        false => Finding::ok(subject, format!("it is for {names}, and valid until {ends}")),
+    }
 }
 
 async fn examine_listener(Listening { protocol, address, security }: &Listening) -> Finding {

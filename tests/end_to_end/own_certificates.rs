@@ -160,6 +160,30 @@ async fn a_certificate_forged_with_the_stored_key_is_refused_by_clients() {
 }
 
 #[tokio::test]
+async fn check_and_doctor_tell_what_the_certificate_is_for_and_lacks() {
+    let mut house = own_house("").await;
+    let _process = house.serve().await;
+    let later = std::fs::read_to_string(&house.file).unwrap();
+    let later = later.replacen("certificate = \"own\"", "certificate = \"own\"\nnames = \"mail.home.example\"", 1);
+    std::fs::write(&house.file, later).unwrap();
+    let checked = house.run(&["check"], "");
+    assert!(checked.out.contains("own authority, for localhost, mail.home.example, 127.0.0.1"), "{}", checked.out);
+    assert!(checked.err.contains("may not sign for mail.home.example"), "{}", checked.err);
+    let examined = house.run_beside(&["doctor", ANN], "").await;
+    assert!(
+        examined.out.contains("ok       certificate own: it is for localhost, 127.0.0.1, and valid until"),
+        "{}",
+        examined.out
+    );
+    std::fs::write(house.config.state_dir.join("authority/authority.pem"), "x").unwrap();
+    let examined = house.run_beside(&["doctor", ANN], "").await.out;
+    assert!(
+        examined.contains("problem  certificate own: ") && examined.contains("is damaged; restore it"),
+        "{examined}"
+    );
+}
+
+#[tokio::test]
 async fn a_damaged_authority_is_an_error_and_nothing_is_replaced() {
     let mut house = own_house("").await;
     house.serve().await.terminate();

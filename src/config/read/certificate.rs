@@ -30,7 +30,8 @@ pub fn read(section: &mut Section<'_>, security: Option<Security>) -> Option<Cer
             Some(Certificate::Own { names: names.iter().filter_map(|name| name.parse(HostName::read)).collect() })
         }
         (certificate, key) => {
-            if let Some(names) = names {
+            let is_meant = certificate.as_ref().is_some_and(|value| value.suggest(&[OWN]).is_some());
+            if let Some(names) = names.filter(|_| !is_meant) {
                 names.mistake("is for certificate = \"own\"; a certificate file already has its names, so remove this");
             }
             files(section, security, certificate, key)

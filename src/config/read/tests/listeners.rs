@@ -47,7 +47,7 @@ fn a_listener_is_judged_for_what_it_exposes() {
              files",
         ),
         (
-            "address = \"127.0.0.1:1\"\nsecurity = \"tls\"\ncertificate = \"onw\"",
+            "address = \"127.0.0.1:1\"\nsecurity = \"tls\"\ncertificate = \"onw\"\nnames = \"a.example\"",
             "5:15: listener.certificate: did you mean \"own\"? The certificate of a file also needs key",
         ),
         (
