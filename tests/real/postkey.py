@@ -153,7 +153,7 @@ class Postkey:
     def start(self):
         """Starts the daemon, and waits until it listens. It reads the log, because a command could keep the vault busy."""
         log_size = self.log_size()
-        self.process = self._run.start(self._name, [self.binary, "--config", self.configuration], env=self._env)
+        self.process = self.launch([self.binary, "--config", self.configuration])
 
         def is_ready():
             if self.process.child.poll() is not None:
@@ -161,6 +161,10 @@ class Postkey:
             return sum(": listening on " in line for line in self.log_after(log_size)) == self._listeners
 
         wait_until(is_ready, "all listeners in the daemon's log")
+
+    def launch(self, command):
+        """Starts the daemon's process."""
+        return self._run.start(self._name, command, env=self._env)
 
     def stop(self):
         """Stops the daemon with SIGTERM, and checks its exit code."""

@@ -48,11 +48,11 @@ def is_listening(port):
 class Process:
     """A program in the foreground, in a separate session, with its output in a log."""
 
-    def __init__(self, name, command, log, stdin=subprocess.DEVNULL, stdout=None, env=None):
+    def __init__(self, name, command, log, stdin=subprocess.DEVNULL, stdout=None, env=None, pass_fds=()):
         self.name, self.log = name, Path(log)
         with open(self.log, "ab") as sink:
             self.child = subprocess.Popen(
-                command, stdin=stdin, stdout=stdout or sink, stderr=sink, env=env, start_new_session=True
+                command, stdin=stdin, stdout=stdout or sink, stderr=sink, env=env, pass_fds=pass_fds, start_new_session=True
             )
 
     def wait_for_ports(self, *ports):
