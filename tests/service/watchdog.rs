@@ -85,12 +85,18 @@ const COMPLAINT: &str = "the vault or a listener does not answer";
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_accept_loop_that_hangs_is_noticed() {
     let mut service = service().await;
-    let mut session = service.house.program(Protocol::Pop3, Security::Clear).await;
-    // Both arrive at once: the thread that does what the session wants then serves all others, too. strace would let
-    // the threads continue between its own stops and this one, so it comes last.
+    let mut sessions = Vec::new();
+    for _ in 0..4 {
+        sessions.push(service.house.program(Protocol::Pop3, Security::Clear).await);
+    }
+    // All arrive at once: the thread that does what a session wants then serves all others, too. One session would not be
+    // enough, because it may just not wait for its client yet. strace would let the threads continue between its own stops
+    // and this one, so it comes last.
     stop(&service.process);
     let _client = TcpStream::connect(("127.0.0.1", service.house.port(Protocol::Pop3, Security::Tls))).await.unwrap();
-    session.client.say("CAPA").await;
+    for session in &mut sessions {
+        session.client.say("CAPA").await;
+    }
     let hold = Hold::on(service.process.id(), "accept4");
     service.process.signal(Signal::CONT);
     let Some(hold) = hold else { return };
