@@ -13,7 +13,7 @@ use crate::secret::{Secret, Token};
 
 /// What the files of one program say.
 #[derive(Default)]
-pub struct Found {
+pub struct ImportedFiles {
     /// The program's name.
     pub program: &'static str,
     pub accounts: Vec<ImportedAccount>,
@@ -48,12 +48,12 @@ pub struct ImportedAccount {
     pub redirect_uri: Option<Url>,
     /// Whether its refresh token was issued for something else than mail, so that each refresh has to name the scopes.
     pub names_scope: bool,
-    pub tokens: Tokens,
+    pub tokens: ImportedTokens,
 }
 
 /// In which state the account's tokens are.
 #[derive(Default)]
-pub enum Tokens {
+pub enum ImportedTokens {
     /// There are none, so somebody has to sign in.
     #[default]
     Missing,
@@ -80,13 +80,13 @@ pub enum ClientSecret {
 }
 
 /// What was locked.
-pub struct Opened {
+pub struct OpenedTokens {
     pub refresh: Option<Token>,
     pub client_secret: Option<Secret>,
 }
 
 impl Lock {
-    pub fn open(&self, password: &Secret, flow: Flow) -> Result<Opened, Closed> {
+    pub fn open(&self, password: &Secret, flow: Flow) -> Result<OpenedTokens, Closed> {
         match self {
             Self::Emailproxy(fernet, texts, place) => {
                 let texts: Vec<&str> = texts.iter().map(String::as_str).collect();
@@ -97,11 +97,11 @@ impl Lock {
                     ClientSecret::Password => Some(password.clone()),
                 };
                 let refresh = opened.first().filter(|_| signs_in(flow)).map(token).transpose()?;
-                Ok(Opened { refresh, client_secret })
+                Ok(OpenedTokens { refresh, client_secret })
             }
             Self::DavMail(pbes2, text) => {
                 let refresh = Some(token(&pbes2.open(password, text)?)?);
-                Ok(Opened { refresh, client_secret: None })
+                Ok(OpenedTokens { refresh, client_secret: None })
             }
         }
     }

@@ -5,7 +5,7 @@
 
 use std::collections::BTreeMap;
 
-use super::account::{Found, ImportedAccount, ImportedListener, Lock, Tokens, microsoft};
+use super::account::{ImportedAccount, ImportedFiles, ImportedListener, ImportedTokens, Lock, microsoft};
 use super::lock::Pbes2;
 use crate::config::provider::MailServer;
 use crate::name::Name;
@@ -56,8 +56,8 @@ impl Properties {
     }
 
     /// Everything in the configuration and in the token file, if there is one.
-    pub fn found(&self, tokens: Option<&Self>) -> Found {
-        let mut found = Found { program: "DavMail", ..Found::default() };
+    pub fn found(&self, tokens: Option<&Self>) -> ImportedFiles {
+        let mut found = ImportedFiles { program: "DavMail", ..ImportedFiles::default() };
         let own =
             self.0.iter().filter_map(|(key, value)| Some((key.strip_prefix(BEFORE)?.strip_suffix(AFTER)?, value)));
         let others = tokens.into_iter().flat_map(|tokens| &tokens.0).map(|(key, value)| (key.as_str(), value));
@@ -89,13 +89,13 @@ impl Properties {
         let tokens = match token.strip_prefix(ENCRYPTED) {
             Some(encrypted) => {
                 let fingerprint = self.get("davmail.oauth.fingerprint").unwrap_or(FINGERPRINT).as_bytes().to_vec();
-                Tokens::Locked(Lock::DavMail(
+                ImportedTokens::Locked(Lock::DavMail(
                     Pbes2 { salt: fingerprint.clone(), iv: fingerprint, rounds: ROUNDS },
                     encrypted.to_owned(),
                 ))
             }
             // Without a password it stores the token as it is.
-            None => Tokens::Open(Token::parse(token).ok_or("its refresh token is damaged")?),
+            None => ImportedTokens::Open(Token::parse(token).ok_or("its refresh token is damaged")?),
         };
         let tld = self.get("davmail.tld").unwrap_or("com");
         let server =
@@ -110,7 +110,7 @@ impl Properties {
         })
     }
 
-    fn add_ports(&self, found: &mut Found) {
+    fn add_ports(&self, found: &mut ImportedFiles) {
         let keystore = self.get("davmail.ssl.keystoreFile");
         let is_remote = self.get("davmail.allowRemote") == Some("true");
         for (key, protocol, host) in PORTS {
@@ -183,7 +183,7 @@ mod tests {
         assert_eq!((account.address.as_str(), account.client_id.as_deref()), ("ann@example.com", Some("id")));
         assert_eq!(account.endpoints.token.as_ref().unwrap().path(), "/contoso.example/oauth2/v2.0/token");
         assert_eq!((found.listeners.len(), found.left.len()), (1, 1));
-        let Tokens::Locked(lock) = &account.tokens else { panic!("it is locked") };
+        let ImportedTokens::Locked(lock) = &account.tokens else { panic!("it is locked") };
         let open = |password: &str| lock.open(&Secret::new(password.into()), Flow::AuthorizationCode);
         assert_eq!(open("correct horse").ok().unwrap().refresh.unwrap().expose(), "1.AXo-a_refresh.token");
         assert!(open("wrong horse").is_err());

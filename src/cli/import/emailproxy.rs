@@ -11,7 +11,7 @@ use base64::prelude::BASE64_STANDARD;
 use serde_json::{Map, Value};
 use url::Url;
 
-use super::account::{ClientSecret, Found, ImportedAccount, ImportedListener, Lock, Tokens, signs_in};
+use super::account::{ClientSecret, ImportedAccount, ImportedFiles, ImportedListener, ImportedTokens, Lock, signs_in};
 use super::ini::Ini;
 use super::lock::Fernet;
 use crate::config::flow::Flow;
@@ -103,8 +103,8 @@ impl Emailproxy {
         }
     }
 
-    pub fn found(&self) -> Found {
-        let mut found = Found { program: "email-oauth2-proxy", ..Found::default() };
+    pub fn found(&self) -> ImportedFiles {
+        let mut found = ImportedFiles { program: "email-oauth2-proxy", ..ImportedFiles::default() };
         for name in self.ini.sections() {
             match (name.strip_prefix('@'), port(name)) {
                 (Some(_), _) if !self.has_catch_all => {
@@ -129,14 +129,14 @@ impl Emailproxy {
     }
 
     /// Its variant with plug-ins has them as options of ports.
-    fn name_plug_ins(&self, found: &mut Found) {
+    fn name_plug_ins(&self, found: &mut ImportedFiles) {
         for name in self.ini.sections().filter(|name| self.ini.get(name, "plugins").is_some()) {
             found.left.push(format!("the plug-ins of [{name}]: postkey passes mail on unchanged and has none"));
         }
     }
 
     /// Reads an account, or the settings of a domain.
-    fn add(&self, address: &str, section: &str, found: &mut Found) {
+    fn add(&self, address: &str, section: &str, found: &mut ImportedFiles) {
         match self.account(address, section) {
             Ok(account) if address.starts_with('*') => found.domains.push(account),
             Ok(account) => found.accounts.push(account),
@@ -204,11 +204,11 @@ impl Emailproxy {
         Ok(())
     }
 
-    fn tokens(&self, section: &str, account: &ImportedAccount) -> Result<Tokens, String> {
+    fn tokens(&self, section: &str, account: &ImportedAccount) -> Result<ImportedTokens, String> {
         let own = |name: &str| self.ini.get(section, name).filter(|value| !value.is_empty()).map(str::to_owned);
         let refresh = own("refresh_token").filter(|_| signs_in(account.flow));
         if section.starts_with('@') || refresh.is_none() && signs_in(account.flow) {
-            return Ok(Tokens::Missing);
+            return Ok(ImportedTokens::Missing);
         }
         let locked_secret = self.option(section, "client_secret_encrypted").filter(|_| account.client_secret.is_none());
         let is_password = account.flow == Flow::ClientCredentials
@@ -222,7 +222,7 @@ impl Emailproxy {
         };
         let texts: Vec<String> = refresh.or_else(|| own("access_token")).into_iter().collect();
         let texts: Vec<String> = texts.into_iter().chain(locked_secret.map(str::to_owned)).collect();
-        Ok(Tokens::Locked(Lock::Emailproxy(self.lock(section, texts.is_empty())?, texts, place)))
+        Ok(ImportedTokens::Locked(Lock::Emailproxy(self.lock(section, texts.is_empty())?, texts, place)))
     }
 
     /// The salt and the numbers of rounds to try, as the program does. Without any tokens, every password is the right one.

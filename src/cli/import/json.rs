@@ -5,7 +5,7 @@ use std::path::Path;
 use serde_json::{Map, Value};
 use url::Url;
 
-use super::account::{Found, ImportedAccount, Tokens, microsoft};
+use super::account::{ImportedAccount, ImportedFiles, ImportedTokens, microsoft};
 use crate::config::flow::Flow;
 use crate::config::provider::Endpoints;
 use crate::name::Name;
@@ -56,13 +56,13 @@ impl Json {
         self.0.get(name)?.as_str().map(str::trim).filter(|text| !text.is_empty())
     }
 
-    fn tokens(&self) -> Result<Tokens, String> {
+    fn tokens(&self) -> Result<ImportedTokens, String> {
         let token = self.text("refresh_token").ok_or("its refresh token is empty; sign in there first")?;
-        Token::parse(token).map(Tokens::Open).ok_or_else(|| "its refresh token is damaged".to_owned())
+        Token::parse(token).map(ImportedTokens::Open).ok_or_else(|| "its refresh token is damaged".to_owned())
     }
 
     /// Reads a token file. `general` is sasl-xoauth2's configuration, if it was named as well.
-    pub fn found(&self, kind: JsonKind, file: &Path, general: Option<&Self>) -> Result<Found, String> {
+    pub fn found(&self, kind: JsonKind, file: &Path, general: Option<&Self>) -> Result<ImportedFiles, String> {
         let mut account = ImportedAccount { tokens: self.tokens()?, ..ImportedAccount::default() };
         let program = match kind {
             JsonKind::MuttOauth2 => {
@@ -88,7 +88,7 @@ impl Json {
             account.address = names.into_iter().find(is_address).unwrap_or_default().to_owned();
         }
         account.address = Name::address(&account.address).map(String::from).unwrap_or_default();
-        Ok(Found { program, accounts: vec![account], ..Found::default() })
+        Ok(ImportedFiles { program, accounts: vec![account], ..ImportedFiles::default() })
     }
 
     fn read_mutt(&self, account: &mut ImportedAccount) {

@@ -37,8 +37,8 @@ use crate::control::{ControlRequest, LoginTest, NewAuthorization, Status};
 use crate::exit::{Exit, Failed};
 use configuration::Addition;
 pub use passwords::ImportFiles;
-use passwords::{OpenedAccount, Passwords};
-use plan::Plan;
+use passwords::{OldPasswords, OpenedAccount};
+use plan::ImportPlan;
 
 pub async fn run(
     config: &Config,
@@ -48,7 +48,7 @@ pub async fn run(
 ) -> Result<(), Failed> {
     let found = source::read(&files.contents)?;
     let status = status(config).await?;
-    let plan = Plan::new(config, configuration::file(file), found, &status, &options)?;
+    let plan = ImportPlan::new(config, configuration::file(file), found, &status, &options)?;
     show::plan(&plan, &options);
     if options.dry_run {
         return Ok(());
@@ -56,7 +56,7 @@ pub async fn run(
     plan.check()?;
     let mut input = Input::new();
     confirm(&options, plan.importable().count(), &mut input).await?;
-    let passwords = Passwords { files: files.passwords, is_new: options.new_password };
+    let passwords = OldPasswords { files: files.passwords, is_new: options.new_password };
     let mut results = Results::default();
     let mut opened = Vec::new();
     for account in plan.importable() {

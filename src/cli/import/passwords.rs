@@ -6,7 +6,7 @@ use std::path::Path;
 use super::super::arguments::ImportOptions;
 use super::super::password::chosen;
 use super::super::terminal::{Input, complain};
-use super::account::{Opened, Tokens};
+use super::account::{ImportedTokens, OpenedTokens};
 use super::lock::Closed;
 use super::plan::{Fate, PlannedAccount};
 use super::source::Contents;
@@ -55,7 +55,7 @@ fn password_file(named: &str) -> Result<(Option<Name>, Secret), Failed> {
 }
 
 /// The source of passwords.
-pub struct Passwords {
+pub struct OldPasswords {
     pub files: Vec<(Option<Name>, Secret)>,
     /// Whether the accounts get new app passwords.
     pub is_new: bool,
@@ -76,7 +76,7 @@ pub struct OpenedAccount {
     pub password: Password,
 }
 
-impl Passwords {
+impl OldPasswords {
     /// Opens an account. Asks for its password if no file has it.
     pub async fn open(&self, planned: &PlannedAccount, input: &mut Input) -> Result<OpenedAccount, Failed> {
         let account = &planned.account;
@@ -84,9 +84,11 @@ impl Passwords {
             return Err(Failed::new(Exit::Software, "this account is not for import; please report this defect"));
         };
         let (opened, typed) = match &account.tokens {
-            Tokens::Missing => (Opened { refresh: None, client_secret: None }, None),
-            Tokens::Open(token) => (Opened { refresh: Some(token.clone()), client_secret: None }, None),
-            Tokens::Locked(_) => self.unlock(planned, input).await.map(|(opened, typed)| (opened, Some(typed)))?,
+            ImportedTokens::Missing => (OpenedTokens { refresh: None, client_secret: None }, None),
+            ImportedTokens::Open(token) => (OpenedTokens { refresh: Some(token.clone()), client_secret: None }, None),
+            ImportedTokens::Locked(_) => {
+                self.unlock(planned, input).await.map(|(opened, typed)| (opened, Some(typed)))?
+            }
         };
         let password = match typed.as_ref().filter(|_| !self.is_new) {
             Some(typed) => kept(typed)?,
@@ -106,9 +108,9 @@ impl Passwords {
         })
     }
 
-    async fn unlock(&self, planned: &PlannedAccount, input: &mut Input) -> Result<(Opened, Secret), Failed> {
+    async fn unlock(&self, planned: &PlannedAccount, input: &mut Input) -> Result<(OpenedTokens, Secret), Failed> {
         let (account, program) = (&planned.account, planned.program);
-        let Tokens::Locked(lock) = &account.tokens else { return Err(wrong(program)) };
+        let ImportedTokens::Locked(lock) = &account.tokens else { return Err(wrong(program)) };
         if let Some(password) = self.of(&account.address) {
             let opened = lock.open(password, account.flow).map_err(|closed| failed(closed, program))?;
             return Ok((opened, password.clone()));

@@ -7,7 +7,7 @@ use chacha20poly1305::{ChaCha20Poly1305, Nonce};
 use url::Url;
 use zeroize::Zeroizing;
 
-use super::account::{Found, ImportedAccount, Tokens};
+use super::account::{ImportedAccount, ImportedFiles, ImportedTokens};
 use crate::config::provider::Endpoints;
 use crate::name::Name;
 use crate::secret::{Secret, Token};
@@ -23,7 +23,7 @@ const DUMP_VERSION: u64 = 1;
 
 /// The account of a configuration or a dump.
 #[derive(Default)]
-struct Entry {
+struct PizauthAccount {
     fields: BTreeMap<String, String>,
     scope: Vec<String>,
     /// Further fields of the authorization request.
@@ -37,7 +37,7 @@ pub fn is_configuration(text: &str) -> bool {
 }
 
 /// Reads the configuration, which has no tokens.
-pub fn configuration(text: &str) -> Found {
+pub fn configuration(text: &str) -> ImportedFiles {
     let mut tokens = Tokenizer(text);
     let mut accounts = Vec::new();
     while let Some(token) = tokens.next() {
@@ -50,8 +50,8 @@ pub fn configuration(text: &str) -> Found {
 }
 
 /// Reads what follows the name of an account, up to its closing brace.
-fn entry(tokens: &mut Tokenizer<'_>) -> Entry {
-    let mut entry = Entry::default();
+fn entry(tokens: &mut Tokenizer<'_>) -> PizauthAccount {
+    let mut entry = PizauthAccount::default();
     let (mut key, mut values, mut depth) = (None, Vec::new(), 0);
     for token in tokens {
         match token.as_str() {
@@ -69,7 +69,7 @@ fn entry(tokens: &mut Tokenizer<'_>) -> Entry {
     entry
 }
 
-impl Entry {
+impl PizauthAccount {
     fn set(&mut self, key: String, values: Vec<String>) {
         match key.as_str() {
             "scopes" => self.scope = values,
@@ -97,15 +97,19 @@ impl Entry {
             client_secret: self.fields.get("client_secret").map(|secret| Secret::new(secret.clone().into_bytes())),
             redirect_uri: url("redirect_uri"),
             scope: self.scope,
-            tokens: self.refresh.as_deref().and_then(Token::parse).map_or(Tokens::Missing, Tokens::Open),
+            tokens: self
+                .refresh
+                .as_deref()
+                .and_then(Token::parse)
+                .map_or(ImportedTokens::Missing, ImportedTokens::Open),
             ..ImportedAccount::default()
         }
     }
 }
 
-fn found(accounts: Vec<ImportedAccount>) -> Found {
-    let mut found = Found { program: "pizauth", accounts, ..Found::default() };
-    if found.accounts.iter().any(|account| matches!(account.tokens, Tokens::Missing)) {
+fn found(accounts: Vec<ImportedAccount>) -> ImportedFiles {
+    let mut found = ImportedFiles { program: "pizauth", accounts, ..ImportedFiles::default() };
+    if found.accounts.iter().any(|account| matches!(account.tokens, ImportedTokens::Missing)) {
         found.warnings.push(
             "tokens of pizauth are only in its memory; have it write them with `pizauth dump > FILE` and import that file".to_owned(),
         );
@@ -118,7 +122,7 @@ fn found(accounts: Vec<ImportedAccount>) -> Found {
 /// # Errors
 ///
 /// It is a dump that cannot be read.
-pub fn dump(bytes: &[u8]) -> Option<Result<Found, String>> {
+pub fn dump(bytes: &[u8]) -> Option<Result<ImportedFiles, String>> {
     let (nonce, sealed) = bytes.split_first_chunk::<12>()?;
     let cipher = ChaCha20Poly1305::new(&DUMP_KEY.into());
     let plain = Zeroizing::new(cipher.decrypt(&Nonce::from(*nonce), sealed).ok()?);
@@ -142,7 +146,7 @@ impl Fields<'_> {
 
     fn account(&mut self) -> Option<ImportedAccount> {
         let name = self.text()?;
-        let mut entry = Entry::default();
+        let mut entry = PizauthAccount::default();
         entry.set("auth_uri".to_owned(), vec![self.text()?]);
         for _ in 0..self.number()? {
             entry.more.push((self.text()?, self.text()?));
@@ -289,10 +293,10 @@ mod tests {
         assert_eq!(found.accounts.len(), 2);
         let (other, account) = (&found.accounts[0], &found.accounts[1]);
         assert_eq!((other.address.as_str(), account.address.as_str()), ("ben@example.test", "ann@example.test"));
-        assert!(matches!(other.tokens, Tokens::Missing) && other.client_secret.is_none());
+        assert!(matches!(other.tokens, ImportedTokens::Missing) && other.client_secret.is_none());
         assert_eq!((account.client_id.as_deref(), account.scope.len()), (Some("one"), 2));
         assert_eq!(account.client_secret.as_ref().unwrap().expose(), b"hush");
-        assert!(matches!(&account.tokens, Tokens::Open(token) if token.expose() == "refresh-token-of-ann"));
+        assert!(matches!(&account.tokens, ImportedTokens::Open(token) if token.expose() == "refresh-token-of-ann"));
         assert!(dump(&bytes[..bytes.len() - 1]).is_none() && dump(b"").is_none());
     }
 

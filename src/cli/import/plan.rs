@@ -3,10 +3,10 @@
 use std::path::PathBuf;
 
 use super::super::arguments::ImportOptions;
-use super::account::{Found, ImportedAccount, ImportedListener, Tokens, signs_in};
+use super::account::{ImportedAccount, ImportedFiles, ImportedListener, ImportedTokens, signs_in};
 use super::block::Block;
 use super::configuration::Addition;
-use super::provider::Providers;
+use super::provider::ImportProviders;
 use crate::config::Config;
 use crate::config::flow::Flow;
 use crate::control::Status;
@@ -14,7 +14,7 @@ use crate::exit::{Exit, Failed};
 use crate::name::Name;
 
 /// Everything that an import would do.
-pub struct Plan {
+pub struct ImportPlan {
     pub accounts: Vec<PlannedAccount>,
     pub listeners: Vec<PlannedListener>,
     /// What cannot be taken over, with the name of the program.
@@ -54,22 +54,22 @@ pub struct PlannedListener {
     pub provider: Option<String>,
 }
 
-impl Plan {
+impl ImportPlan {
     pub fn new(
         config: &Config,
         file: PathBuf,
-        mut found: Vec<Found>,
+        mut found: Vec<ImportedFiles>,
         status: &Status,
         options: &ImportOptions,
     ) -> Result<Self, Failed> {
         for account in found.iter_mut().flat_map(|found| &mut found.accounts) {
             complete(account, options);
         }
-        let mut providers = Providers::new(config, found.iter().flat_map(|found| &found.listeners).collect());
+        let mut providers = ImportProviders::new(config, found.iter().flat_map(|found| &found.listeners).collect());
         let mut fates = Vec::new();
         let mut entries = Vec::new();
         let mut left = Vec::new();
-        for Found { program, accounts, domains, left: own, .. } in &found {
+        for ImportedFiles { program, accounts, domains, left: own, .. } in &found {
             left.extend(own.iter().map(|why| (*program, why.clone())));
             for account in accounts {
                 let fate = fate(config, account, status, options, &mut providers);
@@ -104,9 +104,9 @@ impl Plan {
     }
 
     /// Takes accounts and ports, each with what was found out about it, in the same order.
-    fn take(&mut self, found: Vec<Found>, fates: Vec<Fate>, ports: Vec<Result<Option<String>, String>>) {
+    fn take(&mut self, found: Vec<ImportedFiles>, fates: Vec<Fate>, ports: Vec<Result<Option<String>, String>>) {
         let (mut fates, mut ports) = (fates.into_iter(), ports.into_iter());
-        for Found { program, accounts, listeners, .. } in found {
+        for ImportedFiles { program, accounts, listeners, .. } in found {
             let accounts = accounts.into_iter().zip(&mut fates);
             self.accounts.extend(accounts.map(|(account, fate)| PlannedAccount { program, account, fate }));
             for (listener, provider) in listeners.into_iter().zip(&mut ports) {
@@ -190,7 +190,7 @@ fn fate(
     account: &ImportedAccount,
     status: &Status,
     options: &ImportOptions,
-    providers: &mut Providers<'_>,
+    providers: &mut ImportProviders<'_>,
 ) -> Fate {
     if status.account(&account.address).is_some() || status.damaged.contains(&account.address) {
         return Fate::Exists;
@@ -207,7 +207,7 @@ fn fate(
         || account.flow == Flow::JwtBearer
         || known.is_some_and(|known| config.client_for(&account.address, known).is_some());
     match account.tokens {
-        Tokens::Missing if signs_in(account.flow) => Fate::SignIn(provider),
+        ImportedTokens::Missing if signs_in(account.flow) => Fate::SignIn(provider),
         _ if !has_client => {
             Fate::Impossible("the file does not say to which client its tokens belong; add `--client-id ID`".to_owned())
         }

@@ -41,7 +41,7 @@ pub struct NewProvider {
 }
 
 /// The providers of one import.
-pub struct Providers<'a> {
+pub struct ImportProviders<'a> {
     config: &'a Config,
     listeners: Vec<&'a ImportedListener>,
     pub new: Vec<NewProvider>,
@@ -49,7 +49,7 @@ pub struct Providers<'a> {
     used: Vec<String>,
 }
 
-impl<'a> Providers<'a> {
+impl<'a> ImportProviders<'a> {
     pub fn new(config: &'a Config, listeners: Vec<&'a ImportedListener>) -> Self {
         Self { config, listeners, new: Vec::new(), used: Vec::new() }
     }

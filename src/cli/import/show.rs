@@ -4,11 +4,11 @@ use super::super::admin::AdminClient;
 use super::super::arguments::ImportOptions;
 use super::super::settings::listening;
 use super::super::terminal::say;
-use super::account::{ImportedAccount, Tokens};
-use super::plan::{Fate, Plan, PlannedAccount};
+use super::account::{ImportedAccount, ImportedTokens};
+use super::plan::{Fate, ImportPlan, PlannedAccount};
 use crate::config::Config;
 
-pub fn plan(plan: &Plan, options: &ImportOptions) {
+pub fn plan(plan: &ImportPlan, options: &ImportOptions) {
     for planned in &plan.accounts {
         account(planned, options);
     }
@@ -50,15 +50,16 @@ fn account(planned: &PlannedAccount, options: &ImportOptions) {
     }
     match (fate, &account.tokens) {
         (Fate::SignIn(_), _) => {
-            let client = account.client_id.as_ref().map(|id| format!(" --client-id {id}")).unwrap_or_default();
+            let secret = if account.client_secret.is_some() { " --client-secret-file FILE" } else { "" };
+            let client = account.client_id.as_ref().map(|id| format!(" --client-id {id}{secret}")).unwrap_or_default();
             say("  tokens    none in these files, so somebody has to sign in once:");
             say(format_args!("            postkey authorize {} --provider {provider}{client}", account.address));
         }
-        (_, Tokens::Locked(_)) if options.new_password => {
+        (_, ImportedTokens::Locked(_)) if options.new_password => {
             say("  tokens    taken over, opened with the password of its mail programs");
             say("  password  a new one, to be entered in its mail programs");
         }
-        (_, Tokens::Locked(_)) => {
+        (_, ImportedTokens::Locked(_)) => {
             say("  tokens    taken over; nobody has to sign in again");
             say("  password  the one that its mail programs already have");
         }
@@ -77,7 +78,7 @@ fn proof(account: &ImportedAccount) -> &'static str {
     }
 }
 
-fn ports(plan: &Plan, options: &ImportOptions) {
+fn ports(plan: &ImportPlan, options: &ImportOptions) {
     if plan.listeners.is_empty() {
         return;
     }
@@ -93,7 +94,7 @@ fn ports(plan: &Plan, options: &ImportOptions) {
 }
 
 /// What to do after an import.
-pub async fn end(plan: &Plan, config: &Config, options: &ImportOptions) {
+pub async fn end(plan: &ImportPlan, config: &Config, options: &ImportOptions) {
     let status = match AdminClient::connect(config).await {
         Ok(admin) => admin.status().await.unwrap_or_default(),
         Err(_) => return,

@@ -4,7 +4,7 @@ use std::io::{self, Read as _, Write as _};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
-use super::account::{Found, ImportedAccount, Tokens};
+use super::account::{ImportedAccount, ImportedFiles, ImportedTokens};
 use super::davmail::Properties;
 use super::emailproxy::{self, Emailproxy};
 use super::ini::Ini;
@@ -182,7 +182,7 @@ fn pgp() -> String {
 }
 
 /// Reads all files, with those of one program together.
-pub fn read(files: &[Contents]) -> Result<Vec<Found>, Failed> {
+pub fn read(files: &[Contents]) -> Result<Vec<ImportedFiles>, Failed> {
     let mut found = emailproxies(files)?;
     let general = files.iter().find_map(|file| match &file.kind {
         Kind::Json(JsonKind::SaslXoauth2Configuration, json) => Some(json),
@@ -218,7 +218,7 @@ pub fn read(files: &[Contents]) -> Result<Vec<Found>, Failed> {
     }
 }
 
-fn emailproxies(files: &[Contents]) -> Result<Vec<Found>, Failed> {
+fn emailproxies(files: &[Contents]) -> Result<Vec<ImportedFiles>, Failed> {
     let mut proxies = Vec::new();
     for file in files {
         if let Kind::Emailproxy(ini) = &file.kind {
@@ -238,14 +238,14 @@ fn emailproxies(files: &[Contents]) -> Result<Vec<Found>, Failed> {
 }
 
 /// A file with nothing but a refresh token; the command line says whose it is.
-fn refresh_token(file: &Contents) -> Result<Found, Failed> {
+fn refresh_token(file: &Contents) -> Result<ImportedFiles, Failed> {
     let token = pasted(file.text()).map_err(|why| file.unusable(&why))?;
-    let account = ImportedAccount { tokens: Tokens::Open(token), ..ImportedAccount::default() };
-    Ok(Found { program: "refresh token", accounts: vec![account], ..Found::default() })
+    let account = ImportedAccount { tokens: ImportedTokens::Open(token), ..ImportedAccount::default() };
+    Ok(ImportedFiles { program: "refresh token", accounts: vec![account], ..ImportedFiles::default() })
 }
 
 /// oama's token files name services, which its configuration describes. The usual ones are known without it.
-fn complete_oama(files: &[Contents], found: &mut [Found]) {
+fn complete_oama(files: &[Contents], found: &mut [ImportedFiles]) {
     let none = Services::default();
     let services = files.iter().find_map(|file| match &file.kind {
         Kind::Oama(services) => Some(services),

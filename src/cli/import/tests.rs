@@ -2,10 +2,10 @@
 
 use std::path::{Path, PathBuf};
 
-use super::account::{Found, ImportedAccount, Tokens};
+use super::account::{ImportedAccount, ImportedFiles, ImportedTokens};
 use super::lock::Closed;
 use super::passwords::ImportFiles;
-use super::plan::{Fate, Plan};
+use super::plan::{Fate, ImportPlan};
 use super::source;
 use crate::cli::arguments::{Arguments, CliCommand, ImportOptions};
 use crate::config::Config;
@@ -55,7 +55,7 @@ fn options(arguments: &str) -> ImportOptions {
 }
 
 /// Reads files with these contents, named a, b and so on.
-fn found(texts: &[&str]) -> Result<Vec<Found>, String> {
+fn found(texts: &[&str]) -> Result<Vec<ImportedFiles>, String> {
     let folder = tempfile::tempdir().unwrap();
     let files: Vec<PathBuf> = ('a'..).zip(texts).map(|(name, _)| folder.path().join(name.to_string())).collect();
     files.iter().zip(texts).for_each(|(path, text)| std::fs::write(path, text).unwrap());
@@ -68,13 +68,15 @@ fn config(text: &str) -> Config {
         .unwrap()
 }
 
-fn plan(texts: &[&str], existing: &str, arguments: &str) -> Plan {
+fn plan(texts: &[&str], existing: &str, arguments: &str) -> ImportPlan {
     let (config, found) = (config(existing), found(texts).unwrap());
-    Plan::new(&config, "/nowhere/postkey.toml".into(), found, &Status::default(), &options(arguments)).ok().unwrap()
+    ImportPlan::new(&config, "/nowhere/postkey.toml".into(), found, &Status::default(), &options(arguments))
+        .ok()
+        .unwrap()
 }
 
 /// The provider for which each account is imported.
-fn imported(plan: &Plan) -> Vec<(&str, &str)> {
+fn imported(plan: &ImportPlan) -> Vec<(&str, &str)> {
     let one = |account: &super::plan::PlannedAccount| match &account.fate {
         Fate::Import(provider) => Some((account.account.address.clone(), provider.clone())),
         _ => None,
@@ -84,7 +86,7 @@ fn imported(plan: &Plan) -> Vec<(&str, &str)> {
 }
 
 fn open(account: &ImportedAccount, password: &str) -> Result<(Option<String>, Option<String>), Closed> {
-    let Tokens::Locked(lock) = &account.tokens else { panic!("{} is not locked", account.address) };
+    let ImportedTokens::Locked(lock) = &account.tokens else { panic!("{} is not locked", account.address) };
     let opened = lock.open(&Secret::new(password.into()), account.flow)?;
     let secret = opened.client_secret.map(|secret| String::from_utf8(secret.expose().to_vec()).unwrap());
     Ok((opened.refresh.map(|token| token.expose().to_owned()), secret))
@@ -128,7 +130,7 @@ fn a_cache_store_completes_the_configuration() {
     assert!(open(&merged[0].accounts[0], "the old password").is_ok());
     assert!(found(&[&cache]).err().unwrap().contains("name its emailproxy.config as well"));
     let json = serde_json::json!({"ann@gmail.com": {"token_salt": "MDEy", "refresh_token": "gAAA"}}).to_string();
-    assert!(matches!(found(&[&json, &text]).unwrap()[0].accounts[0].tokens, Tokens::Locked(_)));
+    assert!(matches!(found(&[&json, &text]).unwrap()[0].accounts[0].tokens, ImportedTokens::Locked(_)));
 }
 
 #[test]
