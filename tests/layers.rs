@@ -134,10 +134,10 @@ const SECRET_TYPES: &[(&str, &[&str])] = &[
     ("oauth/lasting.rs", &["LastingRequest"]),
     ("oauth/jwt.rs", &["SigningKey"]),
     ("oauth/registration.rs", &["Registration", "Proof"]),
-    ("cli/import/account.rs", &["ImportedAccount", "Tokens", "Lock", "Opened"]),
+    ("cli/import/account.rs", &["ImportedAccount", "ImportedTokens", "Lock", "OpenedTokens"]),
     ("cli/import/block.rs", &["Block"]),
     ("cli/import/ini.rs", &["Ini"]),
-    ("cli/import/passwords.rs", &["Passwords", "OpenedAccount"]),
+    ("cli/import/passwords.rs", &["OldPasswords", "OpenedAccount"]),
     ("cli/authorize/taken_over.rs", &["Grip"]),
     ("downstream/exchange.rs", &["Exchange"]),
 ];
