@@ -51,7 +51,7 @@ pub struct Metrics {
     certificate_ends: Mutex<Vec<CertificateExpiry>>,
 }
 
-/// What the metrics show beside the accounts.
+/// Figures that the metrics show beside the accounts.
 #[derive(Default)]
 pub struct Condition {
     /// Whether the newest records are only in memory, because the disk does not take them.

@@ -75,7 +75,7 @@ pub enum AuthorityError {
     Store(StoreError),
     /// The library refuses to create or sign a certificate.
     Signing(rcgen::Error),
-    /// What was signed is not valid for this name.
+    /// The certificate is not valid for this name.
     Unverified(String, rustls::Error),
 }
 
@@ -137,11 +137,11 @@ impl From<AuthorityError> for Failed {
 
 /// The part that is not secret.
 pub struct PublicPart {
-    /// What devices import.
+    /// The root, which devices import.
     pub root: CertificateDer<'static>,
-    /// What servers send after their own certificate.
+    /// The issuer, which servers send after their own certificate.
     pub issuer: CertificateDer<'static>,
-    /// What the issuer may sign for, and until when.
+    /// The names that the issuer may sign for, and until when.
     pub about: Issued,
 }
 

@@ -17,7 +17,7 @@ use crate::net::tls::{self, ServerCertificate, TlsError};
 /// a quarter of its life if that is less.
 const EXPIRES_SOON: u64 = 14 * 24 * 3600;
 
-/// What identifies a file's content: its device, inode, size, and the times of its last change in seconds and
+/// The identity of a file's content: its device, inode, size, and the times of its last change in seconds and
 /// nanoseconds. Symlinks are followed, because certbot replaces those.
 type Version = Option<[i64; 7]>;
 

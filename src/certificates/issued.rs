@@ -1,4 +1,4 @@
-//! What a certificate says, for people and for decisions about it.
+//! The contents of a certificate, for people and for decisions about it.
 
 use std::net::IpAddr;
 use std::path::Path;
@@ -24,7 +24,7 @@ pub struct Issued {
     pub ends: Moment,
     /// The names and addresses that it is for, sorted.
     pub names: Vec<HostName>,
-    /// What an authority may sign for. Empty if it has no constraints.
+    /// The names that an authority may sign for. Empty if it has no constraints.
     pub permitted: Vec<Subtree>,
 }
 

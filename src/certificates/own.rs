@@ -218,7 +218,7 @@ fn read_own(state_dir: &Path) -> Option<Signed> {
     certify(copy).is_ok().then_some(signed)
 }
 
-/// What the listeners' certificate says that is stored now, read as whoever runs the command. None if there is none.
+/// The contents of the listeners' certificate that is stored now, read as whoever runs the command. None if there is none.
 pub fn read_stored(state_dir: &Path) -> Option<Issued> {
     Issued::read_file(&path(state_dir))
 }

@@ -1,4 +1,4 @@
-//! What an authority may sign for: name constraints (RFC 5280 section 4.2.1.10).
+//! The names that an authority may sign for: name constraints (RFC 5280 section 4.2.1.10).
 
 use std::fmt;
 use std::net::IpAddr;

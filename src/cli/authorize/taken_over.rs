@@ -9,7 +9,7 @@ use crate::exit::Failed;
 use crate::secret::{Secret, Token};
 use crate::vault::Authorization;
 
-/// What gets the account's first tokens here.
+/// The way to get the account's first tokens here.
 pub enum Grip {
     Refresh(Token),
     /// The mailbox's own password.

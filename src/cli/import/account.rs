@@ -1,4 +1,4 @@
-//! What another program has, in the form that all formats are read into.
+//! The accounts of another program, in the form that all formats are read into.
 
 use std::path::PathBuf;
 
@@ -11,7 +11,7 @@ use crate::config::secret_source::SecretSource;
 use crate::protocol::{Protocol, Security};
 use crate::secret::{Secret, Token};
 
-/// What the files of one program say.
+/// The contents of one program's files.
 #[derive(Default)]
 pub struct ImportedFiles {
     /// The program's name.
@@ -20,9 +20,9 @@ pub struct ImportedFiles {
     /// The settings of all addresses of a domain; the address begins with `*@`.
     pub domains: Vec<ImportedAccount>,
     pub listeners: Vec<ImportedListener>,
-    /// What postkey cannot take over, in sentences that say what to do instead.
+    /// Settings that postkey cannot take over, in sentences that say what to do instead.
     pub left: Vec<String>,
-    /// What the user has to know before.
+    /// Advice for the user before the import.
     pub warnings: Vec<String>,
 }
 
@@ -36,7 +36,7 @@ pub struct ImportedAccount {
     pub service: Option<String>,
     pub endpoints: Endpoints,
     pub scope: Vec<String>,
-    /// What the password grant asks for instead of scopes.
+    /// Parameters of the password grant instead of scopes.
     pub resource: Option<String>,
     pub flow: Flow,
     pub client_id: Option<String>,
@@ -62,13 +62,13 @@ pub enum ImportedTokens {
     Locked(Lock),
 }
 
-/// What a password opens.
+/// The secrets that a password opens.
 pub enum Lock {
     Emailproxy(Fernet, Vec<String>, ClientSecret),
     DavMail(Pbes2, String),
 }
 
-/// Where the client secret is, beside tokens of email-oauth2-proxy.
+/// The place of the client secret, beside tokens of email-oauth2-proxy.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub enum ClientSecret {
     /// Not under the lock.

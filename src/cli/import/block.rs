@@ -1,4 +1,4 @@
-//! What an import adds to the configuration, as TOML.
+//! The tables that an import adds to the configuration, as TOML.
 
 use std::fmt::Write as _;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};

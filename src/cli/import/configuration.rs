@@ -87,7 +87,7 @@ impl Addition {
         }
     }
 
-    /// Where the old file is kept.
+    /// The path at which the old file is kept.
     pub fn kept(&self) -> PathBuf {
         self.path.with_added_extension("before-import")
     }

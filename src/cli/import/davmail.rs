@@ -12,11 +12,11 @@ use crate::name::Name;
 use crate::protocol::{Protocol, Security};
 use crate::secret::Token;
 
-/// What comes before and after the user name in the key of a refresh token.
+/// The parts before and after the user name in the key of a refresh token.
 const BEFORE: &str = "davmail.oauth.";
 const AFTER: &str = ".refreshToken";
 
-/// What comes before an encrypted token.
+/// The prefix of an encrypted token.
 const ENCRYPTED: &str = "{AES}";
 
 /// The salt and the initialization vector, unless `davmail.oauth.fingerprint` replaces both.

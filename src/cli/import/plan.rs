@@ -1,4 +1,4 @@
-//! What becomes of each account that was found, and what the configuration needs for it.
+//! The fate of each account that was found, and what the configuration needs for it.
 
 use std::path::PathBuf;
 
@@ -17,7 +17,7 @@ use crate::name::Name;
 pub struct ImportPlan {
     pub accounts: Vec<PlannedAccount>,
     pub listeners: Vec<PlannedListener>,
-    /// What cannot be taken over, with the name of the program.
+    /// Settings that cannot be taken over, with the name of the program.
     pub left: Vec<(&'static str, String)>,
     /// The programs whose files these are.
     pub programs: Vec<&'static str>,
@@ -25,7 +25,7 @@ pub struct ImportPlan {
     pub file: PathBuf,
     /// What the configuration needs.
     pub block: Block,
-    /// What the user has to know before.
+    /// Advice for the user before the import.
     pub warnings: Vec<String>,
     /// The extended configuration, if it is to be written.
     pub addition: Option<Addition>,
