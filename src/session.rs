@@ -237,7 +237,12 @@ impl ListenerPolicy {
         let limit = if self.protocol == Protocol::Smtp { SENDING } else { READING };
         let (broker, opened) = (Arc::clone(&self.broker), opened.clone());
         let removed = Box::pin(async move { broker.passwords.removed(&opened).await });
-        Ending { shutdown: self.shutdown.clone(), limit, farewell: downstream::farewell(self.protocol), removed }
+        Ending {
+            shutdown: self.shutdown.clone(),
+            limit,
+            farewell: downstream::farewell(self.protocol, self.port_stays_open),
+            removed,
+        }
     }
 }
 

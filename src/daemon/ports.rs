@@ -86,7 +86,7 @@ impl Ports {
         let mut free: Vec<(usize, &OpenPort)> = self.open.iter().enumerate().collect();
         let mut planned = Vec::new();
         for listener in listeners {
-            let (policy, mode) = (policy(listener, certificates, broker, shutdown)?, listener.mode);
+            let (policy, mode) = (self.policy(listener, certificates, broker, shutdown)?, listener.mode);
             let (before, mut missing) = (planned.len(), Vec::new());
             for configured in &listener.addresses {
                 let found = free.iter().position(|(_, port)| port.is(configured, &policy));
@@ -107,6 +107,33 @@ impl Ports {
             check_missing(listener, &missing, planned.len() > before)?;
         }
         Ok(planned)
+    }
+
+    /// Creates the policy that the sessions of a listener share.
+    fn policy(
+        &self,
+        listener: &ListenerConfig,
+        certificates: &Loaded,
+        broker: &Arc<Broker>,
+        shutdown: &Shutdown,
+    ) -> Result<Arc<ListenerPolicy>, Failed> {
+        let own =
+            listener.password.as_ref().map(|from| credentials(listener.account.as_deref().unwrap_or_default(), from));
+        Ok(Arc::new(ListenerPolicy {
+            protocol: listener.protocol,
+            security: listener.security,
+            tls: listener.certificate.as_ref().and_then(|certificate| certificates.tls(certificate)),
+            provider: listener.provider.clone(),
+            account: listener.account.as_deref().map(Name::typed),
+            allow_addresses: listener.allow_addresses.clone(),
+            own: own.transpose().map_err(|error| Failed::new(Exit::Config, error))?,
+            users: listener.users.clone(),
+            port_stays_open: self.sockets.keep_open(listener.protocol, &listener.addresses),
+            host: "localhost".to_owned(),
+            broker: Arc::clone(broker),
+            shutdown: shutdown.clone(),
+            promised: Mutex::default(),
+        }))
     }
 
     /// Opens the planned ports, and closes all others. A port that is open already stays open.
@@ -231,7 +258,7 @@ impl Ports {
                 Exit::Config,
                 format!(
                     "the service manager passes {address} for {protocol}, but no [[listener]] has it; \
-                     add the address there, or remove it from the socket unit"
+                     add the address there, or remove it from the socket unit (`systemctl disable --now postkey-{protocol}.socket`)"
                 ),
             )),
         }
@@ -297,28 +324,4 @@ fn cannot_listen(address: &Address, listener: &ListenerConfig, error: &io::Error
         Address::Tcp(_) => "check whether another postkey or another program uses this port",
     };
     Failed::new(Exit::Os, format!("cannot listen on {address} for {}: {error}; {advice}", listener.protocol))
-}
-
-/// Creates the policy that the sessions of a listener share.
-fn policy(
-    listener: &ListenerConfig,
-    certificates: &Loaded,
-    broker: &Arc<Broker>,
-    shutdown: &Shutdown,
-) -> Result<Arc<ListenerPolicy>, Failed> {
-    let own = listener.password.as_ref().map(|from| credentials(listener.account.as_deref().unwrap_or_default(), from));
-    Ok(Arc::new(ListenerPolicy {
-        protocol: listener.protocol,
-        security: listener.security,
-        tls: listener.certificate.as_ref().and_then(|certificate| certificates.tls(certificate)),
-        provider: listener.provider.clone(),
-        account: listener.account.as_deref().map(Name::typed),
-        allow_addresses: listener.allow_addresses.clone(),
-        own: own.transpose().map_err(|error| Failed::new(Exit::Config, error))?,
-        users: listener.users.clone(),
-        host: "localhost".to_owned(),
-        broker: Arc::clone(broker),
-        shutdown: shutdown.clone(),
-        promised: Mutex::default(),
-    }))
 }

@@ -20,9 +20,11 @@ pub fn new(protocol: Protocol, offer: Offer) -> Box<dyn Downstream> {
 }
 
 /// The goodbye that may be sent to a client at any time after the login (RFC 3501 section 7.1.5, RFC 5321 section 3.8).
-/// POP3 has none.
-pub const fn farewell(protocol: Protocol) -> &'static [u8] {
+/// POP3 has none. IMAP has none if the port stays open, because mail programs return later after BYE than after a
+/// closed connection, or not at all; `docs/design/decisions/0029-goodbye.md` has what was measured.
+pub const fn farewell(protocol: Protocol, port_stays_open: bool) -> &'static [u8] {
     match protocol {
+        Protocol::Imap if port_stays_open => b"",
         Protocol::Imap => b"* BYE postkey is stopping.\r\n",
         Protocol::Pop3 => b"",
         Protocol::Smtp => b"421 4.3.2 postkey is stopping.\r\n",

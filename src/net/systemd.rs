@@ -8,6 +8,7 @@ use listenfd::ListenFd;
 use sd_notify::NotifyState;
 use tracing::debug;
 
+use crate::address::Address;
 use crate::protocol::Protocol;
 
 /// Listening sockets that the service manager has opened, sd_listen_fds(3). They stay open as long as the process
@@ -43,6 +44,13 @@ impl Sockets {
     pub fn get(&self, protocol: Protocol, address: SocketAddr) -> Option<io::Result<TcpListener>> {
         let socket = self.0.iter().find(|socket| (socket.protocol, socket.address) == (protocol, address))?;
         Some(socket.listener.try_clone())
+    }
+
+    /// Whether the service manager keeps all these addresses open for a protocol.
+    pub fn keep_open(&self, protocol: Protocol, addresses: &[Address]) -> bool {
+        let has =
+            |wanted: SocketAddr| self.0.iter().any(|socket| (socket.protocol, socket.address) == (protocol, wanted));
+        addresses.iter().all(|address| address.tcp().is_some_and(has))
     }
 
     /// The sockets that are not among these, as protocol and address.

@@ -31,6 +31,8 @@ pub struct ListenerPolicy {
     pub own: Option<Credentials>,
     /// The users of this machine who may connect; all, if None.
     pub users: Users,
+    /// Whether the service manager keeps the port open while postkey restarts.
+    pub port_stays_open: bool,
     /// Our host name in greetings.
     pub host: String,
     pub broker: Arc<Broker>,

@@ -123,11 +123,11 @@ class Restarting(Postkey):
         return self._run.start("postkey", shell, env=self._env, pass_fds=numbers)
 
     def restart(self, farewell, held):
-        """Stops and starts postkey. Without a farewell it is killed, so that the kernel just ends its connections.
+        """Stops and starts postkey. With a gap and without a farewell it is killed, so that the kernel just ends its connections.
 
         Returns the time at which it was ready again.
         """
-        self.stop() if farewell else self.kill()
+        self.stop() if farewell or held else self.kill()
         if not held:
             time.sleep(GAP)
         self.start()

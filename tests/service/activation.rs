@@ -2,12 +2,13 @@
 
 use std::net::TcpListener;
 
-use postkey::protocol::Protocol;
+use postkey::protocol::{Protocol, Security};
+use rustix::process::Signal;
 use tokio::io::AsyncReadExt;
 use tokio::net::TcpStream;
 
 use crate::manager::{Service, Start, house};
-use crate::support::house::accepted;
+use crate::support::house::{ANN, Way, accepted};
 
 fn socket() -> (TcpListener, u16) {
     let socket = TcpListener::bind("127.0.0.1:0").unwrap();
@@ -33,6 +34,32 @@ async fn an_upgrade_refuses_nobody() {
         assert_eq!(ended.code, Some(0), "{}", ended.err);
         house = next;
     }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_imap_session_ends_without_bye_if_its_port_stays_open() {
+    let (imap, port) = socket();
+    let (smtp, smtp_port) = socket();
+    let house = house(|config| {
+        let smtp_listener = "protocol = \"smtp\"\naddress = \"127.0.0.1:";
+        let config = config.replacen("127.0.0.1:0", &format!("127.0.0.1:{port}"), 1);
+        config.replacen(&format!("{smtp_listener}0"), &format!("{smtp_listener}{smtp_port}"), 1)
+    })
+    .await;
+    let sockets = [("imap", &imap), ("smtp", &smtp)];
+    let service = Service::start(house, Start { sockets: &sockets, ..Start::default() }).await;
+    let mut kept = service.house.logged_in(Protocol::Imap).await;
+    let mut sender = service.house.logged_in(Protocol::Smtp).await;
+    let mut closing = service.house.program(Protocol::Imap, Security::Tls).await;
+    let reply = closing.log_in(Way::Plain, ANN, &service.house.password).await;
+    assert!(accepted(Protocol::Imap, &reply), "{reply}");
+    service.process.signal(Signal::TERM);
+    assert_eq!(kept.client.rest().await, b"", "the port is the service manager's");
+    closing.client.expect("* BYE").await;
+    assert_eq!(closing.client.rest().await, b"");
+    sender.client.expect("421 4.3.2").await;
+    assert_eq!(sender.client.rest().await, b"");
+    assert_eq!(service.process.end().code, Some(0));
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
