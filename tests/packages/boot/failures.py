@@ -4,6 +4,7 @@ import imaplib
 import re
 import socket
 
+from everyday import SOCKETS
 from process import Failure, wait_until
 from service import ANN, BOB, SYSTEM, UNIT, drop_in, every_protocol, expect, login, main_process, restart
 
@@ -105,7 +106,7 @@ def ends_for_good(world, code, named):
 def a_crash_loop_ends_after_ten_starts(world):
     machine = world.machine
     take_back = drop_in(machine, UNIT, "[Service]\nRestartSec=100ms\n")
-    machine.execute("systemctl", "stop", UNIT)
+    machine.execute("systemctl", "stop", *SOCKETS, UNIT)
     machine.execute("systemctl", "reset-failed", UNIT)
     try:
         with socket.create_server(("127.0.0.1", 1143)):

@@ -10,8 +10,23 @@ from service import ANN, BOB, UNIT, Postkey, drop_in, every_protocol, expect, lo
 LOW = {"imap": 143, "pop3": 110, "smtp": 587}
 
 
+def a_socket_without_a_listener_is_named_with_its_unit(world):
+    machine = world.machine
+    world.postkey.configure('[[listener]]\nprotocol = "imap"\naddress = ["127.0.0.1:1143", "[::1]:1143"]\n', ports={})
+    machine.execute("systemctl", "restart", UNIT, code=1)
+    expect(machine.property(UNIT, "ExecMainStatus") == "78", "that is a mistake in the configuration")
+    errors = machine.journal("--unit", UNIT, "--priority=err", "--lines=5")
+    advised = re.search(r"`systemctl disable --now (postkey-\w+\.socket)`", errors)
+    expect(advised and advised[1] in SOCKETS, f"the journal says what to do:\n{errors}")
+    machine.execute("systemctl", "disable", "--quiet", "--now", "postkey-pop3.socket", "postkey-smtp.socket")
+    machine.execute("systemctl", "reset-failed", UNIT)
+    machine.execute("systemctl", "start", UNIT)
+    login(world.accounts[ANN]).logout()
+
+
 def a_port_below_1024_needs_a_socket_unit(world):
     machine = world.machine
+    machine.execute("systemctl", "disable", "--quiet", "--now", *SOCKETS)
     world.postkey.configure(ports=LOW)
     machine.execute("systemctl", "restart", UNIT, code=1)
     errors = machine.journal("--unit", UNIT, "--priority=err", "--lines=5")
@@ -119,6 +134,6 @@ def the_users_service_starts_at_boot(world):
 
 
 TESTS = [
-    a_port_below_1024_needs_a_socket_unit, a_connection_to_a_socket_starts_the_service, no_connection_is_refused_while_it_restarts,
+    a_socket_without_a_listener_is_named_with_its_unit, a_port_below_1024_needs_a_socket_unit, a_connection_to_a_socket_starts_the_service, no_connection_is_refused_while_it_restarts,
     a_secret_comes_from_an_encrypted_credential, a_user_has_a_service_of_its_own, the_users_service_starts_at_boot,
 ]

@@ -25,7 +25,7 @@ def an_upgrade_refuses_nobody_and_loses_nothing(world):
     expect(installed(machine) != older, "the package is a newer one")
     expect(main_process(machine) != before, "the new program runs")
     expect(machine.read(SYSTEM) == configuration, "the configuration is as it was")
-    must_have_ended(open_session)
+    expect(must_have_ended(open_session) == "", "an idle session ends without BYE, because the port stays open")
     expect(not logins.refused and logins.cut_off <= 1, f"nothing is refused: {logins.refused}, {logins.cut_off} cut off")
     for account in world.accounts.values():
         every_protocol(account, LOW)
