@@ -1,7 +1,9 @@
 //! The listeners that serve one account.
 
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+
 use crate::address::Address;
-use crate::config::{Config, ListenerConfig, Listening};
+use crate::config::{Certificate, Config, ListenerConfig, Listening};
 use crate::name::Name;
 use crate::protocol::{Protocol, Security};
 
@@ -10,6 +12,8 @@ pub struct Served {
     pub address: String,
     pub provider: Option<String>,
     pub(super) listeners: Vec<Listening>,
+    /// Those of them with a certificate of postkey's own authority, which is also for `localhost`.
+    pub(super) by_name: Vec<Address>,
     /// The certificate of postkey's own authority in DER, if a listener's certificate is from it.
     pub authority: Option<Vec<u8>>,
 }
@@ -30,7 +34,9 @@ impl Served {
             .collect();
         let mut listeners = open;
         listeners.retain(|listener| !others.contains(&&listener.address));
-        Self { address: address.to_owned(), provider, listeners, authority: None }
+        let is_own = |listener: &&ListenerConfig| matches!(listener.certificate, Some(Certificate::Own { .. }));
+        let by_name = config.listeners.iter().filter(is_own).flat_map(|listener| listener.addresses.clone()).collect();
+        Self { address: address.to_owned(), provider, listeners, by_name, authority: None }
     }
 
     /// Finds the listeners for any address at its domain, whether it has an account or not. Returns None if the
@@ -52,11 +58,16 @@ impl Served {
         let first = all().filter(|listener| elsewhere && !is_loopback(listener));
         first.chain(all()).find_map(|listener| {
             let Address::Tcp(address) = &listener.address else { return None };
-            let host = match address.ip() {
-                all if all.is_unspecified() => "localhost".to_owned(),
-                ip => ip.to_string(),
-            };
-            Some((host, address.port(), listener.security))
+            Some((self.host(listener, address.ip()), address.port(), listener.security))
         })
+    }
+
+    /// Not every program can check a certificate for an address, so `localhost` is better where the certificate has it.
+    fn host(&self, listener: &Listening, ip: IpAddr) -> String {
+        let is_localhost = [IpAddr::V4(Ipv4Addr::LOCALHOST), IpAddr::V6(Ipv6Addr::LOCALHOST)].contains(&ip);
+        if ip.is_unspecified() || (is_localhost && self.by_name.contains(&listener.address)) {
+            return "localhost".to_owned();
+        }
+        ip.to_string()
     }
 }

@@ -12,7 +12,8 @@ fn account(security: Security, provider: &str) -> Served {
         security,
     };
     let listeners = Protocol::ALL.iter().zip(1143..).map(listener).collect();
-    Served { address: "ann+x@example.test".into(), provider: Some(provider.into()), listeners, authority: None }
+    let (address, provider) = ("ann+x@example.test".into(), Some(provider.into()));
+    Served { address, provider, listeners, by_name: Vec::new(), authority: None }
 }
 
 /// Files that contain no password, or no user name.
@@ -176,6 +177,26 @@ fn a_program_on_another_machine_is_told_of_a_listener_that_it_can_reach() {
         assert!(shown(name).contains("192.0.2.1") && shown(name).contains("1993"), "{}", shown(name));
     }
     assert!(shown("scanner").contains("192.0.2.1") && shown("msmtp").contains("127.0.0.1"));
+}
+
+#[test]
+fn a_program_checks_postkeys_own_certificate_by_name() {
+    let served = |address: &str, certificate: &str| {
+        let text = format!(
+            "[[listener]]\nprotocol = \"imap\"\naddress = \"{address}\"\nsecurity = \"tls\"\nallow_remote = true\n{certificate}"
+        );
+        let variables = Variables { home: Some("/".into()), ..Variables::default() };
+        let config = Config::parse(&text, Path::new("postkey.toml"), &variables);
+        let config = config.unwrap_or_else(|mistakes| panic!("{}", mistakes[0].message));
+        let served = Served::new(&config, config.listening(), "you@example.com", None);
+        served.endpoint(Protocol::Imap, false).unwrap().0
+    };
+    let (own, files) = ("certificate = \"own\"\n", "certificate = \"c.pem\"\nkey = \"k.pem\"\n");
+    for (address, host) in [("127.0.0.1", "localhost"), ("[::1]", "localhost"), ("127.0.0.2", "127.0.0.2")] {
+        assert_eq!(served(&format!("{address}:1993"), own), host);
+    }
+    assert_eq!(served("192.168.1.5:1993", own), "192.168.1.5");
+    assert_eq!(served("127.0.0.1:1993", files), "127.0.0.1", "nobody knows that certificate's names");
 }
 
 #[test]
