@@ -36,7 +36,15 @@ impl std::fmt::Display for StoreError {
                  correct the owner, and run `chmod go= {0}`",
                 path.display()
             ),
-            Self::Failed(path, error) => write!(f, "{} cannot be read or written: {error}", path.display()),
+            Self::Failed(path, error) => {
+                let advice = match error.kind() {
+                    io::ErrorKind::PermissionDenied => {
+                        "; run postkey as root, or as the user that owns the state folder"
+                    }
+                    _ => "",
+                };
+                write!(f, "{} cannot be read or written: {error}{advice}", path.display())
+            }
         }
     }
 }

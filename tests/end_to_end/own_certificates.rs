@@ -1,12 +1,16 @@
 //! Certificates of postkey's own authority, and renewed files, with real clients.
 
+use std::fs::Permissions;
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 use std::process::{Command, Output};
 use std::time::Duration;
 
 use postkey::protocol::{Protocol, Security};
 
+use super::ownership::{STRANGER, open_ways};
 use super::support::house::{ANN, House, Program, Way, accepted, skip, until_skipping};
+use super::support::skipped::skipped;
 use super::support::tls;
 
 /// A little more than the time between two checks of the certificates.
@@ -198,6 +202,25 @@ async fn a_damaged_authority_is_an_error_and_nothing_is_replaced() {
     assert_eq!(std::fs::read(&file).unwrap(), bytes);
 }
 
+#[tokio::test]
+async fn a_user_without_rights_is_told_who_may_show_the_certificate() {
+    let mut house = own_house("").await;
+    house.serve().await.terminate();
+    open_ways(&house);
+    if !rustix::process::geteuid().is_root() {
+        return skipped("only root can run a command as another user");
+    }
+    let own = house.begin_as(STRANGER, &["certificate"], &[]).end();
+    assert!(own.code == Some(74) && own.err.contains("; run postkey as root, or as the user that owns"), "{}", own.err);
+    std::fs::set_permissions(&house.file, Permissions::from_mode(0o600)).unwrap();
+    let own = house.begin_as(STRANGER, &["certificate"], &[]).end();
+    assert!(
+        own.code == Some(78) && own.err.contains("; run postkey as root, or as a user that may read"),
+        "{}",
+        own.err
+    );
+}
+
 /// A session that logs in now, to see later that it goes on.
 async fn session(house: &House) -> Program {
     let mut session = house.program(Protocol::Imap, Security::Tls).await;
@@ -238,4 +261,36 @@ async fn postkey_renews_its_own_certificate_while_a_session_continues() {
     house.pass(24 * 3600);
     until_skipping("the renewal", MINUTE, async || shown(port).await != before).await;
     session.prove().await;
+}
+
+/// The same in the daemon itself, which Landlock lets write to its state folder only. Its machine gets another name.
+#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
+async fn a_confined_daemon_stores_the_certificate_that_it_renews() {
+    let mut house = own_house("").await;
+    let text = std::fs::read_to_string(&house.file).unwrap();
+    let (here, everywhere) =
+        ("127.0.0.1:0\"\nsecurity = \"tls\"", "0.0.0.0:0\"\nallow_remote = true\nsecurity = \"tls\"");
+    let text = text.replace(here, everywhere);
+    std::fs::write(&house.file, format!("log_file = \"state/log\"\n{text}")).unwrap();
+    if !rustix::process::geteuid().is_root() {
+        return skipped("only root can name a machine of its own");
+    }
+    let daemon = house.serve_by("exec unshare --uts \"$0\" \"$@\"").await;
+    let log = || std::fs::read_to_string(house.config.state_dir.join("log")).unwrap();
+    if log().contains("not confined") {
+        return skipped("this kernel has no Landlock");
+    }
+    let (port, stored) =
+        (house.port(Protocol::Imap, Security::Tls), house.config.state_dir.join("authority/listeners.pem"));
+    let before = shown(port).await;
+    let named = run("nsenter", &["--uts", "--target", &daemon.id().to_string(), "hostname", "renamed.internal"]);
+    assert!(named.status.success(), "{named:?}");
+    let deadline = std::time::Instant::now() + 2 * MINUTE;
+    while shown(port).await == before {
+        assert!(std::time::Instant::now() < deadline, "not renewed: {}", log());
+        tokio::time::sleep(Duration::from_secs(1)).await;
+    }
+    assert_eq!(joined(&std::fs::read_to_string(&stored).unwrap()), shown(port).await, "{}", log());
+    assert!(openssl_accepts(port, &export(&house), &["-verify_hostname", "renamed.internal"]));
+    daemon.terminate();
 }

@@ -72,6 +72,9 @@ fn unreadable(file: &Path, error: &io::Error) -> Mistake {
     let message = match error.kind() {
         io::ErrorKind::NotFound => "there is no such file; correct the path, or omit it to use the defaults".to_owned(),
         io::ErrorKind::InvalidData => "is not UTF-8 text; save it as UTF-8".to_owned(),
+        io::ErrorKind::PermissionDenied => {
+            format!("cannot be read: {error}; run postkey as root, or as a user that may read this file")
+        }
         _ => format!("cannot be read: {error}"),
     };
     Mistake { file: file.to_owned(), position: None, key: String::new(), message }
