@@ -17,7 +17,7 @@ TARGET = HERE.parents[1] / "target" / "clients"
 
 USER = pwd.getpwnam("nobody")
 
-# Mounts are private to the program: the machine trusts the run's certificate authority, and no other.
+# Mounts are private to the program: the machine trusts postkey's certificate authority, and no other.
 INSIDE = (
     f'mount --bind "$1" /etc/ssl/certs && mount --bind "$2" {INSTALLED} && mount --bind "$3" {SCRIPTS} && cd "$4" && shift 4 && '
     f'exec setpriv --reuid {USER.pw_uid} --regid {USER.pw_gid} --clear-groups "$@"'
@@ -39,14 +39,9 @@ class Case:
         """The local port."""
         return self.world.local[protocol, self.security]
 
-    def settings(self, program, by_name=False):
-        """What `postkey settings` shows for a program.
-
-        With `by_name`, a server with TLS is called by its name, as the guide has it: not every program can check a
-        certificate for an address.
-        """
-        shown = self.world.settings(self.account, program, self.security)
-        return shown.replace(self.host, "localhost") if by_name and self.security != "none" else shown
+    def settings(self, program):
+        """What `postkey settings` shows for a program."""
+        return self.world.settings(self.account, program, self.security)
 
     def mistyped(self):
         """The same with another account's password, and another home. Made-up passwords would soon have to wait."""

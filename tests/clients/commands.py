@@ -46,7 +46,7 @@ path = ~/Mail/inbox/
 
 def offlineimap_settings(case):
     authority = case.world.certificates / "ca.pem"
-    return case.settings("offlineimap", by_name=True).replace("OS-DEFAULT", str(authority))
+    return case.settings("offlineimap").replace("OS-DEFAULT", str(authority))
 
 
 def offlineimap(case):
@@ -83,7 +83,7 @@ def mutt_send(program):
 
 def s_nail_send(case, message):
     # For root, s-nail reads only the file of the home that the system knows.
-    rc = case.file(".mailrc", case.settings("s-nail", by_name=True))
+    rc = case.file(".mailrc", case.settings("s-nail"))
     case.run("s-nail", "-X", f"source {rc}", "-S", "ttycharset=utf-8", "-S", "tls-ca-dir=/etc/ssl/certs", "-S", "tls-verify=strict",
              "-s", "from s-nail", case.account.address, stdin=message.body.replace(b"\r\n", b"\n"))
 

@@ -188,7 +188,7 @@ def version_of_perl():
 # Emacs
 
 def emacs_send(case, message):
-    settings = case.settings("emacs", by_name=True)
+    settings = case.settings("emacs")
     logins = [line.removeprefix(";; ") for line in settings.splitlines() if line.startswith(";; machine")]
     case.make(case.folder / ".emacs.d")  # where it notes certificates
     case.file(".authinfo", "\n".join(logins) + "\n")

@@ -15,9 +15,11 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from world import World  # its imports find tests/real  # isort: skip
+import claws  # noqa: E402
 import commands  # noqa: E402
 import libraries  # noqa: E402
 import terminal  # noqa: E402
+import thunderbird  # noqa: E402
 from case import Case, new_home  # noqa: E402
 from message import new_message  # noqa: E402
 from process import Failure, Run  # noqa: E402
@@ -26,7 +28,7 @@ from program import WORDS, Fetch  # noqa: E402
 from restarts import KINDS, Hotel  # noqa: E402
 from table import Table  # noqa: E402
 
-PROGRAMS = [*libraries.PROGRAMS, *commands.PROGRAMS, *terminal.PROGRAMS]
+PROGRAMS = [*libraries.PROGRAMS, *commands.PROGRAMS, *terminal.PROGRAMS, *thunderbird.PROGRAMS, *claws.PROGRAMS]
 MEGABYTES = 5
 
 
@@ -122,7 +124,7 @@ def main():
     table = Table()
     with Run(arguments.keep) as run:
         world = World(run, arguments.postkey.resolve())
-        world.postkey.start()
+        world.start()
         world.authorize([program.address for program in programs])
         stories(world, table, programs, SECURITIES if arguments.whole else ("none",))
         for security in ("none", "tls") if arguments.whole else ("none",):

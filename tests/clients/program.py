@@ -38,8 +38,8 @@ class Stay:
 
     protocol: str
     start: Callable
-    # Who connects again after a restart: "itself"; "the application" that uses a library, which has to be told; "a person"; or
-    # "itself, at times", which no test can insist on.
+    # Who connects again after a restart: "itself"; "its next check" for new mail, which `check()` does now; "the application" that
+    # uses a library, which has to be told; "a person"; or "itself, at times", which no test can insist on.
     reconnects: str = "itself"
 
 

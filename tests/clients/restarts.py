@@ -69,6 +69,11 @@ class Guest:
             if told is None:
                 raise Failure("the library does not notice the end of its connection")
             return f"told of the end within {max(1, round(told))} s; the application connects again"
+        if self.program.stay.reconnects == "its next check":
+            self.running.check()
+            if (back := self.mail(BACK)) is None:
+                raise Failure(f"not back within {BACK} s after a check")
+            return f"back with its next check for new mail, after {back:.0f} s"
         patience = FOR_NOTHING if self.program.stay.reconnects == "a person" else BACK
         back = self.mail(patience)
         if back is not None:

@@ -15,7 +15,7 @@ from authorization_server import AuthorizationServer  # noqa: E402
 from dovecot import Dovecot  # noqa: E402
 from person import Person  # noqa: E402
 from postfix import Submission  # noqa: E402
-from postkey import CERTIFICATE, HEAD, LISTENER, PROVIDERS, SECURITIES, Postkey, provider  # noqa: E402
+from postkey import HEAD, LISTENER, PROVIDERS, SECURITIES, Postkey, provider  # noqa: E402
 from process import free_port, openssl  # noqa: E402
 
 PROTOCOLS = ("imap", "pop3", "smtp")
@@ -39,9 +39,14 @@ class World:
         self.postkey = Restarting(self, binary)
         self._settings = {security: Postkey(run, binary, lambda folder: configuration(self, folder, [security]), name=f"settings-{security}")
                           for security in SECURITIES}
-        self.certificates = trusted(run)
+        self.certificates = run.subfolder("trusted")
         self.typing = threading.Lock()  # only one program has a wrong password at a time, so that refusals can be counted
         self.accounts = {}
+
+    def start(self):
+        """Starts postkey, and trusts the authority that it makes."""
+        self.postkey.start()
+        trust(self.certificates, self.postkey.command("certificate", "--pem"))
 
     def authorize(self, addresses):
         """Opens an account for each address, and one for nobody."""
@@ -70,21 +75,18 @@ def configuration(world, folder, securities=SECURITIES):
     for (protocol, security), port in world.local.items():
         if security in securities:
             listener = LISTENER.format(protocol=protocol, security=security).replace("127.0.0.1:0", f"127.0.0.1:{port}")
-            certificate = CERTIFICATE.format(certificate=world.run.certificate, key=world.run.key)
-            listeners.append(listener + ("" if security == "none" else certificate))
+            listeners.append(listener + ("" if security == "none" else 'certificate = "own"\n'))
     return HEAD.format(folder=folder) + "".join(listeners) + provider(world, **PROVIDERS[0])
 
 
-def trusted(run):
-    """A folder like /etc/ssl/certs, as `update-ca-certificates` makes it, with the run's authority only."""
-    folder = run.subfolder("trusted")
-    (folder / "ca.pem").write_bytes(run.ca.read_bytes())
-    (folder / "ca-certificates.crt").write_bytes(run.ca.read_bytes())
+def trust(folder, authority):
+    """Makes a folder like /etc/ssl/certs, as `update-ca-certificates` does, with this authority only."""
+    for name in ("ca.pem", "ca-certificates.crt"):
+        (folder / name).write_text(authority)
     openssl("rehash", folder)
     (folder / "java").mkdir()
-    subprocess.run(["keytool", "-importcert", "-noprompt", "-alias", "run", "-file", run.ca, "-storepass", "changeit", "-storetype", "JKS",
-                    "-keystore", folder / "java" / "cacerts"], check=True, capture_output=True)
-    return folder
+    subprocess.run(["keytool", "-importcert", "-noprompt", "-alias", "postkey", "-file", folder / "ca.pem", "-storepass", "changeit",
+                    "-storetype", "JKS", "-keystore", folder / "java" / "cacerts"], check=True, capture_output=True)
 
 
 class Restarting(Postkey):
