@@ -6,6 +6,8 @@ import secrets
 from clients import CLIENTS, client_test
 from emailproxy import Emailproxy
 from life import expect, login
+from mutt_oauth2 import MuttOauth2
+from person import Person
 from postkey import Account, Listener, Postkey
 from process import write_private
 
@@ -170,8 +172,26 @@ def a_token_file_of_sasl_xoauth2_is_taken_over(world):
     expect(consents(world) == before, "nobody has signed in again")
 
 
+def an_encrypted_token_file_of_mutt_oauth2_is_taken_over(world):
+    """The script is authorized, and its user's own gpg opens its file."""
+    address = "mia@example.test"
+    with MuttOauth2(world, address, "lasting") as script:
+        script.sign_in(Person(address, world.run.ca))
+        expect(script.access_token(), "it has a token for mutt")
+        before, content = consents(world), script.token_file.read_bytes()
+        shut = world.postkey.command("import", str(script.token_file), "--yes", code=65)
+        expect("--decrypt-command" in shut, f"it says what to add: {shut}")
+        account = world.postkey.import_alone(address, str(script.token_file), "--decrypt-command", script.decrypt_command, "--yes")
+        login(world, account).logout()
+        world.server.revoke_access_tokens()
+        login(world, account).logout()
+        expect(consents(world) == before, "nobody has signed in again")
+        expect(script.token_file.read_bytes() == content, "its file is as it was")
+
+
 TESTS = [
     the_other_program_is_authorized_and_serves_three_clients, a_dry_run_shows_everything_and_changes_nothing,
     wrong_passwords_and_damaged_files_change_nothing, one_command_moves_in_and_no_client_notices,
     its_cache_store_is_taken_over_after_a_new_password, a_token_file_of_sasl_xoauth2_is_taken_over,
+    an_encrypted_token_file_of_mutt_oauth2_is_taken_over,
 ]

@@ -47,7 +47,7 @@ device_authorization_endpoint = "{issuer}/device/auth"
 assertion = {{ issuer = "{asserting}", key = {{ command = {from_pkcs12} }} }}
 """
 
-# The accounts that need no browser; grants.py tests them.
+# The accounts that need no browser, which grants.py tests, and those with a client of their own.
 GRANTS = """
 [account."device@example.test"]
 flow = "device-code"
@@ -72,6 +72,9 @@ legacy = true
 
 [account."office@example.test"]
 delegate = "ann@example.test"
+
+[account."mia@example.test"]
+client_id = "lasting"
 
 [account."*@whole.test"]
 provider = "test"
