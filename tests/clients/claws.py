@@ -41,9 +41,9 @@ class Screen:
         self.display = f":{number.decode()}"
 
     def xdotool(self, *arguments):
-        """What the tool prints. Finding nothing is no failure."""
+        """What the tool prints. It fails if there is nothing to find, or if a window closes while it looks."""
         env = {"PATH": "/usr/bin:/bin", "DISPLAY": self.display}
-        return subprocess.run(["xdotool", *arguments], env=env, stdout=subprocess.PIPE, text=True).stdout
+        return subprocess.run(["xdotool", *arguments], env=env, capture_output=True, text=True).stdout
 
     def titles(self):
         """The windows by their titles."""
@@ -160,5 +160,6 @@ def send(case, message):
 
 
 PROGRAMS = [
-    Program("Claws Mail", lambda: version("claws-mail"), [Fetch("imap", fetch_imap), Fetch("pop3", fetch_pop3), Send("smtp", send)]),
+    Program("Claws Mail", lambda: version("claws-mail"), [Fetch("imap", fetch_imap), Fetch("pop3", fetch_pop3), Send("smtp", send)],
+            briefly=("imap",)),
 ]

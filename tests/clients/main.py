@@ -29,7 +29,6 @@ from restarts import KINDS, Hotel  # noqa: E402
 from table import Table  # noqa: E402
 
 PROGRAMS = [*libraries.PROGRAMS, *commands.PROGRAMS, *terminal.PROGRAMS, *thunderbird.PROGRAMS, *claws.PROGRAMS]
-MEGABYTES = 5
 
 
 def matches(arrived, message, compare):
@@ -47,9 +46,9 @@ def empty(mailbox):
         path.unlink()
 
 
-def act(case, one, mailbox):
+def act(case, one, mailbox, megabytes):
     """One message in or out. Returns what was done, in words."""
-    message = new_message(case.account.address, case.account.address, kilobytes=MEGABYTES * 1024)
+    message = new_message(case.account.address, case.account.address, kilobytes=megabytes * 1024)
     empty(mailbox)
     if isinstance(one, Fetch):
         mailbox.put(message.content)
@@ -58,7 +57,7 @@ def act(case, one, mailbox):
         one.act(case, message)
         arrived = mailbox.wait_for(message.mark, 60)
     matches(arrived, message, one.compare)
-    return f"{MEGABYTES} MB {one.what} ({WORDS.get(one.compare, 'byte for byte')})"
+    return f"{megabytes} MB {one.what} ({WORDS.get(one.compare, 'byte for byte')})"
 
 
 def is_refused(case, one, mailbox):
@@ -78,7 +77,7 @@ def is_refused(case, one, mailbox):
         raise Failure("the wrong password is good enough")
 
 
-def story(world, program, protocol, security, folder, done):
+def story(world, program, protocol, security, folder, megabytes, done):
     """Everything that a program does with one protocol on one listener, noted in words."""
     account = world.accounts[program.address]
     mailbox = world.dovecot.mailbox(account.address)
@@ -88,20 +87,22 @@ def story(world, program, protocol, security, folder, done):
         if one.mistypes and number == 0:
             is_refused(case, one, mailbox)
             done.append("a wrong password, then the right one")
-        done.append(act(case, one, mailbox))
+        done.append(act(case, one, mailbox, megabytes))
 
 
-def stories(world, table, programs, securities):
+def stories(world, table, programs, whole):
     """All programs, two at once; each has its own account."""
+    securities, megabytes = (SECURITIES, 5) if whole else (("none",), 1)
+
     def tell(numbered):
         number, program = numbered
-        for protocol, security in itertools.product(program.protocols, securities):
+        for protocol, security in itertools.product(program.protocols(whole), securities):
             if security in program.securities:
                 start = time.monotonic()
                 where = f"{protocol.upper()}, {security}"
                 done = []
                 try:
-                    story(world, program, protocol, security, f"{number}-{protocol}-{security}", done)
+                    story(world, program, protocol, security, f"{number}-{protocol}-{security}", megabytes, done)
                 except Exception as error:
                     table.failed(program, where, ", ".join(done), error, time.monotonic() - start)
                 else:
@@ -126,9 +127,9 @@ def main():
         world = World(run, arguments.postkey.resolve())
         world.start()
         world.authorize([program.address for program in programs])
-        stories(world, table, programs, SECURITIES if arguments.whole else ("none",))
+        stories(world, table, programs, arguments.whole)
         for security in ("none", "tls") if arguments.whole else ("none",):
-            hotel = Hotel(world, table, programs, security)
+            hotel = Hotel(world, table, programs, security, arguments.whole)
             for kind in KINDS if arguments.whole else KINDS[:1]:
                 hotel.restart(*kind)
             hotel.leave(hotel.guests)

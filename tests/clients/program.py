@@ -53,13 +53,13 @@ class Program:
     stay: Stay | None = None
     securities: tuple = SECURITIES
     remarks: dict = field(default_factory=dict)
+    briefly: tuple = ("imap", "pop3", "smtp")  # the protocols of the short form
 
     @property
     def address(self):
         """An account of its own."""
         return f"{''.join(c if c.isalnum() else '-' for c in self.name.lower())}@example.test"
 
-    @property
-    def protocols(self):
+    def protocols(self, whole):
         """Those that it is tested with."""
-        return list(dict.fromkeys(act.protocol for act in self.acts))
+        return [one for one in dict.fromkeys(act.protocol for act in self.acts) if whole or one in self.briefly]

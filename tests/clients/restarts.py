@@ -11,8 +11,9 @@ from process import Failure
 # How long a program may take to show a mail while it waits, and to show one after a restart.
 SHOWN, BACK = 60, 60
 
-# How long to wait for a program that is known not to come back. This only shows whether a newer version does.
-FOR_NOTHING = 20
+# How long to wait for a program that is known not to come back, or only at times. This only shows whether a newer version does,
+# so the short form hardly waits.
+FOR_NOTHING, HARDLY = 20, 2
 
 # With a farewell or without, with a gap or without. With sockets that stay open, postkey itself closes without one.
 KINDS = [(False, True), (False, False), (True, False)]
@@ -61,7 +62,7 @@ class Guest:
             time.sleep(0.1)
         return None
 
-    def returns(self):
+    def returns(self, whole):
         """After a restart. Returns what happens, in words; fails if the program should have done better."""
         if self.program.stay.reconnects == "the application":
             told = self.wait(self.running.ended, 10)
@@ -74,7 +75,8 @@ class Guest:
             if (back := self.mail(BACK)) is None:
                 raise Failure(f"not back within {BACK} s after a check")
             return f"back with its next check for new mail, after {back:.0f} s"
-        patience = FOR_NOTHING if self.program.stay.reconnects == "a person" else BACK
+        known = {"a person": FOR_NOTHING if whole else HARDLY, "itself, at times": BACK if whole else HARDLY}
+        patience = known.get(self.program.stay.reconnects, BACK)
         back = self.mail(patience)
         if back is not None:
             return f"back by itself, after {back:.0f} s"
@@ -86,8 +88,8 @@ class Guest:
 class Hotel:
     """All programs that stay, at once, so that one restart is enough for all of them."""
 
-    def __init__(self, world, table, programs, security):
-        self.world, self.table, self.security = world, table, security
+    def __init__(self, world, table, programs, security, whole):
+        self.world, self.table, self.security, self.whole = world, table, security, whole
         self.guests = [Guest(program, Case(world, security, world.accounts[program.address],
                                            new_home(world.run.folder / f"stay-{security}-{number}")))
                        for number, program in enumerate(programs) if program.stay and security in program.securities]
@@ -118,7 +120,7 @@ class Hotel:
     def back(self, guest):
         """One of them. A program that does not come back begins anew before the next restart."""
         try:
-            said = guest.returns()
+            said = guest.returns(self.whole)
         except Exception:
             self.leave([guest])
             raise

@@ -114,5 +114,6 @@ def stay(case):
 
 PROGRAMS = [
     Program("Thunderbird", lambda: version("thunderbird"),
-            [Fetch("imap", fetch("imap"), below_its_fields), Send("smtp", send, mistypes=False), Fetch("pop3", fetch("pop3"), below_its_fields)], Stay("imap", stay, "its next check")),
+            [Fetch("imap", fetch("imap"), below_its_fields), Send("smtp", send, mistypes=False), Fetch("pop3", fetch("pop3"), below_its_fields)],
+            Stay("imap", stay, "its next check"), briefly=("imap",)),
 ]
