@@ -1,8 +1,7 @@
 //! The settings of mail programs, from the templates in `config/programs`.
 //!
-//! The first line of a template is the program's name, then after a bar the protocols that it needs, and
-//! `elsewhere` if it is on another machine. The rest is for
-//! minijinja.
+//! The first line of a template is the program's name, then after a bar the protocols that it needs, `elsewhere` if it is on
+//! another machine, and `no-starttls` if it does not know that command. The rest is for minijinja.
 
 mod quoting;
 mod served;
@@ -94,6 +93,11 @@ impl MailProgram {
         self.needs.contains(&"elsewhere")
     }
 
+    /// Whether it cannot use a listener with STARTTLS.
+    fn has_no_starttls(&self) -> bool {
+        self.needs.contains(&"no-starttls")
+    }
+
     /// Returns the settings, ready to be pasted. Without a password they have a placeholder.
     ///
     /// # Errors
@@ -101,11 +105,14 @@ impl MailProgram {
     /// Fails if no listener serves a protocol that the program needs, or if the program has no way to read this user
     /// name or password.
     pub fn render(&self, account: &Served, password: Option<&str>) -> Result<String, Failed> {
+        let usable = |security| !(self.has_no_starttls() && security == Security::StartTls);
+        let account = &account.only(usable);
         for protocol in Protocol::ALL.iter().filter(|protocol| self.needs.contains(&protocol.name())) {
             if account.endpoint(*protocol, self.is_elsewhere()).is_none() {
+                let how = if self.has_no_starttls() { " without STARTTLS, which it does not have" } else { "" };
                 let why = format!(
-                    "{} needs {protocol}, and no {protocol} listener of this postkey serves {} over TCP; add a [[listener]] to \
-                     the configuration",
+                    "{} needs {protocol}, and no {protocol} listener of this postkey serves {} over TCP{how}; add a [[listener]] \
+                     to the configuration",
                     self.title, account.address
                 );
                 return Err(Failed::new(Exit::Config, why));

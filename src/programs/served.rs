@@ -8,6 +8,7 @@ use crate::name::Name;
 use crate::protocol::{Protocol, Security};
 
 /// An account, and the listeners through which a mail program reaches it.
+#[derive(Clone)]
 pub struct Served {
     pub address: String,
     pub provider: Option<String>,
@@ -47,6 +48,13 @@ impl Served {
         // No account has this name, so no listener of a single account is among them.
         let served = Self::new(config, config.listening(), &format!("*@{domain}"), Some(provider));
         Some(Self { address: address.to_string(), ..served })
+    }
+
+    /// The same with the listeners of some securities only.
+    pub(super) fn only(&self, usable: impl Fn(Security) -> bool) -> Self {
+        let mut some = self.clone();
+        some.listeners.retain(|listener| usable(listener.security));
+        some
     }
 
     /// The host, port and security of the first listener of a protocol that a program can reach by TCP. For a program

@@ -32,7 +32,9 @@ fn every_program_has_settings_for_every_security() {
     for program in MailProgram::all() {
         let name = program.name;
         assert!(!program.title.is_empty() && !program.needs.is_empty(), "{name}");
-        for security in [Security::Clear, Security::StartTls, Security::Tls] {
+        let mut securities = vec![Security::Clear, Security::StartTls, Security::Tls];
+        securities.retain(|security| !(program.has_no_starttls() && *security == Security::StartTls));
+        for security in securities {
             for provider in ["google", "own"] {
                 let shown = program.render(&account(security, provider), Some("pa:s/1")).unwrap();
                 assert!(shown.contains("127.0.0.1") && !shown.contains("{{"), "{name}: {shown}");
@@ -126,6 +128,18 @@ fn a_user_name_that_a_program_cannot_read_is_refused_with_a_way_out() {
         assert_eq!(failed.exit, Exit::Data, "{name}");
         assert!(failed.message.contains("alias to [account."), "{}", failed.message);
     }
+}
+
+#[test]
+fn a_program_without_starttls_gets_another_listener_or_none() {
+    let mut account = account(Security::StartTls, "own");
+    let failed = program("getmail").render(&account, None).unwrap_err();
+    assert!(failed.exit == Exit::Config && failed.message.contains("without STARTTLS"), "{}", failed.message);
+    let address = Address::Tcp(([127, 0, 0, 1], 1993).into());
+    account.listeners.push(Listening { protocol: Protocol::Imap, address, security: Security::Tls });
+    let shown = program("getmail").render(&account, None).unwrap();
+    assert!(shown.contains("SimpleIMAPSSLRetriever") && shown.contains("port = 1993"), "{shown}");
+    assert!(program("offlineimap").render(&account, None).unwrap().contains("starttls = yes"));
 }
 
 #[test]
