@@ -258,7 +258,8 @@ impl Ports {
                 Exit::Config,
                 format!(
                     "the service manager passes {address} for {protocol}, but no [[listener]] has it; \
-                     add the address there, or remove it from the socket unit (`systemctl disable --now postkey-{protocol}.socket`)"
+                     add the address there, or remove it from the socket unit (`systemctl disable --now postkey-{}.socket`)",
+                    protocol.name()
                 ),
             )),
         }

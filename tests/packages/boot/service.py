@@ -41,12 +41,12 @@ class Postkey(real.Postkey):
 
     def __init__(self, world, configuration, user=None):
         self._run, self._machine, self._user = world.run, world.machine, user
-        self._configuration, self._env = configuration, {"PATH": "/usr/sbin:/usr/bin:/sbin:/bin"}
+        self.configuration, self._env = configuration, {"PATH": "/usr/sbin:/usr/bin:/sbin:/bin"}
         self.printed, self.authorized = [], []
         self._world = world
 
     @property
-    def _binary(self):
+    def binary(self):
         """A program outside that is postkey inside, as long as the machine is not booted again."""
         inside = shlex.join(self._machine.inside(*([] if self._user else ["env", "HOME=/root"]), user=self._user))
         wrapper = write_private(self._run.folder / f"postkey-of-{self._user or 'root'}", WRAPPER.format(inside=inside))
@@ -55,7 +55,7 @@ class Postkey(real.Postkey):
 
     def configure(self, *additions, ports=None):
         """Writes the configuration: that of the package or one with these ports, the provider of the tests, and additions."""
-        folder = self._configuration.rpartition("/")[0]
+        folder = self.configuration.rpartition("/")[0]
         head = self._machine.read("/usr/share/postkey-tests/default.toml") if ports is None else "".join(
             f'[[listener]]\nprotocol = "{protocol}"\naddress = "127.0.0.1:{port}"\nsecurity = "none"\n'
             for protocol, port in ports.items())
@@ -63,7 +63,7 @@ class Postkey(real.Postkey):
             real.SERVER.format(name="test", protocol=protocol, port=self._world.ports[protocol, "tls"], security="tls")
             for protocol in ("imap", "pop3", "smtp"))
         self._machine.write(f"{folder}/ca.pem", self._run.ca.read_text())
-        self._machine.write(self._configuration, head + provider + "".join(additions))
+        self._machine.write(self.configuration, head + provider + "".join(additions))
 
     def authorize(self, address, *options, line=None):
         """Authorizes an account with a browser on this machine."""
