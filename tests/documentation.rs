@@ -69,9 +69,9 @@ fn is_command(line: &str) -> bool {
         ["podman", "exec", "--interactive", "--tty", "postkey", command @ ..] => is_command(&command.join(" ")),
         ["postkey" | "target/release/postkey", ..] => postkey::cli::understands(words.iter().map(Into::into)),
         ["cargo", "run", "--example", name, ..] => Path::new("examples").join(name).with_extension("rs").exists(),
-        ["cargo", "build" | "clippy" | "deb" | "fmt" | "test", ..] | ["cargo", "install", "--locked", "cargo-deb"] => {
-            true
-        }
+        ["cargo", "build" | "clippy" | "fmt" | "test", ..] | ["cargo", "install", "--locked", "--path", "."] => true,
+        ["apk", "add", ..] | ["addgroup" | "adduser", .., "postkey"] => true,
+        ["rc-update", "add", "postkey"] | ["rc-service", "postkey", "start"] => true,
         ["rustup", "target", "add", _] => true,
         ["apt", "install", package] => {
             *package == concat!("./target/debian/postkey_", env!("CARGO_PKG_VERSION"), "-1_amd64.deb")
@@ -92,6 +92,7 @@ fn is_command(line: &str) -> bool {
         ["systemd-sysusers"] | ["systemd-creds", "encrypt", ..] => true,
         ["journalctl", fields @ ..] => fields.iter().all(|field| is_logged(field)),
         ["install", "-D", "--mode=644", files @ ..] => installs_files(files),
+        ["install", "-D", "-m", "644", file, _] | ["install", "-m", "755", file, _] => Path::new(file).is_file(),
         ["install", "target/release/postkey", target] => units_run(target),
         ["curl", url] => is_monitoring(url),
         [built, ..] if built.starts_with("target/release/examples/") => is_example(built),

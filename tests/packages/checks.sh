@@ -45,6 +45,7 @@ check_files() {
 644 /usr/share/doc/postkey/changelog.Debian.gz
 644 /usr/share/doc/postkey/copyright
 644 /usr/share/doc/postkey/guide/install.md
+644 /usr/share/doc/postkey/licenses.txt.gz
 FILES
     in_root dpkg-query --show --showformat '${Conffiles}' postkey | grep -q '^ /etc/postkey/postkey.toml ' \
         || fail 'the configuration is no conffile'
