@@ -110,7 +110,10 @@ fn folder(file: &Path) -> PathBuf {
 /// not exist yet.
 fn write_only_to(config: &Config) -> Result<RulesetStatus, RulesetError> {
     let sockets = config.listeners.iter().flat_map(|listener| &listener.addresses).filter_map(Address::unix);
-    let sockets = sockets.chain([&config.control_socket]).map(|socket| folder(socket));
+    let sockets = sockets
+        .chain([&config.control_socket])
+        .chain(config.web.as_ref().and_then(Address::unix))
+        .map(|socket| folder(socket));
     let logs = config.log_file.iter().map(|log| folder(log));
     let writes = AccessFs::from_write(LANDLOCK);
     let rules = Ruleset::default().handle_access(writes)?.create()?;

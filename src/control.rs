@@ -39,10 +39,19 @@ const MAX_REQUEST: u64 = 4 * 1024 * 1024;
 /// How long a command may take to send its request.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// A request that only the whole program can carry out: [`ControlRequest::Reload`] or [`ControlRequest::Log`].
+/// A request that only the whole program can carry out: [`ControlRequest::Reload`], [`ControlRequest::Log`], and what
+/// concerns the page in the browser.
 pub struct PendingRequest {
     pub request: ControlRequest,
-    pub outcome: oneshot::Sender<Result<(), Failed>>,
+    pub outcome: oneshot::Sender<ControlReply>,
+}
+
+/// The requests that the daemon has to carry out itself.
+pub struct DaemonRequests {
+    /// For its main loop.
+    pub program: mpsc::Receiver<PendingRequest>,
+    /// About the page in the browser.
+    pub page: mpsc::Receiver<PendingRequest>,
 }
 
 /// Carries out requests.
@@ -50,19 +59,22 @@ pub struct Control {
     pub broker: Arc<Broker>,
     listeners: Mutex<Vec<Listening>>,
     /// Leads to the daemon's main loop; None in a command.
-    requests: Option<mpsc::Sender<PendingRequest>>,
+    program: Option<mpsc::Sender<PendingRequest>>,
+    /// Leads to the owner of the page in the browser; None in a command.
+    page: Option<mpsc::Sender<PendingRequest>>,
 }
 
 impl Control {
     /// For a command that has opened the vault itself.
     pub fn new(broker: Arc<Broker>) -> Self {
-        Self { broker, listeners: Mutex::default(), requests: None }
+        Self { broker, listeners: Mutex::default(), program: None, page: None }
     }
 
-    /// For the daemon, with the requests that its main loop has to carry out.
-    pub fn of_daemon(broker: Arc<Broker>) -> (Self, mpsc::Receiver<PendingRequest>) {
-        let (sender, requests) = mpsc::channel(1);
-        (Self { requests: Some(sender), ..Self::new(broker) }, requests)
+    /// For the daemon, with the requests that it has to carry out itself.
+    pub fn of_daemon(broker: Arc<Broker>) -> (Self, DaemonRequests) {
+        let ((to_program, program), (to_page, page)) = (mpsc::channel(1), mpsc::channel(1));
+        let control = Self { program: Some(to_program), page: Some(to_page), ..Self::new(broker) };
+        (control, DaemonRequests { program, page })
     }
 
     pub fn set_listeners(&self, listeners: Vec<Listening>) {
@@ -120,16 +132,13 @@ impl Control {
                 reply(examine(broker, &address, opened).await)
             }
             ControlRequest::Metrics => reply(broker.metrics_text()),
-            request @ (ControlRequest::Reload | ControlRequest::Log(_)) => reply(self.forward(request).await?),
+            request @ (ControlRequest::Reload | ControlRequest::Log(_)) => {
+                forward(self.program.as_ref(), request).await
+            }
+            request @ (ControlRequest::OpenPage { .. } | ControlRequest::ClosePage) => {
+                forward(self.page.as_ref(), request).await
+            }
         }
-    }
-
-    /// Has the daemon's main loop carry out a request.
-    async fn forward(&self, request: ControlRequest) -> Result<(), Failed> {
-        let requests = self.requests.as_ref().ok_or_else(no_daemon)?;
-        let (outcome, result) = oneshot::channel();
-        requests.send(PendingRequest { request, outcome }).await.map_err(|_| no_daemon())?;
-        result.await.map_err(|_| no_daemon())?
     }
 
     /// The listeners, and the state of the accounts.
@@ -177,7 +186,15 @@ impl Control {
     }
 }
 
-fn reply(answer: impl Serialize) -> ControlReply {
+/// Has another part of the daemon carry out a request.
+async fn forward(to: Option<&mpsc::Sender<PendingRequest>>, request: ControlRequest) -> ControlReply {
+    let (outcome, result) = oneshot::channel();
+    let sent = to.ok_or_else(no_daemon)?.send(PendingRequest { request, outcome }).await;
+    sent.map_err(|_| no_daemon())?;
+    result.await.map_err(|_| no_daemon())?
+}
+
+pub fn reply(answer: impl Serialize) -> ControlReply {
     serde_json::to_value(answer).map_err(|error| Failed::new(Exit::Software, error))
 }
 

@@ -5,6 +5,7 @@ mod clients;
 mod first_logins;
 mod monitoring;
 mod ports;
+mod setup_page;
 
 use std::collections::HashMap;
 use std::path::Path;
@@ -12,7 +13,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::net::UnixListener;
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 use tokio::task::{Id, JoinSet};
 use tokio::time::timeout;
 use tracing::{debug, warn};
@@ -21,7 +22,7 @@ use crate::broker::Broker;
 use crate::certificates::ListenerCertificates;
 use crate::clock::Clock;
 use crate::config::{Config, Listening};
-use crate::control::{self, Control, PendingRequest};
+use crate::control::{self, Control, ControlReply, ControlRequest, DaemonRequests, PendingRequest};
 use crate::exit::{Exit, Failed};
 use crate::net::strangers::Strangers;
 use crate::net::systemd::Sockets;
@@ -50,6 +51,8 @@ pub struct Daemon {
     first_logins: FirstLoginPorts,
     /// The connections to the HTTP ports of both `monitoring` and `first_logins`.
     visitors: Arc<Strangers>,
+    /// Whether the page in the browser is open.
+    page_is_open: watch::Receiver<bool>,
     tasks: JoinSet<()>,
     /// The name of each task, to report one that ends.
     task_names: HashMap<Id, &'static str>,
@@ -94,8 +97,8 @@ impl Daemon {
         ports.put(planned).await;
         certificates.put(loaded);
         broker.metrics.certificates(certificates.expiries());
-        let (control, requests) = Control::of_daemon(Arc::clone(&broker));
-        let control = Arc::new(control);
+        let (control, DaemonRequests { program: requests, page }) = Control::of_daemon(Arc::clone(&broker));
+        let (control, (is_open, page_is_open)) = (Arc::new(control), watch::channel(false));
         control.set_listeners(ports.listening());
         let (mut tasks, measured) = (JoinSet::new(), Arc::clone(&broker));
         let task_names = HashMap::from([
@@ -110,6 +113,7 @@ impl Daemon {
             ),
             (tasks.spawn(async move { strangers.log_limit.log_suppressed().await }).id(), "the log limit"),
             (tasks.spawn(accept_commands(Arc::clone(&control), socket)).id(), "the control socket"),
+            (tasks.spawn(setup_page::serve(Arc::clone(&control), page, is_open)).id(), "the page in the browser"),
         ]);
         Ok(Self {
             control,
@@ -119,6 +123,7 @@ impl Daemon {
             monitoring,
             first_logins,
             visitors,
+            page_is_open,
             tasks,
             task_names,
             shutdown,
@@ -127,6 +132,20 @@ impl Daemon {
 
     pub fn listeners(&self) -> Vec<Listening> {
         self.ports.listening()
+    }
+
+    /// Carries out a command in this process.
+    pub async fn answer(&self, request: ControlRequest) -> ControlReply {
+        self.control.answer(request).await
+    }
+
+    /// Waits until the page in the browser is closed.
+    pub fn page_closed(&self) -> impl Future<Output = ()> + use<> {
+        let mut is_open = self.page_is_open.clone();
+        async move {
+            // This fails only if the page's task has ended.
+            let _closed = is_open.wait_for(|is_open| !is_open).await;
+        }
     }
 
     /// Applies a new configuration completely, or keeps the old one. Sessions continue, and a port that both have stays

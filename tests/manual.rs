@@ -11,8 +11,9 @@ const PROGRAM: &str = include_str!("../docs/man/postkey.1");
 const CONFIGURATION: &str = include_str!("../docs/man/postkey.toml.5");
 
 /// The sections of postkey.toml(5), and the beginnings of the tables whose keys they describe.
-const TABLES: [(&str, &str); 7] = [
+const TABLES: [(&str, &str); 8] = [
     ("TOP LEVEL", ""),
+    ("WEB", "[web]\n"),
     ("LISTENERS", "[[listener]]\n"),
     ("PROVIDERS", "[provider.x]\n"),
     ("ASSERTIONS", "[provider.x.assertion]\n"),

@@ -121,7 +121,7 @@ pub async fn metrics(config: &Config) -> Result<(), Failed> {
 }
 
 /// Sends a request to the daemon. Returns None if none runs.
-async fn ask_daemon<T: DeserializeOwned>(config: &Config, request: &ControlRequest) -> Result<Option<T>, Failed> {
+pub async fn ask_daemon<T: DeserializeOwned>(config: &Config, request: &ControlRequest) -> Result<Option<T>, Failed> {
     let socket = &config.control_socket;
     let owner = std::fs::metadata(&config.state_dir).ok().map(|folder| folder.uid());
     let reply = control::ask(socket, owner, request).await.map_err(|error| {

@@ -131,6 +131,8 @@ pub enum CliCommand {
         #[arg(long, conflicts_with = "pem")]
         der: bool,
     },
+    /// Show the accounts and their state on a page in the browser
+    Web(WebOptions),
     /// Print the script with which a shell completes command lines
     Completions {
         /// The shell
@@ -213,6 +215,20 @@ pub struct AuthorizeOptions {
     /// The name of the account's first app password
     #[arg(long, value_name = "NAME", default_value = "main")]
     pub password_name: String,
+}
+
+/// The options of `postkey web`.
+#[derive(Args)]
+pub struct WebOptions {
+    /// Only print the link, do not open a browser
+    #[arg(long, conflicts_with = "stop")]
+    pub no_browser: bool,
+    /// Close the page
+    #[arg(long)]
+    pub stop: bool,
+    /// The users of this machine whose browsers may use the link.
+    #[arg(skip)]
+    pub users: Vec<u32>,
 }
 
 /// The arguments of `postkey import`.

@@ -5,6 +5,7 @@ mod admin;
 mod arguments;
 mod authorize;
 mod backup;
+mod browser;
 mod certificate;
 mod check;
 mod doctor;
@@ -17,6 +18,7 @@ mod settings;
 mod status;
 mod terminal;
 mod test;
+mod web;
 
 use std::ffi::OsString;
 use std::path::PathBuf;
@@ -30,6 +32,7 @@ use crate::exit::{Exit, Failed};
 use crate::net::systemd::Sockets;
 use crate::net::trace;
 use crate::vault::Vault;
+use crate::web::redirect::own_users;
 use arguments::{Arguments, CliCommand};
 pub use arguments::{command, understands};
 
@@ -86,7 +89,11 @@ fn prepare(arguments: Arguments) -> Result<Invocation, Failed> {
     }
     // Do both of these before root drops its privileges.
     if let Some(CliCommand::Authorize { options, .. }) = &mut command {
-        options.no_browser |= !authorize::is_own_session();
+        options.no_browser |= !browser::is_own_session();
+    }
+    if let Some(CliCommand::Web(options)) = &mut command {
+        options.no_browser |= !browser::is_own_session();
+        options.users = own_users();
     }
     let import = match &command {
         Some(CliCommand::Import(options)) => Some(import::ImportFiles::read(options)?),
@@ -123,6 +130,7 @@ async fn dispatch(invocation: Invocation) -> Result<(), Failed> {
     let Invocation { command, file, config, confined, sockets, import } = invocation;
     match command {
         None => serve::run(config?, confined, file.as_deref(), sockets).await,
+        Some(CliCommand::Web(options)) => web::run(config?, file.as_deref(), sockets, options).await,
         Some(CliCommand::Authorize { address, options }) => authorize::run(&config?, &address, *options).await,
         Some(CliCommand::Import(options)) => {
             import::run(&config?, file.as_deref(), *options, import.unwrap_or_default()).await

@@ -11,7 +11,7 @@ use super::check;
 use crate::clock::Clock;
 use crate::config::Config;
 use crate::confine::Confined;
-use crate::control::{ControlRequest, PendingRequest};
+use crate::control::{ControlRequest, PendingRequest, reply};
 use crate::daemon::{Daemon, DaemonEvent, STOP};
 use crate::exit::{Exit, Failed};
 use crate::log::Log;
@@ -27,52 +27,71 @@ pub async fn run(
     file: Option<&Path>,
     sockets: Sockets,
 ) -> Result<(), Failed> {
-    let log = Log::start(&config)?;
-    if let Some(confined) = &confined {
-        confined.log();
-    }
-    log_panics();
-    log_warnings(&config);
-    if rustix::process::geteuid().is_root() {
-        warn!("postkey runs as root but needs no root privileges; run it as a separate user, as its systemd unit does");
-    }
-    let mut signals =
-        Signals::new().map_err(|error| Failed::new(Exit::Os, format!("cannot receive signals: {error}")))?;
-    let daemon = Daemon::start(config, Clock::System, sockets).await?;
-    systemd::ready(&daemon.summary());
-    let mut program = Program { daemon, log, confined, file };
-    let mut heartbeat = heartbeat();
-    loop {
-        tokio::select! {
-            event = program.daemon.next() => match event {
-                DaemonEvent::Request(request) => program.answer(request).await,
-                DaemonEvent::Failed(failed) => return Err(failed),
-            },
-            action = signals.next() => match action {
-                SignalAction::Reload => drop(program.reload().await),
-                SignalAction::End => break,
-            },
-            _ = heartbeat.tick() => program.beat(heartbeat.period()),
-        }
-    }
-    systemd::stopping(STOP + Duration::from_secs(5));
-    info!("stopping; a second signal stops at once");
-    tokio::select! {
-        () = program.daemon.stop() => info!("stopped"),
-        () = signals.end() => warn!("stopped without waiting"),
-    }
-    Ok(())
+    Program::start(config, confined, file, sockets).await?.serve(std::future::pending()).await
 }
 
 /// The daemon, and everything else that a reload changes.
-struct Program<'a> {
-    daemon: Daemon,
+pub struct Program<'a> {
+    pub daemon: Daemon,
     log: Log,
     confined: Option<Confined>,
     file: Option<&'a Path>,
+    signals: Signals,
 }
 
-impl Program<'_> {
+impl<'a> Program<'a> {
+    /// Starts the daemon. When this returns, clients are served.
+    pub async fn start(
+        config: Config,
+        confined: Option<Confined>,
+        file: Option<&'a Path>,
+        sockets: Sockets,
+    ) -> Result<Self, Failed> {
+        let log = Log::start(&config)?;
+        if let Some(confined) = &confined {
+            confined.log();
+        }
+        log_panics();
+        log_warnings(&config);
+        if rustix::process::geteuid().is_root() {
+            warn!(
+                "postkey runs as root but needs no root privileges; run it as a separate user, as its systemd unit does"
+            );
+        }
+        let signals =
+            Signals::new().map_err(|error| Failed::new(Exit::Os, format!("cannot receive signals: {error}")))?;
+        let daemon = Daemon::start(config, Clock::System, sockets).await?;
+        systemd::ready(&daemon.summary());
+        Ok(Self { daemon, log, confined, file, signals })
+    }
+
+    /// Serves until it is asked to stop, or `end` is reached.
+    pub async fn serve(mut self, end: impl Future<Output = ()>) -> Result<(), Failed> {
+        let mut heartbeat = heartbeat();
+        tokio::pin!(end);
+        loop {
+            tokio::select! {
+                event = self.daemon.next() => match event {
+                    DaemonEvent::Request(request) => self.answer(request).await,
+                    DaemonEvent::Failed(failed) => return Err(failed),
+                },
+                action = self.signals.next() => match action {
+                    SignalAction::Reload => drop(self.reload().await),
+                    SignalAction::End => break,
+                },
+                _ = heartbeat.tick() => self.beat(heartbeat.period()),
+                () = &mut end => break,
+            }
+        }
+        systemd::stopping(STOP + Duration::from_secs(5));
+        info!("stopping; a second signal stops at once");
+        tokio::select! {
+            () = self.daemon.stop() => info!("stopped"),
+            () = self.signals.end() => warn!("stopped without waiting"),
+        }
+        Ok(())
+    }
+
     async fn answer(&mut self, PendingRequest { request, outcome }: PendingRequest) {
         let result = match request {
             ControlRequest::Reload => self.reload().await,
@@ -80,7 +99,7 @@ impl Program<'_> {
             _ => Err(Failed::new(Exit::Software, "the daemon cannot handle this request")),
         };
         // The client may have disconnected.
-        let _gone = outcome.send(result);
+        let _gone = outcome.send(result.and_then(reply));
     }
 
     /// Reads the configuration again. If it has a mistake, nothing changes.

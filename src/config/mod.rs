@@ -21,6 +21,7 @@ use std::path::PathBuf;
 
 use tracing_subscriber::filter::Targets;
 
+use crate::address::Address;
 use crate::name::{Name, find};
 use crate::protocol::Protocol;
 pub use account::{AccountConfig, Domain, is_address};
@@ -46,6 +47,9 @@ pub struct Config {
     pub metrics: Option<SocketAddr>,
     /// The users of this machine who may read the metrics.
     pub metrics_users: Users,
+    /// Where the page for setting up in a browser is, when it is open: a loopback address or a Unix socket. None if it
+    /// may be on any free port.
+    pub web: Option<Address>,
     /// The program that notifies a person, and its arguments. Empty if there is none.
     pub notify_command: Vec<String>,
     /// The HTML page that the browser shows at the end of an authorization, if not postkey's own.

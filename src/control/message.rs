@@ -70,6 +70,13 @@ pub enum ControlRequest {
     Reload,
     /// Asks for the metrics, in the text format of Prometheus: `String`.
     Metrics,
+    /// Opens the page for setting up in a browser, if it is not open, and makes a link to it that is good once: `String`.
+    OpenPage {
+        /// The users of this machine whose browsers may use the link.
+        users: Vec<u32>,
+    },
+    /// Closes the page for setting up in a browser: `bool`, whether it was open.
+    ClosePage,
     /// Sets the log filter, in the syntax of `RUST_LOG`, until the next reload.
     Log(String),
 }
@@ -133,14 +140,21 @@ impl ControlRequest {
             | Self::Export { address }
             | Self::Test { address, .. }
             | Self::Examine { address, .. } => Some(address),
-            Self::Greet | Self::Restore { .. } | Self::Status | Self::Reload | Self::Metrics | Self::Log(_) => None,
+            Self::Greet
+            | Self::Restore { .. }
+            | Self::Status
+            | Self::Reload
+            | Self::Metrics
+            | Self::OpenPage { .. }
+            | Self::ClosePage
+            | Self::Log(_) => None,
         }
     }
 
     /// Whether it can change the vault. A login can, because it may refresh the tokens.
     pub const fn is_change(&self) -> bool {
-        use ControlRequest::{Export, Greet, Log, Metrics, Reload, Status};
-        !matches!(self, Status | Greet | Export { .. } | Metrics | Reload | Log(_))
+        use ControlRequest::{ClosePage, Export, Greet, Log, Metrics, OpenPage, Reload, Status};
+        !matches!(self, Status | Greet | Export { .. } | Metrics | Reload | Log(_) | OpenPage { .. } | ClosePage)
     }
 }
 

@@ -8,7 +8,7 @@ use tracing::info;
 
 use crate::broker::Broker;
 use crate::exit::{Exit, Failed};
-use crate::net::listen;
+use crate::net::listen::{self, Bound};
 use crate::net::strangers::Strangers;
 use crate::web::server::HttpServer;
 use crate::web::{autoconfiguration, monitoring};
@@ -48,7 +48,7 @@ impl Monitoring {
                 info!(%address, "serving metrics on {address}");
                 let router =
                     monitoring::router(Arc::clone(broker)).merge(autoconfiguration::router(Arc::clone(broker)));
-                self.0 = Some((configured, HttpServer::new(vec![listener], &router, strangers)));
+                self.0 = Some((configured, HttpServer::new(vec![Bound::Tcp(listener)], &router, strangers)));
             }
         }
     }

@@ -96,15 +96,16 @@ impl Bound {
     }
 
     /// Accepts the next connection. Returns it with the peer's address, if it has one.
-    async fn accept(&self) -> io::Result<(Socket, Option<SocketAddr>)> {
+    pub async fn accept(&self) -> io::Result<(Socket, Option<SocketAddr>)> {
         match self {
             Self::Tcp(listener) => listener.accept().await.map(|(socket, peer)| (Socket::Tcp(socket), Some(peer))),
             Self::Unix(listener) => listener.accept().await.map(|(socket, _)| (Socket::Unix(socket), None)),
         }
     }
 
-    /// With `route_localnet` set, the kernel delivers foreign packets to loopback ports (CVE-2020-8558).
-    fn admits(&self, peer: Option<SocketAddr>) -> bool {
+    /// Whether a connection from this address may be meant for this port: with `route_localnet` set, the kernel delivers
+    /// foreign packets to loopback ports (CVE-2020-8558).
+    pub fn admits(&self, peer: Option<SocketAddr>) -> bool {
         match (self, peer) {
             (Self::Tcp(listener), Some(peer)) => {
                 let is_local = listener.local_addr().is_ok_and(|address| address.ip().is_loopback());

@@ -148,8 +148,12 @@ pub enum Visitor {
 
 impl Visitor {
     /// Looks at the other end of a connection.
-    pub fn of(socket: &TcpStream) -> Self {
-        match user(socket) {
+    pub fn of(socket: &Socket) -> Self {
+        let user = match socket {
+            Socket::Tcp(socket) => user(socket),
+            Socket::Unix(socket) => socket.peer_cred().map(|peer| Some(peer.uid())),
+        };
+        match user {
             Ok(Some(user)) => Self::User(user),
             Ok(None) => Self::Nobody,
             Err(error) => {

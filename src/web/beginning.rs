@@ -11,12 +11,13 @@ use axum::extract::{Request, State};
 use axum::http::StatusCode;
 use axum::response::{IntoResponse as _, Response};
 use axum::{Extension, Router};
+use tokio::sync::Notify;
 use url::Url;
 
 use super::redirect::{is_own_host, see_other};
 use super::server::{CONNECTIONS, HttpServer};
 use crate::mutex::lock;
-use crate::net::listen;
+use crate::net::listen::{self, Bound};
 use crate::net::peer::Visitor;
 use crate::net::strangers::Strangers;
 use crate::random;
@@ -25,13 +26,15 @@ use crate::random;
 pub struct Beginning {
     /// The address with which to start the browser.
     pub url: Url,
-    _server: HttpServer,
+    visited: Arc<Notify>,
+    server: HttpServer,
 }
 
 struct StartPage {
     url: Url,
     /// None after a browser has been there.
     target: Mutex<Option<Url>>,
+    visited: Arc<Notify>,
 }
 
 impl Beginning {
@@ -44,10 +47,18 @@ impl Beginning {
         let socket = listen::bind(SocketAddr::from((Ipv4Addr::LOCALHOST, 0)))?;
         let url = format!("http://{}/begin-{}", socket.local_addr()?, random::name());
         let url = Url::parse(&url).map_err(io::Error::other)?;
-        let site = Arc::new(StartPage { url: url.clone(), target: Mutex::new(Some(target.clone())) });
-        let router = Router::new().fallback(visit).with_state(site);
-        let server = HttpServer::new(vec![socket], &router, &Strangers::new(CONNECTIONS, 0));
-        Ok(Self { url, _server: server })
+        let visited = Arc::new(Notify::new());
+        let site =
+            StartPage { url: url.clone(), target: Mutex::new(Some(target.clone())), visited: Arc::clone(&visited) };
+        let router = Router::new().fallback(visit).with_state(Arc::new(site));
+        let server = HttpServer::new(vec![Bound::Tcp(socket)], &router, &Strangers::new(CONNECTIONS, 0));
+        Ok(Self { url, visited, server })
+    }
+
+    /// Waits until the browser has come, and has its answer.
+    pub async fn finish(self) {
+        self.visited.notified().await;
+        self.server.finish().await;
     }
 }
 
@@ -61,7 +72,10 @@ async fn visit(
         return StatusCode::NOT_FOUND.into_response();
     }
     match lock(&site.target).take() {
-        Some(target) => see_other(target.as_str()),
+        Some(target) => {
+            site.visited.notify_one();
+            see_other(target.as_str())
+        }
         None => StatusCode::NOT_FOUND.into_response(),
     }
 }

@@ -17,7 +17,7 @@ use url::{Url, form_urlencoded};
 use super::redirect::{Page, is_own_host, open, see_other};
 use super::server::HttpServer;
 use crate::broker::{Authorized, Confirmation, FirstLogins, Refused};
-use crate::net::listen;
+use crate::net::listen::{self, Bound};
 use crate::net::peer::Visitor;
 use crate::net::strangers::Strangers;
 use crate::secret::Secret;
@@ -60,7 +60,8 @@ impl FirstLoginSite {
         let site =
             FirstLoginPage { first_logins: Arc::clone(first_logins), uri: self.uri.clone(), is_direct: self.is_direct };
         let router = Router::new().fallback(visit).with_state(Arc::new(site));
-        self.server = Some(HttpServer::new(std::mem::take(&mut self.sockets), &router, strangers));
+        let sockets = std::mem::take(&mut self.sockets).into_iter().map(Bound::Tcp);
+        self.server = Some(HttpServer::new(sockets.collect(), &router, strangers));
     }
 }
 

@@ -6,3 +6,4 @@ pub mod first_login;
 pub mod monitoring;
 pub mod redirect;
 pub mod server;
+pub mod setup;

@@ -18,7 +18,7 @@ use url::Url;
 
 use super::server::{CONNECTIONS, HttpServer};
 use crate::config::provider::is_protected;
-use crate::net::listen;
+use crate::net::listen::{self, Bound};
 use crate::net::peer::Visitor;
 use crate::net::strangers::Strangers;
 
@@ -70,6 +70,7 @@ struct RedirectPage {
     arrivals: mpsc::Sender<Arrival>,
     shown: Arc<Notify>,
     last: Page,
+    users: Vec<u32>,
     /// Whether the browser connects directly. If another program forwards it, that program's user means nothing.
     is_for_own_browser: bool,
 }
@@ -77,8 +78,14 @@ struct RedirectPage {
 impl RedirectListener {
     /// Listens at `listen`. Without it, listens on 127.0.0.1 and ::1, because `localhost` may be either, at the port of
     /// `redirect_uri` or at a free one. Returns None if `listen` is not set and `redirect_uri` does not lead to this
-    /// machine over http; then a person has to paste the address. `last` is the page to show after success.
-    pub async fn bind(redirect_uri: &Url, listen: Option<SocketAddr>, last: Page) -> io::Result<Option<Self>> {
+    /// machine over http; then a person has to paste the address. `last` is the page to show after success, and `users` are
+    /// those whose browsers may return.
+    pub async fn bind(
+        redirect_uri: &Url,
+        listen: Option<SocketAddr>,
+        last: Page,
+        users: Vec<u32>,
+    ) -> io::Result<Option<Self>> {
         let Some((uri, sockets)) = open(redirect_uri, listen, &listen::bind)? else { return Ok(None) };
         let (sender, arrivals) = mpsc::channel(8);
         let shown = Arc::new(Notify::new());
@@ -87,10 +94,12 @@ impl RedirectListener {
             arrivals: sender,
             shown: Arc::clone(&shown),
             last,
+            users,
             is_for_own_browser: listen.is_none(),
         });
         let router = Router::new().fallback(visit).with_state(site);
-        let server = HttpServer::new(sockets, &router, &Strangers::new(CONNECTIONS, 0));
+        let server =
+            HttpServer::new(sockets.into_iter().map(Bound::Tcp).collect(), &router, &Strangers::new(CONNECTIONS, 0));
         Ok(Some(Self { uri, arrivals, shown, server }))
     }
 
@@ -155,12 +164,13 @@ fn bind_both(
     Err(io::ErrorKind::AddrInUse.into())
 }
 
-/// Whether this user's browser may return here: the user who runs this command; the user who has become that one by
-/// sudo(8) or another login; and root, whose command acts as the vault's owner.
-fn is_expected(user: u32) -> bool {
+/// The users whose browsers may come here: the user who runs this command; the user who has become that one by sudo(8)
+/// or another login; and root, whose command acts as the vault's owner.
+pub fn own_users() -> Vec<u32> {
     let of_sudo = std::env::var("SUDO_UID").ok().and_then(|uid| uid.parse().ok());
     let of_login = std::fs::read_to_string("/proc/self/loginuid").ok().and_then(|uid| uid.trim().parse().ok());
-    user == 0 || user == rustix::process::geteuid().as_raw() || of_sudo == Some(user) || of_login == Some(user)
+    let own = rustix::process::geteuid().as_raw();
+    [Some(0), Some(own), of_sudo, of_login].into_iter().flatten().collect()
 }
 
 /// Answers every request: the redirect itself, and the page without the code to which it leads.
@@ -171,7 +181,7 @@ async fn visit(
 ) -> Response {
     // Another user of this machine may bring a code for another mailbox. If the kernel does not know the user, only
     // `state` and PKCE protect us.
-    if site.is_for_own_browser && !visitor.may_be(is_expected) {
+    if site.is_for_own_browser && !visitor.may_be(|user| site.users.contains(&user)) {
         warn!(?visitor, "redirect from another user of this machine refused ({visitor:?})");
         return Page::STRANGER.response(StatusCode::FORBIDDEN);
     }
@@ -316,6 +326,7 @@ mod tests {
             arrivals: mpsc::channel(1).0,
             shown: Arc::default(),
             last: Page::AUTHORIZED,
+            users: Vec::new(),
             is_for_own_browser: true,
         };
         let is_own =

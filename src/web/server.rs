@@ -8,12 +8,13 @@ use axum::{Extension, Router};
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto::Builder;
 use hyper_util::service::TowerToHyperService;
-use tokio::net::{TcpListener, TcpStream};
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
 use tracing::{debug, warn};
 
+use crate::net::listen::{Bound, Socket};
 use crate::net::peer::{Peer, Source, Visitor};
 use crate::net::strangers::{Stranger, Strangers};
 
@@ -43,7 +44,7 @@ pub struct HttpServer {
 
 impl HttpServer {
     /// Serves these ports. Handlers get the peer's user as an [`Extension`] with a [`Visitor`].
-    pub fn new(sockets: Vec<TcpListener>, router: &Router, strangers: &Arc<Strangers>) -> Self {
+    pub fn new(sockets: Vec<Bound>, router: &Router, strangers: &Arc<Strangers>) -> Self {
         let (closing, mut ports) = (watch::Sender::default(), JoinSet::new());
         for socket in sockets {
             let port = HttpPort { socket, router: router.clone(), strangers: Arc::clone(strangers) };
@@ -60,7 +61,7 @@ impl HttpServer {
 }
 
 struct HttpPort {
-    socket: TcpListener,
+    socket: Bound,
     router: Router,
     strangers: Arc<Strangers>,
 }
@@ -76,7 +77,7 @@ impl HttpPort {
             // Remove connections that have ended.
             while connections.try_join_next().is_some() {}
             match accepted {
-                Ok((stream, peer)) => self.accept(stream, peer, &mut connections),
+                Ok((socket, peer)) => self.accept(socket, peer, &mut connections),
                 Err(error) => {
                     debug!(%error, "cannot accept a connection to an HTTP port");
                     sleep(PAUSE).await;
@@ -87,22 +88,29 @@ impl HttpPort {
         while connections.join_next().await.is_some() {}
     }
 
-    fn accept(&self, stream: TcpStream, peer: SocketAddr, connections: &mut JoinSet<()>) {
-        // With route_localnet set, the kernel delivers foreign packets to loopback ports (CVE-2020-8558).
-        if self.socket.local_addr().is_ok_and(|own| own.ip().is_loopback()) && !peer.ip().is_loopback() {
-            warn!(%peer, "HTTP connection from {peer} to a loopback port closed: it comes from another machine");
+    fn accept(&self, socket: Socket, peer: Option<SocketAddr>, connections: &mut JoinSet<()>) {
+        if !self.socket.admits(peer) {
+            let from = peer.map(|peer| peer.to_string()).unwrap_or_default();
+            warn!(peer = from, "HTTP connection from {from} to a loopback port closed: it comes from another machine");
             return;
         }
-        let visitor = Visitor::of(&stream);
+        let visitor = Visitor::of(&socket);
         let user = if let Visitor::User(user) = visitor { Some(user) } else { None };
-        let stranger = self.strangers.admit(Source::of(&Peer { address: Some(peer), user }));
+        let stranger = self.strangers.admit(Source::of(&Peer { address: peer, user }));
         let router = self.router.clone().layer(Extension(visitor));
-        connections.spawn(serve_request(stream, router, stranger));
+        match socket {
+            Socket::Tcp(stream) => connections.spawn(serve_request(stream, router, stranger)),
+            Socket::Unix(stream) => connections.spawn(serve_request(stream, router, stranger)),
+        };
     }
 }
 
 /// Serves one request. A client that sends or reads too slowly is cut off, and so is one whose place another needs.
-async fn serve_request(stream: TcpStream, router: Router, stranger: Stranger) {
+async fn serve_request(
+    stream: impl AsyncRead + AsyncWrite + Send + Unpin + 'static,
+    router: Router,
+    stranger: Stranger,
+) {
     let mut http = Builder::new(TokioExecutor::new()).http1_only();
     http.http1().timer(TokioTimer::new()).header_read_timeout(HEADER).keep_alive(false).max_buf_size(HEADER_SIZE);
     let connection = http.serve_connection(TokioIo::new(stream), TowerToHyperService::new(router));

@@ -38,6 +38,7 @@ mod refusals;
 mod relay;
 mod revoked;
 mod secrets;
+mod setup_page;
 mod strangers;
 mod throttles;
 mod tokens;

@@ -8,6 +8,7 @@
 
 pub mod assertions;
 mod authorization_server;
+pub mod browser;
 pub mod canaries;
 pub mod client;
 mod connection;

@@ -2,9 +2,9 @@
 
 use oauth2::AuthorizationCode;
 use tokio::time::{Instant, timeout_at};
-use url::Url;
 
 use super::super::arguments::AuthorizeOptions;
+use super::super::browser::{has_display, start_browser};
 use super::super::terminal::{Input, complain, say};
 use super::identity::SignInError;
 use super::plan::{Plan, Redirect, nobody_signed_in};
@@ -17,7 +17,7 @@ use crate::pasted::is_open;
 use crate::secret::Secret;
 use crate::token::TokenSet;
 use crate::web::beginning::Beginning;
-use crate::web::redirect::{Arrival, Outcome, RedirectListener};
+use crate::web::redirect::{Arrival, Outcome, RedirectListener, own_users};
 
 /// The longest address to assemble from pasted lines, in bytes.
 const MAX_PASTED: usize = 16 * 1024;
@@ -30,7 +30,7 @@ impl Plan {
         let Redirect { uri, listen, page } = &self.redirect;
         let is_self_registered = self.server.discovered.as_ref().is_some_and(|found| found.is_self_registered);
         let fixed = with_fixed_port(uri).filter(|_| listen.is_none() && is_self_registered);
-        let bind = async |uri| RedirectListener::bind(uri, *listen, page.clone()).await;
+        let bind = async |uri| RedirectListener::bind(uri, *listen, page.clone(), own_users()).await;
         let listener = match &fixed {
             // Another authorization may be waiting on that port.
             Some(fixed) => match bind(fixed).await {
@@ -136,18 +136,6 @@ impl Plan {
     }
 }
 
-/// Starts a browser and redirects it to this page.
-fn start_browser(page: &Url) -> Option<Beginning> {
-    let beginning = Beginning::of(page).ok()?;
-    let url = beginning.url.clone();
-    // Some browsers block their caller, which has to redirect the browser meanwhile.
-    std::thread::spawn(move || {
-        let quiet = webbrowser::BrowserOptions::new().with_suppress_output(true).clone();
-        let _opened = webbrowser::open_browser_with_options(webbrowser::Browser::Default, url.as_str(), &quiet);
-    });
-    Some(beginning)
-}
-
 /// The failure for a browser that returned without a code.
 fn not_authorized(denied: &RedirectError) -> Failed {
     let exit = if let RedirectError::Denied(failure) = denied { failure.exit() } else { Exit::NoPermission };
@@ -236,18 +224,4 @@ async fn line(input: &mut Option<Input>) -> Secret {
         }
     }
     std::future::pending().await
-}
-
-/// Whether a browser can be opened: there is a display, or the user has named a browser.
-fn has_display() -> bool {
-    ["BROWSER", "DISPLAY", "WAYLAND_DISPLAY"]
-        .iter()
-        .any(|name| std::env::var_os(name).is_some_and(|value| !value.is_empty()))
-}
-
-/// Whether the display belongs to the user who runs this. Root's browser would run with all privileges, and after
-/// sudo(8), doas(1) or pkexec(1) the display belongs to another user.
-pub fn is_own_session() -> bool {
-    let became = ["SUDO_UID", "DOAS_USER", "PKEXEC_UID"].iter().any(|name| std::env::var_os(name).is_some());
-    !rustix::process::geteuid().is_root() && !became
 }

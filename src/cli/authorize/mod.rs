@@ -20,7 +20,6 @@ use crate::control::{ControlRequest, LoginTest, NewAuthorization};
 use crate::exit::{Exit, Failed};
 use crate::secret::Secret;
 use crate::token::TokenSet;
-pub use browser::is_own_session;
 use plan::Plan;
 use settings::show_settings;
 pub use taken_over::{Grip, take_over};

@@ -27,6 +27,7 @@ use tracing_subscriber::filter::LevelFilter;
 use super::environment::Environment;
 use super::mistake::Mistake;
 use super::{Config, LogFormat, log_filter};
+use crate::address::Address;
 use reader::{Disk, Report, Section};
 
 impl Config {
@@ -104,11 +105,12 @@ fn top(mut section: Section<'_>, environment: &Environment) -> Config {
     let log_formats = [("plain", LogFormat::Plain), ("json", LogFormat::Json)];
     let log_format = section.choice("log_format", &log_formats);
     let log_file = section.get("log_file").and_then(|value| value.path());
-    let metrics = section.parse("metrics", loopback);
+    let metrics = section.parse("metrics", |text| loopback(text, "127.0.0.1:9143"));
     let metrics_users = fields::users(&mut section, "metrics_allow_uids");
     if let (None, Some(value)) = (metrics, section.get("metrics_allow_uids")) {
         value.absence("has no effect without metrics; add metrics, or remove this");
     }
+    let web = section.section("web").and_then(page_address);
     let notify_command = section.get("notify_command").and_then(|value| value.command());
     let finish_page = section.file("finish_page");
     let providers = providers::read(&mut section);
@@ -121,6 +123,7 @@ fn top(mut section: Section<'_>, environment: &Environment) -> Config {
         log_file,
         metrics,
         metrics_users,
+        web,
         notify_command: notify_command.unwrap_or_default(),
         finish_page,
         listeners: Vec::new(),
@@ -147,8 +150,27 @@ fn state_dir(section: &mut Section<'_>, environment: &Environment) -> PathBuf {
     default.unwrap_or_default()
 }
 
-/// Reads an address that other machines cannot reach, because metrics show who has an account.
-fn loopback(text: &str) -> Result<SocketAddr, String> {
+/// Reads `[web]`: where the page for setting up in a browser is.
+fn page_address(mut section: Section<'_>) -> Option<Address> {
+    section.require(&["address"]);
+    let address = section.get("address").and_then(|value| {
+        let address = value.parse(|text| match text.starts_with('/') {
+            true => Ok(Address::Unix(text.into())),
+            false => loopback(text, "127.0.0.1:8143")
+                .map(Address::Tcp)
+                .map_err(|why| format!("{why}, or the path of a Unix socket")),
+        })?;
+        if let Address::Unix(path) = &address {
+            listeners::judge_length(&value, path);
+        }
+        Some(address)
+    });
+    section.finish();
+    address
+}
+
+/// Reads an address that other machines cannot reach, because metrics and the page show who has an account.
+fn loopback(text: &str, example: &str) -> Result<SocketAddr, String> {
     let address = text.parse::<SocketAddr>().ok().filter(|address| address.ip().is_loopback());
-    address.ok_or_else(|| "must be an address on this machine and a port; write \"127.0.0.1:9143\"".to_owned())
+    address.ok_or_else(|| format!("must be an address on this machine and a port; write \"{example}\""))
 }
