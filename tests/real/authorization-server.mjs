@@ -168,7 +168,12 @@ async function administer(request, response) {
   response.end(JSON.stringify(route ? route(body) : {}));
 }
 
-const answer = provider.callback();
+// Programs that know only Microsoft's paths find them here, too.
+const callback = provider.callback();
+const answer = (request, response) => {
+  request.url = request.url.replace(/^\/common\/oauth2\/v2\.0\//, '/');
+  return callback(request, response);
+};
 const tls = { cert: readFileSync(settings.certificate), key: readFileSync(settings.key) };
 https.createServer(tls, answer).listen(settings.httpsPort, '127.0.0.1');
 http

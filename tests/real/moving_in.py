@@ -4,11 +4,12 @@ import imaplib
 import secrets
 
 from clients import CLIENTS, client_test
+from davmail import write_properties
 from emailproxy import Emailproxy
 from life import expect, login
 from mutt_oauth2 import MuttOauth2
 from person import Person
-from postkey import Account, Listener, Postkey
+from postkey import HEAD, LISTENER, PROVIDERS, Account, Listener, Postkey, provider
 from process import write_private
 
 GUS, HAL, IDA, KIM, SECRET = (f"{name}@example.test" for name in ("gus", "hal", "ida", "kim", "secret"))
@@ -189,9 +190,30 @@ def an_encrypted_token_file_of_mutt_oauth2_is_taken_over(world):
         expect(script.token_file.read_bytes() == content, "its file is as it was")
 
 
+def the_properties_of_davmail_are_taken_over(world):
+    """Its own classes encrypt a real refresh token, with the password that mail programs keep."""
+    address, password = "dan@example.test", secrets.token_urlsafe(16)
+    file = world.run.subfolder("davmail") / "davmail.properties"
+    write_properties(file, address, password, world.tokens.authorize(address)["refresh_token"], mode="O365Modern", oauth_clientId="native",
+                     loginUrl=world.server.issuer)
+    # Under Microsoft's paths there is no issuer whose id_token could be verified, so none is requested.
+    text = LISTENER.format(protocol="imap", security="none") + provider(world, **PROVIDERS[1]).replace('"openid", "email", ', "")
+    new = Postkey(world.run, world.postkey.binary, lambda folder: HEAD.format(folder=folder) + text, listeners=1, name="from-davmail",
+                  env={"SSL_CERT_FILE": str(world.run.ca)})
+    before, content = consents(world), file.read_bytes()
+    refused = new.command("import", str(file), "--write", "--yes", line="not the password", code=77)
+    expect("does not open its tokens" in refused, f"it says why: {refused}")
+    new.command("import", str(file), "--write", "--yes", line=password)
+    new.start()
+    imap_login(new.listeners()["imap", "none"].port, Account(address, password))
+    new.stop()
+    expect(consents(world) == before, "nobody has signed in again")
+    expect(file.read_bytes() == content, "its file is as it was")
+
+
 TESTS = [
     the_other_program_is_authorized_and_serves_three_clients, a_dry_run_shows_everything_and_changes_nothing,
     wrong_passwords_and_damaged_files_change_nothing, one_command_moves_in_and_no_client_notices,
     its_cache_store_is_taken_over_after_a_new_password, a_token_file_of_sasl_xoauth2_is_taken_over,
-    an_encrypted_token_file_of_mutt_oauth2_is_taken_over,
+    an_encrypted_token_file_of_mutt_oauth2_is_taken_over, the_properties_of_davmail_are_taken_over,
 ]
