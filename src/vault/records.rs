@@ -118,8 +118,8 @@ impl Records {
         if stored.is_err() {
             self.store = None;
         }
-        if (copied.is_ok() || stored.is_ok()) && self.counters.note(key, serial, purpose == Purpose::Forget) {
-            self.counters.write();
+        if copied.is_ok() || stored.is_ok() {
+            self.counters.count(key, serial, purpose == Purpose::Forget);
         }
         if let Err(error) = copied.and(stored) {
             self.degrade(error);

@@ -63,7 +63,9 @@ fn counters_that_begin_again_know_every_record() {
     vault_of_three(&state);
     duplicate(&state, &before);
     reopen(&state).keep(ANN, NEWEST, &tokens(ANN, 5)).unwrap();
-    fs::remove_file(state.join("counters")).unwrap();
+    for name in ["counters", "counters.log"] {
+        fs::remove_file(state.join(name)).unwrap();
+    }
     drop(reopen(&state));
     for part in ["copies", "sled"] {
         duplicate(&before.join(part), &state.join(part));
@@ -78,7 +80,9 @@ fn counters_that_begin_again_miss_no_account_that_was_forgotten() {
     let state = dir.path().join("state");
     vault_of_three(&state);
     reopen(&state).forget(EVE).unwrap();
-    fs::remove_file(state.join("counters")).unwrap();
+    for name in ["counters", "counters.log"] {
+        fs::remove_file(state.join(name)).unwrap();
+    }
     drop(reopen(&state));
     for part in ["copies", "sled"] {
         fs::remove_dir_all(state.join(part)).unwrap();
