@@ -46,25 +46,23 @@ impl ListenerPolicy {
     /// The capabilities to announce before the login: what the servers of all accounts of this listener offer. Nothing
     /// as long as one of them is unknown.
     pub(super) fn known(&self) -> Capabilities {
-        let offers = self.broker.context.vault.offers();
-        let mut promised = lock(&self.promised);
-        match &*promised {
-            Some((of, known)) if *of == offers => known.clone(),
-            _ => promised.insert((offers, self.common())).1.clone(),
+        let vault = &self.broker.context.vault;
+        if let Some(only) = &self.account {
+            let owner = vault.account(&self.broker.resolve(only.as_str()).owner);
+            let owner = owner.filter(|owner| self.serves_provider(&owner.provider));
+            let known = owner.and_then(|owner| owner.known.get(self.protocol.name()).cloned());
+            return Capabilities(known.unwrap_or_default());
         }
-    }
-
-    fn common(&self) -> Capabilities {
-        let only = self.account.as_ref().map(|only| self.broker.resolve(only.as_str()).owner);
-        let accounts = self.broker.context.vault.accounts().into_iter().filter(|account| {
-            only.as_ref().is_none_or(|only| *only == account.address) && self.serves_provider(&account.provider)
-        });
-        let mut lists = accounts.map(|account| account.known.get(self.protocol.name()).cloned().unwrap_or_default());
-        let mut common = lists.next().unwrap_or_default();
-        for list in lists {
-            common.retain(|entry| list.contains(entry));
-        }
-        Capabilities(common)
+        vault.offers(|offers| {
+            let mut promised = lock(&self.promised);
+            match &*promised {
+                Some((of, known)) if *of == offers.version() => known.clone(),
+                _ => {
+                    let common = offers.common(self.protocol.name(), |provider| self.serves_provider(provider));
+                    promised.insert((offers.version(), Capabilities(common))).1.clone()
+                }
+            }
+        })
     }
 
     /// Whether a client from this address may connect. A Unix socket has only users.

@@ -17,6 +17,7 @@ pub mod files;
 #[cfg(fuzzing)]
 pub mod fuzzing;
 pub mod listener_password;
+mod offers;
 pub mod password;
 mod record;
 mod records;
@@ -28,7 +29,6 @@ mod view;
 
 use std::collections::BTreeMap;
 use std::path::Path;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, TryLockError};
 use std::time::Duration;
 
@@ -37,19 +37,20 @@ use tokio::time::Instant;
 
 use crate::clock::Moment;
 use crate::mutex::lock;
-use crate::name::{Name, find};
+use crate::name::Name;
 use crate::protocol::{Mechanism, Protocol};
 use crate::token::TokenSet;
 use account::Entry;
 pub use account::{Authorization, Ended, Secrets, StoredAccount, Unlocked};
 pub use error::{StoreError, VaultError};
+use offers::Offers;
 use password::Password;
 pub use records::Degradation;
 use records::{Purpose, Records};
 use seal::AccountKey;
 pub use slot::{Limits, Slot};
 use slot::{Prepared, Search};
-use view::{VaultView, derivations};
+use view::VaultView;
 
 /// How long to wait while another process has the vault open.
 const TURN: Duration = Duration::from_secs(3);
@@ -61,8 +62,6 @@ pub struct Vault {
     records: Mutex<Records>,
     /// The content of the records. Only locked for a moment.
     view: Mutex<VaultView>,
-    /// Grows with each change of what servers are known to offer to which accounts.
-    offers: AtomicU64,
     troubled: Notify,
     /// Replaces an account that does not exist, so that its login takes as long as any other. Nobody knows its password.
     decoy: Arc<StoredAccount>,
@@ -91,7 +90,6 @@ impl Vault {
         let vault = Self {
             view: Mutex::new(VaultView::of(&records)),
             records: Mutex::new(records),
-            offers: AtomicU64::new(0),
             troubled: Notify::new(),
             decoy: Arc::new(StoredAccount::decoy()?),
         };
@@ -132,7 +130,7 @@ impl Vault {
 
     /// All accounts, sorted by address.
     pub fn accounts(&self) -> Vec<Arc<StoredAccount>> {
-        lock(&self.view).accounts.values().cloned().collect()
+        lock(&self.view).accounts().values().cloned().collect()
     }
 
     /// The addresses whose records cannot be read.
@@ -166,18 +164,17 @@ impl Vault {
         let mut records = lock(&self.records);
         let before: BTreeMap<String, u64> = serials(&records).collect();
         records.heal();
-        *lock(&self.view) = VaultView::of(&records);
-        self.offers.fetch_add(1, Ordering::Release);
+        lock(&self.view).replace(VaultView::of(&records));
         serials(&records).filter(|(address, serial)| before.get(address) != Some(serial)).map(|(key, _)| key).collect()
     }
 
-    /// A number that changes when an account is added, or when a server offers something else.
-    pub fn offers(&self) -> u64 {
-        self.offers.load(Ordering::Acquire)
+    /// Reads what the servers of all accounts offer. Nothing else of the vault can be used meanwhile.
+    pub fn offers<T>(&self, read: impl FnOnce(&Offers) -> T) -> T {
+        read(&lock(&self.view).offers)
     }
 
     pub fn account(&self, address: &str) -> Option<Arc<StoredAccount>> {
-        lock(&self.view).accounts.get(address).cloned()
+        lock(&self.view).accounts().get(address).cloned()
     }
 
     /// Stores an authorization, and returns the generation of its token set. An existing account keeps its slots. A new one
@@ -243,11 +240,7 @@ impl Vault {
     /// The address under which there is a record of this name: the same spelling, or another one. A record keeps the
     /// spelling with which it was created, because that is bound into its sealed part.
     pub fn spelling_of(&self, address: &str) -> Option<String> {
-        let view = lock(&self.view);
-        if view.accounts.contains_key(address) || view.damaged.contains_key(address) {
-            return Some(address.to_owned());
-        }
-        find(&view.spellings, &Name::typed(address)).map(|(_, address)| address.clone())
+        lock(&self.view).spelling_of(address)
     }
 
     /// Opens an account with one of its app passwords. Unknown accounts and wrong passwords are one error and take the same
@@ -275,8 +268,8 @@ impl Vault {
         let mut search = Search::new(password);
         let opened = account.unlock(&mut search);
         if matches!(opened, Err(VaultError::WrongCredentials)) {
-            let most = lock(&self.view).derivations.get(search.form()).copied();
-            self.decoy.search_on(&mut search, most.unwrap_or(1))?;
+            let most = lock(&self.view).most_derivations(search.form());
+            self.decoy.search_on(&mut search, most)?;
             if let Some(damage) = self.damage(address) {
                 return Err(damage);
             }
@@ -395,7 +388,7 @@ impl Vault {
 
     fn account_or_decoy(&self, address: &str) -> Arc<StoredAccount> {
         // The same code for both, because this is timed to the nanosecond.
-        Arc::clone(lock(&self.view).accounts.get(address).unwrap_or(&self.decoy))
+        Arc::clone(lock(&self.view).accounts().get(address).unwrap_or(&self.decoy))
     }
 
     fn set(&self, address: &str, set: impl FnOnce(&mut StoredAccount)) -> Result<(), VaultError> {
@@ -432,23 +425,9 @@ impl Vault {
         records.put(address, entry.to_content(address)?, seen, purpose);
         let mut view = lock(&self.view);
         match entry {
-            Entry::Account(account) => {
-                let account = Arc::<StoredAccount>::from(account);
-                let before = view.accounts.insert(address.to_owned(), Arc::clone(&account));
-                let is_same = |one: Arc<StoredAccount>| one.known == account.known && one.provider == account.provider;
-                if !before.is_some_and(is_same) {
-                    self.offers.fetch_add(1, Ordering::Release);
-                }
-                view.spellings.entry(Name::typed(address)).or_insert_with(|| address.to_owned());
-            }
-            Entry::Forgotten { .. } => {
-                view.accounts.remove(address);
-                self.offers.fetch_add(1, Ordering::Release);
-                view.spellings.retain(|_, spelling| spelling != address);
-            }
+            Entry::Account(account) => view.insert(Arc::from(account)),
+            Entry::Forgotten { .. } => view.remove(address),
         }
-        view.damaged.remove(address);
-        view.derivations = derivations(&view.accounts);
         view.trouble = records.trouble().cloned();
         drop(view);
         self.notify_of_trouble();

@@ -1,49 +1,111 @@
-//! The content of the vault's records, for readers.
+//! The content of the vault's records, for readers. What all accounts together need is updated with each change, so that no
+//! change and no reader has to look at all of them.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use super::account::{Entry, StoredAccount};
+use super::offers::Offers;
 use super::record::FORMAT;
 use super::records::{Degradation, Records};
 use super::slot::FORMS;
-use crate::name::Name;
+use crate::name::{Name, find};
 
+/// How many derivations a wrong password of each form takes.
+type Derivations = [usize; FORMS];
+
+#[derive(Default)]
 pub struct VaultView {
-    pub accounts: BTreeMap<String, Arc<StoredAccount>>,
+    accounts: BTreeMap<String, Arc<StoredAccount>>,
     /// The addresses whose records cannot be read, and whether a newer version of postkey has written them.
     pub damaged: BTreeMap<String, bool>,
     /// The address of each name's record, also of a damaged one.
-    pub spellings: BTreeMap<Name, String>,
-    /// How many derivations a wrong password of each form takes, in the account where it takes most.
-    pub derivations: [usize; FORMS],
+    spellings: BTreeMap<Name, String>,
+    /// How many accounts take these derivations. There are few different ones.
+    derivations: BTreeMap<Derivations, usize>,
+    pub offers: Offers,
     pub trouble: Option<Degradation>,
 }
 
 impl VaultView {
     pub fn of(records: &Records) -> Self {
-        let mut accounts = BTreeMap::new();
-        let mut damaged: BTreeMap<_, _> = records.lost().iter().map(|address| (address.clone(), false)).collect();
+        let mut view = Self { trouble: records.trouble().cloned(), ..Self::default() };
+        for address in records.lost() {
+            view.insert_damaged(address, false);
+        }
         for (address, record) in records.newest() {
             match Entry::read(address, record) {
-                Some(Entry::Account(account)) => drop(accounts.insert(address.clone(), Arc::from(account))),
+                Some(Entry::Account(account)) => view.insert(Arc::from(account)),
                 Some(Entry::Forgotten { .. }) => {}
-                None => drop(damaged.insert(address.clone(), record.format > FORMAT)),
+                None => view.insert_damaged(address, record.format > FORMAT),
             }
         }
-        let known = accounts.keys().chain(damaged.keys());
-        let spellings = known.map(|address| (Name::typed(address), address.clone())).collect();
-        let (derivations, trouble) = (derivations(&accounts), records.trouble().cloned());
-        Self { accounts, damaged, spellings, derivations, trouble }
+        view
     }
-}
 
-/// How many derivations a wrong password of each form takes, in the account where it takes most. An unknown account takes
-/// as many.
-pub fn derivations(accounts: &BTreeMap<String, Arc<StoredAccount>>) -> [usize; FORMS] {
-    let mut most = [1; FORMS];
-    for account in accounts.values() {
-        most.iter_mut().zip(account.derivations()).for_each(|(most, one)| *most = one.max(*most));
+    /// Puts another view in the place of this one.
+    pub fn replace(&mut self, other: Self) {
+        let before = std::mem::replace(self, other);
+        self.offers.follow(&before.offers);
     }
-    most
+
+    pub fn accounts(&self) -> &BTreeMap<String, Arc<StoredAccount>> {
+        &self.accounts
+    }
+
+    /// Adds an account, or replaces the one with its address, or its damaged record.
+    pub fn insert(&mut self, account: Arc<StoredAccount>) {
+        let address = account.address.clone();
+        // Before the old ones are removed, because what both have in common has not changed.
+        self.offers.add(&account.provider, &account.known);
+        *self.derivations.entry(account.derivations()).or_default() += 1;
+        if let Some(before) = self.accounts.insert(address.clone(), account) {
+            self.discount(&before);
+        }
+        self.damaged.remove(&address);
+        self.spellings.entry(Name::typed(&address)).or_insert(address);
+    }
+
+    fn insert_damaged(&mut self, address: &str, is_newer: bool) {
+        self.damaged.insert(address.to_owned(), is_newer);
+        self.spellings.insert(Name::typed(address), address.to_owned());
+    }
+
+    /// Removes an account, or its damaged record.
+    pub fn remove(&mut self, address: &str) {
+        if let Some(before) = self.accounts.remove(address) {
+            self.discount(&before);
+        }
+        self.damaged.remove(address);
+        let name = Name::typed(address);
+        // Another record may have the same name.
+        if self.spellings.get(&name).is_some_and(|known| known == address) {
+            self.spellings.remove(&name);
+        }
+    }
+
+    /// The address under which there is a record of this name: the same spelling, or another one.
+    pub fn spelling_of(&self, address: &str) -> Option<String> {
+        if self.accounts.contains_key(address) || self.damaged.contains_key(address) {
+            return Some(address.to_owned());
+        }
+        find(&self.spellings, &Name::typed(address)).map(|(_, address)| address.clone())
+    }
+
+    /// How many derivations a wrong password of this form takes, in the account where it takes most. An unknown account
+    /// takes as many.
+    pub fn most_derivations(&self, form: usize) -> usize {
+        self.derivations.keys().filter_map(|each| each.get(form)).copied().fold(1, usize::max)
+    }
+
+    fn discount(&mut self, account: &StoredAccount) {
+        self.offers.remove(&account.provider, &account.known);
+        let derivations = account.derivations();
+        if let Some(count) = self.derivations.get_mut(&derivations) {
+            *count -= 1;
+            if *count == 0 {
+                self.derivations.remove(&derivations);
+            }
+        }
+    }
 }
