@@ -6,11 +6,14 @@
 //! - [`upstream`] is the provider, in a separate process;
 //! - [`contestant`] starts what is compared, each in a separate process;
 //! - [`client`] is the mail program; [`measure`] runs many of them, and [`table`] shows the results;
-//! - [`instructions`] counts instead of measuring time.
+//! - [`instructions`] counts instead of measuring time;
+//! - [`accounts`] compares many accounts with one.
 
+mod accounts;
 #[allow(dead_code, reason = "tests/load shares it, and uses more of it")]
 mod client;
 mod contestant;
+mod crowd;
 mod instructions;
 mod measure;
 mod pki;
@@ -54,6 +57,14 @@ enum Args {
         #[arg(long)]
         table: PathBuf,
     },
+    /// Measure what many accounts cost.
+    Accounts {
+        /// An empty folder to work in.
+        dir: PathBuf,
+        /// postkey's program.
+        #[arg(long)]
+        postkey: PathBuf,
+    },
     /// Measure.
     Load {
         /// An empty folder to work in.
@@ -81,6 +92,10 @@ async fn main() -> ExitCode {
         Args::Upstream { dir, expires_in } => upstream::serve(&dir, expires_in).await.map(|()| true),
         Args::Instructions { dir, postkey, table } => tokio::select! {
             done = instructions::compare(&dir, &postkey, &table) => done,
+            stopped = stop() => stopped.and(Err(io::Error::other("stopped by a signal"))),
+        },
+        Args::Accounts { dir, postkey } => tokio::select! {
+            done = accounts::measure(&dir, &postkey) => done,
             stopped = stop() => stopped.and(Err(io::Error::other("stopped by a signal"))),
         },
         Args::Load { dir, postkey, quick, only, measure } => {

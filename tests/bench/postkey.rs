@@ -13,6 +13,9 @@ use crate::process::Process;
 use crate::protocol::{Ports, Protocol};
 use crate::upstream::Provider;
 
+/// Something to do in a folder.
+pub type Before<'a> = &'a (dyn Fn(&Path) -> io::Result<()> + Sync);
+
 /// How one postkey differs from the others.
 #[derive(Clone, Copy, Default)]
 pub struct Setup<'a> {
@@ -23,6 +26,8 @@ pub struct Setup<'a> {
     /// Additions to its configuration: keys above the tables, and tables.
     pub top: &'a str,
     pub more: &'a str,
+    /// What to do in its folder before the authorization.
+    pub before: Option<Before<'a>>,
 }
 
 /// Authorizes the account, then starts the daemon.
@@ -42,6 +47,7 @@ pub async fn start_as(
     fs::DirBuilder::new().mode(0o700).create(&home)?;
     let (ports, log) = (free_ports()?, dir.join(format!("{name}.log")));
     fs::write(home.join("postkey.toml"), config(dir, &home, provider, ports, setup))?;
+    setup.before.map_or(Ok(()), |before| before(&home))?;
     let password = authorize(&mut postkey(Command::new(program), &home), &log).await?;
     let command = match setup.under {
         [] => Command::new(program),
