@@ -5,6 +5,7 @@
 
 mod account;
 mod accounts;
+mod census;
 mod context;
 mod first_login;
 pub mod guesses;
@@ -23,26 +24,28 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout};
 use tracing::{error, info, warn};
 
 use crate::clock::Clock;
-use crate::config::Config;
+use crate::config::{Config, Relations};
 use crate::exit::Failed;
 use crate::oauth::revocation::revoke;
 use crate::vault::password::Password;
 use crate::vault::{Authorization, StoredAccount, Vault};
 pub use account::{Connector, OpenAccount, Presence, TokenAttempt};
 pub use accounts::Accounts;
+pub use census::Census;
 pub use context::{Context, Resolved};
 pub use first_login::{Authorized, Confirmation, FirstLogins, Refused};
-use metrics::{Condition, Metrics};
+use metrics::{Figures, Metrics};
 use notices::Notices;
 pub use passwords::{Opened, Passwords};
 pub use refresh::Refresher;
 pub use state::PastFailure;
 use state::TokenState;
-pub use status::{AccountState, AccountStatus, SlotStatus};
+use status::idle_end;
+pub use status::{AccountState, AccountStatus, Selection, SlotStatus};
 pub use throttle::{Backoff, ConnectionPermit, Occupancy, Throttle};
 pub use tokens::CurrentTokens;
 
@@ -142,7 +145,7 @@ impl Broker {
         };
         let (authorization, generation) = self.context.in_vault(authorize).await?;
         let account = self.passwords.open_authorized(authorization, generation)?;
-        self.notices.review();
+        self.notices.review(&account.owner);
         Ok(account)
     }
 
@@ -210,22 +213,41 @@ impl Broker {
         Ok(())
     }
 
-    /// The status of all accounts, by address.
-    pub fn statuses(&self) -> Vec<AccountStatus> {
-        self.context.vault.accounts().iter().map(|record| self.status(record)).collect()
+    /// The status of all accounts that are selected, by address.
+    pub fn statuses(&self, selection: &Selection) -> Vec<AccountStatus> {
+        let (config, now) = (self.config(), Instant::now());
+        let relations = Relations::of(&config);
+        let records = self.selected(selection);
+        records
+            .iter()
+            .map(|record| self.status(record, &relations, now))
+            .filter(|one| selection.has_state(one))
+            .collect()
+    }
+
+    /// The records of the accounts that are selected, without regard to their state.
+    fn selected(&self, selection: &Selection) -> Vec<Arc<StoredAccount>> {
+        let vault = &self.context.vault;
+        let records = match &selection.address {
+            Some(name) => vault.account(&self.resolve(name).owner).into_iter().collect(),
+            None => vault.accounts(),
+        };
+        let is_wanted = |record: &Arc<StoredAccount>| selection.has_provider(&record.provider);
+        records.into_iter().filter(is_wanted).collect()
     }
 
     /// The status of the account or shared mailbox with this address.
     pub fn status_of(&self, address: &str) -> Option<AccountStatus> {
+        let (config, now) = (self.config(), Instant::now());
         let owner = self.context.vault.account(&self.resolve(address).owner)?;
-        let status = self.status(&owner);
-        Some(if owner.address == address { status } else { self.shared(&status, address) })
+        let status = self.status(&owner, &Relations::of(&config), now);
+        Some(if owner.address == address { status } else { self.shared(&status, address, now) })
     }
 
-    fn status(&self, record: &StoredAccount) -> AccountStatus {
-        let (config, status) = (self.config(), self.status_of_tokens(record));
-        let (aliases, mailboxes) = (config.aliases_of(&status.address), config.shared_with(&status.address));
-        self.throttled(AccountStatus { aliases, mailboxes, ..status })
+    fn status(&self, record: &StoredAccount, relations: &Relations, now: Instant) -> AccountStatus {
+        let status = self.status_of_tokens(record);
+        let (aliases, mailboxes) = (relations.aliases_of(&status.address), relations.shared_with(&status.address));
+        self.throttled(AccountStatus { aliases, mailboxes, ..status }, now)
     }
 
     fn status_of_tokens(&self, record: &StoredAccount) -> AccountStatus {
@@ -233,30 +255,44 @@ impl Broker {
     }
 
     /// The status of a shared mailbox: it has its delegate's tokens, and connections of its own.
-    fn shared(&self, delegate: &AccountStatus, address: &str) -> AccountStatus {
+    fn shared(&self, delegate: &AccountStatus, address: &str, now: Instant) -> AccountStatus {
         let name = Some(delegate.address.clone());
-        self.throttled(AccountStatus { address: address.to_owned(), delegate: name, ..delegate.clone() })
+        self.throttled(AccountStatus { address: address.to_owned(), delegate: name, ..delegate.clone() }, now)
     }
 
-    fn throttled(&self, status: AccountStatus) -> AccountStatus {
+    fn throttled(&self, status: AccountStatus, now: Instant) -> AccountStatus {
         let connections = self.throttle.occupancies(&status.address);
-        AccountStatus { connections, backoff: self.throttle.backoff(&status.address), ..status }
+        AccountStatus { connections, backoff: self.throttle.backoff(&status.address, now), ..status }
     }
 
-    /// The metrics, and the status of all accounts and shared mailboxes, in the text form of Prometheus.
+    /// The accounts in numbers. It costs little enough to be asked every few seconds.
+    pub fn census(&self) -> Census {
+        let (config, vault) = (self.config(), &self.context.vault);
+        let mut census = Census { is_degraded: vault.trouble().is_some(), ..Census::default() };
+        for record in vault.accounts() {
+            let tokens = self.accounts.tokens_of(&record.address);
+            let needs = tokens.is_some_and(|tokens| tokens.read(|state| state.needed().is_some()));
+            census.count(&record, AccountState::of(&record, needs), idle_end(&config, &record));
+        }
+        vault.damaged().iter().for_each(|address| census.damaged.add(address));
+        census
+    }
+
+    /// The metrics, and figures of the accounts, in the text form of Prometheus. There is a series for each account and each
+    /// shared mailbox only if the configuration wants that.
     pub fn metrics_text(&self) -> String {
-        let mut all = self.statuses();
-        let shared = |account: &AccountStatus| -> Vec<_> {
-            account.mailboxes.iter().map(|address| self.shared(account, address)).collect()
-        };
-        all.extend(all.iter().flat_map(shared).collect::<Vec<_>>());
-        let vault = &self.context.vault;
-        let condition = Condition {
-            is_degraded: vault.trouble().is_some(),
-            damaged: vault.damaged().len(),
-            clients: self.notices.client_expiries(),
-        };
-        self.metrics.text(&all, &condition, self.context.now())
+        let mut each = Vec::new();
+        if self.config().metrics_accounts {
+            let now = Instant::now();
+            each = self.statuses(&Selection::default());
+            let shared = |account: &AccountStatus| -> Vec<_> {
+                account.mailboxes.iter().map(|address| self.shared(account, address, now)).collect()
+            };
+            each.extend(each.iter().flat_map(shared).collect::<Vec<_>>());
+        }
+        let connections = self.throttle.totals();
+        let clients = self.notices.client_expiries();
+        self.metrics.text(&Figures { census: &self.census(), connections, each: &each, clients }, self.context.now())
     }
 
     /// Refreshes tokens when they are due. Never returns.
@@ -269,6 +305,7 @@ impl Broker {
         self.notices
             .watch(
                 || self.context.vault.accounts().iter().map(|record| self.status_of_tokens(record)).collect(),
+                |owner| Some(self.status_of_tokens(&*self.context.vault.account(owner)?)),
                 || self.metrics.certificate_expiries(),
             )
             .await;

@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use serde::Serialize;
 use serde::de::DeserializeOwned;
-use serde_json::Value;
+use serde_json::value::{RawValue, to_raw_value};
 use tokio::io::{AsyncBufReadExt as _, AsyncRead, AsyncReadExt as _, AsyncWriteExt as _, BufReader};
 use tokio::net::UnixStream;
 use tokio::sync::{mpsc, oneshot};
@@ -20,7 +20,7 @@ use tracing::{debug, warn};
 use zeroize::Zeroizing;
 
 use crate::broker::guesses::PasswordAttempt;
-use crate::broker::{Broker, OpenAccount};
+use crate::broker::{Broker, OpenAccount, Selection};
 use crate::config::Listening;
 use crate::examination::examine;
 use crate::exit::{Exit, Failed};
@@ -88,7 +88,9 @@ impl Control {
         }
         match request {
             ControlRequest::Greet => reply(broker.context.vault.trouble()),
-            ControlRequest::Status => reply(self.status()),
+            ControlRequest::Status => reply(self.status(&Selection::default())),
+            ControlRequest::Select(selection) => reply(self.status(&selection)),
+            ControlRequest::Census => reply(broker.census()),
             ControlRequest::Authorize(authorized) => {
                 let NewAuthorization { authorization, name, first } = *authorized;
                 let account = broker.authorize(authorization, first.map(|first| (name, first))).await?;
@@ -141,20 +143,21 @@ impl Control {
         }
     }
 
-    /// The listeners, and the state of the accounts.
-    pub fn status(&self) -> Status {
+    /// The listeners, and the state of the accounts that are selected.
+    pub fn status(&self, selection: &Selection) -> Status {
         let vault = &self.broker.context.vault;
         let registered = vault.accounts().into_iter().filter_map(|account| {
             let discovered = account.discovered.as_ref().filter(|discovered| discovered.is_registered)?;
             Some((discovered.issuer.clone(), account.client_id.clone()?))
         });
+        let is_selected = |address: &String| selection.has_damaged(address);
         Status {
             listeners: lock(&self.listeners).clone(),
-            accounts: self.broker.statuses(),
-            damaged: vault.damaged(),
+            accounts: self.broker.statuses(selection),
+            damaged: vault.damaged().into_iter().filter(is_selected).collect(),
             degraded: vault.trouble(),
             registered: registered.collect(),
-            newer: vault.newer(),
+            newer: vault.newer().into_iter().filter(is_selected).collect(),
         }
     }
 
@@ -195,13 +198,13 @@ async fn forward(to: Option<&mpsc::Sender<PendingRequest>>, request: ControlRequ
 }
 
 pub fn reply(answer: impl Serialize) -> ControlReply {
-    serde_json::to_value(answer).map_err(|error| Failed::new(Exit::Software, error))
+    to_raw_value(&answer).map_err(|error| Failed::new(Exit::Software, error))
 }
 
 /// Reads an answer as the type that [`ControlRequest`] names.
-pub fn read<T: DeserializeOwned>(answer: Value) -> Result<T, Failed> {
+pub fn read<T: DeserializeOwned>(answer: &RawValue) -> Result<T, Failed> {
     let message = "cannot read the daemon's answer; it may be another version of postkey, so restart it";
-    serde_json::from_value(answer).map_err(|_| Failed::new(Exit::Software, message))
+    serde_json::from_str(answer.get()).map_err(|_| Failed::new(Exit::Software, message))
 }
 
 pub fn no_daemon() -> Failed {

@@ -224,7 +224,7 @@ impl Daemon {
 
     /// The state of the daemon in one line.
     pub fn summary(&self) -> String {
-        self.control.status().summary()
+        self.control.broker.census().summary()
     }
 }
 

@@ -98,6 +98,11 @@ impl Name {
         &self.spelling
     }
 
+    /// The form that all spellings of a name have in common.
+    pub fn canonical(&self) -> &str {
+        &self.canonical
+    }
+
     /// Whether both are names of the same account.
     pub fn same_as(&self, other: &Self) -> bool {
         self.canonical == other.canonical

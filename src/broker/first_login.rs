@@ -313,8 +313,8 @@ impl FirstLogins {
             vault.begin(&authorization, (SLOT, &password), now).map(|generation| (authorization, generation))
         };
         let (authorization, generation) = self.context.in_vault(begin).await?;
-        self.passwords.open_authorized(authorization, generation)?;
-        self.notices.review();
+        let account = self.passwords.open_authorized(authorization, generation)?;
+        self.notices.review(&account.owner);
         Ok(())
     }
 

@@ -10,8 +10,9 @@ use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::{Metric, Registry, Unit};
 
+use super::census::{Census, OfProvider};
 use super::status::{AccountState, AccountStatus};
-use super::throttle::Occupancy;
+use super::throttle::{Occupancy, Totals};
 use crate::certificates::CertificateExpiry;
 use crate::clock::Moment;
 use crate::mutex::lock;
@@ -47,19 +48,25 @@ pub struct Metrics {
     damaged: Gauge,
     clients: Family<[(&'static str, String); 1], Gauge>,
     certificates: Family<[(&'static str, String); 1], Gauge>,
+    /// The accounts of each provider in each state.
+    accounts: Family<[(&'static str, String); 2], Gauge>,
+    /// The same as `connections` and so on, of all accounts of a provider.
+    all_connections: Family<[(&'static str, String); 2], Gauge>,
+    all_waiting: Family<[(&'static str, String); 2], Gauge>,
+    all_backoffs: Family<[(&'static str, String); 1], Gauge>,
+    first_idle_end: Family<[(&'static str, String); 1], Gauge>,
     /// When the listeners' certificates expire.
     certificate_ends: Mutex<Vec<CertificateExpiry>>,
 }
 
-/// Figures that the metrics show beside the accounts.
-#[derive(Default)]
-pub struct Condition {
-    /// Whether the newest records are only in memory, because the disk does not take them.
-    pub is_degraded: bool,
-    /// How many records cannot be read.
-    pub damaged: usize,
+/// What the metrics show of the present.
+pub(super) struct Figures<'a> {
+    pub(super) census: &'a Census,
+    pub(super) connections: Totals,
+    /// The accounts that have series of their own.
+    pub(super) each: &'a [AccountStatus],
     /// When client secrets and certificates expire, by the name of the provider or the address of the account.
-    pub clients: Vec<(String, Moment)>,
+    pub(super) clients: Vec<(String, Moment)>,
 }
 
 /// A step of a login at a provider's server.
@@ -108,7 +115,13 @@ impl Default for Metrics {
         let damaged = "Records of the vault that are damaged, or that are or may be older than before";
         let clients = "Time until a client secret or certificate of a provider or account expires, if that is known";
         let certificates = "Time until the certificate that listeners use expires";
+        let first_idle_end = "Time until the first refresh token of the provider expires if it is not used";
         Self {
+            accounts: add(to, "accounts", None, "Accounts, by state"),
+            all_connections: add(to, "connections", None, "Connections to the provider"),
+            all_waiting: add(to, "connections_waiting", None, "Logins that wait for a connection to end"),
+            all_backoffs: add(to, "accounts_backoff", None, "Mailboxes to which the provider wants no logins now"),
+            first_idle_end: add(to, "refresh_token_first_expiry", seconds.clone(), first_idle_end),
             scrape: Mutex::default(),
             sessions: add(to, "sessions", None, "Open connections of mail programs"),
             logins: add(to, "logins", None, "Logins of mail programs, by result"),
@@ -183,19 +196,17 @@ impl Metrics {
     }
 
     /// All metrics in the text form of OpenMetrics 1.0, which Prometheus reads.
-    pub fn text(&self, accounts: &[AccountStatus], condition: &Condition, now: Moment) -> String {
+    pub(super) fn text(&self, figures: &Figures<'_>, now: Moment) -> String {
         let _lock = lock(&self.scrape);
+        self.measure_all(figures, now);
         // An account that was forgotten must disappear.
         let of_accounts = [&self.expiry, &self.idle_end, &self.ended, &self.needed];
         let throttles = [&self.connections, &self.limits, &self.waiting, &self.backoffs];
         of_accounts.into_iter().chain(throttles).for_each(Family::clear);
-        accounts.iter().for_each(|account| self.measure(account, now));
-        let older = accounts.iter().filter(|one| one.delegate.is_none() && (one.doubtful || one.rolled_back)).count();
-        self.degraded.set(condition.is_degraded.into());
-        self.damaged.set(number(condition.damaged + older));
+        figures.each.iter().for_each(|account| self.measure(account, now));
         let certificates = self.certificate_expiries().into_iter().map(|one| (one.file, one.ends)).collect();
         for (family, name, ends) in
-            [(&self.clients, "client", &condition.clients), (&self.certificates, "file", &certificates)]
+            [(&self.clients, "client", &figures.clients), (&self.certificates, "file", &certificates)]
         {
             family.clear();
             for (of, end) in ends {
@@ -206,6 +217,32 @@ impl Metrics {
         // Writing to a String cannot fail.
         let _written = encode(&mut text, &self.registry);
         text
+    }
+
+    /// Measures all accounts together.
+    fn measure_all(&self, Figures { census, connections, .. }: &Figures<'_>, now: Moment) {
+        self.degraded.set(census.is_degraded.into());
+        self.damaged.set(number(census.damaged.count + census.older.count));
+        [&self.accounts, &self.all_connections, &self.all_waiting].into_iter().for_each(Family::clear);
+        [&self.all_backoffs, &self.first_idle_end].into_iter().for_each(Family::clear);
+        for (provider, OfProvider { states, first_end }) in &census.providers {
+            for state in AccountState::ALL {
+                let count = states.get(&state).copied().unwrap_or_default();
+                let labels = [("provider", provider.clone()), ("state", state.name().to_owned())];
+                self.accounts.get_or_create(&labels).set(number(count));
+            }
+            let labels = [("provider", provider.clone())];
+            let paused = connections.backoffs.get(provider).copied().unwrap_or_default();
+            self.all_backoffs.get_or_create(&labels).set(number(paused));
+            if let Some(end) = first_end {
+                self.first_idle_end.get_or_create(&labels).set(left(*end, now));
+            }
+        }
+        for ((provider, protocol), (open, waiting)) in &connections.connections {
+            let labels = [("provider", provider.clone()), ("protocol", protocol.name().to_owned())];
+            self.all_connections.get_or_create(&labels).set(number(*open));
+            self.all_waiting.get_or_create(&labels).set(number(*waiting));
+        }
     }
 
     fn measure(&self, account: &AccountStatus, now: Moment) {
@@ -245,8 +282,11 @@ fn left(end: Moment, now: Moment) -> i64 {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeMap;
+
     use super::super::throttle::Backoff;
     use super::*;
+    use crate::vault::StoredAccount;
 
     #[test]
     fn the_text_contains_all_metrics() {
@@ -271,8 +311,19 @@ mod tests {
         let clients = vec![("corp".to_owned(), Moment(86_500))];
         let file = "/etc/postkey/cert.pem".to_owned();
         metrics.certificates(vec![CertificateExpiry { file, ends: Moment(40), soon: 0, advice: "" }]);
-        let condition = Condition { is_degraded: true, damaged: 1, clients };
-        let text = metrics.text(&[account("ann@example.test")], &condition, Moment(100));
+        let mut census = Census { is_degraded: true, ..Census::default() };
+        let mut record = StoredAccount::default();
+        (record.provider, record.doubtful) = ("own".to_owned(), true);
+        census.count(&record, AccountState::Ended, None);
+        census.count(&record, AccountState::Ready, Some(Moment(86_500)));
+        census.damaged.add("eve@example.test");
+        let of = |provider: &str| (provider.to_owned(), Protocol::Imap);
+        let connections = Totals {
+            connections: BTreeMap::from([(of("own"), (7, 2))]),
+            backoffs: BTreeMap::from([("own".to_owned(), 4)]),
+        };
+        let one = [account("ann@example.test")];
+        let text = metrics.text(&Figures { census: &census, connections, each: &one, clients }, Moment(100));
         for line in [
             "postkey_sessions{protocol=\"imap\"} 1",
             "postkey_relayed_bytes_total{protocol=\"imap\",direction=\"down\"} 500",
@@ -290,16 +341,26 @@ mod tests {
             "postkey_account_backoff_seconds{account=\"ann@example.test\"} 30",
             "postkey_account_needs_person{account=\"ann@example.test\"} 1",
             "postkey_vault_degraded 1",
-            "postkey_vault_damaged 2",
+            "postkey_vault_damaged 3",
+            "postkey_accounts{provider=\"own\",state=\"ended\"} 1",
+            "postkey_accounts{provider=\"own\",state=\"ready\"} 1",
+            "postkey_accounts{provider=\"own\",state=\"refused\"} 0",
+            "postkey_accounts_backoff{provider=\"own\"} 4",
+            "postkey_refresh_token_first_expiry_seconds{provider=\"own\"} 86400",
+            "postkey_connections{provider=\"own\",protocol=\"imap\"} 7",
+            "postkey_connections_waiting{provider=\"own\",protocol=\"imap\"} 2",
             "postkey_client_expiry_seconds{client=\"corp\"} 86400",
             "postkey_certificate_expiry_seconds{file=\"/etc/postkey/cert.pem\"} -60",
         ] {
             assert!(text.lines().any(|one| one == line), "{line} is not in\n{text}");
         }
-        assert!(
-            !metrics.text(&[account("ben@example.test")], &Condition::default(), Moment(100)).contains("ann@"),
-            "forgotten accounts disappear"
-        );
+        let (census, other) = (Census::default(), [account("ben@example.test")]);
+        let text = metrics.text(&figures(&census, &other), Moment(100));
+        assert!(!text.contains("ann@") && !text.contains("own"), "forgotten accounts disappear");
+    }
+
+    fn figures<'a>(census: &'a Census, each: &'a [AccountStatus]) -> Figures<'a> {
+        Figures { census, connections: Totals::default(), each, clients: Vec::new() }
     }
 
     /// Each scrape clears the families of the accounts and fills them again.
@@ -308,9 +369,10 @@ mod tests {
         let account = |number| AccountStatus { address: format!("u{number}@example.test"), ..AccountStatus::default() };
         let accounts: Vec<_> = (0..50).map(account).collect();
         let metrics = Metrics::default();
+        let census = Census::default();
         let scrape = || {
             for _ in 0..200 {
-                let text = metrics.text(&accounts, &Condition::default(), Moment(0));
+                let text = metrics.text(&figures(&census, &accounts), Moment(0));
                 assert_eq!(text.matches("postkey_account_ended{").count(), 50);
             }
         };

@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 use tokio::sync::Notify;
-use tokio::time::{Instant, timeout};
+use tokio::time::{Instant, sleep, timeout_at};
 use tracing::warn;
 
 use super::context::Context;
@@ -25,6 +25,9 @@ use crate::oauth::certificate;
 
 /// How often to compare, if nothing asks for it earlier.
 const TICK: Duration = Duration::from_secs(60);
+
+/// How long to gather what has changed, because the file is written once for all of it.
+const GATHERING: Duration = Duration::from_millis(300);
 
 /// How often to read the clients' certificates.
 const CERTIFICATES: Duration = Duration::from_secs(3600);
@@ -74,6 +77,8 @@ pub(super) struct Notices {
     /// A separate queue, because strangers can fill it, and must not delay the other notices.
     first_logins: Notifier,
     changed: Notify,
+    /// The owners of the accounts that may have changed.
+    suspects: Mutex<BTreeSet<String>>,
     /// When client secrets and certificates expire, by their owners.
     clients: Mutex<Vec<(String, Moment)>>,
 }
@@ -85,6 +90,7 @@ impl Notices {
             notifier: Notifier::default(),
             first_logins: Notifier::default(),
             changed: Notify::new(),
+            suspects: Mutex::default(),
             clients: Mutex::default(),
         }
     }
@@ -104,8 +110,9 @@ impl Notices {
         lock(&self.clients).clone()
     }
 
-    /// Asks the task to compare soon.
-    pub(super) fn review(&self) {
+    /// Asks the task to compare this account soon.
+    pub(super) fn review(&self, owner: &str) {
+        lock(&self.suspects).insert(owner.to_owned());
         self.changed.notify_one();
     }
 
@@ -114,18 +121,21 @@ impl Notices {
         self.changed.notified().await;
     }
 
-    /// Sends what is new about the accounts and the listeners' certificates. Never returns.
+    /// Sends what is new about the accounts and the listeners' certificates. Never returns. `all` and `one` return the
+    /// status of all accounts and of one, because a change of one must not cost more if there are many others.
     pub(super) async fn watch(
         &self,
-        accounts: impl Fn() -> Vec<AccountStatus>,
+        all: impl Fn() -> Vec<AccountStatus>,
+        one: impl Fn(&str) -> Option<AccountStatus>,
         of_listeners: impl Fn() -> Vec<CertificateExpiry>,
     ) {
         let file = self.context.config().state_dir.join(FILE);
         let mut sent = read(&file).await;
         let mut certificates = Certificates::default();
         loop {
+            lock(&self.suspects).clear();
             let before = sent.clone();
-            let (accounts, config) = (accounts(), self.context.config());
+            let (accounts, config) = (all(), self.context.config());
             let mut clients = client_expiries(&accounts, &config);
             clients.extend(certificates.expiries(&config, &accounts).await);
             *lock(&self.clients) = clients.iter().map(|client| (client.owner.clone(), client.end)).collect();
@@ -133,13 +143,27 @@ impl Notices {
             let expiries = expiries.chain(clients.into_iter().map(Expiry::of_client));
             let expiries: Vec<_> = expiries.chain(of_listeners().into_iter().map(Expiry::of_certificate)).collect();
             let notices = sent.review(&accounts, &expiries, self.context.now());
-            if sent != before {
-                // Before the notices, so that a restart does not send them twice.
-                write(file.clone(), sent.clone()).await;
+            self.send(notices, &file, &before, &sent).await;
+            let next = Instant::now() + TICK;
+            while timeout_at(next, self.changed()).await.is_ok() {
+                sleep(GATHERING).await;
+                let before = sent.clone();
+                let mut notices = Vec::new();
+                for owner in std::mem::take(&mut *lock(&self.suspects)) {
+                    notices.extend(sent.review_one(&owner, one(&owner), self.context.now()));
+                }
+                self.send(notices, &file, &before, &sent).await;
             }
-            notices.into_iter().for_each(|notice| self.notifier.tell(&config.notify_command, notice));
-            let _asked = timeout(TICK, self.changed()).await;
         }
+    }
+
+    /// Sends notices. They are stored before, so that a restart does not send them twice.
+    async fn send(&self, notices: Vec<Notice>, file: &Path, before: &NotifiedState, sent: &NotifiedState) {
+        if sent != before {
+            write(file.to_owned(), sent.clone()).await;
+        }
+        let command = &self.context.config().notify_command;
+        notices.into_iter().for_each(|notice| self.notifier.tell(command, notice));
     }
 }
 
@@ -172,14 +196,15 @@ impl Certificates {
             self.ends = read_certificates(config).await;
             self.read = Some((Instant::now(), Arc::clone(config)));
         }
-        let known = |owner: &str| accounts.iter().find(|one| one.provider == owner || one.address == owner);
-        let ends = self.ends.iter().filter_map(|(owner, end)| Some((known(owner)?, owner, *end)));
-        let of_one = |(one, owner, end): (&AccountStatus, &String, Moment)| ClientExpiry {
+        let addresses: BTreeSet<&str> = accounts.iter().map(|one| one.address.as_str()).collect();
+        let providers: BTreeSet<&str> = accounts.iter().map(|one| one.provider.as_str()).collect();
+        let known = |owner: &str| addresses.contains(owner) || providers.contains(owner);
+        let of_one = |(owner, end): &(String, Moment)| ClientExpiry {
             owner: owner.clone(),
-            account: if one.address == *owner { owner.clone() } else { String::new() },
-            end,
+            account: if addresses.contains(owner.as_str()) { owner.clone() } else { String::new() },
+            end: *end,
         };
-        ends.map(of_one).collect()
+        self.ends.iter().filter(|(owner, _)| known(owner)).map(of_one).collect()
     }
 }
 
@@ -224,7 +249,7 @@ impl Expiry {
         let AccountStatus { address, provider, .. } = account;
         let end = account.refresh_token_ends.filter(|_| account.reason.is_none())?;
         Some(Self {
-            what: format!("refresh token of {address}"),
+            what: idleness(address),
             account: address.clone(),
             end,
             most_days: end.since(account.token_refreshed) / DAY / 3,
@@ -236,55 +261,68 @@ impl Expiry {
 impl NotifiedState {
     /// Returns the notices to send now. They count as sent.
     fn review(&mut self, accounts: &[AccountStatus], expiries: &[Expiry], now: Moment) -> Vec<Notice> {
-        let mut notices = self.review_needs(accounts);
-        notices.extend(self.review_expiries(expiries, now));
-        notices
-    }
-
-    fn review_needs(&mut self, accounts: &[AccountStatus]) -> Vec<Notice> {
-        let mut notices = Vec::new();
-        let notice =
-            |event, address: &String, reason: String| Notice { event, account: address.clone(), reason, url: None };
-        for AccountStatus { address, generation, reason, .. } in accounts {
-            match (reason, self.needed.get(address)) {
-                (Some(why), None) => {
-                    self.needed.insert(address.clone(), *generation);
-                    notices.push(notice(NoticeEvent::PersonNeeded, address, why.clone()));
-                }
-                (None, Some(before)) if before != generation => {
-                    self.needed.remove(address);
-                    notices.push(notice(
-                        NoticeEvent::Settled,
-                        address,
-                        format!("{address} has a working authorization again"),
-                    ));
-                }
-                _ => {}
-            }
-        }
+        let mut notices: Vec<_> = accounts.iter().filter_map(|account| self.review_need(account)).collect();
         // An account that was forgotten needs nobody.
-        self.needed.retain(|address, _| accounts.iter().any(|account| account.address == *address));
+        let known: BTreeSet<&str> = accounts.iter().map(|account| account.address.as_str()).collect();
+        self.needed.retain(|address, _| known.contains(address.as_str()));
+        notices.extend(expiries.iter().filter_map(|expiry| self.review_expiry(expiry, now)));
+        let known: BTreeSet<&str> = expiries.iter().map(|expiry| expiry.what.as_str()).collect();
+        self.ends.retain(|what, _| known.contains(what.as_str()));
         notices
     }
 
-    fn review_expiries(&mut self, expiries: &[Expiry], now: Moment) -> Vec<Notice> {
-        let mut notices = Vec::new();
-        for Expiry { what, account, end, most_days, advice } in expiries {
-            let reached = AHEAD.into_iter().filter(|days| days <= most_days && now.after(days * DAY) >= *end).min();
-            let sent = self.ends.get(what).filter(|(sent_end, _)| sent_end == end).map(|(_, days)| *days);
-            match reached {
-                None => drop(self.ends.remove(what)),
-                Some(days) if sent.is_some_and(|sent| sent <= days) => {}
-                Some(days) => {
-                    self.ends.insert(what.clone(), (*end, days));
-                    let reason = format!("the {what} expires on {end}: {advice}");
-                    notices.push(Notice { event: NoticeEvent::EndsSoon, account: account.clone(), reason, url: None });
-                }
+    /// The same for one account, which is None if it was forgotten.
+    fn review_one(&mut self, address: &str, account: Option<AccountStatus>, now: Moment) -> Vec<Notice> {
+        let Some(account) = account else {
+            self.needed.remove(address);
+            self.ends.remove(&idleness(address));
+            return Vec::new();
+        };
+        let expiry = Expiry::of_idleness(&account);
+        if expiry.is_none() {
+            self.ends.remove(&idleness(address));
+        }
+        let need = self.review_need(&account);
+        need.into_iter().chain(expiry.and_then(|expiry| self.review_expiry(&expiry, now))).collect()
+    }
+
+    fn review_need(&mut self, AccountStatus { address, generation, reason, .. }: &AccountStatus) -> Option<Notice> {
+        let notice = |event, reason| Some(Notice { event, account: address.clone(), reason, url: None });
+        match (reason, self.needed.get(address)) {
+            (Some(why), None) => {
+                self.needed.insert(address.clone(), *generation);
+                notice(NoticeEvent::PersonNeeded, why.clone())
+            }
+            (None, Some(before)) if before != generation => {
+                self.needed.remove(address);
+                notice(NoticeEvent::Settled, format!("{address} has a working authorization again"))
+            }
+            _ => None,
+        }
+    }
+
+    fn review_expiry(&mut self, expiry: &Expiry, now: Moment) -> Option<Notice> {
+        let Expiry { what, account, end, most_days, advice } = expiry;
+        let reached = AHEAD.into_iter().filter(|days| days <= most_days && now.after(days * DAY) >= *end).min();
+        let sent = self.ends.get(what).filter(|(sent_end, _)| sent_end == end).map(|(_, days)| *days);
+        match reached {
+            None => {
+                self.ends.remove(what);
+                None
+            }
+            Some(days) if sent.is_some_and(|sent| sent <= days) => None,
+            Some(days) => {
+                self.ends.insert(what.clone(), (*end, days));
+                let reason = format!("the {what} expires on {end}: {advice}");
+                Some(Notice { event: NoticeEvent::EndsSoon, account: account.clone(), reason, url: None })
             }
         }
-        self.ends.retain(|what, _| expiries.iter().any(|expiry| expiry.what == *what));
-        notices
     }
+}
+
+/// The name of what expires if an account's refresh token is not used.
+fn idleness(address: &str) -> String {
+    format!("refresh token of {address}")
 }
 
 /// Reads what was sent before. If the file cannot be read, nothing counts as sent.
@@ -334,6 +372,23 @@ mod tests {
         assert_eq!(events(&sent.review(&account(3, Some("again")), &[], Moment(6))), ["person-needed"]);
         assert!(sent.review(&[], &[], Moment(7)).is_empty());
         assert!(sent == NotifiedState::default(), "a forgotten account is forgotten here, too");
+    }
+
+    #[test]
+    fn a_review_of_one_account_leaves_the_others_alone() {
+        let mut sent = NotifiedState::default();
+        let [ann] = account(1, Some("sign in"));
+        let ben = AccountStatus { address: "ben@example.test".to_owned(), ..ann.clone() };
+        assert_eq!(sent.review(&[ann.clone(), ben.clone()], &[], Moment(0)).len(), 2);
+        let [settled] = account(2, None);
+        assert_eq!(events(&sent.review_one("ann@example.test", Some(settled), Moment(1))), ["settled"]);
+        assert!(sent.review(&[ann.clone(), ben.clone()], &[], Moment(2)).len() == 1, "only the other one was notified");
+        assert!(sent.review_one("ann@example.test", None, Moment(3)).is_empty());
+        assert!(sent.needed.keys().eq(["ben@example.test"]));
+        let idle = AccountStatus { refresh_token_ends: Some(Moment(30 * DAY)), ..account(1, None)[0].clone() };
+        assert_eq!(events(&sent.review_one("ann@example.test", Some(idle.clone()), Moment(24 * DAY))), ["ends-soon"]);
+        assert!(sent.review_one("ann@example.test", Some(idle), Moment(24 * DAY)).is_empty());
+        assert!(sent.review_one("ann@example.test", None, Moment(24 * DAY)).is_empty() && sent.ends.is_empty());
     }
 
     /// How many days before its end something that lives for `life` days causes notices, with a review every hour.

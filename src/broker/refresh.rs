@@ -157,7 +157,7 @@ impl Refresher {
                 account.tokens.change(|state| state.failed(ticket, &failure, refusal, was_sent, now));
             }
         }
-        self.notices.review();
+        self.notices.review(&account.owner);
     }
 
     /// Classifies a refusal without a reason: the authorization has ended if a server that otherwise works repeats it.

@@ -17,7 +17,7 @@ use crate::vault::{Limits, Slot, StoredAccount};
 const IDLE_PART: u64 = 3;
 
 /// Whether an account's tokens can be refreshed, or who has to act first.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum AccountState {
     /// They can be refreshed.
@@ -29,13 +29,56 @@ pub enum AccountState {
     Refused,
 }
 
-impl fmt::Display for AccountState {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
+impl AccountState {
+    pub(super) const ALL: [Self; 3] = [Self::Ready, Self::Ended, Self::Refused];
+
+    /// The state of this record. `needs` is whether its tokens are not refreshed before somebody acts.
+    pub(super) fn of(record: &StoredAccount, needs: bool) -> Self {
+        match needs {
+            _ if record.ended.is_some() => Self::Ended,
+            true => Self::Refused,
+            false => Self::Ready,
+        }
+    }
+
+    pub(super) const fn name(self) -> &'static str {
+        match self {
             Self::Ready => "ready",
             Self::Ended => "ended",
             Self::Refused => "refused",
-        })
+        }
+    }
+}
+
+impl fmt::Display for AccountState {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
+/// The accounts to show. All of them if there is no condition.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub struct Selection {
+    /// Only the account that this login name opens.
+    pub address: Option<String>,
+    /// Only accounts that need a person, or whose record may be older than before.
+    pub needs_person: bool,
+    /// Only accounts of the provider with this name.
+    pub provider: Option<String>,
+}
+
+impl Selection {
+    pub(super) fn has_provider(&self, provider: &str) -> bool {
+        self.provider.as_ref().is_none_or(|wanted| wanted == provider)
+    }
+
+    pub(super) fn has_state(&self, account: &AccountStatus) -> bool {
+        !self.needs_person || account.state != AccountState::Ready || account.doubtful || account.rolled_back
+    }
+
+    /// Whether a damaged record is selected. Nobody knows its provider.
+    pub fn has_damaged(&self, address: &str) -> bool {
+        self.provider.is_none() && self.address.as_ref().is_none_or(|wanted| wanted == address)
     }
 }
 
@@ -112,11 +155,7 @@ impl AccountStatus {
         Self {
             address: address.clone(),
             provider: record.provider.clone(),
-            state: match &needed {
-                _ if ended.is_some() => AccountState::Ended,
-                Some(_) => AccountState::Refused,
-                None => AccountState::Ready,
-            },
+            state: AccountState::of(record, needed.is_some()),
             doubtful: record.doubtful,
             rolled_back: record.rolled_back,
             authorized: record.authorized,
@@ -124,7 +163,7 @@ impl AccountStatus {
             token_expires: life.expires,
             token_refreshed: life.issued,
             open: tokens.is_some(),
-            refresh_token_ends: idle_life(config, record).map(|idle| life.issued.after(idle)),
+            refresh_token_ends: idle_end(config, record),
             next_keep_alive: next_use(config, record).filter(|_| tokens.is_some() && ended.is_none()),
             reason: needed.or(ended),
             last_failure,
@@ -133,6 +172,11 @@ impl AccountStatus {
             ..Self::default()
         }
     }
+}
+
+/// When the refresh token expires if it is not used.
+pub(super) fn idle_end(config: &Config, record: &StoredAccount) -> Option<Moment> {
+    idle_life(config, record).map(|idle| record.life().issued.after(idle))
 }
 
 /// The latest time to use the refresh token.

@@ -1,6 +1,6 @@
 //! A provider's limits for an account: the number of connections, and pauses that the provider asks for.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -64,6 +64,15 @@ pub struct Occupancy {
     pub waiting: usize,
 }
 
+/// The connections of all accounts together.
+#[derive(Default)]
+pub(super) struct Totals {
+    /// By provider and protocol, how many are open or are being opened, and how many logins wait for one.
+    pub(super) connections: BTreeMap<(String, Protocol), (usize, usize)>,
+    /// By provider, how many mailboxes it wants to have left alone.
+    pub(super) backoffs: BTreeMap<String, usize>,
+}
+
 /// The connections of all accounts, and the pauses that their providers have asked for.
 pub struct Throttle {
     context: Arc<Context>,
@@ -111,7 +120,10 @@ impl Throttle {
             seconds, said, "no logins to {address} for {seconds} s, because the provider asks for a pause: {said}"
         );
         let backoff = Backoff { until: self.context.now().after(seconds), why: said.to_owned() };
-        lock(&self.backoffs).insert(account.address.clone(), (Instant::now() + time, backoff));
+        let now = Instant::now();
+        let mut backoffs = lock(&self.backoffs);
+        backoffs.retain(|_, (end, _)| now < *end);
+        backoffs.insert(account.address.clone(), (now + time, backoff));
     }
 
     /// Checks that the provider has not asked for a pause.
@@ -120,14 +132,33 @@ impl Throttle {
     ///
     /// It has; until when, and its words.
     pub fn check_backoff(&self, account: &OpenAccount) -> Result<(), Refusal> {
-        let Some(Backoff { until, why }) = self.backoff(&account.address) else { return Ok(()) };
+        let Some(Backoff { until, why }) = self.backoff(&account.address, Instant::now()) else { return Ok(()) };
         Err(Refusal::new(Reason::Limit, format!("Try again after {until}: the provider asks for a pause: {why}")))
     }
 
-    pub(super) fn backoff(&self, address: &str) -> Option<Backoff> {
-        let mut backoffs = lock(&self.backoffs);
-        backoffs.retain(|_, (end, _)| Instant::now() < *end);
-        backoffs.get(address).map(|(_, backoff)| backoff.clone())
+    pub(super) fn backoff(&self, address: &str, now: Instant) -> Option<Backoff> {
+        let backoffs = lock(&self.backoffs);
+        backoffs.get(address).filter(|(end, _)| now < *end).map(|(_, backoff)| backoff.clone())
+    }
+
+    /// The numbers of connections and of logins that wait for one, by provider and protocol, and how many mailboxes of each
+    /// provider are to be left alone now.
+    pub(super) fn totals(&self) -> Totals {
+        let (config, now) = (self.context.config(), Instant::now());
+        let provider = |address: &str| {
+            let record = self.context.vault.account(config.owner_of(address));
+            record.map(|record| record.provider.clone()).unwrap_or_default()
+        };
+        let mut totals = Totals::default();
+        for (Mailbox { address, protocol }, connections) in &*lock(&self.connections) {
+            let (open, waiting) = connections.numbers();
+            let total = totals.connections.entry((provider(address), *protocol)).or_default();
+            (total.0, total.1) = (total.0 + open, total.1 + waiting);
+        }
+        for (address, _) in lock(&self.backoffs).iter().filter(|(_, (end, _))| now < *end) {
+            *totals.backoffs.entry(provider(address)).or_default() += 1;
+        }
+        totals
     }
 
     /// The number of an account's connections by protocol, without protocols that have neither connections nor a limit.

@@ -3,8 +3,7 @@
 use std::os::unix::fs::MetadataExt as _;
 use std::sync::Arc;
 
-use serde::de::DeserializeOwned;
-use serde_json::Value;
+use serde::de::{DeserializeOwned, IgnoredAny};
 
 use super::terminal::{complain, say};
 use crate::broker::Broker;
@@ -26,7 +25,8 @@ impl<'a> AdminClient<'a> {
     /// Connects to the daemon, or opens the vault if none runs.
     pub async fn connect(config: &'a Config) -> Result<Self, Failed> {
         let daemon = Self::Daemon(config);
-        let runs = async || ask_daemon::<Value>(config, &ControlRequest::Greet).await.map(|answer| answer.is_some());
+        let runs =
+            async || ask_daemon::<IgnoredAny>(config, &ControlRequest::Greet).await.map(|answer| answer.is_some());
         if runs().await? {
             return Ok(daemon);
         }
@@ -75,7 +75,7 @@ impl<'a> AdminClient<'a> {
 
     async fn send<T: DeserializeOwned>(&self, request: ControlRequest) -> Result<T, Failed> {
         match self {
-            Self::Own(control) => control::read(answer(control, request).await?),
+            Self::Own(control) => control::read(&answer(control, request).await?),
             Self::Daemon(config) => ask_daemon(config, &request)
                 .await?
                 .ok_or_else(|| Failed::new(Exit::Temporary, "the daemon has just stopped; try again")),
@@ -127,5 +127,5 @@ pub async fn ask_daemon<T: DeserializeOwned>(config: &Config, request: &ControlR
     let reply = control::ask(socket, owner, request).await.map_err(|error| {
         Failed::new(Exit::Os, format!("cannot talk to the daemon at {}: {error}", socket.display()))
     })?;
-    reply.map(|reply| control::read(reply?)).transpose()
+    reply.map(|reply| control::read(&reply?)).transpose()
 }

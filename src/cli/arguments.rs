@@ -73,16 +73,7 @@ pub enum CliCommand {
         force: bool,
     },
     /// Show the listeners and the state of the accounts
-    Status {
-        /// As JSON
-        #[arg(long)]
-        json: bool,
-        /// For monitoring: print one line, and exit with 0 if all is well, 69 if no daemon runs, 74 if the vault is
-        /// damaged, may have older records than before, or cannot be written, 77 if somebody has to authorize an
-        /// account again
-        #[arg(long, conflicts_with = "json")]
-        exit_code: bool,
-    },
+    Status(StatusOptions),
     /// Check the configuration and show all its mistakes
     Check,
     /// Make the running daemon read its configuration again; sessions continue
@@ -170,6 +161,30 @@ pub enum PasswordCommand {
         /// The name of the app password
         name: String,
     },
+}
+
+/// The arguments of `postkey status`.
+#[derive(Args)]
+pub struct StatusOptions {
+    /// Only this account
+    pub address: Option<String>,
+    /// Only accounts that need a person, or whose record in the vault may be older than before
+    #[arg(long)]
+    pub needs_person: bool,
+    /// Only accounts of this provider
+    #[arg(long, value_name = "NAME")]
+    pub provider: Option<String>,
+    /// As JSON
+    #[arg(long)]
+    pub json: bool,
+    /// As JSON, with one account in each line
+    #[arg(long, conflicts_with = "json")]
+    pub json_lines: bool,
+    /// For monitoring: print one line, and exit with 0 if all is well, 69 if no daemon runs, 74 if the vault is
+    /// damaged, may have older records than before, or cannot be written, 77 if somebody has to authorize an
+    /// account again
+    #[arg(long, conflicts_with_all = ["address", "needs_person", "provider", "json", "json_lines"])]
+    pub exit_code: bool,
 }
 
 /// The options of `postkey authorize` and of `postkey --authorize`.

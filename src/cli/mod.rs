@@ -137,8 +137,7 @@ async fn dispatch(invocation: Invocation) -> Result<(), Failed> {
         }
         Some(CliCommand::Password(command)) => password::run(&config?, command).await,
         Some(CliCommand::Forget { address, revoke }) => forget::run(&config?, &address, revoke).await,
-        Some(CliCommand::Status { exit_code: true, .. }) => status::summarize(&config?).await,
-        Some(CliCommand::Status { json, .. }) => status::run(&config?, json).await,
+        Some(CliCommand::Status(options)) => status::run(&config?, options).await,
         Some(CliCommand::Reload) => admin::reload(&config?).await,
         Some(CliCommand::Log { filter }) => admin::set_log_filter(&config?, filter).await,
         Some(CliCommand::Metrics) => admin::metrics(&config?).await,

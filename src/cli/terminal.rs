@@ -2,6 +2,7 @@
 
 use std::fmt::Display;
 use std::io::{IsTerminal as _, Write as _};
+use std::process::{Command, Stdio};
 
 use tokio::io::{AsyncBufReadExt as _, BufReader, Stdin};
 use zeroize::Zeroizing;
@@ -13,6 +14,33 @@ use crate::secret::Secret;
 /// Prints a line. It is not an error if the reader closes the pipe.
 pub fn say(line: impl Display) {
     let _closed = writeln!(std::io::stdout(), "{line}");
+}
+
+/// Prints a text, by the user's pager if it goes to a terminal: `$PAGER`, or less. As in git, less shows a text that fits on
+/// one screen without waiting for a key.
+pub fn page(text: &str) {
+    let is_shown = std::io::stdout().is_terminal() && by_pager(text).is_ok();
+    if !is_shown {
+        // It is not an error if the reader closes the pipe.
+        let _closed = std::io::stdout().write_all(text.as_bytes());
+    }
+}
+
+fn by_pager(text: &str) -> std::io::Result<()> {
+    let pager = std::env::var("PAGER").unwrap_or_else(|_| "less".to_owned());
+    let mut words = pager.split_whitespace();
+    let program = words.next().filter(|program| *program != "cat").ok_or(std::io::ErrorKind::NotFound)?;
+    let mut command = Command::new(program);
+    command.args(words).stdin(Stdio::piped());
+    if std::env::var_os("LESS").is_none() {
+        command.env("LESS", "FRX");
+    }
+    let mut pager = command.spawn()?;
+    if let Some(mut input) = pager.stdin.take() {
+        // The user has seen enough.
+        let _closed = input.write_all(text.as_bytes());
+    }
+    pager.wait().map(drop)
 }
 
 /// Prints why the command failed. In the journal the message is an error, sd-daemon(3), and the journal adds the program's

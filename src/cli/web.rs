@@ -38,7 +38,7 @@ pub async fn run(config: Config, file: Option<&Path>, sockets: Sockets, options:
         return Ok(());
     }
     let program = Program::start(config, None, file, sockets).await?;
-    let ask = async || control::read::<String>(program.daemon.answer(request()).await?);
+    let ask = async || control::read::<String>(&program.daemon.answer(request()).await?);
     say(ask().await?);
     complain(
         "no daemon runs, so this command also serves mail programs, until the page is closed, has not been used for half \

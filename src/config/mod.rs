@@ -11,6 +11,7 @@ pub mod log_filter;
 pub mod mistake;
 pub mod provider;
 mod read;
+mod relations;
 pub mod secret_source;
 mod words;
 
@@ -29,6 +30,7 @@ use client::ClientRegistration;
 pub use listener::{Certificate, ListenerConfig, Listening, PasswordSource, UNKNOWN_USER, Users, uid_of};
 use mistake::Mistake;
 use provider::{Provider, Providers};
+pub use relations::Relations;
 use secret_source::SecretSource;
 
 /// The whole configuration. It is checked: no two listeners use one address, and every provider is complete.
@@ -47,6 +49,8 @@ pub struct Config {
     pub metrics: Option<SocketAddr>,
     /// The users of this machine who may read the metrics.
     pub metrics_users: Users,
+    /// Whether there are metrics of each account, and not just of all together.
+    pub metrics_accounts: bool,
     /// Where the page for setting up in a browser is, when it is open: a loopback address or a Unix socket. None if it
     /// may be on any free port.
     pub web: Option<Address>,
@@ -142,23 +146,9 @@ impl Config {
         find(&self.accounts, &Name::typed(address)).map(|(_, account)| account)
     }
 
-    pub fn aliases_of(&self, address: &str) -> Vec<String> {
-        let address = Name::typed(address);
-        let aliases = self.aliases.iter().filter(|(_, of)| of.same_as(&address));
-        aliases.map(|(alias, _)| alias.to_string()).collect()
-    }
-
     /// The address whose authorization opens an account: its delegate's, or its own.
     pub fn owner_of<'a>(&'a self, address: &'a str) -> &'a str {
         self.entry_of(address).and_then(|account| account.delegate.as_ref()).map_or(address, Name::as_str)
-    }
-
-    /// The shared mailboxes that this account's authorization opens.
-    pub fn shared_with(&self, delegate: &str) -> Vec<String> {
-        let delegate = Name::typed(delegate);
-        let is_shared = |account: &AccountConfig| account.delegate.as_ref().is_some_and(|one| one.same_as(&delegate));
-        let shared = self.accounts.iter().filter(|(_, account)| is_shared(account));
-        shared.map(|(address, _)| address.to_string()).collect()
     }
 
     pub fn domain_of(&self, address: &str) -> Option<&Domain> {

@@ -3,10 +3,10 @@
 use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
-use serde_json::Value;
+use serde_json::value::RawValue;
 
 use super::carried::{self, AuthorizationDef};
-use crate::broker::{AccountState, AccountStatus};
+use crate::broker::{AccountStatus, Selection};
 use crate::config::Listening;
 use crate::exit::Failed;
 use crate::name::Name;
@@ -22,6 +22,10 @@ pub enum ControlRequest {
     Greet,
     /// Asks for the listeners and the state of every account: [`Status`].
     Status,
+    /// Asks for the listeners and the state of some accounts: [`Status`].
+    Select(Selection),
+    /// Asks for the accounts in numbers: [`Census`](crate::broker::Census).
+    Census,
     /// Stores an authorization, and logs in to each of the provider's servers: `Vec<LoginTest>`.
     Authorize(Box<NewAuthorization>),
     /// Adds an app password. `password` is one that the account already has.
@@ -94,7 +98,9 @@ pub struct NewAuthorization {
 }
 
 /// The answer to a request, of the type that [`ControlRequest`] names, or why it failed.
-pub type ControlReply = Result<Value, Failed>;
+///
+/// The answer is JSON text, because a tree of values for ten thousand accounts would take ten times its memory.
+pub type ControlReply = Result<Box<RawValue>, Failed>;
 
 /// The listeners, and the state of the accounts.
 #[derive(Debug, Default, Serialize, Deserialize)]
@@ -143,6 +149,8 @@ impl ControlRequest {
             Self::Greet
             | Self::Restore { .. }
             | Self::Status
+            | Self::Select(_)
+            | Self::Census
             | Self::Reload
             | Self::Metrics
             | Self::OpenPage { .. }
@@ -153,8 +161,20 @@ impl ControlRequest {
 
     /// Whether it can change the vault. A login can, because it may refresh the tokens.
     pub const fn is_change(&self) -> bool {
-        use ControlRequest::{ClosePage, Export, Greet, Log, Metrics, OpenPage, Reload, Status};
-        !matches!(self, Status | Greet | Export { .. } | Metrics | Reload | Log(_) | OpenPage { .. } | ClosePage)
+        use ControlRequest::{Census, ClosePage, Export, Greet, Log, Metrics, OpenPage, Reload, Select, Status};
+        !matches!(
+            self,
+            Status
+                | Select(_)
+                | Census
+                | Greet
+                | Export { .. }
+                | Metrics
+                | Reload
+                | Log(_)
+                | OpenPage { .. }
+                | ClosePage
+        )
     }
 }
 
@@ -164,28 +184,5 @@ impl Status {
         let name = Name::typed(address);
         let same = || self.accounts.iter().find(|account| Name::typed(&account.address).same_as(&name));
         self.accounts.iter().find(|account| account.address == address).or_else(same)
-    }
-
-    /// How many accounts there are, and which of them need a person, in one line.
-    pub fn summary(&self) -> String {
-        let count = match self.accounts.len() {
-            0 => "No account yet.".to_owned(),
-            1 => "1 account.".to_owned(),
-            count => format!("{count} accounts."),
-        };
-        let named = |words: &str, names: Vec<&str>| match names.len() {
-            0 => String::new(),
-            _ => format!(" {words}: {}.", names.join(", ")),
-        };
-        let of = |is_it: fn(&AccountStatus) -> bool| {
-            self.accounts.iter().filter(move |account| is_it(account)).map(|account| account.address.as_str())
-        };
-        let damaged = self.damaged.iter().map(String::as_str);
-        let needing = of(|account| account.state != AccountState::Ready).chain(damaged).collect();
-        let needing = named("A person is needed for", needing);
-        let doubtful = of(|account| account.doubtful || account.rolled_back).collect();
-        let doubtful = named("The record may be older than the last one for", doubtful);
-        let degraded = self.degraded.as_ref().map_or("", |_| " The vault cannot be written to stable storage.");
-        format!("{count}{needing}{doubtful}{degraded}")
     }
 }

@@ -293,7 +293,7 @@ async fn imap_login(port: u16, user: &str, password: &str) -> std::io::Result<St
 /// The daemon's status; None while nobody answers.
 async fn status(socket: &Path) -> Option<Status> {
     let reply = timeout(PATIENCE, control::ask(socket, None, &ControlRequest::Status)).await.ok()?;
-    control::read(reply.ok()??.ok()?).ok()
+    control::read(&reply.ok()??.ok()?).ok()
 }
 
 async fn end(child: Child, text: String) -> Result<Told, String> {

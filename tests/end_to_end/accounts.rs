@@ -16,7 +16,7 @@ use crate::support::house::{ANN, BEN, House, LIFE, OFFICE, Way, accepted, skip, 
 /// A house where Ann may read the office's mail.
 async fn sharing(more: &str) -> House {
     let entry = format!("\n[account.\"{OFFICE}\"]\ndelegate = \"{ANN}\"\n{more}");
-    let house = House::with(Security::Tls, |config| config + &entry).await;
+    let house = House::with(Security::Tls, |config| format!("metrics_accounts = true\n{config}{entry}")).await;
     house.provider.change(|settings| settings.shared = vec![(OFFICE.to_owned(), ANN.to_owned())]);
     house
 }

@@ -45,6 +45,22 @@ async fn every_command_works_with_1500_accounts() {
         let ended = house.run_beside(arguments, input).await;
         assert_eq!(ended.code, Some(0), "{arguments:?}: {}", ended.err);
     }
+    let bob = "somebody-with-a-rather-long-name-0701@example.test";
+    for (arguments, shown) in
+        [(&["status", bob][..], 1), (&["status", "--needs-person"], 0), (&["status", "--provider", "own"], CROWD)]
+    {
+        let status = house.run_beside(arguments, "").await;
+        let lines = status.out.lines().filter(|line| line.contains(" (own): ready"));
+        assert_eq!((status.code, lines.count()), (Some(0), shown), "{arguments:?}: {}", status.err);
+    }
+    let lines = house.run_beside(&["status", "--json-lines", "--provider", "own"], "").await.out;
+    let address = |line: &str| serde_json::from_str::<serde_json::Value>(line).expect("JSON")["address"].clone();
+    assert_eq!((lines.lines().count(), lines.lines().map(address).filter(|one| one == bob).count()), (CROWD, 1));
+    let unknown = house.run_beside(&["status", "somebody-with-a-rather-long-name-9999@example.test"], "").await;
+    assert_eq!(unknown.code, Some(67), "{}", unknown.out);
+    let metrics = house.run_beside(&["metrics"], "").await.out;
+    let total = format!("postkey_accounts{{provider=\"own\",state=\"ready\"}} {CROWD}\n");
+    assert!(metrics.contains(&total) && metrics.len() < 20_000, "{metrics}");
     let status = house.run_beside(&["status", "--json"], "").await;
     assert_eq!(status.out.matches("somebody-with-a-rather-long-name-").count(), CROWD - 1);
     assert!(accepted(Protocol::Imap, &house.try_login(Protocol::Imap).await));

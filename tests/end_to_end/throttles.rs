@@ -158,7 +158,7 @@ async fn a_pause_that_the_provider_names_holds_new_logins_for_that_long() {
         }
         assert_eq!(house.provider.connections(protocol), before + 1, "{protocol}: nobody asks again");
         let text = house.metrics().await;
-        assert!(text.contains("postkey_account_backoff_seconds{account=\"ann@example.test\"} 30"), "{text}");
+        assert!(text.contains("postkey_accounts_backoff{provider=\"own\"} 1\n"), "{text}");
         assert_eq!(house.state().await["backoff"]["until"], serde_json::json!(house.now().after(30)));
         session.prove().await;
         house.provider.change(|settings| settings.server_mut(protocol).refuse_login = None);

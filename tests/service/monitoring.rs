@@ -24,7 +24,7 @@ async fn use_it(house: &House) {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_happened_is_counted() {
-    let service = Service::with(|config| config).await;
+    let service = Service::with(|config| format!("metrics_accounts = true\n{config}")).await;
     use_it(&service.house).await;
     let open = service.house.logged_in(Protocol::Smtp).await;
     crate::support::house::until("the sessions to end", async || {
@@ -49,6 +49,7 @@ async fn what_happened_is_counted() {
     }
     assert!(value(&metrics, "postkey_relayed_bytes_total{protocol=\"imap\",direction=\"down\"}").unwrap() > 20.0);
     assert!(value(&metrics, &format!("postkey_token_expiry_seconds{{account=\"{ANN}\"}}")).unwrap() > 0.0);
+    assert_eq!(value(&metrics, "postkey_accounts{provider=\"own\",state=\"ready\"}"), Some(1.0));
     assert!(metrics.ends_with("# EOF\n"));
     drop(open);
 }

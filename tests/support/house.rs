@@ -216,7 +216,7 @@ impl House {
         self.listening = loop {
             if let Ok(Some(Ok(status))) = control::ask(&self.config.control_socket, None, &ControlRequest::Status).await
             {
-                break control::read::<Status>(status).unwrap_or_else(|failed| panic!("{}", failed.message)).listeners;
+                break control::read::<Status>(&status).unwrap_or_else(|failed| panic!("{}", failed.message)).listeners;
             }
             assert!(tokio::time::Instant::now() < deadline, "it does not serve: {}", process.terminate().err);
             breath().await;
@@ -274,7 +274,7 @@ impl House {
     pub async fn command(&self, request: &ControlRequest) -> serde_json::Value {
         match control::ask(&self.config.control_socket, None, request).await {
             Ok(Some(Err(failed))) => panic!("{}", failed.message),
-            Ok(Some(Ok(answer))) => answer,
+            Ok(Some(Ok(answer))) => serde_json::from_str(answer.get()).expect("JSON"),
             other => panic!("no reply: {other:?}"),
         }
     }

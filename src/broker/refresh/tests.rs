@@ -104,10 +104,7 @@ impl World {
 
     /// Whether the metrics count this outcome so many times.
     fn has_counted(&self, outcome: &str, times: usize) -> bool {
-        self.broker
-            .metrics
-            .text(&[], &Default::default(), NOW)
-            .contains(&format!("postkey_refreshes_total{{result=\"{outcome}\"}} {times}\n"))
+        self.broker.metrics_text().contains(&format!("postkey_refreshes_total{{result=\"{outcome}\"}} {times}\n"))
     }
 
     /// Makes the vault unable to write its records' files.

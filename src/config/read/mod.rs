@@ -110,6 +110,8 @@ fn top(mut section: Section<'_>, environment: &Environment) -> Config {
     if let (None, Some(value)) = (metrics, section.get("metrics_allow_uids")) {
         value.absence("has no effect without metrics; add metrics, or remove this");
     }
+    // `postkey metrics` has them, too.
+    let metrics_accounts = section.flag("metrics_accounts");
     let web = section.section("web").and_then(page_address);
     let notify_command = section.get("notify_command").and_then(|value| value.command());
     let finish_page = section.file("finish_page");
@@ -123,6 +125,7 @@ fn top(mut section: Section<'_>, environment: &Environment) -> Config {
         log_file,
         metrics,
         metrics_users,
+        metrics_accounts,
         web,
         notify_command: notify_command.unwrap_or_default(),
         finish_page,

@@ -54,6 +54,6 @@ impl SetupState {
 
     /// The listeners, and the state of the accounts.
     pub async fn status(&self) -> Result<Status, Failed> {
-        read(self.control.answer(ControlRequest::Status).await?)
+        read(&self.control.answer(ControlRequest::Status).await?)
     }
 }
