@@ -1,0 +1,82 @@
+// A newcomer's whole path: from an empty folder to a mail that curl reads with the password that the page has shown.
+
+import assert from 'node:assert/strict';
+import { execFile } from 'node:child_process';
+import { writeFileSync } from 'node:fs';
+import path from 'node:path';
+import test, { before } from 'node:test';
+import { promisify } from 'node:util';
+
+import { judge } from './judge.mjs';
+import { Person, Typist } from './person.mjs';
+import { Postkey, startBrowser, world } from './world.mjs';
+
+let browser;
+
+before(async () => {
+  browser = await startBrowser();
+});
+
+/** What each provider asks for, and how many fields and clicks the path may take. */
+const PROVIDERS = {
+  'example.test': { most: 8 },
+  'discovered.test': { most: 8 },
+  'registered.test': { most: 12, registration: true },
+};
+
+/** Walks the path. Returns the settings for curl as they are on the last page. */
+async function settle(person, postkey, domain, look) {
+  const { page } = person;
+  const address = `newcomer@${domain}`;
+  await page.goto(await postkey.link());
+  await look('add');
+  await person.type('E-mail address', address);
+  await person.choose('Mail program', 'curl, in a file for --config');
+  await person.press('Continue');
+  if (PROVIDERS[domain].registration) {
+    await person.sees('client registration');
+    await look('registration');
+    await person.type('Client id', 'native');
+    await person.press('Continue');
+  }
+  await person.sees(`Set up ${address}`);
+  await look('sign-in');
+  await person.press('Sign in at 127.0.0.1', 'link');
+  await person.signIn(address);
+  await person.sees(`${address} is set up`);
+  await look('set-up');
+  const [password, settings] = await Promise.all(['#password', '#program-settings'].map((one) => page.locator(one).textContent()));
+  assert.ok(settings.includes(password), 'the settings contain the password that is shown');
+  return settings;
+}
+
+/** Reads the first mail of the mailbox with curl. */
+async function readWithCurl(postkey, settings) {
+  const file = path.join(postkey.folder, 'curl');
+  writeFileSync(file, settings, { mode: 0o600 });
+  const { stdout } = await promisify(execFile)('curl', ['--silent', '--show-error', '--config', file], { env: postkey.environment });
+  return stdout;
+}
+
+/** The whole path. */
+async function arrive(domain, { person: Kind = Person, context = {}, name, look = async () => {} }) {
+  const start = performance.now();
+  const postkey = new Postkey(name);
+  const page = await (await browser.newContext({ ignoreHTTPSErrors: true, ...context })).newPage();
+  const person = new Kind(page);
+  const settings = await settle(person, postkey, domain, (shown) => look(page, shown));
+  const mail = await readWithCurl(postkey, settings);
+  assert.ok(mail.includes(world.marks[`newcomer@${domain}`]), mail);
+  const { most } = PROVIDERS[domain];
+  const seconds = ((performance.now() - start) / 1000).toFixed(1);
+  console.log(`${name}: ${person.fields} fields and ${person.clicks} clicks (at most ${most} together), ${seconds} s`);
+  assert.ok(person.fields + person.clicks <= most, 'too many fields and clicks');
+}
+
+for (const domain of Object.keys(PROVIDERS)) {
+  test(`a newcomer at ${domain} reads mail`, () => arrive(domain, { name: domain }));
+}
+
+test('every page on the way is good to look at', () => arrive('registered.test', { name: 'looked-at', look: judge }));
+test('a newcomer reads mail with the keyboard alone', () => arrive('registered.test', { name: 'keyboard', person: Typist }));
+test('a newcomer reads mail without script', () => arrive('registered.test', { name: 'no-script', context: { javaScriptEnabled: false } }));
