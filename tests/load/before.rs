@@ -52,7 +52,7 @@ pub async fn before(stage: &Stage<'_>, report: &mut Report) -> io::Result<()> {
         let name = home.trim_start_matches("before-");
         let each = (process.resident()? - before) / count as f64;
         let open = process.descriptors()?.saturating_sub(descriptors);
-        report.at_least(&format!("before login: {name}, connections"), open as f64, count as f64, "connections");
+        report.all(&format!("before login: {name}, connections"), open, count, "connections");
         report.at_most(&format!("before login: {name}"), each, most, "KiB each");
         drop(held);
     }

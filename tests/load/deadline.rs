@@ -39,7 +39,7 @@ pub async fn silent(stage: &Stage<'_>, report: &mut Report) -> io::Result<()> {
     let after = (process.descriptors()?, entries(stage.provider.id(), "fd")?);
     let count = stage.load.silent as f64;
     report.at_most("silent: descriptors", (after.0 - before.0) as f64 / count, 1.0, "a client");
-    report.at_most("silent: connections to the provider", after.1 as f64 - before.1 as f64, 0.0, "connections");
+    report.none("silent: connections to the provider", after.1.saturating_sub(before.1), "connections");
     let start = Instant::now();
     postkey.way.login(Protocol::Imap).await?;
     report.in_time("silent: another's login", start.elapsed().as_secs_f64() * 1e3, 200.0, "ms");
@@ -93,7 +93,7 @@ async fn closed(
     let (count, times) = (waiting.len(), waiting.join_all().await);
     let mut times: Vec<f64> = times.into_iter().flatten().map(|time| time.as_secs_f64()).collect();
     times.sort_by(f64::total_cmp);
-    report.at_least(&format!("{part}: clients that were sent away"), times.len() as f64, count as f64, "clients");
+    report.all(&format!("{part}: clients that were sent away"), times.len(), count, "clients");
     let (first, last) = (times.first().copied().unwrap_or_default(), times.last().copied().unwrap_or_default());
     report.at_least(&format!("{part}: the first of them after"), first, *when.start(), "s");
     report.at_most(&format!("{part}: the last of them after"), last, *when.end(), "s");

@@ -49,6 +49,6 @@ pub async fn flood(stage: &Stage<'_>, report: &mut Report) -> io::Result<()> {
     let outcomes = reading.join_all().await;
     let whole = outcomes.iter().filter(|outcome| matches!(outcome, Ok((_, hash)) if *hash == expected)).count();
     report.note("flood: offered to each", size as f64 / 1048576.0, "MiB");
-    report.at_least("flood: clients that got all of it in the end", whole as f64, CLIENTS as f64, "clients");
+    report.all("flood: clients that got all of it in the end", whole, CLIENTS, "clients");
     Ok(())
 }

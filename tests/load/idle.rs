@@ -88,8 +88,8 @@ pub async fn idle(stage: &Stage<'_>, report: &mut Report) -> io::Result<()> {
     for client in &mut clients {
         lost += usize::from(client.noop().await.is_err());
     }
-    report.at_least("idle: sessions, two descriptors each", count as f64, stage.load.idle.min(9900) as f64, "sessions");
-    report.at_most("idle: sessions that were lost", lost as f64, 0.0, "sessions");
+    report.all("idle: sessions, two descriptors each", count, stage.load.idle.min(9900), "sessions");
+    report.none("idle: sessions that were lost", lost, "sessions");
     report.at_most("idle: memory", (process.resident()? - empty) / count as f64, 32.0, "KiB a session");
     count_threads("idle", &threads, report);
     report.note("idle: sampled NOOPs", times.len() as f64, "commands");
@@ -127,8 +127,8 @@ pub async fn churn(stage: &Stage<'_>, report: &mut Report) -> io::Result<()> {
     let (came, failed, elapsed) = come_and_go(&postkey.way, stage.load.churn_for).await?;
     // Not only until there are two more: those would belong to the last client, which has just disconnected.
     let after = process.settled_descriptors(descriptors, Duration::from_secs(5)).await?;
-    report.at_least("churn: clients", came as f64 / elapsed.as_secs_f64(), 190.0 / stage.load.slack, "a second");
-    report.at_most("churn: clients that were not served", failed as f64, 0.0, "clients");
+    report.at_a_rate("churn: clients", came as f64 / elapsed.as_secs_f64(), 190.0);
+    report.none("churn: clients that were not served", failed, "clients");
     report.at_most("churn: descriptors more than before", after as f64 - descriptors as f64, 2.0, "descriptors");
     report.at_most("churn: memory more than before", (process.resident()? / resident - 1.0) * 100.0, 5.0, "%");
     count_threads("churn", &process.threads()?, report);

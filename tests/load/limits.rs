@@ -43,7 +43,7 @@ pub async fn descriptors(stage: &Stage<'_>, report: &mut Report) -> io::Result<(
     }
     idle_cpu(process, "64 descriptors", report).await?;
     let lost = lost(&mut clients).await;
-    report.at_most("64 descriptors: sessions that were lost", lost as f64, 0.0, "sessions");
+    report.none("64 descriptors: sessions that were lost", lost, "sessions");
     drop((clients, late));
     recovers(&postkey.way, "64 descriptors", report).await;
     Ok(())
@@ -64,7 +64,7 @@ pub async fn exhausted(stage: &Stage<'_>, report: &mut Report) -> io::Result<()>
     told(&postkey.way, "exhausted", report).await;
     idle_cpu(process, "exhausted", report).await?;
     let lost = lost(&mut clients).await;
-    report.at_most("exhausted: sessions that were lost", lost as f64, 0.0, "sessions");
+    report.none("exhausted: sessions that were lost", lost, "sessions");
     prlimit(id, Resource::Nofile, all)?;
     recovers(&postkey.way, "exhausted", report).await;
     Ok(())
@@ -91,7 +91,7 @@ pub async fn memory(stage: &Stage<'_>, report: &mut Report) -> io::Result<()> {
         gone += usize::from(!noise::receive(stream, FLOOD, false).await.is_ok_and(|(size, _)| size == FLOOD));
     }
     gone += lost(&mut waiting).await;
-    report.at_most("1 GiB address space: sessions that were lost", gone as f64, 0.0, "sessions");
+    report.none("1 GiB address space: sessions that were lost", gone, "sessions");
     drop(waiting);
     drop(stalled);
     recovers(&postkey.way, "1 GiB address space", report).await;

@@ -70,7 +70,7 @@ pub async fn strangers(stage: &Stage<'_>, report: &mut Report) -> io::Result<()>
     }
     let (seconds, peak) = (begun.elapsed().as_secs_f64(), process.peak()? / 1024.0);
     let connections = hostile.end()?;
-    report.at_least("strangers: connections of the hostile user", connections / seconds, 200.0, "a second");
+    report.at_a_rate("strangers: connections of the hostile user", connections / seconds, 200.0);
     honest.report(report);
     report.at_most("strangers: memory at its peak", peak, memory / 2.0 / 1048576.0, "MiB, half of MemoryMax");
     Ok(())
@@ -124,7 +124,7 @@ impl Honest<'_> {
                 report.in_time(&format!("strangers: password {kind}: worst"), worst, 1000.0, "ms");
             }
         }
-        report.at_most("strangers: logins that failed", self.failed as f64, 0.0, "logins");
+        report.none("strangers: logins that failed", self.failed, "logins");
     }
 }
 
