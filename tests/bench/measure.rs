@@ -8,7 +8,7 @@ use std::time::Duration;
 use rustix::process::{Resource, getrlimit};
 use tokio::sync::Barrier;
 use tokio::task::JoinSet;
-use tokio::time::{Instant, timeout};
+use tokio::time::{Instant, sleep, timeout};
 
 use crate::client::{Client, Way};
 use crate::contestant::Contestant;
@@ -24,6 +24,13 @@ const AT_ONCE: usize = 8;
 
 /// The burst: the number of programs that connect when the machine wakes up.
 const BURST: usize = 64;
+
+/// How long a round trip to a distant provider takes, in milliseconds.
+const DISTANCE: u64 = 30;
+
+/// How many logins to it are measured, and how far apart they are.
+const PACED: usize = 20;
+const PACE: Duration = Duration::from_millis(300);
 
 /// How much of everything.
 pub struct Load {
@@ -45,6 +52,8 @@ impl Load {
 pub enum Measure {
     /// Flights that reach the provider before a login is answered. It is the first to use a listener.
     Flights(Protocol),
+    /// Logins to a distant provider, at a pace at which mail programs open connections.
+    Distant(Protocol),
     /// Idle sessions, and their memory. It is early, before the proxies' memory was used for anything else.
     Idle,
     /// Logins, one after the other, by as many clients as [`AT_ONCE`] says.
@@ -63,6 +72,7 @@ impl fmt::Display for Measure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Flights(protocol) => write!(f, "{protocol} flights until logged in"),
+            Self::Distant(protocol) => write!(f, "{protocol} logins, {DISTANCE} ms away"),
             Self::Idle => write!(f, "IMAP idle sessions"),
             Self::Logins(protocol) => write!(f, "{protocol} logins, {AT_ONCE} at a time"),
             Self::Burst => write!(f, "IMAP burst of {BURST} logins"),
@@ -77,6 +87,7 @@ impl Measure {
     /// All of them, in order.
     pub fn all() -> Vec<Self> {
         let mut all: Vec<_> = Protocol::ALL.map(Self::Flights).into();
+        all.extend(Protocol::ALL.map(Self::Distant));
         all.push(Self::Idle);
         all.extend(Protocol::ALL.map(Self::Logins));
         all.extend([Self::Burst, Self::Noop, Self::Fetch(1), Self::Fetch(8), Self::Upload(1), Self::Upload(8)]);
@@ -85,7 +96,7 @@ impl Measure {
 
     /// Whether another round would show nothing new.
     pub fn once(&self) -> bool {
-        matches!(self, Self::Flights(_) | Self::Idle)
+        matches!(self, Self::Flights(_) | Self::Distant(_) | Self::Idle)
     }
 
     /// Measures `contestant` and records the results.
@@ -100,6 +111,12 @@ impl Measure {
         let measured = async {
             match *self {
                 Self::Flights(protocol) => bench.flights(protocol, provider).await,
+                Self::Distant(protocol) => {
+                    provider.set_distance(DISTANCE).await?;
+                    let measured = bench.distant(protocol).await;
+                    provider.set_distance(0).await?;
+                    measured
+                }
                 Self::Idle => bench.idle(&load.idle).await,
                 Self::Logins(protocol) => bench.logins(protocol, load.logins).await,
                 Self::Burst => bench.burst().await,
@@ -150,6 +167,19 @@ impl Bench<'_> {
             self.contestant.way.login(protocol).await?;
         }
         self.add("flights", provider.flights().await?);
+        Ok(())
+    }
+
+    async fn distant(&mut self, protocol: Protocol) -> io::Result<()> {
+        let mut times = Vec::with_capacity(PACED);
+        for _ in 0..PACED {
+            let start = Instant::now();
+            self.contestant.way.login(protocol).await?;
+            times.push(start.elapsed().as_secs_f64() * 1e3);
+            sleep(PACE).await;
+        }
+        times.sort_by(f64::total_cmp);
+        self.add("ms median", times[PACED / 2]);
         Ok(())
     }
 

@@ -1,12 +1,12 @@
-//! The token endpoint, the authorization endpoint, and a third that reports the counts.
+//! The token endpoint, the authorization endpoint, and two that report the counts and set the distance.
 
 use std::io;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::time::Duration;
 
 use axum::Router;
-use axum::extract::{Query, State};
+use axum::extract::{Path, Query, State};
 use axum::http::{StatusCode, header};
 use axum::response::IntoResponse;
 use axum::routing::{get as on_get, post as on_post};
@@ -18,13 +18,19 @@ use url::Url;
 use super::TOKEN;
 
 /// Serves on a free port, and returns it.
-pub async fn serve(flights: Arc<AtomicU32>, expires_in: u32) -> io::Result<u16> {
+pub async fn serve(flights: Arc<AtomicU32>, distance: Arc<AtomicU64>, expires_in: u32) -> io::Result<u16> {
     let router = Router::new()
         .route("/authorize", on_get(authorize))
         .route("/token", on_post(move || token(expires_in)))
         .route(
             "/flights",
             on_get(async |State(flights): State<Arc<AtomicU32>>| flights.load(Ordering::Relaxed).to_string()),
+        )
+        .route(
+            "/distance/{milliseconds}",
+            on_get(async move |Path(milliseconds)| {
+                distance.store(milliseconds, Ordering::Relaxed);
+            }),
         )
         .with_state(flights);
     let listener = TcpListener::bind("127.0.0.1:0").await?;

@@ -9,7 +9,7 @@ use std::io::{self, BufRead, BufReader};
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
-use std::sync::atomic::AtomicU32;
+use std::sync::atomic::{AtomicU32, AtomicU64};
 
 use serde::{Deserialize, Serialize};
 use tokio::io::AsyncReadExt;
@@ -71,6 +71,11 @@ impl Provider {
         http::get(&format!("http://127.0.0.1:{}/flights", self.endpoints.http)).await?.parse().map_err(io::Error::other)
     }
 
+    /// Makes each flight take this long from now on. TCP's own handshake stays as it is.
+    pub async fn set_distance(&self, milliseconds: u64) -> io::Result<()> {
+        http::get(&format!("http://127.0.0.1:{}/distance/{milliseconds}", self.endpoints.http)).await.map(drop)
+    }
+
     /// Opens an authorization URL as a browser would, and follows it to the end.
     pub async fn visit(url: &str) -> io::Result<()> {
         http::get(url).await.map(drop)
@@ -88,27 +93,27 @@ impl Drop for Provider {
 /// Runs the provider until standard input ends, which happens when the process that started it ends.
 pub async fn serve(dir: &Path, expires_in: u32) -> io::Result<()> {
     let acceptor = TlsAcceptor::from(Arc::new(pki::server(dir)?));
-    let flights = Arc::new(AtomicU32::new(0));
+    let (flights, distance) = (Arc::new(AtomicU32::new(0)), Arc::new(AtomicU64::new(0)));
     let message: Arc<[u8]> = message().into();
     let mut ports = Vec::new();
     for protocol in Protocol::ALL {
         let listener = TcpListener::bind("127.0.0.1:0").await?;
         ports.push(listener.local_addr()?.port());
         let service = mail::Service { protocol, message: message.clone(), flights: flights.clone() };
-        tokio::spawn(accept(listener, acceptor.clone(), service));
+        tokio::spawn(accept(listener, acceptor.clone(), service, distance.clone()));
     }
     let [imap, pop3, smtp] = ports[..] else { unreachable!("there are three protocols") };
-    let http = http::serve(flights, expires_in).await?;
+    let http = http::serve(flights, distance, expires_in).await?;
     println!("{}", serde_json::to_string(&Endpoints { mail: Ports { imap, pop3, smtp }, http })?);
     tokio::io::stdin().read_to_end(&mut Vec::new()).await.map(drop)
 }
 
-async fn accept(listener: TcpListener, acceptor: TlsAcceptor, service: mail::Service) {
+async fn accept(listener: TcpListener, acceptor: TlsAcceptor, service: mail::Service, distance: Arc<AtomicU64>) {
     while let Ok((socket, _)) = listener.accept().await {
-        let (acceptor, service) = (acceptor.clone(), service.clone());
+        let (acceptor, service, distance) = (acceptor.clone(), service.clone(), distance.clone());
         tokio::spawn(async move {
             socket.set_nodelay(true)?;
-            let stream = acceptor.accept(Counted::new(socket)).await?;
+            let stream = acceptor.accept(Counted::new(socket, distance)).await?;
             service.session(stream).await
         });
     }
