@@ -177,7 +177,7 @@ impl Control {
         for (protocol, server) in &account.connector.provider.servers {
             let login = async {
                 let permit = self.broker.throttle.permit(account, *protocol).await?;
-                log_in(&self.broker, account, *protocol, None, &permit).await
+                log_in(&self.broker, account, *protocol, None, None, &permit).await
             };
             let (answer, dialogue) = overhear(login).await;
             let refused = answer.err().map(|refusal| refusal.text);

@@ -285,7 +285,7 @@ async fn login(broker: &Arc<Broker>, account: &Arc<OpenAccount>, protocol: Proto
     let subject = format!("{protocol} login");
     let login = async {
         let permit = broker.throttle.permit(account, protocol).await?;
-        log_in(broker, account, protocol, None, &permit).await
+        log_in(broker, account, protocol, None, None, &permit).await
     };
     match login.await {
         Ok((_, acceptance)) => {

@@ -14,7 +14,8 @@
 //! - [`examination`]: `postkey doctor`
 //! - [`login`]: the provider's half of a login
 //! - [`broker`], [`relay`]: the one owner of accounts and tokens; the bytes after a login
-//! - [`certificates`]: the certificates of TLS listeners, and postkey's own authority
+//! - [`certificates`], [`visit`]: the certificates of TLS listeners, and postkey's own authority; connections to mail
+//!   servers until the relay
 //! - [`downstream`], [`upstream`], [`oauth`], [`vault`], [`net`], [`log`], [`notify`], [`confine`]: the dialogues with
 //!   mail programs and with providers, which are pure; grants; sealed records; sockets and TLS; the log; notifications;
 //!   the sandbox
@@ -27,7 +28,8 @@
 //! 2. [`session::serve`] greets, and [`downstream`] turns the client's lines into [`wire::Credentials`].
 //! 3. [`broker::Broker::resolve`] finds out what the login name stands for, once.
 //! 4. [`broker::Passwords::unlock`] checks the password against the account's slots in the [`vault`].
-//! 5. [`login::log_in`] connects to the provider's server while [`broker::Refresher::bearer`] gets a fresh token.
+//! 5. [`login::log_in`] connects to the provider's server while [`broker::Refresher::bearer`] gets a fresh token. If logins
+//!    keep coming, [`visit::spare`] has a connection ready.
 //! 6. [`broker::OpenAccount::attempt`] decides whether this login may send the token now; [`upstream`] sends it and reads
 //!    the answer.
 //! 7. The session answers the client with the provider's acceptance, or with a [`wire::Refusal`] in its protocol's
@@ -100,6 +102,7 @@ pub mod shutdown;
 pub mod token;
 pub mod upstream;
 pub mod vault;
+pub mod visit;
 pub mod web;
 pub mod wire;
 pub mod x509;

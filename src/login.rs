@@ -5,9 +5,7 @@ use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::runtime::Handle;
-use tokio::time::{Instant, timeout_at};
-use tokio_rustls::rustls::ClientConfig;
+use tokio::time::{Instant, timeout, timeout_at};
 use tracing::{debug, warn};
 
 use crate::broker::metrics::UpstreamStep;
@@ -18,7 +16,9 @@ use crate::net::connection::Connection;
 use crate::net::trace::{Trace, TracedPeer};
 use crate::net::transport::Transport;
 use crate::protocol::{Mechanism, Protocol, Security};
-use crate::upstream::{self, Approach, Event, Fault, Rejection, Upstream, Verdict};
+use crate::shutdown::Shutdown;
+use crate::upstream::{self, Approach, Event, Fault, Rejection, Verdict};
+use crate::visit::{Ready, Visit};
 use crate::wire::{Acceptance, Bearer, Capabilities, Reason, Refusal, one_line};
 
 /// How long a server may take to become ready for AUTH: connect, TLS, greeting, capabilities.
@@ -44,16 +44,18 @@ pub fn other_name(server: &MailServer, client_name: &str) -> Option<String> {
     names.into_iter().flatten().find(|name| *name != client_name).map(str::to_owned)
 }
 
-/// Logs in to the provider. Returns a connection that is ready for the relay and keeps its place until it is closed.
+/// Logs in to the provider, on `spare` if it is still alive. Returns a connection that is ready for the relay and keeps
+/// its place until it is closed.
 pub async fn log_in(
     broker: &Arc<Broker>,
     account: &Arc<OpenAccount>,
     protocol: Protocol,
     client_name: Option<&str>,
+    spare: Option<Ready>,
     _permit: &ConnectionPermit,
 ) -> Result<(Visit, Acceptance), Refusal> {
     let server = Target::new(broker, account, protocol, client_name)?;
-    let (mut connected, mut rejected_mechanisms) = (None, 0);
+    let (mut connected, mut rejected_mechanisms) = (spare, 0);
     loop {
         let cached = if rejected_mechanisms > 0 { Capabilities::default() } else { account.capabilities(protocol) };
         let (current, ready) = match connected.take() {
@@ -69,8 +71,11 @@ pub async fn log_in(
         };
         // While this login waited, the provider may have asked another one for a pause.
         broker.throttle.check_backoff(account)?;
+        let is_spare = ready.is_spare;
         let answer = ready.authenticate(attempt.bearer(), server.deadline);
         match server.timed(UpstreamStep::Auth, answer).await {
+            // The server no longer wanted a connection that had waited. A new one shows whether it is more than that.
+            Err(LoginError::Io(_) | LoginError::Fault(Fault::Refused(_))) if is_spare => {}
             Ok(LoginOutcome::Accepted(visit, acceptance)) => {
                 server.accepted(&attempt).await;
                 server.log_alerts(&acceptance.alerts);
@@ -94,6 +99,39 @@ pub async fn log_in(
             Err(error) => return Err(server.failed(error)),
         }
     }
+}
+
+/// Takes the spare connection to the server of this protocol, if there is one for this EHLO name.
+pub fn take_spare(account: &OpenAccount, protocol: Protocol, client_name: Option<&str>) -> Option<Ready> {
+    account.connector.spares.take(protocol, client_name.unwrap_or(NAMELESS))
+}
+
+/// Makes a spare connection after a login, in the background, if logins to this server keep coming. The next one with the same
+/// EHLO name takes it.
+pub fn prepare_spare(
+    broker: &Arc<Broker>,
+    account: &Arc<OpenAccount>,
+    protocol: Protocol,
+    client_name: Option<&str>,
+    mut shutdown: Shutdown,
+) {
+    let Connector { provider, spares, .. } = &*account.connector;
+    let Some(time) = provider.spare_connection else { return };
+    let Some(promise) = spares.logged_in(protocol) else { return };
+    let (broker, account) = (Arc::clone(broker), Arc::clone(account));
+    let client_name = client_name.unwrap_or(NAMELESS).to_owned();
+    tokio::spawn(async move {
+        let Ok(server) = Target::new(&broker, &account, protocol, Some(&client_name)) else { return };
+        let (known, mut awaits_greeting) = (account.capabilities(protocol), false);
+        let ready = tokio::select! {
+            ready = timeout(REACH, server.try_reach(&known, &mut awaits_greeting)) => ready,
+            () = shutdown.requested() => return,
+        };
+        // Nobody needs it yet. If there is a problem, the next login reports it.
+        if let Ok(Ok(ready)) = ready {
+            promise.keep(ready, client_name, time, shutdown).await;
+        }
+    });
 }
 
 /// Logs in with the newest token by one mechanism, and disconnects. The result is for a person only: it does not affect
@@ -127,12 +165,6 @@ struct Target<'a> {
     client_name: &'a str,
     /// The time by which the client needs its answer.
     deadline: Instant,
-}
-
-/// A server that is ready for AUTH.
-struct Ready {
-    visit: Visit,
-    capabilities: Capabilities,
 }
 
 /// A server's answer to a bearer.
@@ -229,7 +261,7 @@ impl<'a> Target<'a> {
             event = visit.hear_under_tls().await?;
         }
         match event {
-            Event::Ready(capabilities) => Ok(Ready { visit, capabilities }),
+            Event::Ready(capabilities) => Ok(Ready { visit, capabilities, is_spare: false }),
             event => Err(event.into()),
         }
     }
@@ -397,73 +429,5 @@ impl LoginError {
                 Refusal { alerts, ..Refusal::new(reason, format!("{host} {fault}")) }
             }
         }
-    }
-}
-
-/// A dialogue with a server. Dropping it says goodbye, if the server waits for a command, and ends TLS with
-/// close_notify. That happens in a separate task, so it costs the login no time. It also happens if a login is
-/// cancelled, because of a timeout or because the client has left.
-pub struct Visit {
-    /// None after the relay has taken it.
-    connection: Option<Connection>,
-    protocol: Protocol,
-    dialogue: Box<dyn Upstream>,
-    /// Whether the server has answered everything that we have sent.
-    is_our_turn: bool,
-}
-
-impl Visit {
-    /// Starts on a new connection.
-    pub fn new(connection: Connection, protocol: Protocol, approach: Approach) -> Self {
-        let dialogue = upstream::new(protocol, approach);
-        Self { connection: Some(connection), protocol, dialogue, is_our_turn: false }
-    }
-
-    /// Waits until the server has sent something, and leaves it for [`Visit::hear`].
-    pub async fn await_greeting(&mut self) -> io::Result<()> {
-        self.connection.as_mut().ok_or(io::ErrorKind::NotConnected)?.fill().await
-    }
-
-    pub async fn start_tls(&mut self, config: Arc<ClientConfig>, host: &str) -> io::Result<()> {
-        self.is_our_turn = false;
-        self.connection = Some(self.take()?.connect_tls(config, host).await?);
-        Ok(())
-    }
-
-    /// Talks until an event decides how to continue.
-    pub async fn hear(&mut self) -> io::Result<Event> {
-        self.is_our_turn = false;
-        let connection = self.connection.as_mut().ok_or(io::ErrorKind::NotConnected)?;
-        let event = connection.converse(&mut *self.dialogue).await?;
-        self.is_our_turn = !matches!(event, Event::StartTls | Event::Unexpected(Fault::PreAuth | Fault::Protocol(_)));
-        Ok(event)
-    }
-
-    /// Continues the same way after the handshake of STARTTLS.
-    pub async fn hear_under_tls(&mut self) -> io::Result<Event> {
-        let connection = self.connection.as_mut().ok_or(io::ErrorKind::NotConnected)?;
-        match self.dialogue.tls_started(&mut connection.out) {
-            Some(event) => Ok(event),
-            None => self.hear().await,
-        }
-    }
-
-    /// Queues the bearer, to be sent with the next read.
-    pub fn show(&mut self, bearer: Bearer) -> io::Result<Result<(), Fault>> {
-        let connection = self.connection.as_mut().ok_or(io::ErrorKind::NotConnected)?;
-        Ok(self.dialogue.authenticate(bearer, &mut connection.out))
-    }
-
-    /// Hands the connection over to the relay.
-    pub fn take(&mut self) -> io::Result<Connection> {
-        self.connection.take().ok_or_else(|| io::ErrorKind::NotConnected.into())
-    }
-}
-
-impl Drop for Visit {
-    fn drop(&mut self) {
-        let (Some(connection), Ok(runtime)) = (self.connection.take(), Handle::try_current()) else { return };
-        let goodbye = if self.is_our_turn { upstream::goodbye(self.protocol) } else { "" };
-        runtime.spawn(connection.leave(goodbye));
     }
 }

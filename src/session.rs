@@ -13,7 +13,7 @@ use tracing::info;
 use crate::broker::guesses::PasswordAttempt;
 use crate::broker::{ConnectionPermit, Opened, Presence, Resolved};
 use crate::downstream::{self, Downstream, Event, Offer, Tls};
-use crate::login::{Visit, log_in};
+use crate::login::{log_in, prepare_spare, take_spare};
 use crate::net::connection::Connection;
 use crate::net::listen::Socket;
 use crate::net::peer::Peer;
@@ -22,6 +22,7 @@ use crate::net::trace::{self, Trace};
 use crate::net::transport::Transport;
 use crate::protocol::{Protocol, Security};
 use crate::relay::{Ending, Relayed, Side, relay};
+use crate::visit::Visit;
 use crate::wire::{Acceptance, Capabilities, Credentials, Reason, Refusal, one_line};
 pub use policy::ListenerPolicy;
 
@@ -218,8 +219,10 @@ async fn answer(
             // A client that disconnects makes room for the next one.
             () = client.gone() => return Err(Refusal::new(Reason::Limit, "The mail program disconnected while it waited.")),
         };
+        let spare = take_spare(&opened.account, policy.protocol, client_name);
         let (server, acceptance) =
-            log_in(&policy.broker, &opened.account, policy.protocol, client_name, &permit).await?;
+            log_in(&policy.broker, &opened.account, policy.protocol, client_name, spare, &permit).await?;
+        prepare_spare(&policy.broker, &opened.account, policy.protocol, client_name, policy.shutdown.clone());
         Ok((permit, server, acceptance))
     };
     match login.await {

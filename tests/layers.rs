@@ -23,7 +23,7 @@ const LAYERS: &[&[&str]] = &[
     &["config", "token", "wire"],
     &["programs", "proxy"],
     &["confine", "downstream", "log", "net", "notify", "oauth", "upstream", "vault"],
-    &["certificates"],
+    &["certificates", "visit"],
     &["broker", "relay"],
     &["login"],
     &["examination"],

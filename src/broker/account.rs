@@ -24,6 +24,7 @@ use crate::proxy::Proxy;
 use crate::resolver::Resolver;
 use crate::token::Use;
 use crate::vault::StoredAccount;
+use crate::visit::spare::Spares;
 use crate::wire::{Bearer, Capabilities, Reason, Refusal};
 
 /// How long a server's capabilities are used without asking again, which saves a round trip of each login.
@@ -39,6 +40,7 @@ pub struct Connector {
     pub resolver: Resolver,
     /// For its authorization server.
     pub http: Http,
+    pub spares: Arc<Spares>,
 }
 
 impl Connector {
@@ -53,7 +55,7 @@ impl Connector {
         let proxy = provider.proxy.as_ref().map(Proxy::new).transpose()?;
         let resolver = Resolver::system();
         let http = Http::new(ClientConfig::clone(&tls), resolver.clone(), proxy.as_ref())?;
-        Ok(Self { provider, tls, proxy, resolver, http })
+        Ok(Self { provider, tls, proxy, resolver, http, spares: Arc::default() })
     }
 }
 

@@ -77,6 +77,8 @@ pub struct Provider {
     pub session_ends_with_token: bool,
     /// The limits for each account.
     pub connections: ConnectionLimits,
+    /// How long a spare connection to one of its mail servers is kept. None if there must not be one.
+    pub spare_connection: Option<Duration>,
     /// Its mail servers. Without one, postkey does not serve the protocol.
     pub servers: BTreeMap<Protocol, MailServer>,
     /// Advice for a user before the first authorization.

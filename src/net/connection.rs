@@ -4,7 +4,7 @@ use std::future::poll_fn;
 use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll, ready};
+use std::task::{Context, Poll, Waker, ready};
 use std::time::Duration;
 
 use tokio::io::{AsyncRead as _, AsyncReadExt as _, AsyncWriteExt as _, ReadBuf};
@@ -151,6 +151,12 @@ impl Connection {
             _ if self.read > MOST => Err(io::Error::other("the peer sent too much before the login")),
             _ => Ok(()),
         }
+    }
+
+    /// Whether nothing has arrived that the dialogue has not read, and the peer has not ended its side, as far as this
+    /// process knows.
+    pub fn is_quiet(&mut self) -> bool {
+        self.framer.is_empty() && self.poll_fill(&mut Context::from_waker(Waker::noop())).is_pending()
     }
 
     /// The buffer exists only during this call, so that a waiting connection has none.

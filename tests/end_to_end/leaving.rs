@@ -128,3 +128,39 @@ async fn a_server_that_breaks_its_protocol_hears_the_end_and_no_command() {
     talk(&mut server, &["hello"]).await;
     hears_the_end(&mut server).await;
 }
+
+#[tokio::test]
+async fn a_spare_connection_hears_no_secret_and_is_told_goodbye_at_a_stop() {
+    for (protocol, words) in SERVERS {
+        let (mut house, listener) = house_with_own(protocol).await;
+        let welcome = ["TAG OK in", "+OK in", "235 2.7.0 in"][protocol as usize];
+        let (last, before) = words.split_last().unwrap();
+        let accepting: Vec<&str> = before.iter().copied().chain([welcome]).collect();
+        let mut sessions = Vec::new();
+        for _ in 0..2 {
+            let mut program = house.program(protocol, Security::Clear).await;
+            program.client.send(login(protocol, &house.password).as_bytes()).await;
+            let mut server = accept(&house, &listener).await;
+            // POP3's capabilities are known the second time.
+            let known = protocol == Protocol::Pop3 && !sessions.is_empty();
+            let skipped = accepting.iter().enumerate().filter(|(at, _)| !(known && *at == 1)).map(|(_, word)| *word);
+            talk(&mut server, &skipped.collect::<Vec<_>>()).await;
+            sessions.push((program, server));
+        }
+        assert!(!last.is_empty());
+        let mut spare = accept(&house, &listener).await;
+        let greetings = if protocol == Protocol::Smtp { &words[..2] } else { &words[..1] };
+        talk(&mut spare, greetings).await;
+        drop(sessions);
+        let left = async {
+            // Nothing but close_notify if postkey has not read our last words yet.
+            let goodbye = line(&mut spare).await;
+            assert!(["", "QUIT\r\n", "P0 LOGOUT\r\n"].contains(&goodbye.as_str()), "{protocol}: {goodbye}");
+            if !goodbye.is_empty() {
+                spare.shutdown().await.unwrap();
+                hears_the_end(&mut spare).await;
+            }
+        };
+        tokio::join!(house.stop(), left);
+    }
+}

@@ -39,6 +39,7 @@ mod relay;
 mod revoked;
 mod secrets;
 mod setup_page;
+mod spares;
 mod strangers;
 mod throttles;
 mod tokens;

@@ -5,7 +5,7 @@ use std::time::Duration;
 use postkey::protocol::{Protocol, Security};
 
 use crate::support::Options;
-use crate::support::house::{House, LIFE, SECURITIES, accepted, skip, until};
+use crate::support::house::{House, LIFE, SECURITIES, accepted, skip, until, without_spares};
 use crate::support::proxy::{Manner, Proxy};
 
 const KINDS: [&str; 2] = ["http", "socks5"];
@@ -14,7 +14,7 @@ const KINDS: [&str; 2] = ["http", "socks5"];
 async fn behind(kind: &str, proxy: &Proxy, upstream: Security, more: &str) -> House {
     let options = Options { https: true, ..Options::default() };
     let way = format!("proxy = \"{kind}://localhost:{}\"\n{more}\n", proxy.port);
-    let mut house = House::furnished_with(upstream, options, |config| way + &config).await;
+    let mut house = House::furnished_with(upstream, options, |config| way + &without_spares(&config)).await;
     house.start().await;
     house
 }

@@ -7,7 +7,7 @@ use postkey::protocol::{Protocol, Security};
 use postkey::secret::Secret;
 use postkey::vault::password::Password;
 
-use crate::support::house::{ANN, BEN, House, Program, Way, accepted, skip, until};
+use crate::support::house::{ANN, BEN, House, Program, Way, accepted, skip, until, without_spares};
 
 /// postkey's words for "later, there are too many", by protocol.
 const LIMIT: [&str; 3] = ["a NO [LIMIT]", "-ERR [IN-USE]", "4"];
@@ -21,7 +21,8 @@ const THROTTLED: [&str; 3] = [
 
 /// A house whose provider allows two connections of an account with each protocol.
 async fn house_for_two() -> House {
-    House::with(Security::Tls, |config| config.replace("mechanisms = ", "connections = 2\nmechanisms = ")).await
+    let limit = |config: String| without_spares(&config).replace("mechanisms = ", "connections = 2\nmechanisms = ");
+    House::with(Security::Tls, limit).await
 }
 
 /// A program that has sent its login and has no answer yet.

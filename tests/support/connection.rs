@@ -5,6 +5,7 @@ use std::sync::Arc;
 use postkey::protocol::{Protocol, Security};
 use tokio::io::{self, AsyncBufReadExt, AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, BufReader};
 use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::watch;
 use tokio::task::JoinSet;
 
 use super::settings::MailServer;
@@ -32,9 +33,21 @@ pub async fn serve(service: Arc<Service>, protocol: Protocol, security: Security
     let mut sessions = JoinSet::new();
     while let Ok((stream, _)) = listener.accept().await {
         lock(&service.log).connections.push(protocol);
-        sessions.spawn(session(service.clone(), protocol, security, stream));
+        let (service, hung_up) = (service.clone(), service.hang_ups.subscribe());
+        sessions.spawn(async move {
+            tokio::select! {
+                ended = session(service, protocol, security, stream) => ended,
+                () = hang_up(hung_up) => Ok(()),
+            }
+        });
         while sessions.try_join_next().is_some() {}
     }
+}
+
+/// Waits until the provider ends all its connections.
+async fn hang_up(mut hang_ups: watch::Receiver<()>) {
+    // An error means that the provider has ended.
+    let _ended = hang_ups.changed().await;
 }
 
 /// One connection from beginning to end. An error is the client's end of it, or a mistake of the client's.

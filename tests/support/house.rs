@@ -345,6 +345,11 @@ impl House {
     }
 }
 
+/// A configuration whose provider gets no spare connections, for tests that count connections.
+pub fn without_spares(config: &str) -> String {
+    config.replace("[provider.own]\n", "[provider.own]\nspare_connection = 0\n")
+}
+
 /// Listeners without TLS, with STARTTLS and with TLS for each protocol.
 fn listeners() -> String {
     let mut toml = String::new();

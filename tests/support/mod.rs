@@ -39,6 +39,7 @@ use std::sync::{Arc, Mutex, MutexGuard};
 use postkey::protocol::{Protocol, Security};
 use tempfile::TempDir;
 use tokio::net::TcpListener;
+use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio_rustls::TlsAcceptor;
 
@@ -92,6 +93,8 @@ struct Service {
     mailboxes: Mailboxes,
     tls: TlsAcceptor,
     keys: introduction::Keys,
+    /// Changes when all connections to the mail servers are ended.
+    hang_ups: watch::Sender<()>,
     /// Clients that have registered themselves, each with its secret and its redirect URI.
     registered: Mutex<Vec<introduction::Registered>>,
 }
@@ -134,6 +137,7 @@ impl Provider {
             tls: identity.acceptor.clone(),
             keys: introduction::Keys::new(),
             registered: Mutex::default(),
+            hang_ups: watch::Sender::default(),
             options,
         });
         let mut tasks = JoinSet::new();
@@ -301,6 +305,11 @@ impl Provider {
     /// How many connections a mail server has had.
     pub fn connections(&self, protocol: Protocol) -> usize {
         lock(&self.service.log).connections.iter().filter(|one| **one == protocol).count()
+    }
+
+    /// Ends all connections to the mail servers at once.
+    pub fn hang_up(&self) {
+        self.service.hang_ups.send_replace(());
     }
 
     /// The login attempts at a mail server, in order.

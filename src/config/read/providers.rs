@@ -89,6 +89,7 @@ fn provider(name: &str, mut section: Section<'_>, compiled_in: &Providers, other
         refresh_token_life: days(&mut section, "refresh_token_life"),
         session_ends_with_token: section.flag("session_ends_with_token"),
         connections: fields::connections(&mut section),
+        spare_connection: spare_connection(&mut section),
         servers: servers::read(&mut section, &issuers),
         note: section.text("note"),
     };
@@ -111,6 +112,13 @@ fn socket(text: &str) -> Result<SocketAddr, String> {
 fn days(section: &mut Section<'_>, key: &'static str) -> Option<Duration> {
     let day = Duration::from_secs(24 * 3600);
     section.get(key)?.whole("a number of days from 1 to 3650", 1..=3650).map(|days| day * days)
+}
+
+/// Most servers wait longer than the default for a login: RFC 5321 section 4.5.3.2.7 wants five minutes, and Dovecot gives three.
+fn spare_connection(section: &mut Section<'_>) -> Option<Duration> {
+    let seconds = section.get("spare_connection");
+    let seconds = seconds.map_or(Some(30), |value| value.whole("a number of seconds from 0 to 300", 0..=300));
+    seconds.filter(|seconds| *seconds > 0).map(|seconds| Duration::from_secs(seconds.into()))
 }
 
 /// The default redirect URI: this machine, with any free port.

@@ -178,6 +178,10 @@ fn every_mistake_is_reported_with_its_position() {
             "2:22: provider.google.refresh_token_life: must be a number of days from 1 to 3650",
         ),
         (
+            "[provider.google]\nspare_connection = 301",
+            "2:20: provider.google.spare_connection: must be a number of seconds from 0 to 300",
+        ),
+        (
             "[provider.google]\nredirect_listen = \"localhost:1\"",
             "2:19: provider.google.redirect_listen: must be an IP address and a port, such as \"127.0.0.1:8090\"",
         ),
