@@ -356,7 +356,7 @@ mod tests {
         }
         let (census, other) = (Census::default(), [account("ben@example.test")]);
         let text = metrics.text(&figures(&census, &other), Moment(100));
-        assert!(!text.contains("ann@") && !text.contains("own"), "forgotten accounts disappear");
+        assert!(!text.contains("ann@") && !text.contains("\"own\""), "forgotten accounts disappear");
     }
 
     fn figures<'a>(census: &'a Census, each: &'a [AccountStatus]) -> Figures<'a> {
