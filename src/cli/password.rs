@@ -9,7 +9,7 @@ use crate::control::ControlRequest;
 use crate::exit::{Exit, Failed};
 use crate::secret::Secret;
 use crate::vault::password::Password;
-use crate::vault::{Limits, VaultError};
+use crate::vault::{Limits, VaultError, check_slot_name};
 
 pub async fn run(config: &Config, command: PasswordCommand) -> Result<(), Failed> {
     let admin = AdminClient::connect(config).await?;
@@ -17,7 +17,7 @@ pub async fn run(config: &Config, command: PasswordCommand) -> Result<(), Failed
     let owner = |name: String| config.owner_of(&config.address_of(&name)).to_owned();
     match command {
         PasswordCommand::Add { address, name, choose, protocol, uid } => {
-            check_name(&name)?;
+            check_slot_name(&name)?;
             let address = owner(address);
             accounts::check(config, &admin.status().await?, &address)?;
             let limits = Limits { protocols: protocol, uids: uid };
@@ -73,17 +73,6 @@ pub fn chosen(typed: &Secret) -> Result<Password, Failed> {
     match typed.expose().contains(&0) {
         true => Err(Failed::new(Exit::Data, "a password cannot contain a NUL byte")),
         false => Ok(Password::chosen(typed.expose())?),
-    }
-}
-
-/// Checks the name of an app password, which appears in lists and in the log.
-pub fn check_name(name: &str) -> Result<(), Failed> {
-    match (1..=64).contains(&name.chars().count()) && !name.chars().any(char::is_control) {
-        true => Ok(()),
-        false => {
-            let why = "the name of an app password must have 1 to 64 characters and no control characters";
-            Err(Failed::new(Exit::Usage, why))
-        }
     }
 }
 

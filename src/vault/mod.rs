@@ -48,7 +48,7 @@ use password::Password;
 pub use records::Degradation;
 use records::{Purpose, Records};
 use seal::AccountKey;
-pub use slot::{Limits, Slot};
+pub use slot::{Limits, Slot, check_slot_name};
 use slot::{Prepared, Search};
 use view::VaultView;
 

@@ -8,6 +8,7 @@ use super::record::text;
 use super::seal::{AccountKey, Damaged, Derived, Wrapped};
 use super::stretch::Stretch;
 use crate::clock::Moment;
+use crate::exit::{Exit, Failed};
 use crate::protocol::Protocol;
 use crate::random;
 
@@ -59,6 +60,17 @@ impl std::fmt::Display for Limits {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let uids: Vec<String> = self.uids.iter().map(|uid| format!("uid {uid}")).collect();
         write!(f, "{}", [self.protocols.as_slice(), &uids].concat().join(", "))
+    }
+}
+
+/// Checks the name of an app password, which appears in lists and in the log.
+pub fn check_slot_name(name: &str) -> Result<(), Failed> {
+    match (1..=64).contains(&name.chars().count()) && !name.chars().any(char::is_control) {
+        true => Ok(()),
+        false => {
+            let why = "the name of an app password must have 1 to 64 characters and no control characters";
+            Err(Failed::new(Exit::Usage, why))
+        }
     }
 }
 

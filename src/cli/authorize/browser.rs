@@ -6,17 +6,15 @@ use tokio::time::{Instant, timeout_at};
 use super::super::arguments::AuthorizeOptions;
 use super::super::browser::{has_display, start_browser};
 use super::super::terminal::{Input, complain, say};
-use super::identity::SignInError;
-use super::plan::{Plan, Redirect, nobody_signed_in};
-use super::server::no_tokens;
-use crate::clock::Clock;
+use super::preparation::nobody_signed_in;
+use crate::authorization::{Plan, SignInError};
 use crate::exit::{Exit, Failed};
-use crate::oauth::authorization_code::{AuthorizationParameters, PendingAuthorization, RedirectError};
-use crate::oauth::self_registration::with_fixed_port;
+use crate::oauth::authorization_code::{PendingAuthorization, RedirectError};
 use crate::pasted::is_open;
 use crate::secret::Secret;
 use crate::token::TokenSet;
 use crate::web::beginning::Beginning;
+use crate::web::page::Page;
 use crate::web::redirect::{Arrival, Outcome, RedirectListener, own_users};
 
 /// The longest address to assemble from pasted lines, in bytes.
@@ -25,28 +23,18 @@ const MAX_PASTED: usize = 16 * 1024;
 impl Plan {
     /// Sends the person to the provider and waits for the answer, from the browser or pasted. If somebody else has
     /// signed in, the person can try again.
-    pub async fn sign_in_by_browser(&self, options: &AuthorizeOptions, input: Input) -> Result<TokenSet, Failed> {
+    pub async fn sign_in_by_browser(
+        &self,
+        options: &AuthorizeOptions,
+        page: Page,
+        input: Input,
+    ) -> Result<TokenSet, Failed> {
         let deadline = Instant::now() + options.timeout;
-        let Redirect { uri, listen, page } = &self.redirect;
-        let is_self_registered = self.server.discovered.as_ref().is_some_and(|found| found.is_self_registered);
-        let fixed = with_fixed_port(uri).filter(|_| listen.is_none() && is_self_registered);
-        let bind = async |uri| RedirectListener::bind(uri, *listen, page.clone(), own_users()).await;
-        let listener = match &fixed {
-            // Another authorization may be waiting on that port.
-            Some(fixed) => match bind(fixed).await {
-                Err(_) => bind(uri).await,
-                bound => bound,
-            },
-            None => bind(uri).await,
-        };
-        let listener = listener.map_err(|error| {
-            let address = listen.map_or_else(|| uri.to_string(), |listen| listen.to_string());
-            Failed::new(Exit::Os, format!("cannot wait for the browser at {address}: {error}"))
-        })?;
+        let listener = RedirectListener::of(self, page, own_users()).await?;
         let mut ways = Ways { listener, input: Some(input), begun: String::new() };
         self.show_note();
         loop {
-            let pending = self.begin(&ways)?;
+            let pending = self.begin(ways.listener.as_ref().map_or(&self.redirect.uri, |listener| &listener.uri))?;
             let _open = self.introduce(&pending, options, ways.listener.is_some());
             let answer = timeout_at(deadline, ways.answer(&pending)).await;
             let (code, arrival) = answer.map_err(|_| self.nobody_returned(&pending, options))?;
@@ -60,7 +48,10 @@ impl Plan {
                     return Ok(tokens);
                 }
                 Err(SignInError::SomebodyElse(other)) => {
-                    complain(self.somebody_else(&other));
+                    complain(format_args!(
+                        "{}. If {other} should sign in for this mailbox, stop this command and add `--signs-in {other}`",
+                        self.somebody_else(&other)
+                    ));
                     arrival.into_iter().for_each(|arrival| arrival.reply(Outcome::SomebodyElse));
                 }
                 Err(SignInError::Failed(failed)) => {
@@ -69,32 +60,6 @@ impl Plan {
                 }
             }
         }
-    }
-
-    /// Creates a new authorization request.
-    fn begin(&self, ways: &Ways) -> Result<PendingAuthorization, Failed> {
-        let missing = || {
-            Failed::new(
-                Exit::Config,
-                "the authorization server's metadata has no authorization endpoint; set `authorization_endpoint`",
-            )
-        };
-        let provider = &self.connector.provider;
-        Ok(PendingAuthorization::begin(&AuthorizationParameters {
-            endpoint: self.server.endpoints.authorization.as_ref().ok_or_else(missing)?,
-            issuer: provider.issuer.as_deref(),
-            names_itself: self.server.names_itself,
-            client_id: &self.registration.client_id,
-            redirect_uri: ways.listener.as_ref().map_or(&self.redirect.uri, |listener| &listener.uri),
-            scope: &self.server.scope,
-            parameters: &self.parameters,
-            login_hint: &self.signs_in,
-        }))
-    }
-
-    async fn exchange(&self, pending: PendingAuthorization, code: AuthorizationCode) -> Result<TokenSet, SignInError> {
-        let granted = pending.exchange(&self.connector.http, &self.registration, code, &Clock::System).await;
-        self.accept(granted.map_err(|failure| no_tokens(&failure))?).await
     }
 
     /// The server reports a wrong client id or redirect URI only to the person, and does not send the browser back (RFC
@@ -164,7 +129,9 @@ impl Ways {
                 line = line(&mut self.input) => (self.pasted(pending, &String::from_utf8_lossy(line.expose())), None),
             };
             match (result, arrival) {
-                (result @ (Ok(_) | Err(RedirectError::Denied(_))), arrival) => return (result, arrival),
+                (result @ (Ok(_) | Err(RedirectError::Denied(_))), arrival) => {
+                    return (result, arrival);
+                }
                 (Err(_), Some(arrival)) => arrival.reply(Outcome::Ignored),
                 // Report this once, not for each line that follows.
                 (Err(RedirectError::BrokenOff), None) if self.begun.contains('\n') => {}

@@ -8,10 +8,8 @@ use tokio::time::timeout;
 
 use super::super::arguments::AuthorizeOptions;
 use super::super::terminal::say;
-use super::identity::SignInError;
-use super::plan::{Plan, nobody_signed_in};
-use super::server::no_tokens;
-use crate::clock::Clock;
+use super::preparation::nobody_signed_in;
+use crate::authorization::{Plan, SignInError};
 use crate::exit::{Exit, Failed};
 use crate::oauth::device_code::DeviceAuthorization;
 use crate::token::TokenSet;
@@ -20,22 +18,17 @@ use crate::wire::printable;
 impl Plan {
     /// Shows a code and where to enter it, and waits until the person has done so.
     pub async fn sign_in_by_code(&self, options: &AuthorizeOptions) -> Result<TokenSet, Failed> {
-        let provider = &self.connector.provider;
-        let endpoint = self.server.endpoints.device().ok_or_else(|| {
-            let why = format!(
-                "the provider {} has no device_authorization_endpoint; set it, or use another grant",
-                provider.name
-            );
-            Failed::new(Exit::Config, why)
-        })?;
-        let (http, registration, clock) = (&self.connector.http, &self.registration, Clock::System);
-        let pending = DeviceAuthorization::begin(http, registration, &endpoint, &self.server.scope, &clock).await;
-        let pending = pending.map_err(|failure| no_tokens(&failure))?;
-        self.show_code(&pending, options);
-        let granted = timeout(options.timeout, pending.tokens(http, registration, &clock)).await;
-        let granted = granted.map_err(|_| nobody_signed_in(options))?.map_err(|failure| no_tokens(&failure))?;
-        self.accept(granted).await.map_err(|error| match error {
-            SignInError::SomebodyElse(other) => Failed::new(Exit::NoPermission, self.somebody_else(&other)),
+        let consent = self.begin_on_device().await?;
+        self.show_code(&consent.0, options);
+        let tokens = timeout(options.timeout, self.await_device(&consent)).await;
+        tokens.map_err(|_| nobody_signed_in(options))?.map_err(|error| match error {
+            SignInError::SomebodyElse(other) => Failed::new(
+                Exit::NoPermission,
+                format!(
+                    "{}. If {other} should sign in for this mailbox, stop this command and add `--signs-in {other}`",
+                    self.somebody_else(&other)
+                ),
+            ),
             SignInError::Failed(failed) => failed,
         })
     }

@@ -2,10 +2,8 @@
 
 mod browser;
 mod device;
-mod identity;
-mod plan;
+mod preparation;
 mod provider;
-mod server;
 mod settings;
 mod taken_over;
 mod unattended;
@@ -14,13 +12,15 @@ use super::admin::AdminClient;
 use super::arguments::AuthorizeOptions;
 use super::terminal::{Input, say};
 use super::test::report;
+use crate::authorization::Plan;
 use crate::config::Config;
 use crate::config::flow::Flow;
 use crate::control::{ControlRequest, LoginTest, NewAuthorization};
 use crate::exit::{Exit, Failed};
 use crate::secret::Secret;
 use crate::token::TokenSet;
-use plan::Plan;
+use crate::web::page::Page;
+use preparation::{first_password, plan};
 use settings::show_settings;
 pub use taken_over::{Grip, take_over};
 
@@ -30,9 +30,10 @@ pub async fn run(config: &Config, address: &str, options: AuthorizeOptions) -> R
     // Do not keep the vault open while waiting for a person, because a daemon may start meanwhile.
     let status = AdminClient::connect(config).await?.status().await?;
     let mut input = Input::new();
-    let plan = Plan::new(config, address, &options, &status, &mut input).await?;
-    let first = plan.first_password(&status, &options, &mut input).await?;
-    let (tokens, password) = first_tokens(&plan, &options, input).await?;
+    let plan = plan(config, address, &options, &status, &mut input).await?;
+    let first = first_password(&plan, &status, &options, &mut input).await?;
+    let page = last_page(config)?;
+    let (tokens, password) = first_tokens(&plan, &options, page, input).await?;
     let complete = plan.check_granted(&tokens);
     say("\nAuthorized. Logging in with the new token:");
     let (authorization, name) = (plan.authorization(tokens, password), options.password_name.clone());
@@ -52,15 +53,26 @@ pub async fn run(config: &Config, address: &str, options: AuthorizeOptions) -> R
 async fn first_tokens(
     plan: &Plan,
     options: &AuthorizeOptions,
+    page: Page,
     mut input: Input,
 ) -> Result<(TokenSet, Option<Secret>), Failed> {
     if options.refresh_token_stdin {
         return Ok((plan.import_refresh_token(&mut input).await?, None));
     }
     match plan.flow {
-        Flow::AuthorizationCode => Ok((plan.sign_in_by_browser(options, input).await?, None)),
+        Flow::AuthorizationCode => Ok((plan.sign_in_by_browser(options, page, input).await?, None)),
         Flow::DeviceCode => Ok((plan.sign_in_by_code(options).await?, None)),
         Flow::ClientCredentials | Flow::JwtBearer => Ok((plan.request_tokens(None).await?, None)),
         Flow::Password => plan.request_by_password(&mut input).await.map(|(tokens, password)| (tokens, Some(password))),
+    }
+}
+
+/// The page to show in the browser after success.
+fn last_page(config: &Config) -> Result<Page, Failed> {
+    match &config.finish_page {
+        Some(file) => std::fs::read(file)
+            .map(Page::foreign)
+            .map_err(|error| Failed::new(Exit::Config, format!("cannot read the page {}: {error}", file.display()))),
+        None => Ok(Page::AUTHORIZED),
     }
 }

@@ -3,8 +3,8 @@
 use super::super::password::show;
 use super::super::settings::listening;
 use super::super::terminal::say;
-use super::plan::Plan;
 use crate::address::Address;
+use crate::authorization::Plan;
 use crate::config::Config;
 use crate::control::Status;
 use crate::protocol::Security;

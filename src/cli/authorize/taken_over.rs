@@ -2,7 +2,7 @@
 
 use super::super::arguments::AuthorizeOptions;
 use super::super::terminal::Input;
-use super::plan::Plan;
+use super::preparation::plan;
 use crate::config::Config;
 use crate::control::Status;
 use crate::exit::Failed;
@@ -26,7 +26,7 @@ pub async fn take_over(
     options: &AuthorizeOptions,
     grip: Grip,
 ) -> Result<Authorization, Failed> {
-    let plan = Plan::new(config, address, options, status, &mut Input::new()).await?;
+    let plan = plan(config, address, options, status, &mut Input::new()).await?;
     let (tokens, password) = match grip {
         Grip::Refresh(token) => (plan.use_refresh_token(&token).await?, None),
         Grip::Password(password) => (plan.request_tokens(Some(&password)).await?, Some(password)),

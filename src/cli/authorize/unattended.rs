@@ -1,12 +1,10 @@
-//! Grants for which nobody signs in now: an administrator has consented, or somebody did so before.
+//! Secrets that a person types for a grant for which nobody signs in now.
 
 use super::super::terminal::{Input, complain};
-use super::plan::Plan;
-use super::server::no_tokens;
-use crate::clock::Clock;
+use crate::authorization::Plan;
 use crate::config::flow::Flow;
 use crate::exit::{Exit, Failed};
-use crate::oauth::refresh::{is_incomplete, pasted, refresh};
+use crate::oauth::refresh::{is_incomplete, pasted};
 use crate::pasted::decoded;
 use crate::secret::{Secret, Token};
 use crate::token::TokenSet;
@@ -15,12 +13,6 @@ use crate::token::TokenSet;
 const MAX_ANSWER: usize = 64 * 1024;
 
 impl Plan {
-    /// Gets tokens from the authorization server without a person.
-    pub async fn request_tokens(&self, password: Option<&Secret>) -> Result<TokenSet, Failed> {
-        let tokens = self.request(password).renew(&self.connector.http, &self.registration, None, &Clock::System).await;
-        tokens.map_err(|failure| no_tokens(&failure))
-    }
-
     /// Gets tokens with the mailbox's own password, which is stored for the next time.
     pub async fn request_by_password(&self, input: &mut Input) -> Result<(TokenSet, Secret), Failed> {
         complain(format_args!(
@@ -45,18 +37,6 @@ impl Plan {
         let token = refresh_token(input).await?;
         self.use_refresh_token(&token).await
     }
-
-    /// Exchanges a refresh token for new tokens, and checks whose they are.
-    pub async fn use_refresh_token(&self, token: &Token) -> Result<TokenSet, Failed> {
-        // The token may cover less than the configuration requests.
-        let scope = if self.connector.provider.refresh_scope { self.server.scope.as_slice() } else { &[] };
-        let granted = refresh(&self.connector.http, &self.registration, scope, token, None, &Clock::System).await;
-        let granted = granted.map_err(|failure| no_tokens(&failure))?;
-        match self.other_identity(&granted).await? {
-            None => Ok(granted.tokens),
-            Some(other) => Err(Failed::new(Exit::NoPermission, self.somebody_else(&other))),
-        }
-    }
 }
 
 /// Asks for a refresh token, or for a whole token answer, which can have several lines.
@@ -67,7 +47,9 @@ async fn refresh_token(input: &mut Input) -> Result<Token, Failed> {
         if !is_incomplete(&text) || typed.len() > MAX_ANSWER {
             break text;
         }
-        let Ok(more) = input.password("").await else { break text };
+        let Ok(more) = input.password("").await else {
+            break text;
+        };
         typed.push(b'\n');
         typed.extend_from_slice(more.expose());
     };

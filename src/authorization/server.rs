@@ -1,7 +1,7 @@
 //! Finds out about an authorization server: its endpoints, and postkey's client registration there.
 
-use super::super::arguments::AuthorizeOptions;
-use super::super::terminal::{complain, say};
+use super::remark::{Remark, Tell};
+use super::wishes::Wishes;
 use crate::broker::Connector;
 use crate::config::Config;
 use crate::config::client::{ClientAuthentication, ClientRegistration};
@@ -32,10 +32,11 @@ pub struct DiscoveredServer {
 pub struct Wanted<'a> {
     pub config: &'a Config,
     pub address: &'a str,
-    pub options: &'a AuthorizeOptions,
+    pub wishes: &'a Wishes,
     pub flow: Flow,
     pub status: &'a Status,
     pub redirect_uri: &'a url::Url,
+    pub tell: &'a Tell,
 }
 
 impl DiscoveredServer {
@@ -49,9 +50,9 @@ impl DiscoveredServer {
         let (client, registered) = match configured {
             Some(client) => (client, None),
             None => {
-                scope = listed(scope, &found.scopes);
+                scope = listed(scope, &found.scopes, wanted.tell);
                 let (client, is_shared, own) = wanted.register(connector, &endpoints, &scope).await?;
-                scope = listed(scope, &own);
+                scope = listed(scope, &own, wanted.tell);
                 (client, Some(is_shared))
             }
         };
@@ -62,23 +63,21 @@ impl DiscoveredServer {
             is_self_registered: registered.is_some(),
             methods: found.methods,
         });
-        let is_own_client = wanted.options.client_id.is_some() || registered.is_some();
+        let is_own_client = wanted.wishes.client.is_some() || registered.is_some();
         let names_itself = provider.names_itself || found.names_itself;
         Ok(Self { endpoints, names_itself, client, is_own_client, scope, discovered })
     }
 }
 
 /// The requested scopes that a server lists, if it lists any of them. It might refuse a client that requests others.
-fn listed(scope: Vec<String>, list: &[String]) -> Vec<String> {
+fn listed(scope: Vec<String>, list: &[String], tell: &Tell) -> Vec<String> {
     let (listed, others): (Vec<_>, Vec<_>) = scope.into_iter().partition(|one| list.contains(one));
     if listed.is_empty() {
         return others;
     }
     if !others.is_empty() {
-        complain(format_args!(
-            "warning: the server does not offer the scope {}, so postkey does not request it",
-            others.join(", ")
-        ));
+        let others = others.join(", ");
+        tell(Remark::Warning(format!("the server does not offer the scope {others}, so postkey does not request it")));
     }
     listed
 }
@@ -90,7 +89,9 @@ async fn metadata(
     client: Option<&ClientRegistration>,
 ) -> Result<Option<Metadata>, Failed> {
     let (provider, known) = (&connector.provider, &connector.provider.endpoints);
-    let Some(issuer) = &provider.issuer else { return Ok(None) };
+    let Some(issuer) = &provider.issuer else {
+        return Ok(None);
+    };
     let is_usable = known.token.is_some()
         && (known.authorization.is_some() || flow != Flow::AuthorizationCode)
         && (known.device().is_some() || flow != Flow::DeviceCode);
@@ -119,17 +120,11 @@ fn registration_key(provider: &Provider, endpoints: &Endpoints) -> String {
 }
 
 impl Wanted<'_> {
-    /// The user's own client registration: from the command line, or from the configuration of this account or its
+    /// The user's own client registration: a wished one, or from the configuration of this account or its
     /// provider.
     fn client(&self, provider: &Provider) -> Option<ClientRegistration> {
         let nobody = (self.flow == Flow::JwtBearer).then(ClientRegistration::nobody);
-        let Some(id) = &self.options.client_id else {
-            return self.config.client_for(self.address, provider).or(nobody);
-        };
-        let secret = self.options.client_secret.clone().map(SecretSource::Text);
-        let secret = secret.or_else(|| self.options.client_secret_file.clone().map(SecretSource::File));
-        let authentication = secret.map_or(ClientAuthentication::None, ClientAuthentication::Secret);
-        Some(ClientRegistration { id: id.clone(), authentication })
+        self.wishes.client.clone().or_else(|| self.config.client_for(self.address, provider)).or(nobody)
     }
 
     /// Registers postkey, unless it is registered already. Returns the registration, whether other accounts can use it,
@@ -141,7 +136,9 @@ impl Wanted<'_> {
         scope: &[String],
     ) -> Result<(ClientRegistration, bool, Vec<String>), Failed> {
         let provider = &connector.provider;
-        let Some(endpoint) = &endpoints.registration else { return Err(self.no_client(provider)) };
+        let Some(endpoint) = &endpoints.registration else {
+            return Err(self.no_client(provider));
+        };
         let token = endpoints.token.as_ref().ok_or_else(no_token_endpoint)?;
         let public = |id: String| ClientRegistration { id, authentication: ClientAuthentication::None };
         let is_usual = *self.redirect_uri == provider.redirect_uri;
@@ -153,10 +150,10 @@ impl Wanted<'_> {
         }
         let registered = register(&connector.http, (endpoint, token), self.redirect_uri, self.flow, scope).await;
         let registered = registered.map_err(|failure| no_tokens(&failure))?;
-        say(format_args!(
-            "postkey has registered itself at {} with the client id {}.\n",
+        (self.tell)(Remark::Note(format!(
+            "postkey has registered itself at {} with the client id {}.",
             provider.name, registered.client_id
-        ));
+        )));
         let (id, scope) = (registered.client_id, registered.scope.unwrap_or_default());
         Ok(match registered.client_secret {
             Some(secret) => {

@@ -3,11 +3,9 @@
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 
-use super::super::arguments::AuthorizeOptions;
-use super::super::password::{check_name, chosen};
-use super::super::terminal::{Input, complain, say};
-use super::provider;
+use super::remark::{Remark, Tell};
 use super::server::{DiscoveredServer, Wanted, no_token_endpoint};
+use super::wishes::Wishes;
 use crate::broker::Connector;
 use crate::config::Config;
 use crate::config::flow::Flow;
@@ -20,9 +18,7 @@ use crate::oauth::{Proof, Registration};
 use crate::protocol::Protocol;
 use crate::secret::Secret;
 use crate::token::TokenSet;
-use crate::vault::password::Password;
 use crate::vault::{Authorization, Secrets, VaultError};
-use crate::web::redirect::Page;
 
 /// Everything that is needed before a person is asked to sign in.
 pub struct Plan {
@@ -38,50 +34,48 @@ pub struct Plan {
     pub signs_in: String,
     /// The addresses of the existing accounts.
     pub known: Vec<String>,
+    /// Tells the person who sets the account up.
+    pub tell: Tell,
     /// The mailbox at the provider.
     user: String,
 }
 
-/// Where the browser returns to, and what it shows there.
+/// Where the browser returns to.
 pub struct Redirect {
     pub uri: url::Url,
     /// Where to wait for the browser, if not at the URI.
     pub listen: Option<SocketAddr>,
-    /// The page to show after success.
-    pub page: Page,
 }
 
 impl Plan {
+    /// Plans the authorization of an account, whose address is as [`account_address`] returns it, at the provider with
+    /// this name.
     pub async fn new(
         config: &Config,
-        address: &str,
-        options: &AuthorizeOptions,
+        address: String,
+        provider: &str,
+        wishes: &Wishes,
         status: &Status,
-        input: &mut Input,
+        tell: Tell,
     ) -> Result<Self, Failed> {
-        let address = config.address_of(checked(address)?.as_str());
-        // An existing account keeps its spelling.
-        let address = status.account(&address).map_or(address, |account| account.address.clone());
-        refuse_shared(config, &address)?;
-        check_name(&options.password_name)?;
-        let name = provider::find(config, &address, options.provider.as_deref(), input).await?;
-        let mut connector = Connector::new(config, &name).map_err(|why| Failed::new(Exit::Config, why))?;
+        let mut connector = Connector::new(config, provider).map_err(|why| Failed::new(Exit::Config, why))?;
         let account = config.account(&address).into_owned();
         connector.provider.scope = account.scope.unwrap_or(connector.provider.scope);
-        let redirect = Redirect::new(config, options, &connector.provider)?;
-        let flow = options.flow.or(account.flow).unwrap_or(connector.provider.flow);
+        let redirect = Redirect::new(wishes, &connector.provider);
+        let flow = wishes.flow.or(account.flow).unwrap_or(connector.provider.flow);
         if flow == Flow::Password && !connector.provider.legacy && !account.legacy {
             let why =
                 "the grant `password` is for old servers only; set `legacy = true` for the provider or the account";
             return Err(Failed::new(Exit::Config, why));
         }
-        let wanted = Wanted { config, address: &address, options, flow, status, redirect_uri: &redirect.uri };
+        let redirect_uri = &redirect.uri;
+        let wanted = Wanted { config, address: &address, wishes, flow, status, redirect_uri, tell: &tell };
         let server = DiscoveredServer::find(&connector, &wanted).await?;
         let token_endpoint = server.endpoints.token.as_ref().ok_or_else(no_token_endpoint)?;
         let registration = Registration::new(&server.client, token_endpoint).await;
         let registration = registration.map_err(|failure| Failed::new(Exit::Config, failure))?;
         let registration = registration.discovered(server.discovered.as_ref());
-        let signs_in = options.signs_in.as_ref().map(|name| Name::typed(name).into()).or(account.signs_in);
+        let signs_in = wishes.signs_in.as_ref().map(|name| Name::typed(name).into()).or(account.signs_in);
         let mut parameters = connector.provider.authorization_parameters.clone();
         parameters.extend(account.authorization_parameters);
         Ok(Self {
@@ -95,49 +89,34 @@ impl Plan {
             registration,
             redirect,
             parameters,
+            tell,
         })
     }
 
-    /// The first app password of a new account. An existing account keeps its passwords.
-    pub async fn first_password(
-        &self,
-        status: &Status,
-        options: &AuthorizeOptions,
-        input: &mut Input,
-    ) -> Result<Option<Password>, Failed> {
+    /// Tells the provider's note for users.
+    pub fn show_note(&self) {
+        let provider = &self.connector.provider;
+        if let Some(note) = &provider.note {
+            (self.tell)(Remark::Note(format!("{}: {note}", provider.name)));
+        }
+    }
+
+    /// Checks that the account's record can be replaced. A damaged one can, but its app passwords are lost.
+    ///
+    /// # Errors
+    ///
+    /// A newer version of postkey has written the record.
+    pub fn check_record(&self, status: &Status) -> Result<(), Failed> {
         if status.newer.contains(&self.address) {
             return Err(VaultError::Newer(self.address.clone()).into());
         }
         if status.damaged.contains(&self.address) {
-            complain(format_args!(
-                "warning: the vault's record of {} is damaged; this authorization replaces it, and its app passwords \
-                 are lost",
+            (self.tell)(Remark::Warning(format!(
+                "the vault's record of {} is damaged; this authorization replaces it, and its app passwords are lost",
                 self.address
-            ));
+            )));
         }
-        match (status.account(&self.address), options.password_stdin) {
-            (Some(_), true) => Err(Failed::new(
-                Exit::Usage,
-                format!(
-                    "{0} already has app passwords; add one with `postkey password add {0} NAME --choose`",
-                    self.address
-                ),
-            )),
-            (Some(_), false) => Ok(None),
-            (None, false) => Ok(Some(Password::generate())),
-            (None, true) => {
-                let missing = || Failed::new(Exit::Data, "there was no password on standard input");
-                chosen(&input.line().await.ok_or_else(missing)?).map(Some)
-            }
-        }
-    }
-
-    /// Shows the provider's note for users.
-    pub fn show_note(&self) {
-        let provider = &self.connector.provider;
-        if let Some(note) = &provider.note {
-            say(format_args!("{}: {note}\n", provider.name));
-        }
+        Ok(())
     }
 
     /// The token request. `password` is the mailbox's own, if the grant sends it.
@@ -171,16 +150,22 @@ impl Plan {
 }
 
 impl Redirect {
-    fn new(config: &Config, options: &AuthorizeOptions, provider: &Provider) -> Result<Self, Failed> {
-        let page = match &config.finish_page {
-            Some(file) => Page::foreign(std::fs::read(file).map_err(|error| {
-                Failed::new(Exit::Config, format!("cannot read the page {}: {error}", file.display()))
-            })?),
-            None => Page::AUTHORIZED,
-        };
-        let uri = options.redirect_uri.clone().unwrap_or_else(|| provider.redirect_uri.clone());
-        Ok(Self { uri, listen: options.redirect_listen.or(provider.redirect_listen), page })
+    fn new(wishes: &Wishes, provider: &Provider) -> Self {
+        let uri = wishes.redirect_uri.clone().unwrap_or_else(|| provider.redirect_uri.clone());
+        Self { uri, listen: wishes.redirect_listen.or(provider.redirect_listen) }
     }
+}
+
+/// The address of the account that a person means, in the spelling of its record if it exists.
+///
+/// # Errors
+///
+/// Fails if it is not an e-mail address, or one of a shared mailbox.
+pub fn account_address(config: &Config, status: &Status, typed: &str) -> Result<String, Failed> {
+    let address = config.address_of(checked(typed)?.as_str());
+    let address = status.account(&address).map_or(address, |account| account.address.clone());
+    refuse_shared(config, &address)?;
+    Ok(address)
 }
 
 /// Checks that this is an e-mail address.
@@ -202,9 +187,4 @@ fn refuse_shared(config: &Config, address: &str) -> Result<(), Failed> {
             format!("{address} uses the authorization of {owner}; run `postkey authorize {owner}`"),
         )),
     }
-}
-
-pub fn nobody_signed_in(options: &AuthorizeOptions) -> Failed {
-    let waited = humantime::format_duration(options.timeout);
-    Failed::new(Exit::NoPermission, format!("nobody signed in within {waited}; run the command again"))
 }

@@ -1,8 +1,8 @@
 //! Checks new tokens while the person is still there: who has signed in, because the tokens of another mailbox must not
 //! replace good ones; and whether the authorization will last and covers everything that was requested.
 
-use super::super::terminal::complain;
 use super::plan::Plan;
+use super::remark::Remark;
 use crate::clock::Clock;
 use crate::exit::{Exit, Failed};
 use crate::name::Name;
@@ -38,7 +38,7 @@ impl Plan {
         let request = self.lasting();
         let (tokens, doubt) = request.first_refresh(&self.connector.http, granted.tokens, &Clock::System).await?;
         if let Some(doubt) = doubt {
-            complain(format_args!("warning: {doubt}"));
+            (self.tell)(Remark::Warning(doubt));
         }
         Ok(tokens)
     }
@@ -58,10 +58,10 @@ impl Plan {
         let identity = identify(http, endpoints, id_token.as_deref(), &tokens.access, &expected).await;
         let identity = identity.map_err(|why| Failed::new(Exit::NoPermission, why))?;
         if identity.is_nobody() {
-            complain(format_args!(
-                "warning: {} does not say who has signed in; if it was not {}, sign in again",
+            (self.tell)(Remark::Warning(format!(
+                "{} does not say who has signed in; if it was not {}, sign in again",
                 self.connector.provider.name, self.signs_in
-            ));
+            )));
         }
         Ok(identity.other_than(&self.signs_in).map(str::to_owned))
     }
@@ -71,8 +71,7 @@ impl Plan {
         let right = &self.signs_in;
         format!(
             "{other} has signed in, not {right}; nothing was changed. Sign out of {other} in the browser, or open a \
-             private window, and try again as {right}. If {other} should sign in for this mailbox, stop this command \
-             and add `--signs-in {other}`"
+             private window, and try again as {right}"
         )
     }
 
@@ -81,13 +80,15 @@ impl Plan {
     async fn give_back(&self, other: &str, tokens: &TokenSet) {
         let name = Name::claimed(other);
         let has_account = self.known.iter().any(|one| Name::typed(one).same_as(&name));
-        let Some(endpoint) = self.server.endpoints.revocation.as_ref().filter(|_| !has_account) else { return };
+        let Some(endpoint) = self.server.endpoints.revocation.as_ref().filter(|_| !has_account) else {
+            return;
+        };
         let revoked = revoke(&self.connector.http, &self.registration, endpoint, tokens, &Clock::System).await;
         if let Err(failure) = revoked {
-            complain(format_args!(
+            (self.tell)(Remark::Warning(format!(
                 "cannot revoke the authorization of {other}: {failure}; revoke it in the account settings at the \
                  provider"
-            ));
+            )));
         }
     }
 
@@ -106,7 +107,7 @@ impl Plan {
         let request = self.lasting();
         let end = request.end(tokens);
         for warning in request.left_out(tokens).iter().chain(&end) {
-            complain(format_args!("warning: {warning}"));
+            (self.tell)(Remark::Warning(warning.clone()));
         }
         end.map_or(Ok(()), |why| Err(Failed::new(Exit::Config, why)))
     }

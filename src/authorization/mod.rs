@@ -1,0 +1,17 @@
+//! An account's authorization, whether a person sees it on the terminal or on a page: everything but the words.
+
+mod consent;
+mod identity;
+mod plan;
+mod provider;
+mod remark;
+mod server;
+mod unattended;
+mod wishes;
+
+pub use consent::DeviceConsent;
+pub use identity::SignInError;
+pub use plan::{Plan, Redirect, account_address};
+pub use provider::by_address;
+pub use remark::{Remark, Tell};
+pub use wishes::Wishes;

@@ -1,0 +1,17 @@
+//! What a person wants of an authorization.
+
+use std::net::SocketAddr;
+
+use crate::config::client::ClientRegistration;
+use crate::config::flow::Flow;
+
+/// What a person has said about an authorization. What is missing is in the configuration.
+#[derive(Default)]
+pub struct Wishes {
+    pub flow: Option<Flow>,
+    pub client: Option<ClientRegistration>,
+    pub redirect_uri: Option<url::Url>,
+    pub redirect_listen: Option<SocketAddr>,
+    /// The address of the person who signs in.
+    pub signs_in: Option<String>,
+}
