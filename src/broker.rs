@@ -9,6 +9,7 @@ mod census;
 mod context;
 mod first_login;
 pub mod guesses;
+mod journal;
 pub mod metrics;
 mod notices;
 mod passwords;
@@ -28,6 +29,8 @@ use tokio::time::{Instant, timeout};
 use tracing::{error, info, warn};
 
 use crate::clock::Clock;
+use crate::config::client::{ClientAuthentication, ClientRegistration};
+use crate::config::secret_source::SecretSource;
 use crate::config::{Config, Relations};
 use crate::exit::Failed;
 use crate::oauth::revocation::revoke;
@@ -38,6 +41,7 @@ pub use accounts::Accounts;
 pub use census::Census;
 pub use context::{Context, Resolved};
 pub use first_login::{Authorized, Confirmation, FirstLogins, Refused};
+pub use journal::{LoginJournal, LoginRecord};
 use metrics::{Figures, Metrics};
 use notices::Notices;
 pub use passwords::{Opened, Passwords};
@@ -66,6 +70,7 @@ pub struct Broker {
     pub throttle: Throttle,
     pub metrics: Arc<Metrics>,
     pub first_logins: Arc<FirstLogins>,
+    pub journal: LoginJournal,
     notices: Arc<Notices>,
 }
 
@@ -104,6 +109,7 @@ impl Broker {
             refresher: Arc::new(Refresher::new(&context, &metrics, &notices, stores_first)),
             throttle: Throttle::new(&context),
             first_logins: Arc::new(FirstLogins::new(&context, &accounts, &passwords, &notices)),
+            journal: LoginJournal::default(),
             context,
             accounts,
             passwords,
@@ -211,6 +217,23 @@ impl Broker {
         self.passwords.reconfigure();
         self.throttle.reconfigure();
         Ok(())
+    }
+
+    /// The client registration that a person has typed for another account of this provider. One with a secret is known
+    /// only while that account is open.
+    pub fn typed_client(&self, provider: &str) -> Option<ClientRegistration> {
+        let is_typed = |record: &StoredAccount| {
+            record.provider == provider && !record.discovered.as_ref().is_some_and(|found| found.is_self_registered)
+        };
+        self.context.vault.accounts().iter().filter(|record| is_typed(record)).find_map(|record| {
+            let id = record.client_id.clone()?;
+            if !record.has_client_secret() {
+                return Some(ClientRegistration { id, authentication: ClientAuthentication::None });
+            }
+            let secret = self.accounts.tokens_of(&record.address)?.current().secrets.client_secret.clone()?;
+            let authentication = ClientAuthentication::Secret(SecretSource::Text(secret));
+            Some(ClientRegistration { id, authentication })
+        })
     }
 
     /// The status of all accounts that are selected, by address.

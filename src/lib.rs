@@ -10,7 +10,9 @@
 //!
 //! - [`cli`]: what a user can type
 //! - [`daemon`]: listeners, start, reload and shutdown
-//! - [`session`], [`control`], [`web`]: the ways in for mail programs, commands and browsers
+//! - [`web`]: the pages for browsers
+//! - [`authorization`]: getting an account's tokens with a person
+//! - [`session`], [`control`]: the ways in for mail programs and commands
 //! - [`examination`]: `postkey doctor`
 //! - [`login`]: the provider's half of a login
 //! - [`broker`], [`relay`]: the one owner of accounts and tokens; the bytes after a login
@@ -50,8 +52,9 @@
 //!
 //! # One authorization
 //!
-//! `cli/authorize/mod.rs` is the story: `plan.rs` finds the provider and the client, `browser.rs`, `device.rs` or
-//! `unattended.rs` asks for the consent, and `identity.rs` checks who has signed in and makes the first refresh.
+//! [`authorization`] has what it takes, for the terminal and for pages: `plan.rs` finds the client, `consent.rs` or
+//! `unattended.rs` gets the tokens, and `identity.rs` checks who has signed in and makes the first refresh.
+//! `cli/authorize/mod.rs` is the story on the terminal, and `web/setup/adding.rs` the one on pages.
 //! [`control`] carries the result to the daemon, or to a vault that no daemon uses. The page of a first login does the
 //! same in [`web`] and `broker/first_login.rs`.
 
@@ -69,6 +72,7 @@
 )]
 
 pub mod address;
+pub mod authorization;
 pub mod broker;
 pub mod certificates;
 pub mod cli;

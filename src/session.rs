@@ -11,7 +11,7 @@ use tokio_rustls::rustls::ServerConfig;
 use tracing::info;
 
 use crate::broker::guesses::PasswordAttempt;
-use crate::broker::{ConnectionPermit, Opened, Presence, Resolved};
+use crate::broker::{ConnectionPermit, LoginRecord, Opened, Presence, Resolved};
 use crate::downstream::{self, Downstream, Event, Offer, Tls};
 use crate::login::{log_in, prepare_spare, take_spare};
 use crate::net::connection::Connection;
@@ -146,6 +146,14 @@ fn log_answer(
     let result = answer.as_ref().map_or_else(|refusal| refusal.reason.name(), |_| "ok");
     policy.broker.metrics.login(policy.protocol, result);
     let (from, protocol) = (newcomer.peer, policy.protocol);
+    policy.broker.journal.add(LoginRecord {
+        number: 0,
+        at: policy.broker.context.now(),
+        account: answer.as_ref().map_or_else(|_| name.clone(), |answered| answered.opened.account.address.clone()),
+        protocol,
+        from: from.to_string(),
+        refused: answer.as_ref().err().map(|refusal| one_line(&refusal.text)),
+    });
     match answer {
         Ok(Answered { opened: Opened { account, slot }, .. }) => {
             let (address, app_password) = (&account.address, &slot.name);

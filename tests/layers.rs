@@ -28,6 +28,7 @@ const LAYERS: &[&[&str]] = &[
     &["login"],
     &["examination"],
     &["control", "session"],
+    &["authorization"],
     &["web"],
     &["daemon"],
     &["cli"],
@@ -47,8 +48,8 @@ const WORDS: &[(&str, &[&str])] = &[
     ("askama::", &["web"]),
     ("clap::", &["cli"]),
     ("cbc::", &["cli/import/lock.rs"]),
-    ("oauth2::", &["oauth", "cli/authorize/browser.rs"]),
-    ("qrcode::", &["cli/authorize/device.rs"]),
+    ("oauth2::", &["oauth", "authorization/consent.rs", "cli/authorize/browser.rs"]),
+    ("qrcode::", &["cli/authorize/device.rs", "web/setup/qr.rs"]),
     ("ring::signature", &["oauth/jwt.rs", "oauth/keys.rs"]),
     ("webbrowser::", &["cli/browser.rs"]),
     ("rpassword::", &["cli/terminal.rs"]),
@@ -81,6 +82,9 @@ const WORDS: &[(&str, &[&str])] = &[
             // reads the password that was typed on a page
             "web/first_login.rs",
             "web/setup/gate.rs",
+            // show a new app password, once
+            "web/setup/account.rs",
+            "web/setup/adding.rs",
             // sends them over a socket that only its owner can use
             "control.rs",
             "control/carried.rs",
@@ -143,6 +147,12 @@ const SECRET_TYPES: &[(&str, &[&str])] = &[
     ("cli/import/passwords.rs", &["OldPasswords", "OpenedAccount"]),
     ("cli/authorize/taken_over.rs", &["Grip"]),
     ("downstream/exchange.rs", &["Exchange"]),
+    ("authorization/wishes.rs", &["Wishes"]),
+    ("web/setup/gate.rs", &["SentForm"]),
+    ("web/setup/setups.rs", &["AccountSetup"]),
+    ("web/setup/sign_in.rs", &["SetupRun"]),
+    ("web/setup/account.rs", &["NewPassword"]),
+    ("web/setup/adding.rs", &["DoneView"]),
 ];
 
 /// Every source file with its path in `src`, without comments and tests.

@@ -122,7 +122,7 @@ pub enum CliCommand {
         #[arg(long, conflicts_with = "pem")]
         der: bool,
     },
-    /// Show the accounts and their state on a page in the browser
+    /// Set accounts up on a page in the browser
     Web(WebOptions),
     /// Print the script with which a shell completes command lines
     Completions {

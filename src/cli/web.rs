@@ -4,6 +4,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use tokio::time::timeout;
+use tracing_subscriber::filter::LevelFilter;
 use url::Url;
 
 use super::admin::{ask_daemon, ask_running};
@@ -11,7 +12,7 @@ use super::arguments::WebOptions;
 use super::browser::{has_display, start_browser};
 use super::serve::Program;
 use super::terminal::{complain, say};
-use crate::config::Config;
+use crate::config::{Config, log_filter};
 use crate::control::{self, ControlRequest};
 use crate::exit::Failed;
 use crate::net::systemd::Sockets;
@@ -20,7 +21,7 @@ use crate::net::systemd::Sockets;
 const START: Duration = Duration::from_secs(30);
 
 /// Opens the page in the daemon, or closes it. If no daemon runs, this process is one until the page is closed.
-pub async fn run(config: Config, file: Option<&Path>, sockets: Sockets, options: WebOptions) -> Result<(), Failed> {
+pub async fn run(mut config: Config, file: Option<&Path>, sockets: Sockets, options: WebOptions) -> Result<(), Failed> {
     if options.stop {
         let was_open: bool = ask_running(&config, &ControlRequest::ClosePage).await?;
         say(if was_open { "The page is closed." } else { "No page was open." });
@@ -36,6 +37,10 @@ pub async fn run(config: Config, file: Option<&Path>, sockets: Sockets, options:
             browse(&link).await;
         }
         return Ok(());
+    }
+    // The terminal shows the link, and not every login.
+    if config.log_file.is_none() {
+        config.log = log_filter::of_level(LevelFilter::WARN);
     }
     let program = Program::start(config, None, file, sockets).await?;
     let ask = async || control::read::<String>(&program.daemon.answer(request()).await?);

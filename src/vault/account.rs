@@ -192,6 +192,11 @@ impl StoredAccount {
         self.current.life
     }
 
+    /// Whether the account's own client registration has a secret.
+    pub fn has_client_secret(&self) -> bool {
+        self.client_secret.is_some()
+    }
+
     /// Which token set is the current one.
     pub fn generation(&self) -> u64 {
         self.current.generation

@@ -14,7 +14,8 @@ use axum::{Extension, Router};
 use tokio::net::TcpListener;
 use url::{Url, form_urlencoded};
 
-use super::redirect::{Page, is_own_host, open, see_other};
+use super::page::Page;
+use super::redirect::{is_own_host, open, see_other};
 use super::server::HttpServer;
 use crate::broker::{Authorized, Confirmation, FirstLogins, Refused};
 use crate::net::listen::{self, Bound};
@@ -173,7 +174,7 @@ async fn typed(request: Request) -> Option<(String, Password)> {
 fn introduction(address: &str) -> Page {
     let address = escaped(address);
     Page::with_form(format!(
-        "<!doctype html><title>postkey</title><h1>Set up {address}</h1>\
+        "<h1>Set up {address}</h1>\
          <p>A mail program wants to log in to <b>{address}</b>. If it is not yours, close this page.\
          <p>If it is yours, continue. Your provider will ask you to sign in as <b>{address}</b>. After that, type the password \
          that you gave to the mail program.\
@@ -185,10 +186,10 @@ fn introduction(address: &str) -> Page {
 fn question(path: &str, Confirmation { address, key }: &Confirmation, complaint: &str) -> Page {
     let (address, path) = (escaped(address), escaped(path));
     Page::with_form(format!(
-        "<!doctype html><title>postkey</title><h1>One more step</h1>\
+        "<h1>One more step</h1>\
          <p>You have signed in as <b>{address}</b>. To give your mail program access, type the password that you gave to it.{complaint}\
          <form method=\"post\" action=\"{path}\"><input type=\"hidden\" name=\"key\" value=\"{key}\">\
-         <input type=\"password\" name=\"password\" autocomplete=\"off\" autofocus required>\
+         <label for=\"password\">Password</label><input id=\"password\" type=\"password\" name=\"password\" autocomplete=\"off\" autofocus required>\
          <button>Give access</button></form>\
          <p>If you have not set up a mail program, somebody else is trying to get access with your help. Close this page, and \
          tell whoever runs postkey. Nobody gets access without this password."
@@ -202,36 +203,36 @@ fn escaped(text: &str) -> String {
 const WRONG: &str = "<p><b>That is not the password your mail program is using.</b> Type the one that you gave to it. If you have \
 changed it there, let the mail program log in once more, and then type it here again.";
 const GONE: Page = Page::own(
-    "<!doctype html><title>postkey</title><h1>Not this page</h1><p>This page is no longer valid. \
+    "<h1>Not this page</h1><p>This page is no longer valid. \
 Let your mail program log in again, and open the page that it shows.",
 );
 const AUTHORIZED: Page = Page::own(
-    "<!doctype html><title>postkey</title><h1>Done</h1><p>postkey is authorized. You can close this \
+    "<h1>Done</h1><p>postkey is authorized. You can close this \
 page. Your mail program can log in now.",
 );
 const AUTHORIZED_FOR_NOW: Page = Page::own(
-    "<!doctype html><title>postkey</title><h1>Done, but it will not last</h1><p>Your mail program can log in now. But your \
+    "<h1>Done, but it will not last</h1><p>Your mail program can log in now. But your \
 provider issued no refresh token, so mail will stop when the access token expires, with most providers after an hour. Tell whoever \
 runs postkey; its log says what to change.",
 );
 const FAILED: Page = Page::own(
-    "<!doctype html><title>postkey</title><h1>Not authorized</h1><p>The authorization failed. postkey's log \
+    "<h1>Not authorized</h1><p>The authorization failed. postkey's log \
 says why. To try again, open the page that your mail program shows.",
 );
 const SOMEBODY_ELSE: Page = Page::own(
-    "<!doctype html><title>postkey</title><h1>Not authorized</h1><p>You are signed in as somebody else at the \
+    "<h1>Not authorized</h1><p>You are signed in as somebody else at the \
 provider. Sign in there with the address that your mail program uses, and open the page that it shows again. If it was this \
 address, postkey's log says why it was not accepted.",
 );
 const EXISTS: Page = Page::own(
-    "<!doctype html><title>postkey</title><h1>Already set up</h1><p>This address is already set up. \
+    "<h1>Already set up</h1><p>This address is already set up. \
 Your mail program can log in with its app password.",
 );
 const TOO_MANY_WRONG: Page = Page::own(
-    "<!doctype html><title>postkey</title><h1>Not set up</h1><p>None of these was the password your mail \
+    "<h1>Not set up</h1><p>None of these was the password your mail \
 program is using. Check the password there, let the mail program log in again, and open the page that it shows.",
 );
 const OTHER_USER: Page = Page::own(
-    "<!doctype html><title>postkey</title><h1>Not from here</h1><p>The mail program belongs to another \
+    "<h1>Not from here</h1><p>The mail program belongs to another \
 user of this machine. Open this page in a browser of that user.",
 );

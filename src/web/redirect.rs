@@ -1,7 +1,6 @@
 //! The loopback redirect listener (RFC 8252 section 7.3): receives the browser that returns from the authorization
 //! server.
 
-use std::borrow::Cow;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
@@ -9,18 +8,22 @@ use std::time::Duration;
 
 use axum::extract::{Request, State};
 use axum::http::{HeaderMap, Method, StatusCode, header};
-use axum::response::{Html, IntoResponse, Response};
+use axum::response::{IntoResponse, Response};
 use axum::{Extension, Router};
 use tokio::net::TcpListener;
 use tokio::sync::{Notify, mpsc, oneshot};
 use tracing::warn;
 use url::Url;
 
+use super::page::{NO_REFERRER, Page};
 use super::server::{CONNECTIONS, HttpServer};
+use crate::authorization::{Plan, Redirect};
 use crate::config::provider::is_protected;
+use crate::exit::{Exit, Failed};
 use crate::net::listen::{self, Bound};
 use crate::net::peer::Visitor;
 use crate::net::strangers::Strangers;
+use crate::oauth::self_registration::with_fixed_port;
 
 /// How many ports to try if a free IPv4 port is in use on IPv6.
 const TRIES: u32 = 10;
@@ -103,6 +106,31 @@ impl RedirectListener {
         Ok(Some(Self { uri, arrivals, shown, server }))
     }
 
+    /// Listens where the browser returns after the sign-in that a plan has. `last` is the page to show after success, and
+    /// `users` are those whose browsers may return.
+    ///
+    /// # Errors
+    ///
+    /// Fails if it cannot listen there.
+    pub async fn of(plan: &Plan, last: Page, users: Vec<u32>) -> Result<Option<Self>, Failed> {
+        let Redirect { uri, listen } = &plan.redirect;
+        let is_self_registered = plan.server.discovered.as_ref().is_some_and(|found| found.is_self_registered);
+        let fixed = with_fixed_port(uri).filter(|_| listen.is_none() && is_self_registered);
+        let bound = match &fixed {
+            Some(fixed) => Self::bind(fixed, *listen, last.clone(), users.clone()).await.ok(),
+            None => None,
+        };
+        let listener = match bound {
+            Some(bound) => Ok(bound),
+            // Another authorization may be waiting on the fixed port.
+            None => Self::bind(uri, *listen, last, users).await,
+        };
+        listener.map_err(|error| {
+            let address = listen.map_or_else(|| uri.to_string(), |listen| listen.to_string());
+            Failed::new(Exit::Os, format!("cannot wait for the browser at {address}: {error}"))
+        })
+    }
+
     /// Waits for the next browser that returns.
     pub async fn arrival(&mut self) -> Option<Arrival> {
         self.arrivals.recv().await
@@ -183,7 +211,7 @@ async fn visit(
     // `state` and PKCE protect us.
     if site.is_for_own_browser && !visitor.may_be(|user| site.users.contains(&user)) {
         warn!(?visitor, "redirect from another user of this machine refused ({visitor:?})");
-        return Page::STRANGER.response(StatusCode::FORBIDDEN);
+        return STRANGER_PAGE.response(StatusCode::FORBIDDEN);
     }
     if request.method() != Method::GET || !is_own_host(&site.uri, request.headers()) {
         return StatusCode::NOT_FOUND.into_response();
@@ -191,8 +219,8 @@ async fn visit(
     match (request.uri().path(), request.uri().query()) {
         (path, Some(query)) if path == site.uri.path() => site.arrive(query.to_owned()).await,
         (path, None) if path == site.below(AUTHORIZED) => site.last_page(site.last.clone()),
-        (path, None) if path == site.below(FAILED) => site.last_page(Page::FAILED),
-        (path, None) if path == site.below(SOMEBODY_ELSE) => Page::SOMEBODY_ELSE.response(StatusCode::OK),
+        (path, None) if path == site.below(FAILED) => site.last_page(FAILED_PAGE),
+        (path, None) if path == site.below(SOMEBODY_ELSE) => SOMEBODY_ELSE_PAGE.response(StatusCode::OK),
         _ => StatusCode::NOT_FOUND.into_response(),
     }
 }
@@ -230,7 +258,7 @@ impl RedirectPage {
             Outcome::Authorized => AUTHORIZED,
             Outcome::Failed => FAILED,
             Outcome::SomebodyElse => SOMEBODY_ELSE,
-            Outcome::Ignored => return Page::IGNORED.response(StatusCode::BAD_REQUEST),
+            Outcome::Ignored => return IGNORED_PAGE.response(StatusCode::BAD_REQUEST),
         };
         see_other(&self.below(name))
     }
@@ -247,73 +275,24 @@ pub(super) fn see_other(place: &str) -> Response {
     (StatusCode::SEE_OTHER, headers, [(header::LOCATION, place.to_owned())]).into_response()
 }
 
+const FAILED_PAGE: Page = Page::own("<h1>Not authorized</h1><p>The authorization failed. The terminal says why.");
+const IGNORED_PAGE: Page = Page::own(
+    "<h1>Not this page</h1><p>This address does not belong to the current \
+     authorization. Open the address that the terminal shows.",
+);
+const STRANGER_PAGE: Page = Page::own(
+    "<h1>Not from here</h1><p>postkey runs as another user of this machine. Paste the \
+     address of this page into its terminal.",
+);
+const SOMEBODY_ELSE_PAGE: Page = Page::own(
+    "<h1>Somebody else</h1><p>This browser is signed in to another account. Sign out \
+     of it at the provider, then open the new address that the terminal shows.",
+);
+
 /// The last parts of the pages' paths.
 const AUTHORIZED: &str = "authorized";
 const FAILED: &str = "failed";
 const SOMEBODY_ELSE: &str = "somebody-else";
-
-/// Keeps the address from other sites.
-const NO_REFERRER: &str = "no-referrer";
-
-/// A page of HTML. It can load nothing, and no other page can frame it.
-#[derive(Clone)]
-pub struct Page {
-    html: Cow<'static, [u8]>,
-    policy: &'static str,
-    referrer: &'static str,
-}
-
-impl Page {
-    /// The page after success, unless the configuration has another one.
-    pub const AUTHORIZED: Self = Self::own(
-        "<!doctype html><title>postkey</title><h1>Done</h1><p>postkey is authorized. You can close this page. The terminal \
-         shows the settings for your mail program.",
-    );
-    const FAILED: Self = Self::own(
-        "<!doctype html><title>postkey</title><h1>Not authorized</h1><p>The authorization failed. The terminal says why.",
-    );
-    const IGNORED: Self = Self::own(
-        "<!doctype html><title>postkey</title><h1>Not this page</h1><p>This address does not belong to the current \
-         authorization. Open the address that the terminal shows.",
-    );
-    const STRANGER: Self = Self::own(
-        "<!doctype html><title>postkey</title><h1>Not from here</h1><p>postkey runs as another user of this machine. Paste the \
-         address of this page into its terminal.",
-    );
-
-    const SOMEBODY_ELSE: Self = Self::own(
-        "<!doctype html><title>postkey</title><h1>Somebody else</h1><p>This browser is signed in to another account. Sign out \
-         of it at the provider, then open the new address that the terminal shows.",
-    );
-
-    /// Creates one of our own pages.
-    pub(super) const fn own(html: &'static str) -> Self {
-        let policy = "default-src 'none'; frame-ancestors 'none'";
-        Self { html: Cow::Borrowed(html.as_bytes()), policy, referrer: NO_REFERRER }
-    }
-
-    /// Creates a page from the user's file, which is sent unchanged. Its styles and images have to be inside it.
-    pub fn foreign(html: Vec<u8>) -> Self {
-        let policy = "default-src 'none'; style-src 'unsafe-inline'; img-src data:; frame-ancestors 'none'";
-        Self { html: Cow::Owned(html), policy, referrer: NO_REFERRER }
-    }
-
-    /// Creates a page with a form, for one visit. With `no-referrer` the form's `Origin` would be `null` (Fetch section
-    /// 3.2), as that of other sites may be.
-    pub(super) fn with_form(html: String) -> Self {
-        Self { html: Cow::Owned(html.into_bytes()), referrer: "same-origin", ..Self::own("") }
-    }
-
-    /// Creates the response with this page.
-    pub(super) fn response(self, status: StatusCode) -> Response {
-        let headers = [
-            (header::REFERRER_POLICY, self.referrer),
-            (header::CACHE_CONTROL, "no-store"),
-            (header::CONTENT_SECURITY_POLICY, self.policy),
-        ];
-        (status, headers, Html(self.html)).into_response()
-    }
-}
 
 #[cfg(test)]
 mod tests {

@@ -38,6 +38,7 @@ mod refusals;
 mod relay;
 mod revoked;
 mod secrets;
+mod setup_account;
 mod setup_page;
 mod spares;
 mod strangers;

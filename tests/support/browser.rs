@@ -52,8 +52,9 @@ impl Answer {
 
     /// Where the first link with this text leads.
     pub fn link(&self, text: &str) -> String {
-        let before = self.text.split_once(text).unwrap_or_else(|| panic!("no {text:?} in {}", self.text)).0;
-        let target = before.rsplit_once("href=\"").and_then(|(_, rest)| rest.split_once('"')).expect("a link").0;
+        let before =
+            self.text.split_once(&format!("\">{text}")).unwrap_or_else(|| panic!("no {text:?} in {}", self.text)).0;
+        let target = before.rsplit_once("href=\"").expect("a link").1;
         target.replace("&amp;", "&").replace("&#38;", "&")
     }
 }

@@ -11,3 +11,27 @@ for (const button of document.querySelectorAll("[data-copy]")) {
     setTimeout(() => { button.textContent = label; }, 2000);
   });
 }
+
+const table = document.getElementById("login-table");
+if (table) {
+  const cell = (...parts) => {
+    const one = document.createElement("td");
+    one.append(...parts);
+    return one;
+  };
+  const result = (why) => {
+    const state = document.createElement("span");
+    state.className = why === null ? "state good" : "state bad";
+    state.textContent = why === null ? "ok" : "refused";
+    return cell(state, why === null ? "" : ` ${why}`);
+  };
+  new EventSource("/events").onmessage = (event) => {
+    for (const login of JSON.parse(event.data)) {
+      const row = document.createElement("tr");
+      row.append(cell("just now"), cell(login.account), cell(login.protocol.toUpperCase()), cell(login.from), result(login.refused));
+      table.tBodies[0].prepend(row);
+    }
+    table.hidden = false;
+    document.getElementById("no-logins").hidden = true;
+  };
+}

@@ -17,6 +17,9 @@ use crate::random;
 /// How long a link is good: long enough to copy it to another machine.
 const LINK: Duration = Duration::from_secs(600);
 
+/// The mail program whose settings are offered first.
+const PROGRAM: &str = "thunderbird";
+
 /// The browsers that have entered, and the links with which others can.
 pub struct Entrance {
     /// The name of the cookie. It is random, because browsers send a cookie to all ports of a host, and another page of
@@ -33,7 +36,7 @@ struct Link {
 }
 
 /// The session of the browser that sends a request. The gate adds it.
-pub type Session = Extension<Arc<BrowserSession>>;
+pub type OwnSession = Extension<Arc<BrowserSession>>;
 
 /// A browser that has entered.
 pub struct BrowserSession {
@@ -41,9 +44,21 @@ pub struct BrowserSession {
     pub users: Vec<u32>,
     /// Every form sends this key, so that pages of other sites cannot send one (cross-site request forgery).
     pub form_key: String,
+    /// The mail program for which settings were shown last.
+    program: Mutex<String>,
 }
 
 impl BrowserSession {
+    /// The mail program for which settings were shown last; at first the one that most people have.
+    pub fn program(&self) -> String {
+        lock(&self.program).clone()
+    }
+
+    /// Remembers the mail program for the next settings.
+    pub fn choose(&self, program: &str) {
+        program.clone_into(&mut lock(&self.program));
+    }
+
     /// Whether a form has sent this session's key. The time it takes does not depend on the key.
     pub fn has_key(&self, sent: &str) -> bool {
         self.form_key.as_bytes().ct_eq(sent.as_bytes()).into()
@@ -71,7 +86,8 @@ impl Entrance {
             return None;
         }
         let value = random::name();
-        let session = BrowserSession { users: link.users, form_key: random::name() };
+        let session =
+            BrowserSession { users: link.users, form_key: random::name(), program: Mutex::new(PROGRAM.to_owned()) };
         lock(&self.sessions).insert(value.clone(), Arc::new(session));
         Some(format!("{}={value}; Path=/; HttpOnly; SameSite=Strict", self.cookie))
     }

@@ -28,15 +28,27 @@ const SEC_FETCH_MODE: HeaderName = HeaderName::from_static("sec-fetch-mode");
 
 /// The fields of a form that has passed the gate.
 #[derive(Clone)]
-pub struct Form(Arc<Secret>);
+pub struct SentForm(Arc<Secret>);
 
-impl Form {
+impl SentForm {
     /// A field without the blanks around it; empty if it is missing.
     pub fn text(&self, name: &str) -> String {
         self.find(name).map(|value| value.trim().to_owned()).unwrap_or_default()
     }
 
-    fn find(&self, name: &str) -> Option<String> {
+    /// A field as it was typed, if it is not empty.
+    pub fn secret(&self, name: &str) -> Option<Secret> {
+        self.find(name).filter(|value| !value.is_empty()).map(|value| Secret::new(value.into_bytes()))
+    }
+
+    /// All values of a field that can occur several times.
+    pub fn all(&self, name: &str) -> Vec<String> {
+        let fields = form_urlencoded::parse(self.0.expose());
+        fields.filter(|(key, _)| key == name).map(|(_, value)| value.trim().to_owned()).collect()
+    }
+
+    /// A field as it was typed.
+    pub fn find(&self, name: &str) -> Option<String> {
         form_urlencoded::parse(self.0.expose()).find(|(key, _)| key == name).map(|(_, value)| value.into_owned())
     }
 }
@@ -72,7 +84,7 @@ pub async fn pass(State(site): State<Arc<SetupState>>, mut request: Request, nex
         Method::POST if is_own(request.headers()) && is_form(request.headers()) => {
             let (parts, body) = request.into_parts();
             let Ok(body) = to_bytes(body, MAX_FORM).await else { return StatusCode::PAYLOAD_TOO_LARGE.into_response() };
-            let form = Form(Arc::new(Secret::new(body.to_vec())));
+            let form = SentForm(Arc::new(Secret::new(body.to_vec())));
             if !session.has_key(&form.text(view::FORM_KEY)) {
                 return view::foreign();
             }

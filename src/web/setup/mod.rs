@@ -1,10 +1,18 @@
 //! The pages on which a person sets postkey up in a browser. They answer only browsers that have come with a link of
 //! `postkey web`, and carry out the same requests as the commands.
 
+mod account;
+mod adding;
+mod configuration;
 mod entrance;
+mod events;
+mod field;
 mod gate;
 mod hosts;
 mod overview;
+mod qr;
+mod setups;
+mod sign_in;
 mod state;
 mod view;
 
@@ -19,6 +27,7 @@ use axum::routing::{get, post};
 use axum::{Extension, Router};
 use tokio::time::timeout;
 
+use super::page::STYLE;
 use super::server::{CONNECTIONS, HttpServer};
 use crate::address::Address;
 use crate::control::Control;
@@ -26,7 +35,7 @@ use crate::exit::{Exit, Failed};
 use crate::net::listen::{self, Bound};
 use crate::net::strangers::Strangers;
 use crate::net::unix::{self, SocketFile};
-use entrance::Session;
+use entrance::OwnSession;
 use hosts::OwnHosts;
 use state::SetupState;
 
@@ -98,11 +107,25 @@ fn bind(place: &Address) -> std::io::Result<(Bound, Option<SocketFile>)> {
 fn router(state: &Arc<SetupState>) -> Router {
     Router::new()
         .route("/", get(overview::show))
-        .route("/style.css", get(async || view::file("text/css; charset=utf-8", include_str!("../pages/style.css"))))
+        .route("/style.css", get(async || view::file("text/css; charset=utf-8", STYLE)))
         .route(
             "/script.js",
             get(async || view::file("text/javascript; charset=utf-8", include_str!("../pages/script.js"))),
         )
+        .route(gate::EVENTS, get(events::logins))
+        .route("/add", get(adding::show).post(adding::begin))
+        .route("/add/{setup}", get(adding::step))
+        .route("/add/{setup}/paste", post(adding::paste))
+        .route("/accounts/{address}", get(account::show))
+        .route("/accounts/{address}/passwords", post(account::add_password))
+        .route("/accounts/{address}/passwords/remove", post(account::remove_password))
+        .route("/accounts/{address}/test", post(account::test))
+        .route("/accounts/{address}/doctor", post(account::doctor))
+        .route("/accounts/{address}/sign-in", post(adding::sign_in_again))
+        .route("/accounts/{address}/forget", post(account::forget))
+        .route("/accounts/{address}/settings", get(account::settings))
+        .route("/providers/{name}", get(configuration::provider))
+        .route("/configuration", get(configuration::show))
         .route("/close", post(close))
         .fallback(missing)
         .layer(from_fn_with_state(Arc::clone(state), gate::pass))
@@ -114,7 +137,7 @@ async fn close(State(site): State<Arc<SetupState>>) -> Response {
     view::closed(StatusCode::OK)
 }
 
-async fn missing(Extension(session): Session) -> Response {
+async fn missing(Extension(session): OwnSession) -> Response {
     let shell = view::Shell::new(&session, "");
     let why = "postkey has no such page";
     view::failed(&shell, StatusCode::NOT_FOUND, "Not found", why, "/")

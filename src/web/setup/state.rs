@@ -8,6 +8,7 @@ use tokio::time::{Instant, sleep_until};
 
 use super::entrance::Entrance;
 use super::hosts::OwnHosts;
+use super::setups::Setups;
 use crate::control::{Control, ControlRequest, Status, read};
 use crate::exit::Failed;
 use crate::mutex::lock;
@@ -19,13 +20,22 @@ pub struct SetupState {
     pub control: Arc<Control>,
     pub entrance: Entrance,
     pub hosts: OwnHosts,
+    /// The accounts that are being set up.
+    pub setups: Setups,
     last_use: Mutex<Instant>,
     closing: Notify,
 }
 
 impl SetupState {
     pub fn new(control: Arc<Control>, hosts: OwnHosts) -> Self {
-        Self { control, entrance: Entrance::new(), hosts, last_use: Mutex::new(Instant::now()), closing: Notify::new() }
+        Self {
+            control,
+            entrance: Entrance::new(),
+            hosts,
+            setups: Setups::default(),
+            last_use: Mutex::new(Instant::now()),
+            closing: Notify::new(),
+        }
     }
 
     /// Notes that the pages are in use.

@@ -3,6 +3,7 @@
 use askama::Template;
 use axum::http::{StatusCode, header};
 use axum::response::{Html, IntoResponse as _, Response};
+use url::form_urlencoded;
 
 use super::entrance::BrowserSession;
 use crate::clock::Moment;
@@ -31,7 +32,7 @@ impl Shell {
 /// A page without a session: it says what to do, and shows nothing of postkey's.
 #[derive(Template)]
 #[template(path = "closed.html")]
-struct Closed;
+struct ClosedPage;
 
 /// A form that does not come from our own page.
 #[derive(Template)]
@@ -78,7 +79,7 @@ pub fn shown(template: &impl Template) -> Response {
 }
 
 pub fn closed(status: StatusCode) -> Response {
-    page(status, &Closed)
+    page(status, &ClosedPage)
 }
 
 pub fn foreign() -> Response {
@@ -108,12 +109,21 @@ pub fn file(kind: &'static str, text: &'static str) -> Response {
     (headers, text).into_response()
 }
 
-/// A message as a sentence: with a capital letter and a full stop.
+/// The path of an account's page.
+pub fn account_path(address: &str) -> String {
+    let encoded: String = form_urlencoded::byte_serialize(address.as_bytes()).collect();
+    format!("/accounts/{encoded}")
+}
+
+/// A message as a sentence: with a full stop, and a capital letter unless it begins with an address or a name of a file.
 pub fn sentence(message: &str) -> String {
     let message = message.trim();
+    let end = if message.ends_with(['.', '!', '?']) || message.is_empty() { "" } else { "." };
+    if message.split(' ').next().is_some_and(|word| word.contains(['@', '.', '/', '`', '"'])) {
+        return format!("{message}{end}");
+    }
     let mut letters = message.chars();
     let first: String = letters.next().map(|letter| letter.to_uppercase().collect()).unwrap_or_default();
-    let end = if message.ends_with(['.', '!', '?']) || message.is_empty() { "" } else { "." };
     format!("{first}{}{end}", letters.as_str())
 }
 
@@ -149,9 +159,11 @@ mod tests {
     }
 
     #[test]
-    fn a_message_becomes_a_sentence() {
+    fn a_message_becomes_a_sentence_and_an_address_a_path() {
         assert_eq!(sentence("cannot read it"), "Cannot read it.");
         assert_eq!(sentence("Really?"), "Really?");
         assert_eq!(sentence(""), "");
+        assert_eq!(sentence("ann@example.test is here"), "ann@example.test is here.");
+        assert_eq!(account_path("a+b/c@example.test"), "/accounts/a%2Bb%2Fc%40example.test");
     }
 }
