@@ -16,17 +16,20 @@ pub async fn serve(control: Arc<Control>, mut requests: mpsc::Receiver<PendingRe
         tokio::select! {
             request = requests.recv() => {
                 let Some(PendingRequest { request, outcome }) = request else { return };
+                let reply = carry_out(request, &control, &mut site);
+                // Before the reply, because the command that opens the page then waits until it is closed.
+                is_open.send_replace(site.is_some());
                 // The command may have ended.
-                let _gone = outcome.send(carry_out(request, &control, &mut site));
+                let _gone = outcome.send(reply);
             }
             () = ended(site.as_ref()) => {
                 info!("the page in the browser is closed");
                 if let Some(site) = site.take() {
                     site.close().await;
                 }
+                is_open.send_replace(false);
             }
         }
-        is_open.send_replace(site.is_some());
     }
 }
 
