@@ -61,7 +61,7 @@ pub async fn pass(State(site): State<Arc<SetupState>>, mut request: Request, nex
     let visitor = request.extensions().get::<Visitor>().copied().unwrap_or(Visitor::Nobody);
     let path = request.uri().path();
     if let Some(name) = path.strip_prefix("/enter/").filter(|_| request.method() == Method::GET) {
-        return enter(&site, name, visitor);
+        return enter(&site, name, visitor).await;
     }
     if ["/style.css", "/script.js"].contains(&path) {
         return next.run(request).await;
@@ -91,6 +91,8 @@ pub async fn pass(State(site): State<Arc<SetupState>>, mut request: Request, nex
             request = Request::from_parts(parts, axum::body::Body::empty());
             request.extensions_mut().insert(form);
         }
+        // The page at the redirect URI has another port. To lead the browser once more makes the request our own.
+        Method::GET if is_return(&request) => return view::again(path),
         Method::GET | Method::POST => return view::foreign(),
         _ => return StatusCode::METHOD_NOT_ALLOWED.into_response(),
     }
@@ -98,11 +100,14 @@ pub async fn pass(State(site): State<Arc<SetupState>>, mut request: Request, nex
     next.run(request).await
 }
 
-fn enter(site: &SetupState, name: &str, visitor: Visitor) -> Response {
+async fn enter(site: &SetupState, name: &str, visitor: Visitor) -> Response {
     match site.entrance.enter(name, visitor) {
         Some(cookie) => {
             site.touch();
-            ([(SET_COOKIE, cookie)], view::see_other("/")).into_response()
+            // Without any account there is nothing else to do.
+            let is_new =
+                site.status().await.is_ok_and(|status| status.accounts.is_empty() && status.damaged.is_empty());
+            ([(SET_COOKIE, cookie)], view::see_other(if is_new { "/add" } else { "/" })).into_response()
         }
         None => {
             warn!(
@@ -114,7 +119,7 @@ fn enter(site: &SetupState, name: &str, visitor: Visitor) -> Response {
     }
 }
 
-/// Whether a person comes back from the provider. The browser does not send the cookie then (SameSite=Strict), but it
+/// Whether a person comes back from the provider. The browser may not send the cookie then (SameSite=Strict), but it
 /// does if our own page leads to the same address again.
 fn is_return(request: &Request) -> bool {
     let path = request.uri().path();
