@@ -265,7 +265,7 @@ pub async fn test(
     let tests = async {
         let missing = || Failed::new(Exit::Data, "type an app password of the account");
         let password = form.secret("password").ok_or_else(missing)?;
-        read(site.control.answer(ControlRequest::Test { address: address.clone(), password }).await?)
+        read(&site.control.answer(ControlRequest::Test { address: address.clone(), password }).await?)
     };
     match tests.await {
         Ok(tests) => {
@@ -286,7 +286,7 @@ pub async fn doctor(
     Extension(form): Extension<SentForm>,
 ) -> Response {
     let request = ControlRequest::Examine { address: address.clone(), password: form.secret("password") };
-    let findings = site.control.answer(request).await.and_then(read::<Vec<Finding>>);
+    let findings = site.control.answer(request).await.and_then(|answer| read::<Vec<Finding>>(&answer));
     match findings {
         Ok(findings) => {
             let findings = findings.into_iter().map(FindingLine::new).collect();
@@ -323,7 +323,7 @@ pub async fn forget(
         return present(&site, &session, &address, Some(Unaccepted { form, action, field: "", why })).await;
     }
     let request = ControlRequest::Forget { address: address.clone(), password: form.secret("password") };
-    match site.control.answer(request).await.and_then(read::<Withdrawal>) {
+    match site.control.answer(request).await.and_then(|answer| read::<Withdrawal>(&answer)) {
         Ok(withdrawal) => view::shown(&ForgottenPage {
             shell: Shell::new(&session, "overview"),
             address,

@@ -65,7 +65,7 @@ impl SetupRun {
         let authorized = NewAuthorization { authorization, name, first: first.clone() };
         let tests = self.control.answer(ControlRequest::Authorize(Box::new(authorized))).await?;
         *lock(&setup.password) = first;
-        read(tests)
+        read(&tests)
     }
 
     /// Waits for the browser that returns from the provider, or for the address of its last page.
