@@ -93,6 +93,8 @@ async fn a_flood_of_guesses_gets_nowhere_and_is_not_felt() {
         later.push(timed(CHOSEN).await);
     }
     later.sort();
+    // Wrong passwords are answered late, and these logins do not take long.
+    until("an answer to a guess", async || flood.told.load(Ordering::Relaxed) > 0).await;
     flood.end();
     let (sent, told) = (flood.sent.load(Ordering::Relaxed), flood.told.load(Ordering::Relaxed));
     let seconds = flood.begun.elapsed().as_secs();
@@ -101,7 +103,7 @@ async fn a_flood_of_guesses_gets_nowhere_and_is_not_felt() {
     );
     println!("later logins: median {:?}, p99 {:?}", later[20], later[39]);
     assert!(told <= FREE + usize::try_from(seconds).unwrap() + 1, "{told} in {seconds} s");
-    assert!(told > 0 && sent > 100, "there was a flood");
+    assert!(sent > 100, "there was a flood");
     assert_eq!(house.provider.requests(), before, "no token was asked for");
 }
 
