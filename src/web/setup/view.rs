@@ -5,6 +5,7 @@ use axum::http::{StatusCode, header};
 use axum::response::{Html, IntoResponse as _, Response};
 use url::form_urlencoded;
 
+use super::super::page::Page;
 use super::entrance::BrowserSession;
 use crate::clock::Moment;
 
@@ -14,6 +15,10 @@ pub const FORM_KEY: &str = "key";
 /// Everything comes from here, no other page can frame it, and no form can be sent elsewhere.
 const POLICY: &str = "default-src 'none'; style-src 'self'; script-src 'self'; connect-src 'self'; img-src 'self'; \
                       form-action 'self'; base-uri 'none'; frame-ancestors 'none'";
+
+/// The page without a session: it says what to do, and shows nothing of postkey's. It contains its style, because nothing can
+/// be loaded any more after the page was closed.
+const CLOSED: &str = include_str!("../pages/closed.html");
 
 /// The parts that all pages have in common.
 pub struct Shell {
@@ -28,11 +33,6 @@ impl Shell {
         Self { key: session.form_key.clone(), place }
     }
 }
-
-/// A page without a session: it says what to do, and shows nothing of postkey's.
-#[derive(Template)]
-#[template(path = "closed.html")]
-struct ClosedPage;
 
 /// A form that does not come from our own page.
 #[derive(Template)]
@@ -79,7 +79,7 @@ pub fn shown(template: &impl Template) -> Response {
 }
 
 pub fn closed(status: StatusCode) -> Response {
-    page(status, &ClosedPage)
+    Page::own(CLOSED).response(status)
 }
 
 pub fn foreign() -> Response {
