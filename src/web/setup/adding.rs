@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex};
 
 use askama::Template;
 use axum::Extension;
-use axum::extract::{Path, State};
+use axum::extract::{Path, RawQuery, State};
 use axum::http::header::HOST;
 use axum::http::{HeaderMap, StatusCode};
 use axum::response::Response;
@@ -321,17 +321,21 @@ fn teller(remarks: &Arc<Mutex<Vec<String>>>) -> Tell {
     })
 }
 
+/// The query with which a person says that the code is entered.
+const ENTERED: &str = "entered";
+
 pub async fn step(
     State(site): State<Arc<SetupState>>,
     Extension(session): OwnSession,
     Path(id): Path<String>,
+    RawQuery(query): RawQuery,
 ) -> Response {
     let shell = Shell::new(&session, "add");
     let Some(setup) = site.setups.get(&id, &session.form_key) else {
         let why = "this set-up is over, or was begun in another browser";
         return view::failed(&shell, StatusCode::NOT_FOUND, "Not found", why, "/add");
     };
-    let view = match setup.settled_step().await {
+    let view = match setup.settled_step(query.as_deref() == Some(ENTERED)).await {
         SetupStep::Working => StepView::Working,
         SetupStep::SignIn { url, is_awaited, complaint, wrong_paste } => StepView::SignIn {
             host: url.host_str().unwrap_or_default().to_owned(),

@@ -81,10 +81,16 @@ impl AccountSetup {
         self.progress.borrow().clone()
     }
 
-    /// The step, after what runs has ended or a page should be shown anyway.
-    pub async fn settled_step(&self) -> SetupStep {
+    /// The step, after what runs has ended or a page should be shown anyway. With `is_entered`, a person has entered the
+    /// code, which the provider reports only when it is asked the next time.
+    pub async fn settled_step(&self, is_entered: bool) -> SetupStep {
         let mut changes = self.progress.subscribe();
-        let _late = timeout(WAIT, changes.wait_for(|step| !matches!(step, SetupStep::Working))).await;
+        let is_settled = |step: &SetupStep| match step {
+            SetupStep::Working => false,
+            SetupStep::EnterCode { .. } => !is_entered,
+            _ => true,
+        };
+        let _late = timeout(WAIT, changes.wait_for(is_settled)).await;
         self.step()
     }
 
