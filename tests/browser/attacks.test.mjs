@@ -122,7 +122,8 @@ test('a window of another page does not reach ours', async () => {
   const lured = await lure(evil.addresses[0], '');
   const opened = owner.waitForEvent('page');
   await lured.evaluate((target) => { globalThis.opened = globalThis.open(`${target}/`); }, origin);
-  await (await opened).waitForLoadState();
+  await (await opened).getByRole('heading').first().waitFor();
+  await (await opened).waitForLoadState('networkidle');
   const reached = await lured.evaluate(() => { try { return globalThis.opened.document.title; } catch { return 'refused'; } });
   assert.ok(['refused', undefined, ''].includes(reached), reached);
   await lured.close();

@@ -16,13 +16,13 @@ export class Person {
   /** Types into a field. */
   async type(label, text) {
     this.fields += 1;
-    await this.fill(this.page.getByLabel(label), text);
+    await this.fill(this.page.getByLabel(label, { exact: true }), text);
   }
 
   /** Chooses from a list. */
   async choose(label, option) {
     this.fields += 1;
-    await this.select(this.page.getByLabel(label), option);
+    await this.select(this.page.getByLabel(label, { exact: true }), option);
   }
 
   /** Presses a button, or follows a link. */
@@ -53,6 +53,17 @@ export class Person {
     await this.press('Sign-in');
     await this.press('Continue');
     await this.page.waitForURL(/^http:/);
+  }
+
+  /** Signs in on the page for codes of other devices. */
+  async enterCode(code, address) {
+    const answers = { 'input[name=user_code]:visible': code, 'input[name=login]': address, 'input[name=password]': 'any' };
+    while (await this.page.locator('button[type=submit]').count()) {
+      for (const [field, text] of Object.entries(answers)) {
+        if (await this.page.locator(field).count()) await this.fill(this.page.locator(field), text);
+      }
+      await Promise.all([this.page.waitForEvent('load'), this.activate(this.page.locator('button[type=submit]').first())]);
+    }
   }
 
   /** Waits for a heading. */
