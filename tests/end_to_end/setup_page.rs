@@ -199,23 +199,18 @@ async fn the_page_closes_when_nobody_uses_it() {
 
 #[tokio::test]
 async fn a_page_on_a_unix_socket_is_for_its_users() {
-    let house = House::with(Security::Tls, |config| {
-        config + "\n[web]\naddress = \"/PLACE\"\n".replace("/PLACE", &place()).as_str()
-    })
-    .await;
+    let folder = tempfile::TempDir::new().unwrap();
+    let place = folder.path().join("web").display().to_string();
+    let house = House::with(Security::Tls, |config| format!("{config}\n[web]\naddress = \"{place}\"\n")).await;
     let link = link(&house).await;
     assert!(link.starts_with("http://localhost:8143/enter/"), "{link}");
     let path = Url::parse(&link).unwrap().path().to_owned();
-    let heard = over_unix(&place(), &format!("GET {path} HTTP/1.1\r\nHost: localhost:9999\r\n\r\n")).await;
+    let heard = over_unix(&place, &format!("GET {path} HTTP/1.1\r\nHost: localhost:9999\r\n\r\n")).await;
     assert!(heard.starts_with("HTTP/1.1 303"), "{heard}");
-    let heard = over_unix(&place(), "GET / HTTP/1.1\r\nHost: evil.test\r\n\r\n").await;
+    let heard = over_unix(&place, "GET / HTTP/1.1\r\nHost: evil.test\r\n\r\n").await;
     assert!(heard.starts_with("HTTP/1.1 421"), "{heard}");
     house.command(&ControlRequest::ClosePage).await;
-    until("its file is removed", async || !std::path::Path::new(&place()).exists()).await;
-}
-
-fn place() -> String {
-    format!("{}/postkey-web-{}", std::env::temp_dir().display(), std::process::id())
+    until("its file is removed", async || !std::path::Path::new(&place).exists()).await;
 }
 
 async fn over_unix(path: &str, request: &str) -> String {
