@@ -13,7 +13,7 @@ use tokio::task::JoinSet;
 use tokio::time::timeout;
 
 use super::certificates::{Authority, Flaw};
-use crate::support::house::House;
+use crate::support::house::{House, without_spares};
 
 /// The point at which a server fails.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -87,7 +87,8 @@ impl Servers {
     pub async fn house(&self) -> House {
         let security = self.shared.security;
         let ca_file = self.folder.path().join("ca.pem");
-        House::with(security, |config| with_ports(&config, &self.ports, security, Some(&ca_file))).await
+        House::with(security, |config| with_ports(&without_spares(&config), &self.ports, security, Some(&ca_file)))
+            .await
     }
 }
 
