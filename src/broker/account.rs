@@ -24,7 +24,7 @@ use crate::proxy::Proxy;
 use crate::resolver::Resolver;
 use crate::token::Use;
 use crate::vault::StoredAccount;
-use crate::visit::spare::Spares;
+use crate::visit::spare::SpareConnections;
 use crate::wire::{Bearer, Capabilities, Reason, Refusal};
 
 /// How long a server's capabilities are used without asking again, which saves a round trip of each login.
@@ -40,7 +40,7 @@ pub struct Connector {
     pub resolver: Resolver,
     /// For its authorization server.
     pub http: Http,
-    pub spares: Arc<Spares>,
+    pub spares: Arc<SpareConnections>,
 }
 
 impl Connector {

@@ -4,12 +4,12 @@
 use std::collections::BTreeMap;
 
 /// The capabilities that the servers of an account last offered, by protocol.
-type Offer = BTreeMap<String, Vec<String>>;
+type OfferByProtocol = BTreeMap<String, Vec<String>>;
 
 /// The different offers, by provider, each with the number of accounts that have it.
 #[derive(Default)]
 pub struct Offers {
-    providers: BTreeMap<String, BTreeMap<Offer, usize>>,
+    providers: BTreeMap<String, BTreeMap<OfferByProtocol, usize>>,
     version: u64,
 }
 
@@ -37,7 +37,7 @@ impl Offers {
         self.version += before.version + 1;
     }
 
-    pub(super) fn add(&mut self, provider: &str, known: &Offer) {
+    pub(super) fn add(&mut self, provider: &str, known: &OfferByProtocol) {
         if let Some(count) = self.providers.get_mut(provider).and_then(|offers| offers.get_mut(known)) {
             *count += 1;
             return;
@@ -46,7 +46,7 @@ impl Offers {
         self.version += 1;
     }
 
-    pub(super) fn remove(&mut self, provider: &str, known: &Offer) {
+    pub(super) fn remove(&mut self, provider: &str, known: &OfferByProtocol) {
         let Some(offers) = self.providers.get_mut(provider) else { return };
         let Some(count) = offers.get_mut(known) else { return };
         *count -= 1;
@@ -61,7 +61,7 @@ impl Offers {
 mod tests {
     use super::*;
 
-    fn offer(imap: &[&str]) -> Offer {
+    fn offer(imap: &[&str]) -> OfferByProtocol {
         let list = imap.iter().map(|entry| (*entry).to_owned()).collect();
         BTreeMap::from([("imap".to_owned(), list)])
     }
@@ -69,7 +69,7 @@ mod tests {
     #[test]
     fn greetings_are_computed_again_only_if_they_can_differ() {
         let mut offers = Offers::default();
-        let (many, few, unknown) = (offer(&["IDLE", "ID"]), offer(&["ID"]), Offer::new());
+        let (many, few, unknown) = (offer(&["IDLE", "ID"]), offer(&["ID"]), OfferByProtocol::new());
         let common = |offers: &Offers| offers.common("imap", |_| true);
         offers.add("a", &many);
         let first = offers.version();

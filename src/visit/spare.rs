@@ -19,10 +19,10 @@ const CLOSE_TOGETHER: Duration = Duration::from_secs(30);
 
 /// The spare connections to a provider's servers: at most one for each.
 #[derive(Default)]
-pub struct Spares([Mutex<Slot>; Protocol::ALL.len()]);
+pub struct SpareConnections([Mutex<ServerSpare>; Protocol::ALL.len()]);
 
 #[derive(Default)]
-struct Slot {
+struct ServerSpare {
     /// When somebody logged in last.
     last_login: Option<Instant>,
     state: State,
@@ -47,12 +47,12 @@ struct Spare {
 
 /// The duty to make a spare connection. Dropping it allows another one.
 pub struct Promise {
-    spares: Arc<Spares>,
+    spares: Arc<SpareConnections>,
     protocol: Protocol,
     is_kept: bool,
 }
 
-impl Spares {
+impl SpareConnections {
     /// Takes the spare connection, unless it has another EHLO name or the server has ended it.
     pub fn take(&self, protocol: Protocol, client_name: &str) -> Option<Ready> {
         let mut slot = self.slot(protocol)?;
@@ -79,7 +79,7 @@ impl Spares {
         })
     }
 
-    fn slot(&self, protocol: Protocol) -> Option<MutexGuard<'_, Slot>> {
+    fn slot(&self, protocol: Protocol) -> Option<MutexGuard<'_, ServerSpare>> {
         self.0.get(protocol as usize).map(lock)
     }
 }
@@ -142,9 +142,9 @@ mod tests {
         (server, Ready { visit, capabilities: known, is_spare: false })
     }
 
-    /// Spares with one that is kept, and its server.
-    async fn spares_with_one(protocol: Protocol, shutdown: &ShutdownSender) -> (Arc<Spares>, UnixStream) {
-        let spares = Arc::new(Spares::default());
+    /// SpareConnections with one that is kept, and its server.
+    async fn spares_with_one(protocol: Protocol, shutdown: &ShutdownSender) -> (Arc<SpareConnections>, UnixStream) {
+        let spares = Arc::new(SpareConnections::default());
         assert!(spares.logged_in(protocol).is_none());
         let promise = spares.logged_in(protocol).unwrap();
         let (server, ready) = ready(protocol);
@@ -155,7 +155,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn only_logins_that_are_close_together_ask_for_one() {
-        let spares = Arc::new(Spares::default());
+        let spares = Arc::new(SpareConnections::default());
         assert!(spares.logged_in(Protocol::Imap).is_none(), "nobody has logged in before");
         advance(CLOSE_TOGETHER + Duration::from_secs(1)).await;
         assert!(spares.logged_in(Protocol::Imap).is_none(), "too late");
