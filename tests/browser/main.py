@@ -86,7 +86,7 @@ def main():
     with Run(arguments.keep) as run:
         described = World(run).describe(arguments.postkey.resolve()) | {"guide": str(GUIDE) if arguments.guide else None}
         environment = {**os.environ, "WORLD": str(run.write_json("world.json", described)), "FONTCONFIG_FILE": str(HERE / "fonts.conf")}
-        command = ["node", "--test", "--test-reporter=spec", "--test-concurrency=2", "--test-timeout=300000"]
+        command = ["node", "--test", "--test-reporter=spec", "--test-concurrency=2", "--test-timeout=1200000"]
         if arguments.only:
             command += ["--test-name-pattern", arguments.only]
         # A file in which nothing matches would start a browser for nothing.
