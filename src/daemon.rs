@@ -13,7 +13,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::net::UnixListener;
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{Semaphore, mpsc, watch};
 use tokio::task::{Id, JoinSet};
 use tokio::time::timeout;
 use tracing::{debug, warn};
@@ -41,6 +41,13 @@ pub const STOP: Duration = Duration::from_secs(40);
 /// How often to poll the vault while it proves that it works. Its writes take milliseconds.
 const POLL: Duration = Duration::from_millis(20);
 
+/// More commands than anybody sends at a time.
+const COMMANDS: u32 = 1 << 16;
+
+/// How long a shutdown waits for commands that are being answered, such as the one that closes the page of `postkey web` and so
+/// ends the daemon. A command that needs the main loop no longer gets an answer.
+const ANSWERED: Duration = Duration::from_secs(1);
+
 /// A running daemon. It ends when it is dropped.
 pub struct Daemon {
     control: Arc<Control>,
@@ -53,6 +60,8 @@ pub struct Daemon {
     visitors: Arc<Strangers>,
     /// Whether the page in the browser is open.
     page_is_open: watch::Receiver<bool>,
+    /// A command that is under way has one of these.
+    commands: Arc<Semaphore>,
     tasks: JoinSet<()>,
     /// The name of each task, to report one that ends.
     task_names: HashMap<Id, &'static str>,
@@ -100,6 +109,7 @@ impl Daemon {
         let (control, DaemonRequests { program: requests, page }) = Control::of_daemon(Arc::clone(&broker));
         let (control, (is_open, page_is_open)) = (Arc::new(control), watch::channel(false));
         control.set_listeners(ports.listening());
+        let commands = Arc::new(Semaphore::new(COMMANDS as usize));
         let (mut tasks, measured) = (JoinSet::new(), Arc::clone(&broker));
         let task_names = HashMap::from([
             (tasks.spawn(Arc::clone(&broker).keep_stable()).id(), "the vault's return to stable storage"),
@@ -112,7 +122,10 @@ impl Daemon {
                 "the check of the certificates",
             ),
             (tasks.spawn(async move { strangers.log_limit.log_suppressed().await }).id(), "the log limit"),
-            (tasks.spawn(accept_commands(Arc::clone(&control), socket)).id(), "the control socket"),
+            (
+                tasks.spawn(accept_commands(Arc::clone(&control), socket, Arc::clone(&commands))).id(),
+                "the control socket",
+            ),
             (tasks.spawn(setup_page::serve(Arc::clone(&control), page, is_open)).id(), "the page in the browser"),
         ]);
         Ok(Self {
@@ -124,6 +137,7 @@ impl Daemon {
             first_logins,
             visitors,
             page_is_open,
+            commands,
             tasks,
             task_names,
             shutdown,
@@ -189,6 +203,8 @@ impl Daemon {
         if timeout(STOP, ended).await.is_err() {
             warn!("a session or a refresh did not end within {} s of the shutdown and is cut off", STOP.as_secs());
         }
+        // This fails if one takes longer.
+        let _answered = timeout(ANSWERED, self.commands.acquire_many(COMMANDS)).await;
         self.control.broker.write_last().await;
     }
 
@@ -245,10 +261,16 @@ fn bind_control(path: &Path) -> Result<UnixListener, Failed> {
 }
 
 /// The last parameter is dropped first, so the socket is closed before the vault.
-async fn accept_commands(control: Arc<Control>, listener: UnixListener) {
+async fn accept_commands(control: Arc<Control>, listener: UnixListener, commands: Arc<Semaphore>) {
     loop {
         match listener.accept().await {
-            Ok((stream, _)) => drop(tokio::spawn(control::serve(stream, Arc::clone(&control)))),
+            Ok((stream, _)) => {
+                let (control, under_way) = (Arc::clone(&control), Arc::clone(&commands).try_acquire_owned());
+                tokio::spawn(async move {
+                    control::serve(stream, control).await;
+                    drop(under_way);
+                });
+            }
             Err(error) => {
                 debug!(%error, "cannot accept a connection to the control socket");
                 tokio::time::sleep(Duration::from_millis(100)).await;
