@@ -57,7 +57,7 @@ async fn what_happened_is_counted() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn metrics_and_health_are_served_where_the_configuration_says_and_cost_no_login() {
     let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
-    let key = format!("metrics = \"127.0.0.1:{port}\"\n");
+    let key = format!("metrics = \"127.0.0.1:{port}\"\nmetrics_accounts = true\n");
     let mut service = Service::with(|config| key.clone() + &config).await;
     let url = |path: &str| format!("http://127.0.0.1:{port}{path}");
     let client = service.house.provider.http_client();
