@@ -65,7 +65,8 @@ fn option_head(option: &Arg) -> String {
 /// The form of a command in the head of its item.
 fn command_head(path: &str, command: &Command) -> String {
     let arguments: Vec<String> = command.get_positionals().map(placeholder).collect();
-    let arguments = if arguments.is_empty() { String::new() } else { format!(" Ar {}", arguments.join(" ")) };
+    let optional = if command.get_positionals().any(Arg::is_required_set) { "" } else { " Op" };
+    let arguments = if arguments.is_empty() { String::new() } else { format!("{optional} Ar {}", arguments.join(" ")) };
     format!("Cm {path}{arguments}")
 }
 
