@@ -45,7 +45,7 @@ use tempfile::TempDir;
 
 use player::Player;
 use script::{Case, Script};
-use support::house::{ANN, House, Way, accepted, skip};
+use support::house::{ANN, House, Way, accepted, skip, without_spares};
 
 /// The meaning of a class in each protocol, in the order of [`Protocol::ALL`].
 const CLASSES: [(&str, [&str; 3]); 6] = [
@@ -67,7 +67,7 @@ async fn play(name: &str, script: Script) -> Vec<String> {
     for server in script.servers {
         players.insert(server.protocol, Player::start(server, identity.acceptor.clone()).await);
     }
-    let house = House::with(Security::Tls, |config| with_players(&config, &players, &ca_file)).await;
+    let house = House::with(Security::Tls, |config| with_players(&without_spares(&config), &players, &ca_file)).await;
     let mut wrong = Vec::new();
     for (protocol, player) in &players {
         if let Err(why) = let_in(&house, *protocol).await {
