@@ -1,7 +1,8 @@
 // Has DavMail's own classes write its properties, as after a person has signed in: `DavMail.java FILE ADDRESS NAME=VALUE...`,
-// with the password in the variable PASSWORD and the refresh token in TOKEN.
+// with the password and the refresh token as the lines of standard input.
 import davmail.Settings;
 import davmail.util.StringEncryptor;
+import java.util.Scanner;
 
 public class DavMail {
     public static void main(String[] arguments) throws Exception {
@@ -12,7 +13,8 @@ public class DavMail {
             Settings.setProperty(property[0], property[1]);
         }
         Settings.save();
-        String encrypted = new StringEncryptor(System.getenv("PASSWORD")).encryptString(System.getenv("TOKEN"));
+        Scanner input = new Scanner(System.in);
+        String encrypted = new StringEncryptor(input.nextLine()).encryptString(input.nextLine());
         Settings.storeRefreshToken(arguments[1], encrypted);
     }
 }
