@@ -30,9 +30,9 @@ impl Process {
         ended.success().then_some(()).ok_or_else(|| io::Error::other(format!("ended with {ended}")))
     }
 
-    /// Waits until it listens on `port`, a minute at most: under valgrind it starts slowly.
+    /// Waits until it listens on `port`, ten minutes at most: under valgrind, and behind everything else, it starts slowly.
     pub async fn listening(&mut self, port: u16) -> io::Result<()> {
-        let deadline = Instant::now() + Duration::from_secs(60);
+        let deadline = Instant::now() + Duration::from_secs(600);
         while TcpStream::connect(("127.0.0.1", port)).await.is_err() {
             if let Some(status) = self.0.try_wait()? {
                 return Err(io::Error::other(format!("ended at once: {status}")));
