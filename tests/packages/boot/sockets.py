@@ -10,6 +10,20 @@ from service import ANN, BOB, UNIT, Postkey, drop_in, every_protocol, expect, lo
 LOW = {"imap": 143, "pop3": 110, "smtp": 587}
 
 
+def a_service_that_was_enabled_alone_gets_the_socket_units(world):
+    """As version 0.1.0 has enabled it; by the commands of docs/guide/systemd.md."""
+    machine = world.machine
+    machine.execute("systemctl", "disable", "--quiet", "--now", *SOCKETS)
+    restart(machine)
+    every_protocol(world.accounts[ANN])
+    machine.execute("systemctl", "reenable", "--quiet", UNIT)
+    restart(machine)
+    for unit in SOCKETS:
+        expect(machine.is_enabled(unit), f"{unit} is enabled")
+        expect(machine.property(unit, "ActiveState") == "active", f"{unit} is started")
+    every_protocol(world.accounts[ANN])
+
+
 def a_socket_without_a_listener_is_named_with_its_unit(world):
     machine = world.machine
     world.postkey.configure('[[listener]]\nprotocol = "imap"\naddress = ["127.0.0.1:1143", "[::1]:1143"]\n', ports={})
@@ -134,6 +148,7 @@ def the_users_service_starts_at_boot(world):
 
 
 TESTS = [
-    a_socket_without_a_listener_is_named_with_its_unit, a_port_below_1024_needs_a_socket_unit, a_connection_to_a_socket_starts_the_service, no_connection_is_refused_while_it_restarts,
+    a_service_that_was_enabled_alone_gets_the_socket_units, a_socket_without_a_listener_is_named_with_its_unit,
+    a_port_below_1024_needs_a_socket_unit, a_connection_to_a_socket_starts_the_service, no_connection_is_refused_while_it_restarts,
     a_secret_comes_from_an_encrypted_credential, a_user_has_a_service_of_its_own, the_users_service_starts_at_boot,
 ]
