@@ -4,7 +4,7 @@ read-only file system, without capabilities.
     python3 image.py --clean TAR --program PATH --folder FOLDER
 
 The base images are not downloaded: that of the last stage is the clean Debian, and in that of the first one `cargo` brings the program
-that was built before. Images and containers are in the folder, which is removed at the end.
+that was built before. Images and containers are in the folder, which is removed at the end, and before if a run was killed.
 """
 
 import argparse
@@ -12,7 +12,9 @@ import json
 import os
 import re
 import shutil
+import signal
 import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -56,6 +58,16 @@ class Podman:
                               timeout=300, **options)
         assert code is None or done.returncode == code, f"podman {' '.join(arguments)}: {done.returncode}\n{done.stdout}"
         return done.stdout
+
+
+    def remove(self):
+        """Removes the folder with all containers and images."""
+        if not self.folder.exists():
+            return
+        self("rm", "--all", "--force", "--time=1", code=None)
+        # podman mounts the folder of its layers onto itself.
+        subprocess.run(["umount", "--quiet", self.folder / "storage/overlay"], check=False)
+        shutil.rmtree(self.folder)
 
 
 def build(podman, clean, program):
@@ -166,21 +178,19 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--clean", required=True, type=Path, help="a clean Debian as a tar file")
     parser.add_argument("--program", required=True, type=Path, help="the program")
-    parser.add_argument("--folder", required=True, type=Path, help="a folder that does not exist yet")
+    parser.add_argument("--folder", required=True, type=Path, help="a folder for this alone")
     arguments = parser.parse_args()
-    folder = arguments.folder.resolve()
-    folder.mkdir()
-    podman = Podman(folder)
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+    podman = Podman(arguments.folder.resolve())
+    podman.remove()
+    podman.folder.mkdir()
     try:
         build(podman, arguments.clean, arguments.program)
         check_image(podman)
         a_strict_container(podman)
         a_pod_of_a_cluster(podman)
     finally:
-        podman("rm", "--all", "--force", "--time=1", code=None)
-        # podman mounts the folder of its layers onto itself.
-        subprocess.run(["umount", "--quiet", folder / "storage/overlay"], check=False)
-        shutil.rmtree(folder)
+        podman.remove()
 
 
 if __name__ == "__main__":
