@@ -76,6 +76,9 @@ fn is_command(line: &str) -> bool {
         ["apt", "install", package] => {
             *package == concat!("./target/debian/postkey_", env!("CARGO_PKG_VERSION"), "-1_amd64.deb")
         }
+        ["dnf", "install", package] => {
+            *package == concat!("./target/generate-rpm/postkey-", env!("CARGO_PKG_VERSION"), "-1.x86_64.rpm")
+        }
         ["podman", "build", .., folder] => Path::new(folder).join("Containerfile").exists(),
         ["podman", "run", options @ .., "postkey"] => {
             let volume = std::fs::read_to_string("Containerfile").unwrap();

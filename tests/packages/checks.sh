@@ -46,6 +46,7 @@ check_files() {
 644 /usr/share/doc/postkey/copyright
 644 /usr/share/doc/postkey/guide/install.md
 644 /usr/share/doc/postkey/licenses.txt.gz
+644 /usr/share/doc/postkey/postkey.cdx.json
 FILES
     in_root dpkg-query --show --showformat '${Conffiles}' postkey | grep -q '^ /etc/postkey/postkey.toml ' \
         || fail 'the configuration is no conffile'
@@ -61,6 +62,23 @@ check_program() {
     head -1 packaging/debian/changelog | grep -qF "($version)" || fail "packaging/debian/changelog is not about $version"
     in_root postkey check > /dev/null || fail 'the default configuration has mistakes'
     as_postkey check > /dev/null || fail 'the default configuration has mistakes for the service'
+}
+
+# By rpm itself, in the Debian that has what the RPM requires under other names.
+check_rpm_installation() {
+    local database=(rpm --root "$root" --dbpath /var/lib/rpm)
+    "${database[@]}" --install --nodeps "$1" || fail 'the RPM cannot be installed'
+    expect "postkey $("${database[@]}" --query --queryformat '%{VERSION}' postkey)" in_root postkey --version
+    as_postkey check > /dev/null || fail 'the default configuration has mistakes for the service'
+    check_that_nothing_runs
+    use_it
+    echo 'log = "warn"' > "$root/etc/postkey/postkey.toml"
+    "${database[@]}" --upgrade --nodeps --force "$1" || fail 'the RPM cannot be upgraded'
+    expect 'log = "warn"' cat "$root/etc/postkey/postkey.toml"
+    [ -n "$(find "$root/etc/systemd" -name postkey.service)" ] || fail 'an upgrade has disabled the unit'
+    "${database[@]}" --erase --nodeps postkey || fail 'the RPM cannot be removed'
+    mv "$root/etc/postkey/postkey.toml.rpmsave" "$root/etc/postkey/postkey.toml"
+    check_what_a_removal_keeps
 }
 
 # The program as the service runs it.

@@ -1,25 +1,35 @@
 # What tests/packages/run looks for in the packages themselves, before anything is installed.
 # shellcheck shell=bash disable=SC2154
 
-# no_folders PROGRAM: whether it names no folder of the machine that built it.
+# no_folders FILE...: whether they name no folder of the machine that built them.
 no_folders() {
-    ! grep --quiet --fixed-strings --regexp="$PWD" --regexp="${CARGO_HOME:-$HOME/.cargo}" "$1" || fail "$1 names a folder of this machine"
+    ! zgrep --quiet --fixed-strings --regexp="$PWD" --regexp="${CARGO_HOME:-$HOME/.cargo}" "$@" || fail "a folder of this machine is in $*"
 }
 
-# What a package contains, unpacked.
+kibibytes() {
+    printf '%d KiB' $(($(stat --format %s "$1") / 1024))
+}
+
+# check_documents LIST LICENSES
+check_documents() {
+    python3 tests/packages/documents.py "$1" "$2" || fail "the documents in $1 and $2"
+    no_folders "$1" "$2"
+}
+
+# What the Debian package contains, unpacked.
 check_contents() {
     local program=$contents/usr/bin/postkey documents=$contents/usr/share/doc/postkey
     rm -rf "$contents"
     dpkg-deb --extract "$package" "$contents"
-    [ "$(zgrep --count '^  ' "$documents/licenses.txt.gz")" -gt 100 ] || fail 'the licenses of the dependencies are missing'
-    ! zgrep --quiet --fixed-strings --regexp="$PWD" "$documents/licenses.txt.gz" || fail 'the licenses name a folder of this machine'
+    diff --recursive --brief docs/guide "$documents/guide" || fail 'the package has another guide'
+    check_documents "$documents/postkey.cdx.json" "$documents/licenses.txt.gz"
     no_folders "$program"
     ! readelf --section-headers --wide "$program" | grep -qE ' \.(symtab|debug_info) ' || fail 'the program is not stripped'
-    printf 'The package has %d KiB, the program in it %d KiB, the licenses %d KiB.\n' $(($(stat --format %s "$package") / 1024)) \
-        $(($(stat --format %s "$program") / 1024)) $(($(stat --format %s "$documents/licenses.txt.gz") / 1024))
+    printf 'The package has %s, the program in it %s, the licenses %s.\n' "$(kibibytes "$package")" "$(kibibytes "$program")" \
+        "$(kibibytes "$documents/licenses.txt.gz")"
 }
 
-# The symbols belong to the program: they have its build id, and a debugger finds the lines of its main function.
+# The symbols belong to the program: they have its build id, and the names of functions and the lines of the source.
 check_symbols() {
     local symbols found=$folder/symbols id program=$contents/usr/bin/postkey
     symbols=$(echo target/debian/postkey-dbgsym_*.ddeb)
@@ -30,8 +40,49 @@ check_symbols() {
     local file=$found/usr/lib/debug/.build-id/${id:0:2}/${id:2}.debug
     [ -e "$file" ] || fail "the symbols are not those of build id $id"
     no_folders "$file"
-    nm "$file" | grep -q ' postkey::cli' || nm --demangle=rust "$file" | grep -q ' postkey::cli' || fail 'no symbols'
-    printf 'The symbols have %d KiB.\n' $(($(stat --format %s "$symbols") / 1024))
+    [ "$(nm --demangle "$file" | grep --count ' postkey::cli')" -gt 0 ] || fail 'no symbols'
+    [ "$(readelf --section-headers --wide "$file" | grep --count ' \.debug_line ')" -gt 0 ] || fail 'no lines of the source'
+    printf 'The symbols have %s.\n' "$(kibibytes "$symbols")"
+}
+
+# files FOLDER: what is in an unpacked package, except for documents, which every system has elsewhere.
+files() {
+    (cd "$1" && find . -type f -not -path '*/doc/*' -not -path '*/licenses/*' -printf '%m %P\n') \
+        | sed 's,zsh/vendor-completions,zsh/site-functions,; s,\.gz$,,' | sort
+}
+
+# The RPM has the same program and the same files as the Debian package.
+check_rpm() {
+    local found=$folder/rpm documents=usr/share/doc/postkey
+    rpm=$PWD/$(echo target/generate-rpm/postkey-*.rpm)
+    rm -rf "$found"
+    mkdir "$found"
+    bsdtar --extract --file "$rpm" --directory "$found"
+    cmp "$found/usr/bin/postkey" "$contents/usr/bin/postkey" || fail 'the RPM has another program'
+    diff <(files "$contents") <(files "$found") || fail 'the RPM has other files than the Debian package'
+    diff --recursive --brief docs/guide "$found/$documents/guide" || fail 'the RPM has another guide'
+    check_documents "$found/$documents/postkey.cdx.json" "$found/usr/share/licenses/postkey/licenses.txt.gz"
+    expect 'MIT OR Apache-2.0' rpm --query --package --queryformat '%{LICENSE}' "$rpm"
+    expect /etc/postkey/postkey.toml rpm --query --package --configfiles "$rpm"
+    local required
+    for required in ca-certificates systemd 'libc\.so\.6(GLIBC_2\.[0-9]*)(64bit)'; do
+        rpm --query --package --requires "$rpm" | grep -qx "$required" || fail "the RPM does not require $required"
+    done
+    printf 'The RPM has %s.\n' "$(kibibytes "$rpm")"
+}
+
+# The archive that makepkg packs with the program that was built before. makepkg does not run as root.
+check_arch() {
+    local elsewhere=$scratch/arch
+    copy_source "$elsewhere"
+    install -D "$contents/usr/bin/postkey" "$elsewhere/target/release/postkey"
+    chown --recursive nobody:nogroup "$elsewhere"
+    (cd "$elsewhere/packaging/arch" && setpriv --reuid=nobody --regid=nogroup --clear-groups \
+        env HOME="$elsewhere" PKGDEST="$elsewhere" PACMAN=true makepkg --repackage --nodeps) > "$folder/makepkg.log" 2>&1 \
+        || { cat "$folder/makepkg.log"; fail 'makepkg'; }
+    mkdir "$elsewhere/found"
+    tar --extract --file "$(echo "$elsewhere"/postkey-*.pkg.tar*)" --directory "$elsewhere/found" --exclude '.*'
+    diff <(files "$contents") <(files "$elsewhere/found") || fail 'the package for Arch Linux has other files than the Debian package'
 }
 
 # In a copy of the source, which has nothing else. The dependencies may have been compiled before.
@@ -51,15 +102,13 @@ copy_source() {
     git ls-files -z --cached --others --exclude-standard | xargs --null cp --parents --target-directory="$1"
 }
 
-# Elsewhere, with nothing that the first build has compiled.
+# Elsewhere, with nothing that the first build has compiled. Cargo names a project differently in a folder of the same name.
 check_that_a_second_build_is_the_same() {
-    local elsewhere file
-    elsewhere=$(mktemp --directory)
-    trap 'rm -rf "$elsewhere"' EXIT
-    copy_source "$elsewhere/another"
-    "$elsewhere/another/packaging/build"
-    for file in target/debian/*.deb target/debian/*.ddeb; do
-        cmp "$file" "$elsewhere/another/$file" || fail "$file is not the same"
+    local elsewhere=$scratch/postkey file
+    copy_source "$elsewhere"
+    "$elsewhere/packaging/build"
+    for file in target/debian/*.deb target/debian/*.ddeb target/generate-rpm/*.rpm; do
+        cmp "$file" "$elsewhere/$file" || fail "$file is not the same"
         sha256sum "$file"
     done
 }
