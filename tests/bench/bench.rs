@@ -6,6 +6,7 @@
 //! - [`upstream`] is the provider, in a separate process;
 //! - [`contestant`] starts what is compared, each in a separate process;
 //! - [`client`] is the mail program; [`measure`] runs many of them, and [`table`] shows the results;
+//! - [`floor`] is the least that a relay can cost;
 //! - [`instructions`] counts instead of measuring time;
 //! - [`accounts`] compares many accounts with one.
 
@@ -14,6 +15,7 @@ mod accounts;
 mod client;
 mod contestant;
 mod crowd;
+mod floor;
 mod instructions;
 mod measure;
 mod pki;
@@ -45,6 +47,12 @@ enum Args {
         dir: PathBuf,
         /// How many seconds its tokens are valid.
         expires_in: u32,
+    },
+    /// Relay with as little work as possible.
+    Floor {
+        /// Where it listens.
+        port: u16,
+        direction: floor::Direction,
     },
     /// Count instructions, and compare them with a table.
     Instructions {
@@ -90,6 +98,7 @@ async fn main() -> ExitCode {
     let _ = tokio_rustls::rustls::crypto::ring::default_provider().install_default();
     let done = match Args::parse() {
         Args::Upstream { dir, expires_in } => upstream::serve(&dir, expires_in).await.map(|()| true),
+        Args::Floor { port, direction } => floor::relay(port, direction).map(|()| true),
         Args::Instructions { dir, postkey, table } => tokio::select! {
             done = instructions::compare(&dir, &postkey, &table) => done,
             stopped = stop() => stopped.and(Err(io::Error::other("stopped by a signal"))),
@@ -139,6 +148,13 @@ async fn compare(
     let (contestants, mut failed) = Contestant::start(dir, &provider, postkey, only).await;
     let mut table = Table::new(contestants.iter().map(|contestant| contestant.name));
     for round in 1..=load.rounds {
+        for direction in [floor::Direction::Down, floor::Direction::Up] {
+            let name = format!("floor of the relay, {direction}");
+            if name.contains(filter) {
+                // In the column of the one that has no proxy, and so no such figures.
+                table.add(&name, "CPU s/GB", "direct", floor::measure(dir, direction).await?);
+            }
+        }
         for measure in measures.iter().filter(|measure| round == 1 || !measure.once()) {
             for contestant in &contestants {
                 eprintln!("round {round} of {}: {measure}: {}", load.rounds, contestant.name);

@@ -99,7 +99,21 @@ impl Client {
 
     /// Fetches the message by IMAP. Returns its number of octets.
     pub async fn fetch(&mut self) -> io::Result<usize> {
-        self.send("a FETCH 1 BODY[]").await?;
+        self.fetch_section("BODY[]").await
+    }
+
+    /// The same with a part of the message, as if it were a smaller one.
+    pub async fn fetch_part(&mut self, octets: usize) -> io::Result<usize> {
+        self.fetch_section(&format!("BODY[]<0.{octets}>")).await
+    }
+
+    /// Fetches the headers of this many messages by IMAP.
+    pub async fn headers(&mut self, count: usize) -> io::Result<()> {
+        self.expect(&format!("a FETCH 1:{count} BODY[HEADER]"), "a OK").await
+    }
+
+    async fn fetch_section(&mut self, section: &str) -> io::Result<usize> {
+        self.send(&format!("a FETCH 1 {section}")).await?;
         let line = self.line().await?;
         let length = line.rsplit_once('{').and_then(|(_, length)| length.strip_suffix('}')?.parse().ok());
         let length: usize = length.ok_or_else(|| io::Error::other(format!("no literal announced: {line}")))?;

@@ -8,7 +8,7 @@ use std::time::Duration;
 use rustix::process::{Resource, getrlimit};
 use tokio::sync::Barrier;
 use tokio::task::JoinSet;
-use tokio::time::{Instant, sleep, timeout};
+use tokio::time::{Instant, interval, sleep, timeout};
 
 use crate::client::{Client, Way};
 use crate::contestant::Contestant;
@@ -21,6 +21,23 @@ const PATIENCE: Duration = Duration::from_secs(120);
 
 /// How many clients log in at a time, if many have to.
 const AT_ONCE: usize = 8;
+
+/// How many log in at a time by IMAP, to see how the costs grow.
+const GROWTH: [usize; 3] = [1, 64, 512];
+
+/// How many sessions of a hundred are busy, and for how long they are.
+const BUSY: usize = 1;
+const BUSY_FOR: Duration = Duration::from_secs(5);
+const BUSY_EVERY: Duration = Duration::from_millis(100);
+
+/// Messages as people get them, in octets: lines of 78.
+const SMALL: [usize; 3] = [2028, 19_968, 99_996];
+
+/// How many headers a mail program fetches when it opens a folder.
+const HEADERS: usize = 1000;
+
+/// How often small things are done while system calls are counted.
+const COUNTED: usize = 100;
 
 /// The burst: the number of programs that connect when the machine wakes up.
 const BURST: usize = 64;
@@ -40,12 +57,16 @@ pub struct Load {
     noops: usize,
     /// Messages on the one connection, and on each of the eight.
     messages: [usize; 2],
+    /// Small messages on one connection.
+    small: usize,
     idle: [usize; 2],
 }
 
 impl Load {
-    pub const QUICK: Self = Self { rounds: 1, logins: 500, noops: 1000, messages: [8, 2], idle: [200, 1000] };
-    pub const FULL: Self = Self { rounds: 3, logins: 2000, noops: 5000, messages: [20, 4], idle: [1000, 5000] };
+    pub const QUICK: Self =
+        Self { rounds: 1, logins: 500, noops: 1000, messages: [8, 2], small: 500, idle: [200, 1000] };
+    pub const FULL: Self =
+        Self { rounds: 3, logins: 2000, noops: 5000, messages: [20, 4], small: 5000, idle: [1000, 5000] };
 }
 
 /// One measurement.
@@ -56,8 +77,12 @@ pub enum Measure {
     Distant(Protocol),
     /// Idle sessions, and their memory. It is early, before the proxies' memory was used for anything else.
     Idle,
-    /// Logins, one after the other, by as many clients as [`AT_ONCE`] says.
-    Logins(Protocol),
+    /// Logins, one after the other, by this many clients.
+    Logins(Protocol, usize),
+    /// The same beside idle sessions.
+    Beside,
+    /// As many sessions as the machine allows, of which a few are busy.
+    Busy,
     /// Logins, all at one moment.
     Burst,
     /// One small command after the other.
@@ -66,6 +91,12 @@ pub enum Measure {
     Fetch(usize),
     /// `DATA` of large messages on this many connections.
     Upload(usize),
+    /// `FETCH` of messages of this many octets on one connection.
+    FetchSmall(usize),
+    /// `DATA` of the same.
+    UploadSmall(usize),
+    /// `FETCH` of many headers, which the server sends one by one.
+    Headers,
 }
 
 impl fmt::Display for Measure {
@@ -74,11 +105,16 @@ impl fmt::Display for Measure {
             Self::Flights(protocol) => write!(f, "{protocol} flights until logged in"),
             Self::Distant(protocol) => write!(f, "{protocol} logins, {DISTANCE} ms away"),
             Self::Idle => write!(f, "IMAP idle sessions"),
-            Self::Logins(protocol) => write!(f, "{protocol} logins, {AT_ONCE} at a time"),
+            Self::Logins(protocol, at_once) => write!(f, "{protocol} logins, {at_once} at a time"),
+            Self::Beside => write!(f, "IMAP logins beside idle sessions"),
+            Self::Busy => write!(f, "IMAP sessions, {BUSY} % busy"),
             Self::Burst => write!(f, "IMAP burst of {BURST} logins"),
             Self::Noop => write!(f, "IMAP NOOP"),
             Self::Fetch(connections) => write!(f, "IMAP FETCH 50 MB, {connections} conn."),
             Self::Upload(connections) => write!(f, "SMTP DATA 50 MB, {connections} conn."),
+            Self::FetchSmall(octets) => write!(f, "IMAP FETCH {} KB", octets / 1000),
+            Self::UploadSmall(octets) => write!(f, "SMTP DATA {} KB", octets / 1000),
+            Self::Headers => write!(f, "IMAP FETCH {HEADERS} headers"),
         }
     }
 }
@@ -89,14 +125,18 @@ impl Measure {
         let mut all: Vec<_> = Protocol::ALL.map(Self::Flights).into();
         all.extend(Protocol::ALL.map(Self::Distant));
         all.push(Self::Idle);
-        all.extend(Protocol::ALL.map(Self::Logins));
+        all.extend(Protocol::ALL.map(|protocol| Self::Logins(protocol, AT_ONCE)));
+        all.extend(GROWTH.map(|at_once| Self::Logins(Protocol::Imap, at_once)));
         all.extend([Self::Burst, Self::Noop, Self::Fetch(1), Self::Fetch(8), Self::Upload(1), Self::Upload(8)]);
+        all.extend(SMALL.map(Self::FetchSmall));
+        all.extend(SMALL.map(Self::UploadSmall));
+        all.extend([Self::Headers, Self::Beside, Self::Busy]);
         all
     }
 
     /// Whether another round would show nothing new.
     pub fn once(&self) -> bool {
-        matches!(self, Self::Flights(_) | Self::Distant(_) | Self::Idle)
+        matches!(self, Self::Flights(_) | Self::Distant(_) | Self::Idle | Self::Beside | Self::Busy)
     }
 
     /// Measures `contestant` and records the results.
@@ -118,11 +158,26 @@ impl Measure {
                     measured
                 }
                 Self::Idle => bench.idle(&load.idle).await,
-                Self::Logins(protocol) => bench.logins(protocol, load.logins).await,
+                Self::Logins(protocol, at_once) => bench.logins(protocol, at_once, load.logins).await,
+                Self::Beside => bench.beside(load).await,
+                Self::Busy => bench.busy(load).await,
                 Self::Burst => bench.burst().await,
                 Self::Noop => bench.noops(load.noops).await,
                 Self::Fetch(connections) => bench.fetch(connections, messages(load, connections)).await,
                 Self::Upload(connections) => bench.upload(connections, messages(load, connections)).await,
+                Self::FetchSmall(octets) => {
+                    let fetch = async |client: &mut Client| client.fetch_part(octets).await.map(drop);
+                    bench.small(Protocol::Imap, load.small, fetch).await
+                }
+                Self::UploadSmall(octets) => {
+                    let message = upstream::message();
+                    let upload = async |client: &mut Client| client.upload(&message[..octets]).await;
+                    bench.small(Protocol::Smtp, load.small, upload).await
+                }
+                Self::Headers => {
+                    let fetch = async |client: &mut Client| client.headers(HEADERS).await;
+                    bench.small(Protocol::Imap, load.small / 50, fetch).await
+                }
             }
         };
         timeout(PATIENCE, measured).await?
@@ -183,22 +238,94 @@ impl Bench<'_> {
         Ok(())
     }
 
-    async fn logins(&mut self, protocol: Protocol, total: usize) -> io::Result<()> {
+    async fn logins(&mut self, protocol: Protocol, at_once: usize, total: usize) -> io::Result<()> {
         let before = self.cpu().await?;
         let start = Instant::now();
         let mut clients = JoinSet::new();
-        for _ in 0..AT_ONCE {
-            let way = self.contestant.way.clone();
+        for _ in 0..at_once {
+            let (way, share) = (self.contestant.way.clone(), total.div_ceil(at_once));
             clients.spawn(async move {
-                for _ in 0..total / AT_ONCE {
+                let mut times = Vec::with_capacity(share);
+                for _ in 0..share {
+                    let start = Instant::now();
                     way.login(protocol).await?;
+                    times.push(start.elapsed().as_secs_f64() * 1e3);
+                }
+                Ok::<_, io::Error>(times)
+            });
+        }
+        let mut times = clients.join_all().await.into_iter().collect::<io::Result<Vec<_>>>()?.concat();
+        self.add("logins/s", times.len() as f64 / start.elapsed().as_secs_f64());
+        times.sort_by(f64::total_cmp);
+        self.add("ms p99", times[times.len() * 99 / 100]);
+        self.add_cpu(before, "CPU s/1000 logins", times.len() as f64 / 1000.0).await
+    }
+
+    /// Logs in beside as many idle sessions as in the measurement of their memory.
+    async fn beside(&mut self, load: &Load) -> io::Result<()> {
+        let count = load.idle[1].min(most_sessions());
+        self.name = format!("IMAP logins beside {count} idle");
+        let idle = open(&self.contestant.way, Protocol::Imap, count).await?;
+        self.logins(Protocol::Imap, AT_ONCE, load.logins).await?;
+        drop(idle);
+        Ok(())
+    }
+
+    /// Holds many sessions, of which a few send a NOOP ten times a second.
+    async fn busy(&mut self, load: &Load) -> io::Result<()> {
+        let count = (load.idle[1] * 19 / 10).min(most_sessions());
+        self.name = format!("IMAP, {count} sessions, {BUSY} % busy");
+        let mut sessions = open(&self.contestant.way, Protocol::Imap, count).await?;
+        let busy = sessions.split_off(count - count * BUSY / 100);
+        let (before, start) = (self.cpu().await?, Instant::now());
+        let mut asking = JoinSet::new();
+        for mut client in busy {
+            asking.spawn(async move {
+                let mut tick = interval(BUSY_EVERY);
+                while start.elapsed() < BUSY_FOR {
+                    tick.tick().await;
+                    client.noop().await?;
                 }
                 Ok(())
             });
         }
-        all(clients).await?;
-        self.add("logins/s", total as f64 / start.elapsed().as_secs_f64());
-        self.add_cpu(before, "CPU s/1000 logins", total as f64 / 1000.0).await
+        let asking_ones = asking.len() as f64;
+        all(asking).await?;
+        let noops = asking_ones * BUSY_FOR.as_secs_f64() / BUSY_EVERY.as_secs_f64();
+        self.add_cpu(before, "CPU s/1000 NOOP", noops / 1000.0).await?;
+        let held = self.resident().await?;
+        if self.contestant.process.is_some() {
+            self.add("MB in all", held / 1024.0);
+        }
+        Ok(())
+    }
+
+    /// Does something small this often on one connection, and again while system calls are counted.
+    async fn small(
+        &mut self,
+        protocol: Protocol,
+        count: usize,
+        work: impl AsyncFn(&mut Client) -> io::Result<()>,
+    ) -> io::Result<()> {
+        let mut client = self.contestant.way.login(protocol).await?;
+        let before = self.cpu().await?;
+        let start = Instant::now();
+        for _ in 0..count {
+            work(&mut client).await?;
+        }
+        self.add("each second", count as f64 / start.elapsed().as_secs_f64());
+        self.add_cpu(before, "CPU s/1000", count as f64 / 1000.0).await?;
+        if let Some(process) = &self.contestant.process {
+            let calls = process.system_calls(async {
+                for _ in 0..COUNTED {
+                    work(&mut client).await?;
+                }
+                Ok(())
+            });
+            let calls = calls.await?;
+            self.add("system calls each", calls / COUNTED as f64);
+        }
+        Ok(())
     }
 
     async fn burst(&mut self) -> io::Result<()> {

@@ -68,6 +68,40 @@ impl Process {
         }
     }
 
+    /// How many system calls it makes during `work`, counted by strace, which slows it down.
+    pub async fn system_calls<T>(&self, work: impl Future<Output = io::Result<T>>) -> io::Result<f64> {
+        let report = tempfile::NamedTempFile::new()?;
+        let mut command = Command::new("strace");
+        command.args(["-c", "-f", "-p", &self.id().to_string(), "-o"]).arg(report.path());
+        let strace = Self(command.stdin(Stdio::null()).stderr(Stdio::null()).spawn()?);
+        let deadline = Instant::now() + Duration::from_secs(10);
+        while !self.is_traced()? {
+            if Instant::now() > deadline {
+                return Err(io::Error::other("strace does not attach"));
+            }
+            sleep(Duration::from_millis(10)).await;
+        }
+        work.await?;
+        kill_process(Pid::from_child(&strace.0), Signal::INT)?;
+        let mut strace = strace;
+        tokio::task::spawn_blocking(move || strace.0.wait()).await??;
+        // The last line is: percentage, seconds, microseconds for each call, calls, perhaps errors, "total".
+        let report = fs::read_to_string(report.path())?;
+        let total =
+            report.lines().find(|line| line.ends_with(" total")).and_then(|line| line.split_whitespace().nth(3));
+        total.and_then(|calls| calls.parse().ok()).ok_or_else(|| io::Error::other(format!("no total in:\n{report}")))
+    }
+
+    /// Whether another process sees what each of its threads does.
+    fn is_traced(&self) -> io::Result<bool> {
+        for task in fs::read_dir(format!("/proc/{}/task", self.id()))? {
+            if fs::read_to_string(task?.path().join("status"))?.contains("TracerPid:\t0\n") {
+                return Ok(false);
+            }
+        }
+        Ok(true)
+    }
+
     /// Kilobytes (of 1024) in memory.
     pub fn resident(&self) -> io::Result<f64> {
         self.status("VmRSS:")

@@ -12,6 +12,9 @@ use super::flights::Counted;
 use super::{TOKEN, noise};
 use crate::protocol::Protocol;
 
+/// The length of a message's header in octets: five lines.
+const HEADER: usize = 390;
+
 /// What the sessions of one port share.
 #[derive(Clone)]
 pub struct Service {
@@ -65,14 +68,33 @@ impl Session {
                 let answer = if self.login(rest, "+ \r\n").await? { "OK [CAPABILITY IMAP4rev1 IDLE]" } else { "NO" };
                 return self.say(&format!("{tag} {answer} AUTHENTICATE\r\n")).await;
             }
-            "FETCH" => {
-                self.say(&format!("* 1 FETCH (BODY[] {{{}}}\r\n", self.service.message.len())).await?;
-                self.stream.write_all(&self.service.message).await?;
-                self.say(")\r\n").await?;
-            }
+            "FETCH" => match (rest.strip_prefix("1:"), rest.strip_prefix("1 BODY[]<0.")) {
+                (Some(last), _) => self.headers(last.trim_end_matches(" BODY[HEADER]")).await?,
+                (_, Some(length)) => {
+                    self.message(length.trim_end_matches('>').parse().map_err(io::Error::other)?).await?
+                }
+                _ => self.message(self.service.message.len()).await?,
+            },
             _ => {}
         }
         self.say(&format!("{tag} OK {verb}\r\n")).await
+    }
+
+    /// Sends the first part of the message.
+    async fn message(&mut self, length: usize) -> io::Result<()> {
+        let length = length.min(self.service.message.len());
+        self.say(&format!("* 1 FETCH (BODY[] {{{length}}}\r\n")).await?;
+        self.stream.write_all(&self.service.message[..length]).await?;
+        self.say(")\r\n").await
+    }
+
+    /// Sends the headers of all messages up to the last one, each in a TLS record of its own.
+    async fn headers(&mut self, last: &str) -> io::Result<()> {
+        let header = String::from_utf8_lossy(&self.service.message[..HEADER]).into_owned();
+        for number in 1..=last.parse::<usize>().map_err(io::Error::other)? {
+            self.say(&format!("* {number} FETCH (BODY[HEADER] {{{HEADER}}}\r\n{header})\r\n")).await?;
+        }
+        Ok(())
     }
 
     async fn pop3(&mut self, line: &str) -> io::Result<()> {
