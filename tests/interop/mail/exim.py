@@ -183,6 +183,14 @@ class Client(Exim):
                                                   tls=CLIENT_TLS[listener.security]))
         self._sender = account.address
 
+    @classmethod
+    def as_printed(cls, run, name, settings, account):
+        """The same with the settings that postkey prints."""
+        client = cls.__new__(cls)
+        Exim.__init__(client, run, name, f"queue_only = true\n{settings}\nbegin retry\n* * F,1h,1s\n")
+        client._sender = account.address
+        return client
+
     def put(self, marks):
         """Queues a mail with each of these marks."""
         mails = "".join(f"MAIL FROM:<{self._sender}>\r\nRCPT TO:<somebody@sink.test>\r\nDATA\r\nSubject: {mark}\r\n\r\n"

@@ -31,12 +31,16 @@ class Mails:
         for provider, security, (client, make, options) in itertools.product(PROVIDERS, ("none", "starttls", "tls"), CLIENTS):
             way = "" if security != "starttls" else "-starttls"
             yield f"{client}, {security}, {provider}{way}", self.arrive_once, make, options, security, provider + way, few
+        yield "Exim, as postkey prints its settings, postfix", self.arrive_once, self._exim_as_printed, {}, "none", "postfix", few
         if not self.world.whole:
             return
         for provider, (client, make, options) in itertools.product(("dovecot23", "dovecot24", "postfix", "exim"), CLIENTS):
             for what in ("postkey", "server"):
                 yield (f"{client}, none, {provider}, restart of {what}", self.arrive_once, make, options, "none", provider, 100,
                        self._restart_postkey if what == "postkey" else self.world.servers[provider].restart)
+
+    def _exim_as_printed(self, run, name, _, account):
+        return exim.Client.as_printed(run, name, self.world.postkey.settings(account, "exim"), account)
 
     def _restart_postkey(self):
         self.world.postkey.stop()
