@@ -13,6 +13,7 @@ mod journal;
 pub mod metrics;
 mod notices;
 mod passwords;
+mod places;
 mod refresh;
 mod state;
 mod status;

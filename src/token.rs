@@ -50,9 +50,12 @@ impl Life {
         self.has_left(wanted.margin(self.whole()), now)
     }
 
-    /// Whether to get a new token: a tenth of the life before this one is no longer fresh, so that the next login need not wait.
-    pub fn is_due(&self, wanted: Use, now: Moment) -> bool {
-        !self.has_left(wanted.margin(self.whole()) + self.whole() / 10, now)
+    /// Whether to get a new token: a twentieth to three twentieths of the life before this one is no longer fresh, so that the
+    /// next login need not wait. `share`, from 0 to 255, decides when, so that tokens that were issued together are not all
+    /// due together.
+    pub fn is_due(&self, wanted: Use, share: u8, now: Moment) -> bool {
+        let ahead = self.whole() / 20 + self.whole() / 10 * u64::from(share) / 255;
+        !self.has_left(wanted.margin(self.whole()) + ahead, now)
     }
 
     fn whole(&self) -> u64 {
@@ -100,8 +103,10 @@ mod tests {
         for seconds in [100, 300, 3600, 86400, 366 * 86400] {
             for wanted in [Use::Login, Use::Session] {
                 let fresh = holds_for(seconds, |life, now| life.is_fresh(wanted, now));
-                let left = holds_for(seconds, |life, now| !life.is_due(wanted, now));
-                assert!(left < fresh && left >= seconds / 3, "{left} of {fresh} s, of {seconds}");
+                let left = |share| holds_for(seconds, |life, now| !life.is_due(wanted, share, now));
+                let (first, last) = (left(255), left(0));
+                assert!(last < fresh && first >= seconds / 3, "{first} to {last} of {fresh} s, of {seconds}");
+                assert!(last - first >= seconds / 12, "spread over {} s of {seconds}", last - first);
             }
         }
     }

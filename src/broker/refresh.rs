@@ -12,6 +12,7 @@ use super::account::{OpenAccount, ended};
 use super::context::Context;
 use super::metrics::Metrics;
 use super::notices::Notices;
+use super::places::ServerPlaces;
 use super::state::{RefreshTicket, TokenState};
 use super::tokens::{CurrentTokens, RefreshGuard};
 use crate::oauth::{Failure, Registration, TemporaryCause};
@@ -30,6 +31,9 @@ const WHILE_FRESH: Duration = Duration::from_secs(1);
 
 /// How many refreshes may be under way at a time: more than there are accounts.
 const REFRESHES: u32 = 1 << 20;
+
+/// How long a refresh waits for its place at the authorization server. Clients give up after half a minute.
+const TURN: Duration = Duration::from_secs(20);
 
 /// The journal's MESSAGE_ID by which monitoring finds accounts that need a person, sd-id128(3).
 const PERSON_NEEDED: &str = "e6c40c79aa3e42549853498eea3870b1";
@@ -51,6 +55,7 @@ pub struct Refresher {
     notices: Arc<Notices>,
     /// One for each refresh that is under way.
     permits: Arc<Semaphore>,
+    pub(super) places: ServerPlaces,
     /// Whether to check before a refresh that new tokens can be stored, because this process ends soon.
     stores_first: bool,
 }
@@ -64,7 +69,7 @@ impl Refresher {
     ) -> Self {
         let permits = Arc::new(Semaphore::new(REFRESHES as usize));
         let (context, metrics, notices) = (Arc::clone(context), Arc::clone(metrics), Arc::clone(notices));
-        Self { context, metrics, notices, permits, stores_first }
+        Self { context, metrics, notices, permits, places: ServerPlaces::default(), stores_first }
     }
 
     /// Returns a token for a login by this protocol. However many logins need one, there is one refresh, and all get its outcome.
@@ -140,8 +145,12 @@ impl Refresher {
             Ok(()) => account.registration(&current).await,
             Err(failure) => Err(failure),
         };
+        let places = self.places.of(account);
         let (result, was_sent) = match ready {
-            Ok(registration) => (self.request(account, &registration, &current).await, true),
+            Ok(registration) => match timeout(TURN, places.all.acquire()).await {
+                Ok(_place) => (self.request(account, &registration, &current).await, true),
+                Err(_) => (Err(too_many(account)), false),
+            },
             Err(failure) => (Err(failure), false),
         };
         let result = match result {
@@ -273,6 +282,18 @@ impl Refresher {
             warn!(account = owner, %error, "cannot store that the authorization of {owner} ended: {error}");
         }
     }
+}
+
+/// The failure if other accounts take all of an authorization server's time.
+fn too_many(account: &OpenAccount) -> Failure {
+    let most = account.connector.provider.concurrent_refreshes;
+    let text = format!(
+        "{most} refreshes for other accounts are under way, and none has ended within {} seconds; raise \
+         concurrent_refreshes of {} if its authorization server allows more",
+        TURN.as_secs(),
+        account.connector.provider.name
+    );
+    Failure::Temporary(TemporaryCause::Lasting(None), text)
 }
 
 /// The requests of one refresh.

@@ -3,6 +3,7 @@
 use std::fmt;
 
 use serde::{Deserialize, Serialize};
+use sha2::{Digest as _, Sha256};
 
 use super::account::ended;
 use super::state::{PastFailure, TokenState};
@@ -179,9 +180,15 @@ pub(super) fn idle_end(config: &Config, record: &StoredAccount) -> Option<Moment
     idle_life(config, record).map(|idle| record.life().issued.after(idle))
 }
 
-/// The latest time to use the refresh token.
+/// The latest time to use the refresh token: up to a tenth earlier than it could be, which differs by account.
 pub(super) fn next_use(config: &Config, record: &StoredAccount) -> Option<Moment> {
-    idle_life(config, record).map(|life| record.life().issued.after(life / IDLE_PART))
+    let latest = idle_life(config, record)? / IDLE_PART;
+    Some(record.life().issued.after(latest - latest / 10 * u64::from(share(&record.address)) / 255))
+}
+
+/// A number from 0 to 255 that is always the same for an account, and another one for the next account.
+pub(super) fn share(owner: &str) -> u8 {
+    Sha256::digest(owner).first().copied().unwrap_or_default()
 }
 
 /// How long a refresh token of this account is valid without use, in seconds.

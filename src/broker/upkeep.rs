@@ -1,19 +1,21 @@
 //! Keeps accounts alive: refreshes a token before a login needs a new one, and uses a refresh token before it expires.
 //!
 //! One task does this for all open accounts. The tokens of the others are sealed, so postkey can only notify a person in time
-//! (`notices.rs`).
+//! (`notices.rs`). Each account has its own part of the time in which a refresh is due (`share`), so that the tokens of accounts
+//! that were authorized together are not all refreshed together.
 
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
+use tokio::task::JoinHandle;
 use tokio::time::Instant;
 
 use super::account::OpenAccount;
 use super::accounts::Accounts;
 use super::context::Context;
 use super::refresh::Refresher;
-use super::status::next_use;
+use super::status::{next_use, share};
 use crate::clock::Moment;
 use crate::config::Config;
 use crate::protocol::Protocol;
@@ -22,9 +24,6 @@ use crate::random::shortened;
 /// How often to check what is due. Short, because it is also the delay after resume from suspend: timers stop while the machine
 /// sleeps, the clock does not.
 const TICK: Duration = Duration::from_secs(20);
-
-/// The longest pause between two accounts, so that a machine with many does not request all their tokens at once.
-const APART: Duration = Duration::from_secs(1);
 
 /// How long an account whose refresh failed is not refreshed in the background; doubled after each further failure. A login
 /// in the meantime tries at once.
@@ -37,18 +36,27 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(900);
 const JUMP: u64 = 60;
 
 /// Refreshes tokens when they are due. Never returns.
-pub(super) async fn run(context: &Context, accounts: &Accounts, refresher: &Arc<Refresher>) {
+pub(super) async fn run(context: &Arc<Context>, accounts: &Accounts, refresher: &Arc<Refresher>) {
     let (mut pauses, mut last) = (Pauses::default(), LastCheck::at(context));
+    // By owner, whether there are new tokens.
+    let mut running = HashMap::<String, JoinHandle<bool>>::new();
     loop {
         tokio::time::sleep(shortened(TICK)).await;
+        let ended: Vec<_> = running.extract_if(|_, task| task.is_finished()).collect();
+        for (owner, task) in ended {
+            // A panic has been logged.
+            pauses.note(&owner, task.await.unwrap_or_default());
+        }
         let now = LastCheck::at(context);
         if now.is_after_a_break(&last) {
             pauses = Pauses::default();
         }
         last = now;
-        let open = accounts.by_owner().into_values();
-        for account in open.filter(|account| is_due(context, account)).collect::<Vec<_>>() {
-            refresh_ahead(refresher, &account, &mut pauses).await;
+        for (owner, account) in accounts.by_owner() {
+            if !running.contains_key(&owner) && pauses.is_over(&owner) && is_due(context, &account) {
+                let (context, refresher) = (Arc::clone(context), Arc::clone(refresher));
+                running.insert(owner, tokio::spawn(refresh_ahead(context, refresher, account)));
+            }
         }
     }
 }
@@ -57,20 +65,23 @@ pub(super) async fn run(context: &Context, accounts: &Accounts, refresher: &Arc<
 fn is_due(context: &Context, account: &OpenAccount) -> bool {
     let record = context.vault.account(&account.owner);
     let Some(record) = record.filter(|record| record.ended.is_none()) else { return false };
-    let expires_soon = account.tokens.current().tokens.life.is_due(account.usage(Protocol::Imap), context.now());
+    let life = account.tokens.current().tokens.life;
+    let expires_soon = || life.is_due(account.usage(Protocol::Imap), share(&account.owner), context.now());
     let is_unused = next_use(&context.config(), &record).is_some_and(|next| next <= context.now());
-    account.tokens.has_session() && expires_soon || is_unused
+    account.tokens.has_session() && expires_soon() || is_unused
 }
 
-async fn refresh_ahead(refresher: &Arc<Refresher>, account: &Arc<OpenAccount>, pauses: &mut Pauses) {
-    if !pauses.is_over(&account.owner) {
-        return;
+/// Refreshes an account's tokens when it has a place, and returns whether they are no longer due.
+async fn refresh_ahead(context: Arc<Context>, refresher: Arc<Refresher>, account: Arc<OpenAccount>) -> bool {
+    let places = refresher.places.of(&account);
+    // The semaphore is never closed.
+    let _place = places.ahead.acquire().await;
+    // A login may have refreshed them while this one waited.
+    if is_due(&context, &account) {
+        // The outcome is in the account and in the log.
+        let _outcome = refresher.renew(&account, account.generation()).await;
     }
-    let before = account.generation();
-    // The outcome is in the account and in the log.
-    let _outcome = refresher.renew(account, before).await;
-    pauses.note(&account.owner, account.generation() != before);
-    tokio::time::sleep(shortened(APART)).await;
+    !is_due(&context, &account)
 }
 
 /// When the last check was made, and with which configuration.

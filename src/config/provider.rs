@@ -73,6 +73,8 @@ pub struct Provider {
     pub ca_file: Option<PathBuf>,
     /// The time after which an unused refresh token expires, if the provider has such a limit.
     pub refresh_token_life: Option<Duration>,
+    /// How many refreshes may be under way at its authorization server at a time.
+    pub concurrent_refreshes: usize,
     /// Whether its mail servers end a session when the access token expires that has opened it.
     pub session_ends_with_token: bool,
     /// The limits for each account.

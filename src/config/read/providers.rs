@@ -38,6 +38,10 @@ pub fn read(top: &mut Section<'_>) -> Providers {
     all
 }
 
+/// How many refreshes may be under way at an authorization server at a time, if the configuration does not say. It takes one a
+/// few tenths of a second to answer, so this is enough for a hundred thousand accounts whose tokens are valid for an hour.
+const REFRESHES: usize = 16;
+
 fn report() -> Report<'static> {
     Report::new(Path::new("providers.toml"), TABLE, Disk::NONE)
 }
@@ -87,6 +91,7 @@ fn provider(name: &str, mut section: Section<'_>, compiled_in: &Providers, other
         ca_file: section.file("ca_file"),
         client_expires: fields::client_expires(&mut section),
         refresh_token_life: days(&mut section, "refresh_token_life"),
+        concurrent_refreshes: refreshes(&mut section).unwrap_or(REFRESHES),
         session_ends_with_token: section.flag("session_ends_with_token"),
         connections: fields::connections(&mut section),
         spare_connection: spare_connection(&mut section),
@@ -119,6 +124,10 @@ fn spare_connection(section: &mut Section<'_>) -> Option<Duration> {
     let seconds = section.get("spare_connection");
     let seconds = seconds.map_or(Some(30), |value| value.whole("a number of seconds from 0 to 300", 0..=300));
     seconds.filter(|seconds| *seconds > 0).map(|seconds| Duration::from_secs(seconds.into()))
+}
+
+fn refreshes(section: &mut Section<'_>) -> Option<usize> {
+    section.get("concurrent_refreshes")?.whole("a number from 1 to 1000", 1..=1000).map(|most| most as usize)
 }
 
 /// The default redirect URI: this machine, with any free port.

@@ -182,6 +182,10 @@ fn every_mistake_is_reported_with_its_position() {
             "2:20: provider.google.spare_connection: must be a number of seconds from 0 to 300",
         ),
         (
+            "[provider.google]\nconcurrent_refreshes = 0",
+            "2:24: provider.google.concurrent_refreshes: must be a number from 1 to 1000",
+        ),
+        (
             "[provider.google]\nredirect_listen = \"localhost:1\"",
             "2:19: provider.google.redirect_listen: must be an IP address and a port, such as \"127.0.0.1:8090\"",
         ),
