@@ -328,7 +328,6 @@ impl Broker {
     pub async fn watch(self: Arc<Self>) {
         self.notices
             .watch(
-                || self.context.vault.accounts().iter().map(|record| self.status_of_tokens(record)).collect(),
                 |owner| Some(self.status_of_tokens(&*self.context.vault.account(owner)?)),
                 || self.metrics.certificate_expiries(),
             )

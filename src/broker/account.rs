@@ -31,6 +31,7 @@ use crate::wire::{Bearer, Capabilities, Reason, Refusal};
 const CAPABILITIES_VALID: Duration = Duration::from_secs(24 * 3600);
 
 /// A provider, and what it takes to talk to its servers.
+#[derive(Clone)]
 pub struct Connector {
     pub provider: Provider,
     /// For its mail servers. It remembers TLS sessions, so that later logins resume one.
@@ -97,7 +98,7 @@ impl OpenAccount {
         tokens: Arc<Tokens>,
     ) -> Result<Self, Refusal> {
         let (owner, provider) = (&record.address, &connector.provider);
-        if let Some(discovered) = record.discovered.as_ref().filter(|found| found.is_foreign_to(provider)) {
+        if let Some(discovered) = record.discovered.as_deref().filter(|found| found.is_foreign_to(provider)) {
             return Err(foreign(owner, discovered, provider));
         }
         recall_mechanisms(record, address, &provider.mechanisms, &tokens);
@@ -110,7 +111,7 @@ impl OpenAccount {
                 Some(discovered) => provider.endpoints.or(&discovered.endpoints),
                 None => provider.endpoints.clone(),
             },
-            discovered: record.discovered.clone(),
+            discovered: record.discovered.as_deref().cloned(),
             flow: record.flow,
             client: match &record.client_id {
                 // If it has a secret, that is stored with the tokens.

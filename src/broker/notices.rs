@@ -22,6 +22,7 @@ use crate::config::Config;
 use crate::mutex::lock;
 use crate::notify::{Notice, NoticeEvent, Notifier};
 use crate::oauth::certificate;
+use crate::vault::StoredAccount;
 
 /// How often to compare, if nothing asks for it earlier.
 const TICK: Duration = Duration::from_secs(60);
@@ -121,11 +122,10 @@ impl Notices {
         self.changed.notified().await;
     }
 
-    /// Sends what is new about the accounts and the listeners' certificates. Never returns. `all` and `one` return the
-    /// status of all accounts and of one, because a change of one must not cost more if there are many others.
+    /// Sends what is new about the accounts and the listeners' certificates. Never returns. `one` returns the status of an
+    /// account, because a change of one must not cost more if there are many others.
     pub(super) async fn watch(
         &self,
-        all: impl Fn() -> Vec<AccountStatus>,
         one: impl Fn(&str) -> Option<AccountStatus>,
         of_listeners: impl Fn() -> Vec<CertificateExpiry>,
     ) {
@@ -135,14 +135,11 @@ impl Notices {
         loop {
             lock(&self.suspects).clear();
             let before = sent.clone();
-            let (accounts, config) = (all(), self.context.config());
-            let mut clients = client_expiries(&accounts, &config);
-            clients.extend(certificates.expiries(&config, &accounts).await);
-            *lock(&self.clients) = clients.iter().map(|client| (client.owner.clone(), client.end)).collect();
-            let expiries = accounts.iter().filter_map(Expiry::of_idleness);
-            let expiries = expiries.chain(clients.into_iter().map(Expiry::of_client));
-            let expiries: Vec<_> = expiries.chain(of_listeners().into_iter().map(Expiry::of_certificate)).collect();
-            let notices = sent.review(&accounts, &expiries, self.context.now());
+            let expiries = self.expiries(&mut certificates, of_listeners()).await;
+            let records = self.context.vault.accounts();
+            let accounts = records.iter().filter_map(|record| one(&record.address));
+            let notices = sent.review(accounts, &expiries, self.context.now());
+            drop(records);
             self.send(notices, &file, &before, &sent).await;
             let next = Instant::now() + TICK;
             while timeout_at(next, self.changed()).await.is_ok() {
@@ -157,6 +154,16 @@ impl Notices {
         }
     }
 
+    /// What expires, except for refresh tokens.
+    async fn expiries(&self, certificates: &mut Certificates, of_listeners: Vec<CertificateExpiry>) -> Vec<Expiry> {
+        let (accounts, config) = (self.context.vault.accounts(), self.context.config());
+        let mut clients = client_expiries(&accounts, &config);
+        clients.extend(certificates.expiries(&config, &accounts).await);
+        *lock(&self.clients) = clients.iter().map(|client| (client.owner.clone(), client.end)).collect();
+        let clients = clients.into_iter().map(Expiry::of_client);
+        clients.chain(of_listeners.into_iter().map(Expiry::of_certificate)).collect()
+    }
+
     /// Sends notices. They are stored before, so that a restart does not send them twice.
     async fn send(&self, notices: Vec<Notice>, file: &Path, before: &NotifiedState, sent: &NotifiedState) {
         if sent != before {
@@ -168,13 +175,13 @@ impl Notices {
 }
 
 /// The client secrets and certificates whose expiry is in the configuration.
-fn client_expiries(accounts: &[AccountStatus], config: &Config) -> Vec<ClientExpiry> {
+fn client_expiries(accounts: &[Arc<StoredAccount>], config: &Config) -> Vec<ClientExpiry> {
     let providers: BTreeSet<&String> = accounts.iter().map(|account| &account.provider).collect();
     let providers = providers.into_iter().filter_map(|name| config.providers.get(name));
     let for_all = providers.filter_map(|one| {
         Some(ClientExpiry { owner: one.name.clone(), account: String::new(), end: one.client_expires? })
     });
-    let own = accounts.iter().filter_map(|AccountStatus { address, .. }| {
+    let own = accounts.iter().map(|account| &account.address).filter_map(|address| {
         let end = config.entry_of(address)?.client_expires?;
         Some(ClientExpiry { owner: address.clone(), account: address.clone(), end })
     });
@@ -190,7 +197,7 @@ struct Certificates {
 }
 
 impl Certificates {
-    async fn expiries(&mut self, config: &Arc<Config>, accounts: &[AccountStatus]) -> Vec<ClientExpiry> {
+    async fn expiries(&mut self, config: &Arc<Config>, accounts: &[Arc<StoredAccount>]) -> Vec<ClientExpiry> {
         let is_fresh = |(at, of): &(Instant, Arc<Config>)| at.elapsed() < CERTIFICATES && Arc::ptr_eq(of, config);
         if !self.read.as_ref().is_some_and(is_fresh) {
             self.ends = read_certificates(config).await;
@@ -259,15 +266,31 @@ impl Expiry {
 }
 
 impl NotifiedState {
-    /// Returns the notices to send now. They count as sent.
-    fn review(&mut self, accounts: &[AccountStatus], expiries: &[Expiry], now: Moment) -> Vec<Notice> {
-        let mut notices: Vec<_> = accounts.iter().filter_map(|account| self.review_need(account)).collect();
-        // An account that was forgotten needs nobody.
-        let known: BTreeSet<&str> = accounts.iter().map(|account| account.address.as_str()).collect();
-        self.needed.retain(|address, _| known.contains(address.as_str()));
-        notices.extend(expiries.iter().filter_map(|expiry| self.review_expiry(expiry, now)));
-        let known: BTreeSet<&str> = expiries.iter().map(|expiry| expiry.what.as_str()).collect();
-        self.ends.retain(|what, _| known.contains(what.as_str()));
+    /// Returns the notices to send now. They count as sent. The accounts come one by one, because there can be many.
+    fn review(
+        &mut self,
+        accounts: impl IntoIterator<Item = AccountStatus>,
+        expiries: &[Expiry],
+        now: Moment,
+    ) -> Vec<Notice> {
+        let mut notices = Vec::new();
+        let mut needed: BTreeSet<String> = self.needed.keys().cloned().collect();
+        let mut ends: BTreeSet<String> = self.ends.keys().cloned().collect();
+        for account in accounts {
+            needed.remove(&account.address);
+            notices.extend(self.review_need(&account));
+            if let Some(expiry) = Expiry::of_idleness(&account) {
+                ends.remove(&expiry.what);
+                notices.extend(self.review_expiry(&expiry, now));
+            }
+        }
+        for expiry in expiries {
+            ends.remove(&expiry.what);
+            notices.extend(self.review_expiry(expiry, now));
+        }
+        // These are left: an account that was forgotten needs nobody.
+        self.needed.retain(|address, _| !needed.contains(address));
+        self.ends.retain(|what, _| !ends.contains(what));
         notices
     }
 
@@ -359,18 +382,18 @@ mod tests {
     #[test]
     fn a_need_and_its_end_are_notified_once_also_across_restarts() {
         let mut sent = NotifiedState::default();
-        assert!(sent.review(&account(1, None), &[], Moment(0)).is_empty());
-        let notices = sent.review(&account(1, Some("sign in")), &[], Moment(0));
+        assert!(sent.review(account(1, None), &[], Moment(0)).is_empty());
+        let notices = sent.review(account(1, Some("sign in")), &[], Moment(0));
         assert_eq!((events(&notices), notices[0].reason.as_str()), (vec!["person-needed"], "sign in"));
-        assert!(sent.review(&account(1, Some("sign in, please")), &[], Moment(1)).is_empty());
+        assert!(sent.review(account(1, Some("sign in, please")), &[], Moment(1)).is_empty());
         sent = serde_json::from_slice(&serde_json::to_vec(&sent).unwrap()).unwrap();
         // After a restart, a failure that is not in the vault is unknown, which does not mean that it is settled.
-        assert!(sent.review(&account(1, None), &[], Moment(2)).is_empty());
-        assert!(sent.review(&account(1, Some("sign in")), &[], Moment(3)).is_empty());
-        assert_eq!(events(&sent.review(&account(2, None), &[], Moment(4))), ["settled"]);
-        assert!(sent.review(&account(3, None), &[], Moment(5)).is_empty());
-        assert_eq!(events(&sent.review(&account(3, Some("again")), &[], Moment(6))), ["person-needed"]);
-        assert!(sent.review(&[], &[], Moment(7)).is_empty());
+        assert!(sent.review(account(1, None), &[], Moment(2)).is_empty());
+        assert!(sent.review(account(1, Some("sign in")), &[], Moment(3)).is_empty());
+        assert_eq!(events(&sent.review(account(2, None), &[], Moment(4))), ["settled"]);
+        assert!(sent.review(account(3, None), &[], Moment(5)).is_empty());
+        assert_eq!(events(&sent.review(account(3, Some("again")), &[], Moment(6))), ["person-needed"]);
+        assert!(sent.review([], &[], Moment(7)).is_empty());
         assert!(sent == NotifiedState::default(), "a forgotten account is forgotten here, too");
     }
 
@@ -379,10 +402,10 @@ mod tests {
         let mut sent = NotifiedState::default();
         let [ann] = account(1, Some("sign in"));
         let ben = AccountStatus { address: "ben@example.test".to_owned(), ..ann.clone() };
-        assert_eq!(sent.review(&[ann.clone(), ben.clone()], &[], Moment(0)).len(), 2);
+        assert_eq!(sent.review([ann.clone(), ben.clone()], &[], Moment(0)).len(), 2);
         let [settled] = account(2, None);
         assert_eq!(events(&sent.review_one("ann@example.test", Some(settled), Moment(1))), ["settled"]);
-        assert!(sent.review(&[ann.clone(), ben.clone()], &[], Moment(2)).len() == 1, "only the other one was notified");
+        assert!(sent.review([ann.clone(), ben.clone()], &[], Moment(2)).len() == 1, "only the other one was notified");
         assert!(sent.review_one("ann@example.test", None, Moment(3)).is_empty());
         assert!(sent.needed.keys().eq(["ben@example.test"]));
         let idle = AccountStatus { refresh_token_ends: Some(Moment(30 * DAY)), ..account(1, None)[0].clone() };
@@ -398,7 +421,7 @@ mod tests {
         let expiry =
             || Expiry { what: "thing".into(), account: String::new(), end, most_days, advice: "so act".into() };
         let hours = (0..=(life + 2) * 24).map(|hour| Moment(hour * 3600));
-        let times = hours.filter(|now| !sent.review(&[], &[expiry()], *now).is_empty());
+        let times = hours.filter(|now| !sent.review([], &[expiry()], *now).is_empty());
         times.map(|at| end.since(at) / DAY).collect()
     }
 
@@ -434,9 +457,9 @@ mod tests {
                 advice: String::new(),
             }]
         };
-        assert_eq!(sent.review(&[], &expiry(7), Moment(0)).len(), 1);
-        assert_eq!(sent.review(&[], &expiry(90), Moment(0)).len(), 0);
-        assert_eq!(sent.review(&[], &expiry(90), Moment(60 * DAY)).len(), 1);
-        assert!(sent.review(&[], &[], Moment(60 * DAY)).is_empty() && sent == NotifiedState::default());
+        assert_eq!(sent.review([], &expiry(7), Moment(0)).len(), 1);
+        assert_eq!(sent.review([], &expiry(90), Moment(0)).len(), 0);
+        assert_eq!(sent.review([], &expiry(90), Moment(60 * DAY)).len(), 1);
+        assert!(sent.review([], &[], Moment(60 * DAY)).is_empty() && sent == NotifiedState::default());
     }
 }

@@ -1,13 +1,15 @@
 //! The content of an account's record: a plain part and a sealed part.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 use zeroize::Zeroizing;
 
 use super::error::VaultError;
+use super::offers::OfferByProtocol;
 use super::password::Password;
-use super::record::{FORMAT, Record, checksum, text};
+use super::record::{FORMAT, Record, checksum, shared, text};
 use super::seal::{self, AccountKey, Damaged, Sealed};
 use super::slot::{self, Limits, Prepared, Search, Slot};
 use super::stretch::Stretch;
@@ -39,11 +41,11 @@ pub struct Secrets {
     pub password: Option<Secret>,
 }
 
-/// The content of a record.
-#[derive(Serialize, Deserialize)]
+/// The content of a record. Clones share the account.
+#[derive(Clone, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub(super) enum Entry {
-    Account(Box<StoredAccount>),
+    Account(#[serde(with = "shared")] Arc<StoredAccount>),
     /// There was an account. Without this entry, an older copy that appears later would bring it back.
     Forgotten {
         /// The generation of its last token set. The generations of a later account continue from there.
@@ -65,7 +67,7 @@ pub struct StoredAccount {
     /// The discovered metadata of the authorization server, if the configuration is not complete. It is stored because
     /// tokens must be refreshed even while the server's metadata cannot be reached.
     #[serde(default)]
-    pub discovered: Option<Discovered>,
+    pub discovered: Option<Box<Discovered>>,
     /// When a person last authorized the account.
     pub authorized: Moment,
     /// Why a person has to authorize it again, if so.
@@ -80,8 +82,8 @@ pub struct StoredAccount {
     /// One for each app password.
     pub slots: Vec<Slot>,
     /// The capabilities that the provider's servers last offered before the login, by protocol.
-    #[serde(default)]
-    pub known: BTreeMap<String, Vec<String>>,
+    #[serde(default, with = "shared")]
+    pub known: Arc<OfferByProtocol>,
     /// The SASL mechanism with which they accept this account, by protocol, if they offer several.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub mechanisms: BTreeMap<String, String>,
@@ -135,11 +137,16 @@ impl Entry {
     /// something that no record of ours asks for.
     pub(super) fn read(address: &str, record: &Record) -> Option<Self> {
         let is_known = (1..=FORMAT).contains(&record.format);
-        let entry: Self = is_known.then(|| serde_json::from_slice(&record.content).ok())??;
-        match &entry {
-            Self::Account(account) if account.address != address || !account.is_sound() => None,
-            _ => Some(entry),
+        let mut entry: Self = is_known.then(|| serde_json::from_slice(&record.content).ok())??;
+        if let Self::Account(account) = &mut entry {
+            let account = Arc::make_mut(account);
+            // The parser reserves more than there is.
+            account.slots.shrink_to_fit();
+            if account.address != address || !account.is_sound() {
+                return None;
+            }
         }
+        Some(entry)
     }
 
     pub(super) fn to_content(&self, address: &str) -> Result<Vec<u8>, VaultError> {
@@ -206,7 +213,7 @@ impl StoredAccount {
         self.provider.clone_from(&authorization.provider);
         self.flow = authorization.flow;
         self.client_id.clone_from(&authorization.client_id);
-        self.discovered.clone_from(&authorization.discovered);
+        self.discovered = authorization.discovered.clone().map(Box::new);
         self.authorized = now;
         self.ended = None;
         self.rolled_back = false;
@@ -375,7 +382,7 @@ impl StoredAccount {
         parts.extend(self.client_id.as_deref().map(|id| ("client", id)));
         // The other members only explain errors. They do not say where anything is sent.
         if let Some(Discovered { issuer, endpoints, is_registered, is_self_registered: _, methods: _ }) =
-            &self.discovered
+            self.discovered.as_deref()
         {
             parts.extend([("issuer", issuer.as_str()), ("registered", if *is_registered { "yes" } else { "no" })]);
             parts.extend(endpoints.named().map(|(name, url)| (name, url.as_str())));
@@ -392,7 +399,7 @@ impl StoredAccount {
 }
 
 /// Reads the account in an exported record.
-pub(super) fn exported(address: &str, exported: &[u8]) -> Result<(Record, Box<StoredAccount>), VaultError> {
+pub(super) fn exported(address: &str, exported: &[u8]) -> Result<(Record, Arc<StoredAccount>), VaultError> {
     let record = Record::read(address, exported);
     match record.and_then(|record| Some((Entry::read(address, &record)?, record))) {
         Some((Entry::Account(account), record)) => Ok((record, account)),

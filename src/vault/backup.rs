@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::io::{self, Read as _};
 use std::path::Path;
+use std::sync::Arc;
 
 use super::account::{StoredAccount, exported};
 use super::files;
@@ -14,8 +15,8 @@ use crate::random;
 /// The beginning of a backup's first line; a checksum follows.
 const MAGIC: &str = "postkey-backup 1";
 
-/// The longest backup that is read, in bytes: 1000 of the longest accounts.
-const MOST: u64 = 100 * 1024 * 1024;
+/// The longest backup that is read, in bytes: 10,000 of the longest accounts.
+const MOST: u64 = 1024 * 1024 * 1024;
 
 /// Accounts' records by address, as [`super::Vault::export`] gives them.
 #[derive(Default)]
@@ -52,9 +53,9 @@ impl Backup {
     }
 
     /// The accounts in it, without what is sealed.
-    pub fn accounts(&self) -> Vec<StoredAccount> {
+    pub fn accounts(&self) -> Vec<Arc<StoredAccount>> {
         let account = |(address, record): (&String, &String)| exported(address, record.as_bytes()).ok();
-        self.0.iter().filter_map(account).map(|(_, account)| *account).collect()
+        self.0.iter().filter_map(account).map(|(_, account)| account).collect()
     }
 
     fn to_bytes(&self) -> io::Result<Vec<u8>> {

@@ -9,7 +9,8 @@ use tracing::warn;
 
 use super::error::StoreError;
 use super::files;
-use super::record::{Found, Record};
+use super::kept::{Found, FoundRecord};
+use super::record::Record;
 use crate::name::Name;
 
 /// The longest record that is read; a real one has 5 to 90 KiB.
@@ -34,8 +35,9 @@ impl Copies {
         Self { dir: vault.join("copies") }
     }
 
-    /// Reads all files, by key. A file that cannot be read is empty here, which no record is.
-    pub fn read(&self) -> Result<Found, StoreError> {
+    /// Reads all files. `read` turns the bytes of a key into what is found; a file that cannot be read is empty, which no record
+    /// is.
+    pub fn read(&self, mut read: impl FnMut(&str, Vec<u8>) -> FoundRecord) -> Result<Found, StoreError> {
         files::make_folder(&self.dir)?;
         files::check_folder(&self.dir)?;
         let (mut records, mut long) = (BTreeMap::new(), BTreeMap::new());
@@ -43,9 +45,10 @@ impl Copies {
             let name = entry.map_err(StoreError::at(&self.dir))?.file_name();
             let (path, Some(name)) = (self.dir.join(&name), name.to_str()) else { continue };
             if name.starts_with(LONG) {
-                long.extend(read_long(&path, name)?);
+                long.extend(read_long(&path, name)?.map(|(key, bytes)| (key.clone(), read(&key, bytes))));
             } else if let Some(key) = key(name) {
-                records.insert(key, read_file(&path)?);
+                let found = read(&key, read_file(&path)?);
+                records.insert(key, found);
             } else if name != DRAFT {
                 warn_of_foreign(&path);
             }
@@ -105,13 +108,14 @@ fn warn_of_foreign(path: &Path) {
 /// A damaged record is not one of them.
 fn foreign(records: &Found) -> Vec<String> {
     let is_address = |key: &str| Name::address(key).is_ok_and(|address| address.as_str() == key);
-    let is_record = |key: &str, bytes: &[u8]| Record::read(key, bytes).is_some();
     let is_copy = |key: &str, bytes: &[u8]| {
-        records.keys().any(|other| other != key && key.contains(other.as_str()) && is_record(other, bytes))
+        records.keys().any(|other| other != key && key.contains(other.as_str()) && Record::read(other, bytes).is_some())
     };
-    let is_foreign = |key: &str, bytes: &[u8]| !is_record(key, bytes) && (!is_address(key) || is_copy(key, bytes));
-    let foreign = records.iter().filter(|(key, bytes)| is_foreign(key, bytes));
-    foreign.map(|(key, _)| key.clone()).collect()
+    let is_foreign = |(key, found): &(&String, &FoundRecord)| match found {
+        FoundRecord::Whole(_) => false,
+        FoundRecord::Damaged(bytes) => !is_address(key) || is_copy(key, bytes),
+    };
+    records.iter().filter(is_foreign).map(|(key, _)| key.clone()).collect()
 }
 
 /// Reads a file whose first line is its key. None if the key does not match the file's name, because the account is
@@ -194,15 +198,16 @@ mod tests {
         let copies = Copies::new(dir.path());
         let address = |length: usize| format!("{}@example.test", "/".repeat(length));
         let addresses: Vec<String> = [1, 43, 44, 80, 81, 82, 240].map(address).into();
-        assert!(copies.read().unwrap().is_empty());
+        let read = || copies.read(|_, bytes| FoundRecord::Damaged(bytes)).unwrap();
+        assert!(read().is_empty());
         // As an earlier version wrote it.
         std::fs::write(dir.path().join("copies").join(spelled(&address(50))), "older").unwrap();
         for key in addresses.iter().chain([&address(50)]) {
             copies.put(key, key.as_bytes()).unwrap();
         }
-        let read = copies.read().unwrap();
-        assert!(read.len() == 8 && read.iter().all(|(key, bytes)| key.as_bytes() == bytes));
+        let found = read();
+        assert!(found.len() == 8 && found.iter().all(|(key, bytes)| key.as_bytes() == bytes.to_bytes(key)));
         std::fs::write(copies.path(&address(240)), "nonsense\nnonsense").unwrap();
-        assert_eq!(copies.read().unwrap().len(), 7, "the account of that file is unknown");
+        assert_eq!(read().len(), 7, "the account of that file is unknown");
     }
 }

@@ -16,6 +16,7 @@ mod error;
 pub mod files;
 #[cfg(fuzzing)]
 pub mod fuzzing;
+mod kept;
 pub mod listener_password;
 mod offers;
 pub mod password;
@@ -214,21 +215,20 @@ impl Vault {
     ) -> Result<u64, VaultError> {
         let address = &authorization.address;
         let account = match entry(records, address) {
-            Some(Entry::Account(mut account)) => {
+            Some(Entry::Account(account)) => {
+                let mut account = Arc::unwrap_or_clone(account);
                 account.authorize(authorization, now)?;
                 account
             }
-            Some(Entry::Forgotten { generation }) => {
-                Box::new(StoredAccount::begin(authorization, first, generation, now)?)
-            }
+            Some(Entry::Forgotten { generation }) => StoredAccount::begin(authorization, first, generation, now)?,
             None => match self.damage(address) {
                 // Without a password nobody could open the new account.
                 Some(damage) if first.is_none() || matches!(damage, VaultError::Newer(_)) => return Err(damage),
-                _ => Box::new(StoredAccount::begin(authorization, first, 0, now)?),
+                _ => StoredAccount::begin(authorization, first, 0, now)?,
             },
         };
         let generation = account.generation();
-        self.put(Purpose::Replace, records, address, Entry::Account(account), 0)?;
+        self.put(Purpose::Replace, records, address, Entry::Account(Arc::new(account)), 0)?;
         Ok(generation)
     }
 
@@ -298,7 +298,9 @@ impl Vault {
 
     /// Stores what a server of the account's provider offers before the login.
     pub fn learn(&self, address: &str, protocol: Protocol, capabilities: Vec<String>) -> Result<(), VaultError> {
-        self.set(address, |account| drop(account.known.insert(protocol.name().to_owned(), capabilities)))
+        self.set(address, |account| {
+            Arc::make_mut(&mut account.known).insert(protocol.name().to_owned(), capabilities);
+        })
     }
 
     /// Writes an account's record again as it is.
@@ -374,7 +376,8 @@ impl Vault {
         let mut records = lock(&self.records);
         if let (Some(current), Some(here)) = (self.account(address), records.newest().get(address)) {
             // The same in another format is the same.
-            if here.content == record.content || entry.to_content(address)? == here.content {
+            let content = here.to_record(address).content;
+            if content == record.content || entry.to_content(address)? == content {
                 return Ok(Restored::Same);
             }
             let is_newer = here.serial > record.serial || current.generation() > generation;
@@ -409,7 +412,7 @@ impl Vault {
         let account = self.account(address).ok_or_else(|| VaultError::NoAccount(address.to_owned()))?;
         let mut changed = StoredAccount::clone(&account);
         let result = change(&mut changed)?;
-        self.put(purpose, &mut records, address, Entry::Account(Box::new(changed)), 0)?;
+        self.put(purpose, &mut records, address, Entry::Account(Arc::new(changed)), 0)?;
         Ok(result)
     }
 
@@ -422,11 +425,11 @@ impl Vault {
         entry: Entry,
         seen: u64,
     ) -> Result<(), VaultError> {
-        records.put(address, entry.to_content(address)?, seen, purpose);
+        let account = records.put(address, entry, seen, purpose)?;
         let mut view = lock(&self.view);
-        match entry {
-            Entry::Account(account) => view.insert(Arc::from(account)),
-            Entry::Forgotten { .. } => view.remove(address),
+        match account {
+            Some(account) => view.insert(account),
+            None => view.remove(address),
         }
         view.trouble = records.trouble().cloned();
         drop(view);
@@ -443,7 +446,7 @@ impl Vault {
 
 /// The entry of this address, if this version can read it.
 fn entry(records: &Records, address: &str) -> Option<Entry> {
-    Entry::read(address, records.newest().get(address)?)
+    records.newest().get(address)?.entry(address)
 }
 
 fn serials(records: &Records) -> impl Iterator<Item = (String, u64)> {

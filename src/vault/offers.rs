@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 
 /// The capabilities that the servers of an account last offered, by protocol.
-type OfferByProtocol = BTreeMap<String, Vec<String>>;
+pub type OfferByProtocol = BTreeMap<String, Vec<String>>;
 
 /// The different offers, by provider, each with the number of accounts that have it.
 #[derive(Default)]

@@ -1,7 +1,5 @@
 //! A record as it is on the disk: one line with a checksum, and the content.
 
-use std::collections::BTreeMap;
-
 use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD_NO_PAD;
 use sha2::{Digest as _, Sha256};
@@ -12,9 +10,6 @@ pub const FORMAT: u32 = 2;
 
 /// The beginning of a record's first line.
 const MAGIC: &str = "postkey-record";
-
-/// The bytes in one of the copies, by address.
-pub type Found = BTreeMap<String, Vec<u8>>;
 
 /// The record of one address.
 #[derive(Clone)]
@@ -77,6 +72,21 @@ pub mod text {
     pub fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<u8>, D::Error> {
         let text = String::deserialize(deserializer)?;
         BASE64_STANDARD_NO_PAD.decode(text).map_err(D::Error::custom)
+    }
+}
+
+/// Serializes what several records share as if each had its own.
+pub mod shared {
+    use std::sync::Arc;
+
+    use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+    pub fn serialize<T: Serialize, S: Serializer>(shared: &Arc<T>, serializer: S) -> Result<S::Ok, S::Error> {
+        shared.as_ref().serialize(serializer)
+    }
+
+    pub fn deserialize<'de, T: Deserialize<'de>, D: Deserializer<'de>>(deserializer: D) -> Result<Arc<T>, D::Error> {
+        T::deserialize(deserializer).map(Arc::new)
     }
 }
 

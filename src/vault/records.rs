@@ -9,14 +9,17 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use tracing::{error, info, warn};
 
+use super::account::{Entry, StoredAccount};
 use super::copies::{self, Copies};
 use super::counters::Counters;
-use super::error::StoreError;
+use super::error::{StoreError, VaultError};
 use super::files;
-use super::record::{FORMAT, Found, Record};
+use super::kept::{Found, FoundRecord, Kept, SharedOffers};
+use super::record::{FORMAT, Record};
 use super::store::{self, Aside, Store};
 use crate::clock::{Clock, Moment};
 
@@ -33,7 +36,8 @@ pub struct Records {
     copies: Copies,
     /// None after it has failed, until it is opened again.
     store: Option<Store>,
-    newest: BTreeMap<String, Record>,
+    newest: BTreeMap<String, Kept>,
+    offers: SharedOffers,
     /// The addresses whose copies are both unreadable.
     lost: Vec<String>,
     /// The addresses whose file is damaged, and may have been newer than sled's record.
@@ -66,6 +70,7 @@ impl Records {
             copies: Copies::new(dir),
             store: None,
             newest: BTreeMap::new(),
+            offers: SharedOffers::default(),
             lost: Vec::new(),
             doubtful: Vec::new(),
             rolled_back: Vec::new(),
@@ -80,7 +85,7 @@ impl Records {
         Ok(records)
     }
 
-    pub fn newest(&self) -> &BTreeMap<String, Record> {
+    pub fn newest(&self) -> &BTreeMap<String, Kept> {
         &self.newest
     }
 
@@ -104,16 +109,24 @@ impl Records {
     }
 
     /// Replaces a record, with a serial above the old one's and above `seen`. It is in effect when this returns, and on
-    /// stable storage unless there is [`Records::trouble`].
-    pub fn put(&mut self, key: &str, content: Vec<u8>, seen: u64, purpose: Purpose) {
-        let record = Record { format: FORMAT, serial: self.next_serial(key).max(seen.saturating_add(1)), content };
-        let (bytes, serial) = (record.to_bytes(key), record.serial);
+    /// stable storage unless there is [`Records::trouble`]. Returns the account, if there is one now.
+    pub fn put(
+        &mut self,
+        key: &str,
+        entry: Entry,
+        seen: u64,
+        purpose: Purpose,
+    ) -> Result<Option<Arc<StoredAccount>>, VaultError> {
+        let serial = self.next_serial(key).max(seen.saturating_add(1));
+        let bytes = Record { format: FORMAT, serial, content: entry.to_content(key)? }.to_bytes(key);
+        let record = Kept::new(serial, entry, &mut self.offers);
+        let account = record.account();
         self.newest.insert(key.to_owned(), record);
         self.lost.retain(|lost| lost != key);
         let copied = self.copies.put(key, &bytes);
         let stored = match purpose {
             Purpose::Replace => self.store.as_ref().map_or(Ok(()), |store| store.put(key, &bytes)),
-            Purpose::Erase | Purpose::Forget => self.rebuild_store(key, bytes),
+            Purpose::Erase | Purpose::Forget => self.rebuild_store(),
         };
         if stored.is_err() {
             self.store = None;
@@ -124,16 +137,25 @@ impl Records {
         if let Err(error) = copied.and(stored) {
             self.degrade(error);
         }
+        Ok(account)
     }
 
     /// Sled's log still contains the old record, so sled is created again without it.
-    fn rebuild_store(&mut self, key: &str, bytes: Vec<u8>) -> Result<(), StoreError> {
+    fn rebuild_store(&mut self) -> Result<(), StoreError> {
         let Some(store) = self.store.take() else { return Ok(()) };
-        let mut whole = store.all()?;
+        let mut lost = Vec::new();
+        for key in &self.lost {
+            lost.extend(store.get(key)?.map(|bytes| (key, bytes)));
+        }
         drop(store);
-        whole.insert(key.to_owned(), bytes);
-        self.store = Some(Store::create(&self.dir, &whole, Aside::Remove)?);
+        self.store = Some(self.create_store(lost, Aside::Remove)?);
         Ok(())
+    }
+
+    /// Creates sled with the newest records. Lost ones stay in it, so that the next start reports them, too.
+    fn create_store(&self, lost: Vec<(&String, Vec<u8>)>, aside: Aside) -> Result<Store, StoreError> {
+        let newest = self.newest.iter().map(|(key, record)| (key, record.to_bytes(key)));
+        Store::create(&self.dir, newest.chain(lost), aside)
     }
 
     /// Tries to end the trouble: reads both copies again, and writes what differs from the newest records.
@@ -170,8 +192,12 @@ impl Records {
     fn reconcile(&mut self) -> Result<(), StoreError> {
         // Closed first, because a handle that has failed does not recover, and sled's lock prevents a second one.
         self.store = None;
-        let copied = self.copies.read();
-        let stored = Store::open(&self.dir).map(|opened| match opened {
+        let (newest, offers) = (&self.newest, &mut self.offers);
+        let copied = self.copies.read(|key, bytes| FoundRecord::read(key, bytes, newest.get(key), offers));
+        let like =
+            |key: &str| copied.as_ref().ok().and_then(|copied| copied.get(key)?.whole()).or_else(|| newest.get(key));
+        let stored = Store::open(&self.dir, |key, bytes| FoundRecord::read(key, bytes, like(key), offers));
+        let stored = stored.map(|opened| match opened {
             Some((store, stored)) => {
                 self.store = Some(store);
                 stored
@@ -181,7 +207,7 @@ impl Records {
         self.choose_newest(copied.as_ref().ok(), stored.as_ref().ok());
         self.compare_counters(copied.is_ok() && stored.is_ok());
         let copied = copied.and_then(|copied| self.write_copies(&copied));
-        let stored = stored.and_then(|stored| self.write_store(stored));
+        let stored = stored.and_then(|stored| self.write_store(&stored));
         copied.and(stored)
     }
 
@@ -193,7 +219,7 @@ impl Records {
                 self.lost.push(key.clone());
             }
         }
-        let is_older = |key: &String, record: &Record| {
+        let is_older = |key: &String, record: &Kept| {
             self.counters.newest(key).is_some_and(|newest| newest > record.serial) && !self.doubtful.contains(key)
         };
         let older = self.newest.iter().filter(|(key, record)| is_older(key, record)).map(|(key, _)| key.clone());
@@ -204,8 +230,8 @@ impl Records {
         let mut is_changed = false;
         for (key, record) in &self.newest {
             // A record from before there were counters.
-            is_changed |=
-                self.counters.newest(key).is_none() && self.counters.note(key, record.serial, is_forgotten(record));
+            is_changed |= self.counters.newest(key).is_none()
+                && self.counters.note(key, record.serial, matches!(record.entry(key), Some(Entry::Forgotten { .. })));
         }
         if is_changed {
             self.counters.write();
@@ -219,10 +245,12 @@ impl Records {
         self.lost.clear();
         self.doubtful.clear();
         for key in keys {
-            let read = |found: Option<&Found>| Record::read(&key, found?.get(&key)?);
+            let read = |found: Option<&Found>| found?.get(&key)?.whole().cloned();
             let candidates = [read(stored), read(copied), self.newest.remove(&key)];
             if let ([Some(record), None, None], Some(copied)) = (&candidates, copied)
-                && !copied.get(&key).is_some_and(|damaged| record.is_left_in(&key, damaged))
+                && !copied
+                    .get(&key)
+                    .is_some_and(|damaged| record.to_record(&key).is_left_in(&key, &damaged.to_bytes(&key)))
                 && !(record.format == 1 && copies::had_no_file(&key))
             {
                 error!(
@@ -245,46 +273,45 @@ impl Records {
     /// Writes the files that differ from the newest records.
     fn write_copies(&self, copied: &Found) -> Result<(), StoreError> {
         let mut outcome = Ok(());
-        for (key, newest) in &self.newest {
-            let bytes = newest.to_bytes(key);
-            if copied.get(key) != Some(&bytes) {
-                let written = self.copies.put(key, &bytes);
-                if written.is_ok() {
-                    report(key, &self.copies.path(key), copied.get(key), newest);
-                }
-                outcome = outcome.and(written);
+        for (key, newest) in self.behind(copied) {
+            let written = self.copies.put(key, &newest.to_bytes(key));
+            if written.is_ok() {
+                report(key, &self.copies.path(key), copied.get(key), newest);
             }
+            outcome = outcome.and(written);
         }
         outcome
     }
 
     /// Creates sled again if it differs from the newest records, because of damage or a crash between both writes.
-    fn write_store(&mut self, stored: Found) -> Result<(), StoreError> {
-        // Lost records stay in it, so that the next start reports them, too.
-        let mut whole = stored.clone();
-        whole.extend(self.newest.iter().map(|(key, newest)| (key.clone(), newest.to_bytes(key))));
-        if self.store.is_some() && whole == stored {
+    fn write_store(&mut self, stored: &Found) -> Result<(), StoreError> {
+        if self.store.is_some() && self.behind(stored).next().is_none() {
             return Ok(());
         }
         // A damaged one is kept, because somebody may recover more from it. One that is only behind may contain what was
         // removed.
-        let is_whole = self.store.is_some() && stored.iter().all(|(key, bytes)| Record::read(key, bytes).is_some());
+        let is_whole = self.store.is_some() && stored.values().all(|found| found.whole().is_some());
         self.store = None;
-        self.store = Some(Store::create(&self.dir, &whole, if is_whole { Aside::Remove } else { Aside::Keep })?);
-        for (key, newest) in self.newest.iter().filter(|(key, _)| whole.get(*key) != stored.get(*key)) {
+        let lost = stored.iter().filter(|(key, _)| !self.newest.contains_key(*key));
+        let lost = lost.map(|(key, found)| (key, found.to_bytes(key))).collect();
+        self.store = Some(self.create_store(lost, if is_whole { Aside::Remove } else { Aside::Keep })?);
+        for (key, newest) in self.behind(stored) {
             report(key, &store::path(&self.dir), stored.get(key), newest);
         }
         Ok(())
     }
-}
 
-fn is_forgotten(record: &Record) -> bool {
-    record.content.starts_with(br#"{"forgotten""#)
+    /// The newest records that a copy lacks.
+    fn behind<'a>(&'a self, found: &'a Found) -> impl Iterator<Item = (&'a String, &'a Kept)> {
+        self.newest.iter().filter(|(key, newest)| {
+            !found.get(*key).and_then(FoundRecord::whole).is_some_and(|found| newest.same_as(key, found))
+        })
+    }
 }
 
 /// Logs what was wrong with a copy that has been repaired.
-fn report(key: &str, file: &Path, found: Option<&Vec<u8>>, newest: &Record) {
-    let found = match found.map(|bytes| Record::read(key, bytes)) {
+fn report(key: &str, file: &Path, found: Option<&FoundRecord>, newest: &Kept) {
+    let found = match found.map(FoundRecord::whole) {
         None => "nothing".to_owned(),
         Some(None) => "a damaged record".to_owned(),
         Some(Some(record)) => format!("write {}", record.serial),

@@ -16,7 +16,7 @@ use tracing::{error, warn};
 
 use super::error::StoreError;
 use super::files;
-use super::record::Found;
+use super::kept::{Found, FoundRecord};
 
 /// How long to wait for the lock of a dropped handle. It takes some milliseconds.
 const LINGERING: Duration = Duration::from_secs(2);
@@ -39,8 +39,12 @@ pub struct Store {
 }
 
 impl Store {
-    /// Opens the store in this vault and reads all records. None if there is no store that sled can read.
-    pub fn open(vault: &Path) -> Result<Option<(Self, Found)>, StoreError> {
+    /// Opens the store in this vault and reads all records. `read` turns the bytes of a key into what is found. None if there is
+    /// no store that sled can read.
+    pub fn open(
+        vault: &Path,
+        read: impl FnMut(&str, Vec<u8>) -> FoundRecord,
+    ) -> Result<Option<(Self, Found)>, StoreError> {
         let folder = vault.join("sled");
         files::check_own(&folder)?;
         for name in ["db", "conf", "blobs"] {
@@ -49,7 +53,7 @@ impl Store {
         if !folder.exists() {
             return Ok(None);
         }
-        let opened = Self::open_in(&folder).and_then(|store| store.records().map(|records| (store, records)));
+        let opened = Self::open_in(&folder).and_then(|store| store.records(read).map(|records| (store, records)));
         match opened {
             Err(error) if is_damage(&error) => {
                 let file = folder.display();
@@ -62,13 +66,17 @@ impl Store {
 
     /// Creates a new store with these records in place of the old one, which must be closed. It is renamed from another
     /// folder, so that it is there as a whole or not at all.
-    pub fn create(vault: &Path, records: &Found, aside: Aside) -> Result<Self, StoreError> {
+    pub fn create<K: AsRef<[u8]>>(
+        vault: &Path,
+        records: impl Iterator<Item = (K, Vec<u8>)>,
+        aside: Aside,
+    ) -> Result<Self, StoreError> {
         let [folder, new, old] = ["sled", "sled.new", "sled.old"].map(|name| vault.join(name));
         let create = || {
             remove_folder(&new)?;
             let store = Self::open_in(&new)?;
             for (key, record) in records {
-                guarded(|| store.db()?.insert(key.as_str(), record.as_slice()))?;
+                guarded(|| store.db()?.insert(&key, record))?;
             }
             drop(store);
             for entry in std::fs::read_dir(&new)? {
@@ -98,15 +106,21 @@ impl Store {
         Ok(store)
     }
 
-    pub fn all(&self) -> Result<Found, StoreError> {
-        self.records().map_err(StoreError::at(&self.folder))
+    fn records(&self, mut read: impl FnMut(&str, Vec<u8>) -> FoundRecord) -> sled::Result<Found> {
+        guarded(|| {
+            let mut found = |(key, record): (sled::IVec, sled::IVec)| {
+                let key = String::from_utf8_lossy(&key).into_owned();
+                let found = read(&key, record.to_vec());
+                (key, found)
+            };
+            self.db()?.iter().map(|entry| entry.map(&mut found)).collect()
+        })
     }
 
-    fn records(&self) -> sled::Result<Found> {
-        guarded(|| {
-            let text = |key: sled::IVec| String::from_utf8_lossy(&key).into_owned();
-            self.db()?.iter().map(|entry| entry.map(|(key, record)| (text(key), record.to_vec()))).collect()
-        })
+    /// The bytes of a record.
+    pub fn get(&self, key: &str) -> Result<Option<Vec<u8>>, StoreError> {
+        let read = guarded(|| self.db()?.get(key));
+        read.map(|record| record.map(|record| record.to_vec())).map_err(StoreError::at(&self.folder))
     }
 
     /// Replaces a record.

@@ -1,6 +1,6 @@
 //! The vault from its users' point of view.
 
-use super::record::{FORMAT, Found, Record};
+use super::record::{FORMAT, Record};
 use super::*;
 use crate::config::flow::Flow;
 use crate::secret::{Secret, Token};
@@ -152,7 +152,7 @@ fn a_lost_record_is_not_lost_after_a_new_write() {
     std::fs::set_permissions(dir.path(), std::os::unix::fs::PermissionsExt::from_mode(0o700)).unwrap();
     let mut records = records::Records::open(dir.path()).unwrap();
     assert_eq!(records.lost(), [ANN, "ben@example.test"]);
-    records.put(ANN, b"{}".to_vec(), 0, records::Purpose::Replace);
+    records.put(ANN, Entry::Forgotten { generation: 0 }, 0, records::Purpose::Replace).unwrap();
     assert_eq!(records.lost(), ["ben@example.test"]);
 }
 
@@ -175,7 +175,8 @@ fn cost_of_a_write() {
         times.sort();
         println!("{what}: median {:?}, 99 of 100 below {:?}, {} bytes", times[150], times[296], record.len());
     };
-    let store = store::Store::create(&dir.path().join("state"), &Found::new(), store::Aside::Keep).unwrap();
+    let store =
+        store::Store::create(&dir.path().join("state"), std::iter::empty::<(&str, _)>(), store::Aside::Keep).unwrap();
     let copies = copies::Copies::new(&dir.path().join("state"));
     time("sled alone", &|| store.put(ANN, &record).unwrap());
     time("copy alone", &|| copies.put(ANN, &record).unwrap());
@@ -294,8 +295,8 @@ fn an_account_with_a_long_address_heals_and_can_be_forgotten() {
     let exported = elsewhere.export(&address).unwrap();
     let record = Record { format: 1, ..Record::read(&address, &exported).unwrap() };
     files::make_folder(&state).unwrap();
-    let found = Found::from([(address.clone(), record.to_bytes(&address))]);
-    drop(store::Store::create(&state, &found, store::Aside::Keep).unwrap());
+    let found = [(&address, record.to_bytes(&address))];
+    drop(store::Store::create(&state, found.into_iter(), store::Aside::Keep).unwrap());
     for _ in 0..2 {
         let vault = Vault::open(&state).unwrap();
         assert!(vault.trouble().is_none() && vault.damaged().is_empty());
@@ -319,7 +320,7 @@ fn a_record_under_something_that_is_not_an_address_is_not_restored() {
         let odd = Authorization { address: address.into(), ..authorization("1") };
         let first = Some(("main", Prepared::new(&password).unwrap()));
         let account = StoredAccount::begin(&odd, first, 0, NOW).unwrap();
-        let content = Entry::Account(Box::new(account)).to_content(address).unwrap();
+        let content = Entry::Account(Arc::new(account)).to_content(address).unwrap();
         let exported = Record { format: FORMAT, serial: 1, content }.to_bytes(address);
         assert!(matches!(vault.restore(address, &exported, true), Err(VaultError::NotAnAccount(_))), "{address:?}");
     }

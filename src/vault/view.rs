@@ -34,8 +34,8 @@ impl VaultView {
             view.insert_damaged(address, false);
         }
         for (address, record) in records.newest() {
-            match Entry::read(address, record) {
-                Some(Entry::Account(account)) => view.insert(Arc::from(account)),
+            match record.entry(address) {
+                Some(Entry::Account(account)) => view.insert(account),
                 Some(Entry::Forgotten { .. }) => {}
                 None => view.insert_damaged(address, record.format > FORMAT),
             }

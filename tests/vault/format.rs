@@ -80,7 +80,7 @@ fn check(vault: &Vault) {
     assert_eq!(ben.ended.as_ref().unwrap().why, "revoked");
     assert_eq!(ann.slots.iter().map(|slot| slot.name.as_str()).collect::<Vec<_>>(), ["main", "chosen"]);
     assert_eq!((ann.authorized, ann.provider.as_str(), ann.client_id.as_deref()), (NOW, "own", Some("a-client")));
-    assert_eq!(fay.discovered, Some(discovered()));
+    assert_eq!(fay.discovered, Some(Box::new(discovered())));
     assert_eq!(fay.known["imap"], ["IMAP4rev1", "IDLE"]);
     assert_eq!((fay.slots[2].name.as_str(), &fay.slots[2].limits), ("scanner", &limits()));
     for password in [PASSWORDS[0], PASSWORDS[1], SCANNER, MACHINE].map(Password::read) {

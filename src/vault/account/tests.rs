@@ -71,7 +71,7 @@ fn a_record_with_another_destination_for_the_tokens_does_not_open() {
         ("flow", |account| account.flow = Flow::AuthorizationCode),
         ("client", |account| account.client_id = Some("another".into())),
         ("no client", |account| account.client_id = None),
-        ("endpoint", |account| account.discovered = Some(discovered("https://evil.test/token"))),
+        ("endpoint", |account| account.discovered = Some(Box::new(discovered("https://evil.test/token")))),
         ("no endpoints", |account| account.discovered = None),
         ("issuer", |account| account.discovered.as_mut().unwrap().issuer += "/"),
         ("registered", |account| account.discovered.as_mut().unwrap().is_registered = true),
@@ -91,7 +91,7 @@ fn a_record_with_another_destination_for_the_tokens_does_not_open() {
 fn somebody_elses_tokens_do_not_send_a_secret_elsewhere() {
     let (account, [password, _]) = account();
     let mut forged = account;
-    forged.discovered = Some(discovered("https://evil.test/token"));
+    forged.discovered = Some(Box::new(discovered("https://evil.test/token")));
     // Anyone can seal to the public key.
     forged.put_tokens(&tokens("evil")).unwrap();
     assert!(is_damaged(&forged, &password));
@@ -146,7 +146,7 @@ fn the_properties_of_a_slot_cannot_be_changed() {
 #[test]
 fn a_record_of_another_account_or_format_is_not_read() {
     let (account, _) = account();
-    let content = Entry::Account(Box::new(account)).to_content("ann@example.test").unwrap();
+    let content = Entry::Account(Arc::new(account)).to_content("ann@example.test").unwrap();
     let mut record = Record { format: FORMAT, serial: 1, content };
     assert!(Entry::read("ann@example.test", &record).is_some());
     assert!(Entry::read("ben@example.test", &record).is_none());
@@ -159,7 +159,7 @@ fn a_record_of_another_account_or_format_is_not_read() {
 #[test]
 fn a_record_that_asks_for_too_much_is_not_read() {
     let (account, _) = account();
-    let content = Entry::Account(Box::new(account)).to_content("ann@example.test").unwrap();
+    let content = Entry::Account(Arc::new(account)).to_content("ann@example.test").unwrap();
     let content = String::from_utf8(content).unwrap();
     let read = |from: &str, to: &str| {
         assert!(content.contains(from), "{from}");
@@ -198,7 +198,7 @@ fn the_number_of_chosen_passwords_is_limited() {
         &Record {
             format: FORMAT,
             serial: 1,
-            content: Entry::Account(Box::new(account)).to_content("ann@example.test").unwrap(),
+            content: Entry::Account(Arc::new(account)).to_content("ann@example.test").unwrap(),
         },
     );
     assert!(read.is_some());
