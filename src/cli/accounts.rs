@@ -1,21 +1,24 @@
-//! Whether there is an account with the address that somebody has typed.
+//! The account with the address that somebody has typed.
 
-use crate::broker::AccountStatus;
+use super::admin::AdminClient;
+use crate::broker::{AccountStatus, Selection};
 use crate::config::Config;
-use crate::control::Status;
+use crate::control::{ControlRequest, Status};
 use crate::exit::{Exit, Failed};
 use crate::vault::VaultError;
 
 /// How many letters may be wrong, missing, too many or swapped in a typing error. Two would turn Ben into Ann.
 const TYPING_ERROR: usize = 1;
 
-/// Fails if there is no account with this address, and none that shares its authorization with it.
-pub fn check(config: &Config, status: &Status, address: &str) -> Result<(), Failed> {
+/// The status of the account with this address, or of the one that shares its authorization with it. A damaged record is in
+/// the status, too. All accounts are only asked for if there is none, for an address that may be meant.
+pub async fn find(config: &Config, admin: &AdminClient<'_>, address: &str) -> Result<Status, Failed> {
     let owner = config.owner_of(address);
-    if status.account(owner).is_some() || status.damaged.iter().any(|damaged| damaged == owner) {
-        return Ok(());
+    let status = select(admin, owner).await?;
+    if !status.accounts.is_empty() || !status.damaged.is_empty() {
+        return Ok(status);
     }
-    match nearest(status, address) {
+    match nearest(&admin.status().await?, address) {
         Some(near) => Err(Failed::new(
             Exit::NoUser,
             format!(
@@ -24,6 +27,12 @@ pub fn check(config: &Config, status: &Status, address: &str) -> Result<(), Fail
         )),
         None => Err(VaultError::NoAccount(owner.to_owned()).into()),
     }
+}
+
+/// The listeners, and the status of this account if it exists.
+pub async fn select(admin: &AdminClient<'_>, address: &str) -> Result<Status, Failed> {
+    let selection = Selection { address: Some(address.to_owned()), ..Selection::default() };
+    admin.ask(ControlRequest::Select(selection)).await
 }
 
 /// The address or alias that somebody may have meant.

@@ -7,6 +7,7 @@ use serde::Serialize;
 use tokio::net::{TcpStream, UnixStream};
 use tokio::time::timeout;
 
+use super::accounts;
 use super::admin::AdminClient;
 use super::terminal::{Input, say};
 use crate::address::Address;
@@ -79,7 +80,7 @@ async fn examine(config: &Config, address: &str) -> Vec<Finding> {
         Ok(findings) => findings,
         Err(Failed { exit, message }) => vec![Finding::problem("daemon", exit, message)],
     };
-    if let Ok(status) = admin.status().await {
+    if let Ok(status) = accounts::select(&admin, address).await {
         findings.extend(examine_listeners(&status.listeners).await);
     }
     findings.extend(examine_certificates(config, Clock::System.now()));
@@ -88,7 +89,7 @@ async fn examine(config: &Config, address: &str) -> Vec<Finding> {
 
 /// Asks for a password only if the account exists. A shared mailbox has the tokens of its owner.
 async fn ask(admin: &AdminClient<'_>, address: &str, owner: &str) -> Result<Vec<Finding>, Failed> {
-    let is_known = admin.status().await?.account(owner).is_some();
+    let is_known = !accounts::select(admin, owner).await?.accounts.is_empty();
     let prompt = format!("An app password of {owner}, or Enter to skip the checks that need it: ");
     let password = if is_known { Input::new().password(&prompt).await.ok() } else { None };
     admin.ask(ControlRequest::Examine { address: address.to_owned(), password }).await

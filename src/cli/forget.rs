@@ -13,7 +13,7 @@ pub async fn run(config: &Config, address: &str, revoke: bool) -> Result<(), Fai
     let address = config.address_of(address);
     let admin = AdminClient::connect(config).await?;
     if revoke {
-        accounts::check(config, &admin.status().await?, &address)?;
+        accounts::find(config, &admin, &address).await?;
     }
     let password = match revoke {
         true => Some(Input::new().password(&format!("An app password of {address}: ")).await?),

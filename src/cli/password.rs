@@ -19,7 +19,7 @@ pub async fn run(config: &Config, command: PasswordCommand) -> Result<(), Failed
         PasswordCommand::Add { address, name, choose, protocol, uid } => {
             check_slot_name(&name)?;
             let address = owner(address);
-            accounts::check(config, &admin.status().await?, &address)?;
+            accounts::find(config, &admin, &address).await?;
             let limits = Limits { protocols: protocol, uids: uid };
             add(&admin, address, name, choose, limits).await
         }
@@ -59,7 +59,7 @@ async fn add(
 }
 
 async fn list(admin: &AdminClient<'_>, address: &str) -> Result<(), Failed> {
-    let status = admin.status().await?;
+    let status = accounts::select(admin, address).await?;
     let account = status.account(address).ok_or_else(|| VaultError::NoAccount(address.to_owned()))?;
     for slot in &account.slots {
         let limits = if slot.limits.is_none() { String::new() } else { format!("  only {}", slot.limits) };

@@ -11,8 +11,9 @@ use crate::programs::{MailProgram, Served};
 
 /// Shows the settings of an account for a program, or which programs there are.
 pub async fn run(config: &Config, address: &str, program: Option<&str>, has_password: bool) -> Result<(), Failed> {
-    let status = AdminClient::connect(config).await?.status().await?;
+    let admin = AdminClient::connect(config).await?;
     let address = config.address_of(address);
+    let status = accounts::select(&admin, config.owner_of(&address)).await?;
     let address = status.account(&address).map_or(address, |account| account.address.clone());
     let Some(name) = program else {
         say("Add `--for PROGRAM` for the settings of one of these programs:\n");
@@ -31,7 +32,9 @@ pub async fn run(config: &Config, address: &str, program: Option<&str>, has_pass
         .transpose()
         .map_err(|_| Failed::new(Exit::Data, "this app password is not UTF-8, and a program's settings are text"))?;
     // The settings are right for an account that will be set up later, such as one of a whole domain at its first login.
-    if let (Err(missing), None) = (accounts::check(config, &status, &address), config.domain_of(&address)) {
+    if config.domain_of(&address).is_none()
+        && let Err(missing) = accounts::find(config, &admin, &address).await
+    {
         complain(missing.message);
     }
     let settings = program.render(&served(config, &status, &address), password)?;

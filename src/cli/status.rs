@@ -21,7 +21,7 @@ pub async fn run(config: &Config, options: StatusOptions) -> Result<(), Failed> 
     let selection = Selection { address: address.map(|address| config.address_of(&address)), needs_person, provider };
     let status: Status = admin.ask(ControlRequest::Select(selection.clone())).await?;
     if let (Some(address), true) = (&selection.address, status.accounts.is_empty() && status.damaged.is_empty()) {
-        accounts::check(config, &admin.status().await?, address)?;
+        accounts::find(config, &admin, address).await?;
     }
     if json {
         say(serde_json::to_string_pretty(&status).map_err(|error| Failed::new(Exit::Software, error))?);

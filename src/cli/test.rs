@@ -10,7 +10,7 @@ use crate::exit::{Exit, Failed};
 pub async fn run(config: &Config, address: &str, trace_dialogue: bool) -> Result<(), Failed> {
     let admin = AdminClient::connect(config).await?;
     let address = config.address_of(address);
-    accounts::check(config, &admin.status().await?, &address)?;
+    accounts::find(config, &admin, &address).await?;
     let owner = config.owner_of(&address);
     let password = Input::new().password(&format!("An app password of {owner}: ")).await?;
     if owner != address {
