@@ -92,9 +92,9 @@ impl Control {
             ControlRequest::Select(selection) => reply(self.status(&selection)),
             ControlRequest::Census => reply(broker.census()),
             ControlRequest::Authorize(authorized) => {
-                let NewAuthorization { authorization, name, first } = *authorized;
+                let NewAuthorization { authorization, name, first, is_tested } = *authorized;
                 let account = broker.authorize(authorization, first.map(|first| (name, first))).await?;
-                reply(self.test(&account).await)
+                reply(if is_tested { self.test(&account).await } else { Vec::new() })
             }
             ControlRequest::AddSlot { address, password, name, new, limits } => {
                 let (of, now, password) = (address.clone(), broker.context.now(), Password::read(password.expose()));

@@ -6,6 +6,7 @@ use std::net::Ipv6Addr;
 use crate::config::provider;
 use crate::secret::Secret;
 
+#[derive(Clone)]
 pub struct Proxy {
     pub config: provider::ProxyConfig,
     password: Option<Secret>,

@@ -73,6 +73,7 @@ const WORDS: &[(&str, &[&str])] = &[
             "broker/passwords.rs",
             // reads what was typed, and shows a password to the one who has it
             "cli/authorize/browser.rs",
+            "cli/authorize/many.rs",
             "cli/authorize/unattended.rs",
             "cli/authorize/provider.rs",
             "cli/import",
@@ -145,6 +146,7 @@ const SECRET_TYPES: &[(&str, &[&str])] = &[
     ("cli/import/block.rs", &["Block"]),
     ("cli/import/ini.rs", &["Ini"]),
     ("cli/import/passwords.rs", &["OldPasswords", "OpenedAccount"]),
+    ("cli/authorize/many.rs", &["BulkLine", "Order"]),
     ("cli/authorize/taken_over.rs", &["Grip"]),
     ("downstream/exchange.rs", &["Exchange"]),
     ("authorization/wishes.rs", &["Wishes"]),

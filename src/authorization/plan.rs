@@ -58,7 +58,19 @@ impl Plan {
         status: &Status,
         tell: Tell,
     ) -> Result<Self, Failed> {
-        let mut connector = Connector::new(config, provider).map_err(|why| Failed::new(Exit::Config, why))?;
+        let connector = Connector::new(config, provider).map_err(|why| Failed::new(Exit::Config, why))?;
+        Self::at(connector, config, address, wishes, status, tell).await
+    }
+
+    /// The same at a provider to which there is a connector already.
+    pub async fn at(
+        mut connector: Connector,
+        config: &Config,
+        address: String,
+        wishes: &Wishes,
+        status: &Status,
+        tell: Tell,
+    ) -> Result<Self, Failed> {
         let account = config.account(&address).into_owned();
         connector.provider.scope = account.scope.unwrap_or(connector.provider.scope);
         let redirect = Redirect::new(wishes, &connector.provider);

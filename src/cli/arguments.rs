@@ -40,8 +40,12 @@ pub enum CliCommand {
     /// Set up an account, or renew its authorization
     Authorize {
         /// The e-mail address, which is also the login name
-        #[arg(id = "authorize", value_name = "ADDRESS")]
-        address: String,
+        #[arg(id = "authorize", value_name = "ADDRESS", required_unless_present = "from")]
+        address: Option<String>,
+        /// Authorize the accounts of this file without a person: in each line an address, for grants that need no person,
+        /// or an address and a refresh token of the same client. Accounts that are authorized already are skipped
+        #[arg(long, value_name = "FILE", conflicts_with_all = ["authorize", "refresh_token_stdin", "password_stdin"])]
+        from: Option<PathBuf>,
         #[command(flatten)]
         options: Box<AuthorizeOptions>,
     },

@@ -6,6 +6,7 @@
 use std::path::Path;
 
 use super::admin::AdminClient;
+use super::progress::Progress;
 use super::terminal::{complain, say};
 use crate::config::Config;
 use crate::control::ControlRequest;
@@ -18,15 +19,22 @@ pub async fn backup(config: &Config, file: &Path) -> Result<(), Failed> {
     let admin = AdminClient::connect(config).await?;
     let status = admin.status().await?;
     let mut backup = Backup::default();
+    let mut progress = Progress::new(status.accounts.len());
     for account in &status.accounts {
         let address = account.address.clone();
         backup.add(address.clone(), admin.ask(ControlRequest::Export { address }).await?);
+        progress.step();
     }
+    let is_brief = progress.is_shown();
+    drop(progress);
     backup
         .write(file)
         .map_err(|error| Failed::new(Exit::Io, format!("cannot write the backup {}: {error}", file.display())))?;
-    for account in &status.accounts {
+    for account in status.accounts.iter().filter(|_| !is_brief) {
         say(format_args!("{}: backed up", account.address));
+    }
+    if is_brief {
+        say(format_args!("{} accounts backed up", status.accounts.len()));
     }
     if status.accounts.is_empty() {
         say("There is no account yet, so the backup is empty.");
@@ -53,13 +61,28 @@ pub async fn restore(config: &Config, file: &Path, force: bool) -> Result<(), Fa
     for account in backup.accounts() {
         differences(config, &account).iter().for_each(complain);
     }
-    for (address, record) in backup.records() {
+    let records = backup.records();
+    let mut progress = Progress::new(records.len());
+    let (is_brief, [mut done, mut same, mut newer]) = (progress.is_shown(), [0; 3]);
+    for (address, record) in records {
         let request = ControlRequest::Restore { address: address.clone(), record, force };
-        say(match admin.ask::<Restored>(request).await? {
-            Restored::Done => format!("{address}: restored"),
-            Restored::Same => format!("{address}: unchanged, the same as in the backup"),
-            Restored::Newer => format!("{address}: kept, because it is newer than the backup; `--force` replaces it"),
-        });
+        let restored = admin.ask::<Restored>(request).await?;
+        let (count, what) = match restored {
+            Restored::Done => (&mut done, "restored"),
+            Restored::Same => (&mut same, "unchanged, the same as in the backup"),
+            Restored::Newer => (&mut newer, "kept, because it is newer than the backup; `--force` replaces it"),
+        };
+        *count += 1;
+        // What was not done has to be said of each.
+        if !is_brief || restored == Restored::Newer {
+            progress.hide();
+            say(format_args!("{address}: {what}"));
+        }
+        progress.step();
+    }
+    drop(progress);
+    if is_brief {
+        say(format_args!("{done} accounts restored, {same} unchanged, {newer} kept"));
     }
     Ok(())
 }

@@ -13,6 +13,7 @@ mod forget;
 mod import;
 mod owner;
 mod password;
+mod progress;
 mod serve;
 mod settings;
 mod status;
@@ -77,7 +78,7 @@ fn prepare(arguments: Arguments) -> Result<Invocation, Failed> {
     let sockets = Sockets::of_process().map_err(|why| Failed::new(Exit::Config, why))?;
     let Arguments { config: file, authorize, options, trace_dialogue, command } = arguments;
     let mut command = match (authorize, command) {
-        (Some(address), None) => Some(CliCommand::Authorize { address, options }),
+        (Some(address), None) => Some(CliCommand::Authorize { address: Some(address), from: None, options }),
         (Some(_), Some(_)) => return Err(Failed::new(Exit::Usage, "`--authorize` cannot be combined with a command")),
         (None, command) => command,
     };
@@ -131,7 +132,10 @@ async fn dispatch(invocation: Invocation) -> Result<(), Failed> {
     match command {
         None => serve::run(config?, confined, file.as_deref(), sockets).await,
         Some(CliCommand::Web(options)) => web::run(config?, file.as_deref(), sockets, options).await,
-        Some(CliCommand::Authorize { address, options }) => authorize::run(&config?, &address, *options).await,
+        Some(CliCommand::Authorize { address, from, options }) => match (address, from) {
+            (_, Some(file)) => authorize::run_many(&config?, &file, &options).await,
+            (address, None) => authorize::run(&config?, &address.unwrap_or_default(), *options).await,
+        },
         Some(CliCommand::Import(options)) => {
             import::run(&config?, file.as_deref(), *options, import.unwrap_or_default()).await
         }

@@ -26,7 +26,7 @@ pub enum ControlRequest {
     Select(Selection),
     /// Asks for the accounts in numbers: [`Census`](crate::broker::Census).
     Census,
-    /// Stores an authorization, and logs in to each of the provider's servers: `Vec<LoginTest>`.
+    /// Stores an authorization, and logs in to each of the provider's servers if that is wanted: `Vec<LoginTest>`.
     Authorize(Box<NewAuthorization>),
     /// Adds an app password. `password` is one that the account already has.
     AddSlot {
@@ -95,6 +95,8 @@ pub struct NewAuthorization {
     /// The first app password, for a new account.
     #[serde(with = "carried")]
     pub first: Option<Password>,
+    /// Whether to log in to the provider's servers with the new token.
+    pub is_tested: bool,
 }
 
 /// The answer to a request, of the type that [`ControlRequest`] names, or why it failed.

@@ -8,7 +8,7 @@ use crate::support::process::{Ended, Process};
 use crate::support::{Options, assertions};
 
 /// A house whose provider has additional keys in its configuration, in which ISSUER stands for its address.
-async fn house(options: Options, keys: &str) -> House {
+pub async fn house(options: Options, keys: &str) -> House {
     let edit = |config: String| {
         let issuer = config.split("\nissuer = \"").nth(1).unwrap().split('"').next().unwrap();
         config.replace("\nclient_id", &format!("\n{}\nclient_id", keys.replace("ISSUER", issuer)))
@@ -17,19 +17,19 @@ async fn house(options: Options, keys: &str) -> House {
 }
 
 /// The app password that a command has shown.
-fn password(ended: &Ended) -> String {
+pub fn password(ended: &Ended) -> String {
     assert_eq!(ended.code, Some(0), "{}{}", ended.out, ended.err);
     let is_it = |word: &&str| word.len() == 30 && word.split('-').count() == 5;
     ended.out.split_whitespace().find(is_it).expect("an app password").to_owned()
 }
 
-fn expect(ended: &Ended, code: i32, words: &str) {
+pub fn expect(ended: &Ended, code: i32, words: &str) {
     assert_eq!(ended.code, Some(code), "{}{}", ended.out, ended.err);
     assert!(ended.err.contains(words) && !ended.err.contains("panicked"), "{words:?} is not in {:?}", ended.err);
 }
 
 /// Logs in with each protocol. Then all access tokens end, and Ann logs in once more, which needs a new one.
-async fn live_on(house: &House, password: &str) {
+pub async fn live_on(house: &House, password: &str) {
     for protocol in Protocol::ALL {
         let mut program = house.program(protocol, Security::Clear).await;
         let reply = program.log_in(Way::Own, ANN, password).await;
@@ -42,7 +42,7 @@ async fn live_on(house: &House, password: &str) {
 }
 
 /// The number of token requests for grants whose names end like this.
-fn asked(house: &House, grant_type: &str) -> usize {
+pub fn asked(house: &House, grant_type: &str) -> usize {
     house.provider.requests().iter().filter(|one| one.ends_with(grant_type)).count()
 }
 
@@ -129,7 +129,7 @@ async fn who_types_the_code_in_has_to_be_the_one() {
 
 // Client credentials, and how a client authenticates
 
-const CLIENT: &str = "flow = \"client-credentials\"";
+pub const CLIENT: &str = "flow = \"client-credentials\"";
 
 fn key(algorithm: &str) -> String {
     let (key, certificate) = (assertions::key_file(), assertions::certificate_file());

@@ -258,14 +258,14 @@ impl House {
     pub async fn authorize(&self, address: &str, first: Option<(&str, &Password)>) {
         let name = first.map(|(name, _)| name.to_owned()).unwrap_or_default();
         let first = first.map(|(_, password)| password.clone());
-        let authorized = NewAuthorization { authorization: self.grant(address), name, first };
+        let authorized = NewAuthorization { authorization: self.grant(address), name, first, is_tested: true };
         self.command(&ControlRequest::Authorize(Box::new(authorized))).await;
     }
 
     /// The same with this information about the authorization server.
     pub async fn authorize_as_found(&self, address: &str, discovered: Discovered) {
         let authorization = Authorization { discovered: Some(discovered), ..self.grant(address) };
-        let authorized = NewAuthorization { authorization, name: String::new(), first: None };
+        let authorized = NewAuthorization { authorization, name: String::new(), first: None, is_tested: true };
         let request = ControlRequest::Authorize(Box::new(authorized));
         let _may_be_refused = control::ask(&self.config.control_socket, None, &request).await;
     }

@@ -2,6 +2,7 @@
 
 mod browser;
 mod device;
+mod many;
 mod preparation;
 mod provider;
 mod settings;
@@ -20,6 +21,7 @@ use crate::exit::{Exit, Failed};
 use crate::secret::Secret;
 use crate::token::TokenSet;
 use crate::web::page::Page;
+pub use many::run_many;
 use preparation::{first_password, plan};
 use settings::show_settings;
 pub use taken_over::{Grip, take_over};
@@ -37,7 +39,7 @@ pub async fn run(config: &Config, address: &str, options: AuthorizeOptions) -> R
     let complete = plan.check_granted(&tokens);
     say("\nAuthorized. Logging in with the new token:");
     let (authorization, name) = (plan.authorization(tokens, password), options.password_name.clone());
-    let authorized = NewAuthorization { authorization, name, first: first.clone() };
+    let authorized = NewAuthorization { authorization, name, first: first.clone(), is_tested: true };
     let admin = AdminClient::connect(config).await?;
     let tests: Vec<LoginTest> = admin.ask(ControlRequest::Authorize(Box::new(authorized))).await?;
     report(&tests, false);

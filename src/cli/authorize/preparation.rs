@@ -33,7 +33,7 @@ pub async fn plan(
     Plan::new(config, address, &provider, &wishes(options), status, tell).await
 }
 
-fn wishes(options: &AuthorizeOptions) -> Wishes {
+pub fn wishes(options: &AuthorizeOptions) -> Wishes {
     let client = options.client_id.as_ref().map(|id| {
         let secret = options.client_secret.clone().map(SecretSource::Text);
         let secret = secret.or_else(|| options.client_secret_file.clone().map(SecretSource::File));

@@ -3,6 +3,7 @@
 use super::super::arguments::AuthorizeOptions;
 use super::super::terminal::Input;
 use super::preparation::plan;
+use crate::authorization::Plan;
 use crate::config::Config;
 use crate::control::Status;
 use crate::exit::Failed;
@@ -26,11 +27,17 @@ pub async fn take_over(
     options: &AuthorizeOptions,
     grip: Grip,
 ) -> Result<Authorization, Failed> {
-    let plan = plan(config, address, options, status, &mut Input::new()).await?;
-    let (tokens, password) = match grip {
-        Grip::Refresh(token) => (plan.use_refresh_token(&token).await?, None),
-        Grip::Password(password) => (plan.request_tokens(Some(&password)).await?, Some(password)),
-        Grip::Client => (plan.request_tokens(None).await?, None),
-    };
-    Ok(plan.authorization(tokens, password))
+    plan(config, address, options, status, &mut Input::new()).await?.take_over(grip).await
+}
+
+impl Plan {
+    /// Gets tokens with what another program had, and checks whose they are.
+    pub async fn take_over(self, grip: Grip) -> Result<Authorization, Failed> {
+        let (tokens, password) = match grip {
+            Grip::Refresh(token) => (self.use_refresh_token(&token).await?, None),
+            Grip::Password(password) => (self.request_tokens(Some(&password)).await?, Some(password)),
+            Grip::Client => (self.request_tokens(None).await?, None),
+        };
+        Ok(self.authorization(tokens, password))
+    }
 }

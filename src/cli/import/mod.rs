@@ -176,7 +176,12 @@ async fn import(
         ..AuthorizeOptions::default()
     };
     let authorization = take_over(config, status, &account.address, &how, grip).await?;
-    let authorized = NewAuthorization { authorization, name: how.password_name, first: Some(account.password.clone()) };
+    let authorized = NewAuthorization {
+        authorization,
+        name: how.password_name,
+        first: Some(account.password.clone()),
+        is_tested: true,
+    };
     let admin = AdminClient::connect(config).await?;
     let tests: Vec<LoginTest> = admin.ask(ControlRequest::Authorize(Box::new(authorized))).await?;
     *stored += 1;

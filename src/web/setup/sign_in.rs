@@ -62,7 +62,7 @@ impl SetupRun {
         let _ends = self.plan.check_granted(&tokens);
         let authorization = self.plan.authorization(tokens, self.mailbox_password);
         let (name, first) = self.first.map_or((String::new(), None), |(name, password)| (name, Some(password)));
-        let authorized = NewAuthorization { authorization, name, first: first.clone() };
+        let authorized = NewAuthorization { authorization, name, first: first.clone(), is_tested: true };
         let tests = self.control.answer(ControlRequest::Authorize(Box::new(authorized))).await?;
         *lock(&setup.password) = first;
         read(&tests)
