@@ -1,4 +1,4 @@
-//! Measures what many accounts cost: each figure with one account, with a thousand and with ten thousand.
+//! Measures what many accounts cost: each figure with one account, with a thousand and with ten thousand, or with other numbers.
 //!
 //! The instructions come from valgrind's callgrind, which writes down its count whenever it is asked. What the daemon does by
 //! itself in that time is not in the figures, but in a row of its own.
@@ -24,9 +24,6 @@ use crate::process::Process;
 use crate::protocol::Protocol;
 use crate::upstream::Provider;
 
-/// The numbers of accounts.
-const SIZES: [usize; 3] = [1, 1000, 10_000];
-
 /// How often to take a figure that varies. The median counts.
 const TIMES: usize = 3;
 
@@ -46,23 +43,25 @@ struct Row {
     values: Vec<f64>,
 }
 
-#[derive(Default)]
-struct Table(Vec<Row>);
+struct Table {
+    sizes: Vec<usize>,
+    rows: Vec<Row>,
+}
 
 impl Table {
     fn add(&mut self, name: &'static str, unit: &'static str, wanted: Wanted, value: f64) {
-        match self.0.iter_mut().find(|row| row.name == name) {
+        match self.rows.iter_mut().find(|row| row.name == name) {
             Some(row) => row.values.push(value),
-            None => self.0.push(Row { name, unit, wanted, values: vec![value] }),
+            None => self.rows.push(Row { name, unit, wanted, values: vec![value] }),
         }
     }
 
     /// Prints the table, and returns whether all is as wanted.
     fn print(&self) -> bool {
-        let columns: Vec<String> = SIZES.iter().map(|size| format!("{size} accounts")).collect();
-        println!("| | {} | ratio | wanted |\n|---|{}---|---|", columns.join(" | "), "---|".repeat(SIZES.len()));
+        let columns: Vec<String> = self.sizes.iter().map(|size| format!("{size} accounts")).collect();
+        println!("| | {} | ratio | wanted |\n|---|{}---|---|", columns.join(" | "), "---|".repeat(self.sizes.len()));
         let mut is_well = true;
-        for Row { name, unit, wanted, values } in &self.0 {
+        for Row { name, unit, wanted, values } in &self.rows {
             let (first, last) =
                 (values.first().copied().unwrap_or_default(), values.last().copied().unwrap_or_default());
             let (text, is_right) = match *wanted {
@@ -71,7 +70,7 @@ impl Table {
                 Wanted::Ratio(most) => (format!("ratio at most {most}"), last <= most * first),
             };
             let mut cells: Vec<String> = values.iter().map(|value| shown(*value)).collect();
-            cells.resize(SIZES.len(), String::new());
+            cells.resize(self.sizes.len(), String::new());
             let ratio = if values.len() > 1 { format!("{:.2}", last / first) } else { String::new() };
             let mark = if is_right { "" } else { " **missed**" };
             println!("| {name}, {unit} | {} | {ratio} | {text}{mark} |", cells.join(" | "));
@@ -85,25 +84,35 @@ fn shown(value: f64) -> String {
     if value < 10.0 { format!("{value:.3}") } else { format!("{value:.0}") }
 }
 
-/// Measures everything and prints the table. Returns whether all is as wanted.
-pub async fn measure(dir: &Path, program: &Path) -> io::Result<bool> {
+/// The program, with a number of accounts.
+struct Subject<'a> {
+    /// Where it may write.
+    dir: &'a Path,
+    program: &'a Path,
+    size: usize,
+}
+
+/// Measures everything with these numbers of accounts, and prints the table. Returns whether all is as wanted.
+pub async fn measure(dir: &Path, program: &Path, sizes: Vec<usize>) -> io::Result<bool> {
     pki::write(dir)?;
-    let mut table = Table::default();
-    for size in SIZES {
+    let mut table = Table { sizes: sizes.clone(), rows: Vec::new() };
+    for size in sizes {
         eprintln!("{size} accounts");
         let home = dir.join(size.to_string());
         fs::create_dir(&home)?;
         pki::write(&home)?;
-        at_work(&home, program, size, &mut table).await?;
-        let counted = logins(&home, program, size).await?;
+        let subject = Subject { dir: &home, program, size };
+        let backup = at_work(&subject, &mut table).await?;
+        moving_in(&subject, &backup, &mut table).await?;
+        let counted = logins(&subject).await?;
         table.add("a greeting", "thousand instructions", Wanted::Ratio(1.1), counted.greeting);
         table.add("a login with a known password", "thousand instructions", Wanted::Ratio(1.1), counted.login);
         table.add("a minute without work", "million instructions", Wanted::Any, counted.minute / 1000.0);
-        let refresh = refreshes(&home, program, size).await?;
+        let refresh = refreshes(&subject).await?;
         table.add("a login with a refresh", "thousand instructions", Wanted::Ratio(1.1), refresh);
         fs::remove_dir_all(&home)?;
     }
-    let resident = chosen_passwords(dir, program).await?;
+    let resident = chosen_passwords(&Subject { dir, program, size: 1 }).await?;
     table.add("resident after 1000 chosen passwords", "MB", Wanted::AtMost(25.0), resident);
     Ok(table.print())
 }
@@ -118,11 +127,9 @@ struct Crowded {
 
 impl Crowded {
     async fn start(
-        dir: &Path,
+        Subject { dir, program, size }: &Subject<'_>,
         name: &'static str,
-        program: &Path,
         provider: &Provider,
-        size: usize,
         under: &[&str],
     ) -> io::Result<Self> {
         let fill = |home: &Path| crowd::fill(&home.join("state"), size - 1);
@@ -181,10 +188,10 @@ impl Crowded {
     }
 }
 
-/// What can be measured without valgrind.
-async fn at_work(dir: &Path, program: &Path, size: usize, table: &mut Table) -> io::Result<()> {
-    let provider = Provider::start(dir)?;
-    let crowded = Crowded::start(dir, "at-work", program, &provider, size, &[]).await?;
+/// What can be measured without valgrind. Returns a backup of all accounts.
+async fn at_work(subject: &Subject<'_>, table: &mut Table) -> io::Result<PathBuf> {
+    let (provider, program) = (Provider::start(subject.dir)?, subject.program);
+    let crowded = Crowded::start(subject, "at-work", &provider, &[]).await?;
     let mut starts = Vec::new();
     for _ in 0..TIMES {
         crowded.stop().await?;
@@ -196,11 +203,29 @@ async fn at_work(dir: &Path, program: &Path, size: usize, table: &mut Table) -> 
         median((0..TIMES).map(|_| time(crowded.command(program).args(arguments))).collect())
     };
     table.add("`postkey status`", "s", Wanted::AtMost(0.3), timed(&["status"]));
+    table.add("`postkey status ADDRESS`", "s", Wanted::Any, timed(&["status", USER]));
     table.add("`postkey status --json`", "s", Wanted::Any, timed(&["status", "--json"]));
     table.add("`postkey status --exit-code`", "s", Wanted::Any, timed(&["status", "--exit-code"]));
     table.add("the status reply", "KB", Wanted::Any, crowded.ask("\"Status\"").await? as f64 / 1000.0);
     table.add("the metrics", "KB", Wanted::Ratio(1.1), crowded.ask("\"Metrics\"").await? as f64 / 1000.0);
     table.add("resident after status and metrics", "MB", Wanted::Any, crowded.resident().await?);
+    let backup = subject.dir.join("backup");
+    table.add("`postkey backup`", "s", Wanted::Any, time(crowded.command(program).arg("backup").arg(&backup)));
+    table.add("the backup", "MB", Wanted::Any, fs::metadata(&backup)?.len() as f64 / 1e6);
+    crowded.stop().await?;
+    Ok(backup)
+}
+
+/// What brings accounts to a running daemon that has one: a backup of all others, and a file with refresh tokens.
+async fn moving_in(subject: &Subject<'_>, backup: &Path, table: &mut Table) -> io::Result<()> {
+    let (provider, program) = (Provider::start(subject.dir)?, subject.program);
+    let crowded = Crowded::start(&Subject { size: 1, ..*subject }, "moving-in", &provider, &[]).await?;
+    let restored = time(crowded.command(program).arg("restore").arg(backup));
+    table.add("`postkey restore`, into a running daemon", "s", Wanted::Any, restored);
+    let list = subject.dir.join("list");
+    fs::write(&list, (0..subject.size).map(|number| format!("new-{number}@example.test token\n")).collect::<String>())?;
+    let authorized = time(crowded.command(program).arg("authorize").arg("--from").arg(&list));
+    table.add("`postkey authorize --from`, of as many", "s", Wanted::Any, authorized);
     crowded.stop().await
 }
 
@@ -225,17 +250,11 @@ struct Counter {
 
 impl Counter {
     /// Starts the daemon under callgrind.
-    async fn start(
-        dir: &Path,
-        name: &'static str,
-        program: &Path,
-        provider: &Provider,
-        size: usize,
-    ) -> io::Result<(Crowded, Self)> {
-        let profile = dir.join(format!("{name}.callgrind"));
+    async fn start(subject: &Subject<'_>, name: &'static str, provider: &Provider) -> io::Result<(Crowded, Self)> {
+        let profile = subject.dir.join(format!("{name}.callgrind"));
         let out = format!("--callgrind-out-file={}", profile.display());
         let under = ["env", "TOKIO_WORKER_THREADS=1", "valgrind", "--quiet", "--tool=callgrind", &out];
-        let crowded = Crowded::start(dir, name, program, provider, size, &under).await?;
+        let crowded = Crowded::start(subject, name, provider, &under).await?;
         let process = crowded.process.borrow().as_ref().map_or(0, Process::id);
         Ok((crowded, Self { profile, process, parts: 0 }))
     }
@@ -287,9 +306,9 @@ struct Counted {
     minute: f64,
 }
 
-async fn logins(dir: &Path, program: &Path, size: usize) -> io::Result<Counted> {
-    let provider = Provider::start(dir)?;
-    let (crowded, mut counter) = Counter::start(dir, "logins", program, &provider, size).await?;
+async fn logins(subject: &Subject<'_>) -> io::Result<Counted> {
+    let provider = Provider::start(subject.dir)?;
+    let (crowded, mut counter) = Counter::start(subject, "logins", &provider).await?;
     let way = &crowded.way;
     way.login(Protocol::Imap).await?;
     let minute = counter.each(1, 0.0, idle).await?;
@@ -299,9 +318,9 @@ async fn logins(dir: &Path, program: &Path, size: usize) -> io::Result<Counted> 
     Ok(Counted { greeting, login, minute })
 }
 
-async fn refreshes(dir: &Path, program: &Path, size: usize) -> io::Result<f64> {
-    let provider = Provider::start_with(dir, 1)?;
-    let (crowded, mut counter) = Counter::start(dir, "refreshes", program, &provider, size).await?;
+async fn refreshes(subject: &Subject<'_>) -> io::Result<f64> {
+    let provider = Provider::start_with(subject.dir, 1)?;
+    let (crowded, mut counter) = Counter::start(subject, "refreshes", &provider).await?;
     let way = &crowded.way;
     way.login(Protocol::Imap).await?;
     let minute = counter.each(1, 0.0, idle).await?;
@@ -331,13 +350,13 @@ async fn greeting(way: &Way) -> io::Result<()> {
 }
 
 /// Megabytes in memory after 1000 checks of a chosen password, on a vault of one account.
-async fn chosen_passwords(dir: &Path, program: &Path) -> io::Result<f64> {
+async fn chosen_passwords(subject: &Subject<'_>) -> io::Result<f64> {
     const CHOSEN: &str = "correct horse battery staple";
     eprintln!("1000 chosen passwords");
-    let provider = Provider::start(dir)?;
-    let crowded = Crowded::start(dir, "chosen", program, &provider, 1, &[]).await?;
+    let provider = Provider::start(subject.dir)?;
+    let crowded = Crowded::start(subject, "chosen", &provider, &[]).await?;
     let generated = crowded.way.password.clone().unwrap_or_default();
-    add(program, &crowded.home, &generated, "chosen", Some(CHOSEN)).await?;
+    add(subject.program, &crowded.home, &generated, "chosen", Some(CHOSEN)).await?;
     let way = Way { password: Some(format!("\"{CHOSEN}\"")), ..crowded.way.clone() };
     for _ in 0..1000 {
         // It fails, because there is no such app password; but then the others are checked again.

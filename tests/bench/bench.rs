@@ -72,6 +72,9 @@ enum Args {
         /// postkey's program.
         #[arg(long)]
         postkey: PathBuf,
+        /// The numbers of accounts.
+        #[arg(default_values_t = [1, 1000, 10_000])]
+        sizes: Vec<usize>,
     },
     /// Measure.
     Load {
@@ -103,8 +106,8 @@ async fn main() -> ExitCode {
             done = instructions::compare(&dir, &postkey, &table) => done,
             stopped = stop() => stopped.and(Err(io::Error::other("stopped by a signal"))),
         },
-        Args::Accounts { dir, postkey } => tokio::select! {
-            done = accounts::measure(&dir, &postkey) => done,
+        Args::Accounts { dir, postkey, sizes } => tokio::select! {
+            done = accounts::measure(&dir, &postkey, sizes) => done,
             stopped = stop() => stopped.and(Err(io::Error::other("stopped by a signal"))),
         },
         Args::Load { dir, postkey, quick, only, measure } => {
