@@ -6,13 +6,10 @@ Everything runs on loopback. The table of programs is printed, and written to ta
 test fails.
 """
 
-import argparse
 import itertools
-import signal
 import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 
 from world import World  # its imports find tests/real  # isort: skip
 import claws  # noqa: E402
@@ -22,7 +19,7 @@ import terminal  # noqa: E402
 import thunderbird  # noqa: E402
 from case import Case, new_home  # noqa: E402
 from message import new_message  # noqa: E402
-from process import Failure, Run  # noqa: E402
+from process import Failure, Run, options  # noqa: E402
 from postkey import SECURITIES  # noqa: E402
 from program import WORDS, Fetch  # noqa: E402
 from restarts import KINDS, Hotel  # noqa: E402
@@ -114,13 +111,9 @@ def stories(world, table, programs, whole):
 
 def main():
     """Sets everything up, runs everything, takes everything down."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--postkey", required=True, type=Path, help="the binary to test")
+    parser = options(__doc__)
     parser.add_argument("--whole", action="store_true", help="every program on every listener, and every kind of restart")
-    parser.add_argument("--only", default="", help="only programs whose name holds this text")
-    parser.add_argument("--keep", action="store_true", help="keep the run's folder")
     arguments = parser.parse_args()
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     programs = [program for program in PROGRAMS if arguments.only.lower() in program.name.lower()]
     table = Table()
     with Run(arguments.keep) as run:

@@ -11,12 +11,10 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parent.parent / "real"))
 
-from authorization_server import AuthorizationServer  # noqa: E402
-from dovecot import Dovecot  # noqa: E402
 from person import Person  # noqa: E402
-from postfix import Submission  # noqa: E402
 from postkey import HEAD, LISTENER, PROVIDERS, SECURITIES, Postkey, provider  # noqa: E402
 from process import free_port, openssl  # noqa: E402
+from servers import Servers  # noqa: E402
 
 PROTOCOLS = ("imap", "pop3", "smtp")
 
@@ -26,15 +24,11 @@ STRANGER = "stranger@example.test"
 GAP = 1.5
 
 
-class World:
+class World(Servers):
     """Everything that a test can reach."""
 
     def __init__(self, run, binary):
-        self.run = run
-        self.server = AuthorizationServer(run)
-        self.dovecot = Dovecot(run, self.server.introspection_url)
-        self.submission = Submission(run, self.dovecot)
-        self.ports = {**self.dovecot.ports, **self.submission.ports}
+        super().__init__(run)
         self.local = {(protocol, security): free_port() for protocol in PROTOCOLS for security in SECURITIES}
         self.postkey = Restarting(self, binary)
         self._settings = {security: Postkey(run, binary, lambda folder: configuration(self, folder, [security]), name=f"settings-{security}")

@@ -5,13 +5,10 @@
 Everything runs on loopback, in one folder that is removed at the end. Each test prints a line; the exit code is 1 if one fails.
 """
 
-import argparse
 import itertools
-import signal
 import sys
 import time
 import traceback
-from pathlib import Path
 
 import accounts
 import direct
@@ -20,23 +17,17 @@ import leaks
 import life
 import moving_in
 import proxies
-from authorization_server import AuthorizationServer
 from clients import CLIENTS, client_test
-from dovecot import Dovecot
-from postfix import Submission
 from postkey import SECURITIES, Postkey, configuration
-from process import Failure, Run
+from process import Failure, Run, options
+from servers import Servers
 
 
-class World:
+class World(Servers):
     """Everything that a test can reach: the provider's servers, and postkey."""
 
     def __init__(self, run, binary):
-        self.run = run
-        self.server = AuthorizationServer(run)
-        self.dovecot = Dovecot(run, self.server.introspection_url)
-        self.submission = Submission(run, self.dovecot)
-        self.ports = {**self.dovecot.ports, **self.submission.ports}
+        super().__init__(run)
         self.tokens = direct.Tokens(run, self.server)
         self.postkey = Postkey(run, binary, lambda folder: configuration(self, folder))
         self.accounts = {}
@@ -136,12 +127,7 @@ def name_of(test):
 
 def main():
     """Sets everything up, runs everything, takes everything down."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--postkey", required=True, type=Path, help="the binary to test")
-    parser.add_argument("--only", default="", help="run only the tests whose name holds this text")
-    parser.add_argument("--keep", action="store_true", help="keep the run's folder")
-    arguments = parser.parse_args()
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+    arguments = options(__doc__).parse_args()
     with Run(arguments.keep) as run, leaks.Watch(run) as watch:
         world = World(run, arguments.postkey.resolve())
         report = Report(world, arguments.only)

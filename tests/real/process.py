@@ -1,5 +1,6 @@
 """A run of the tests: its folder, its certificates, its ports, and every process that it starts and ends."""
 
+import argparse
 import json
 import os
 import random
@@ -7,9 +8,20 @@ import shutil
 import signal
 import socket
 import subprocess
+import sys
 import tempfile
 import time
 from pathlib import Path
+
+
+def options(description):
+    """The options of all suites, to which more can be added. From now on SIGTERM ends the suite, and what it has started."""
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+    parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--postkey", required=True, type=Path, help="the binary to test")
+    parser.add_argument("--only", default="", help="run only the tests whose name holds this text")
+    parser.add_argument("--keep", action="store_true", help="keep the run's folder")
+    return parser
 
 
 class Failure(Exception):

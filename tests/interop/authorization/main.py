@@ -6,10 +6,8 @@ Behind each authorization server there is a Dovecot that asks it whose a token i
 that is removed at the end. Each test prints a line; the exit code is 1 if one fails.
 """
 
-import argparse
 import imaplib
 import json
-import signal
 import sys
 import time
 import traceback
@@ -25,7 +23,7 @@ from glewlwyd import Glewlwyd  # noqa: E402
 from lemonldap import LemonLdap  # noqa: E402
 from mail_server import MailServer  # noqa: E402
 from postkey import Postkey  # noqa: E402
-from process import Failure, Run, openssl  # noqa: E402
+from process import Failure, Run, openssl, options  # noqa: E402
 from provider import OidcProvider  # noqa: E402
 
 SERVERS = [Glewlwyd, Canaille, DjangoToolkit, OidcProvider]
@@ -131,14 +129,10 @@ class Report:
 
 def main():
     """Sets everything up, runs everything, takes everything down."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--postkey", required=True, type=Path, help="the binary to test")
+    parser = options(__doc__)
     parser.add_argument("--server", action="append", choices=[server.name for server in SERVERS + ON_REQUEST],
                         help="only this server; may be repeated. Without it: all but lemonldap, which installs many packages")
-    parser.add_argument("--only", default="", help="run only the tests whose name holds this text")
-    parser.add_argument("--keep", action="store_true", help="keep the run's folder")
     arguments = parser.parse_args()
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     with Run(arguments.keep) as run:
         world = World(run, arguments.postkey.resolve(), arguments.server)
         world.postkey.start()

@@ -6,9 +6,7 @@ Behind postkey: Dovecot 2.3 and 2.4 with their submission services, Postfix, Exi
 it: Exim and Postfix as clients with a queue. Each mail has to arrive exactly once. The exit code is 1 if a test fails.
 """
 
-import argparse
 import os
-import signal
 import sys
 import time
 import traceback
@@ -23,7 +21,7 @@ import sessions  # noqa: E402
 from dovecots import Dovecot, Dovecot24  # noqa: E402
 from mails import Mails  # noqa: E402
 from postkey import Postkey  # noqa: E402
-from process import Failure, Run, free_port, write_private  # noqa: E402
+from process import Failure, Run, free_port, options, write_private  # noqa: E402
 from sink import Sink  # noqa: E402
 from smtp_server import SmtpServer  # noqa: E402
 from tokens import Tokens  # noqa: E402
@@ -140,14 +138,10 @@ class Report:
 
 def main():
     """Sets everything up, runs everything, takes everything down."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--postkey", required=True, type=Path, help="the binary to test")
+    parser = options(__doc__)
     parser.add_argument("--whole", action="store_true", default="POSTKEY_WHOLE" in os.environ,
                         help="hundreds of mails, and restarts under way")
-    parser.add_argument("--only", default="", help="run only the tests whose name holds this text")
-    parser.add_argument("--keep", action="store_true", help="keep the run's folder")
     arguments = parser.parse_args()
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     with Run(arguments.keep) as run:
         world = World(run, arguments.postkey.resolve(), arguments.whole)
         report = Report(world, arguments.only)

@@ -20,11 +20,9 @@ import everyday
 import failures
 import sockets
 import versions
-from authorization_server import AuthorizationServer
-from dovecot import Dovecot
 from machine import Machine
-from postfix import Submission
 from process import Run
+from servers import Servers
 from service import SYSTEM, Postkey
 
 
@@ -38,15 +36,11 @@ def real_main():
     return module
 
 
-class World:
+class World(Servers):
     """Everything that a test can reach: the provider's servers, the machine, and postkey on it."""
 
     def __init__(self, run, arguments):
-        self.run = run
-        self.server = AuthorizationServer(run)
-        self.dovecot = Dovecot(run, self.server.introspection_url)
-        self.submission = Submission(run, self.dovecot)
-        self.ports = {**self.dovecot.ports, **self.submission.ports}
+        super().__init__(run)
         self.machine = Machine(run, arguments.root)
         shutil.copy(arguments.package, arguments.root / "root/new.deb")
         shutil.copy(arguments.previous, arguments.root / "root/previous.deb")
