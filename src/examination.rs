@@ -3,6 +3,7 @@
 
 mod finding;
 mod network;
+mod ports;
 mod rights;
 mod settings;
 
@@ -20,7 +21,8 @@ use crate::oauth::identity::identify;
 use crate::protocol::Protocol;
 use crate::upstream;
 use crate::wire::Refusal;
-pub use finding::{Finding, FindingState};
+pub use finding::{Finding, FindingState, conclusion, likely_cause};
+pub use ports::examine_ports;
 use rights::Rights;
 use settings::Known;
 

@@ -27,6 +27,38 @@ pub enum FindingState {
     Skipped,
 }
 
+impl FindingState {
+    /// The word in a report.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Ok => "ok",
+            Self::Problem => "problem",
+            Self::Skipped => "skipped",
+        }
+    }
+}
+
+const ALL_WELL: &str = "Everything works from here to the mailbox. If a mail program fails, check its server, port, user \
+                        name and password.";
+
+const NO_LOGIN: &str = "No problem was found. Without an app password, the tokens and the logins were not checked.";
+
+/// The first problem, because the later ones depend on it.
+pub fn likely_cause(findings: &[Finding]) -> Option<&Finding> {
+    let problem = findings.iter().find(|finding| finding.is_problem());
+    problem.or_else(|| findings.iter().find(|finding| finding.is_blocked()))
+}
+
+/// The last sentence of a report.
+pub fn conclusion(findings: &[Finding]) -> String {
+    let is_authorization = |finding: &Finding| finding.subject == "authorization" && finding.state == FindingState::Ok;
+    match likely_cause(findings) {
+        Some(problem) => format!("The likely cause is the {}: {}.", problem.subject, problem.text),
+        None if findings.iter().any(is_authorization) => ALL_WELL.to_owned(),
+        None => NO_LOGIN.to_owned(),
+    }
+}
+
 impl Finding {
     /// Creates a finding for something that works.
     pub fn ok(subject: impl Into<String>, text: impl AsRef<str>) -> Self {
