@@ -34,7 +34,7 @@ pub struct Plan {
     pub signs_in: String,
     /// The addresses of the existing accounts.
     pub known: Vec<String>,
-    /// Tells the person who sets the account up.
+    /// Shows notes and warnings to the person.
     pub tell: Tell,
     /// The mailbox at the provider.
     user: String,
@@ -48,8 +48,7 @@ pub struct Redirect {
 }
 
 impl Plan {
-    /// Plans the authorization of an account, whose address is as [`account_address`] returns it, at the provider with
-    /// this name.
+    /// Plans the authorization of an account at a provider. The address has to be as [`account_address`] returns it.
     pub async fn new(
         config: &Config,
         address: String,
@@ -105,7 +104,7 @@ impl Plan {
         })
     }
 
-    /// Tells the provider's note for users.
+    /// Shows the provider's note.
     pub fn show_note(&self) {
         let provider = &self.connector.provider;
         if let Some(note) = &provider.note {
@@ -117,7 +116,7 @@ impl Plan {
     ///
     /// # Errors
     ///
-    /// A newer version of postkey has written the record.
+    /// Fails if a newer version of postkey wrote the record.
     pub fn check_record(&self, status: &Status) -> Result<(), Failed> {
         if status.newer.contains(&self.address) {
             return Err(VaultError::Newer(self.address.clone()).into());
@@ -131,19 +130,19 @@ impl Plan {
         Ok(())
     }
 
-    /// The token request. `password` is the mailbox's own, if the grant sends it.
-    pub fn request<'a>(&'a self, password: Option<&'a Secret>) -> GrantRequest<'a> {
+    /// The token request. `secret` is the one that the grant itself needs ([`Secrets`]).
+    pub fn request<'a>(&'a self, secret: Option<&'a Secret>) -> GrantRequest<'a> {
         GrantRequest {
             flow: self.flow,
             provider: &self.connector.provider,
             scope: &self.server.scope,
             user: &self.user,
-            password,
+            secret,
         }
     }
 
-    /// The authorization to store in the vault. `password` is the mailbox's own, if the grant sends it.
-    pub fn authorization(&self, tokens: TokenSet, password: Option<Secret>) -> Authorization {
+    /// The authorization to store in the vault, with the secret that the grant itself needs.
+    pub fn authorization(&self, tokens: TokenSet, grant_secret: Option<Secret>) -> Authorization {
         let own = self.server.is_own_client;
         let client_secret = match &self.registration.proof {
             Proof::Secret(secret) if own => Some(secret.clone()),
@@ -154,7 +153,7 @@ impl Plan {
             provider: self.connector.provider.name.clone(),
             flow: self.flow,
             client_id: own.then(|| self.registration.client_id.clone()),
-            secrets: Secrets { client_secret, password },
+            secrets: Secrets { client_secret, grant_secret },
             discovered: self.server.discovered.clone(),
             tokens,
         }

@@ -1,4 +1,4 @@
-//! Grants for which nobody signs in now: an administrator has consented, or somebody did so before.
+//! Grants in which nobody signs in now, because somebody has consented before.
 
 use super::plan::Plan;
 use super::server::no_tokens;
@@ -10,8 +10,8 @@ use crate::token::TokenSet;
 
 impl Plan {
     /// Gets tokens from the authorization server without a person.
-    pub async fn request_tokens(&self, password: Option<&Secret>) -> Result<TokenSet, Failed> {
-        let tokens = self.request(password).renew(&self.connector.http, &self.registration, None, &Clock::System).await;
+    pub async fn request_tokens(&self, secret: Option<&Secret>) -> Result<TokenSet, Failed> {
+        let tokens = self.request(secret).renew(&self.connector.http, &self.registration, None, &Clock::System).await;
         tokens.map_err(|failure| no_tokens(&failure))
     }
 

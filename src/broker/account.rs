@@ -158,7 +158,7 @@ impl OpenAccount {
             provider: &self.connector.provider,
             scope: &self.scope,
             user: &self.subject,
-            password: current.secrets.password.as_ref(),
+            secret: current.secrets.grant_secret.as_ref(),
         }
     }
 

@@ -94,7 +94,7 @@ struct SecretsDef {
     #[serde(with = "super::carried")]
     client_secret: Option<Secret>,
     #[serde(with = "super::carried")]
-    password: Option<Secret>,
+    grant_secret: Option<Secret>,
 }
 
 #[derive(Serialize, Deserialize)]

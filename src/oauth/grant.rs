@@ -16,8 +16,8 @@ pub struct GrantRequest<'a> {
     pub scope: &'a [String],
     /// The mailbox at the provider.
     pub user: &'a str,
-    /// The mailbox's own password, if the grant sends it.
-    pub password: Option<&'a Secret>,
+    /// The account's own secret for the grant: the mailbox's password, or the key file of a service account.
+    pub secret: Option<&'a Secret>,
 }
 
 impl GrantRequest<'_> {
@@ -55,7 +55,7 @@ impl GrantRequest<'_> {
                 (RequestKind::Client, vec![("grant_type", "client_credentials"), ("scope", &*scope)])
             }
             Flow::JwtBearer => {
-                assertion = jwt_bearer::assertion(self.provider, registration, self.user, &scope, clock.now()).await?;
+                assertion = self.assertion(registration, &scope, clock).await?;
                 (RequestKind::Assertion, vec![("grant_type", jwt_bearer::GRANT_TYPE), ("assertion", &*assertion)])
             }
             // RFC 6749 section 4.3. RFC 9700 section 2.4 forbids it; a few servers have nothing else.
@@ -68,9 +68,18 @@ impl GrantRequest<'_> {
         granted.map(|granted| granted.tokens).map_err(|error| error.failure(kind, Some(registration)))
     }
 
+    /// The assertion that opens the mailbox. A key of the account's own comes before the one in the configuration.
+    async fn assertion(&self, registration: &Registration, scope: &str, clock: &Clock) -> Result<String, Failure> {
+        let template = match self.secret {
+            Some(file) => jwt_bearer::stored(file)?,
+            None => jwt_bearer::configured(self.provider, registration).await?,
+        };
+        template.assertion(self.user, scope, clock.now())
+    }
+
     fn password_form<'f>(&'f self, scope: &'f str) -> Result<Vec<(&'f str, &'f str)>, Failure> {
         let ended = |why: &str| Failure::Ended(format!("the password of the mailbox is {why}"));
-        let password = self.password.ok_or_else(|| ended("not kept with the account"))?;
+        let password = self.secret.ok_or_else(|| ended("not kept with the account"))?;
         let password = std::str::from_utf8(password.expose()).map_err(|_| ended("not text"))?;
         // Version 1 of Microsoft's endpoints requires a resource.
         let resource = self.provider.resource.as_deref().unwrap_or_default();

@@ -9,7 +9,6 @@ use super::{Failure, Registration, source};
 use crate::clock::Moment;
 use crate::config::assertion::{Algorithm, AssertionIssuer, Issuer};
 use crate::config::provider::Provider;
-use crate::config::secret_source::SecretSource;
 use crate::secret::Secret;
 
 pub const GRANT_TYPE: &str = "urn:ietf:params:oauth:grant-type:jwt-bearer";
@@ -18,7 +17,7 @@ pub const GRANT_TYPE: &str = "urn:ietf:params:oauth:grant-type:jwt-bearer";
 const SERVICE_ACCOUNT: u64 = 3600;
 
 /// The claims of an assertion, and the key that signs it.
-struct Template {
+pub struct AssertionTemplate {
     key: SigningKey,
     issuer: String,
     audience: String,
@@ -28,34 +27,40 @@ struct Template {
     claims: Map<String, Value>,
 }
 
-/// The signed assertion that opens the mailbox of `user`.
-pub async fn assertion(
-    provider: &Provider,
-    registration: &Registration,
-    user: &str,
-    scope: &str,
-    now: Moment,
-) -> Result<String, Failure> {
-    let template = match &provider.bearer {
-        Some(AssertionIssuer::ServiceAccount(source)) => service_account(source).await?,
-        Some(AssertionIssuer::Issuer(own)) => issuer(own, registration).await?,
-        None => {
-            return Err(Failure::Misconfigured(format!(
-                "the provider {} has neither service_account nor assertion in the configuration",
-                provider.name
-            )));
+impl AssertionTemplate {
+    /// The signed assertion that opens the mailbox of `user`.
+    pub fn assertion(self, user: &str, scope: &str, now: Moment) -> Result<String, Failure> {
+        let mut claims = self.claims;
+        claims.extend([
+            ("iss".to_owned(), json!(self.issuer)),
+            ("sub".to_owned(), json!(self.subject.as_deref().unwrap_or(user))),
+            ("aud".to_owned(), json!(self.audience)),
+            ("scope".to_owned(), json!(scope)),
+            ("iat".to_owned(), json!(now.0)),
+            ("exp".to_owned(), json!(now.after(self.lifetime).0)),
+        ]);
+        self.key.sign(&Value::Object(claims))
+    }
+}
+
+/// The template for the key in the configuration.
+pub async fn configured(provider: &Provider, registration: &Registration) -> Result<AssertionTemplate, Failure> {
+    match &provider.bearer {
+        Some(AssertionIssuer::ServiceAccount(source)) => {
+            let file = source::read(source, "the service account's key").await?;
+            service_account(&file, &format!("from {source}"))
         }
-    };
-    let mut claims = template.claims;
-    claims.extend([
-        ("iss".to_owned(), json!(template.issuer)),
-        ("sub".to_owned(), json!(template.subject.as_deref().unwrap_or(user))),
-        ("aud".to_owned(), json!(template.audience)),
-        ("scope".to_owned(), json!(scope)),
-        ("iat".to_owned(), json!(now.0)),
-        ("exp".to_owned(), json!(now.after(template.lifetime).0)),
-    ]);
-    template.key.sign(&Value::Object(claims))
+        Some(AssertionIssuer::Issuer(own)) => issuer(own, registration).await,
+        None => Err(Failure::Misconfigured(format!(
+            "the provider {} has neither service_account nor assertion in the configuration",
+            provider.name
+        ))),
+    }
+}
+
+/// The template for the key file that is stored with the account.
+pub fn stored(file: &Secret) -> Result<AssertionTemplate, Failure> {
+    service_account(file, "of this account")
 }
 
 /// Google's file with a service account's key. It has more members.
@@ -67,10 +72,10 @@ struct KeyFile {
     token_uri: String,
 }
 
-async fn service_account(source: &SecretSource) -> Result<Template, Failure> {
-    let file = source::read(source, "the service account's key").await?;
+/// Reads a key file. `place` says where it is from.
+fn service_account(file: &Secret, place: &str) -> Result<AssertionTemplate, Failure> {
     let unusable =
-        |why: &str| Failure::Misconfigured(format!("the service account's key from {source} cannot be used: {why}"));
+        |why: &str| Failure::Misconfigured(format!("the service account's key {place} cannot be used: {why}"));
     // The parser's own words could quote the key.
     let file: KeyFile = serde_json::from_slice(file.expose())
         .map_err(|_| unusable("it is not the JSON file that Google makes for a service account"))?;
@@ -78,10 +83,10 @@ async fn service_account(source: &SecretSource) -> Result<Template, Failure> {
     let key = SigningKey::read(&pem, None, Algorithm::Rs256).map_err(|why| unusable(&why))?;
     let key = key.with_id(file.private_key_id.as_deref());
     let (issuer, audience) = (file.client_email, file.token_uri);
-    Ok(Template { key, issuer, audience, subject: None, lifetime: SERVICE_ACCOUNT, claims: Map::new() })
+    Ok(AssertionTemplate { key, issuer, audience, subject: None, lifetime: SERVICE_ACCOUNT, claims: Map::new() })
 }
 
-async fn issuer(issuer: &Issuer, registration: &Registration) -> Result<Template, Failure> {
+async fn issuer(issuer: &Issuer, registration: &Registration) -> Result<AssertionTemplate, Failure> {
     let (file, password) = source::read_key(&issuer.key, "the assertion's key").await?;
     let unusable =
         |why| Failure::Misconfigured(format!("the assertion's key from {} cannot be used: {why}", issuer.key.file));
@@ -89,5 +94,5 @@ async fn issuer(issuer: &Issuer, registration: &Registration) -> Result<Template
     let key = key.with_id(issuer.key_id.as_deref());
     let audience = issuer.audience.clone().unwrap_or_else(|| registration.token_endpoint.to_string());
     let (name, subject, lifetime) = (issuer.name.clone(), issuer.subject.clone(), issuer.lifetime.as_secs());
-    Ok(Template { key, issuer: name, audience, subject, lifetime, claims: issuer.claims.clone() })
+    Ok(AssertionTemplate { key, issuer: name, audience, subject, lifetime, claims: issuer.claims.clone() })
 }

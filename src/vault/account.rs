@@ -37,8 +37,8 @@ pub struct Authorization {
 pub struct Secrets {
     /// The secret of the account's own client registration.
     pub client_secret: Option<Secret>,
-    /// The mailbox's own password at the provider, if the grant sends it.
-    pub password: Option<Secret>,
+    /// What the grant itself needs: the mailbox's own password at the provider, or the key file of a service account.
+    pub grant_secret: Option<Secret>,
 }
 
 /// The content of a record. Clones share the account.
@@ -224,7 +224,7 @@ impl StoredAccount {
     fn seal_secrets(&mut self, secrets: &Secrets) -> Result<(), VaultError> {
         let seal =
             |what, secret: &Option<Secret>| secret.as_ref().map(|secret| self.seal(what, secret.expose())).transpose();
-        let sealed = (seal(CLIENT_SECRET, &secrets.client_secret)?, seal(PASSWORD, &secrets.password)?);
+        let sealed = (seal(CLIENT_SECRET, &secrets.client_secret)?, seal(PASSWORD, &secrets.grant_secret)?);
         (self.client_secret, self.password) = sealed;
         Ok(())
     }
@@ -263,7 +263,7 @@ impl StoredAccount {
     fn open_secrets(&self, key: &AccountKey) -> Result<Secrets, VaultError> {
         Ok(Secrets {
             client_secret: self.open_secret(key, CLIENT_SECRET, self.client_secret.as_ref())?,
-            password: self.open_secret(key, PASSWORD, self.password.as_ref())?,
+            grant_secret: self.open_secret(key, PASSWORD, self.password.as_ref())?,
         })
     }
 

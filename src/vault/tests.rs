@@ -24,7 +24,7 @@ fn authorization(name: &str) -> Authorization {
         provider: "test".into(),
         flow: Flow::AuthorizationCode,
         client_id: None,
-        secrets: Secrets { client_secret: Some(Secret::new(b"client-secret".to_vec())), password: None },
+        secrets: Secrets { client_secret: Some(Secret::new(b"client-secret".to_vec())), grant_secret: None },
         discovered: None,
         tokens: tokens(name),
     }

@@ -86,7 +86,7 @@ fn check(vault: &Vault) {
     for password in [PASSWORDS[0], PASSWORDS[1], SCANNER, MACHINE].map(Password::read) {
         let unlocked = vault.unlock(FAY, &password).unwrap();
         assert_eq!(unlocked.tokens.refresh.unwrap().expose(), format!("refresh-{FAY}-2"));
-        assert_eq!(unlocked.secrets.password.unwrap().expose(), b"mailbox-password");
+        assert_eq!(unlocked.secrets.grant_secret.unwrap().expose(), b"mailbox-password");
     }
 }
 
@@ -211,7 +211,7 @@ fn write_format() {
     let vault = Vault::open(&dir.path().join("state")).unwrap();
     let [generated, chosen] = PASSWORDS.map(Password::read);
     let mut of_fay = Authorization { discovered: Some(discovered()), ..authorization(FAY, 1) };
-    of_fay.secrets.password = Some(Secret::new(b"mailbox-password".to_vec()));
+    of_fay.secrets.grant_secret = Some(Secret::new(b"mailbox-password".to_vec()));
     for brought in [authorization(ANN, 1), authorization(BEN, 1), authorization(EVE, 1), of_fay] {
         vault.authorize(&brought, Some(("main", &generated)), NOW).unwrap();
         vault.add_slot(&brought.address, &generated, "chosen", &chosen, Limits::default(), NOW).unwrap();

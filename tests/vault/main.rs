@@ -47,7 +47,7 @@ pub fn authorization(address: &str, generation: u64) -> Authorization {
         provider: "own".into(),
         flow: Flow::AuthorizationCode,
         client_id: Some("a-client".into()),
-        secrets: Secrets { client_secret: Some(Secret::new(b"client-secret".to_vec())), password: None },
+        secrets: Secrets { client_secret: Some(Secret::new(b"client-secret".to_vec())), grant_secret: None },
         discovered: None,
         tokens: tokens(address, generation),
     }

@@ -119,7 +119,7 @@ impl AuthorizationServer {
         clock: &Clock,
     ) -> Result<(TokenSet, Option<String>), Failed> {
         let (provider, scope) = (&self.connector.provider, &*self.scope);
-        let ask = GrantRequest { flow: Flow::AuthorizationCode, provider, scope, user: &self.user, password: None };
+        let ask = GrantRequest { flow: Flow::AuthorizationCode, provider, scope, user: &self.user, secret: None };
         let asked =
             lasting::LastingRequest { address, ask, registration: &self.registration, parameters: &self.parameters };
         let (tokens, doubt) = asked.first_refresh(&self.connector.http, tokens, clock).await?;

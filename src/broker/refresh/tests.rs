@@ -304,7 +304,7 @@ async fn a_refresh_of_a_forgotten_account_still_brings_new_tokens() {
 
 #[tokio::test]
 async fn an_accounts_own_client_sends_its_secret_each_time() {
-    let secrets = Secrets { client_secret: Some(Secret::new(b"my-secret".to_vec())), password: None };
+    let secrets = Secrets { client_secret: Some(Secret::new(b"my-secret".to_vec())), grant_secret: None };
     let authorization = Authorization { client_id: Some("my-client".to_owned()), secrets, ..authorization(0) };
     let world = World::with(&[SECOND, THIRD], WORKS, authorization, false).await;
     assert_eq!((world.renew().await.ok(), world.renew().await.ok()), (Some(2), Some(3)));

@@ -28,7 +28,7 @@ fn account() -> (StoredAccount, [Password; 2]) {
         provider: "test".into(),
         flow: Flow::Password,
         client_id: Some("client".into()),
-        secrets: Secrets { client_secret: None, password: Some(Secret::new(b"own".to_vec())) },
+        secrets: Secrets { client_secret: None, grant_secret: Some(Secret::new(b"own".to_vec())) },
         discovered: Some(discovered("https://auth.example.test/token")),
         tokens: tokens("1"),
     };
@@ -57,7 +57,7 @@ fn stored_tokens_and_secrets_open_with_each_password() {
         let unlocked = take(&account, password).unwrap();
         assert_eq!((unlocked.tokens.access.expose(), unlocked.generation), ("access-2", 2));
         assert_eq!(unlocked.tokens.refresh.unwrap().expose(), r#"refresh-2-with-"quotes\""#);
-        assert_eq!(unlocked.secrets.password.unwrap().expose(), b"own");
+        assert_eq!(unlocked.secrets.grant_secret.unwrap().expose(), b"own");
     }
     assert!(matches!(take(&account, &Password::generate()), Err(VaultError::WrongCredentials)));
 }
