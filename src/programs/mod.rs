@@ -1,7 +1,8 @@
 //! The settings of mail programs, from the templates in `config/programs`.
 //!
 //! The first line of a template is the program's name, then after a bar the protocols that it needs, `elsewhere` if it is on
-//! another machine, and `no-starttls` if it does not know that command. The rest is for minijinja.
+//! another machine, `no-starttls` if it does not know that command, and `file:NAME` if it reads a file that consists of the
+//! settings alone. The rest is for minijinja.
 
 mod quoting;
 mod served;
@@ -86,6 +87,11 @@ impl MailProgram {
         let (head, template) = text.split_once('\n').unwrap_or((text, ""));
         let (title, needs) = head.split_once('|').unwrap_or((head, ""));
         Self { name, title: title.trim(), needs: needs.split_whitespace().collect(), template }
+    }
+
+    /// The name to suggest for a file with the settings, if the program reads one.
+    pub fn file(&self) -> Option<&'static str> {
+        self.needs.iter().find_map(|need| need.strip_prefix("file:"))
     }
 
     /// Whether it is on another machine, as phones and scanners are.
