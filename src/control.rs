@@ -27,6 +27,7 @@ use crate::exit::{Exit, Failed};
 use crate::login::log_in;
 use crate::mutex::lock;
 use crate::net::trace::overhear;
+use crate::protocol::Protocol;
 use crate::secret::Secret;
 use crate::vault::password::Password;
 use crate::wire::Refusal;
@@ -92,8 +93,8 @@ impl Control {
             ControlRequest::Select(selection) => reply(self.status(&selection)),
             ControlRequest::Census => reply(broker.census()),
             ControlRequest::Authorize(authorized) => {
-                let NewAuthorization { authorization, name, first, is_tested } = *authorized;
-                let account = broker.authorize(authorization, first.map(|first| (name, first))).await?;
+                let is_tested = authorized.is_tested;
+                let account = self.authorize(*authorized).await?;
                 reply(if is_tested { self.test(&account).await } else { Vec::new() })
             }
             ControlRequest::AddSlot { address, password, name, new, limits } => {
@@ -171,21 +172,37 @@ impl Control {
         Ok(self.broker.passwords.unlock(&login, &password, PasswordAttempt::of_this_process()).await?.account)
     }
 
-    /// Logs in to each of the provider's servers, and out again.
+    /// Stores an authorization, and opens its account.
+    ///
+    /// # Errors
+    ///
+    /// Fails if the vault cannot store it.
+    pub async fn authorize(&self, authorized: NewAuthorization) -> Result<Arc<OpenAccount>, Failed> {
+        let NewAuthorization { mut authorization, name, first, .. } = authorized;
+        authorization.address = self.broker.resolve(&authorization.address).address;
+        self.broker.authorize(authorization, first.map(|first| (name, first))).await
+    }
+
     async fn test(&self, account: &Arc<OpenAccount>) -> Vec<LoginTest> {
         let mut tests = Vec::new();
-        for (protocol, server) in &account.connector.provider.servers {
-            let login = async {
-                let permit = self.broker.throttle.permit(account, *protocol).await?;
-                log_in(&self.broker, account, *protocol, None, None, &permit).await
-            };
-            let (answer, dialogue) = overhear(login).await;
-            let refused = answer.err().map(|refusal| refusal.text);
-            let server = format!("{}:{}", server.host, server.port);
-            let user = Some(account.user(*protocol)).filter(|user| **user != account.address).cloned();
-            tests.push(LoginTest { protocol: *protocol, server, user, refused, dialogue });
+        for protocol in account.connector.provider.servers.keys() {
+            tests.extend(self.try_login(account, *protocol).await);
         }
         tests
+    }
+
+    /// Logs in to one of the provider's servers, and out again. Returns None if the provider has no such server.
+    pub async fn try_login(&self, account: &Arc<OpenAccount>, protocol: Protocol) -> Option<LoginTest> {
+        let server = account.connector.provider.servers.get(&protocol)?;
+        let login = async {
+            let permit = self.broker.throttle.permit(account, protocol).await?;
+            log_in(&self.broker, account, protocol, None, None, &permit).await
+        };
+        let (answer, dialogue) = overhear(login).await;
+        let refused = answer.err().map(|refusal| refusal.text);
+        let server = format!("{}:{}", server.host, server.port);
+        let user = Some(account.user(protocol)).filter(|user| **user != account.address).cloned();
+        Some(LoginTest { protocol, server, user, refused, dialogue })
     }
 }
 

@@ -82,10 +82,10 @@ const WORDS: &[(&str, &[&str])] = &[
             "cli/terminal.rs",
             // reads the password that was typed on a page
             "web/first_login.rs",
-            "web/setup/gate.rs",
+            "web/setup/form.rs",
             // show a new app password, once
-            "web/setup/account.rs",
-            "web/setup/adding.rs",
+            "web/setup/account_forms.rs",
+            "web/setup/step.rs",
             // sends them over a socket that only its owner can use
             "control.rs",
             "control/carried.rs",
@@ -141,6 +141,7 @@ const SECRET_TYPES: &[(&str, &[&str])] = &[
     ("oauth/grant.rs", &["GrantRequest"]),
     ("oauth/lasting.rs", &["LastingRequest"]),
     ("oauth/jwt.rs", &["SigningKey"]),
+    ("oauth/jwt_bearer.rs", &["AssertionTemplate"]),
     ("oauth/registration.rs", &["Registration", "Proof"]),
     ("cli/import/account.rs", &["ImportedAccount", "ImportedTokens", "Lock", "OpenedTokens"]),
     ("cli/import/block.rs", &["Block"]),
@@ -150,11 +151,12 @@ const SECRET_TYPES: &[(&str, &[&str])] = &[
     ("cli/authorize/taken_over.rs", &["Grip"]),
     ("downstream/exchange.rs", &["Exchange"]),
     ("authorization/wishes.rs", &["Wishes"]),
-    ("web/setup/gate.rs", &["SentForm"]),
+    ("web/setup/form.rs", &["SentForm"]),
     ("web/setup/setups.rs", &["AccountSetup"]),
     ("web/setup/sign_in.rs", &["SetupRun"]),
-    ("web/setup/account.rs", &["NewPassword"]),
-    ("web/setup/adding.rs", &["DoneView"]),
+    ("web/setup/account_forms.rs", &["NewPassword"]),
+    ("web/setup/settings.rs", &["ProgramSettings"]),
+    ("web/setup/step.rs", &["DoneView"]),
 ];
 
 /// Every source file with its path in `src`, without comments and tests.

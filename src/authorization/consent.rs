@@ -1,4 +1,4 @@
-//! The consent of a person: in a browser that returns with a code, or on another device.
+//! The grants in which a person consents: authorization code and device code.
 
 use oauth2::AuthorizationCode;
 use url::Url;
@@ -37,7 +37,7 @@ impl Plan {
         }))
     }
 
-    /// Exchanges the code of a browser that has returned for tokens, and checks whose they are.
+    /// Exchanges an authorization code for tokens, and checks whose they are.
     pub async fn exchange(
         &self,
         pending: PendingAuthorization,
@@ -62,7 +62,7 @@ impl Plan {
         pending.await.map(DeviceConsent).map_err(|failure| no_tokens(&failure))
     }
 
-    /// Waits until the person has entered the code, and checks who it was.
+    /// Waits until the person has entered the code, and checks whose tokens they are.
     pub async fn await_device(&self, DeviceConsent(pending): &DeviceConsent) -> Result<TokenSet, SignInError> {
         let granted = pending.tokens(&self.connector.http, &self.registration, &Clock::System).await;
         self.accept(granted.map_err(|failure| no_tokens(&failure))?).await

@@ -1,5 +1,5 @@
-//! Checks new tokens while the person is still there: who has signed in, because the tokens of another mailbox must not
-//! replace good ones; and whether the authorization will last and covers everything that was requested.
+//! Checks new tokens while the person is still there: whose they are, because the tokens of another mailbox must not replace
+//! good ones; whether there is a refresh token that works; and whether all scopes were granted.
 
 use super::plan::Plan;
 use super::remark::Remark;
@@ -13,7 +13,7 @@ use crate::oauth::lasting::LastingRequest;
 use crate::oauth::revocation::revoke;
 use crate::token::TokenSet;
 
-/// Why a sign-in gave no usable tokens.
+/// Why a sign-in produced no usable tokens.
 pub enum SignInError {
     /// Somebody else has signed in, with this address. Another attempt may succeed.
     SomebodyElse(String),

@@ -1,4 +1,4 @@
-//! An account's authorization, whether a person sees it on the terminal or on a page: everything but the words.
+//! The authorization of an account, shared by the command and the page in the browser.
 
 mod consent;
 mod identity;

@@ -4,7 +4,7 @@ use crate::config::Config;
 use crate::name::Name;
 use crate::net::mx::MailExchangers;
 
-/// The provider to which the address itself leads, and how it was found.
+/// Finds the provider of an address. Returns its name and how it was found.
 pub async fn by_address(config: &Config, address: &str, exchangers: &MailExchangers) -> Option<(String, String)> {
     let name = Name::typed(address);
     let (_, domain) = name.parts()?;

@@ -1,12 +1,12 @@
-//! What a person is told while an account is set up.
+//! Notes and warnings for the person who sets up an account.
 
 use std::sync::Arc;
 
 pub enum Remark {
     Note(String),
-    /// Something works, but less well than it should.
+    /// Something works, but not as it should.
     Warning(String),
 }
 
-/// Tells the person who sets an account up, on the terminal or on a page.
+/// Shows a remark on the terminal or on a page.
 pub type Tell = Arc<dyn Fn(Remark) + Send + Sync>;

@@ -1,4 +1,4 @@
-//! Finds out about an authorization server: its endpoints, and postkey's client registration there.
+//! Discovers an authorization server: its endpoints, and postkey's client registration there.
 
 use super::remark::{Remark, Tell};
 use super::wishes::Wishes;
@@ -18,7 +18,7 @@ use crate::oauth::self_registration::{by_hand, is_known, register};
 pub struct DiscoveredServer {
     /// The endpoints from the configuration, completed from the metadata.
     pub endpoints: Endpoints,
-    /// Whether it promises to name itself when the browser returns (RFC 9207 section 3).
+    /// Whether its authorization response contains `iss` (RFC 9207 section 3).
     pub names_itself: bool,
     pub client: ClientRegistration,
     /// Whether the client belongs to this account alone, and is stored with it.
@@ -40,7 +40,7 @@ pub struct Wanted<'a> {
 }
 
 impl DiscoveredServer {
-    /// Discovers what the configuration does not say.
+    /// Completes the configuration from the server's metadata.
     pub async fn find(connector: &Connector, wanted: &Wanted<'_>) -> Result<Self, Failed> {
         let (provider, configured) = (&connector.provider, wanted.client(&connector.provider));
         let metadata = metadata(connector, wanted.flow, configured.as_ref()).await?;
@@ -120,8 +120,7 @@ fn registration_key(provider: &Provider, endpoints: &Endpoints) -> String {
 }
 
 impl Wanted<'_> {
-    /// The user's own client registration: a wished one, or from the configuration of this account or its
-    /// provider.
+    /// The user's own client registration: a typed one, or from the configuration of this account or its provider.
     fn client(&self, provider: &Provider) -> Option<ClientRegistration> {
         let nobody = (self.flow == Flow::JwtBearer).then(ClientRegistration::nobody);
         self.wishes.client.clone().or_else(|| self.config.client_for(self.address, provider)).or(nobody)

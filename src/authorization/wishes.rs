@@ -1,11 +1,11 @@
-//! What a person wants of an authorization.
+//! The options of an authorization.
 
 use std::net::SocketAddr;
 
 use crate::config::client::ClientRegistration;
 use crate::config::flow::Flow;
 
-/// What a person has said about an authorization. What is missing is in the configuration.
+/// The options that a person has chosen. The configuration and the provider supply the rest.
 #[derive(Default)]
 pub struct Wishes {
     pub flow: Option<Flow>,

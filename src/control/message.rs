@@ -123,7 +123,7 @@ pub struct Status {
 }
 
 /// A provider's server's answer to a login.
-#[derive(Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct LoginTest {
     pub protocol: Protocol,
     /// The server's host and port.

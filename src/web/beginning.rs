@@ -1,4 +1,4 @@
-//! The local address with which a browser is started. It redirects to the authorization request, once.
+//! The local address that is passed to a new browser. It redirects to the authorization request, once.
 //!
 //! Every user can read a browser's command line (proc(5)). If that contained the authorization request, another user
 //! could sign in with it and make postkey accept a code for the wrong mailbox.
@@ -24,7 +24,7 @@ use crate::random;
 
 /// Redirects a browser of this user to a page, once. Dropping it closes its port.
 pub struct Beginning {
-    /// The address with which to start the browser.
+    /// The address to open in the browser.
     pub url: Url,
     visited: Arc<Notify>,
     server: HttpServer,
@@ -32,7 +32,7 @@ pub struct Beginning {
 
 struct StartPage {
     url: Url,
-    /// None after a browser has been there.
+    /// None after the first visit.
     target: Mutex<Option<Url>>,
     visited: Arc<Notify>,
 }
@@ -55,7 +55,7 @@ impl Beginning {
         Ok(Self { url, visited, server })
     }
 
-    /// Waits until the browser has come, and has its answer.
+    /// Waits until the browser has requested the address and received the redirect.
     pub async fn finish(self) {
         self.visited.notified().await;
         self.server.finish().await;

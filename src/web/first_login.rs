@@ -8,12 +8,13 @@ use std::sync::Arc;
 
 use axum::body::to_bytes;
 use axum::extract::{Request, State};
-use axum::http::{HeaderMap, Method, StatusCode, header};
+use axum::http::{HeaderMap, Method, StatusCode};
 use axum::response::{IntoResponse as _, Response};
 use axum::{Extension, Router};
 use tokio::net::TcpListener;
 use url::{Url, form_urlencoded};
 
+use super::origin::is_own;
 use super::page::Page;
 use super::redirect::{is_own_host, open, see_other};
 use super::server::HttpServer;
@@ -34,7 +35,7 @@ pub struct FirstLoginSite {
     /// Whether browsers connect directly. If another program forwards them, that program's user means nothing.
     is_direct: bool,
     sockets: Vec<TcpListener>,
-    /// Other handles of the sockets.
+    /// Duplicates of the sockets.
     handles: Vec<OwnedFd>,
     server: Option<HttpServer>,
 }
@@ -93,15 +94,9 @@ async fn visit(
 }
 
 impl FirstLoginPage {
-    /// Whether a form comes from one of our own pages. Browsers say so (Fetch section 3.2, Fetch Metadata section 2.3).
-    /// Pages of the same host at another port are foreign. `Host` has been checked before.
+    /// Whether a form comes from one of our own pages.
     fn is_own_form(&self, headers: &HeaderMap) -> bool {
-        let value = |name| headers.get(name).map(|value: &header::HeaderValue| value.as_bytes());
-        let here = [b"http://", value(header::HOST).unwrap_or_default()].concat();
-        let public = self.uri.origin().ascii_serialization();
-        let is_own_origin = value(header::ORIGIN).is_none_or(|origin| origin == here || origin == public.as_bytes());
-        let is_own_site = value(SEC_FETCH_SITE).is_none_or(|site| site == b"same-origin" || site == b"none");
-        is_own_origin && is_own_site
+        is_own(headers, Some(&self.uri.origin().ascii_serialization()))
     }
 
     /// Shows the page that explains the first login.
@@ -159,9 +154,6 @@ impl FirstLoginPage {
         }
     }
 }
-
-/// <https://www.w3.org/TR/fetch-metadata/>
-const SEC_FETCH_SITE: header::HeaderName = header::HeaderName::from_static("sec-fetch-site");
 
 /// Reads the key and the password from the page's form.
 async fn typed(request: Request) -> Option<(String, Password)> {

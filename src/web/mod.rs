@@ -4,6 +4,7 @@ pub mod autoconfiguration;
 pub mod beginning;
 pub mod first_login;
 pub mod monitoring;
+mod origin;
 pub mod page;
 pub mod redirect;
 pub mod server;

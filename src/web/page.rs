@@ -1,5 +1,5 @@
-//! The pages of first logins, and the last one of a sign-in. They are complete in themselves, because only their own path may
-//! be forwarded to here.
+//! The pages of first logins, and the last page of a sign-in. They load nothing else, because a reverse proxy may forward only
+//! their own path.
 
 use std::borrow::Cow;
 use std::sync::LazyLock;
@@ -17,7 +17,7 @@ pub const NO_REFERRER: &str = "no-referrer";
 /// The style of all pages.
 pub const STYLE: &str = include_str!("pages/style.css");
 
-/// Our own pages load nothing, and have one style, which they contain.
+/// Our own pages load nothing. Their only style is inline.
 static POLICY: LazyLock<String> = LazyLock::new(|| {
     let hash = BASE64_STANDARD.encode(Sha256::digest(STYLE));
     format!("default-src 'none'; style-src 'sha256-{hash}'; base-uri 'none'; frame-ancestors 'none'")
@@ -32,7 +32,7 @@ pub struct Page {
     html: Cow<'static, [u8]>,
     /// Whether the HTML is only the content of one of our own pages.
     is_own: bool,
-    /// Where it leads by itself.
+    /// The page to which it redirects.
     next: Option<String>,
     referrer: &'static str,
 }
@@ -62,7 +62,7 @@ impl Page {
         Self { html: Cow::Owned(html), is_own: false, ..Self::own("") }
     }
 
-    /// Creates a page that leads the browser on to another one of ours.
+    /// Creates a page that redirects to another one of ours.
     pub(super) fn leading_to(place: String) -> Self {
         let content = format!("<h1>Back to postkey</h1><p><a href=\"{place}\">Continue</a>");
         Self { html: Cow::Owned(content.into_bytes()), next: Some(place), ..Self::own("") }

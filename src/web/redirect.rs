@@ -106,8 +106,8 @@ impl RedirectListener {
         Ok(Some(Self { uri, arrivals, shown, server }))
     }
 
-    /// Listens where the browser returns after the sign-in that a plan has. `last` is the page to show after success, and
-    /// `users` are those whose browsers may return.
+    /// Listens at the redirect URI of a plan. `last` is the page to show after success, and `users` are those whose browsers
+    /// may return.
     ///
     /// # Errors
     ///

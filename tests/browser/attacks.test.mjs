@@ -87,7 +87,7 @@ test('forms of other pages change nothing', async () => {
   const fields = '<input name="address" value="evil@example.test"><input name="key" value="guessed">';
   for (const address of evil.addresses) {
     for (const path of ['/add', '/accounts/owner@example.test/forget', '/providers/known']) {
-      for (const kind of ['application/x-www-form-urlencoded', 'text/plain']) {
+      for (const kind of ['application/x-www-form-urlencoded', 'multipart/form-data', 'text/plain']) {
         const lured = await lure(address, `<form method="post" action="${origin}${path}" enctype="${kind}">${fields}</form>`);
         const answered = lured.waitForResponse((response) => response.request().method() === 'POST');
         await lured.evaluate(() => document.forms[0].submit());

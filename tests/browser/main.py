@@ -6,11 +6,9 @@ Starts the servers of tests/real, and then the tests in JavaScript, which start 
 of its own, so that no browser and no provider can reach anything else.
 """
 
-import argparse
 import json
 import os
 import re
-import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -18,12 +16,11 @@ from pathlib import Path
 HERE = Path(__file__).resolve().parent
 sys.path.insert(0, str(HERE.parent / "real"))
 
-from authorization_server import AuthorizationServer  # noqa: E402
-from dovecot import Dovecot  # noqa: E402
+from authorization_server import ASSERTING  # noqa: E402
 from message import new_message  # noqa: E402
-from postfix import Submission  # noqa: E402
 from postkey import DISCOVERED, HEAD, LISTENER, PROVIDER, provider  # noqa: E402
-from process import Run  # noqa: E402
+from process import Run, options  # noqa: E402
+from servers import Servers  # noqa: E402
 
 TARGET, GUIDE = HERE.parents[1] / "target" / "browser", HERE.parents[1] / "docs" / "guide"
 
@@ -31,14 +28,8 @@ TARGET, GUIDE = HERE.parents[1] / "target" / "browser", HERE.parents[1] / "docs"
 READERS = ("newcomer@example.test", "newcomer@registered.test", "newcomer@discovered.test")
 
 
-class World:
+class World(Servers):
     """The provider's servers."""
-
-    def __init__(self, run):
-        self.run = run
-        self.server = AuthorizationServer(run)
-        self.dovecot = Dovecot(run, self.server.introspection_url)
-        self.ports = {**self.dovecot.ports, **Submission(run, self.dovecot).ports}
 
     def describe(self, binary):
         """All that the tests need to know, as JSON."""
@@ -46,11 +37,19 @@ class World:
             "folder": str(self.run.subfolder("browser")),
             "postkey": str(binary),
             "configuration": configuration(self),
+            "held": held(self),
+            "submissionPort": self.ports["smtp", "tls"],
             "administration": f"http://127.0.0.1:{self.server.http_port}/admin",
             "clientSecret": self.server.client_secret,
+            "serviceAccount": self.service_account(),
             "marks": {reader: self.put_message(reader) for reader in READERS},
             "pictures": str(TARGET),
         }
+
+    def service_account(self):
+        """The key file of a service account, as Google makes it."""
+        key = {"client_email": ASSERTING, "private_key": self.server.key.read_text(), "token_uri": f"{self.server.issuer}/token"}
+        return json.dumps({"type": "service_account", **key})
 
     def put_message(self, address):
         """Delivers a message. Returns the text by which it is recognized."""
@@ -59,33 +58,40 @@ class World:
         return message.mark.decode()
 
 
+def described(world, name, head):
+    """The part of postkey.toml about a provider with a domain of its name."""
+    return provider(world, name=name, domain=f"{name}.test", head=head, security="tls", mechanisms=["OAUTHBEARER", "XOAUTH2"])
+
+
+# The service account comes from the page.
+KNOWN = "".join(line for line in PROVIDER.splitlines(True) if not line.startswith("assertion"))
+
+
 def configuration(world):
     """The text of postkey.toml for a folder `FOLDER`, with a provider of each kind that a newcomer meets."""
-    known = {"name": "known", "domain": "example.test"}
     # Nothing tells it to whom it could register itself.
-    unregistered = PROVIDER.replace('client_id = "native"\n', "").replace('issuer = "{issuer}"\n', "", 1)
-    registered = {"name": "registered", "domain": "registered.test", "head": unregistered}
-    discovered = {"name": "discovered", "domain": "discovered.test", "head": DISCOVERED}
+    unregistered = KNOWN.replace('client_id = "native"\n', "").replace('issuer = "{issuer}"\n', "", 1)
+    heads = {"known": KNOWN.replace("{domain}", "example.test"), "registered": unregistered, "robots": unregistered,
+             "discovered": DISCOVERED}
     listeners = [LISTENER.format(protocol=protocol, security="none") for protocol in ("imap", "pop3", "smtp")]
-    providers = [provider(world, security="tls", mechanisms=["OAUTHBEARER", "XOAUTH2"], **each)
-                 for each in (known, registered, discovered)]
-    return HEAD.format(folder="FOLDER") + "".join(listeners + providers)
+    return HEAD.format(folder="FOLDER") + "".join(listeners + [described(world, *each) for each in heads.items()])
+
+
+def held(world):
+    """One more provider, whose submission server is at `PORT`."""
+    return described(world, "held", KNOWN).replace(f"port = {world.ports['smtp', 'tls']}\n", "port = PORT\n")
 
 
 def main():
     """Starts everything, runs the tests, ends everything."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--postkey", required=True, type=Path, help="the binary to test")
-    parser.add_argument("--only", default="", help="run only the tests whose name contains this text")
+    parser = options(__doc__)
     parser.add_argument("--guide", action="store_true", help="also write the pictures of docs/guide")
-    parser.add_argument("--keep", action="store_true", help="keep the run's folder")
     arguments = parser.parse_args()
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     subprocess.run(["ip", "link", "set", "lo", "up"], check=True)
     TARGET.mkdir(parents=True, exist_ok=True)
     with Run(arguments.keep) as run:
-        described = World(run).describe(arguments.postkey.resolve()) | {"guide": str(GUIDE) if arguments.guide else None}
-        environment = {**os.environ, "WORLD": str(run.write_json("world.json", described)), "FONTCONFIG_FILE": str(HERE / "fonts.conf")}
+        world = World(run).describe(arguments.postkey.resolve()) | {"guide": str(GUIDE) if arguments.guide else None}
+        environment = {**os.environ, "WORLD": str(run.write_json("world.json", world)), "FONTCONFIG_FILE": str(HERE / "fonts.conf")}
         command = ["node", "--test", "--test-reporter=spec", "--test-concurrency=2", "--test-timeout=1200000"]
         if arguments.only:
             command += ["--test-name-pattern", arguments.only]

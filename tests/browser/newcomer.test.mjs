@@ -2,8 +2,7 @@
 
 import assert from 'node:assert/strict';
 import { execFile } from 'node:child_process';
-import { writeFileSync } from 'node:fs';
-import path from 'node:path';
+import { readFileSync } from 'node:fs';
 import test, { before } from 'node:test';
 import { promisify } from 'node:util';
 
@@ -24,7 +23,7 @@ const PROVIDERS = {
   'registered.test': { most: 12, registration: true },
 };
 
-/** Walks the path. Returns the settings for curl as they are on the last page. */
+/** Walks the path. Returns the file with the settings for curl, from the last page. */
 async function settle(person, postkey, domain, look) {
   const { page } = person;
   const address = `newcomer@${domain}`;
@@ -35,7 +34,7 @@ async function settle(person, postkey, domain, look) {
   await person.press('Continue');
   if (PROVIDERS[domain].registration) {
     await person.sees('client registration');
-    await look('registration');
+    await look('registration-by-note');
     await person.type('Client id', 'native');
     await person.press('Continue');
   }
@@ -44,16 +43,20 @@ async function settle(person, postkey, domain, look) {
   await person.press('Sign in at 127.0.0.1', 'link');
   await person.signIn(address);
   await person.sees(`${address} is set up`);
+  // It comes after the logins.
+  await page.locator('#password').waitFor();
   await look('set-up');
   const [password, settings] = await Promise.all(['#password', '#program-settings'].map((one) => page.locator(one).textContent()));
   assert.ok(settings.includes(password), 'the settings contain the password that is shown');
-  return settings;
+  const [download] = await Promise.all([page.waitForEvent('download'), page.getByRole('button', { name: 'Download curlrc' }).click()]);
+  assert.equal(download.suggestedFilename(), 'curlrc');
+  const file = await download.path();
+  assert.equal(readFileSync(file, 'utf8').trim(), settings.trim());
+  return file;
 }
 
 /** Reads the first mail of the mailbox with curl. */
-async function readWithCurl(postkey, settings) {
-  const file = path.join(postkey.folder, 'curl');
-  writeFileSync(file, settings, { mode: 0o600 });
+async function readWithCurl(postkey, file) {
   const { stdout } = await promisify(execFile)('curl', ['--silent', '--show-error', '--config', file], { env: postkey.environment });
   return stdout;
 }
@@ -64,8 +67,8 @@ async function arrive(domain, { person: Kind = Person, context = {}, name, look 
   const postkey = new Postkey(name);
   const page = await (await browser.newContext({ ignoreHTTPSErrors: true, ...context })).newPage();
   const person = new Kind(page);
-  const settings = await settle(person, postkey, domain, (shown) => look(page, shown));
-  const mail = await readWithCurl(postkey, settings);
+  const file = await settle(person, postkey, domain, (shown) => look(page, shown));
+  const mail = await readWithCurl(postkey, file);
   assert.ok(mail.includes(world.marks[`newcomer@${domain}`]), mail);
   const { most } = PROVIDERS[domain];
   const seconds = ((performance.now() - start) / 1000).toFixed(1);

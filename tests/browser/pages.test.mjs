@@ -2,6 +2,7 @@
 
 import assert from 'node:assert/strict';
 import { execFile } from 'node:child_process';
+import { readFileSync } from 'node:fs';
 import test, { before } from 'node:test';
 
 import { judge } from './judge.mjs';
@@ -10,8 +11,17 @@ import { Postkey, startBrowser } from './world.mjs';
 
 const ANN = 'ann@example.test';
 
-// People of this domain set themselves up at their first login.
-const WHOLE_DOMAIN = '\n[account."*@whole.test"]\nprovider = "known"\n';
+// People of this domain set themselves up at their first login. Ann has a second name, and opens a shared mailbox.
+const ACCOUNTS = `
+[account."*@whole.test"]
+provider = "known"
+
+[account."${ANN}"]
+aliases = ["annie@example.test"]
+
+[account."office@example.test"]
+delegate = "${ANN}"
+`;
 
 let postkey, browser, person, page, origin, password, imap;
 
@@ -47,7 +57,7 @@ async function isWrong(label, why) {
 }
 
 before(async () => {
-  postkey = await Postkey.start('pages', WHOLE_DOMAIN);
+  postkey = await Postkey.start('pages', ACCOUNTS);
   browser = await startBrowser();
   person = await enter();
   ({ page } = person);
@@ -80,6 +90,16 @@ test('a provider that nothing shows can be chosen', async () => {
   await person.choose('Provider', 'known');
   await person.press('Continue');
   await person.sees('Set up ann@unknown.test');
+});
+
+test('the steps at a provider are shown one by one, with what to copy', async () => {
+  const newcomer = await enter();
+  await newcomer.page.context().grantPermissions(['clipboard-read', 'clipboard-write']);
+  await begin(newcomer, 'ann@outlook.com');
+  await newcomer.sees('client registration');
+  await newcomer.press('Copy http://localhost');
+  assert.equal(await newcomer.page.evaluate(() => navigator.clipboard.readText()), 'http://localhost');
+  await judge(newcomer.page, 'registration');
 });
 
 test('an address of a last page that is not it is refused', async () => {
@@ -134,6 +154,8 @@ test('logins appear on the overview as they happen', async () => {
 test('an account can be looked at', async () => {
   await page.getByRole('link', { name: ANN }).first().click();
   await person.sees(ANN);
+  await page.getByText('annie@example.test').waitFor();
+  await page.getByText('office@example.test').waitFor();
   await judge(page, 'account');
 });
 
@@ -164,6 +186,8 @@ test('the mail program that was chosen is remembered', async () => {
   await person.press('Show its settings');
   await person.sees('Settings for');
   await judge(page, 'settings');
+  const [download] = await Promise.all([page.waitForEvent('download'), page.getByRole('button', { name: 'Download muttrc' }).click()]);
+  assert.match(readFileSync(await download.path(), 'utf8'), /^set from = /);
   await page.goto(`${origin}/accounts/${ANN}`);
   assert.equal(await page.getByLabel('Mail program', { exact: true }).inputValue(), 'mutt');
 });

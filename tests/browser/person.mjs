@@ -43,8 +43,8 @@ export class Person {
     return control.click();
   }
 
-  /** Signs in at the provider, which takes any password, and consents. */
-  async signIn(address) {
+  /** Signs in at the provider, which takes any password, and consents. The browser returns, unless it is elsewhere. */
+  async signIn(address, { returns = true } = {}) {
     await this.page.waitForURL(/^https:/);
     for (const [field, text] of [['Enter any login', address], ['and password', 'any']]) {
       this.fields += 1;
@@ -52,7 +52,8 @@ export class Person {
     }
     await this.press('Sign-in');
     await this.press('Continue');
-    await this.page.waitForURL(/^http:/);
+    // The last page may come slowly.
+    if (returns) await this.page.waitForURL(/^http:/, { waitUntil: 'commit' });
   }
 
   /** Signs in on the page for codes of other devices. */

@@ -2,6 +2,7 @@
 
 import { spawn } from 'node:child_process';
 import { mkdirSync, mkdtempSync, readFileSync, writeFileSync } from 'node:fs';
+import net from 'node:net';
 import path from 'node:path';
 import { after } from 'node:test';
 import { createInterface } from 'node:readline';
@@ -61,6 +62,35 @@ class Running {
   async stop() {
     this.child.kill('SIGTERM');
     return this.ended;
+  }
+}
+
+/** Leads to a server when it is opened, and to nothing after it was closed. */
+export class Gate {
+  static async start(port) {
+    const gate = new Gate();
+    const opened = new Promise((resolve) => { gate.open = resolve; });
+    gate.sockets = new Set();
+    gate.server = net.createServer(async (client) => {
+      gate.keep(client);
+      await opened;
+      const server = net.connect(port, '127.0.0.1');
+      gate.keep(server);
+      client.pipe(server).pipe(client);
+    });
+    await new Promise((resolve) => gate.server.listen(0, '127.0.0.1', resolve));
+    gate.port = gate.server.address().port;
+    atTheEnd(() => gate.close());
+    return gate;
+  }
+
+  keep(socket) {
+    this.sockets.add(socket.on('error', () => socket.destroy()).on('close', () => this.sockets.delete(socket)));
+  }
+
+  close() {
+    this.server.close();
+    this.sockets.forEach((socket) => socket.destroy());
   }
 }
 

@@ -1,12 +1,13 @@
 //! A person adds an account on the page in the browser, and does there what the commands do.
 
 use postkey::protocol::{Protocol, Security};
+use serde_json::json;
 use url::Url;
 
 use crate::setup_page::browser;
-use crate::support::Options;
 use crate::support::browser::{Answer, Browser};
 use crate::support::house::{ANN, BEN, House, Way, accepted, until};
+use crate::support::{Options, assertions};
 
 /// A daemon without an account, with its configuration changed.
 async fn empty(edit: impl FnOnce(String) -> String) -> House {
@@ -147,6 +148,119 @@ async fn a_registration_that_was_typed_is_used_by_the_next_account() {
     assert!(browser.get("/providers/own").await.text.contains(&options.client_id));
 }
 
+/// The steps are those of the guide, and what they say to enter can be copied.
+#[tokio::test]
+async fn the_steps_at_a_known_provider_are_on_the_page() {
+    let house = empty(|config| config).await;
+    let browser = browser(&house).await;
+    let asked = browser.post("/add", &[("address", "ann@outlook.com")]).await;
+    assert_eq!(asked.status, 422, "{}", asked.text);
+    let steps = asked.text.split_once("<ol class=\"todo\">").unwrap().1.split_once("</ol>").unwrap().0;
+    assert!(steps.matches("<li>").count() >= 6, "{steps}");
+    assert!(steps.contains("href=\"https://entra.microsoft.com/\"") && steps.contains("<strong>"), "{steps}");
+    assert!(steps.contains(">http://localhost</code> <button"), "{steps}");
+    assert!(!steps.contains("redirect-uri"), "the step has it: {steps}");
+    let google = browser.get("/providers/google").await;
+    assert!(google.text.contains(">https://mail.google.com/</code> <button"), "{}", google.text);
+    assert!(google.text.contains("id=\"redirect-uri\">http://127.0.0.1/<"), "{}", google.text);
+    assert!(browser.get("/providers/yahoo").await.text.contains("Yahoo grants the mail scopes only to clients"));
+}
+
+/// What was typed stays, except secrets, when the provider refuses it.
+#[tokio::test]
+async fn a_client_that_is_refused_can_be_corrected() {
+    let options = Options { client_secret: Some("the right secret".to_owned()), ..Options::default() };
+    let without = |config: String| {
+        let lines = config.lines().filter(|line| !line.starts_with("client_"));
+        lines.map(|line| format!("{line}\n")).collect()
+    };
+    let mut house = House::empty(Security::Tls, options.clone(), without).await;
+    house.start().await;
+    let browser = browser(&house).await;
+    let fields = |secret| {
+        [
+            ("address", ANN),
+            ("way", "client-credentials"),
+            ("client_id", options.client_id.as_str()),
+            ("client_secret", secret),
+        ]
+    };
+    let sent = browser.post("/add", &fields("a wrong secret")).await;
+    let refused = browser.get(sent.place()).await;
+    assert_eq!(refused.status, 422, "{}", refused.text);
+    assert!(refused.text.contains("role=\"alert\"") && !refused.text.contains("a wrong secret"), "{}", refused.text);
+    for kept in
+        [&format!("value=\"{}\"", options.client_id), "name=\"client_secret\"", "\"client-credentials\" selected"]
+    {
+        assert!(refused.text.contains(kept), "{kept}: {}", refused.text);
+    }
+    let sent = browser.post("/add", &fields("the right secret")).await;
+    assert_eq!(sent.status, 303, "{}", sent.text);
+    let done = browser.get(sent.place()).await;
+    assert!(done.text.contains("is set up"), "{}", done.text);
+}
+
+/// The key of a service account is sealed with the account, and is all that new tokens need.
+#[tokio::test]
+async fn the_key_of_a_service_account_is_asked_for_and_kept() {
+    let mut house = empty(|config| config).await;
+    // The provider checks when an assertion was made.
+    house.set_clock();
+    let browser = browser(&house).await;
+    let way = [("address", ANN), ("way", "jwt-bearer")];
+    let asked = browser.post("/add", &way).await;
+    assert!(asked.status == 422 && asked.text.contains("name=\"service_account\""), "{}", asked.text);
+    let key = |private: &str| {
+        let issuer = house.provider.issuer();
+        json!({"client_email": "service@example.test", "private_key": private, "token_uri": format!("{issuer}/token")})
+            .to_string()
+    };
+    let private = std::fs::read_to_string(assertions::key_file()).unwrap();
+    let right = key(&private);
+    for (file, words) in [("{\"private_key\": \"hush\"}", "it is not the JSON file"), (&key("hush"), "cannot be used")]
+    {
+        let sent = browser.post("/add", &[way.as_slice(), &[("service_account", file)]].concat()).await;
+        let refused = browser.get(sent.place()).await;
+        assert!(refused.status == 422 && refused.text.contains(words), "{}", refused.text);
+        assert!(
+            refused.text.contains("name=\"service_account\"") && !refused.text.contains("hush"),
+            "{}",
+            refused.text
+        );
+    }
+    let sent = browser.post("/add", &[way.as_slice(), &[("service_account", &right)]].concat()).await;
+    let done = browser.get(sent.place()).await;
+    let password = done.element("password").to_owned();
+    assert!(can_log_in(&house, ANN, &password).await, "{}", done.text);
+    let vault = house.vault_bytes();
+    let line = private.lines().nth(1).unwrap().as_bytes();
+    assert!(!vault.windows(line.len()).any(|part| part == line), "the key is sealed");
+    house.restart().await;
+    house.provider.revoke_access_tokens();
+    assert!(can_log_in(&house, ANN, &password).await, "with a new token");
+}
+
+#[tokio::test]
+async fn the_settings_of_a_program_are_a_file_with_the_password() {
+    let house = House::open().await;
+    let browser = browser(&house).await;
+    let path = format!("/accounts/{ANN}/settings/file");
+    let file = browser.post(&path, &[("for", "mutt"), ("password", "pa:s/1")]).await;
+    assert_eq!(file.headers["content-disposition"], "attachment; filename=\"muttrc\"");
+    assert_eq!((file.status, file.headers["cache-control"].as_str()), (200, "no-store"));
+    assert!(file.text.starts_with("set from = ") && file.text.contains("pa:s/1"), "{}", file.text);
+    let profile = browser.post(&path, &[("for", "apple-profile")]).await;
+    assert!(profile.headers["content-disposition"].contains("postkey.mobileconfig"));
+    assert!(profile.text.starts_with("<?xml") && !profile.text.contains("APP-PASSWORD"), "{}", profile.text);
+    for (program, words) in [("thunderbird", "reads no file"), ("nothing", "no settings for nothing")] {
+        let none = browser.post(&path, &[("for", program)]).await;
+        assert!(none.status == 422 && none.text.contains(words), "{}", none.text);
+    }
+    let shown = browser.get(&format!("/accounts/{ANN}/settings?for=mutt")).await;
+    assert!(shown.text.contains("Download muttrc") && !shown.text.contains("name=\"password\""), "{}", shown.text);
+    assert!(!browser.get(&format!("/accounts/{ANN}/settings?for=thunderbird")).await.text.contains("Download"));
+}
+
 #[tokio::test]
 async fn a_code_is_entered_on_another_device() {
     let device = |config: String| {
@@ -187,8 +301,13 @@ async fn the_page_of_an_account_does_what_the_commands_do() {
 
     let tested = browser.post(&format!("{path}/test"), &[("password", own)]).await;
     assert_eq!(tested.text.matches("works</span>").count(), 3, "{}", tested.text);
+    house.set_clock();
     let report = browser.post(&format!("{path}/doctor"), &[("password", own)]).await;
     assert!(report.text.contains("id=\"report\"") && report.text.contains("authorization"), "{}", report.text);
+    assert!(report.text.contains("Everything works from here to the mailbox"), "{}", report.text);
+    let ports = house.status().await.listeners.len();
+    assert_eq!(report.text.matches("reachable; security").count(), ports, "as in the command: {}", report.text);
+    assert!(report.text.contains("</span> certificate "), "{}", report.text);
     let settings = browser.get(&format!("{path}/settings?for=mutt")).await;
     assert!(settings.text.contains("APP-PASSWORD") && settings.text.contains(ANN), "{}", settings.text);
     assert!(browser.get(&path).await.text.contains("value=\"mutt\" selected"), "it is remembered");

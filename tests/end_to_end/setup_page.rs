@@ -112,6 +112,34 @@ async fn a_form_of_another_site_changes_nothing() {
     assert_eq!(house.status().await.accounts.len(), 1);
 }
 
+/// A form of another site can have three types. Of ours, every form has the first, and the others are refused even with its key.
+#[tokio::test]
+async fn a_form_of_any_other_type_changes_nothing() {
+    let house = House::open().await;
+    let browser = browser(&house).await;
+    let key = browser.get("/add").await.key().to_owned();
+    let own = format!("Origin: http://{}\r\nSec-Fetch-Site: same-origin\r\n", browser.base.authority());
+    let path = format!("/accounts/{ANN}/forget");
+    let part =
+        |name: &str, value: &str| format!("--x\r\nContent-Disposition: form-data; name=\"{name}\"\r\n\r\n{value}\r\n");
+    let usual = format!("key={key}&sure=yes");
+    for (kind, body) in [
+        ("multipart/form-data; boundary=x", format!("{}{}--x--\r\n", part("key", &key), part("sure", "yes"))),
+        ("multipart/form-data; boundary=x", usual.clone()),
+        ("text/plain", format!("key={key}\r\nsure=yes\r\n")),
+        ("text/plain", usual.clone()),
+        ("text/plain; application/x-www-form-urlencoded", usual.clone()),
+        ("application/json", usual.clone()),
+        ("", usual.clone()),
+    ] {
+        let answer = browser.send("POST", &path, &format!("{own}Content-Type: {kind}\r\n"), &body).await;
+        assert_eq!(answer.status, 403, "{kind}: {answer:?}");
+    }
+    assert_eq!(house.status().await.accounts.len(), 1);
+    let answer = browser.send("POST", &path, &own, &usual).await;
+    assert!(answer.status == 200 && house.status().await.accounts.is_empty(), "the same as a form of ours: {answer:?}");
+}
+
 /// A page of another site cannot read ours, and a link there leads only to pages that change nothing.
 #[tokio::test]
 async fn another_site_reads_nothing_and_may_lead_back() {

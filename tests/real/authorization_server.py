@@ -19,7 +19,7 @@ SHARED = {"ann@example.test": "office@example.test"}
 
 
 class AuthorizationServer:
-    """oidc-provider with two native clients, two with a secret, two that may open a mailbox, and Dovecot. More may register."""
+    """oidc-provider with two native clients, two with a secret, three that may open a mailbox, and Dovecot. More may register."""
 
     def __init__(self, run):
         self.https_port, self.http_port = free_port(), free_port()
@@ -38,7 +38,7 @@ class AuthorizationServer:
                 "issuer": ASSERTING,
                 "certificate": str(self.signing_certificate),
                 "password": self.password,
-                "mailboxes": {"service-secret": "secret@example.test", "service-key": "key@example.test"},
+                "mailboxes": {"service-secret": "secret@example.test", "service-key": "key@example.test", "robot": "robot@robots.test"},
             },
             "shared": SHARED,
         })
@@ -61,6 +61,8 @@ class AuthorizationServer:
         service = {"redirect_uris": [], "response_types": [], "grant_types": ["client_credentials"], "scope": SCOPE}
         return [
             {"client_id": "service-secret", "client_secret": self.client_secret,
+             "token_endpoint_auth_method": "client_secret_post", **service},
+            {"client_id": "robot", "client_secret": self.client_secret,
              "token_endpoint_auth_method": "client_secret_post", **service},
             {"client_id": "service-key", "token_endpoint_auth_method": "private_key_jwt",
              "token_endpoint_auth_signing_alg": "PS256", "jwks": {"keys": [self._public_key()]}, **service},

@@ -8,6 +8,8 @@ use url::{Url, form_urlencoded};
 
 use super::waiting::PATIENCE;
 
+const FORM: &str = "Content-Type: application/x-www-form-urlencoded\r\n";
+
 /// A browser that has come with a link.
 #[derive(Clone, Debug)]
 pub struct Browser {
@@ -29,8 +31,10 @@ impl Answer {
         let (head, text) = heard.split_once("\r\n\r\n").unwrap_or((heard, ""));
         let status = head.split(' ').nth(1).and_then(|status| status.parse().ok()).unwrap_or_default();
         let headers = head.lines().skip(1).filter_map(|line| line.split_once(": "));
-        let headers = headers.map(|(name, value)| (name.to_ascii_lowercase(), value.to_owned())).collect();
-        Self { status, headers, text: text.to_owned() }
+        let headers: BTreeMap<_, _> =
+            headers.map(|(name, value)| (name.to_ascii_lowercase(), value.to_owned())).collect();
+        let is_chunked = headers.get("transfer-encoding").is_some_and(|coding| coding == "chunked");
+        Self { status, headers, text: if is_chunked { joined(text.as_bytes()) } else { text.to_owned() } }
     }
 
     /// Where it leads.
@@ -57,6 +61,18 @@ impl Answer {
         let target = before.rsplit_once("href=\"").expect("a link").1;
         target.replace("&amp;", "&").replace("&#38;", "&")
     }
+}
+
+/// The content of a body that has come in chunks (RFC 9112 section 7.1).
+fn joined(mut body: &[u8]) -> String {
+    let mut content = Vec::new();
+    while let Some(end) = body.windows(2).position(|pair| pair == b"\r\n") {
+        let size = std::str::from_utf8(&body[..end]).ok().and_then(|size| usize::from_str_radix(size, 16).ok());
+        let (Some(size @ 1..), begin) = (size, end + 2) else { break };
+        content.extend_from_slice(&body[begin..begin + size]);
+        body = &body[begin + size + 2..];
+    }
+    String::from_utf8(content).expect("text")
 }
 
 /// Sends a whole request, and reads the answer until the connection ends.
@@ -94,11 +110,12 @@ impl Browser {
         self.send("POST", path, &origin, &body).await
     }
 
-    /// Sends a request with the cookie and these headers.
+    /// Sends a request with the cookie and these headers. Unless they say otherwise, the body is a usual form.
     pub async fn send(&self, method: &str, path: &str, headers: &str, body: &str) -> Answer {
         let (host, cookie) = (self.base.authority(), &self.cookie);
+        let kind = if headers.contains("Content-Type:") { "" } else { FORM };
         let form = match method {
-            "POST" => format!("Content-Type: application/x-www-form-urlencoded\r\nContent-Length: {}\r\n", body.len()),
+            "POST" => format!("{kind}Content-Length: {}\r\n", body.len()),
             _ => String::new(),
         };
         let request =

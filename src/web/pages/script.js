@@ -1,4 +1,4 @@
-// Everything works without this script. It copies to the clipboard, and shows what is live.
+// Everything works without this script. It copies to the clipboard, reads files into fields, and shows what is live.
 "use strict";
 
 for (const button of document.querySelectorAll("[data-copy]")) {
@@ -6,9 +6,16 @@ for (const button of document.querySelectorAll("[data-copy]")) {
   button.hidden = false;
   button.addEventListener("click", async () => {
     await navigator.clipboard.writeText(source.value ?? source.textContent);
-    const label = button.textContent;
-    button.textContent = "Copied";
-    setTimeout(() => { button.textContent = label; }, 2000);
+    const label = [...button.childNodes];
+    button.replaceChildren("Copied");
+    setTimeout(() => button.replaceChildren(...label), 2000);
+  });
+}
+
+for (const chooser of document.querySelectorAll("[data-into]")) {
+  chooser.hidden = false;
+  chooser.addEventListener("change", async () => {
+    document.getElementById(chooser.dataset.into).value = await chooser.files[0].text();
   });
 }
 

@@ -1,4 +1,4 @@
-//! The configuration, which stays in its file: the page shows what it says, and does not write it.
+//! The page of the configuration. It shows the file's content and does not change it.
 
 use std::sync::Arc;
 
@@ -8,8 +8,8 @@ use axum::extract::{Path, State};
 use axum::http::StatusCode;
 use axum::response::Response;
 
-use super::adding::RegistrationSteps;
 use super::entrance::OwnSession;
+use super::registration::{RegistrationSteps, StepPart};
 use super::state::SetupState;
 use super::view::{self, Shell};
 

@@ -1,4 +1,4 @@
-//! Who may use the page: links that are good once, and the browsers that have come with one.
+//! Access to the page: one-time links, and the sessions of browsers that opened one.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex};
@@ -14,16 +14,16 @@ use crate::mutex::lock;
 use crate::net::peer::Visitor;
 use crate::random;
 
-/// How long a link is good: long enough to copy it to another machine.
+/// The lifetime of a link, long enough to copy it to another machine.
 const LINK: Duration = Duration::from_secs(600);
 
 /// The mail program whose settings are offered first.
 const PROGRAM: &str = "thunderbird";
 
-/// The browsers that have entered, and the links with which others can.
+/// The sessions of browsers, and the links that have not been used yet.
 pub struct Entrance {
-    /// The name of the cookie. It is random, because browsers send a cookie to all ports of a host, and another page of
-    /// postkey there has another cookie.
+    /// The name of the cookie. It is random, because browsers send a cookie to all ports of a host, and another postkey may
+    /// serve its page at another port.
     cookie: String,
     links: Mutex<HashMap<String, Link>>,
     /// By the value of the cookie.
@@ -35,31 +35,31 @@ struct Link {
     until: Instant,
 }
 
-/// The session of the browser that sends a request. The gate adds it.
+/// The session of a request. The gate adds it.
 pub type OwnSession = Extension<Arc<BrowserSession>>;
 
-/// A browser that has entered.
+/// The session of a browser that opened a link.
 pub struct BrowserSession {
-    /// The users of this machine from whose browsers it is accepted.
+    /// The users of this machine whose browsers may use it.
     pub users: Vec<u32>,
     /// Every form sends this key, so that pages of other sites cannot send one (cross-site request forgery).
     pub form_key: String,
-    /// The mail program for which settings were shown last.
+    /// The mail program whose settings were shown last.
     program: Mutex<String>,
 }
 
 impl BrowserSession {
-    /// The mail program for which settings were shown last; at first the one that most people have.
+    /// The mail program whose settings were shown last; before that, the most common one.
     pub fn program(&self) -> String {
         lock(&self.program).clone()
     }
 
-    /// Remembers the mail program for the next settings.
+    /// Remembers a mail program as the default for the next page.
     pub fn choose(&self, program: &str) {
         program.clone_into(&mut lock(&self.program));
     }
 
-    /// Whether a form has sent this session's key. The time it takes does not depend on the key.
+    /// Whether this is the session's form key, compared in constant time.
     pub fn has_key(&self, sent: &str) -> bool {
         self.form_key.as_bytes().ct_eq(sent.as_bytes()).into()
     }
@@ -79,7 +79,7 @@ impl Entrance {
         name
     }
 
-    /// Uses a link up. Returns the cookie for the browser, or None if the link is not good, or not for this user.
+    /// Invalidates a link. Returns the cookie for the browser, or None if the link is invalid, or for other users.
     pub fn enter(&self, name: &str, visitor: Visitor) -> Option<String> {
         let link = lock(&self.links).remove(name).filter(|link| link.until > Instant::now())?;
         if !visitor.may_be(|user| link.users.contains(&user)) {
@@ -92,7 +92,7 @@ impl Entrance {
         Some(format!("{}={value}; Path=/; HttpOnly; SameSite=Strict", self.cookie))
     }
 
-    /// The session of a browser, if it sends the cookie.
+    /// The session to which the cookie of a request belongs.
     pub fn session(&self, headers: &HeaderMap) -> Option<Arc<BrowserSession>> {
         let cookies = headers.get_all(COOKIE).iter().filter_map(|line| line.to_str().ok());
         let mut pairs = cookies.flat_map(|line| line.split(';')).filter_map(|pair| pair.trim().split_once('='));

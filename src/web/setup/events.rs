@@ -9,7 +9,7 @@ use futures_util::{Stream, stream};
 
 use super::state::SetupState;
 
-/// Sends every login from now on, as JSON. The browser comes again when the connection has ended.
+/// Sends every login from now on, as JSON. The browser reconnects when the connection ends.
 pub async fn logins(State(site): State<Arc<SetupState>>) -> Sse<impl Stream<Item = Result<Event, Infallible>>> {
     let changes = site.control.broker.journal.newest();
     let seen = *changes.borrow();

@@ -1,8 +1,8 @@
-//! The fields of forms, with what was typed and what is wrong with it.
+//! The fields of forms, with their values and errors.
 
 use askama::Template;
 
-/// A field with its label. An error is linked to it, and what was typed stays.
+/// A field with its label, its value, and an error that refers to it (`aria-describedby`).
 #[derive(Template)]
 #[template(path = "field.html")]
 pub struct Field {
@@ -42,6 +42,11 @@ impl Field {
         Self { kind: "password", ..self }
     }
 
+    /// A field for the text of a file, which is a secret. A script can read the file into it.
+    pub fn file(self) -> Self {
+        Self { kind: "file", ..self }
+    }
+
     pub fn optional(self) -> Self {
         Self { required: false, ..self }
     }
@@ -54,7 +59,7 @@ impl Field {
         Self { value: value.into(), ..self }
     }
 
-    /// Says what is wrong, if anything is.
+    /// Marks the field as wrong, if there is an error.
     pub fn error(self, error: Option<&str>) -> Self {
         Self { error: error.map(super::view::sentence).unwrap_or_default(), ..self }
     }
@@ -63,11 +68,13 @@ impl Field {
         !self.error.is_empty()
     }
 
-    /// The ids of what describes the field.
-    fn described_by(&self) -> String {
+    /// The attributes that say whether it is wrong, and which texts describe it.
+    fn state(&self) -> String {
         let hint = (!self.hint.is_empty()).then(|| format!("{}-hint", self.id));
-        let error = (!self.error.is_empty()).then(|| format!("{}-error", self.id));
-        hint.into_iter().chain(error).collect::<Vec<_>>().join(" ")
+        let error = self.is_wrong().then(|| format!("{}-error", self.id));
+        let ids = hint.into_iter().chain(error).collect::<Vec<_>>().join(" ");
+        let described = if ids.is_empty() { ids } else { format!(" aria-describedby=\"{ids}\"") };
+        format!("{}{described}", if self.is_wrong() { " aria-invalid=\"true\"" } else { "" })
     }
 }
 

@@ -1,57 +1,26 @@
-//! The gate that every request passes: the right host, a browser that has entered, and a form of our own.
+//! The checks that every request has to pass: the host, the session, and the origin and key of a form.
 
 use std::sync::Arc;
 
 use axum::body::to_bytes;
 use axum::extract::{Request, State};
-use axum::http::header::{CONTENT_TYPE, HOST, HeaderName, ORIGIN, SET_COOKIE};
-use axum::http::{HeaderMap, HeaderValue, Method, StatusCode};
+use axum::http::header::{CONTENT_TYPE, SET_COOKIE};
+use axum::http::{HeaderMap, Method, StatusCode};
 use axum::middleware::Next;
 use axum::response::{IntoResponse as _, Response};
 use tracing::warn;
-use url::form_urlencoded;
 
+use super::super::origin::{is_led_here, is_own};
+use super::form::SentForm;
 use super::state::SetupState;
 use super::view;
 use crate::net::peer::Visitor;
-use crate::secret::Secret;
 
 /// The longest form, in bytes. The longest field is the key of a service account.
 const MAX_FORM: usize = 64 * 1024;
 
-/// The path of what is live. To keep it open does not count as use.
+/// The path of the live events. An open connection to it does not count as use.
 pub const EVENTS: &str = "/events";
-
-/// <https://www.w3.org/TR/fetch-metadata/>
-const SEC_FETCH_SITE: HeaderName = HeaderName::from_static("sec-fetch-site");
-const SEC_FETCH_MODE: HeaderName = HeaderName::from_static("sec-fetch-mode");
-
-/// The fields of a form that has passed the gate.
-#[derive(Clone)]
-pub struct SentForm(Arc<Secret>);
-
-impl SentForm {
-    /// A field without the blanks around it; empty if it is missing.
-    pub fn text(&self, name: &str) -> String {
-        self.find(name).map(|value| value.trim().to_owned()).unwrap_or_default()
-    }
-
-    /// A field as it was typed, if it is not empty.
-    pub fn secret(&self, name: &str) -> Option<Secret> {
-        self.find(name).filter(|value| !value.is_empty()).map(|value| Secret::new(value.into_bytes()))
-    }
-
-    /// All values of a field that can occur several times.
-    pub fn all(&self, name: &str) -> Vec<String> {
-        let fields = form_urlencoded::parse(self.0.expose());
-        fields.filter(|(key, _)| key == name).map(|(_, value)| value.trim().to_owned()).collect()
-    }
-
-    /// A field as it was typed.
-    pub fn find(&self, name: &str) -> Option<String> {
-        form_urlencoded::parse(self.0.expose()).find(|(key, _)| key == name).map(|(_, value)| value.into_owned())
-    }
-}
 
 /// Lets a request through with its session, and a form with its fields.
 pub async fn pass(State(site): State<Arc<SetupState>>, mut request: Request, next: Next) -> Response {
@@ -80,18 +49,18 @@ pub async fn pass(State(site): State<Arc<SetupState>>, mut request: Request, nex
         site.touch();
     }
     match *request.method() {
-        Method::GET if is_own(request.headers()) => {}
-        Method::POST if is_own(request.headers()) && is_form(request.headers()) => {
+        Method::GET if is_own(request.headers(), None) => {}
+        Method::POST if is_own(request.headers(), None) && is_form(request.headers()) => {
             let (parts, body) = request.into_parts();
             let Ok(body) = to_bytes(body, MAX_FORM).await else { return StatusCode::PAYLOAD_TOO_LARGE.into_response() };
-            let form = SentForm(Arc::new(Secret::new(body.to_vec())));
+            let form = SentForm::new(body.to_vec());
             if !session.has_key(&form.text(view::FORM_KEY)) {
                 return view::foreign();
             }
             request = Request::from_parts(parts, axum::body::Body::empty());
             request.extensions_mut().insert(form);
         }
-        // The page at the redirect URI has another port. To lead the browser once more makes the request our own.
+        // The page at the redirect URI has another port. One more redirect makes the request same-origin.
         Method::GET if is_return(&request) => return view::again(path),
         Method::GET | Method::POST => return view::foreign(),
         _ => return StatusCode::METHOD_NOT_ALLOWED.into_response(),
@@ -104,7 +73,7 @@ async fn enter(site: &SetupState, name: &str, visitor: Visitor) -> Response {
     match site.entrance.enter(name, visitor) {
         Some(cookie) => {
             site.touch();
-            // Without any account there is nothing else to do.
+            // Without an account, the overview would be empty.
             let is_new =
                 site.status().await.is_ok_and(|status| status.accounts.is_empty() && status.damaged.is_empty());
             ([(SET_COOKIE, cookie)], view::see_other(if is_new { "/add" } else { "/" })).into_response()
@@ -119,24 +88,11 @@ async fn enter(site: &SetupState, name: &str, visitor: Visitor) -> Response {
     }
 }
 
-/// Whether a person comes back from the provider. The browser may not send the cookie then (SameSite=Strict), but it
-/// does if our own page leads to the same address again.
+/// Whether a browser returns from the provider. It may not send the cookie then (SameSite=Strict), but it does after a page of
+/// ours has redirected it to the same address.
 fn is_return(request: &Request) -> bool {
     let path = request.uri().path();
-    let value = |name| request.headers().get(name).map(|value: &HeaderValue| value.as_bytes());
-    request.method() == Method::GET
-        && (path == "/" || path.starts_with("/add/"))
-        && value(SEC_FETCH_MODE).is_some_and(|mode| mode == b"navigate")
-        && value(SEC_FETCH_SITE).is_some_and(|from| from == b"cross-site" || from == b"same-site")
-}
-
-/// Whether a request comes from one of our own pages, or a person has typed the address. Browsers say so (Fetch section
-/// 3.2, Fetch Metadata section 2.3). `Host` has been checked before.
-fn is_own(headers: &HeaderMap) -> bool {
-    let value = |name| headers.get(name).map(|value: &HeaderValue| value.as_bytes());
-    let here = [b"http://", value(HOST).unwrap_or_default()].concat();
-    value(ORIGIN).is_none_or(|origin| origin == here)
-        && value(SEC_FETCH_SITE).is_none_or(|site| site == b"same-origin" || site == b"none")
+    request.method() == Method::GET && (path == "/" || path.starts_with("/add/")) && is_led_here(request.headers())
 }
 
 fn is_form(headers: &HeaderMap) -> bool {

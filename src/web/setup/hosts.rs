@@ -6,7 +6,7 @@ use axum::http::header::HOST;
 /// The hosts under which the page answers. Under any other name a foreign site could make it answer (DNS rebinding).
 pub enum OwnHosts {
     Exactly(Vec<String>),
-    /// A Unix socket is reached through a tunnel, whose port is not known.
+    /// A browser reaches a Unix socket through a tunnel at any port.
     LocalAtAnyPort,
 }
 

@@ -1,19 +1,24 @@
-//! The pages on which a person sets postkey up in a browser. They answer only browsers that have come with a link of
-//! `postkey web`, and carry out the same requests as the commands.
+//! The pages on which a person sets up postkey in a browser. They serve only browsers that opened a link of `postkey web`, and
+//! carry out the same requests as the commands.
 
 mod account;
+mod account_forms;
 mod adding;
 mod configuration;
 mod entrance;
 mod events;
 mod field;
+mod form;
 mod gate;
 mod hosts;
 mod overview;
 mod qr;
+mod registration;
+mod settings;
 mod setups;
 mod sign_in;
 mod state;
+mod step;
 mod view;
 
 use std::sync::Arc;
@@ -39,7 +44,7 @@ use entrance::OwnSession;
 use hosts::OwnHosts;
 use state::SetupState;
 
-/// How long to wait for the last answers. What is live does not end by itself.
+/// How long to wait for the last answers. The live events do not end by themselves.
 const LAST_ANSWER: Duration = Duration::from_secs(2);
 
 /// The port that a link through a tunnel to a Unix socket names.
@@ -48,7 +53,7 @@ const TUNNEL: u16 = 8143;
 /// The open pages. Dropping this closes them.
 pub struct SetupSite {
     state: Arc<SetupState>,
-    /// How a browser begins an address here.
+    /// The beginning of all addresses.
     base: String,
     server: HttpServer,
     _file: Option<SocketFile>,
@@ -83,12 +88,12 @@ impl SetupSite {
         format!("{}/enter/{}", self.base, self.state.entrance.link(users))
     }
 
-    /// Returns when a person wants the pages closed, or has not used them for half an hour.
+    /// Returns after a request to close the pages, or after half an hour without use.
     pub async fn ended(&self) {
         self.state.ended().await;
     }
 
-    /// Closes the pages, and lets the last answer arrive.
+    /// Closes the pages after the last answers.
     pub async fn close(self) {
         let _late = timeout(LAST_ANSWER, self.server.finish()).await;
     }
@@ -114,16 +119,17 @@ fn router(state: &Arc<SetupState>) -> Router {
         )
         .route(gate::EVENTS, get(events::logins))
         .route("/add", get(adding::show).post(adding::begin))
-        .route("/add/{setup}", get(adding::step))
-        .route("/add/{setup}/paste", post(adding::paste))
+        .route("/add/{setup}", get(step::show))
+        .route("/add/{setup}/paste", post(step::paste))
         .route("/accounts/{address}", get(account::show))
-        .route("/accounts/{address}/passwords", post(account::add_password))
-        .route("/accounts/{address}/passwords/remove", post(account::remove_password))
-        .route("/accounts/{address}/test", post(account::test))
-        .route("/accounts/{address}/doctor", post(account::doctor))
+        .route("/accounts/{address}/passwords", post(account_forms::add_password))
+        .route("/accounts/{address}/passwords/remove", post(account_forms::remove_password))
+        .route("/accounts/{address}/test", post(account_forms::test))
+        .route("/accounts/{address}/doctor", post(account_forms::doctor))
         .route("/accounts/{address}/sign-in", post(adding::sign_in_again))
-        .route("/accounts/{address}/forget", post(account::forget))
-        .route("/accounts/{address}/settings", get(account::settings))
+        .route("/accounts/{address}/forget", post(account_forms::forget))
+        .route("/accounts/{address}/settings", get(settings::show))
+        .route("/accounts/{address}/settings/file", post(settings::download))
         .route("/providers/{name}", get(configuration::provider))
         .route("/configuration", get(configuration::show))
         .route("/close", post(close))

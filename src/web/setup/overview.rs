@@ -1,4 +1,4 @@
-//! The first page: every account with its state, and what to do about it.
+//! The overview: every account with its state, and a button for what to do about it.
 
 use std::sync::Arc;
 
@@ -46,7 +46,7 @@ pub struct AccountCard {
     /// The age of the token.
     pub token: String,
     pub connected: Vec<String>,
-    /// What to do about it: the last part of a path and a label.
+    /// The button: a section of the account's page, and a label.
     pub action: Option<(&'static str, &'static str)>,
 }
 

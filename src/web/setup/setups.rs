@@ -9,6 +9,7 @@ use tokio::task::AbortHandle;
 use tokio::time::{Instant, timeout};
 use url::Url;
 
+use super::form::SentForm;
 use crate::control::LoginTest;
 use crate::mutex::lock;
 use crate::random;
@@ -17,10 +18,10 @@ use crate::vault::password::Password;
 /// How long an authorization may take, as in `postkey authorize`.
 pub const LONGEST: Duration = Duration::from_secs(600);
 
-/// How long a request for the page waits for the end of what runs, so that a page without script shows it.
+/// How long a request for the page waits for a result, so that a page without script shows it.
 const WAIT: Duration = Duration::from_secs(20);
 
-/// The most that are kept, because a browser can begin many.
+/// The maximum number of set-ups in memory, because a browser can begin any number.
 const MOST: usize = 32;
 
 #[derive(Default)]
@@ -28,36 +29,38 @@ pub struct Setups(Mutex<HashMap<String, Arc<AccountSetup>>>);
 
 /// An account that is being set up.
 pub struct AccountSetup {
-    /// A random name, which is in its page's path.
+    /// A random name in the path of its page.
     pub id: String,
     pub address: String,
     pub provider: String,
-    /// The form key of the browser that has begun it. Other browsers do not see it.
+    /// The form with which it was begun, to show it again after a mistake.
+    pub form: SentForm,
+    /// The form key of the browser that began it. Other browsers cannot see it.
     owner: String,
     begun: Instant,
     progress: watch::Sender<SetupStep>,
-    /// What a person has pasted.
+    /// Sends an address that a person pasted to the task.
     pasted: mpsc::Sender<String>,
-    /// What the person was told meanwhile.
+    /// Notes and warnings for the person.
     pub remarks: Arc<Mutex<Vec<String>>>,
     /// The first app password of a new account, until it is shown.
     pub password: Mutex<Option<Password>>,
     task: Mutex<Option<AbortHandle>>,
 }
 
-/// What a set-up waits for, or how it has ended.
+/// What a set-up is waiting for, or its result.
 #[derive(Clone)]
 pub enum SetupStep {
-    /// Something runs that ends by itself.
+    /// A request is running.
     Working,
     /// A person has to sign in at this address.
     SignIn {
         url: Url,
-        /// Whether the browser can return by itself.
+        /// Whether postkey listens at the redirect URI. Otherwise the person pastes the address.
         is_awaited: bool,
-        /// Why the last sign-in did not count.
+        /// Why the last sign-in was rejected.
         complaint: Option<String>,
-        /// Why the last address that was pasted did not count.
+        /// Why the last address that was pasted was rejected.
         wrong_paste: Option<String>,
     },
     /// A person has to enter this code there, on any machine.
@@ -67,9 +70,11 @@ pub enum SetupStep {
         /// The address that already contains the code.
         complete: Option<Url>,
     },
-    /// The account is set up; the provider's servers have answered like this.
+    /// The account is set up. The provider's servers are tried one after the other.
     Done {
-        tests: Arc<Vec<LoginTest>>,
+        /// The logins so far.
+        tests: Vec<LoginTest>,
+        is_complete: bool,
     },
     Failed {
         why: String,
@@ -81,10 +86,10 @@ impl AccountSetup {
         self.progress.borrow().clone()
     }
 
-    /// The step, after what runs has ended or a page should be shown anyway. With `is_entered`, a person has entered the
-    /// code, which the provider reports only when it is asked the next time.
+    /// Waits for a running request, within the limit for a page, and returns the step. With `is_entered`, it also waits for the
+    /// provider to report that a person has entered the code.
     pub async fn settled_step(&self, is_entered: bool) -> SetupStep {
-        let mut changes = self.progress.subscribe();
+        let mut changes = self.changes();
         let is_settled = |step: &SetupStep| match step {
             SetupStep::Working => false,
             SetupStep::EnterCode { .. } => !is_entered,
@@ -94,19 +99,24 @@ impl AccountSetup {
         self.step()
     }
 
+    /// Follows the steps, beginning with the current one.
+    pub fn changes(&self) -> watch::Receiver<SetupStep> {
+        self.progress.subscribe()
+    }
+
     pub fn set(&self, step: SetupStep) {
         self.progress.send_replace(step);
     }
 
-    /// Hands over what a person has pasted, and shows that it is looked at.
+    /// Passes on the address that a person pasted.
     pub fn paste(&self, text: String) {
-        // If it is full, the one before is still being looked at.
+        // If the channel is full, the task is still checking the address before.
         if self.pasted.try_send(text).is_ok() {
             self.set(SetupStep::Working);
         }
     }
 
-    /// Makes `task`, which runs this set-up, end together with it.
+    /// Aborts `task`, which runs this set-up, when the page is closed.
     pub fn run_by(&self, task: AbortHandle) {
         *lock(&self.task) = Some(task);
     }
@@ -118,7 +128,7 @@ impl AccountSetup {
     }
 }
 
-/// Nobody can see the end of what still runs.
+/// After the page is closed, nobody could see the results.
 impl Drop for Setups {
     fn drop(&mut self) {
         lock(&self.0).values().for_each(|setup| setup.abort());
@@ -126,12 +136,13 @@ impl Drop for Setups {
 }
 
 impl Setups {
-    /// Begins to set an account up, for the browser with this form key. Returns it with what will be pasted.
+    /// Begins a set-up for the browser with this form key. Returns it with the receiver of pasted addresses.
     pub fn begin(
         &self,
         owner: &str,
         address: &str,
         provider: &str,
+        form: &SentForm,
         remarks: Arc<Mutex<Vec<String>>>,
     ) -> (Arc<AccountSetup>, mpsc::Receiver<String>) {
         let (pasted, arriving) = mpsc::channel(1);
@@ -139,6 +150,7 @@ impl Setups {
             id: random::name(),
             address: address.to_owned(),
             provider: provider.to_owned(),
+            form: form.clone(),
             owner: owner.to_owned(),
             begun: Instant::now(),
             progress: watch::Sender::new(SetupStep::Working),
@@ -157,7 +169,7 @@ impl Setups {
         (setup, arriving)
     }
 
-    /// The set-up with this name, if this browser has begun it.
+    /// Returns the set-up with this name, if this browser began it.
     pub fn get(&self, id: &str, owner: &str) -> Option<Arc<AccountSetup>> {
         lock(&self.0).get(id).filter(|setup| setup.owner == owner).cloned()
     }

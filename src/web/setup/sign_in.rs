@@ -11,7 +11,7 @@ use super::super::redirect::{Arrival, Outcome, RedirectListener};
 use super::setups::{AccountSetup, LONGEST, SetupStep};
 use crate::authorization::{Plan, SignInError};
 use crate::config::flow::Flow;
-use crate::control::{Control, ControlRequest, LoginTest, NewAuthorization, read};
+use crate::control::{Control, NewAuthorization};
 use crate::exit::{Exit, Failed};
 use crate::mutex::lock;
 use crate::oauth::authorization_code::RedirectError;
@@ -19,53 +19,59 @@ use crate::secret::Secret;
 use crate::token::TokenSet;
 use crate::vault::password::Password;
 
-/// What one set-up needs beside its plan.
+/// The task that runs one set-up.
 pub struct SetupRun {
     pub control: Arc<Control>,
     pub plan: Plan,
-    /// The mailbox's own password, if the grant sends it.
-    pub mailbox_password: Option<Secret>,
+    /// The grant's own secret ([`crate::vault::Secrets`]), if it was typed.
+    pub secret: Option<Secret>,
     /// The name and the first app password of a new account.
     pub first: Option<(String, Password)>,
     /// The page of this set-up, to which the browser returns.
     pub page: String,
-    /// Those whose browsers may return from the provider.
+    /// The users whose browsers may return from the provider.
     pub users: Vec<u32>,
     pub pasted: mpsc::Receiver<String>,
 }
 
 impl SetupRun {
-    /// Runs to the end, and shows each step.
+    /// Runs the set-up and publishes each step.
     pub async fn run(mut self, setup: Arc<AccountSetup>) {
         let done = match self.tokens(&setup).await {
             Ok(tokens) => self.store(&setup, tokens).await,
             Err(failed) => Err(failed),
         };
-        setup.set(match done {
-            Ok(tests) => SetupStep::Done { tests: Arc::new(tests) },
-            Err(failed) => SetupStep::Failed { why: failed.message },
-        });
+        if let Err(failed) = done {
+            setup.set(SetupStep::Failed { why: failed.message });
+        }
     }
 
     async fn tokens(&mut self, setup: &AccountSetup) -> Result<TokenSet, Failed> {
         match self.plan.flow {
             Flow::AuthorizationCode => self.sign_in(setup).await,
             Flow::DeviceCode => self.enter_code(setup).await,
-            Flow::ClientCredentials | Flow::JwtBearer => self.plan.request_tokens(None).await,
-            Flow::Password => self.plan.request_tokens(self.mailbox_password.as_ref()).await,
+            Flow::ClientCredentials | Flow::JwtBearer | Flow::Password => {
+                self.plan.request_tokens(self.secret.as_ref()).await
+            }
         }
     }
 
     /// Stores the tokens, and logs in to each of the provider's servers.
-    async fn store(self, setup: &AccountSetup, tokens: TokenSet) -> Result<Vec<LoginTest>, Failed> {
-        // The plan tells what is missing.
+    async fn store(self, setup: &AccountSetup, tokens: TokenSet) -> Result<(), Failed> {
+        // The plan adds warnings about missing scopes to the remarks.
         let _ends = self.plan.check_granted(&tokens);
-        let authorization = self.plan.authorization(tokens, self.mailbox_password);
+        let authorization = self.plan.authorization(tokens, self.secret);
         let (name, first) = self.first.map_or((String::new(), None), |(name, password)| (name, Some(password)));
-        let authorized = NewAuthorization { authorization, name, first: first.clone(), is_tested: true };
-        let tests = self.control.answer(ControlRequest::Authorize(Box::new(authorized))).await?;
+        let authorized = NewAuthorization { authorization, name, first: first.clone(), is_tested: false };
+        let account = self.control.authorize(authorized).await?;
         *lock(&setup.password) = first;
-        read(&tests)
+        let mut tests = Vec::new();
+        for protocol in account.connector.provider.servers.keys() {
+            setup.set(SetupStep::Done { tests: tests.clone(), is_complete: false });
+            tests.extend(self.control.try_login(&account, *protocol).await);
+        }
+        setup.set(SetupStep::Done { tests, is_complete: true });
+        Ok(())
     }
 
     /// Waits for the browser that returns from the provider, or for the address of its last page.
@@ -149,7 +155,7 @@ impl SetupRun {
     }
 }
 
-/// How the provider's answer arrives.
+/// The provider's answer, from the redirect listener or pasted.
 enum BrowserAnswer {
     Returned(Arrival),
     Pasted(String),
@@ -170,14 +176,14 @@ async fn answer(listener: &mut Option<RedirectListener>, pasted: &mut mpsc::Rece
     }
 }
 
-/// Leads the browser back to the page of the set-up, which shows the result, good or bad.
+/// Redirects the browser to the page of the set-up, which shows the result.
 fn lead_back(arrival: Option<Arrival>) {
     if let Some(arrival) = arrival {
         arrival.reply(Outcome::Authorized);
     }
 }
 
-/// Closes the listener after the browser has its last page, and continues meanwhile.
+/// Closes the listener in the background after the browser has loaded its last page.
 fn finish_later(listener: Option<RedirectListener>) {
     if let Some(listener) = listener {
         tokio::spawn(listener.finish());

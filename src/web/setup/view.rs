@@ -1,6 +1,7 @@
-//! How pages are made from their templates, and the headers with which they are sent.
+//! Renders pages and sets their headers.
 
 use askama::Template;
+use axum::body::Body;
 use axum::http::{StatusCode, header};
 use axum::response::{Html, IntoResponse as _, Response};
 use url::form_urlencoded;
@@ -12,19 +13,18 @@ use crate::clock::Moment;
 /// The hidden field of every form.
 pub const FORM_KEY: &str = "key";
 
-/// Everything comes from here, no other page can frame it, and no form can be sent elsewhere.
+/// Pages load only our own files, cannot be framed, and send forms only to us.
 const POLICY: &str = "default-src 'none'; style-src 'self'; script-src 'self'; connect-src 'self'; img-src 'self'; \
                       form-action 'self'; base-uri 'none'; frame-ancestors 'none'";
 
-/// The page without a session: it says what to do, and shows nothing of postkey's. It contains its style, because nothing can
-/// be loaded any more after the page was closed.
+/// The page for browsers without a session. Its style is inline, because nothing can be loaded after the page is closed.
 const CLOSED: &str = include_str!("../pages/closed.html");
 
 /// The parts that all pages have in common.
 pub struct Shell {
     /// For the field [`FORM_KEY`].
     pub key: String,
-    /// The entry of the navigation to mark.
+    /// The current entry of the navigation.
     pub place: &'static str,
 }
 
@@ -34,12 +34,12 @@ impl Shell {
     }
 }
 
-/// A form that does not come from our own page.
+/// The answer to a form that did not come from one of our pages.
 #[derive(Template)]
 #[template(path = "foreign.html")]
 struct Foreign;
 
-/// A page that leads to itself, so that the browser sends the cookie.
+/// A page that redirects to itself, so that the browser sends the cookie.
 #[derive(Template)]
 #[template(path = "again.html")]
 struct Again<'a> {
@@ -58,20 +58,34 @@ struct FailedPage<'a> {
 
 pub fn page(status: StatusCode, template: &impl Template) -> Response {
     match template.render() {
-        Ok(html) => {
-            let headers = [
-                // With `no-referrer` the `Origin` of our own forms would be `null` (Fetch section 3.2), as that of other
-                // sites may be. Other origins get no referrer with this policy either.
-                (header::REFERRER_POLICY, "same-origin"),
-                (header::CACHE_CONTROL, "no-store"),
-                (header::CONTENT_SECURITY_POLICY, POLICY),
-                (header::X_CONTENT_TYPE_OPTIONS, "nosniff"),
-                (header::X_FRAME_OPTIONS, "DENY"),
-            ];
-            (status, headers, Html(html)).into_response()
-        }
+        Ok(html) => self::html(status, html),
         Err(_) => StatusCode::INTERNAL_SERVER_ERROR.into_response(),
     }
+}
+
+/// Sends HTML with the headers of all our pages.
+pub fn html(status: StatusCode, html: impl Into<Body>) -> Response {
+    let headers = [
+        // With `no-referrer` the `Origin` of our own forms would be `null` (Fetch section 3.2), as that of other sites may
+        // be. Other origins get no referrer with this policy either.
+        (header::REFERRER_POLICY, "same-origin"),
+        (header::CACHE_CONTROL, "no-store"),
+        (header::CONTENT_SECURITY_POLICY, POLICY),
+        (header::X_CONTENT_TYPE_OPTIONS, "nosniff"),
+        (header::X_FRAME_OPTIONS, "DENY"),
+    ];
+    (status, headers, Html(html.into())).into_response()
+}
+
+/// Sends a file for the browser to store under this name.
+pub fn download(name: &str, text: String) -> Response {
+    let headers = [
+        (header::CONTENT_TYPE, "application/octet-stream".to_owned()),
+        (header::CONTENT_DISPOSITION, format!("attachment; filename=\"{name}\"")),
+        (header::CACHE_CONTROL, "no-store".to_owned()),
+        (header::X_CONTENT_TYPE_OPTIONS, "nosniff".to_owned()),
+    ];
+    (headers, text).into_response()
 }
 
 pub fn shown(template: &impl Template) -> Response {
@@ -94,12 +108,12 @@ pub fn failed(shell: &Shell, status: StatusCode, title: &str, why: &str, back: &
     page(status, &FailedPage { shell, title, why: &sentence(why), back })
 }
 
-/// Leads the browser to another of our pages after a form.
+/// Redirects the browser to one of our pages after a form.
 pub fn see_other(place: &str) -> Response {
     super::super::redirect::see_other(place)
 }
 
-/// A file that is the same for everybody.
+/// Sends a static file.
 pub fn file(kind: &'static str, text: &'static str) -> Response {
     let headers = [
         (header::CONTENT_TYPE, kind),
