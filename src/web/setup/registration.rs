@@ -67,9 +67,11 @@ fn steps(page: &str) -> Vec<Vec<StepPart>> {
     steps.iter().map(|step| parts(step.trim())).collect()
 }
 
-/// The marks of Markdown that the steps use, and what is between each pair.
-const MARKS: [(&str, &str, fn(String) -> StepPart); 3] =
-    [("`", "`", StepPart::Copy), ("**", "**", StepPart::Strong), ("<", ">", StepPart::Link)];
+/// A pair of marks in Markdown, and what is between them.
+type Mark = (&'static str, &'static str, fn(String) -> StepPart);
+
+/// The marks that the steps use.
+const MARKS: [Mark; 3] = [("`", "`", StepPart::Copy), ("**", "**", StepPart::Strong), ("<", ">", StepPart::Link)];
 
 fn parts(text: &str) -> Vec<StepPart> {
     let marked = MARKS.iter().filter_map(|(begin, end, part)| {
