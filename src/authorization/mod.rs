@@ -1,5 +1,6 @@
 //! The authorization of an account, shared by the command and the page in the browser.
 
+mod chosen;
 mod consent;
 mod identity;
 mod plan;
@@ -7,11 +8,10 @@ mod provider;
 mod remark;
 mod server;
 mod unattended;
-mod wishes;
 
+pub use chosen::ChosenOptions;
 pub use consent::DeviceConsent;
 pub use identity::SignInError;
 pub use plan::{Plan, Redirect, account_address};
 pub use provider::by_address;
-pub use remark::{Remark, Tell};
-pub use wishes::Wishes;
+pub use remark::{OnRemark, Remark};

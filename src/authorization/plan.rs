@@ -3,9 +3,9 @@
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 
-use super::remark::{Remark, Tell};
+use super::chosen::ChosenOptions;
+use super::remark::{OnRemark, Remark};
 use super::server::{DiscoveredServer, Wanted, no_token_endpoint};
-use super::wishes::Wishes;
 use crate::broker::Connector;
 use crate::config::Config;
 use crate::config::flow::Flow;
@@ -35,7 +35,7 @@ pub struct Plan {
     /// The addresses of the existing accounts.
     pub known: Vec<String>,
     /// Shows notes and warnings to the person.
-    pub tell: Tell,
+    pub tell: OnRemark,
     /// The mailbox at the provider.
     user: String,
 }
@@ -53,12 +53,12 @@ impl Plan {
         config: &Config,
         address: String,
         provider: &str,
-        wishes: &Wishes,
+        chosen: &ChosenOptions,
         status: &Status,
-        tell: Tell,
+        tell: OnRemark,
     ) -> Result<Self, Failed> {
         let connector = Connector::new(config, provider).map_err(|why| Failed::new(Exit::Config, why))?;
-        Self::at(connector, config, address, wishes, status, tell).await
+        Self::at(connector, config, address, chosen, status, tell).await
     }
 
     /// The same at a provider to which there is a connector already.
@@ -66,27 +66,27 @@ impl Plan {
         mut connector: Connector,
         config: &Config,
         address: String,
-        wishes: &Wishes,
+        chosen: &ChosenOptions,
         status: &Status,
-        tell: Tell,
+        tell: OnRemark,
     ) -> Result<Self, Failed> {
         let account = config.account(&address).into_owned();
         connector.provider.scope = account.scope.unwrap_or(connector.provider.scope);
-        let redirect = Redirect::new(wishes, &connector.provider);
-        let flow = wishes.flow.or(account.flow).unwrap_or(connector.provider.flow);
+        let redirect = Redirect::new(chosen, &connector.provider);
+        let flow = chosen.flow.or(account.flow).unwrap_or(connector.provider.flow);
         if flow == Flow::Password && !connector.provider.legacy && !account.legacy {
             let why =
                 "the grant `password` is for old servers only; set `legacy = true` for the provider or the account";
             return Err(Failed::new(Exit::Config, why));
         }
         let redirect_uri = &redirect.uri;
-        let wanted = Wanted { config, address: &address, wishes, flow, status, redirect_uri, tell: &tell };
+        let wanted = Wanted { config, address: &address, chosen, flow, status, redirect_uri, tell: &tell };
         let server = DiscoveredServer::find(&connector, &wanted).await?;
         let token_endpoint = server.endpoints.token.as_ref().ok_or_else(no_token_endpoint)?;
         let registration = Registration::new(&server.client, token_endpoint).await;
         let registration = registration.map_err(|failure| Failed::new(Exit::Config, failure))?;
         let registration = registration.discovered(server.discovered.as_ref());
-        let signs_in = wishes.signs_in.as_ref().map(|name| Name::typed(name).into()).or(account.signs_in);
+        let signs_in = chosen.signs_in.as_ref().map(|name| Name::typed(name).into()).or(account.signs_in);
         let mut parameters = connector.provider.authorization_parameters.clone();
         parameters.extend(account.authorization_parameters);
         Ok(Self {
@@ -161,9 +161,9 @@ impl Plan {
 }
 
 impl Redirect {
-    fn new(wishes: &Wishes, provider: &Provider) -> Self {
-        let uri = wishes.redirect_uri.clone().unwrap_or_else(|| provider.redirect_uri.clone());
-        Self { uri, listen: wishes.redirect_listen.or(provider.redirect_listen) }
+    fn new(chosen: &ChosenOptions, provider: &Provider) -> Self {
+        let uri = chosen.redirect_uri.clone().unwrap_or_else(|| provider.redirect_uri.clone());
+        Self { uri, listen: chosen.redirect_listen.or(provider.redirect_listen) }
     }
 }
 

@@ -9,4 +9,4 @@ pub enum Remark {
 }
 
 /// Shows a remark on the terminal or on a page.
-pub type Tell = Arc<dyn Fn(Remark) + Send + Sync>;
+pub type OnRemark = Arc<dyn Fn(Remark) + Send + Sync>;

@@ -1,7 +1,7 @@
 //! Discovers an authorization server: its endpoints, and postkey's client registration there.
 
-use super::remark::{Remark, Tell};
-use super::wishes::Wishes;
+use super::chosen::ChosenOptions;
+use super::remark::{OnRemark, Remark};
 use crate::broker::Connector;
 use crate::config::Config;
 use crate::config::client::{ClientAuthentication, ClientRegistration};
@@ -32,11 +32,11 @@ pub struct DiscoveredServer {
 pub struct Wanted<'a> {
     pub config: &'a Config,
     pub address: &'a str,
-    pub wishes: &'a Wishes,
+    pub chosen: &'a ChosenOptions,
     pub flow: Flow,
     pub status: &'a Status,
     pub redirect_uri: &'a url::Url,
-    pub tell: &'a Tell,
+    pub tell: &'a OnRemark,
 }
 
 impl DiscoveredServer {
@@ -63,14 +63,14 @@ impl DiscoveredServer {
             is_self_registered: registered.is_some(),
             methods: found.methods,
         });
-        let is_own_client = wanted.wishes.client.is_some() || registered.is_some();
+        let is_own_client = wanted.chosen.client.is_some() || registered.is_some();
         let names_itself = provider.names_itself || found.names_itself;
         Ok(Self { endpoints, names_itself, client, is_own_client, scope, discovered })
     }
 }
 
 /// The requested scopes that a server lists, if it lists any of them. It might refuse a client that requests others.
-fn listed(scope: Vec<String>, list: &[String], tell: &Tell) -> Vec<String> {
+fn listed(scope: Vec<String>, list: &[String], tell: &OnRemark) -> Vec<String> {
     let (listed, others): (Vec<_>, Vec<_>) = scope.into_iter().partition(|one| list.contains(one));
     if listed.is_empty() {
         return others;
@@ -123,7 +123,7 @@ impl Wanted<'_> {
     /// The user's own client registration: a typed one, or from the configuration of this account or its provider.
     fn client(&self, provider: &Provider) -> Option<ClientRegistration> {
         let nobody = (self.flow == Flow::JwtBearer).then(ClientRegistration::nobody);
-        self.wishes.client.clone().or_else(|| self.config.client_for(self.address, provider)).or(nobody)
+        self.chosen.client.clone().or_else(|| self.config.client_for(self.address, provider)).or(nobody)
     }
 
     /// Registers postkey, unless it is registered already. Returns the registration, whether other accounts can use it,

@@ -12,7 +12,7 @@ use super::account::{OpenAccount, ended};
 use super::context::Context;
 use super::metrics::Metrics;
 use super::notices::Notices;
-use super::places::ServerPlaces;
+use super::refresh_permits::ServerPermits;
 use super::state::{RefreshTicket, TokenState};
 use super::tokens::{CurrentTokens, RefreshGuard};
 use crate::oauth::{Failure, Registration, TemporaryCause};
@@ -32,7 +32,7 @@ const WHILE_FRESH: Duration = Duration::from_secs(1);
 /// How many refreshes may be under way at a time: more than there are accounts.
 const REFRESHES: u32 = 1 << 20;
 
-/// How long a refresh waits for its place at the authorization server. Clients give up after half a minute.
+/// How long a refresh waits for its turn at the authorization server. Clients give up after half a minute.
 const TURN: Duration = Duration::from_secs(20);
 
 /// The journal's MESSAGE_ID by which monitoring finds accounts that need a person, sd-id128(3).
@@ -55,7 +55,7 @@ pub struct Refresher {
     notices: Arc<Notices>,
     /// One for each refresh that is under way.
     permits: Arc<Semaphore>,
-    pub(super) places: ServerPlaces,
+    pub(super) server_permits: ServerPermits,
     /// Whether to check before a refresh that new tokens can be stored, because this process ends soon.
     stores_first: bool,
 }
@@ -69,7 +69,7 @@ impl Refresher {
     ) -> Self {
         let permits = Arc::new(Semaphore::new(REFRESHES as usize));
         let (context, metrics, notices) = (Arc::clone(context), Arc::clone(metrics), Arc::clone(notices));
-        Self { context, metrics, notices, permits, places: ServerPlaces::default(), stores_first }
+        Self { context, metrics, notices, permits, server_permits: ServerPermits::default(), stores_first }
     }
 
     /// Returns a token for a login by this protocol. However many logins need one, there is one refresh, and all get its outcome.
@@ -145,10 +145,10 @@ impl Refresher {
             Ok(()) => account.registration(&current).await,
             Err(failure) => Err(failure),
         };
-        let places = self.places.of(account);
+        let of_server = self.server_permits.of(account);
         let (result, was_sent) = match ready {
-            Ok(registration) => match timeout(TURN, places.all.acquire()).await {
-                Ok(_place) => (self.request(account, &registration, &current).await, true),
+            Ok(registration) => match timeout(TURN, of_server.all.acquire()).await {
+                Ok(_permit) => (self.request(account, &registration, &current).await, true),
                 Err(_) => (Err(too_many(account)), false),
             },
             Err(failure) => (Err(failure), false),

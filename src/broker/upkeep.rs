@@ -71,11 +71,11 @@ fn is_due(context: &Context, account: &OpenAccount) -> bool {
     account.tokens.has_session() && expires_soon() || is_unused
 }
 
-/// Refreshes an account's tokens when it has a place, and returns whether they are no longer due.
+/// Refreshes an account's tokens when it has a permit, and returns whether they are no longer due.
 async fn refresh_ahead(context: Arc<Context>, refresher: Arc<Refresher>, account: Arc<OpenAccount>) -> bool {
-    let places = refresher.places.of(&account);
+    let of_server = refresher.server_permits.of(&account);
     // The semaphore is never closed.
-    let _place = places.ahead.acquire().await;
+    let _permit = of_server.ahead.acquire().await;
     // A login may have refreshed them while this one waited.
     if is_due(&context, &account) {
         // The outcome is in the account and in the log.

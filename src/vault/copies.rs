@@ -9,7 +9,7 @@ use tracing::warn;
 
 use super::error::StoreError;
 use super::files;
-use super::kept::{Found, FoundRecord};
+use super::memory_record::{Found, FoundRecord};
 use super::record::Record;
 use crate::name::Name;
 

@@ -16,8 +16,8 @@ mod error;
 pub mod files;
 #[cfg(fuzzing)]
 pub mod fuzzing;
-mod kept;
 pub mod listener_password;
+mod memory_record;
 mod offers;
 pub mod password;
 mod record;

@@ -18,7 +18,7 @@ use super::copies::{self, Copies};
 use super::counters::Counters;
 use super::error::{StoreError, VaultError};
 use super::files;
-use super::kept::{Found, FoundRecord, Kept, SharedOffers};
+use super::memory_record::{Found, FoundRecord, MemoryRecord, SharedOffers};
 use super::record::{FORMAT, Record};
 use super::store::{self, Aside, Store};
 use crate::clock::{Clock, Moment};
@@ -36,7 +36,7 @@ pub struct Records {
     copies: Copies,
     /// None after it has failed, until it is opened again.
     store: Option<Store>,
-    newest: BTreeMap<String, Kept>,
+    newest: BTreeMap<String, MemoryRecord>,
     offers: SharedOffers,
     /// The addresses whose copies are both unreadable.
     lost: Vec<String>,
@@ -85,7 +85,7 @@ impl Records {
         Ok(records)
     }
 
-    pub fn newest(&self) -> &BTreeMap<String, Kept> {
+    pub fn newest(&self) -> &BTreeMap<String, MemoryRecord> {
         &self.newest
     }
 
@@ -119,7 +119,7 @@ impl Records {
     ) -> Result<Option<Arc<StoredAccount>>, VaultError> {
         let serial = self.next_serial(key).max(seen.saturating_add(1));
         let bytes = Record { format: FORMAT, serial, content: entry.to_content(key)? }.to_bytes(key);
-        let record = Kept::new(serial, entry, &mut self.offers);
+        let record = MemoryRecord::new(serial, entry, &mut self.offers);
         let account = record.account();
         self.newest.insert(key.to_owned(), record);
         self.lost.retain(|lost| lost != key);
@@ -219,7 +219,7 @@ impl Records {
                 self.lost.push(key.clone());
             }
         }
-        let is_older = |key: &String, record: &Kept| {
+        let is_older = |key: &String, record: &MemoryRecord| {
             self.counters.newest(key).is_some_and(|newest| newest > record.serial) && !self.doubtful.contains(key)
         };
         let older = self.newest.iter().filter(|(key, record)| is_older(key, record)).map(|(key, _)| key.clone());
@@ -302,7 +302,7 @@ impl Records {
     }
 
     /// The newest records that a copy lacks.
-    fn behind<'a>(&'a self, found: &'a Found) -> impl Iterator<Item = (&'a String, &'a Kept)> {
+    fn behind<'a>(&'a self, found: &'a Found) -> impl Iterator<Item = (&'a String, &'a MemoryRecord)> {
         self.newest.iter().filter(|(key, newest)| {
             !found.get(*key).and_then(FoundRecord::whole).is_some_and(|found| newest.same_as(key, found))
         })
@@ -310,7 +310,7 @@ impl Records {
 }
 
 /// Logs what was wrong with a copy that has been repaired.
-fn report(key: &str, file: &Path, found: Option<&FoundRecord>, newest: &Kept) {
+fn report(key: &str, file: &Path, found: Option<&FoundRecord>, newest: &MemoryRecord) {
     let found = match found.map(FoundRecord::whole) {
         None => "nothing".to_owned(),
         Some(None) => "a damaged record".to_owned(),

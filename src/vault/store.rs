@@ -16,7 +16,7 @@ use tracing::{error, warn};
 
 use super::error::StoreError;
 use super::files;
-use super::kept::{Found, FoundRecord};
+use super::memory_record::{Found, FoundRecord};
 
 /// How long to wait for the lock of a dropped handle. It takes some milliseconds.
 const LINGERING: Duration = Duration::from_secs(2);

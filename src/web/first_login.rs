@@ -204,7 +204,7 @@ page. Your mail program can log in now.",
 );
 const AUTHORIZED_FOR_NOW: Page = Page::own(
     "<h1>Done, but it will not last</h1><p>Your mail program can log in now. But your \
-provider issued no refresh token, so mail will stop when the access token expires, with most providers after an hour. Tell whoever \
+provider issued no refresh token, so mail will stop when the access token expires, with most providers after an hour. OnRemark whoever \
 runs postkey; its log says what to change.",
 );
 const FAILED: Page = Page::own(

@@ -13,9 +13,9 @@ use super::super::admin::AdminClient;
 use super::super::arguments::AuthorizeOptions;
 use super::super::progress::Progress;
 use super::super::terminal::complain;
-use super::preparation::wishes;
-use super::taken_over::Grip;
-use crate::authorization::{Plan, Remark, Tell, Wishes, account_address};
+use super::preparation::chosen_options;
+use super::taken_over::TokenSource;
+use crate::authorization::{ChosenOptions, OnRemark, Plan, Remark, account_address};
 use crate::broker::{AccountState, Connector};
 use crate::config::Config;
 use crate::config::flow::Flow;
@@ -46,14 +46,14 @@ struct BulkLine {
 }
 
 /// An account to authorize.
-struct Order {
+struct BulkAccount {
     number: usize,
     address: String,
     connector: Arc<Connector>,
-    grip: Grip,
+    source: TokenSource,
 }
 
-/// What has become of an order.
+/// What has become of an account.
 struct Outcome {
     number: usize,
     address: String,
@@ -68,15 +68,15 @@ pub async fn run_many(config: &Config, file: &Path, options: &AuthorizeOptions) 
     let lines = read(file)?;
     let admin = AdminClient::connect(config).await?;
     let mut run = BulkAuthorization::new(config, options, admin.status().await?, lines.len());
-    let orders = lines.into_iter().filter_map(|line| run.order(line)).collect();
-    run.carry_out(&admin, orders).await?;
+    let accounts = lines.into_iter().filter_map(|line| run.account(line)).collect();
+    run.carry_out(&admin, accounts).await?;
     run.report(file)
 }
 
 struct BulkAuthorization<'a> {
     config: Arc<Config>,
     options: &'a AuthorizeOptions,
-    wishes: Arc<Wishes>,
+    chosen: Arc<ChosenOptions>,
     connectors: HashMap<String, Arc<Connector>>,
     /// What is known of the providers. The accounts are left out, because each task has it.
     status: Arc<Status>,
@@ -102,7 +102,7 @@ impl<'a> BulkAuthorization<'a> {
         Self {
             config: Arc::new(config.clone()),
             options,
-            wishes: Arc::new(wishes(options)),
+            chosen: Arc::new(chosen_options(options)),
             connectors: HashMap::new(),
             known: known.collect(),
             status: Arc::new(Status { registered: status.registered, ..Status::default() }),
@@ -117,9 +117,9 @@ impl<'a> BulkAuthorization<'a> {
     }
 
     /// What to do for a line, if anything.
-    fn order(&mut self, BulkLine { number, address, token }: BulkLine) -> Option<Order> {
+    fn account(&mut self, BulkLine { number, address, token }: BulkLine) -> Option<BulkAccount> {
         let typed = address.to_string();
-        let order = match account_address(&self.config, &self.status, &typed) {
+        let account = match account_address(&self.config, &self.status, &typed) {
             Ok(address) => {
                 let address = match self.known.get(Name::typed(&address).canonical()) {
                     Some((_, false)) => {
@@ -130,15 +130,20 @@ impl<'a> BulkAuthorization<'a> {
                     Some((spelling, true)) => spelling.clone(),
                     None => address,
                 };
-                self.prepare(&address, token).map(|(connector, grip)| Order { number, address, connector, grip })
+                self.prepare(&address, token).map(|(connector, source)| BulkAccount {
+                    number,
+                    address,
+                    connector,
+                    source,
+                })
             }
             Err(failed) => Err(failed),
         };
-        order.map_err(|failed| self.failed(number, &typed, failed)).ok()
+        account.map_err(|failed| self.failed(number, &typed, failed)).ok()
     }
 
     /// The provider of an account, and the way to get its tokens.
-    fn prepare(&mut self, address: &str, token: Option<Token>) -> Result<(Arc<Connector>, Grip), Failed> {
+    fn prepare(&mut self, address: &str, token: Option<Token>) -> Result<(Arc<Connector>, TokenSource), Failed> {
         let provider = match &self.options.provider {
             Some(name) => self.config.providers.get(name),
             None => self.config.provider_for(address),
@@ -146,35 +151,35 @@ impl<'a> BulkAuthorization<'a> {
         let why = "its provider is unknown; set it in the configuration, or use `--provider`";
         let provider = provider.ok_or_else(|| Failed::new(Exit::Usage, why))?;
         let flow = self.options.flow.or(self.config.account(address).flow).unwrap_or(provider.flow);
-        let grip = grip(flow, token)?;
+        let source = source_of(flow, token)?;
         // Otherwise each account would register a client of its own.
-        let has_client = self.wishes.client.is_some() || self.config.client_for(address, provider).is_some();
+        let has_client = self.chosen.client.is_some() || self.config.client_for(address, provider).is_some();
         if !has_client && flow != Flow::JwtBearer {
             let why = format!("{} has no client registration; set `client_id`, or use `--client-id`", provider.name);
             return Err(Failed::new(Exit::Config, why));
         }
         if let Some(connector) = self.connectors.get(&provider.name) {
-            return Ok((Arc::clone(connector), grip));
+            return Ok((Arc::clone(connector), source));
         }
         let connector = Connector::new(&self.config, &provider.name).map_err(|why| Failed::new(Exit::Config, why))?;
         let connector = Arc::new(connector);
         self.connectors.insert(provider.name.clone(), Arc::clone(&connector));
-        Ok((connector, grip))
+        Ok((connector, source))
     }
 
     /// Requests the tokens of several accounts at a time, and stores each as soon as it is there, because the one in the file
     /// may be invalid from then on. After an interrupt it begins no other, and still stores those that are under way.
-    async fn carry_out(&mut self, admin: &AdminClient<'_>, orders: Vec<Order>) -> Result<(), Failed> {
+    async fn carry_out(&mut self, admin: &AdminClient<'_>, accounts: Vec<BulkAccount>) -> Result<(), Failed> {
         let mut interrupts = signal(SignalKind::interrupt()).map_err(|error| Failed::new(Exit::Os, error))?;
-        let limits = orders.iter().map(|order| order.connector.provider.concurrent_refreshes);
+        let limits = accounts.iter().map(|account| account.connector.provider.concurrent_refreshes);
         let at_once = limits.min().unwrap_or(1).min(AT_ONCE);
-        let (mut orders, mut tasks) = (orders.into_iter(), JoinSet::new());
+        let (mut accounts, mut tasks) = (accounts.into_iter(), JoinSet::new());
         loop {
             while self.stopped.is_none() && tasks.len() < at_once {
-                let Some(order) = orders.next() else { break };
+                let Some(account) = accounts.next() else { break };
                 let (config, status) = (Arc::clone(&self.config), Arc::clone(&self.status));
-                let wishes = Arc::clone(&self.wishes);
-                tasks.spawn(async move { order.carry_out(&config, &status, &wishes).await });
+                let chosen = Arc::clone(&self.chosen);
+                tasks.spawn(async move { account.carry_out(&config, &status, &chosen).await });
             }
             tokio::select! {
                 ended = tasks.join_next() => {
@@ -257,19 +262,19 @@ impl<'a> BulkAuthorization<'a> {
     }
 }
 
-impl Order {
+impl BulkAccount {
     /// Gets the tokens.
-    async fn carry_out(self, config: &Config, status: &Status, wishes: &Wishes) -> Outcome {
-        let Self { number, address, connector, grip } = self;
+    async fn carry_out(self, config: &Config, status: &Status, chosen: &ChosenOptions) -> Outcome {
+        let Self { number, address, connector, source } = self;
         let remarks = Arc::new(Mutex::new(Vec::new()));
         let told = Arc::clone(&remarks);
-        let tell: Tell = Arc::new(move |remark| match remark {
+        let tell: OnRemark = Arc::new(move |remark| match remark {
             Remark::Note(text) => lock(&told).push(text),
             Remark::Warning(text) => lock(&told).push(format!("warning: {text}")),
         });
         let authorization =
-            match Plan::at(Connector::clone(&connector), config, address.clone(), wishes, status, tell).await {
-                Ok(plan) => plan.take_over(grip).await,
+            match Plan::at(Connector::clone(&connector), config, address.clone(), chosen, status, tell).await {
+                Ok(plan) => plan.take_over(source).await,
                 Err(failed) => Err(failed),
             };
         let remarks = std::mem::take(&mut *lock(&remarks));
@@ -278,11 +283,11 @@ impl Order {
 }
 
 /// The way to get an account's tokens by this grant, with the token of its line.
-fn grip(flow: Flow, token: Option<Token>) -> Result<Grip, Failed> {
+fn source_of(flow: Flow, token: Option<Token>) -> Result<TokenSource, Failed> {
     let name = flow.name();
     let why = match (token, flow) {
-        (Some(token), Flow::AuthorizationCode | Flow::DeviceCode) => return Ok(Grip::Refresh(token)),
-        (None, Flow::ClientCredentials | Flow::JwtBearer) => return Ok(Grip::Client),
+        (Some(token), Flow::AuthorizationCode | Flow::DeviceCode) => return Ok(TokenSource::Refresh(token)),
+        (None, Flow::ClientCredentials | Flow::JwtBearer) => return Ok(TokenSource::Client),
         (Some(_), _) => format!("the grant {name} uses no refresh token; remove it from the line"),
         (None, _) => format!(
             "the grant {name} needs a person; add a refresh token to the line, or authorize the account by itself"

@@ -24,7 +24,7 @@ use crate::web::page::Page;
 pub use many::run_many;
 use preparation::{first_password, plan};
 use settings::show_settings;
-pub use taken_over::{Grip, take_over};
+pub use taken_over::{TokenSource, take_over};
 
 /// Sets up an account, or renews its authorization: gets the first tokens, stores them, logs in with them, and shows
 /// the settings for a mail program.

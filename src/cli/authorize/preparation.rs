@@ -6,7 +6,7 @@ use super::super::arguments::AuthorizeOptions;
 use super::super::password::chosen;
 use super::super::terminal::{Input, complain, say};
 use super::provider;
-use crate::authorization::{Plan, Remark, Tell, Wishes, account_address};
+use crate::authorization::{ChosenOptions, OnRemark, Plan, Remark, account_address};
 use crate::config::Config;
 use crate::config::client::{ClientAuthentication, ClientRegistration};
 use crate::config::secret_source::SecretSource;
@@ -26,21 +26,21 @@ pub async fn plan(
     let address = account_address(config, status, address)?;
     check_slot_name(&options.password_name)?;
     let provider = provider::find(config, &address, options.provider.as_deref(), input).await?;
-    let tell: Tell = Arc::new(|remark| match remark {
+    let tell: OnRemark = Arc::new(|remark| match remark {
         Remark::Note(text) => say(format_args!("{text}\n")),
         Remark::Warning(text) => complain(format_args!("warning: {text}")),
     });
-    Plan::new(config, address, &provider, &wishes(options), status, tell).await
+    Plan::new(config, address, &provider, &chosen_options(options), status, tell).await
 }
 
-pub fn wishes(options: &AuthorizeOptions) -> Wishes {
+pub fn chosen_options(options: &AuthorizeOptions) -> ChosenOptions {
     let client = options.client_id.as_ref().map(|id| {
         let secret = options.client_secret.clone().map(SecretSource::Text);
         let secret = secret.or_else(|| options.client_secret_file.clone().map(SecretSource::File));
         let authentication = secret.map_or(ClientAuthentication::None, ClientAuthentication::Secret);
         ClientRegistration { id: id.clone(), authentication }
     });
-    Wishes {
+    ChosenOptions {
         flow: options.flow,
         client,
         redirect_uri: options.redirect_uri.clone(),

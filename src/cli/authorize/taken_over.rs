@@ -11,7 +11,7 @@ use crate::secret::{Secret, Token};
 use crate::vault::Authorization;
 
 /// The way to get the account's first tokens here.
-pub enum Grip {
+pub enum TokenSource {
     Refresh(Token),
     /// The mailbox's own password.
     Password(Secret),
@@ -25,18 +25,18 @@ pub async fn take_over(
     status: &Status,
     address: &str,
     options: &AuthorizeOptions,
-    grip: Grip,
+    source: TokenSource,
 ) -> Result<Authorization, Failed> {
-    plan(config, address, options, status, &mut Input::new()).await?.take_over(grip).await
+    plan(config, address, options, status, &mut Input::new()).await?.take_over(source).await
 }
 
 impl Plan {
     /// Gets tokens with what another program had, and checks whose they are.
-    pub async fn take_over(self, grip: Grip) -> Result<Authorization, Failed> {
-        let (tokens, password) = match grip {
-            Grip::Refresh(token) => (self.use_refresh_token(&token).await?, None),
-            Grip::Password(password) => (self.request_tokens(Some(&password)).await?, Some(password)),
-            Grip::Client => (self.request_tokens(None).await?, None),
+    pub async fn take_over(self, source: TokenSource) -> Result<Authorization, Failed> {
+        let (tokens, password) = match source {
+            TokenSource::Refresh(token) => (self.use_refresh_token(&token).await?, None),
+            TokenSource::Password(password) => (self.request_tokens(Some(&password)).await?, Some(password)),
+            TokenSource::Client => (self.request_tokens(None).await?, None),
         };
         Ok(self.authorization(tokens, password))
     }

@@ -28,7 +28,7 @@ use std::path::Path;
 
 use super::admin::{AdminClient, ask_running};
 use super::arguments::{AuthorizeOptions, ImportOptions};
-use super::authorize::{Grip, take_over};
+use super::authorize::{TokenSource, take_over};
 use super::terminal::{Input, complain, say};
 use super::test::report;
 use crate::config::Config;
@@ -161,10 +161,10 @@ async fn import(
     options: &ImportOptions,
     stored: &mut usize,
 ) -> Result<(), Failed> {
-    let grip = match (account.flow, account.refresh, &account.typed) {
-        (_, Some(refresh), _) => Grip::Refresh(refresh),
-        (Flow::Password, None, Some(password)) => Grip::Password(password.clone()),
-        (_, None, _) => Grip::Client,
+    let source = match (account.flow, account.refresh, &account.typed) {
+        (_, Some(refresh), _) => TokenSource::Refresh(refresh),
+        (Flow::Password, None, Some(password)) => TokenSource::Password(password.clone()),
+        (_, None, _) => TokenSource::Client,
     };
     let how = AuthorizeOptions {
         provider: Some(account.provider),
@@ -175,7 +175,7 @@ async fn import(
         password_name: account.program.to_owned(),
         ..AuthorizeOptions::default()
     };
-    let authorization = take_over(config, status, &account.address, &how, grip).await?;
+    let authorization = take_over(config, status, &account.address, &how, source).await?;
     let authorized = NewAuthorization {
         authorization,
         name: how.password_name,

@@ -18,7 +18,7 @@ use super::setups::AccountSetup;
 use super::sign_in::SetupRun;
 use super::state::SetupState;
 use super::view::{self, Shell};
-use crate::authorization::{Plan, Remark, Tell, Wishes, account_address, by_address};
+use crate::authorization::{ChosenOptions, OnRemark, Plan, Remark, account_address, by_address};
 use crate::config::Config;
 use crate::config::client::{ClientAuthentication, ClientRegistration};
 use crate::config::flow::Flow;
@@ -206,7 +206,7 @@ async fn try_to_begin(
         Some(name) => name,
         None => found(&config, &address).await?,
     };
-    let wishes = wishes(site, &config, &address, &provider, form);
+    let chosen = chosen_options(site, &config, &address, &provider, form);
     let secret = match secret_field(&config, &provider, flow(&config, &address, &provider, form)) {
         None => None,
         Some(field) => match form.secret(field) {
@@ -215,9 +215,9 @@ async fn try_to_begin(
         },
     };
     let remarks = Arc::new(Mutex::new(Vec::new()));
-    let plan = Plan::new(&config, address.clone(), &provider, &wishes, &status, teller(&remarks)).await;
+    let plan = Plan::new(&config, address.clone(), &provider, &chosen, &status, teller(&remarks)).await;
     let plan = plan.and_then(|plan| plan.check_record(&status).map(|()| plan));
-    let plan = plan.map_err(|failed| refused(&config, &address, &provider, &wishes, failed))?;
+    let plan = plan.map_err(|failed| refused(&config, &address, &provider, &chosen, failed))?;
     let first = status.account(&address).is_none().then(|| (session.program(), Password::generate()));
     let (setup, pasted) = site.setups.begin(&session.form_key, &address, &provider, form, remarks);
     let run = SetupRun {
@@ -266,7 +266,7 @@ async fn found(config: &Config, address: &str) -> Result<String, Missing> {
 }
 
 /// Reads the form. Without a client id in it, the client registration of another account of the provider is used.
-fn wishes(site: &SetupState, config: &Config, address: &str, provider: &str, form: &SentForm) -> Wishes {
+fn chosen_options(site: &SetupState, config: &Config, address: &str, provider: &str, form: &SentForm) -> ChosenOptions {
     let id = Some(form.text(CLIENT_ID)).filter(|id| !id.is_empty());
     let typed = id.map(|id| {
         let secret = form.secret(CLIENT_SECRET).map(|secret| ClientAuthentication::Secret(SecretSource::Text(secret)));
@@ -276,17 +276,17 @@ fn wishes(site: &SetupState, config: &Config, address: &str, provider: &str, for
     let needs_known =
         !has_client(config, address, provider) && flow(config, address, provider, form) != Some(Flow::JwtBearer);
     let known = || if needs_known { site.control.broker.typed_client(provider) } else { None };
-    Wishes {
+    ChosenOptions {
         flow: form.text("way").parse().ok(),
         client: typed.or_else(known),
         signs_in: Some(form.text("signs_in")).filter(|name| !name.is_empty()),
-        ..Wishes::default()
+        ..ChosenOptions::default()
     }
 }
 
 /// Explains why planning failed. If there is no client registration, the form asks for one.
-fn refused(config: &Config, address: &str, provider: &str, wishes: &Wishes, failed: Failed) -> Missing {
-    let has_client = wishes.client.is_some() || has_client(config, address, provider);
+fn refused(config: &Config, address: &str, provider: &str, chosen: &ChosenOptions, failed: Failed) -> Missing {
+    let has_client = chosen.client.is_some() || has_client(config, address, provider);
     let asks_client = !has_client && failed.exit == Exit::Config;
     Missing {
         why: if asks_client { String::new() } else { failed.message },
@@ -296,7 +296,7 @@ fn refused(config: &Config, address: &str, provider: &str, wishes: &Wishes, fail
     }
 }
 
-fn teller(remarks: &Arc<Mutex<Vec<String>>>) -> Tell {
+fn teller(remarks: &Arc<Mutex<Vec<String>>>) -> OnRemark {
     let remarks = Arc::clone(remarks);
     Arc::new(move |remark| {
         let (Remark::Note(text) | Remark::Warning(text)) = remark;

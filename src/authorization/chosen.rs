@@ -7,7 +7,7 @@ use crate::config::flow::Flow;
 
 /// The options that a person has chosen. The configuration and the provider supply the rest.
 #[derive(Default)]
-pub struct Wishes {
+pub struct ChosenOptions {
     pub flow: Option<Flow>,
     pub client: Option<ClientRegistration>,
     pub redirect_uri: Option<url::Url>,

@@ -8,8 +8,8 @@ use tokio::sync::Semaphore;
 use super::account::OpenAccount;
 use crate::mutex::lock;
 
-/// The places for refreshes at one authorization server.
-pub struct Places {
+/// The permits for refreshes at one authorization server.
+pub struct RefreshPermits {
     /// Each refresh takes one of these.
     pub all: Semaphore,
     /// A refresh ahead of expiry needs one of these first. There are half as many, so that a login that needs a new token does
@@ -17,16 +17,16 @@ pub struct Places {
     pub ahead: Semaphore,
 }
 
-/// The places at each authorization server, by its token endpoint and its limit, because a reload may change the limit.
+/// The permits at each authorization server, by its token endpoint and its limit, because a reload may change the limit.
 #[derive(Default)]
-pub struct ServerPlaces(Mutex<HashMap<(String, usize), Arc<Places>>>);
+pub struct ServerPermits(Mutex<HashMap<(String, usize), Arc<RefreshPermits>>>);
 
-impl ServerPlaces {
-    /// The places at the authorization server of this account.
-    pub fn of(&self, account: &OpenAccount) -> Arc<Places> {
+impl ServerPermits {
+    /// The permits at the authorization server of this account.
+    pub fn of(&self, account: &OpenAccount) -> Arc<RefreshPermits> {
         let most = account.connector.provider.concurrent_refreshes;
         let endpoint = account.endpoints.token.as_ref().map(ToString::to_string).unwrap_or_default();
-        let new = || Arc::new(Places { all: Semaphore::new(most), ahead: Semaphore::new((most / 2).max(1)) });
+        let new = || Arc::new(RefreshPermits { all: Semaphore::new(most), ahead: Semaphore::new((most / 2).max(1)) });
         Arc::clone(lock(&self.0).entry((endpoint, most)).or_insert_with(new))
     }
 }

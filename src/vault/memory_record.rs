@@ -12,13 +12,13 @@ pub type Found = BTreeMap<String, FoundRecord>;
 
 /// What a copy has for one address.
 pub enum FoundRecord {
-    Whole(Kept),
+    Whole(MemoryRecord),
     Damaged(Vec<u8>),
 }
 
 /// A record in memory. Clones share its account.
 #[derive(Clone)]
-pub struct Kept {
+pub struct MemoryRecord {
     pub format: u32,
     pub serial: u64,
     content: Content,
@@ -38,16 +38,16 @@ pub struct SharedOffers(BTreeSet<Arc<OfferByProtocol>>);
 
 impl FoundRecord {
     /// Reads the bytes of this key. If they are those of `like`, which is in memory already, the account is not read again.
-    pub fn read(key: &str, bytes: Vec<u8>, like: Option<&Kept>, offers: &mut SharedOffers) -> Self {
+    pub fn read(key: &str, bytes: Vec<u8>, like: Option<&MemoryRecord>, offers: &mut SharedOffers) -> Self {
         match (Record::read(key, &bytes), like) {
             (None, _) => Self::Damaged(bytes),
             (Some(record), Some(like)) if like.is(key, &record) => Self::Whole(like.clone()),
-            (Some(record), _) => Self::Whole(Kept::read(key, record, offers)),
+            (Some(record), _) => Self::Whole(MemoryRecord::read(key, record, offers)),
         }
     }
 
     /// The record, unless it is damaged.
-    pub fn whole(&self) -> Option<&Kept> {
+    pub fn whole(&self) -> Option<&MemoryRecord> {
         match self {
             Self::Whole(record) => Some(record),
             Self::Damaged(_) => None,
@@ -62,7 +62,7 @@ impl FoundRecord {
     }
 }
 
-impl Kept {
+impl MemoryRecord {
     fn read(key: &str, record: Record, offers: &mut SharedOffers) -> Self {
         let Record { format, serial, ref content } = record;
         match Entry::read(key, &record) {
