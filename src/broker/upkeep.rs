@@ -38,14 +38,17 @@ const JUMP: u64 = 60;
 /// Refreshes tokens when they are due. Never returns.
 pub(super) async fn run(context: &Arc<Context>, accounts: &Accounts, refresher: &Arc<Refresher>) {
     let (mut pauses, mut last) = (Pauses::default(), LastCheck::at(context));
-    // By owner, whether there are new tokens.
-    let mut running = HashMap::<String, JoinHandle<bool>>::new();
+    // By owner, the generation to replace, and whether that has worked.
+    let mut running = HashMap::<String, (u64, JoinHandle<bool>)>::new();
     loop {
         tokio::time::sleep(shortened(TICK)).await;
-        let ended: Vec<_> = running.extract_if(|_, task| task.is_finished()).collect();
-        for (owner, task) in ended {
+        let ended: Vec<_> = running.extract_if(|_, (_, task)| task.is_finished()).collect();
+        for (owner, (generation, task)) in ended {
             // A panic has been logged.
-            pauses.note(&owner, task.await.unwrap_or_default());
+            match task.await.unwrap_or(false) {
+                true => pauses.end(&owner),
+                false => pauses.begin(&owner, generation),
+            }
         }
         let now = LastCheck::at(context);
         if now.is_after_a_break(&last) {
@@ -53,9 +56,10 @@ pub(super) async fn run(context: &Arc<Context>, accounts: &Accounts, refresher: 
         }
         last = now;
         for (owner, account) in accounts.by_owner() {
-            if !running.contains_key(&owner) && pauses.is_over(&owner) && is_due(context, &account) {
+            let generation = account.generation();
+            if !running.contains_key(&owner) && pauses.is_over(&owner, generation) && is_due(context, &account) {
                 let (context, refresher) = (Arc::clone(context), Arc::clone(refresher));
-                running.insert(owner, tokio::spawn(refresh_ahead(context, refresher, account)));
+                running.insert(owner, (generation, tokio::spawn(refresh_ahead(context, refresher, account))));
             }
         }
     }
@@ -71,17 +75,19 @@ fn is_due(context: &Context, account: &OpenAccount) -> bool {
     account.tokens.has_session() && expires_soon() || is_unused
 }
 
-/// Refreshes an account's tokens when it has a permit, and returns whether they are no longer due.
+/// Refreshes an account's tokens when it has a permit. Returns whether it has new ones.
 async fn refresh_ahead(context: Arc<Context>, refresher: Arc<Refresher>, account: Arc<OpenAccount>) -> bool {
     let of_server = refresher.server_permits.of(&account);
     // The semaphore is never closed.
     let _permit = of_server.ahead.acquire().await;
     // A login may have refreshed them while this one waited.
-    if is_due(&context, &account) {
-        // The outcome is in the account and in the log.
-        let _outcome = refresher.renew(&account, account.generation()).await;
+    if !is_due(&context, &account) {
+        return true;
     }
-    !is_due(&context, &account)
+    let before = account.generation();
+    // The outcome is in the account and in the log.
+    let _outcome = refresher.renew(&account, before).await;
+    account.generation() != before
 }
 
 /// When the last check was made, and with which configuration.
@@ -104,23 +110,33 @@ impl LastCheck {
     }
 }
 
-/// Until when accounts are not refreshed in the background, and after how many failures.
+/// The accounts that are not refreshed in the background for a while, because that failed.
 #[derive(Default)]
-struct Pauses(HashMap<String, (Instant, u32)>);
+struct Pauses(HashMap<String, Pause>);
+
+struct Pause {
+    /// The generation that could not be replaced. If a login has replaced it, the pause is over.
+    generation: u64,
+    until: Instant,
+    failures: u32,
+}
 
 impl Pauses {
-    fn is_over(&self, address: &str) -> bool {
-        self.0.get(address).is_none_or(|(until, _)| *until <= Instant::now())
+    fn is_over(&self, address: &str, generation: u64) -> bool {
+        self.0.get(address).is_none_or(|pause| pause.generation != generation || pause.until <= Instant::now())
     }
 
-    fn note(&mut self, address: &str, succeeded: bool) {
-        if succeeded {
-            self.0.remove(address);
-            return;
-        }
-        let (until, failures) = self.0.entry(address.to_owned()).or_insert((Instant::now(), 0));
-        *until = Instant::now() + shortened(PAUSE.saturating_mul(1 << (*failures).min(10)).min(LONGEST_PAUSE));
-        *failures += 1;
+    fn end(&mut self, address: &str) {
+        self.0.remove(address);
+    }
+
+    /// Begins a pause. It is twice as long as the one before, if that was for the same generation.
+    fn begin(&mut self, address: &str, generation: u64) {
+        let before = self.0.get(address).filter(|pause| pause.generation == generation);
+        let failures = before.map_or(0, |pause| pause.failures);
+        let pause = PAUSE.saturating_mul(1 << failures.min(10)).min(LONGEST_PAUSE);
+        let until = Instant::now() + shortened(pause);
+        self.0.insert(address.to_owned(), Pause { generation, until, failures: failures + 1 });
     }
 }
 
@@ -129,18 +145,23 @@ mod tests {
     use super::*;
 
     #[tokio::test(start_paused = true)]
-    async fn the_pause_grows_with_each_failure_and_a_success_ends_it() {
+    async fn the_pause_grows_with_each_failure_and_a_new_generation_ends_it() {
         let mut pauses = Pauses::default();
-        assert!(pauses.is_over("ann"));
+        assert!(pauses.is_over("ann", 1));
         for seconds in [60, 120, 240, 480, 900, 900] {
-            pauses.note("ann", false);
+            pauses.begin("ann", 1);
             tokio::time::advance(Duration::from_secs(seconds * 3 / 4 - 1)).await;
-            assert!(!pauses.is_over("ann") && pauses.is_over("ben"), "{seconds}");
+            assert!(!pauses.is_over("ann", 1) && pauses.is_over("ben", 1), "{seconds}");
             tokio::time::advance(Duration::from_secs(seconds / 4 + 1)).await;
-            assert!(pauses.is_over("ann"), "{seconds}");
+            assert!(pauses.is_over("ann", 1), "{seconds}");
         }
-        pauses.note("ann", false);
-        pauses.note("ann", true);
-        assert!(pauses.is_over("ann"));
+        pauses.begin("ann", 1);
+        assert!(!pauses.is_over("ann", 1) && pauses.is_over("ann", 2), "a login has got new tokens");
+        pauses.begin("ann", 2);
+        tokio::time::advance(PAUSE).await;
+        assert!(pauses.is_over("ann", 2), "the earlier failures do not count");
+        pauses.begin("ann", 2);
+        pauses.end("ann");
+        assert!(pauses.is_over("ann", 2));
     }
 }
