@@ -68,9 +68,9 @@ class Process:
             )
 
     def wait_for_ports(self, *ports):
-        """Returns when all the ports accept connections."""
+        """Returns when all the ports accept connections, after five minutes at most: behind everything else a program starts slowly."""
         for port in ports:
-            wait_until(lambda: self.child.poll() is not None or is_listening(port), f"{self.name} on port {port}", 60)
+            wait_until(lambda: self.child.poll() is not None or is_listening(port), f"{self.name} on port {port}", 300)
         if self.child.poll() is not None:
             raise Failure(f"{self.name} has ended by itself:\n{self.last_lines()}")
 
