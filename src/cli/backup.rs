@@ -73,7 +73,7 @@ pub async fn restore(config: &Config, file: &Path, force: bool) -> Result<(), Fa
             Restored::Newer => (&mut newer, "kept, because it is newer than the backup; `--force` replaces it"),
         };
         *count += 1;
-        // What was not done has to be said of each.
+        // Each account that was not restored is named, even if the others are only counted.
         if !is_brief || restored == Restored::Newer {
             progress.hide();
             say(format_args!("{address}: {what}"));

@@ -7,10 +7,10 @@ use super::account::{Entry, StoredAccount};
 use super::offers::OfferByProtocol;
 use super::record::{FORMAT, Record};
 
-/// What a copy of the vault has, by address.
+/// The records found in a copy of the vault, by address.
 pub type Found = BTreeMap<String, FoundRecord>;
 
-/// What a copy has for one address.
+/// A record found in a copy of the vault.
 pub enum FoundRecord {
     Whole(MemoryRecord),
     Damaged(Vec<u8>),
@@ -26,13 +26,13 @@ pub struct MemoryRecord {
 
 #[derive(Clone)]
 enum Content {
-    /// What this version writes just as it was read, so that the bytes need not be kept.
+    /// An entry that this version would write with the same bytes, so the bytes need not be kept.
     Entry(Entry),
-    /// What another version has written.
+    /// The content of a record from another version.
     Bytes(Vec<u8>),
 }
 
-/// What mail servers offer, each different list once.
+/// The capabilities that mail servers offer. Each different list is here once.
 #[derive(Default)]
 pub struct SharedOffers(BTreeSet<Arc<OfferByProtocol>>);
 
@@ -89,7 +89,7 @@ impl MemoryRecord {
         }
     }
 
-    /// What it says, if this version can read it.
+    /// Its entry, if this version can read it.
     pub fn entry(&self, key: &str) -> Option<Entry> {
         match &self.content {
             Content::Entry(entry) => Some(entry.clone()),

@@ -53,7 +53,7 @@ struct BulkAccount {
     source: TokenSource,
 }
 
-/// What has become of an account.
+/// The result for an account.
 struct Outcome {
     number: usize,
     address: String,
@@ -78,7 +78,7 @@ struct BulkAuthorization<'a> {
     options: &'a AuthorizeOptions,
     chosen: Arc<ChosenOptions>,
     connectors: HashMap<String, Arc<Connector>>,
-    /// What is known of the providers. The accounts are left out, because each task has it.
+    /// The client registrations that the daemon knows. The accounts are left out, because no task needs them.
     status: Arc<Status>,
     /// By the canonical form of an account's name, its address, and whether it has to be authorized again.
     known: HashMap<String, (String, bool)>,
@@ -116,7 +116,7 @@ impl<'a> BulkAuthorization<'a> {
         }
     }
 
-    /// What to do for a line, if anything.
+    /// The account of a line, unless it is authorized already.
     fn account(&mut self, BulkLine { number, address, token }: BulkLine) -> Option<BulkAccount> {
         let typed = address.to_string();
         let account = match account_address(&self.config, &self.status, &typed) {
