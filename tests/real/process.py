@@ -39,16 +39,27 @@ def wait_until(condition, what, seconds=20.0):
     raise Failure(f"not within {seconds:.0f} s: {what}")
 
 
+GIVEN_PORTS = []
+
+
 def free_port():
-    """A free loopback port below the range from which the kernel takes ports for outgoing connections."""
+    """A free loopback port below the range from which the kernel takes ports for outgoing connections.
+
+    No other call gets it while this process lives, in other processes either: an abstract Unix socket named after it
+    stands for it, also while nothing listens there.
+    """
     while True:
         port = random.randrange(20000, 32000)
+        given = socket.socket(socket.AF_UNIX)
         with socket.socket() as probe:
             try:
+                given.bind(f"\0postkey-test-port-{port}")
                 probe.bind(("127.0.0.1", port))
             except OSError:
+                given.close()
                 continue
-            return port
+        GIVEN_PORTS.append(given)
+        return port
 
 
 def is_listening(port):
