@@ -63,10 +63,13 @@ fn account(address: &str, record: &StoredAccount) -> Finding {
 fn vault(broker: &Broker, record: &StoredAccount) -> Finding {
     const SUBJECT: &str = "vault";
     if let Some(trouble) = broker.context.vault.trouble() {
-        let text = format!(
-            "the newest tokens have not been on stable storage since {}: {}; free space, or repair the disk",
-            trouble.since, trouble.why
-        );
+        let (since, why) = (trouble.since, trouble.why);
+        let text = match broker.context.vault.is_shared() {
+            true => format!("nothing can be changed since {since}: {why}; see the log of the database"),
+            false => format!(
+                "the newest tokens have not been on stable storage since {since}: {why}; free space, or repair the disk"
+            ),
+        };
         return Finding::problem(SUBJECT, Exit::Io, text);
     }
     if record.doubtful {

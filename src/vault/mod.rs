@@ -29,6 +29,7 @@ mod replica;
 mod seal;
 mod shared_view;
 mod slot;
+mod state_folder;
 mod storage;
 mod store;
 mod stretch;
@@ -36,7 +37,6 @@ mod view;
 
 use std::path::Path;
 use std::sync::{Arc, Mutex};
-use std::time::Duration;
 
 use tokio::time::Instant;
 
@@ -53,19 +53,14 @@ use offers::Offers;
 use password::Password;
 use postgresql::Postgresql;
 pub use postgresql::{RefreshLock, RefreshTurn};
-pub use replica::StateFolder;
 use seal::AccountKey;
 use shared_view::SharedView;
 pub use slot::{Limits, Slot, check_slot_name};
 use slot::{Prepared, Search};
+pub use state_folder::StateFolder;
+use state_folder::{POLL, TURN};
 pub use storage::Degradation;
 use storage::{Purpose, RecordStorage, RecordWrite, WriteOutcome};
-
-/// How long to wait while another process has the vault open.
-const TURN: Duration = Duration::from_secs(3);
-
-/// How often to try again meanwhile.
-const POLL: Duration = Duration::from_millis(20);
 
 /// How often a change starts again because another one came first. Each time, somebody else has made a change.
 const MOST_TRIES: u32 = 100;

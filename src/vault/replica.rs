@@ -1,70 +1,14 @@
 //! A vault that several replicas share, and what only such a vault can do.
 
-use std::fs::File;
-use std::io::Read as _;
-use std::path::Path;
 use std::sync::Arc;
 
-use tokio::time::Instant;
-
 use super::account::{Entry, Opener, Unlocked};
-use super::error::{StoreError, VaultError};
+use super::error::VaultError;
 use super::postgresql::{Database, Postgresql, RefreshLock, RefreshTurn};
+use super::record::Record;
 use super::shared_view::ForeignChanges;
 use super::storage::Purpose;
-use super::{Restored, TURN, Vault, files};
-use crate::random;
-
-/// The state folder of this replica, which no other process uses while this exists.
-pub struct StateFolder {
-    /// The replica's name: the same after a restart, so that it recognizes what it has left in the database.
-    name: String,
-    /// None if something else has locked the folder for this process.
-    _lock: Option<File>,
-}
-
-impl StateFolder {
-    /// Locks the folder, and creates it if there is none. Waits if another process has it, because a command only has it for
-    /// a moment.
-    pub async fn lock(dir: &Path) -> Result<Self, VaultError> {
-        let deadline = Instant::now() + TURN;
-        loop {
-            match Self::try_lock(dir) {
-                Err(StoreError::InUse(_)) if Instant::now() < deadline => {
-                    tokio::time::sleep(super::POLL).await;
-                }
-                result => return Ok(result?),
-            }
-        }
-    }
-
-    fn try_lock(dir: &Path) -> Result<Self, StoreError> {
-        files::make_folder(dir)?;
-        files::check_folder(dir)?;
-        let lock = files::lock_folder(dir)?;
-        Ok(Self { name: name(dir)?, _lock: Some(lock) })
-    }
-
-    /// For a process that already has the folder of an embedded vault.
-    pub fn none() -> Self {
-        Self { name: random::name(), _lock: None }
-    }
-}
-
-/// The name in the folder's file, or a new one.
-fn name(dir: &Path) -> Result<String, StoreError> {
-    let path = dir.join("replica");
-    let mut name = String::new();
-    // No name is longer.
-    let read = files::open_private(&path).map(|file| file.take(64).read_to_string(&mut name).is_ok());
-    let is_name = |name: &str| name.len() == 32 && name.bytes().all(|byte| byte.is_ascii_hexdigit());
-    if matches!(read, Ok(true)) && is_name(name.trim_end()) {
-        return Ok(name.trim_end().to_owned());
-    }
-    let name = random::name();
-    files::replace(&path, &path.with_extension("new"), name.as_bytes()).map_err(StoreError::at(&path))?;
-    Ok(name)
-}
+use super::{Restored, StateFolder, Vault};
 
 impl Vault {
     /// Opens the vault in a database. Blocks until all records have been read.
@@ -73,7 +17,7 @@ impl Vault {
     ///
     /// [`VaultError::Unavailable`] if the database cannot be reached, [`VaultError::Unusable`] if somebody has to act first.
     pub fn open_shared(database: Database, folder: StateFolder) -> Result<Self, VaultError> {
-        let shared = Arc::new(Postgresql::open(database, folder.name.clone())?);
+        let shared = Arc::new(Postgresql::open(database, folder.name().to_owned())?);
         let vault = Self::new(Arc::clone(&shared) as _, shared.view(), Some(shared))?;
         Ok(Self { _folder: Some(folder), ..vault })
     }
@@ -159,6 +103,6 @@ impl Vault {
     fn stored(&self, address: &str) -> Result<Option<Vec<u8>>, VaultError> {
         let Some(shared) = &self.shared else { return Ok(self.storage.record(address).map(|record| record.content)) };
         let bytes = shared.read_again(address)?;
-        Ok(bytes.and_then(|bytes| super::record::Record::read(address, &bytes)).map(|record| record.content))
+        Ok(bytes.and_then(|bytes| Record::read(address, &bytes)).map(|record| record.content))
     }
 }

@@ -105,8 +105,7 @@ impl Turns {
         if serial.is_some() {
             warn!(
                 account = address,
-                "another replica has ended while it refreshed the tokens of {address}; the old refresh token is used, \
-                 which may be invalid now"
+                "another replica ended while it refreshed {address}; its old refresh token is used, which may be invalid"
             );
         }
         Ok(serial)
