@@ -108,6 +108,9 @@ impl KnownRecords {
         if !is_news {
             return;
         }
+        if saved.is_some_and(|saved| row.serial < saved) {
+            error!(account = row.address, "the database has an older record of {} than before", row.address);
+        }
         let taken = state.read(row);
         let taken = state.settle(&row.address, taken, row);
         self.view.show_foreign(&row.address, taken.record.as_ref());
