@@ -51,6 +51,7 @@ def run_all(world, report, shape):
     world.authorize([f"a{number}@example.test" for number in range(shape.accounts)])
     print(f"{shape.accounts} accounts are authorized after {time.monotonic() - start:.0f} s", flush=True)
     report.section("The storm", [storm.a_storm_costs_no_token_and_no_password, storm.after_it_every_refresh_token_is_good], world, shape)
+    stories.prepare(world)
     report.section("What one replica changes, the others know", stories.KNOWLEDGE, world)
     report.section("Interrupted refreshes", stories.INTERRUPTIONS, world)
     report.section("Databases", databases.TESTS, world)

@@ -65,13 +65,24 @@ def new_account(world, name):
     return world.authorize([address])[address]
 
 
-def stale(world, account, replica):
-    """Leaves the account with an access token that has expired; the next one lives as long as usual."""
-    world.provider.ask("life", seconds=4)
-    # A token that nobody has used is used once even if it is old.
-    wait_for_login(replica, account)
+STALE = ("again", "shared", "stopped", "killed", "cut", "restarted", "old")
+
+
+def prepare(world):
+    """Leaves some accounts with access tokens that are too old, and that every replica has used. The next ones live as long as usual."""
+    world.provider.ask("life", seconds=12)
+    begun = time.monotonic()
+    accounts = world.authorize([f"{name}@example.test" for name in STALE])
+    for account in accounts.values():
+        for replica in world.replicas:
+            wait_for_login(replica, account)
     world.provider.ask("life", seconds=LIFE)
-    time.sleep(4.5)
+    time.sleep(max(0, begun + 13 - time.monotonic()))
+
+
+def stale_account(world, name):
+    """One of them."""
+    return world.accounts[f"{name}@example.test"]
 
 
 def unharmed(world, before):
@@ -118,10 +129,7 @@ def a_forgotten_account_is_gone_everywhere(world):
 
 def a_new_authorization_counts_everywhere(world):
     one, two, three = world.replicas
-    account = new_account(world, "again")
-    for replica in world.replicas:
-        expect(answer(replica, account) == "ok", f"a login at {replica.name}")
-    stale(world, account, two)
+    account = stale_account(world, "again")
     token = world.provider.ask("grant", addresses=[account.address])[account.address]
     one.command("authorize", account.address, "--refresh-token-stdin", line=token)
     before = world.provider.report()
@@ -131,10 +139,7 @@ def a_new_authorization_counts_everywhere(world):
 
 
 def a_token_of_one_replica_is_used_by_all(world):
-    account = new_account(world, "shared")
-    for replica in world.replicas:
-        wait_for_login(replica, account)
-    stale(world, account, world.replicas[0])
+    account = stale_account(world, "shared")
     before = world.provider.report()
     with ThreadPoolExecutor(30) as pool:
         answers = list(pool.map(lambda number: answer(world.replicas[number % 3], account), range(30)))
@@ -151,7 +156,6 @@ class Refreshing:
 
     def __init__(self, world, replica, account, spent):
         self._world, self._answers = world, []
-        stale(world, account, replica)
         world.provider.ask("hold", spent=spent)
         self._thread = threading.Thread(target=lambda: self._answers.append(self._try(replica, account)), daemon=True)
         self._thread.start()
@@ -177,8 +181,7 @@ class Refreshing:
 
 def a_replica_that_is_stopped_with_the_answer_on_the_wire_keeps_its_token(world):
     one, two, three = world.replicas
-    account = new_account(world, "stopped")
-    wait_for_login(three, account)
+    account = stale_account(world, "stopped")
     before, refreshing = world.provider.report(), Refreshing(world, two, account, spent=True)
     two.freeze()
     try:
@@ -194,7 +197,7 @@ def a_replica_that_is_stopped_with_the_answer_on_the_wire_keeps_its_token(world)
 
 def a_replica_that_is_killed_before_its_token_is_spent_costs_nothing(world):
     one, two, three = world.replicas
-    account = new_account(world, "killed")
+    account = stale_account(world, "killed")
     before, refreshing = world.provider.report(), Refreshing(world, two, account, spent=False)
     two.kill()
     refreshing.release()
@@ -209,7 +212,7 @@ def a_replica_that_is_killed_before_its_token_is_spent_costs_nothing(world):
 
 def a_token_that_arrives_while_the_network_is_cut_is_stored_later(world):
     one, two, three = world.replicas
-    account = new_account(world, "cut")
+    account = stale_account(world, "cut")
     before, refreshing = world.provider.report(), Refreshing(world, two, account, spent=True)
     two.network.cut()
     try:
@@ -227,7 +230,7 @@ def a_token_that_arrives_while_the_network_is_cut_is_stored_later(world):
 
 def a_token_that_arrives_while_the_database_restarts_is_stored_later(world):
     one, two, three = world.replicas
-    account = new_account(world, "restarted")
+    account = stale_account(world, "restarted")
     before, refreshing = world.provider.report(), Refreshing(world, two, account, spent=True)
     world.database.stop("immediate")
     refreshing.release()
@@ -244,8 +247,7 @@ def a_token_that_arrives_while_the_database_restarts_is_stored_later(world):
 
 def without_the_database_what_is_known_goes_on(world):
     one, two, three = world.replicas
-    known, unseen, old = (new_account(world, name) for name in ("known", "unseen", "old"))
-    stale(world, old, one)
+    (known, unseen), old = (new_account(world, name) for name in ("known", "unseen")), stale_account(world, "old")
     for account in (known, unseen):
         wait_for_login(one, account)
     phone = one.add_password(known, "phone")
