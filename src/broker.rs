@@ -12,9 +12,12 @@ pub mod guesses;
 mod journal;
 pub mod metrics;
 mod notices;
+mod opening;
 mod passwords;
+mod pauses;
 mod refresh;
 mod refresh_permits;
+mod refresh_turn;
 mod state;
 mod status;
 mod throttle;
@@ -45,6 +48,7 @@ pub use first_login::{Authorized, Confirmation, FirstLogins, Refused};
 pub use journal::{LoginJournal, LoginRecord};
 use metrics::{Figures, Metrics};
 use notices::Notices;
+pub use opening::{migrate, open_database, open_vault};
 pub use passwords::{Opened, Passwords};
 pub use refresh::Refresher;
 pub use state::PastFailure;
@@ -107,7 +111,7 @@ impl Broker {
         let (accounts, metrics) = (Arc::new(Accounts::new(&context)), Arc::new(Metrics::default()));
         let (passwords, notices) = (Arc::new(Passwords::new(&context, &accounts)), Arc::new(Notices::new(&context)));
         Self {
-            refresher: Arc::new(Refresher::new(&context, &metrics, &notices, stores_first)),
+            refresher: Arc::new(Refresher::new(&context, &metrics, &notices, &passwords, stores_first)),
             throttle: Throttle::new(&context),
             first_logins: Arc::new(FirstLogins::new(&context, &accounts, &passwords, &notices)),
             journal: LoginJournal::default(),
@@ -353,13 +357,42 @@ impl Broker {
         }
     }
 
+    /// Follows what other replicas change in the vault. Never returns.
+    pub async fn follow(self: Arc<Self>) {
+        loop {
+            for (address, before) in self.context.vault.foreign_changes().await {
+                self.follow_change(&address, before.as_deref());
+            }
+        }
+    }
+
+    /// Another replica has changed this account, which was `before` here.
+    fn follow_change(&self, address: &str, before: Option<&StoredAccount>) {
+        let now = self.context.vault.account(address);
+        match before.zip(now) {
+            Some((before, now)) if now.continues(before) => {
+                self.passwords.follow_tokens(address);
+                if !now.has_slots_of(before) {
+                    self.passwords.follow_slots(address);
+                }
+            }
+            // There is no account any more, or a person has authorized it again.
+            _ => self.passwords.close(address),
+        }
+        self.notices.review(address);
+    }
+
     /// Tries a last time to write what is only in memory, because it is lost when the process ends.
     pub async fn write_last(&self) {
-        if self.context.vault.trouble().is_none() {
-            return;
+        if self.context.vault.has_unsaved() {
+            self.write_unsaved().await;
         }
+        let _left = self.context.in_vault(|vault| vault.leave()).await;
+    }
+
+    async fn write_unsaved(&self) {
         let _changed = self.context.in_vault(|vault| Ok(vault.heal())).await;
-        if let Some(trouble) = self.context.vault.trouble() {
+        if let Some(trouble) = self.context.vault.trouble().filter(|_| self.context.vault.has_unsaved()) {
             error!(
                 why = trouble.why,
                 "stopped without the newest tokens on stable storage: {}; run `postkey status` after the next start",

@@ -88,7 +88,10 @@ impl Control {
             *address = broker.resolve(address).address;
         }
         match request {
-            ControlRequest::Greet => reply(broker.context.vault.trouble()),
+            ControlRequest::Greet => {
+                let vault = &broker.context.vault;
+                reply(vault.trouble().filter(|_| vault.has_unsaved()))
+            }
             ControlRequest::Status => reply(self.status(&Selection::default())),
             ControlRequest::Select(selection) => reply(self.status(&selection)),
             ControlRequest::Census => reply(broker.census()),

@@ -18,7 +18,7 @@ use tokio::task::{Id, JoinSet};
 use tokio::time::timeout;
 use tracing::{debug, warn};
 
-use crate::broker::Broker;
+use crate::broker::{Broker, open_vault};
 use crate::certificates::ListenerCertificates;
 use crate::clock::Clock;
 use crate::config::{Config, Listening};
@@ -79,7 +79,7 @@ impl Daemon {
     /// Opens the vault and binds everything, with the sockets that the service manager has passed. When this returns,
     /// clients are served.
     pub async fn start(config: Config, clock: Clock, sockets: Sockets) -> Result<Self, Failed> {
-        let vault = Vault::open_in_turn(&config.state_dir).await?;
+        let vault = open_vault(&config).await?;
         for address in vault.damaged() {
             tracing::error!(
                 account = address,
@@ -113,6 +113,7 @@ impl Daemon {
         let (mut tasks, measured) = (JoinSet::new(), Arc::clone(&broker));
         let task_names = HashMap::from([
             (tasks.spawn(Arc::clone(&broker).keep_stable()).id(), "the vault's return to stable storage"),
+            (tasks.spawn(Arc::clone(&broker).follow()).id(), "the changes by other replicas"),
             (tasks.spawn(Arc::clone(&broker).serve_notices()).id(), "the queue of notify_command"),
             (tasks.spawn(Arc::clone(&broker.first_logins).expire()).id(), "the expiry of first logins"),
             (tasks.spawn(Arc::clone(&broker).keep_alive()).id(), "the refresh ahead of expiry"),
@@ -177,6 +178,10 @@ impl Daemon {
             if old != new {
                 return Err(Failed::new(Exit::Config, format!("a change of {key} needs a restart")));
             }
+        }
+        let database = |config: &Config| config.vault.as_ref().map(|database| format!("{database:?}"));
+        if database(&before) != database(&config) {
+            return Err(Failed::new(Exit::Config, "a change of [vault] needs a restart"));
         }
         let loaded = self.certificates.load(&config.listeners)?;
         let planned = self.ports.prepare(&config.listeners, &loaded, broker, &self.shutdown.subscribe())?;

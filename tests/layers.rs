@@ -39,6 +39,8 @@ const LAYERS: &[&[&str]] = &[
 /// A word, and the files and folders that may contain it. An empty list is for a word that no file may contain.
 const WORDS: &[(&str, &[&str])] = &[
     ("sled::", &["vault/store.rs"]),
+    ("tokio_postgres", &["vault/postgresql"]),
+    ("deadpool::", &["vault/postgresql/table.rs"]),
     ("rustls_pemfile", &["net/tls.rs"]),
     ("rustls_native_certs", &["net/tls.rs"]),
     ("reqwest", &["oauth/http.rs"]),
@@ -132,7 +134,7 @@ const SECRET_TYPES: &[(&str, &[&str])] = &[
     ("vault/password.rs", &["Password"]),
     ("certificates/authority.rs", &["Authority", "Signed"]),
     ("vault/seal.rs", &["AccountKey", "Derived"]),
-    ("vault/account.rs", &["Authorization", "Secrets", "Unlocked"]),
+    ("vault/account.rs", &["Authorization", "Opener", "Secrets", "Unlocked"]),
     ("vault/slot.rs", &["Prepared", "Search"]),
     ("proxy.rs", &["Proxy"]),
     ("broker/account.rs", &["OpenAccount", "TokenAttempt"]),

@@ -81,14 +81,31 @@ impl Accounts {
         let Authorization { address, provider, tokens, secrets, .. } = authorization;
         info!(account = address, provider, "{address} authorized at {provider}");
         // The sessions continue.
-        let sessions = self.close(&address).map(|before| before.sessions()).unwrap_or_default();
-        let current = CurrentTokens { tokens, generation, secrets };
+        let before = self.close(&address);
+        let sessions = before.as_ref().map(|before| before.sessions()).unwrap_or_default();
+        // It still opens the record if the account has the same key pair.
+        let opener = before.and_then(|before| before.current().opener.clone());
+        let current = CurrentTokens { tokens, generation, secrets, opener };
         let tokens = Tokens::new(TokenState::new(generation, Some(Instant::now()), None), current, sessions);
         let account = Arc::new(self.account(&address, &address, Arc::clone(&tokens))?);
         let mut open = lock(&self.open);
         open.accounts.insert(address.clone(), Arc::clone(&account));
         open.tokens.insert(address, tokens);
         Ok(account)
+    }
+
+    /// Takes an owner's newer tokens into use, which another replica has stored. Returns false if they cannot be opened
+    /// without an app password.
+    pub(super) fn follow(&self, owner: &str) -> bool {
+        let Some(tokens) = self.tokens_of(owner) else { return true };
+        let (vault, current) = (&self.context.vault, tokens.current());
+        if vault.account(owner).is_some_and(|record| record.generation() == current.generation) {
+            return true;
+        }
+        let opened = current.opener.as_ref().map(|opener| vault.open_again(owner, opener));
+        let Some(Ok(unlocked)) = opened else { return false };
+        tokens.replace(&Arc::new(CurrentTokens::of(unlocked).0));
+        true
     }
 
     /// Closes all accounts of an owner. Returns the tokens.

@@ -7,6 +7,7 @@
 
 use std::collections::{HashMap, VecDeque};
 use std::pin::Pin;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -62,6 +63,8 @@ pub enum CheckDecision {
 pub struct Guesses {
     sources: Mutex<HashMap<Source, SourceHistory>>,
     checks: Arc<Semaphore>,
+    /// How many replicas share what a source may try.
+    replicas: AtomicU32,
 }
 
 struct SourceHistory {
@@ -75,18 +78,20 @@ struct SourceHistory {
     has_logged_in: bool,
 }
 
-/// How many wrong passwords a source may try at once, and the pace after that.
-const fn allowance(source: Source) -> (u32, Duration) {
-    match source {
+/// How many wrong passwords a source may try at once, and the pace after that, at each of so many replicas.
+fn allowance(source: Source, replicas: u32) -> (u32, Duration) {
+    let (burst, pace) = match source {
         Source::Site(_) => (100, Duration::from_millis(100)),
         Source::Elsewhere => (100, Duration::from_millis(200)),
         _ => (10, Duration::from_secs(1)),
-    }
+    };
+    ((burst / replicas).max(1), pace * replicas)
 }
 
 impl Default for Guesses {
     fn default() -> Self {
-        Self { sources: Mutex::default(), checks: Arc::new(Semaphore::new(CHECKS)) }
+        let (sources, replicas) = (Mutex::default(), AtomicU32::new(1));
+        Self { sources, checks: Arc::new(Semaphore::new(CHECKS)), replicas }
     }
 }
 
@@ -101,6 +106,15 @@ impl Guesses {
             return CheckDecision::TooMany;
         }
         timeout(PATIENCE, entry.wait(fingerprint)).await.unwrap_or(CheckDecision::TooMany)
+    }
+
+    /// Divides what a source may try by the number of replicas, at least 1, because it can try at each of them.
+    pub fn share_with(&self, replicas: u32) {
+        self.replicas.store(replicas.max(1), Ordering::Relaxed);
+    }
+
+    fn allowance(&self, source: Source) -> (u32, Duration) {
+        allowance(source, self.replicas.load(Ordering::Relaxed))
     }
 
     /// Forgets which passwords were wrong, because they may be correct now.
@@ -140,7 +154,7 @@ impl QueueEntry {
             if self.own(|history| history.wrong.contains(fingerprint)) {
                 return CheckDecision::KnownWrong;
             }
-            let (burst, pace) = allowance(*source);
+            let (burst, pace) = self.guesses.allowance(*source);
             let cleared = self.with(*source, |history| history.cleared);
             sleep_until(cleared.checked_sub(pace * (burst - 1)).unwrap_or(cleared)).await;
         }
@@ -228,7 +242,7 @@ impl Drop for Check {
     fn drop(&mut self) {
         if self.counts {
             for source in &self.entry.sources {
-                let (_, pace) = allowance(*source);
+                let (_, pace) = self.entry.guesses.allowance(*source);
                 self.entry.with(*source, |history| history.cleared = history.cleared.max(Instant::now()) + pace);
             }
         }
@@ -239,7 +253,6 @@ impl Drop for Check {
 mod tests {
     use super::*;
     use std::net::Ipv6Addr;
-    use std::sync::atomic::{AtomicU32, Ordering};
 
     const MALLORY: Source = Source::User(1234);
 
@@ -347,6 +360,15 @@ mod tests {
         let begun = Instant::now();
         assert!(matches!(guesses.wait_for_turn(ann, &fingerprint(1)).await, CheckDecision::Allowed(_)));
         assert!(begun.elapsed() <= WORK, "{:?}", begun.elapsed());
+    }
+
+    #[test]
+    fn replicas_together_allow_what_one_does() {
+        for source in [MALLORY, Source::Elsewhere] {
+            let (burst, pace) = allowance(source, 1);
+            assert_eq!(allowance(source, 2), (burst / 2, pace * 2));
+            assert_eq!(allowance(source, 1000).0, 1);
+        }
     }
 
     #[tokio::test(start_paused = true)]

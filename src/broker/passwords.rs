@@ -106,6 +106,26 @@ impl Passwords {
         self.changed.send_replace(());
     }
 
+    /// Forgets which passwords of an owner's accounts were correct if they are no longer, because another replica has added
+    /// or removed some.
+    pub(super) fn follow_slots(&self, owner: &str) {
+        let record = self.context.vault.account(owner);
+        let is_there = |opened: &Opened| record.as_ref().is_some_and(|record| record.has_slot(&opened.slot));
+        lock(&self.checked).recheck(|opened| opened.account.owner != owner || is_there(opened));
+        self.guesses.forget_wrong();
+        self.changed.send_replace(());
+    }
+
+    /// Takes an account's newer tokens into use, which another replica has stored. If its passwords have to be checked again
+    /// for that, closes it. Returns whether it is still open.
+    pub(super) fn follow_tokens(&self, owner: &str) -> bool {
+        let is_open = self.accounts.follow(owner);
+        if !is_open {
+            self.close(owner);
+        }
+        is_open
+    }
+
     /// Opens the account whose authorization has just been stored, and makes its passwords open it as it is now.
     pub(super) fn open_authorized(
         &self,
@@ -166,8 +186,8 @@ impl Passwords {
             Some(check)
         };
         let unlocked = self.open_vault(owner.clone(), password, check).await;
-        let Unlocked { tokens, generation, secrets, slot } = unlocked.map_err(|error| refusal(owner, &error))?;
-        let account = self.accounts.open(address, owner, CurrentTokens { tokens, generation, secrets })?;
+        let (current, slot) = CurrentTokens::of(unlocked.map_err(|error| refusal(owner, &error))?);
+        let account = self.accounts.open(address, owner, current)?;
         let opened = Opened { account, slot: Arc::new(slot) };
         let mut checked = lock(&self.checked);
         if checked.rechecks == rechecks {
@@ -178,6 +198,7 @@ impl Passwords {
 
     /// Waits until this password may be checked.
     async fn turn(&self, attempt: PasswordAttempt<'_>, fingerprint: &Fingerprint) -> Result<Check, Refusal> {
+        self.guesses.share_with(self.context.vault.replicas());
         let turn = tokio::select! {
             biased;
             turn = self.guesses.wait_for_turn(attempt.source, fingerprint) => turn,

@@ -12,14 +12,16 @@ use super::account::{OpenAccount, ended};
 use super::context::Context;
 use super::metrics::Metrics;
 use super::notices::Notices;
+use super::passwords::Passwords;
 use super::refresh_permits::ServerPermits;
+use super::refresh_turn::{self, TurnOutcome};
 use super::state::{RefreshTicket, TokenState};
 use super::tokens::{CurrentTokens, RefreshGuard};
 use crate::oauth::{Failure, Registration, TemporaryCause};
 use crate::protocol::Protocol;
 use crate::random;
 use crate::token::{TokenSet, Use};
-use crate::vault::{Ended, VaultError};
+use crate::vault::{Ended, RefreshLock, VaultError};
 use crate::wire::{Reason, Refusal};
 
 /// How long a login waits for a refresh while the current token still works. A new token is better, because it does not expire
@@ -53,6 +55,7 @@ pub struct Refresher {
     context: Arc<Context>,
     metrics: Arc<Metrics>,
     notices: Arc<Notices>,
+    passwords: Arc<Passwords>,
     /// One for each refresh that is under way.
     permits: Arc<Semaphore>,
     pub(super) server_permits: ServerPermits,
@@ -60,16 +63,30 @@ pub struct Refresher {
     stores_first: bool,
 }
 
+/// An attempt to get new tokens.
+enum Attempt {
+    /// The authorization server was asked, in this replica's turn.
+    Made(RefreshLock, Result<TokenSet, Failure>),
+    /// It was not asked.
+    Failed(Failure),
+    /// Another replica has got new tokens.
+    Replaced,
+    /// It is not this replica's turn; why.
+    Postponed(String),
+}
+
 impl Refresher {
     pub(super) fn new(
         context: &Arc<Context>,
         metrics: &Arc<Metrics>,
         notices: &Arc<Notices>,
+        passwords: &Arc<Passwords>,
         stores_first: bool,
     ) -> Self {
         let permits = Arc::new(Semaphore::new(REFRESHES as usize));
         let (context, metrics, notices) = (Arc::clone(context), Arc::clone(metrics), Arc::clone(notices));
-        Self { context, metrics, notices, permits, server_permits: ServerPermits::default(), stores_first }
+        let passwords = Arc::clone(passwords);
+        Self { context, metrics, notices, passwords, permits, server_permits: ServerPermits::default(), stores_first }
     }
 
     /// Returns a token for a login by this protocol. However many logins need one, there is one refresh, and all get its outcome.
@@ -141,17 +158,12 @@ impl Refresher {
     async fn refresh(&self, account: &OpenAccount, ticket: RefreshTicket) {
         let current = account.tokens.current();
         debug!(account = account.owner, generation = ticket.generation, "refreshing the access token");
-        let ready = match self.check_storage(account).await {
-            Ok(()) => account.registration(&current).await,
-            Err(failure) => Err(failure),
-        };
-        let of_server = self.server_permits.of(account);
-        let (result, was_sent) = match ready {
-            Ok(registration) => match timeout(TURN, of_server.all.acquire()).await {
-                Ok(_permit) => (self.request(account, &registration, &current).await, true),
-                Err(_) => (Err(too_many(account)), false),
-            },
-            Err(failure) => (Err(failure), false),
+        // It is this replica's turn until the new tokens are stored.
+        let (_turn, result, was_sent) = match self.attempt(account, &current).await {
+            Attempt::Made(turn, result) => (Some(turn), result, true),
+            Attempt::Failed(failure) => (None, Err(failure), false),
+            Attempt::Replaced => return self.notices.review(&account.owner),
+            Attempt::Postponed(why) => return self.postpone(account, &why),
         };
         let result = match result {
             Err(Failure::Temporary(TemporaryCause::Unexplained, why)) => Err(self.classify(account, why).await),
@@ -167,6 +179,37 @@ impl Refresher {
             }
         }
         self.notices.review(&account.owner);
+    }
+
+    /// Requests new tokens when everything is ready for that, and it is this account's and this replica's turn.
+    async fn attempt(&self, account: &OpenAccount, current: &CurrentTokens) -> Attempt {
+        let ready = match self.check_storage(account).await {
+            Ok(()) => account.registration(current).await,
+            Err(failure) => Err(failure),
+        };
+        let registration = match ready {
+            Ok(registration) => registration,
+            Err(failure) => return Attempt::Failed(failure),
+        };
+        let of_server = self.server_permits.of(account);
+        let Ok(_permit) = timeout(TURN, of_server.all.acquire()).await else {
+            return Attempt::Failed(too_many(account));
+        };
+        match refresh_turn::wait(&self.context, &self.passwords, account, current.generation).await {
+            TurnOutcome::Own(turn) => {
+                let result = self.request(account, &registration, current, &turn).await;
+                Attempt::Made(turn, result)
+            }
+            TurnOutcome::Replaced => Attempt::Replaced,
+            TurnOutcome::Postponed(why) => Attempt::Postponed(why),
+        }
+    }
+
+    fn postpone(&self, account: &OpenAccount, why: &str) {
+        self.metrics.refresh("postponed");
+        debug!(account = account.owner, why, "the tokens of {} are not refreshed now: {why}", account.owner);
+        let refusal = Refusal::new(Reason::Unavailable, format!("Try later: {why}."));
+        account.tokens.change(|state| state.postponed(refusal, Instant::now()));
     }
 
     /// Classifies a refusal without a reason: the authorization has ended if a server that otherwise works repeats it.
@@ -207,12 +250,15 @@ impl Refresher {
         account: &OpenAccount,
         registration: &Registration,
         current: &CurrentTokens,
+        turn: &RefreshLock,
     ) -> Result<TokenSet, Failure> {
         let request = account.grant_request(current);
         let is_needed =
             account.tokens.read(TokenState::is_refused) || !current.tokens.life.is_alive(self.context.now());
         let mut tries = Tries::begin();
         loop {
+            let away = |error: VaultError| Failure::Temporary(TemporaryCause::Unreachable, error.to_string());
+            turn.verify().await.map_err(away)?;
             let (http, clock) = (&account.connector.http, &self.context.clock);
             let outcome = request.renew(http, registration, Some(&current.tokens), clock).await;
             let Err(Failure::Temporary(cause, why)) = &outcome else { return outcome };
@@ -239,7 +285,13 @@ impl Refresher {
                 last + 1
             }
         };
-        account.tokens.replace(&Arc::new(CurrentTokens { tokens, generation, secrets: before.secrets.clone() }));
+        let opener = before.opener.clone();
+        account.tokens.replace(&Arc::new(CurrentTokens {
+            tokens,
+            generation,
+            secrets: before.secrets.clone(),
+            opener,
+        }));
     }
 
     /// The answer to clients after a failed refresh.

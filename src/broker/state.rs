@@ -13,10 +13,10 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 use tokio::time::Instant;
 
+use super::pauses::{LONGEST_PAUSE, POSTPONED, pause_after};
 use crate::clock::Moment;
-use crate::oauth::{Failure, TemporaryCause};
+use crate::oauth::Failure;
 use crate::protocol::{Mechanism, Protocol};
-use crate::random;
 use crate::wire::Refusal;
 
 /// How long a token counts as new. Some servers need a few seconds to learn of a new token.
@@ -39,16 +39,6 @@ const SLOW: Duration = Duration::from_secs(5);
 /// After so many refusals without a reason an authorization counts as ended, because some servers answer a dead refresh token
 /// like that. The pauses between them grow, so this takes at least a minute, and longer than a server needs to start.
 const UNEXPLAINED: u32 = 5;
-
-/// How long a failed refresh counts for the logins that follow: a mail program that is refused tries two more mechanisms at
-/// once, and none of these tries should reach the authorization server.
-const FIRST_PAUSE: Duration = Duration::from_secs(5);
-
-/// The same after many failures in a row: how long a person waits at most once the provider works again.
-const LONGEST_PAUSE: Duration = Duration::from_secs(60);
-
-/// The longest pause that the server itself can ask for. People can bear an hour without mail.
-const LONGEST_ASKED: Duration = Duration::from_secs(3600);
 
 /// A mailbox and one of its protocols. One may accept a token that another refuses.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -387,6 +377,12 @@ impl TokenState {
         self.failure = Some((retry, refusal));
     }
 
+    /// A refresh has not been tried, because it is another replica's turn or the database is away. The logins of the next
+    /// second get this answer.
+    pub(super) fn postponed(&mut self, refusal: Refusal, now: Instant) {
+        self.failure = Some((Retry::At(now + POSTPONED), refusal));
+    }
+
     /// The server has refused a refresh without a reason. Returns whether that has happened so often that the authorization has
     /// probably ended.
     pub(super) fn count_unexplained(&mut self) -> bool {
@@ -476,17 +472,6 @@ impl History {
             self.refusal = Some((now + pause, refusal.clone()));
             (self.loops, self.works) = (self.loops.saturating_add(1), false);
         }
-    }
-}
-
-/// How long the last of so many failures in a row counts. Waiting does not spare a server that was not reached, and its return
-/// should be noticed soon.
-fn pause_after(cause: TemporaryCause, in_a_row: u32) -> Duration {
-    let grown = FIRST_PAUSE.saturating_mul(1 << in_a_row.saturating_sub(1).min(10)).min(LONGEST_PAUSE);
-    match cause {
-        TemporaryCause::Unreachable => FIRST_PAUSE,
-        TemporaryCause::Lasting(Some(asked)) => random::shortened(grown).max(asked.min(LONGEST_ASKED)),
-        _ => random::shortened(grown),
     }
 }
 

@@ -9,7 +9,7 @@ use super::state::{Left, Mailbox, Next, RefreshTicket, SendDecision, TokenProbe,
 use crate::clock::Moment;
 use crate::mutex::lock;
 use crate::token::{TokenSet, Use};
-use crate::vault::Secrets;
+use crate::vault::{Opener, Secrets, Slot, Unlocked};
 use crate::wire::Refusal;
 
 /// An authorization's tokens. All accounts that it opens share them, also across reloads.
@@ -31,9 +31,17 @@ pub struct CurrentTokens {
     /// The number of this token set in the account's record.
     pub generation: u64,
     pub(super) secrets: Secrets,
+    /// What opens a later token set that another replica has stored.
+    pub(super) opener: Option<Arc<Opener>>,
 }
 
 impl CurrentTokens {
+    /// The tokens of an account's record, and its slot.
+    pub(super) fn of(unlocked: Unlocked) -> (Self, Slot) {
+        let Unlocked { tokens, generation, secrets, slot, opener } = unlocked;
+        (Self { tokens, generation, secrets, opener }, slot)
+    }
+
     pub(super) fn left(&self, usage: Use, now: Moment) -> Left {
         match self.tokens.life {
             life if life.is_fresh(usage, now) => Left::Enough,

@@ -6,12 +6,12 @@ use std::sync::Arc;
 use serde::de::{DeserializeOwned, IgnoredAny};
 
 use super::terminal::{complain, say};
-use crate::broker::Broker;
+use crate::broker::{Broker, open_vault};
 use crate::clock::Clock;
 use crate::config::Config;
 use crate::control::{self, Control, ControlReply, ControlRequest, Status};
 use crate::exit::{Exit, Failed};
-use crate::vault::{Degradation, StoreError, Vault, VaultError};
+use crate::vault::{Degradation, StoreError, VaultError};
 
 /// Sends requests to whichever process has the vault open.
 pub enum AdminClient<'a> {
@@ -30,7 +30,7 @@ impl<'a> AdminClient<'a> {
         if runs().await? {
             return Ok(daemon);
         }
-        match Vault::open_in_turn(&config.state_dir).await {
+        match open_vault(config).await {
             // A daemon that was just starting opened the vault first.
             Err(VaultError::Store(StoreError::InUse(_))) if runs().await? => Ok(daemon),
             vault => {

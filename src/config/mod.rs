@@ -3,6 +3,7 @@
 mod account;
 pub mod assertion;
 pub mod client;
+pub mod database;
 pub mod environment;
 pub mod flow;
 pub mod host_name;
@@ -27,6 +28,7 @@ use crate::name::{Name, find};
 use crate::protocol::Protocol;
 pub use account::{AccountConfig, Domain, is_address};
 use client::ClientRegistration;
+use database::DatabaseConfig;
 pub use listener::{Certificate, ListenerConfig, Listening, PasswordSource, UNKNOWN_USER, Users, uid_of};
 use mistake::Mistake;
 use provider::{Provider, Providers};
@@ -36,8 +38,10 @@ use secret_source::SecretSource;
 /// The whole configuration. It is checked: no two listeners use one address, and every provider is complete.
 #[derive(Clone, Debug)]
 pub struct Config {
-    /// The folder of the vault.
+    /// The folder of the vault, or only of the control socket if the vault is in a database.
     pub state_dir: PathBuf,
+    /// The database of the vault. None if the vault is in the folder.
+    pub vault: Option<DatabaseConfig>,
     /// The Unix socket on which the daemon accepts commands.
     pub control_socket: PathBuf,
     pub log: Targets,
@@ -86,8 +90,10 @@ impl Config {
         let of_clients = clients.flatten().flat_map(|client| client.authentication.sources());
         let of_bearers = self.providers.values().filter_map(|provider| provider.bearer.as_ref());
         let of_bearers = of_bearers.flat_map(|bearer| bearer.sources());
+        let of_vault = self.vault.as_ref().and_then(|database| database.password.as_ref());
         let is_program = |source: &SecretSource| matches!(source, SecretSource::Command(_));
-        !self.notify_command.is_empty() || of_clients.chain(of_bearers).flatten().any(is_program)
+        let is_named = of_clients.chain(of_bearers).flatten().chain(of_vault).any(is_program);
+        is_named || !self.notify_command.is_empty()
     }
 
     /// The ports that the listeners are to open.

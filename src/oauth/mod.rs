@@ -28,7 +28,7 @@ mod registration;
 mod request;
 pub mod revocation;
 pub mod self_registration;
-mod source;
+pub mod source;
 pub mod tenant;
 
 pub use failure::{Failure, TemporaryCause};

@@ -44,7 +44,7 @@ pub struct Secrets {
 /// The content of a record. Clones share the account.
 #[derive(Clone, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
-pub(super) enum Entry {
+pub enum Entry {
     Account(#[serde(with = "shared")] Arc<StoredAccount>),
     /// There was an account. Without this entry, an older copy that appears later would bring it back.
     Forgotten {
@@ -123,6 +123,14 @@ pub struct Unlocked {
     pub secrets: Secrets,
     /// The slot of the app password.
     pub slot: Slot,
+    /// What opens the token sets of other replicas. None if no other replica can write one.
+    pub opener: Option<Arc<Opener>>,
+}
+
+/// Opens an account's later token sets without the app password.
+pub struct Opener {
+    key: AccountKey,
+    slot: Slot,
 }
 
 /// The names of what is sealed in a record beside the token set, whose name is its generation.
@@ -132,7 +140,21 @@ const PASSWORD: &str = "password";
 /// The maximum number of chosen app passwords of an account, because a wrong one costs a derivation for each.
 const MOST_CHOSEN: usize = 8;
 
+impl Opener {
+    pub(super) fn new(key: AccountKey, slot: Slot) -> Arc<Self> {
+        Arc::new(Self { key, slot })
+    }
+}
+
 impl Entry {
+    /// The generation of its token set, or of the last one of a forgotten account.
+    pub(super) fn generation(&self) -> u64 {
+        match self {
+            Self::Account(account) => account.generation(),
+            Self::Forgotten { generation } => *generation,
+        }
+    }
+
     /// Reads the record of this address. None if it belongs to another account, has an unknown format, or asks for
     /// something that no record of ours asks for.
     pub(super) fn read(address: &str, record: &Record) -> Option<Self> {
@@ -158,7 +180,7 @@ impl StoredAccount {
     /// A new account with its first slot. The generations of its token sets start above `generation`.
     pub(super) fn begin(
         authorization: &Authorization,
-        first: Option<(&str, Prepared)>,
+        first: Option<(&str, &Prepared)>,
         generation: u64,
         now: Moment,
     ) -> Result<Self, VaultError> {
@@ -257,7 +279,23 @@ impl StoredAccount {
         }
         let tokens = self.open_tokens(key).ok_or_else(|| self.damaged())?;
         let secrets = self.open_secrets(key)?;
-        Ok(Unlocked { tokens, generation: self.current.generation, secrets, slot: slot.clone() })
+        Ok(Unlocked { tokens, generation: self.current.generation, secrets, slot: slot.clone(), opener: None })
+    }
+
+    /// Opens the token set with what an app password has opened before. Fails if it is another account by now.
+    pub(super) fn open_again(&self, opener: &Arc<Opener>) -> Result<Unlocked, VaultError> {
+        if opener.key.public_key() != self.public_key {
+            return Err(VaultError::Superseded(self.address.clone()));
+        }
+        Ok(Unlocked { opener: Some(Arc::clone(opener)), ..self.take_tokens(&opener.key, &opener.slot)? })
+    }
+
+    /// This account with the token set of another record of it, if that was made from this token set. What is sealed is
+    /// bound to where it is sent, so both must be sent to the same place.
+    pub(super) fn with_tokens_of(&self, other: &Self) -> Option<Self> {
+        let follows = other.current.generation == self.current.generation.saturating_add(1);
+        let is_same = follows && self.public_key == other.public_key && self.bound("") == other.bound("");
+        is_same.then(|| Self { current: other.current.clone(), ended: None, doubtful: false, ..self.clone() })
     }
 
     fn open_secrets(&self, key: &AccountKey) -> Result<Secrets, VaultError> {
@@ -284,7 +322,7 @@ impl StoredAccount {
         &mut self,
         key: &AccountKey,
         name: &str,
-        prepared: Prepared,
+        prepared: &Prepared,
         limits: Limits,
         now: Moment,
     ) -> Result<(), VaultError> {
@@ -301,7 +339,7 @@ impl StoredAccount {
     }
 
     /// Wraps the key again for a slot of an older kind.
-    pub(super) fn renew_slot(&mut self, key: &AccountKey, slot: &Slot, prepared: Prepared) -> Result<(), VaultError> {
+    pub(super) fn renew_slot(&mut self, key: &AccountKey, slot: &Slot, prepared: &Prepared) -> Result<(), VaultError> {
         self.bind(key)?;
         let mut slots = std::mem::take(&mut self.slots);
         if let Some(slot) = slots.iter_mut().find(|one| one.is_same(slot)) {
@@ -333,6 +371,17 @@ impl StoredAccount {
         }
         self.slots.remove(place);
         Ok(())
+    }
+
+    /// Whether this is a later record of the same authorization, so that what was opened with the other one stays valid.
+    pub fn continues(&self, other: &Self) -> bool {
+        let authorization = |account: &Self| (account.authorized, account.ended.is_some(), account.bound(""));
+        authorization(self) == authorization(other)
+    }
+
+    /// Whether both records have the same app passwords.
+    pub fn has_slots_of(&self, other: &Self) -> bool {
+        self.slots.len() == other.slots.len() && other.slots.iter().all(|slot| self.has_slot(slot))
     }
 
     /// Whether this slot still exists, and not just another one with its name.

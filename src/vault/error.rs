@@ -85,6 +85,10 @@ pub enum VaultError {
     /// The account's tokens are newer than those that this change starts from.
     Superseded(String),
     Store(StoreError),
+    /// The database with the records cannot be used now, or has not answered in time; why.
+    Unavailable(String),
+    /// The database is not one that this version can use, until somebody acts; why, and what to do.
+    Unusable(String),
     /// A defect or the end of the process interrupted the work.
     Interrupted,
 }
@@ -140,6 +144,7 @@ impl std::fmt::Display for VaultError {
             }
             Self::Superseded(address) => write!(f, "{address} has been authorized again in the meantime; try again"),
             Self::Store(error) => error.fmt(f),
+            Self::Unavailable(why) | Self::Unusable(why) => f.write_str(why),
             Self::Interrupted => f.write_str("the vault's work was interrupted; see the log"),
         }
     }
@@ -168,7 +173,8 @@ impl From<VaultError> for Failed {
             | VaultError::WrongLength
             | VaultError::Exists(_) => Exit::Data,
             VaultError::Damaged(_) | VaultError::Newer(_) | VaultError::Store(_) => Exit::Io,
-            VaultError::Superseded(_) | VaultError::NoMemory => Exit::Temporary,
+            VaultError::Superseded(_) | VaultError::NoMemory | VaultError::Unavailable(_) => Exit::Temporary,
+            VaultError::Unusable(_) => Exit::Config,
             VaultError::Interrupted => Exit::Software,
         };
         Self::new(exit, error)

@@ -36,6 +36,16 @@ pub fn check_folder(path: &Path) -> Result<(), StoreError> {
     }
 }
 
+/// Locks a folder against other processes, until the file is dropped.
+pub fn lock_folder(dir: &Path) -> Result<File, StoreError> {
+    let folder = File::open(dir).map_err(StoreError::at(dir))?;
+    match folder.try_lock() {
+        Ok(()) => Ok(folder),
+        Err(std::fs::TryLockError::WouldBlock) => Err(StoreError::InUse(dir.to_owned())),
+        Err(std::fs::TryLockError::Error(error)) => Err(StoreError::at(dir)(error)),
+    }
+}
+
 /// Checks something in a private folder. If it is a symlink or belongs to somebody else, then somebody has had access to
 /// the folder who should not.
 pub fn check_own(path: &Path) -> Result<(), StoreError> {

@@ -5,13 +5,15 @@
 //! in plain text, for `status` to show.
 //!
 //! `account.rs` has the content of a record, `slot.rs` the part of it that belongs to an app password, `seal.rs` and
-//! `stretch.rs` the cryptography, and `record.rs` the form on the disk. `records.rs` keeps the records twice: in files
-//! (`copies.rs`) and in sled (`store.rs`).
+//! `stretch.rs` the cryptography, and `record.rs` the form on the disk. `storage.rs` says what a place for the records has
+//! to do: `embedded.rs` and `records.rs` keep them twice on this machine, in files (`copies.rs`) and in sled (`store.rs`);
+//! `postgresql.rs` keeps them in a database that several replicas share (`replica.rs`).
 
 mod account;
 pub mod backup;
 mod copies;
 mod counters;
+mod embedded;
 mod error;
 pub mod files;
 #[cfg(fuzzing)]
@@ -20,20 +22,22 @@ pub mod listener_password;
 mod memory_record;
 mod offers;
 pub mod password;
+pub mod postgresql;
 mod record;
 mod records;
+mod replica;
 mod seal;
+mod shared_view;
 mod slot;
+mod storage;
 mod store;
 mod stretch;
 mod view;
 
-use std::collections::BTreeMap;
 use std::path::Path;
-use std::sync::{Arc, Mutex, TryLockError};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use tokio::sync::Notify;
 use tokio::time::Instant;
 
 use crate::clock::Moment;
@@ -42,28 +46,42 @@ use crate::name::Name;
 use crate::protocol::{Mechanism, Protocol};
 use crate::token::TokenSet;
 use account::Entry;
-pub use account::{Authorization, Ended, Secrets, StoredAccount, Unlocked};
+pub use account::{Authorization, Ended, Opener, Secrets, StoredAccount, Unlocked};
+use embedded::Embedded;
 pub use error::{StoreError, VaultError};
 use offers::Offers;
 use password::Password;
-pub use records::Degradation;
-use records::{Purpose, Records};
+use postgresql::Postgresql;
+pub use postgresql::{RefreshLock, RefreshTurn};
+pub use replica::StateFolder;
 use seal::AccountKey;
+use shared_view::SharedView;
 pub use slot::{Limits, Slot, check_slot_name};
 use slot::{Prepared, Search};
-use view::VaultView;
+pub use storage::Degradation;
+use storage::{Purpose, RecordStorage, RecordWrite, WriteOutcome};
 
 /// How long to wait while another process has the vault open.
 const TURN: Duration = Duration::from_secs(3);
 
-/// All accounts. Changes block on the disk. To check or add a chosen password takes 100 ms of CPU time and 64 MiB, one
-/// password at a time. Nothing else blocks.
+/// How often to try again meanwhile.
+const POLL: Duration = Duration::from_millis(20);
+
+/// How often a change starts again because another one came first. Each time, somebody else has made a change.
+const MOST_TRIES: u32 = 100;
+
+/// All accounts. Changes block on the disk or the database. To check or add a chosen password takes 100 ms of CPU time and
+/// 64 MiB, one password at a time. Nothing else blocks.
 pub struct Vault {
-    /// Locked for as long as the disk takes.
-    records: Mutex<Records>,
-    /// The content of the records. Only locked for a moment.
-    view: Mutex<VaultView>,
-    troubled: Notify,
+    storage: Arc<dyn RecordStorage>,
+    /// The content of the records.
+    view: Arc<SharedView>,
+    /// The same as `storage`, if other replicas use it, too.
+    shared: Option<Arc<Postgresql>>,
+    /// Locked while an account is created, because two spellings of a name must not become two accounts.
+    creation: Mutex<()>,
+    /// Keeps the state folder locked, if the storage does not.
+    _folder: Option<StateFolder>,
     /// Replaces an account that does not exist, so that its login takes as long as any other. Nobody knows its password.
     decoy: Arc<StoredAccount>,
 }
@@ -87,24 +105,24 @@ impl Vault {
 
     /// Opens the vault in this folder, or creates one.
     pub fn open(dir: &Path) -> Result<Self, VaultError> {
-        let records = Records::open(dir)?;
-        let vault = Self {
-            view: Mutex::new(VaultView::of(&records)),
-            records: Mutex::new(records),
-            troubled: Notify::new(),
-            decoy: Arc::new(StoredAccount::decoy()?),
-        };
-        vault.mark_older()?;
-        vault.notify_of_trouble();
+        let embedded = Arc::new(Embedded::open(dir)?);
+        let vault = Self::new(Arc::clone(&embedded) as _, embedded.view(), None)?;
+        vault.mark_older(&embedded.doubtful, &embedded.rolled_back)?;
+        vault.view.notify_of_trouble();
         Ok(vault)
     }
 
+    fn new(
+        storage: Arc<dyn RecordStorage>,
+        view: Arc<SharedView>,
+        shared: Option<Arc<Postgresql>>,
+    ) -> Result<Self, VaultError> {
+        let (creation, decoy) = (Mutex::default(), Arc::new(StoredAccount::decoy()?));
+        Ok(Self { storage, view, shared, creation, _folder: None, decoy })
+    }
+
     /// Marks the accounts whose record is older than the last write, or may be.
-    fn mark_older(&self) -> Result<(), VaultError> {
-        let (doubtful, rolled_back) = {
-            let records = lock(&self.records);
-            (records.doubtful().to_vec(), records.rolled_back().to_vec())
-        };
+    fn mark_older(&self, doubtful: &[String], rolled_back: &[String]) -> Result<(), VaultError> {
         // A forgotten account, or one of another format, cannot be marked.
         let is_here = |address: &&String| self.account(address).is_some();
         for address in rolled_back.iter().filter(is_here) {
@@ -122,7 +140,7 @@ impl Vault {
         loop {
             match Self::open(dir) {
                 Err(VaultError::Store(StoreError::InUse(_))) if Instant::now() < deadline => {
-                    tokio::time::sleep(Duration::from_millis(20)).await;
+                    tokio::time::sleep(POLL).await;
                 }
                 result => return result,
             }
@@ -131,51 +149,52 @@ impl Vault {
 
     /// All accounts, sorted by address.
     pub fn accounts(&self) -> Vec<Arc<StoredAccount>> {
-        lock(&self.view).accounts().values().cloned().collect()
+        self.view.read(|view| view.accounts().values().cloned().collect())
     }
 
     /// The addresses whose records cannot be read.
     pub fn damaged(&self) -> Vec<String> {
-        lock(&self.view).damaged.keys().cloned().collect()
+        self.view.read(|view| view.damaged.keys().cloned().collect())
     }
 
     /// The damaged addresses whose records only a newer version of postkey can read.
     pub fn newer(&self) -> Vec<String> {
-        let view = lock(&self.view);
-        view.damaged.iter().filter(|(_, is_newer)| **is_newer).map(|(address, _)| address.clone()).collect()
+        let newer = |(address, is_newer): (&String, &bool)| is_newer.then(|| address.clone());
+        self.view.read(|view| view.damaged.iter().filter_map(newer).collect())
     }
 
     /// Whether nobody is reading or writing its files now, which takes milliseconds unless the disk hangs.
     pub fn is_free(&self) -> bool {
-        !matches!(self.records.try_lock(), Err(TryLockError::WouldBlock))
+        self.storage.is_free()
     }
 
-    /// Since when and why the newest records are not on stable storage, if that is so.
+    /// Since when and why the newest records are not on stable storage, or cannot be changed, if that is so.
     pub fn trouble(&self) -> Option<Degradation> {
-        lock(&self.view).trouble.clone()
+        self.view.trouble()
+    }
+
+    /// Whether the newest records are only in memory, or some of them.
+    pub fn has_unsaved(&self) -> bool {
+        self.storage.has_unsaved()
     }
 
     /// Waits for the beginning of trouble, or for a change during it.
     pub async fn troubled(&self) {
-        self.troubled.notified().await;
+        self.view.troubled().await;
     }
 
     /// Tries to end the trouble. Returns the accounts whose records have changed because a newer one was on the disk.
     pub fn heal(&self) -> Vec<String> {
-        let mut records = lock(&self.records);
-        let before: BTreeMap<String, u64> = serials(&records).collect();
-        records.heal();
-        lock(&self.view).replace(VaultView::of(&records));
-        serials(&records).filter(|(address, serial)| before.get(address) != Some(serial)).map(|(key, _)| key).collect()
+        self.storage.heal()
     }
 
     /// Reads what the servers of all accounts offer. Nothing else of the vault can be used meanwhile.
     pub fn offers<T>(&self, read: impl FnOnce(&Offers) -> T) -> T {
-        read(&lock(&self.view).offers)
+        self.view.read(|view| read(&view.offers))
     }
 
     pub fn account(&self, address: &str) -> Option<Arc<StoredAccount>> {
-        lock(&self.view).accounts().get(address).cloned()
+        self.view.account(address)
     }
 
     /// Stores an authorization, and returns the generation of its token set. An existing account keeps its slots. A new one
@@ -187,7 +206,8 @@ impl Vault {
         now: Moment,
     ) -> Result<u64, VaultError> {
         let first = first.map(|(name, password)| Ok::<_, VaultError>((name, Prepared::new(password)?))).transpose()?;
-        self.put_authorization(&mut lock(&self.records), authorization, first, now)
+        let _creation = lock(&self.creation);
+        self.put_authorization(authorization, first, now)
     }
 
     /// Stores the authorization of a new account, and returns the generation of its token set. Fails if there is an account,
@@ -199,37 +219,37 @@ impl Vault {
         now: Moment,
     ) -> Result<u64, VaultError> {
         let first = (name, Prepared::new(password)?);
-        let mut records = lock(&self.records);
+        let _creation = lock(&self.creation);
         if self.knows(&authorization.address) {
             return Err(VaultError::Exists(authorization.address.clone()));
         }
-        self.put_authorization(&mut records, authorization, Some(first), now)
+        self.put_authorization(authorization, Some(first), now)
     }
 
     fn put_authorization(
         &self,
-        records: &mut Records,
         authorization: &Authorization,
         first: Option<(&str, Prepared)>,
         now: Moment,
     ) -> Result<u64, VaultError> {
         let address = &authorization.address;
-        let account = match entry(records, address) {
-            Some(Entry::Account(account)) => {
-                let mut account = Arc::unwrap_or_clone(account);
-                account.authorize(authorization, now)?;
-                account
-            }
-            Some(Entry::Forgotten { generation }) => StoredAccount::begin(authorization, first, generation, now)?,
-            None => match self.damage(address) {
-                // Without a password nobody could open the new account.
-                Some(damage) if first.is_none() || matches!(damage, VaultError::Newer(_)) => return Err(damage),
-                _ => StoredAccount::begin(authorization, first, 0, now)?,
-            },
-        };
-        let generation = account.generation();
-        self.put(Purpose::Replace, records, address, Entry::Account(Arc::new(account)), 0)?;
-        Ok(generation)
+        let first = first.as_ref().map(|(name, prepared)| (*name, prepared));
+        self.replace(Purpose::Replace, address, 0, || {
+            let account = match self.storage.entry(address) {
+                Some(Entry::Account(account)) => {
+                    let mut account = Arc::unwrap_or_clone(account);
+                    account.authorize(authorization, now)?;
+                    account
+                }
+                Some(Entry::Forgotten { generation }) => StoredAccount::begin(authorization, first, generation, now)?,
+                None => match self.damage(address) {
+                    // Without a password nobody could open the new account.
+                    Some(damage) if first.is_none() || matches!(damage, VaultError::Newer(_)) => return Err(damage),
+                    _ => StoredAccount::begin(authorization, first, 0, now)?,
+                },
+            };
+            Ok((account.generation(), Entry::Account(Arc::new(account))))
+        })
     }
 
     /// Whether there is an account with this name, even if its record is damaged.
@@ -240,7 +260,7 @@ impl Vault {
     /// The address under which there is a record of this name: the same spelling, or another one. A record keeps the
     /// spelling with which it was created, because that is bound into its sealed part.
     pub fn spelling_of(&self, address: &str) -> Option<String> {
-        lock(&self.view).spelling_of(address)
+        self.view.read(|view| view.spelling_of(address))
     }
 
     /// Opens an account with one of its app passwords. Unknown accounts and wrong passwords are one error and take the same
@@ -248,7 +268,9 @@ impl Vault {
     pub fn unlock(&self, address: &str, password: &Password) -> Result<Unlocked, VaultError> {
         let account = self.account_or_decoy(address);
         let (key, slot) = self.open_slot(&account, address, password)?;
-        account.take_tokens(&key, slot)
+        let unlocked = account.take_tokens(&key, slot)?;
+        let opener = self.shared.is_some().then(|| Opener::new(key, slot.clone()));
+        Ok(Unlocked { opener, ..unlocked })
     }
 
     /// Wraps an account's key again under a correct password whose slot is of an older kind.
@@ -256,7 +278,7 @@ impl Vault {
         let account = self.account_or_decoy(address);
         let (key, slot) = self.open_slot(&account, address, password)?;
         let prepared = Prepared::new(password)?;
-        self.change(Purpose::Replace, address, |account| account.renew_slot(&key, slot, prepared))
+        self.change(Purpose::Replace, address, |account| account.renew_slot(&key, slot, &prepared))
     }
 
     fn open_slot<'a>(
@@ -268,7 +290,7 @@ impl Vault {
         let mut search = Search::new(password);
         let opened = account.unlock(&mut search);
         if matches!(opened, Err(VaultError::WrongCredentials)) {
-            let most = lock(&self.view).most_derivations(search.form());
+            let most = self.view.read(|view| view.most_derivations(search.form()));
             self.decoy.search_on(&mut search, most)?;
             if let Some(damage) = self.damage(address) {
                 return Err(damage);
@@ -279,7 +301,7 @@ impl Vault {
 
     /// The error of a record that cannot be read.
     fn damage(&self, address: &str) -> Option<VaultError> {
-        let is_newer = *lock(&self.view).damaged.get(address)?;
+        let is_newer = self.view.read(|view| view.damaged.get(address).copied())?;
         let error = if is_newer { VaultError::Newer } else { VaultError::Damaged };
         Some(error(address.to_owned()))
     }
@@ -287,7 +309,7 @@ impl Vault {
     /// Stores the token set from a refresh of generation `before`, and returns its generation. It is on stable storage when
     /// this returns, unless there is [`Vault::trouble`]. Fails if a new authorization has been stored in the meantime.
     pub fn keep(&self, address: &str, before: u64, tokens: &TokenSet) -> Result<u64, VaultError> {
-        self.change(Purpose::Replace, address, |account| {
+        self.change(Purpose::Tokens, address, |account| {
             account.check_current(before)?;
             account.put_tokens(tokens)?;
             // A person can ask for a refresh in spite of this. If it succeeds, the authorization is still valid.
@@ -299,7 +321,7 @@ impl Vault {
     /// Stores what a server of the account's provider offers before the login.
     pub fn learn(&self, address: &str, protocol: Protocol, capabilities: Vec<String>) -> Result<(), VaultError> {
         self.set(address, |account| {
-            Arc::make_mut(&mut account.known).insert(protocol.name().to_owned(), capabilities);
+            Arc::make_mut(&mut account.known).insert(protocol.name().to_owned(), capabilities.clone());
         })
     }
 
@@ -311,14 +333,14 @@ impl Vault {
     /// Stores the mechanism with which a server of the account's provider accepts it.
     pub fn prefer(&self, address: &str, protocol: Protocol, mechanism: Mechanism) -> Result<(), VaultError> {
         let (protocol, mechanism) = (protocol.name().to_owned(), mechanism.name().to_owned());
-        self.set(address, |account| drop(account.mechanisms.insert(protocol, mechanism)))
+        self.set(address, |account| drop(account.mechanisms.insert(protocol.clone(), mechanism.clone())))
     }
 
     /// Stores that a person has to authorize the account again, because generation `before` cannot be refreshed.
     pub fn end(&self, address: &str, before: u64, ended: Ended) -> Result<(), VaultError> {
         self.change(Purpose::Replace, address, |account| {
             account.check_current(before)?;
-            account.ended = Some(ended);
+            account.ended = Some(ended.clone());
             Ok(())
         })
     }
@@ -340,7 +362,7 @@ impl Vault {
             return Err(VaultError::LimitedSlot(slot.name.clone()));
         }
         let prepared = Prepared::new(new)?;
-        self.change(Purpose::Replace, address, |account| account.add_slot(&key, name, prepared, limits, now))
+        self.change(Purpose::Replace, address, |account| account.add_slot(&key, name, &prepared, limits.clone(), now))
     }
 
     /// Removes a slot, also from the disk.
@@ -350,51 +372,49 @@ impl Vault {
 
     /// Removes everything of an account except its address.
     pub fn forget(&self, address: &str) -> Result<(), VaultError> {
-        let mut records = lock(&self.records);
-        let generation = match self.account(address) {
-            Some(account) => account.generation(),
-            None if self.damage(address).is_some() => 0,
-            None => return Err(VaultError::NoAccount(address.to_owned())),
-        };
-        self.put(Purpose::Forget, &mut records, address, Entry::Forgotten { generation }, 0)
+        self.replace(Purpose::Forget, address, 0, || {
+            let generation = match self.account(address) {
+                Some(account) => account.generation(),
+                None if self.damage(address).is_some() => 0,
+                None => return Err(VaultError::NoAccount(address.to_owned())),
+            };
+            Ok(((), Entry::Forgotten { generation }))
+        })
     }
 
     /// An account's record as it is on the disk, with its secrets sealed.
     pub fn export(&self, address: &str) -> Result<Vec<u8>, VaultError> {
-        let records = lock(&self.records);
-        let account = self.account(address).ok_or_else(|| VaultError::NoAccount(address.to_owned()))?;
-        let record = records.newest().get(&account.address).ok_or_else(|| VaultError::NoAccount(address.to_owned()))?;
-        Ok(record.to_bytes(address))
+        let account = self.account(address).and_then(|_| self.storage.record(address));
+        Ok(account.ok_or_else(|| VaultError::NoAccount(address.to_owned()))?.to_bytes(address))
     }
 
     /// Restores what [`Vault::export`] returned. `force` also replaces something newer.
     pub fn restore(&self, address: &str, exported: &[u8], force: bool) -> Result<Restored, VaultError> {
         let (record, account) = account::exported(address, exported)?;
         Name::address(address).map_err(|_| VaultError::NotAnAccount(address.to_owned()))?;
-        let generation = account.generation();
-        let entry = Entry::Account(account);
-        let mut records = lock(&self.records);
-        if let (Some(current), Some(here)) = (self.account(address), records.newest().get(address)) {
+        let _creation = lock(&self.creation);
+        if let (Some(current), Some(here)) = (self.account(address), self.storage.record(address)) {
             // The same in another format is the same.
-            let content = here.to_record(address).content;
-            if content == record.content || entry.to_content(address)? == content {
+            let is_same = here.content == record.content
+                || Entry::Account(Arc::clone(&account)).to_content(address)? == here.content;
+            if is_same {
                 return Ok(Restored::Same);
             }
-            let is_newer = here.serial > record.serial || current.generation() > generation;
+            let is_newer = here.serial > record.serial || current.generation() > account.generation();
             if is_newer && !force {
                 return Ok(Restored::Newer);
             }
         }
-        self.put(Purpose::Replace, &mut records, address, entry, record.serial)?;
+        self.replace(Purpose::Replace, address, record.serial, || Ok(((), Entry::Account(Arc::clone(&account)))))?;
         Ok(Restored::Done)
     }
 
     fn account_or_decoy(&self, address: &str) -> Arc<StoredAccount> {
         // The same code for both, because this is timed to the nanosecond.
-        Arc::clone(lock(&self.view).accounts().get(address).unwrap_or(&self.decoy))
+        self.view.read(|view| Arc::clone(view.accounts().get(address).unwrap_or(&self.decoy)))
     }
 
-    fn set(&self, address: &str, set: impl FnOnce(&mut StoredAccount)) -> Result<(), VaultError> {
+    fn set(&self, address: &str, set: impl Fn(&mut StoredAccount)) -> Result<(), VaultError> {
         self.change(Purpose::Replace, address, |account| {
             set(account);
             Ok(())
@@ -406,51 +426,36 @@ impl Vault {
         &self,
         purpose: Purpose,
         address: &str,
-        change: impl FnOnce(&mut StoredAccount) -> Result<T, VaultError>,
+        change: impl Fn(&mut StoredAccount) -> Result<T, VaultError>,
     ) -> Result<T, VaultError> {
-        let mut records = lock(&self.records);
-        let account = self.account(address).ok_or_else(|| VaultError::NoAccount(address.to_owned()))?;
-        let mut changed = StoredAccount::clone(&account);
-        let result = change(&mut changed)?;
-        self.put(purpose, &mut records, address, Entry::Account(Arc::new(changed)), 0)?;
-        Ok(result)
+        self.replace(purpose, address, 0, || {
+            let account = self.account(address).ok_or_else(|| VaultError::NoAccount(address.to_owned()))?;
+            let mut changed = StoredAccount::clone(&account);
+            let result = change(&mut changed)?;
+            Ok((result, Entry::Account(Arc::new(changed))))
+        })
     }
 
-    /// Writes before it updates the view, so that nobody uses what is lost in a crash.
-    fn put(
+    /// Replaces the entry of an address by the one that `make` makes of it. Starts again if another change comes first, so
+    /// that nothing is written over something newer.
+    fn replace<T>(
         &self,
         purpose: Purpose,
-        records: &mut Records,
         address: &str,
-        entry: Entry,
         seen: u64,
-    ) -> Result<(), VaultError> {
-        let account = records.put(address, entry, seen, purpose)?;
-        let mut view = lock(&self.view);
-        match account {
-            Some(account) => view.insert(account),
-            None => view.remove(address),
+        make: impl Fn() -> Result<(T, Entry), VaultError>,
+    ) -> Result<T, VaultError> {
+        for _ in 0..MOST_TRIES {
+            // Before the entry is read, so that a change in between is noticed.
+            let expected = self.storage.serial(address);
+            let (result, entry) = make()?;
+            let write = RecordWrite { address, entry, expected, seen, purpose };
+            if self.storage.put(write)? == WriteOutcome::Written {
+                return Ok(result);
+            }
         }
-        view.trouble = records.trouble().cloned();
-        drop(view);
-        self.notify_of_trouble();
-        Ok(())
+        Err(VaultError::Unavailable(format!("others keep changing the record of {address}; try again")))
     }
-
-    fn notify_of_trouble(&self) {
-        if self.trouble().is_some() {
-            self.troubled.notify_one();
-        }
-    }
-}
-
-/// The entry of this address, if this version can read it.
-fn entry(records: &Records, address: &str) -> Option<Entry> {
-    records.newest().get(address)?.entry(address)
-}
-
-fn serials(records: &Records) -> impl Iterator<Item = (String, u64)> {
-    records.newest().iter().map(|(address, record)| (address.clone(), record.serial))
 }
 
 #[cfg(test)]

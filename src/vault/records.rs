@@ -20,15 +20,9 @@ use super::error::{StoreError, VaultError};
 use super::files;
 use super::memory_record::{Found, FoundRecord, MemoryRecord, SharedOffers};
 use super::record::{FORMAT, Record};
+use super::storage::{Degradation, Purpose};
 use super::store::{self, Aside, Store};
-use crate::clock::{Clock, Moment};
-
-/// Since when, and why, the newest records are not in both copies.
-#[derive(Clone, Debug, serde::Serialize, serde::Deserialize)]
-pub struct Degradation {
-    pub since: Moment,
-    pub why: String,
-}
+use crate::clock::Clock;
 
 /// All records, in memory and on the disk.
 pub struct Records {
@@ -50,16 +44,6 @@ pub struct Records {
     _lock: File,
 }
 
-#[derive(Clone, Copy, PartialEq, Eq)]
-pub enum Purpose {
-    /// Replaces the old record.
-    Replace,
-    /// Replaces the old record, and leaves nothing of it on the disk.
-    Erase,
-    /// The same as `Erase`, and there is no account any more.
-    Forget,
-}
-
 impl Records {
     /// Opens the records in this folder, or creates them. If there are records to read, a failed write is not an error.
     pub fn open(dir: &Path) -> Result<Self, StoreError> {
@@ -76,7 +60,7 @@ impl Records {
             rolled_back: Vec::new(),
             counters: Counters::open(dir),
             trouble: None,
-            _lock: lock(dir)?,
+            _lock: files::lock_folder(dir)?,
         };
         match records.reconcile() {
             Err(error @ StoreError::Failed(..)) if !records.newest.is_empty() => records.degrade(error),
@@ -125,7 +109,7 @@ impl Records {
         self.lost.retain(|lost| lost != key);
         let copied = self.copies.put(key, &bytes);
         let stored = match purpose {
-            Purpose::Replace => self.store.as_ref().map_or(Ok(()), |store| store.put(key, &bytes)),
+            Purpose::Replace | Purpose::Tokens => self.store.as_ref().map_or(Ok(()), |store| store.put(key, &bytes)),
             Purpose::Erase | Purpose::Forget => self.rebuild_store(),
         };
         if stored.is_err() {
@@ -318,14 +302,4 @@ fn report(key: &str, file: &Path, found: Option<&FoundRecord>, newest: &MemoryRe
     };
     let (file, newest) = (file.display(), newest.serial);
     warn!(account = key, %file, found, newest, "copy of {key} in {file} repaired: it had {found} instead of write {newest}");
-}
-
-/// Locks the vault's folder against other processes.
-fn lock(dir: &Path) -> Result<File, StoreError> {
-    let folder = File::open(dir).map_err(StoreError::at(dir))?;
-    match folder.try_lock() {
-        Ok(()) => Ok(folder),
-        Err(std::fs::TryLockError::WouldBlock) => Err(StoreError::InUse(dir.to_owned())),
-        Err(std::fs::TryLockError::Error(error)) => Err(StoreError::at(dir)(error)),
-    }
 }

@@ -108,14 +108,24 @@ impl Prepared {
 
     /// Wraps the key. `context` turns the slot's description into what is authenticated.
     pub fn wrap(
-        self,
+        &self,
+        key: &AccountKey,
+        about: (&str, Limits, Moment),
+        context: impl Fn(&str) -> Vec<u8>,
+    ) -> Result<Slot, Damaged> {
+        self.wrap_as(self.own.clone(), key, about, context)
+    }
+
+    fn wrap_as(
+        &self,
+        own: Own,
         key: &AccountKey,
         (name, limits, created): (&str, Limits, Moment),
         context: impl Fn(&str) -> Vec<u8>,
     ) -> Result<Slot, Damaged> {
-        let about = self.own.authenticated(name, &limits, created);
+        let about = own.authenticated(name, &limits, created);
         let wrapped = key.wrap(&self.derived, &context(&about))?;
-        Ok(Slot { name: name.to_owned(), created, limits, own: Some(self.own), wrapped })
+        Ok(Slot { name: name.to_owned(), created, limits, own: Some(own), wrapped })
     }
 }
 
@@ -160,11 +170,11 @@ impl Slot {
     pub fn renew(
         &mut self,
         key: &AccountKey,
-        mut prepared: Prepared,
+        prepared: &Prepared,
         context: impl Fn(&str) -> Vec<u8>,
     ) -> Result<(), Damaged> {
-        prepared.own.id = self.id().to_vec();
-        *self = prepared.wrap(key, (&self.name.clone(), self.limits.clone(), self.created), context)?;
+        let own = Own { id: self.id().to_vec(), ..prepared.own.clone() };
+        *self = prepared.wrap_as(own, key, (&self.name, self.limits.clone(), self.created), context)?;
         Ok(())
     }
 

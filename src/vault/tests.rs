@@ -152,7 +152,7 @@ fn a_lost_record_is_not_lost_after_a_new_write() {
     std::fs::set_permissions(dir.path(), std::os::unix::fs::PermissionsExt::from_mode(0o700)).unwrap();
     let mut records = records::Records::open(dir.path()).unwrap();
     assert_eq!(records.lost(), [ANN, "ben@example.test"]);
-    records.put(ANN, Entry::Forgotten { generation: 0 }, 0, records::Purpose::Replace).unwrap();
+    records.put(ANN, Entry::Forgotten { generation: 0 }, 0, Purpose::Replace).unwrap();
     assert_eq!(records.lost(), ["ben@example.test"]);
 }
 
@@ -318,7 +318,8 @@ fn a_record_under_something_that_is_not_an_address_is_not_restored() {
     let (vault, password) = vault(dir.path());
     for address in ["ann", "@example.test", "a\nb@example.test", &format!("{}@example.test", "a".repeat(300))] {
         let odd = Authorization { address: address.into(), ..authorization("1") };
-        let first = Some(("main", Prepared::new(&password).unwrap()));
+        let prepared = Prepared::new(&password).unwrap();
+        let first = Some(("main", &prepared));
         let account = StoredAccount::begin(&odd, first, 0, NOW).unwrap();
         let content = Entry::Account(Arc::new(account)).to_content(address).unwrap();
         let exported = Record { format: FORMAT, serial: 1, content }.to_bytes(address);

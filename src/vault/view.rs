@@ -5,10 +5,11 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use super::account::{Entry, StoredAccount};
+use super::memory_record::MemoryRecord;
 use super::offers::Offers;
 use super::record::FORMAT;
-use super::records::{Degradation, Records};
 use super::slot::FORMS;
+use super::storage::Degradation;
 use crate::name::{Name, find};
 
 /// How many derivations a wrong password of each form takes.
@@ -28,19 +29,35 @@ pub struct VaultView {
 }
 
 impl VaultView {
-    pub fn of(records: &Records) -> Self {
-        let mut view = Self { trouble: records.trouble().cloned(), ..Self::default() };
-        for address in records.lost() {
+    /// The view of these records. Those of the `lost` addresses are damaged.
+    pub fn of(newest: &BTreeMap<String, MemoryRecord>, lost: &[String], trouble: Option<Degradation>) -> Self {
+        let mut view = Self { trouble, ..Self::default() };
+        for address in lost {
             view.insert_damaged(address, false);
         }
-        for (address, record) in records.newest() {
-            match record.entry(address) {
-                Some(Entry::Account(account)) => view.insert(account),
-                Some(Entry::Forgotten { .. }) => {}
-                None => view.insert_damaged(address, record.format > FORMAT),
-            }
+        for (address, record) in newest {
+            view.put(address, record);
         }
         view
+    }
+
+    fn put(&mut self, address: &str, record: &MemoryRecord) {
+        match record.entry(address) {
+            Some(Entry::Account(account)) => self.insert(account),
+            Some(Entry::Forgotten { .. }) => {}
+            None => self.insert_damaged(address, record.format > FORMAT),
+        }
+    }
+
+    /// Shows a record instead of the one before; None if it is damaged.
+    pub fn show(&mut self, address: &str, record: Option<&MemoryRecord>) {
+        if !matches!(record.and_then(|record| record.entry(address)), Some(Entry::Account(_))) {
+            self.remove(address);
+        }
+        match record {
+            Some(record) => self.put(address, record),
+            None => self.insert_damaged(address, false),
+        }
     }
 
     /// Puts another view in the place of this one.

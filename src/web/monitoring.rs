@@ -43,6 +43,10 @@ async fn health(State(broker): State<Arc<Broker>>) -> Response {
     let vault = Arc::clone(&broker.context.vault);
     let answer = tokio::task::spawn_blocking(move || vault.accounts().len());
     match timeout(VAULT, answer).await {
+        // A restart would not help a database.
+        Ok(Ok(_)) if broker.context.vault.trouble().is_some() => {
+            (StatusCode::OK, "degraded: changes cannot be stored\n").into_response()
+        }
         Ok(Ok(_)) => (StatusCode::OK, "ok\n").into_response(),
         _ => (StatusCode::SERVICE_UNAVAILABLE, "the vault does not answer\n").into_response(),
     }

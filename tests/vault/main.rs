@@ -5,6 +5,7 @@ mod damage;
 mod format;
 mod full_disk;
 mod intruders;
+mod postgresql;
 mod rollback;
 #[path = "../support/skipped.rs"]
 mod skipped;

@@ -5,6 +5,7 @@ mod assertion;
 mod certificate;
 mod client;
 mod clients;
+mod database;
 mod endpoints;
 mod fields;
 mod listeners;
@@ -113,6 +114,7 @@ fn top(mut section: Section<'_>, environment: &Environment) -> Config {
     // `postkey metrics` has them, too.
     let metrics_accounts = section.flag("metrics_accounts");
     let web = section.section("web").and_then(page_address);
+    let vault = section.section("vault").and_then(database::read);
     let notify_command = section.get("notify_command").and_then(|value| value.command());
     let finish_page = section.file("finish_page");
     let providers = providers::read(&mut section);
@@ -120,6 +122,7 @@ fn top(mut section: Section<'_>, environment: &Environment) -> Config {
     let mut config = Config {
         control_socket: control_socket.unwrap_or_else(|| state_dir.join("control")),
         state_dir,
+        vault,
         log: log.unwrap_or_else(|| log_filter::of_level(LevelFilter::INFO)),
         log_format,
         log_file,

@@ -3,6 +3,7 @@
 mod accounts;
 mod clients;
 mod connections;
+mod database;
 mod listeners;
 mod providers;
 

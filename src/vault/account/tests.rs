@@ -33,11 +33,11 @@ fn account() -> (StoredAccount, [Password; 2]) {
         tokens: tokens("1"),
     };
     let [first, second] = [0, 1].map(|which| Prepared::new(&passwords[which]).unwrap());
-    let mut account = StoredAccount::begin(&authorization, Some(("main", first)), 0, NOW).unwrap();
+    let mut account = StoredAccount::begin(&authorization, Some(("main", &first)), 0, NOW).unwrap();
     account.put_tokens(&tokens("2")).unwrap();
     let (key, _) = account.unlock(&mut Search::new(&passwords[0])).unwrap();
     let limits = Limits { protocols: vec!["imap".into()], uids: vec![1000] };
-    account.add_slot(&key, "phone", second, limits, NOW).unwrap();
+    account.add_slot(&key, "phone", &second, limits, NOW).unwrap();
     (account, passwords)
 }
 
@@ -185,7 +185,7 @@ fn the_number_of_chosen_passwords_is_limited() {
     let (key, _) = account.unlock(&mut Search::new(&first)).unwrap();
     let mut add = |number: usize, password: &Password| {
         let prepared = Prepared::new(password).unwrap();
-        account.add_slot(&key, &format!("slot {number}"), prepared, Limits::default(), NOW)
+        account.add_slot(&key, &format!("slot {number}"), &prepared, Limits::default(), NOW)
     };
     for number in 0..MOST_CHOSEN {
         add(number, &Password::read(format!("chosen password {number}").as_bytes())).unwrap();

@@ -1,0 +1,225 @@
+//! The records of the database as this replica knows them, so that a login asks the database nothing.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex};
+
+use tracing::{error, info, warn};
+
+use super::table::RecordRow;
+use crate::clock::{Clock, Moment};
+use crate::mutex::lock;
+use crate::vault::account::Entry;
+use crate::vault::memory_record::{FoundRecord, MemoryRecord, SharedOffers};
+use crate::vault::record::Record;
+use crate::vault::shared_view::SharedView;
+use crate::vault::storage::Degradation;
+use crate::vault::view::VaultView;
+
+/// The records of the database as this replica knows them.
+pub struct KnownRecords {
+    state: Mutex<State>,
+    pub view: Arc<SharedView>,
+}
+
+#[derive(Default)]
+struct State {
+    records: BTreeMap<String, Known>,
+    offers: SharedOffers,
+    /// Records with tokens that are not in the database yet, by address, each with the serial that it replaces.
+    unsaved: BTreeMap<String, u64>,
+}
+
+/// A record, or None if it is damaged, and its serial in the database.
+#[derive(Clone)]
+struct Known {
+    serial: u64,
+    record: Option<MemoryRecord>,
+}
+
+/// A record that waits to be written.
+pub struct Unsaved {
+    pub row: RecordRow,
+    pub expected: u64,
+}
+
+impl KnownRecords {
+    pub fn new(rows: Vec<RecordRow>) -> Self {
+        let (mut state, mut newest, mut lost) = (State::default(), BTreeMap::new(), Vec::new());
+        for row in rows {
+            let known = state.read(&row);
+            match &known.record {
+                Some(record) => drop(newest.insert(row.address.clone(), record.clone())),
+                None => lost.push(row.address.clone()),
+            }
+            state.records.insert(row.address, known);
+        }
+        Self { state: Mutex::new(state), view: SharedView::new(VaultView::of(&newest, &lost, None)) }
+    }
+
+    pub fn serial(&self, address: &str) -> Option<u64> {
+        lock(&self.state).records.get(address).map(|known| known.serial)
+    }
+
+    pub fn entry(&self, address: &str) -> Option<Entry> {
+        lock(&self.state).records.get(address)?.record.as_ref()?.entry(address)
+    }
+
+    pub fn record(&self, address: &str) -> Option<Record> {
+        Some(lock(&self.state).records.get(address)?.record.as_ref()?.to_record(address))
+    }
+
+    pub fn addresses(&self) -> Vec<String> {
+        lock(&self.state).records.keys().cloned().collect()
+    }
+
+    /// The generation of an address's token set.
+    pub fn generation(&self, address: &str) -> Option<u64> {
+        self.entry(address).map(|entry| entry.generation())
+    }
+
+    /// A record with this entry, and the next serial after the one that it replaces.
+    pub fn make(&self, entry: Entry, expected: Option<u64>, seen: u64) -> MemoryRecord {
+        // The first one has the time in seconds, so that it is above that of an embedded vault.
+        let next = expected.map_or_else(|| Clock::System.now().0, |serial| serial.saturating_add(1));
+        MemoryRecord::new(next.max(seen.saturating_add(1)), entry, &mut lock(&self.state).offers)
+    }
+
+    /// This replica has written a record.
+    pub fn written(&self, address: &str, record: MemoryRecord) {
+        let mut state = lock(&self.state);
+        state.unsaved.remove(address);
+        state.show(address, record, &self.view);
+    }
+
+    /// Takes a record with new tokens into use that the database has not stored.
+    pub fn hold(&self, address: &str, record: MemoryRecord, expected: u64) {
+        let mut state = lock(&self.state);
+        state.unsaved.insert(address.to_owned(), expected);
+        state.show(address, record, &self.view);
+    }
+
+    /// Takes a record of the database, if it is newer than the known one, or if the known one still has the serial
+    /// `instead_of`, which the database no longer has.
+    pub fn take(&self, row: &RecordRow, instead_of: Option<u64>) {
+        let mut state = lock(&self.state);
+        let known = state.records.get(&row.address);
+        let saved = state.unsaved.get(&row.address).copied().or(known.map(|known| known.serial));
+        let is_news = saved.is_none_or(|saved| row.serial > saved) || saved == instead_of && saved != Some(row.serial);
+        if !is_news {
+            return;
+        }
+        let taken = state.read(row);
+        let taken = state.settle(&row.address, taken, row);
+        self.view.show_foreign(&row.address, taken.record.as_ref());
+        state.records.insert(row.address.clone(), taken);
+    }
+
+    /// Somebody has removed a record from the database.
+    pub fn gone(&self, address: &str) {
+        let mut state = lock(&self.state);
+        if state.records.remove(address).is_some() {
+            error!(account = address, "somebody has removed the record of {address} from the database");
+            self.view.hide_foreign(address);
+        }
+    }
+
+    /// The records that wait to be written.
+    pub fn unsaved(&self) -> Vec<Unsaved> {
+        let state = lock(&self.state);
+        state.unsaved.keys().filter_map(|address| state.waiting(address)).collect()
+    }
+
+    /// The record of this address, if it waits to be written.
+    pub fn unsaved_of(&self, address: &str) -> Option<Unsaved> {
+        lock(&self.state).waiting(address)
+    }
+
+    /// A record that waited is in the database now.
+    pub fn saved(&self, address: &str, serial: u64) {
+        let mut state = lock(&self.state);
+        if state.records.get(address).is_some_and(|known| known.serial == serial) {
+            state.unsaved.remove(address);
+        }
+    }
+
+    pub fn has_unsaved(&self) -> bool {
+        !lock(&self.state).unsaved.is_empty()
+    }
+
+    /// Starts the trouble, and logs it once.
+    pub fn begin_trouble(&self, why: &str) {
+        let is_new = self.view.change(|view| {
+            let is_new = view.trouble.is_none();
+            view.trouble.get_or_insert_with(|| Degradation { since: Clock::System.now(), why: why.to_owned() });
+            is_new
+        });
+        if is_new {
+            error!(why, "cannot use {why}; open accounts with valid tokens are served, everything else has to wait");
+        }
+        self.view.notify_of_trouble();
+    }
+
+    /// Ends the trouble, and logs that.
+    pub fn end_trouble(&self) {
+        let since: Option<Moment> = self.view.change(|view| view.trouble.take()).map(|trouble| trouble.since);
+        if let Some(since) = since {
+            info!(%since, "the vault's database is available again; since {since} it was not");
+        }
+    }
+}
+
+impl State {
+    fn read(&mut self, row: &RecordRow) -> Known {
+        let found = FoundRecord::read(&row.address, row.bytes.clone(), None, &mut self.offers);
+        let record = found.whole().cloned();
+        if record.is_none() {
+            error!(account = row.address, "the database's record of {} is damaged", row.address);
+        }
+        Known { serial: row.serial, record }
+    }
+
+    /// Shows a record that this replica has made, unless there is a newer one.
+    fn show(&mut self, address: &str, record: MemoryRecord, view: &SharedView) {
+        if self.records.get(address).is_some_and(|known| known.serial >= record.serial) {
+            return;
+        }
+        view.change(|view| view.show(address, Some(&record)));
+        self.records.insert(address.to_owned(), Known { serial: record.serial, record: Some(record) });
+    }
+
+    /// What becomes of the unsaved tokens of this address when the database has another record: they go on top of it,
+    /// unless it has newer ones.
+    fn settle(&mut self, address: &str, taken: Known, row: &RecordRow) -> Known {
+        if self.unsaved.remove(address).is_none() {
+            return taken;
+        }
+        let Some(Known { record: Some(unsaved), .. }) = self.records.get(address).cloned() else { return taken };
+        if unsaved.to_bytes(address) == row.bytes {
+            // The write had taken effect, and only its confirmation was lost.
+            return taken;
+        }
+        let account = |record: &MemoryRecord| match record.entry(address) {
+            Some(Entry::Account(account)) => Some(account),
+            _ => None,
+        };
+        let both = taken.record.as_ref().and_then(account).zip(account(&unsaved));
+        match both.and_then(|(taken, unsaved)| taken.with_tokens_of(&unsaved)) {
+            Some(merged) => {
+                self.unsaved.insert(address.to_owned(), row.serial);
+                let serial = row.serial.saturating_add(1);
+                let record = MemoryRecord::new(serial, Entry::Account(Arc::new(merged)), &mut self.offers);
+                Known { serial, record: Some(record) }
+            }
+            None => {
+                warn!(account = address, "new tokens of {address} are dropped, because another replica has newer ones");
+                taken
+            }
+        }
+    }
+
+    fn waiting(&self, address: &str) -> Option<Unsaved> {
+        let (expected, known) = (*self.unsaved.get(address)?, self.records.get(address)?);
+        let bytes = known.record.as_ref()?.to_bytes(address);
+        Some(Unsaved { row: RecordRow { address: address.to_owned(), serial: known.serial, bytes }, expected })
+    }
+}
