@@ -111,7 +111,7 @@ impl Default for Metrics {
         let idle_end =
             "Time until the account's refresh token expires if it is not used, if the provider has such a limit";
         let backoffs = "Time for which the provider wants no logins to the account";
-        let degraded = "1 if the newest records of the vault are only in memory, because the disk does not take them";
+        let degraded = "1 if the newest records of the vault are only in memory, or if its database cannot be used";
         let damaged = "Records of the vault that are damaged, or that are or may be older than before";
         let clients = "Time until a client secret or certificate of a provider or account expires, if that is known";
         let certificates = "Time until the certificate that listeners use expires";

@@ -64,7 +64,7 @@ pub struct Refresher {
 }
 
 /// An attempt to get new tokens.
-enum Attempt {
+enum RefreshAttempt {
     /// The authorization server was asked, in this replica's turn.
     Made(RefreshLock, Result<TokenSet, Failure>),
     /// It was not asked.
@@ -160,10 +160,10 @@ impl Refresher {
         debug!(account = account.owner, generation = ticket.generation, "refreshing the access token");
         // It is this replica's turn until the new tokens are stored.
         let (_turn, result, was_sent) = match self.attempt(account, &current).await {
-            Attempt::Made(turn, result) => (Some(turn), result, true),
-            Attempt::Failed(failure) => (None, Err(failure), false),
-            Attempt::Replaced => return self.notices.review(&account.owner),
-            Attempt::Postponed(why) => return self.postpone(account, &why),
+            RefreshAttempt::Made(turn, result) => (Some(turn), result, true),
+            RefreshAttempt::Failed(failure) => (None, Err(failure), false),
+            RefreshAttempt::Replaced => return self.notices.review(&account.owner),
+            RefreshAttempt::Postponed(why) => return self.postpone(account, &why),
         };
         let result = match result {
             Err(Failure::Temporary(TemporaryCause::Unexplained, why)) => Err(self.classify(account, why).await),
@@ -182,26 +182,26 @@ impl Refresher {
     }
 
     /// Requests new tokens when everything is ready for that, and it is this account's and this replica's turn.
-    async fn attempt(&self, account: &OpenAccount, current: &CurrentTokens) -> Attempt {
+    async fn attempt(&self, account: &OpenAccount, current: &CurrentTokens) -> RefreshAttempt {
         let ready = match self.check_storage(account).await {
             Ok(()) => account.registration(current).await,
             Err(failure) => Err(failure),
         };
         let registration = match ready {
             Ok(registration) => registration,
-            Err(failure) => return Attempt::Failed(failure),
+            Err(failure) => return RefreshAttempt::Failed(failure),
         };
         let of_server = self.server_permits.of(account);
         let Ok(_permit) = timeout(TURN, of_server.all.acquire()).await else {
-            return Attempt::Failed(too_many(account));
+            return RefreshAttempt::Failed(too_many(account));
         };
         match refresh_turn::wait(&self.context, &self.passwords, account, current.generation).await {
             TurnOutcome::Own(turn) => {
                 let result = self.request(account, &registration, current, &turn).await;
-                Attempt::Made(turn, result)
+                RefreshAttempt::Made(turn, result)
             }
-            TurnOutcome::Replaced => Attempt::Replaced,
-            TurnOutcome::Postponed(why) => Attempt::Postponed(why),
+            TurnOutcome::Replaced => RefreshAttempt::Replaced,
+            TurnOutcome::Postponed(why) => RefreshAttempt::Postponed(why),
         }
     }
 

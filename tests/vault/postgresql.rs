@@ -38,7 +38,8 @@ impl Server {
         let folder = TempDir::new().unwrap();
         let mut server = Self { folder, process: None };
         std::os::unix::fs::chown(server.folder.path(), server.user(), None).unwrap();
-        let made = server.command("initdb").args(["-A", "trust", "-U", "postkey", "-N", "-D"]).arg(server.data()).output();
+        let made =
+            server.command("initdb").args(["-A", "trust", "-U", "postkey", "-N", "-D"]).arg(server.data()).output();
         let made = made.unwrap();
         assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
         server.start();

@@ -17,13 +17,13 @@ use crate::vault::view::VaultView;
 
 /// The records of the database as this replica knows them.
 pub struct KnownRecords {
-    state: Mutex<State>,
+    state: Mutex<KnownState>,
     pub view: Arc<SharedView>,
 }
 
 #[derive(Default)]
-struct State {
-    records: BTreeMap<String, Known>,
+struct KnownState {
+    records: BTreeMap<String, KnownRecord>,
     offers: SharedOffers,
     /// Records with tokens that are not in the database yet, by address, each with the serial that it replaces.
     unsaved: BTreeMap<String, u64>,
@@ -31,7 +31,7 @@ struct State {
 
 /// A record, or None if it is damaged, and its serial in the database.
 #[derive(Clone)]
-struct Known {
+struct KnownRecord {
     serial: u64,
     record: Option<MemoryRecord>,
 }
@@ -44,7 +44,7 @@ pub struct Unsaved {
 
 impl KnownRecords {
     pub fn new(rows: Vec<RecordRow>) -> Self {
-        let (mut state, mut newest, mut lost) = (State::default(), BTreeMap::new(), Vec::new());
+        let (mut state, mut newest, mut lost) = (KnownState::default(), BTreeMap::new(), Vec::new());
         for row in rows {
             let known = state.read(&row);
             match &known.record {
@@ -154,7 +154,10 @@ impl KnownRecords {
             is_new
         });
         if is_new {
-            error!(why, "cannot use {why}; open accounts with valid tokens are served, everything else has to wait");
+            error!(
+                why,
+                "{why}; open accounts with valid tokens are served, and everything else waits for the database"
+            );
         }
         self.view.notify_of_trouble();
     }
@@ -168,14 +171,14 @@ impl KnownRecords {
     }
 }
 
-impl State {
-    fn read(&mut self, row: &RecordRow) -> Known {
+impl KnownState {
+    fn read(&mut self, row: &RecordRow) -> KnownRecord {
         let found = FoundRecord::read(&row.address, row.bytes.clone(), None, &mut self.offers);
         let record = found.whole().cloned();
         if record.is_none() {
             error!(account = row.address, "the database's record of {} is damaged", row.address);
         }
-        Known { serial: row.serial, record }
+        KnownRecord { serial: row.serial, record }
     }
 
     /// Shows a record that this replica has made, unless there is a newer one.
@@ -184,16 +187,16 @@ impl State {
             return;
         }
         view.change(|view| view.show(address, Some(&record)));
-        self.records.insert(address.to_owned(), Known { serial: record.serial, record: Some(record) });
+        self.records.insert(address.to_owned(), KnownRecord { serial: record.serial, record: Some(record) });
     }
 
     /// What becomes of the unsaved tokens of this address when the database has another record: they go on top of it,
     /// unless it has newer ones.
-    fn settle(&mut self, address: &str, taken: Known, row: &RecordRow) -> Known {
+    fn settle(&mut self, address: &str, taken: KnownRecord, row: &RecordRow) -> KnownRecord {
         if self.unsaved.remove(address).is_none() {
             return taken;
         }
-        let Some(Known { record: Some(unsaved), .. }) = self.records.get(address).cloned() else { return taken };
+        let Some(KnownRecord { record: Some(unsaved), .. }) = self.records.get(address).cloned() else { return taken };
         if unsaved.to_bytes(address) == row.bytes {
             // The write had taken effect, and only its confirmation was lost.
             return taken;
@@ -208,7 +211,7 @@ impl State {
                 self.unsaved.insert(address.to_owned(), row.serial);
                 let serial = row.serial.saturating_add(1);
                 let record = MemoryRecord::new(serial, Entry::Account(Arc::new(merged)), &mut self.offers);
-                Known { serial, record: Some(record) }
+                KnownRecord { serial, record: Some(record) }
             }
             None => {
                 warn!(account = address, "new tokens of {address} are dropped, because another replica has newer ones");
