@@ -61,7 +61,7 @@ async fn copy(database: &DatabaseConfig, from: &Place, to: &Place) -> Result<(),
     let source = Arc::new(from.open(database).await?);
     let copied = copy_all(&source, to.open(database).await?).await?;
     let again = copy_all(&source, to.open(database).await?).await?;
-    source.leave();
+    source.leave()?;
     if again.done > 0 {
         let why = "the copy differs from the original, because one of them was in use; run the command again";
         return Err(Failed::new(Exit::Temporary, why));
@@ -84,9 +84,9 @@ struct Copied {
 async fn copy_all(source: &Arc<Vault>, target: Vault) -> Result<Copied, Failed> {
     let source = Arc::clone(source);
     let copying = tokio::task::spawn_blocking(move || {
-        let copied = Copied::of_all(&source, &target);
-        target.leave();
-        copied
+        let copied = Copied::of_all(&source, &target)?;
+        target.leave()?;
+        Ok(copied)
     });
     copying.await.map_err(|error| Failed::new(Exit::Software, error))?
 }

@@ -125,6 +125,7 @@ class World:
         self.replicas = [Replica(self, name, binary) for name in REPLICAS]
         self.balanced = {protocol: free_port() for protocol in PROTOCOLS}
         self.accounts = {}
+        self.kills, self.storm_ended = [], 0.0  # of storm.py
 
     def start(self):
         """Starts the replicas one after the other, because the first one makes the tables, and then HAProxy."""
