@@ -85,6 +85,7 @@ fn is_command(line: &str) -> bool {
             let volume = volume.lines().find_map(|line| line.strip_prefix("VOLUME ")).unwrap().to_owned();
             options.contains(&format!("postkey:{volume}").as_str())
         }
+        ["haproxy", "-c", "-f", file] => Path::new(file).is_file(),
         ["podman", "healthcheck", "run", "postkey"] | ["kubectl", "create", "namespace" | "secret", ..] => true,
         ["podman-compose", "--file", file, ..] | ["kubectl", "apply", "--filename", file] => Path::new(file).is_file(),
         ["kubectl", "exec", options @ ..] => {

@@ -62,6 +62,7 @@ impl Accounts {
         self.connector(&record.provider)?;
         let mut open = lock(&self.open);
         if let Some(account) = open.accounts.get(address).filter(|account| account.owner == owner) {
+            account.tokens.learn_opener(&current);
             return Ok(Arc::clone(account));
         }
         let end = record.ended.as_ref().map(|end| ended(owner, &end.why));

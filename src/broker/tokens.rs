@@ -80,6 +80,17 @@ impl Tokens {
         shared.state.succeeded(current.generation, Instant::now());
     }
 
+    /// Takes what opens later token sets from the same token set, which an app password has opened. A new authorization does not
+    /// have it, because it needs no app password.
+    pub(super) fn learn_opener(&self, opened: &CurrentTokens) {
+        let mut shared = lock(&self.shared);
+        let current = &shared.current;
+        if current.opener.is_none() && current.generation == opened.generation {
+            let (tokens, generation, secrets) = (current.tokens.clone(), current.generation, current.secrets.clone());
+            shared.current = Arc::new(CurrentTokens { tokens, generation, secrets, opener: opened.opener.clone() });
+        }
+    }
+
     /// Waits until no refresh is under way, and prevents another one until the guard is dropped.
     pub(super) async fn block_refresh(self: &Arc<Self>) -> RefreshGuard {
         let mut changes = self.changed.subscribe();

@@ -2,7 +2,7 @@
 
 use std::ffi::OsString;
 use std::io::Write as _;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use clap::builder::{PossibleValuesParser, TypedValueParser};
@@ -76,6 +76,9 @@ pub enum CliCommand {
         #[arg(long)]
         force: bool,
     },
+    /// Copy the vault to PostgreSQL or back, and upgrade its tables there
+    #[command(subcommand)]
+    Vault(VaultCommand),
     /// Show the listeners and the state of the accounts
     Status(StatusOptions),
     /// Check the configuration and show all its mistakes
@@ -165,6 +168,21 @@ pub enum PasswordCommand {
         /// The name of the app password
         name: String,
     },
+}
+
+#[derive(Subcommand)]
+pub enum VaultCommand {
+    /// Copy all accounts between a vault in files and the one in PostgreSQL; can be repeated
+    Copy {
+        /// Copy the vault in this folder to PostgreSQL
+        #[arg(long, value_name = "FOLDER", required_unless_present = "to", conflicts_with = "to")]
+        from: Option<PathBuf>,
+        /// Copy the vault in PostgreSQL to this folder
+        #[arg(long, value_name = "FOLDER")]
+        to: Option<PathBuf>,
+    },
+    /// Upgrade the tables in PostgreSQL for this version of postkey
+    Migrate,
 }
 
 /// The arguments of `postkey status`.
@@ -297,8 +315,18 @@ Exit codes: 0 done · 64 wrong command line · 65 unusable input · 67 no such a
 70 a defect · 71 a port or socket is not available · 74 reading or writing failed · 75 try later · 77 wrong password, or
 authorization not given · 78 wrong configuration";
 
+impl VaultCommand {
+    /// The folder of the vault in files.
+    pub fn folder(&self) -> Option<&Path> {
+        match self {
+            Self::Copy { from, to } => from.as_deref().or(to.as_deref()),
+            Self::Migrate => None,
+        }
+    }
+}
+
 impl CliCommand {
-    /// Whether it opens the vault itself if no daemon runs.
+    /// Whether it opens the vault of the configuration itself if no daemon runs.
     pub const fn may_open_vault(&self) -> bool {
         !matches!(
             self,
@@ -307,6 +335,7 @@ impl CliCommand {
                 | Self::Reload
                 | Self::Log { .. }
                 | Self::Metrics
+                | Self::Vault(_)
                 | Self::Completions { .. }
         )
     }

@@ -19,6 +19,7 @@ mod settings;
 mod status;
 mod terminal;
 mod test;
+mod vault;
 mod web;
 
 use std::ffi::OsString;
@@ -107,6 +108,11 @@ fn prepare(arguments: Arguments) -> Result<Invocation, Failed> {
     if let (Ok(config), true) = (&config, command.as_ref().is_some_and(CliCommand::may_open_vault)) {
         owner::step_back(config)?;
     }
+    if let (Ok(_), Some(CliCommand::Vault(command))) = (&config, &command)
+        && let Some(folder) = command.folder()
+    {
+        owner::become_owner(folder)?;
+    }
     let confined = match (&command, &config) {
         (None, Ok(config)) => {
             // Landlock cannot allow a folder that does not exist yet.
@@ -141,6 +147,7 @@ async fn dispatch(invocation: Invocation) -> Result<(), Failed> {
         }
         Some(CliCommand::Password(command)) => password::run(&config?, command).await,
         Some(CliCommand::Forget { address, revoke }) => forget::run(&config?, &address, revoke).await,
+        Some(CliCommand::Vault(command)) => vault::run(&config?, command).await,
         Some(CliCommand::Status(options)) => status::run(&config?, options).await,
         Some(CliCommand::Reload) => admin::reload(&config?).await,
         Some(CliCommand::Log { filter }) => admin::set_log_filter(&config?, filter).await,

@@ -2,6 +2,7 @@
 
 use std::os::unix::fs::MetadataExt as _;
 use std::os::unix::net::UnixStream;
+use std::path::Path;
 
 use rustix::fs::{Gid, Uid};
 use rustix::thread::{set_thread_groups, set_thread_res_gid, set_thread_res_uid};
@@ -18,16 +19,21 @@ pub fn step_back(config: &Config) -> Result<(), Failed> {
     if !rustix::process::geteuid().is_root() || UnixStream::connect(&config.control_socket).is_ok() {
         return Ok(());
     }
+    become_owner(&config.state_dir)
+}
+
+/// Continues as the owner of this folder, if this is root. Call this before there are threads.
+pub fn become_owner(folder: &Path) -> Result<(), Failed> {
     // A missing folder will be created. systemd gives root's folder, with its content, to the service's user.
-    let Ok(about) = std::fs::symlink_metadata(&config.state_dir) else { return Ok(()) };
-    if about.uid() == 0 || !about.is_dir() {
+    let Ok(about) = std::fs::symlink_metadata(folder) else { return Ok(()) };
+    if !rustix::process::geteuid().is_root() || about.uid() == 0 || !about.is_dir() {
         return Ok(());
     }
     become_user(Uid::from_raw(about.uid()), Gid::from_raw(about.gid())).map_err(|error| {
         let message = format!(
             "{} belongs to uid {}, and postkey cannot act as that user: {error}; start the service first, or run \
              this command as that user",
-            config.state_dir.display(),
+            folder.display(),
             about.uid()
         );
         Failed::new(Exit::Os, message)

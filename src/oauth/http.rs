@@ -7,6 +7,7 @@ use oauth2::HttpRequest;
 use reqwest::dns::{Addrs, Name, Resolve, Resolving};
 use reqwest::header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE, DATE, HeaderMap, HeaderValue, RETRY_AFTER};
 use reqwest::redirect::Policy;
+use tokio::time::{Instant, sleep_until};
 use tokio_rustls::rustls::ClientConfig;
 use url::Url;
 
@@ -24,10 +25,13 @@ pub const MOST: usize = 64 * 1024;
 /// The media type of a form (RFC 6749 appendix B).
 pub const FORM: &str = "application/x-www-form-urlencoded";
 
-/// The longest wait for a connection, and for the whole answer. A request whose answer is lost is sent once more, and both fit
-/// in the 30 seconds that a client waits.
+/// The longest wait for a connection.
 const CONNECT: Duration = Duration::from_secs(8);
-const ANSWER: Duration = Duration::from_secs(14);
+
+/// The longest wait for a connection and the whole answer, in steps. A request whose answer is lost is sent once more, and both fit
+/// in the 30 seconds that a client waits.
+const STEP: Duration = Duration::from_secs(1);
+const STEPS: u32 = 14;
 
 /// Any answer of a server. [`super::outcome`] decides what it means.
 pub struct ServerResponse {
@@ -70,7 +74,6 @@ impl Http {
             .redirect(Policy::none())
             .dns_resolver(Names(resolver))
             .connect_timeout(CONNECT)
-            .timeout(ANSWER)
             // One token request an hour needs no open connection.
             .pool_max_idle_per_host(0)
             .user_agent(concat!("postkey/", env!("CARGO_PKG_VERSION")));
@@ -97,7 +100,8 @@ impl Http {
     /// The time in a server's answer, whatever the answer is (RFC 9110 section 6.6.1); None if it has none. An answer of a proxy
     /// in front of the server counts as lost.
     pub async fn date(&self, url: &Url) -> Result<Option<Moment>, Failure> {
-        let answer = self.0.get(url.clone()).send().await.map_err(network)?;
+        let answer = AnswerLimit::begin().wait(self.0.get(url.clone()).send()).await;
+        let answer = answer.ok_or_else(too_late)?.map_err(network)?;
         let status = answer.status().as_u16();
         if matches!(status, 502..=504) {
             return Err(lost(&format!("a proxy in front of it answers with HTTP status {status}")));
@@ -109,19 +113,53 @@ impl Http {
     pub async fn send(&self, request: HttpRequest) -> Result<ServerResponse, Failure> {
         let sent = secrets(&request);
         let request = reqwest::Request::try_from(request).map_err(network)?;
-        let mut response = self.0.execute(request).await.map_err(network)?;
+        let mut limit = AnswerLimit::begin();
+        let mut response = limit.wait(self.0.execute(request)).await.ok_or_else(too_late)?.map_err(network)?;
         let (status, retry_after) = (response.status().as_u16(), retry_after(response.headers()));
         let mut body = Vec::new();
         let end = loop {
-            match response.chunk().await {
-                Ok(Some(chunk)) if body.len() + chunk.len() <= MOST => body.extend_from_slice(&chunk),
-                Ok(Some(_)) => break BodyEnd::TooLong,
-                Ok(None) => break BodyEnd::Whole,
-                Err(_) => break BodyEnd::Cut,
+            match limit.wait(response.chunk()).await {
+                Some(Ok(Some(chunk))) if body.len() + chunk.len() <= MOST => body.extend_from_slice(&chunk),
+                Some(Ok(Some(_))) => break BodyEnd::TooLong,
+                Some(Ok(None)) => break BodyEnd::Whole,
+                Some(Err(_)) | None => break BodyEnd::Cut,
             }
         };
         Ok(ServerResponse { status, body, end, retry_after, sent })
     }
+}
+
+/// The limit for an answer. It counts steps, so a process that was stopped or suspended meanwhile loses one of them at most, and
+/// then still reads the answer that has arrived: that may have the only valid refresh token.
+struct AnswerLimit {
+    left: u32,
+    step_ends: Instant,
+}
+
+impl AnswerLimit {
+    fn begin() -> Self {
+        Self { left: STEPS, step_ends: Instant::now() + STEP }
+    }
+
+    /// Waits for a part of the answer. None if the time is over.
+    async fn wait<T>(&mut self, part: impl Future<Output = T>) -> Option<T> {
+        tokio::select! {
+            biased;
+            part = part => Some(part),
+            () = self.end() => None,
+        }
+    }
+
+    async fn end(&mut self) {
+        while self.left > 0 {
+            sleep_until(self.step_ends).await;
+            (self.left, self.step_ends) = (self.left - 1, Instant::now() + STEP);
+        }
+    }
+}
+
+fn too_late() -> Failure {
+    lost(&format!("it did not come within {} s", STEP.as_secs() * u64::from(STEPS)))
 }
 
 /// Parameters of a form that are not secret. Every other one counts as a secret.

@@ -22,6 +22,11 @@ impl Vault {
         Ok(Self { _folder: Some(folder), ..vault })
     }
 
+    /// Whether there is a vault in this folder, even without accounts.
+    pub fn is_in(dir: &Path) -> bool {
+        ["copies", "sled"].iter().any(|name| dir.join(name).exists())
+    }
+
     /// Whether other processes can change it.
     pub const fn is_shared(&self) -> bool {
         self.shared.is_some()
