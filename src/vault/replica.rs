@@ -1,5 +1,6 @@
 //! A vault that several replicas share, and what only such a vault can do.
 
+use std::path::Path;
 use std::sync::Arc;
 
 use super::account::{Entry, Opener, Unlocked};
