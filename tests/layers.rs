@@ -108,7 +108,7 @@ const WORDS: &[(&str, &[&str])] = &[
             // seals and opens
             "vault",
             // writes the SASL message
-            "wire/sasl.rs",
+            "upstream/exchange.rs",
         ],
     ),
     ("unsafe ", &[]),
