@@ -135,7 +135,7 @@ fn asked(name: &'static str, address: &str, typed: &str) -> Field {
             .hint("It opens more than the mail. postkey stores it sealed; use another way as soon as there is one."),
         SERVICE_ACCOUNT => field("The key of the service account")
             .file()
-            .hint("The content of the JSON file that Google has made. postkey stores it sealed, with this account."),
+            .hint("The content of the JSON file that Google created. postkey stores it sealed, with this account."),
         _ => field("Client id").value(typed),
     }
 }
