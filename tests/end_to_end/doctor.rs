@@ -43,7 +43,7 @@ fn expect(house: &House, exit: i32, subject: &str, words: &str) -> Value {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 1)]
-async fn where_all_is_well_it_says_so() {
+async fn a_working_account_has_no_problem() {
     let mut house = house(Security::StartTls, |config| {
         let (before, issuer) = config.split_once("issuer = \"").unwrap();
         let issuer = issuer.split('"').next().unwrap();
@@ -183,7 +183,7 @@ async fn what_the_token_is_not_good_for_is_named() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 1)]
-async fn what_was_left_out_is_not_called_well() {
+async fn skipped_checks_do_not_count_as_passed() {
     let mut house = house(Security::Tls, |config| config).await;
     let _daemon = house.serve().await;
     let ended = house.run(&["doctor", ANN], "\n");

@@ -102,7 +102,7 @@ async fn nobody_waits_longer_than_twenty_seconds_for_a_connection() {
 }
 
 #[tokio::test]
-async fn whoever_goes_away_while_it_waits_makes_room_for_the_next() {
+async fn a_client_that_disconnects_while_it_waits_makes_room_for_the_next() {
     let house = house_for_two().await;
     let (first, _second) = (house.logged_in(Protocol::Imap).await, house.logged_in(Protocol::Imap).await);
     let third = begin(&house, Protocol::Imap).await;
