@@ -1,5 +1,6 @@
 //! A provider's limits for an account: connections, and pauses during which it wants no logins.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use postkey::control::ControlRequest;
@@ -136,7 +137,7 @@ async fn a_limit_that_is_raised_by_a_reload_lets_those_in_who_wait() {
     let mut third = begin(&house, Protocol::Imap).await;
     until_there_are(&house, Protocol::Imap, 2, 1).await;
     for provider in house.config.providers.values_mut().filter(|provider| provider.name == "own") {
-        provider.connections.insert(Protocol::Imap, Some(3));
+        Arc::make_mut(provider).connections.insert(Protocol::Imap, Some(3));
     }
     house.reload().await;
     let reply = third.client.line().await;

@@ -145,7 +145,7 @@ impl<'a> BulkAuthorization<'a> {
     /// The provider of an account, and the way to get its tokens.
     fn prepare(&mut self, address: &str, token: Option<Token>) -> Result<(Arc<Connector>, TokenSource), Failed> {
         let provider = match &self.options.provider {
-            Some(name) => self.config.providers.get(name),
+            Some(name) => self.config.providers.get(name).map(AsRef::as_ref),
             None => self.config.provider_for(address),
         };
         let why = "its provider is unknown; set it in the configuration, or use `--provider`";

@@ -101,7 +101,7 @@ fn add_page(
     let provider = missing.provider.as_deref().and_then(|name| config.providers.get(name));
     let was_sent = |name: &str| form.is_some_and(|form| form.find(name).is_some());
     let asks = |name: &&'static str| missing.asks.contains(name) || was_sent(name);
-    let registration = provider.filter(|_| asks(&CLIENT_ID)).map(RegistrationSteps::of);
+    let registration = provider.filter(|_| asks(&CLIENT_ID)).map(|provider| RegistrationSteps::of(provider));
     let ask = |name: &'static str| asked(name, address, &typed(name)).error(error(name));
     let chosen = typed(PROVIDER);
     let choices = config.providers.keys().map(|name| Choice::new(name, name, &chosen));
