@@ -10,10 +10,10 @@ use imap_codec::CommandCodec;
 use imap_codec::decode::{CommandDecodeError, Decoder};
 use imap_codec::imap_types::command::CommandBody;
 use imap_codec::imap_types::core::AString;
-use postkey::downstream::{self, Event, Offer, Tls};
+use postkey::downstream::{self, Event, Offer, Tls, sasl};
 use postkey::protocol::Protocol;
 use postkey::wire::framer::Framer;
-use postkey::wire::{Capabilities, Frame, sasl};
+use postkey::wire::{Capabilities, Frame};
 
 /// The result of a line, as far as both can tell.
 #[derive(Debug, PartialEq)]

@@ -110,7 +110,7 @@ const WORDS: &[(&str, &[&str])] = &[
             // seals and opens
             "vault",
             // writes the SASL message
-            "wire/sasl.rs",
+            "upstream/exchange.rs",
         ],
     ),
     ("unsafe ", &[]),

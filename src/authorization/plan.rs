@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
+use std::sync::Arc;
 
 use super::chosen::ChosenOptions;
 use super::remark::{OnRemark, Remark};
@@ -71,7 +72,9 @@ impl Plan {
         tell: OnRemark,
     ) -> Result<Self, Failed> {
         let account = config.account(&address).into_owned();
-        connector.provider.scope = account.scope.unwrap_or(connector.provider.scope);
+        if let Some(scope) = account.scope {
+            Arc::make_mut(&mut connector.provider).scope = scope;
+        }
         let redirect = Redirect::new(chosen, &connector.provider);
         let flow = chosen.flow.or(account.flow).unwrap_or(connector.provider.flow);
         if flow == Flow::Password && !connector.provider.legacy && !account.legacy {

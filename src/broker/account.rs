@@ -33,7 +33,7 @@ const CAPABILITIES_VALID: Duration = Duration::from_secs(24 * 3600);
 /// A provider, and what it takes to talk to its servers.
 #[derive(Clone)]
 pub struct Connector {
-    pub provider: Provider,
+    pub provider: Arc<Provider>,
     /// For its mail servers. It remembers TLS sessions, so that later logins resume one.
     pub tls: Arc<ClientConfig>,
     pub proxy: Option<Proxy>,

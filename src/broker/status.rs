@@ -186,7 +186,7 @@ pub(super) fn next_use(config: &Config, record: &StoredAccount) -> Option<Moment
     Some(record.life().issued.after(latest - latest / 10 * u64::from(share(&record.address)) / 255))
 }
 
-/// A number from 0 to 255 that is always the same for an account, and another one for the next account.
+/// A number from 0 to 255 that differs between accounts, and is always the same for one account.
 pub(super) fn share(owner: &str) -> u8 {
     Sha256::digest(owner).first().copied().unwrap_or_default()
 }

@@ -88,7 +88,7 @@ impl FileCertificate {
     }
 
     fn read(&self) -> Result<tokio_rustls::rustls::sign::CertifiedKey, TlsError> {
-        // As when the configuration was read.
+        // The same checks as when the configuration was read.
         for path in [&self.chain, &self.key] {
             guard::readable(path).map_err(|error| TlsError::Unreadable(path.clone(), error))?;
         }

@@ -3,7 +3,7 @@
 use std::io::{IsTerminal as _, Write as _};
 use std::time::{Duration, Instant};
 
-/// How many steps a command has at least before it shows a bar instead of a line for each step.
+/// The number of steps from which a command shows a bar instead of a line for each step.
 const MANY: usize = 20;
 
 /// The time between two updates, so that the terminal does not slow the command down.
@@ -22,7 +22,7 @@ pub struct Progress {
 }
 
 impl Progress {
-    /// A bar for so many steps, if they are many and standard error is a terminal.
+    /// Shows a bar for `total` steps if they are many and standard error is a terminal.
     pub fn new(total: usize) -> Self {
         let (begun, is_shown) = (Instant::now(), total > MANY && std::io::stderr().is_terminal());
         Self { total, done: 0, begun, shown: is_shown.then_some(begun) }

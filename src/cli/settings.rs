@@ -32,10 +32,8 @@ pub async fn run(config: &Config, address: &str, program: Option<&str>, has_pass
         .transpose()
         .map_err(|_| Failed::new(Exit::Data, "this app password is not UTF-8, and a program's settings are text"))?;
     // The settings are right for an account that will be set up later, such as one of a whole domain at its first login.
-    if config.domain_of(&address).is_none()
-        && let Err(missing) = accounts::find(config, &admin, &address).await
-    {
-        complain(missing.message);
+    if config.domain_of(&address).is_none() && accounts::is_missing(&status) {
+        complain(accounts::missing(config, &admin, &address).await.message);
     }
     let settings = program.render(&served(config, &status, &address), password)?;
     // The standard output can be the program's file.

@@ -109,7 +109,7 @@ impl Config {
     pub fn provider_for(&self, address: &str) -> Option<&Provider> {
         let owner = self.owner_of(address);
         match &self.account(owner).provider {
-            Some(name) => self.providers.get(name),
+            Some(name) => self.providers.get(name).map(AsRef::as_ref),
             None => provider::of_domain(&self.providers, &Name::typed(owner).parts()?.1),
         }
     }

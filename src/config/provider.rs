@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
@@ -14,8 +15,8 @@ use super::flow::Flow;
 use crate::clock::Moment;
 use crate::protocol::{Mechanism, Protocol, Security};
 
-/// By name.
-pub type Providers = BTreeMap<String, Provider>;
+/// By name. Whoever uses a provider shares it with the configuration.
+pub type Providers = BTreeMap<String, Arc<Provider>>;
 
 /// The maximum of simultaneous connections by protocol. None means that there is no limit.
 pub type ConnectionLimits = BTreeMap<Protocol, Option<usize>>;
@@ -23,7 +24,7 @@ pub type ConnectionLimits = BTreeMap<Protocol, Option<usize>>;
 /// The provider that has this domain, which is in lower case.
 pub fn of_domain<'a>(providers: &'a Providers, domain: &str) -> Option<&'a Provider> {
     let exact = providers.values().find(|provider| provider.has_domain(domain));
-    exact.or_else(|| providers.values().find(|provider| provider.has_family_of(domain)))
+    exact.or_else(|| providers.values().find(|provider| provider.has_family_of(domain))).map(AsRef::as_ref)
 }
 
 #[derive(Clone, Debug)]

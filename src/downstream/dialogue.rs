@@ -1,8 +1,8 @@
 //! What the dialogues of all protocols share: how a login goes. A protocol only reads commands and words the replies.
 
 use super::exchange::{Exchange, Step};
+use super::sasl::{self, SaslFailure};
 use crate::wire::framer::begins_tls;
-use crate::wire::sasl::{self, SaslFailure};
 use crate::wire::{
     Acceptance, Capabilities, Credentials, Dialogue, Frame, Refusal, Want, printable, put_line, split_word,
 };

@@ -2,7 +2,7 @@
 
 use zeroize::Zeroizing;
 
-use crate::wire::sasl::{self, PASSWORD_PROMPT, SaslFailure, USERNAME_PROMPT};
+use super::sasl::{self, PASSWORD_PROMPT, SaslFailure, USERNAME_PROMPT};
 use crate::wire::{Credentials, Frame, split_word};
 
 /// An exchange that waits for the client's next line.

@@ -4,6 +4,7 @@ mod dialogue;
 mod exchange;
 mod imap;
 mod pop3;
+pub mod sasl;
 mod smtp;
 
 use crate::protocol::Protocol;

@@ -211,7 +211,7 @@ mod tests {
         let environment = Environment { home: Some("/".into()), ..Environment::default() };
         let mut config = Config::parse("", Path::new("postkey.toml"), &environment).unwrap();
         // The system of a test may have no authorities.
-        config.providers.get_mut("google").unwrap().ca_file = Some(file.to_owned());
+        Arc::make_mut(config.providers.get_mut("google").unwrap()).ca_file = Some(file.to_owned());
         let resolver = Resolver::new(|_| Err(io::Error::other("Name or service not known")));
         Connector { resolver, ..Connector::new(&config, "google").unwrap() }
     }

@@ -26,7 +26,7 @@ pub async fn examine_ports(config: &Config, listeners: &[Listening], now: Moment
 /// Checks that mail programs on this machine reach the daemon's ports.
 async fn examine_listeners(listeners: &[Listening]) -> Vec<Finding> {
     if listeners.is_empty() {
-        let text = "it does not run, so no mail program can connect; start it with `postkey`, or as a service";
+        let text = "it is not running, so no mail program can connect; start it with `postkey`, or as a service";
         return vec![Finding::problem("daemon", Exit::Unavailable, text)];
     }
     let mut findings = Vec::new();

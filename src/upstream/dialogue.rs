@@ -3,11 +3,11 @@
 
 use std::mem;
 
-use super::exchange::BearerExchange;
+use super::exchange::{BearerExchange, redactor};
 use super::rejection::{Fault, Rejection, Verdict};
 use super::verdict::RawRefusal;
 use crate::protocol::Security;
-use crate::wire::{Acceptance, Bearer, Capabilities, Dialogue, Frame, Redactor, Want, sasl};
+use crate::wire::{Acceptance, Bearer, Capabilities, Dialogue, Frame, Redactor, Want};
 
 /// An event that the session has to act on.
 #[derive(Debug, PartialEq, Eq)]
@@ -155,7 +155,7 @@ impl<S: Steps> Upstream for ServerDialogue<S> {
 
     fn authenticate(&mut self, bearer: Bearer, out: &mut Vec<u8>) -> Result<(), Fault> {
         let State::Ready(list) = mem::replace(&mut self.state, State::Over) else { return Err(NOT_READY) };
-        self.sent = sasl::redactor(&bearer);
+        self.sent = redactor(&bearer);
         self.state = State::Authenticating(self.steps.authenticate(&list, &bearer, out)?);
         Ok(())
     }

@@ -1,10 +1,11 @@
 //! The SASL exchange with a provider, the same in all three protocols: one message, and possibly an error challenge.
 
+use base64::prelude::{BASE64_STANDARD, Engine as _};
 use zeroize::Zeroizing;
 
 use super::rejection::{Fault, Rejection, Verdict};
 use crate::protocol::Mechanism;
-use crate::wire::{Bearer, printable, put_line, sasl};
+use crate::wire::{Bearer, Redactor, printable, put_line};
 
 /// The state of the exchange. It has no Debug, because it contains the token.
 pub enum BearerExchange {
@@ -28,7 +29,7 @@ impl BearerExchange {
 
     /// Uses this mechanism, whatever the server offers.
     pub fn with(mechanism: Mechanism, bearer: &Bearer) -> Self {
-        Self::Begun(mechanism, sasl::bearer_message(mechanism, bearer))
+        Self::Begun(mechanism, bearer_message(mechanism, bearer))
     }
 
     /// Sends the command that starts the exchange, with the message if the line fits in `limit` bytes including its
@@ -53,7 +54,7 @@ impl BearerExchange {
                 Ok(Self::Sent(mechanism))
             }
             Self::Sent(mechanism) => {
-                put_line(out, sasl::error_answer(mechanism));
+                put_line(out, error_answer(mechanism));
                 Ok(Self::Answered)
             }
             Self::Answered => Err(Fault::Protocol("sends another challenge after it has had its answer")),
@@ -74,15 +75,65 @@ impl BearerExchange {
     }
 }
 
+/// The message of a mechanism in base64, ready to send.
+pub fn bearer_message(mechanism: Mechanism, bearer: &Bearer) -> Zeroizing<String> {
+    let token = bearer.token.expose();
+    let message = Zeroizing::new(match mechanism {
+        Mechanism::XOAuth2 => format!("user={}\x01auth=Bearer {token}\x01\x01", bearer.user),
+        Mechanism::OAuthBearer => format!("n,a={},\x01auth=Bearer {token}\x01\x01", saslname(&bearer.user)),
+    });
+    Zeroizing::new(BASE64_STANDARD.encode(message.as_bytes()))
+}
+
+/// A redactor for the token, which a server may repeat in an error.
+pub fn redactor(bearer: &Bearer) -> Redactor {
+    let mut redactor = Redactor::default();
+    redactor.know(bearer.token.expose());
+    redactor
+}
+
+/// Our answer to the provider's error challenge, which the provider needs before it refuses (RFC 7628 section 3.2.3).
+const fn error_answer(mechanism: Mechanism) -> &'static str {
+    match mechanism {
+        Mechanism::XOAuth2 => "",
+        Mechanism::OAuthBearer => "AQ==",
+    }
+}
+
+/// Escapes as in RFC 5801 section 4; `=` first, or it would be escaped twice.
+fn saslname(name: &str) -> String {
+    name.replace('=', "=3D").replace(',', "=2C")
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::secret::Token;
 
+    fn bearer(user: &str, token: &str) -> Bearer {
+        Bearer { user: user.into(), token: Token::parse(token).unwrap(), mechanisms: vec![] }
+    }
+
+    #[test]
+    fn bearer_messages_match_the_vectors() {
+        let message = |mechanism, user, token| bearer_message(mechanism, &bearer(user, token)).to_string();
+        assert_eq!(
+            message(Mechanism::XOAuth2, "ann@example.test", "tok-123"),
+            "dXNlcj1hbm5AZXhhbXBsZS50ZXN0AWF1dGg9QmVhcmVyIHRvay0xMjMBAQ=="
+        );
+        assert_eq!(
+            message(Mechanism::OAuthBearer, "ann@example.test", "tok-123"),
+            "bixhPWFubkBleGFtcGxlLnRlc3QsAWF1dGg9QmVhcmVyIHRvay0xMjMBAQ=="
+        );
+        assert_eq!(
+            message(Mechanism::OAuthBearer, "we,ird=name", "x"),
+            "bixhPXdlPTJDaXJkPTNEbmFtZSwBYXV0aD1CZWFyZXIgeAEB"
+        );
+    }
+
     #[test]
     fn the_message_is_sent_with_the_command_if_the_line_fits() {
-        let token = Token::parse("tok-123").unwrap();
-        let bearer = Bearer { user: "ann@example.test".into(), token, mechanisms: vec![Mechanism::XOAuth2] };
+        let bearer = bearer("ann@example.test", "tok-123");
         let line = "AUTH XOAUTH2 dXNlcj1hbm5AZXhhbXBsZS50ZXN0AWF1dGg9QmVhcmVyIHRvay0xMjMBAQ==\r\n";
         for (limit, sent, is_sent) in [(line.len(), line, true), (line.len() - 1, "AUTH XOAUTH2\r\n", false)] {
             let mut out = Vec::new();

@@ -12,6 +12,7 @@ use crate::protocol::{Mechanism, Protocol};
 use crate::wire::Capabilities;
 use dialogue::ServerDialogue;
 pub use dialogue::{Approach, Event, Upstream};
+pub use exchange::bearer_message;
 pub use rejection::{Fault, Rejection, Verdict, backoff};
 
 /// A new dialogue in this protocol.

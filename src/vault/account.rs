@@ -162,7 +162,7 @@ impl Entry {
         let mut entry: Self = is_known.then(|| serde_json::from_slice(&record.content).ok())??;
         if let Self::Account(account) = &mut entry {
             let account = Arc::make_mut(account);
-            // The parser reserves more than there is.
+            // The parser reserves more memory than the slots need.
             account.slots.shrink_to_fit();
             if account.address != address || !account.is_sound() {
                 return None;

@@ -108,7 +108,7 @@ impl Counters {
         self.file.with_extension("log")
     }
 
-    /// Reads the log, up to a line that a crash has left unfinished, and goes on behind it.
+    /// Reads the log up to a line that a crash has left unfinished. If there is none, new lines are appended to the log.
     fn read_log(&mut self) {
         let Ok(Ok(text)) = files::open_private(&self.log_path()).map(io::read_to_string) else { return };
         for line in text.split_inclusive('\n') {

@@ -100,7 +100,7 @@ impl MemoryRecord {
     /// The record as it is on the disk.
     pub fn to_record(&self, key: &str) -> Record {
         let content = match &self.content {
-            // It has been written before, so it can be written.
+            // The entry was written before, so it can be written again.
             Content::Entry(entry) => entry.to_content(key).unwrap_or_default(),
             Content::Bytes(bytes) => bytes.clone(),
         };
@@ -117,7 +117,7 @@ impl MemoryRecord {
         is_shared && self.serial == other.serial || self.is(key, &other.to_record(key))
     }
 
-    /// Whether it is this record on the disk.
+    /// Whether this is the same record as the one on the disk.
     fn is(&self, key: &str, record: &Record) -> bool {
         (self.format, self.serial) == (record.format, record.serial) && self.to_record(key).content == record.content
     }
@@ -129,7 +129,7 @@ impl SharedOffers {
             *known = Arc::clone(shared);
             return;
         }
-        // Those that no account has any more.
+        // Removes the lists that no account uses any more.
         self.0.retain(|offer| Arc::strong_count(offer) > 1);
         self.0.insert(Arc::clone(known));
     }

@@ -243,7 +243,7 @@ impl Records {
                 );
                 self.doubtful.push(key.clone());
             }
-            // Of equals the last one wins: first memory, then the file.
+            // Of several with the same serial the last one wins, so memory comes before the file, and the file before sled.
             match candidates.into_iter().flatten().max_by_key(|record| record.serial) {
                 Some(newest) => drop(self.newest.insert(key, newest)),
                 None => {

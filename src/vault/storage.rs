@@ -21,7 +21,7 @@ pub enum Purpose {
     Tokens,
     /// Replaces the old record, and leaves nothing of it on the disk.
     Erase,
-    /// The same as `Erase`, and there is no account any more.
+    /// The same as `Erase`, after which the account no longer exists.
     Forget,
 }
 

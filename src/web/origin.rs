@@ -21,7 +21,7 @@ pub(super) fn is_own(headers: &HeaderMap, public: Option<&str>) -> bool {
         && value(headers, SEC_FETCH_SITE).is_none_or(|site| site == b"same-origin" || site == b"none")
 }
 
-/// Whether a page of another origin leads the browser here.
+/// Whether the browser follows a link or a redirect from another origin.
 pub(super) fn is_led_here(headers: &HeaderMap) -> bool {
     value(headers, SEC_FETCH_MODE).is_some_and(|mode| mode == b"navigate")
         && value(headers, SEC_FETCH_SITE).is_some_and(|site| site == b"cross-site" || site == b"same-site")

@@ -4,7 +4,6 @@
 
 pub mod framer;
 mod redactor;
-pub mod sasl;
 
 use crate::exit::{Exit, Failed};
 use crate::protocol::Mechanism;
@@ -73,8 +72,8 @@ impl Credentials {
         Self { user, acts_as: None, password }
     }
 
-    /// Checks a name that a client sent.
-    fn name(name: &[u8]) -> Option<String> {
+    /// Checks a name that a client sent. None if no account can have it.
+    pub fn name(name: &[u8]) -> Option<String> {
         let name = std::str::from_utf8(name).ok()?;
         let fits = (1..=255).contains(&name.len()) && !name.chars().any(char::is_control);
         fits.then(|| name.to_owned())

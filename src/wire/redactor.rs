@@ -66,7 +66,7 @@ fn in_base64(secret: &[u8]) -> [Zeroizing<Vec<u8>>; 3] {
         let mut message = Zeroizing::new(vec![0; before]);
         message.extend(secret);
         let encoded = Zeroizing::new(BASE64_STANDARD_NO_PAD.encode(&*message).into_bytes());
-        // Of 8 bits a byte, and 6 a character.
+        // A byte has 8 bits, and a base64 character 6.
         let (first, known) = ((before * 8).div_ceil(6), message.len() * 8 / 6);
         Zeroizing::new(encoded.get(first..known).unwrap_or_default().to_vec())
     })

@@ -84,8 +84,8 @@ async fn stunnel(dir: &Path, provider: &Provider) -> io::Result<Contestant> {
 async fn haproxy(dir: &Path, provider: &Provider) -> io::Result<Contestant> {
     let ports = free_ports()?;
     let authority = dir.join("ca.pem");
-    let mut config = "global\n maxconn 9000\n\
-        defaults\n mode tcp\n maxconn 9000\n timeout connect 10s\n timeout client 10m\n timeout server 10m\n"
+    let mut config = "global\n maxconn 9900\n\
+        defaults\n mode tcp\n maxconn 9900\n timeout connect 10s\n timeout client 10m\n timeout server 10m\n"
         .to_owned();
     for protocol in Protocol::ALL {
         let (local, remote) = (ports.of(protocol), provider.endpoints.mail.of(protocol));

@@ -22,8 +22,8 @@ const PATIENCE: Duration = Duration::from_secs(120);
 /// How many clients log in at a time, if many have to.
 const AT_ONCE: usize = 8;
 
-/// How many log in at a time by IMAP, to see how the costs grow.
-const GROWTH: [usize; 3] = [1, 64, 512];
+/// How many log in at a time by IMAP, to see how the costs grow. One source may have 256 connections before their login.
+const GROWTH: [usize; 3] = [1, 64, 240];
 
 /// How many sessions of a hundred are busy, and for how long they are.
 const BUSY: usize = 1;
@@ -273,7 +273,8 @@ impl Bench<'_> {
 
     /// Holds many sessions, of which a few send a NOOP ten times a second.
     async fn busy(&mut self, load: &Load) -> io::Result<()> {
-        let count = (load.idle[1] * 19 / 10).min(most_sessions());
+        // As many as 20,000 descriptors are enough for, with two of the proxy for each.
+        let count = (load.idle[1] * 94 / 50).min(most_sessions());
         self.name = format!("IMAP, {count} sessions, {BUSY} % busy");
         let mut sessions = open(&self.contestant.way, Protocol::Imap, count).await?;
         let busy = sessions.split_off(count - count * BUSY / 100);

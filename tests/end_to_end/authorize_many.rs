@@ -31,21 +31,21 @@ async fn all_accounts_of_a_file_are_authorized_and_a_second_run_does_the_rest() 
     let mut house = house(Options::default(), CLIENT).await;
     let file = list(&house, format!("# everybody\n{ANN}\n\nzoe@unknown.test\n{}", addresses(30)));
     let first = house.run(&["authorize", "--from", &file, "--password-name", "first"], "");
-    expect(&first, 64, "31 authorized, 0 skipped because they were already, 1 failed");
+    expect(&first, 64, "31 authorized, 0 already authorized, 1 failed");
     expect(&first, 64, &format!("{file}:4: zoe@unknown.test: its provider is unknown"));
     assert_eq!(asked(&house, "client_credentials"), 31);
     let known = passwords(&first.out);
     assert_eq!(known.len(), 31, "{}", first.out);
     let file = list(&house, format!("Ann@Example.test\r\n{}late@example.test\n", addresses(30)));
     let second = house.run(&["authorize", "--from", &file, "--provider", "own"], "");
-    expect(&second, 0, "1 authorized, 31 skipped");
+    expect(&second, 0, "1 authorized, 31 already authorized");
     assert!(second.out.starts_with("late@example.test ") && second.out.lines().count() == 1, "{}", second.out);
     let daemon = house.serve().await;
     live_on(&house, known[ANN]).await;
-    expect(&house.run(&["authorize", "--from", &file], ""), 0, "0 authorized, 32 skipped");
+    expect(&house.run(&["authorize", "--from", &file], ""), 0, "0 authorized, 32 already authorized");
     assert!(house.run(&["password", "list", ANN], "").out.starts_with("first "));
     let file = list(&house, BEN);
-    expect(&house.run(&["authorize", "--from", &file], ""), 0, "1 authorized, 0 skipped");
+    expect(&house.run(&["authorize", "--from", &file], ""), 0, "1 authorized, 0 already authorized");
     drop(daemon);
 }
 
@@ -58,7 +58,7 @@ async fn refresh_tokens_of_a_file_are_taken_over() {
     let ended = house.run(&["authorize", "--from", &file], "");
     assert!(ended.code != Some(0), "{}", ended.out);
     for words in [
-        "1 authorized, 0 skipped because they were already, 3 failed".to_owned(),
+        "1 authorized, 0 already authorized, 3 failed".to_owned(),
         format!(":2: u1@example.test: {BEN} has signed in"),
         ":3: u2@example.test: the grant authorization-code needs a person".to_owned(),
         format!(":4: {BEN}: the provider gave no tokens"),
@@ -121,7 +121,7 @@ async fn an_interrupted_run_is_continued_and_no_password_is_lost() {
     assert!((2..ALL).contains(&before), "{before} accounts before the end");
     let ended = house.run(&["authorize", "--from", &file], "");
     // A killed process may have printed a password without storing it.
-    expect(&ended, 0, " skipped because they were already, 0 failed");
+    expect(&ended, 0, " already authorized, 0 failed");
     shown += &ended.out;
     let known = passwords(&shown);
     assert_eq!(known.len(), ALL);

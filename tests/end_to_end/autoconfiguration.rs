@@ -58,7 +58,7 @@ async fn both_answers_are_those_of_the_command() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn nobody_learns_from_them_which_accounts_there_are() {
+async fn the_answers_do_not_tell_which_accounts_exist() {
     let metrics = free_address();
     let own = format!("[account.\"{BEN}\"]\n[account.\"carl@elsewhere.test\"]\nprovider = \"own\"\n");
     let own = format!(
@@ -97,7 +97,7 @@ async fn only_the_names_of_known_domains_lead_there() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_request_that_is_none_is_refused_and_cannot_change_the_answer() {
+async fn a_malformed_request_is_refused_and_cannot_change_the_answer() {
     let metrics = free_address();
     let house = house(metrics, "").await;
     for (address, code) in [("", 400), ("ann", 400), ("a%20b@example.test", 400), ("a@b@other.test", 404)] {

@@ -43,7 +43,7 @@ fn expect(house: &House, exit: i32, subject: &str, words: &str) -> Value {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 1)]
-async fn where_all_is_well_it_says_so() {
+async fn a_working_account_has_no_problem() {
     let mut house = house(Security::StartTls, |config| {
         let (before, issuer) = config.split_once("issuer = \"").unwrap();
         let issuer = issuer.split('"').next().unwrap();
@@ -71,7 +71,7 @@ async fn where_all_is_well_it_says_so() {
 async fn without_an_app_password_the_tokens_are_left_out() {
     let house = house(Security::Tls, |config| config).await;
     let (report, code) = report(&house, "");
-    assert_eq!((code, report["likely_cause"].as_str().unwrap().starts_with("daemon: it does not run")), (69, true));
+    assert_eq!((code, report["likely_cause"].as_str().unwrap().starts_with("daemon: it is not running")), (69, true));
     assert_eq!(finding(&report, "authorization").0, "skipped");
     assert_eq!((finding(&report, "IMAP server").0, finding(&report, "IMAP login").0), ("ok", "skipped"));
     assert_eq!(house.provider.requests(), [""; 0]);
@@ -147,7 +147,7 @@ async fn why_the_tokens_cannot_be_refreshed_is_named() {
     house.provider.change(|settings| settings.token_endpoint = TokenEndpoint::Html);
     expect(&house, 75, "authorization", "not an OAuth answer");
     house.provider.change(|settings| settings.token_endpoint = TokenEndpoint::Normal);
-    assert!(expect(&house, 69, "daemon", "it does not run").to_string().contains("just issued a new token"));
+    assert!(expect(&house, 69, "daemon", "it is not running").to_string().contains("just issued a new token"));
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 1)]
@@ -183,7 +183,7 @@ async fn what_the_token_is_not_good_for_is_named() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 1)]
-async fn what_was_left_out_is_not_called_well() {
+async fn skipped_checks_do_not_count_as_passed() {
     let mut house = house(Security::Tls, |config| config).await;
     let _daemon = house.serve().await;
     let ended = house.run(&["doctor", ANN], "\n");

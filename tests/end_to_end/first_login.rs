@@ -281,7 +281,7 @@ async fn outside_of_the_domain_unknown_addresses_and_wrong_passwords_are_alike()
 }
 
 #[tokio::test]
-async fn nobody_who_comes_too_late_is_let_in() {
+async fn a_consent_after_the_deadline_is_not_accepted() {
     let house = office("").await;
     let page = page(Protocol::Imap, &log_in(&house, Protocol::Imap, BEN, PASSWORD).await);
     let back = consent(&house, &page, BEN).await;

@@ -117,7 +117,7 @@ async fn what_a_stranger_does_during_the_exchange_changes_nothing() {
 
 /// The time for consent ends during the exchange, and others begin. What belongs to one attempt stays together.
 #[tokio::test]
-async fn time_that_runs_out_during_the_exchange_mixes_no_attempts_up() {
+async fn a_deadline_during_the_exchange_does_not_mix_up_attempts() {
     let house = office("").await;
     let bens = page_of(&house, PASSWORD).await;
     let (gate, back) = (gate(&house), consent(&house, &bens, BEN).await);
@@ -334,7 +334,7 @@ async fn a_persons_page_is_for_browsers_of_that_user_only() {
 
 /// A stranger continues from his page again and again, returns with invalid codes, and does not wait for the answers.
 #[tokio::test]
-async fn browsers_that_hang_up_do_not_have_the_provider_asked_without_end() {
+async fn browsers_that_hang_up_cannot_cause_unlimited_requests() {
     let house = office("").await;
     let bens = page_of(&house, EVIL).await;
     let gate = gate(&house);

@@ -23,7 +23,7 @@ async fn marked(house: &House, security: Security) -> Program {
 }
 
 #[tokio::test]
-async fn who_says_quit_and_hangs_up_at_once_has_deleted() {
+async fn a_client_that_hangs_up_right_after_quit_has_deleted() {
     for upstream in UPSTREAM {
         let house = House::with(upstream, |config| config).await;
         for security in SECURITIES {
@@ -36,7 +36,7 @@ async fn who_says_quit_and_hangs_up_at_once_has_deleted() {
 }
 
 #[tokio::test]
-async fn who_vanishes_has_not() {
+async fn a_client_that_vanishes_without_quit_has_not_deleted() {
     for upstream in UPSTREAM {
         let house = House::with(upstream, |config| config).await;
         for (count, security) in (1..).zip(SECURITIES) {

@@ -117,7 +117,7 @@ async fn every_dialect_of_the_device_grant_leads_to_its_end() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 1)]
-async fn who_types_the_code_in_has_to_be_the_one() {
+async fn the_code_has_to_be_entered_by_the_owner_of_the_account() {
     let house = device(Value::Null, &[]).await;
     let (process, page, code) = begin(&house);
     house.provider.person().type_in(&page, &code, BEN, "allow").await;

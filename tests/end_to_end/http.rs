@@ -2,6 +2,7 @@
 //! nobody.
 
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
 use postkey::protocol::{Protocol, Security};
@@ -123,7 +124,7 @@ async fn a_change_of_redirect_listen_alone_takes_effect_at_reload() {
     let mut before = None;
     for _ in 0..2 {
         let place = free_address();
-        house.config.providers.get_mut("own").unwrap().redirect_listen = Some(place);
+        Arc::make_mut(house.config.providers.get_mut("own").unwrap()).redirect_listen = Some(place);
         house.reload().await;
         assert!(is_answered(place, "/").await);
         if let Some(before) = before.replace(place) {
@@ -147,7 +148,7 @@ async fn a_redirect_uri_changes_at_reload_and_keeps_its_port() {
         ("/", Some(place)),
         ("/back", None),
     ] {
-        let own = house.config.providers.get_mut("own").unwrap();
+        let own = Arc::make_mut(house.config.providers.get_mut("own").unwrap());
         (own.redirect_uri, own.redirect_listen) = (uri(path), listen);
         house.reload().await;
         // The old socket may accept one last connection.

@@ -149,7 +149,7 @@ async fn hostile_metadata_end_before_anybody_signs_in() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 1)]
-async fn a_second_place_makes_up_for_a_first_one_that_is_not_good() {
+async fn a_second_location_is_tried_if_the_first_has_no_usable_metadata() {
     let house = house(open()).await;
     house.provider.change(|settings| settings.publishes.metadata = (false, true));
     let (_process, url) = begin(&house, &["authorize", ANN]);
@@ -200,7 +200,7 @@ async fn the_browser_comes_back_through_a_tunnel_and_is_shown_a_page_of_ones_own
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 1)]
-async fn who_signs_in_for_an_account_can_stand_in_the_configuration() {
+async fn the_configuration_can_say_who_signs_in_for_an_account() {
     let shared = "office@example.test";
     let mut house = House::empty(Security::Tls, Options::default(), |config| {
         format!("{config}\n[account.\"{shared}\"]\nuser = \"{BEN}\"\nsigns_in = \"Ben@example.test\"\n")

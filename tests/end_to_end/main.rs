@@ -8,6 +8,7 @@ mod support;
 mod accounts;
 mod alive;
 mod alone;
+mod authorize;
 mod authorize_many;
 mod autoconfiguration;
 mod command_line;

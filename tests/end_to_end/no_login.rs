@@ -168,7 +168,7 @@ async fn a_password_may_be_a_credential_of_systemd() {
 }
 
 #[tokio::test]
-async fn who_is_not_named_is_not_even_greeted() {
+async fn a_client_that_is_not_listed_is_not_even_greeted() {
     let mut office = Office::furnished("127.0.0.2/31").await;
     office.house.start().await;
     let port = office.house.port(Protocol::Smtp, Security::Clear);

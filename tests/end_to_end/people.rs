@@ -101,7 +101,7 @@ async fn a_wrong_setting_and_its_correction() {
 }
 
 #[tokio::test]
-async fn a_trouble_that_passes_is_no_news() {
+async fn a_temporary_failure_is_not_notified() {
     let house = house_with("").await;
     house.pass(LIFE);
     house.provider.change(|settings| settings.token_endpoint = TokenEndpoint::Status(503));

@@ -257,7 +257,7 @@ async fn it_needs_no_system_call_that_the_unit_forbids() {
 
 /// Whatever is in the place of the log, the control socket or the state folder is left alone, and named.
 #[tokio::test(flavor = "multi_thread", worker_threads = 1)]
-async fn what_somebody_else_has_laid_there_is_refused_by_name() {
+async fn foreign_files_are_left_alone_and_named() {
     let mut house = House::furnished(Security::Tls, |config| {
         format!("log_file = \"logs/log\"\ncontrol_socket = \"run/control\"\n{config}")
     })

@@ -111,7 +111,7 @@ async fn only_requests_to_this_machine_by_name_are_answered() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 1)]
-async fn what_is_no_honest_request_changes_nothing() {
+async fn a_malformed_or_foreign_request_changes_nothing() {
     let (house, process, target) = begin().await;
     let (port, query) = (target.port().unwrap(), target.query().unwrap());
     let host = format!("Host: 127.0.0.1:{port}\r\nConnection: close\r\n");
@@ -142,7 +142,7 @@ async fn what_is_no_honest_request_changes_nothing() {
 
 /// No parameter leads anywhere else, and none is shown again.
 #[tokio::test(flavor = "multi_thread", worker_threads = 1)]
-async fn nothing_that_is_brought_is_followed_or_echoed() {
+async fn no_parameter_is_followed_or_echoed() {
     let (house, process, target) = begin().await;
     let port = target.port().unwrap();
     for name in ["redirect_uri", "url", "next", "return", "continue", "state", "error", "error_description", "code"] {

@@ -64,7 +64,7 @@ async fn after_a_wrong_password_the_right_one_is_taken_on_the_same_connection() 
 }
 
 #[tokio::test]
-async fn who_fails_again_and_again_is_sent_away() {
+async fn a_client_is_disconnected_after_six_failed_logins() {
     let house = House::open().await;
     for protocol in Protocol::ALL {
         let mut program = house.program(protocol, Security::Clear).await;

@@ -135,7 +135,7 @@ async fn a_server_that_has_nothing_more_to_say_still_hears_the_client() {
 }
 
 #[tokio::test]
-async fn whoever_leaves_takes_the_other_along() {
+async fn the_end_of_one_side_ends_the_other() {
     for security in [Security::Clear, Security::StartTls, Security::Tls] {
         let (_house, mut program, server) = pair(security, "").await;
         drop(server);
@@ -192,7 +192,7 @@ async fn a_client_that_does_not_read_stops_the_server() {
 }
 
 #[tokio::test]
-async fn news_reach_a_client_that_waits_for_them() {
+async fn new_mail_reaches_a_client_that_idles() {
     let house = House::open().await;
     let mut program = house.program(Protocol::Imap, Security::Tls).await;
     program.log_in(Way::Own, ANN, &house.password).await;

@@ -132,7 +132,7 @@ async fn an_outage_costs_one_token_and_ends_by_itself() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn whoever_comes_during_the_refresh_waits_for_it() {
+async fn logins_during_a_refresh_wait_for_it() {
     let house = revoked(true).await;
     house.provider.change(|settings| settings.token_endpoint = TokenEndpoint::Delay(Duration::from_millis(300)));
     let first = tokio::spawn({
@@ -203,7 +203,7 @@ async fn a_new_token_that_is_refused_is_refused_once_and_is_the_only_loop() {
 }
 
 #[tokio::test]
-async fn a_mailbox_that_refuses_all_tokens_is_no_matter_of_the_others() {
+async fn a_mailbox_that_refuses_all_tokens_does_not_affect_the_others() {
     let house = Arc::new(House::open().await);
     house.provider.change(|settings| settings.smtp.refuse_login = Some(NO[2].to_owned()));
     house.logged_in(Protocol::Imap).await.prove().await;
@@ -333,7 +333,7 @@ async fn a_refusal_without_a_word_is_an_end_when_it_comes_again_and_again() {
 }
 
 #[tokio::test]
-async fn a_trouble_of_the_servers_own_is_never_an_end() {
+async fn an_error_of_the_server_itself_never_ends_an_authorization() {
     let house = revoked(true).await;
     for status in [500, 503, 429, 500, 503, 429, 500, 503, 429, 500] {
         house.provider.change(|settings| settings.token_endpoint = TokenEndpoint::Status(status));

@@ -50,7 +50,7 @@ fn a_test_that_hears_a_secret_fails() {
 /// Each house is searched: here for an address, which may be shown, in the place of a password.
 #[tokio::test]
 #[should_panic(expected = "a secret was shown")]
-async fn what_is_said_in_a_house_is_searched_at_its_end() {
+async fn the_log_of_a_house_is_searched_when_it_is_dropped() {
     let mut house = House::open().await;
     house.logged_in(Protocol::Imap).await;
     house.password = ANN.to_owned();

@@ -90,3 +90,16 @@ async fn without_spare_connections_each_login_makes_its_own() {
         assert_eq!(house.provider.connections(Protocol::Imap), count);
     }
 }
+
+#[tokio::test]
+async fn logins_that_keep_coming_make_one_connection_more_than_they_need() {
+    let house = House::open().await;
+    let mut logins = 0;
+    // A queue of mails, a mail program that starts, and a machine that wakes up; and one that shows whether there were more.
+    for at_once in [[1; 20].as_slice(), &[5], &[8], &[1]].concat() {
+        let programs = (0..at_once).map(|_| house.logged_in(Protocol::Smtp));
+        futures_util::future::join_all(programs).await;
+        logins += at_once;
+    }
+    until("the last spare connection", async || house.provider.connections(Protocol::Smtp) == logins + 1).await;
+}

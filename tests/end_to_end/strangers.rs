@@ -187,7 +187,7 @@ async fn the_log_tells_once_why_tls_did_not_work() {
 
 /// Monitoring connects and disconnects, once a minute.
 #[tokio::test(flavor = "multi_thread", worker_threads = 1)]
-async fn a_look_at_a_port_for_tls_is_no_failed_handshake() {
+async fn a_probe_of_a_tls_port_is_not_a_failed_handshake() {
     let (house, process) = logging().await;
     for protocol in Protocol::ALL {
         let mut client = TcpStream::connect(("127.0.0.1", house.port(protocol, Security::Tls))).await.unwrap();

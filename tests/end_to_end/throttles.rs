@@ -1,5 +1,6 @@
 //! A provider's limits for an account: connections, and pauses during which it wants no logins.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use postkey::control::ControlRequest;
@@ -102,7 +103,7 @@ async fn nobody_waits_longer_than_twenty_seconds_for_a_connection() {
 }
 
 #[tokio::test]
-async fn whoever_goes_away_while_it_waits_makes_room_for_the_next() {
+async fn a_client_that_disconnects_while_it_waits_makes_room_for_the_next() {
     let house = house_for_two().await;
     let (first, _second) = (house.logged_in(Protocol::Imap).await, house.logged_in(Protocol::Imap).await);
     let third = begin(&house, Protocol::Imap).await;
@@ -136,7 +137,7 @@ async fn a_limit_that_is_raised_by_a_reload_lets_those_in_who_wait() {
     let mut third = begin(&house, Protocol::Imap).await;
     until_there_are(&house, Protocol::Imap, 2, 1).await;
     for provider in house.config.providers.values_mut().filter(|provider| provider.name == "own") {
-        provider.connections.insert(Protocol::Imap, Some(3));
+        Arc::make_mut(provider).connections.insert(Protocol::Imap, Some(3));
     }
     house.reload().await;
     let reply = third.client.line().await;

@@ -177,7 +177,7 @@ async fn accounts_and_app_passwords_know_the_users_of_unix_sockets() {
 }
 
 #[tokio::test]
-async fn a_socket_of_the_dead_is_replaced_and_one_of_the_living_is_not() {
+async fn a_stale_socket_is_replaced_and_one_in_use_is_not() {
     let mut hall = Hall::furnished("", "").await;
     let other = std::os::unix::net::UnixListener::bind(hall.path(Protocol::Imap)).unwrap();
     let failed = match Daemon::start(hall.house.config.clone(), Clock::System, Sockets::default()).await {

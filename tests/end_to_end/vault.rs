@@ -71,7 +71,7 @@ async fn an_account_whose_records_are_damaged_is_named_and_the_others_work() {
 
 /// This is said before the person is sent to the provider. The account is served again afterwards.
 #[tokio::test(flavor = "multi_thread")]
-async fn who_authorizes_a_damaged_account_is_warned_before_signing_in() {
+async fn a_person_who_authorizes_a_damaged_account_is_warned_before_signing_in() {
     for with_daemon in [false, true] {
         let mut house = House::open().await;
         house.stop().await;

@@ -48,7 +48,7 @@ async fn a_jump_costs_one_refresh_at_most() {
 /// The program itself, under a clock that jumps (libfaketime changes the time that the system reports).
 #[tokio::test]
 #[ignore = "needs libfaketime; tests/run installs it and runs this"]
-async fn the_program_itself_bears_jumps() {
+async fn the_program_itself_survives_clock_jumps() {
     let mut house = House::empty(Security::Tls, Options::default(), |config| config).await;
     let file = house.folder.path().join("clock");
     std::fs::write(&file, "+0d").unwrap();

@@ -153,7 +153,7 @@ async fn a_server_that_fails_after_its_yes_ends_the_session() {
 
 /// The client then decides: everything is passed on as it is, and silence is normal during IDLE.
 #[tokio::test]
-async fn a_server_that_is_strange_after_its_yes_is_for_its_client() {
+async fn what_a_server_sends_after_accepting_a_login_is_for_its_client() {
     let servers = Servers::start(Security::Tls).await;
     let house = servers.house().await;
     let mut bystanders = bystanders(&house).await;

@@ -254,7 +254,7 @@ async fn a_peer_that_takes_nothing_is_not_waited_for_for_ever() {
 }
 
 #[tokio::test]
-async fn silence_of_both_is_nobodys_business() {
+async fn silence_of_both_sides_does_not_end_a_session() {
     let (mut client, mut server, relay) = relayed().await;
     skip(Duration::from_secs(7 * 24 * 3600)).await;
     assert!(!relay.is_finished());

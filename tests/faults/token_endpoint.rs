@@ -103,7 +103,7 @@ async fn recover(house: &House, front: &Front, seconds: u64) {
 }
 
 #[tokio::test]
-async fn whatever_passes_is_waited_out() {
+async fn temporary_failures_are_survived() {
     let mut front = Front::new().await;
     let house = front.house().await;
     let mut bystander = house.logged_in(Protocol::Imap).await;
@@ -221,7 +221,7 @@ async fn a_certificate_that_is_not_the_servers_gets_nothing() {
 }
 
 #[tokio::test]
-async fn many_clients_that_never_give_up_are_no_storm() {
+async fn many_persistent_clients_cause_few_requests() {
     let mut front = Front::new().await;
     let house = front.house().await;
     house.pass(LIFE);
@@ -273,7 +273,7 @@ async fn a_login_survives_an_answer_that_is_lost_once() {
 }
 
 #[tokio::test]
-async fn still_valid_is_still_good() {
+async fn a_valid_token_is_used_while_the_token_endpoint_is_down() {
     let mut front = Front::new().await;
     let house = front.house().await;
     let mut now = 0;

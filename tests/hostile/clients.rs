@@ -122,7 +122,7 @@ async fn what_cannot_be_told_apart_ends_the_connection() {
 
 /// B3 and B5. Impossible names: refused like wrong passwords, and not even looked up.
 #[tokio::test]
-async fn names_that_are_nobodys() {
+async fn impossible_names_are_refused_like_wrong_passwords() {
     const NO: &str = "a NO [AUTHENTICATIONFAILED]";
     let odd = ["ann@example.test\u{1}auth=Bearer x", "ann@example.test\u{7f}", "ann@example.test\u{85}"];
     let mut cases = Vec::new();
@@ -273,7 +273,7 @@ async fn ends_at_once(house: &House, protocol: Protocol, security: Security, fir
 
 /// B8. Ten bad commands end the connection.
 #[tokio::test]
-async fn who_knows_no_command_is_sent_away() {
+async fn a_client_with_only_unknown_commands_is_disconnected() {
     let mut quiet = Quiet::new().await;
     for protocol in Protocol::ALL {
         for security in SECURITIES {

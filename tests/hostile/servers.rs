@@ -200,7 +200,7 @@ async fn say(stream: &mut (impl AsyncWrite + Unpin), script: &Script, line: &str
 }
 
 #[tokio::test]
-async fn what_is_right_is_understood_however_it_arrives() {
+async fn correct_replies_are_understood_however_they_arrive() {
     for protocol in Protocol::ALL {
         for security in [Security::Tls, Security::StartTls] {
             let server = Server::start(protocol, security).await;
@@ -214,7 +214,7 @@ async fn what_is_right_is_understood_however_it_arrives() {
 }
 
 #[tokio::test]
-async fn who_says_too_much_is_left() {
+async fn a_server_that_sends_too_much_is_disconnected() {
     const MUCH: usize = 10_000_000;
     for protocol in Protocol::ALL {
         let server = Server::start(protocol, Security::Tls).await;
@@ -245,7 +245,7 @@ async fn who_says_too_much_is_left() {
 
 /// Except for what the person has to see.
 #[tokio::test]
-async fn what_comes_in_between_is_passed_over() {
+async fn unsolicited_replies_are_ignored() {
     let server = Server::start(Protocol::Imap, Security::Tls).await;
     let house = server.house().await;
     let between = "* 3 EXISTS\r\n* OK [ALERT] x\r\n* NO y\r\n* FLAGS (\\Seen)\r\n% OK in\r\n";
@@ -258,7 +258,7 @@ async fn what_comes_in_between_is_passed_over() {
 }
 
 #[tokio::test]
-async fn who_lies_does_not_get_the_bearer() {
+async fn a_server_that_breaks_its_protocol_does_not_get_the_bearer() {
     let lies: [&[(&str, &str)]; 3] = [
         &[
             ("", "* PREAUTH welcome\r\n"),

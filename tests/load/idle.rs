@@ -98,6 +98,8 @@ pub async fn idle(stage: &Stage<'_>, report: &mut Report) -> io::Result<()> {
     drop(clients);
     let after = process.settled_descriptors(40, Duration::from_secs(10)).await?;
     report.at_least("idle: descriptors that were given back", (before_the_end - after) as f64, (2 * count) as f64, "");
+    // The allocator has it for the next ones.
+    report.note("idle: memory that stays afterwards", (process.resident()? - empty) / count as f64, "KiB a session");
     Ok(())
 }
 

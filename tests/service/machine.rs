@@ -59,7 +59,7 @@ fn a_listener_of_which_the_machine_has_no_address_is_an_error_that_says_so() {
 }
 
 #[test]
-fn the_other_loopback_address_will_do_as_well() {
+fn one_loopback_address_is_enough() {
     let only_ipv6 = "ip link set lo up; ip address del 127.0.0.1/8 dev lo";
     let Some((_home, mut process)) = start(only_ipv6, "") else { return };
     process.hear_complaint("not listening on 127.0.0.1:1143");

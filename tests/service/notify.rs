@@ -5,7 +5,7 @@ use crate::support::house::{ANN, accepted};
 use postkey::protocol::Protocol;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn ready_is_said_when_clients_are_served_and_not_before() {
+async fn ready_is_reported_when_clients_are_served_and_not_before() {
     let mut service = Service::begin(house(|config| config).await, Start::default());
     let ready = service.hear("READY=1");
     assert!(ready.contains("STATUS=1 account.\n"), "{ready}");
@@ -18,7 +18,7 @@ async fn ready_is_said_when_clients_are_served_and_not_before() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn who_is_not_ready_says_nothing_of_the_kind() {
+async fn a_daemon_that_cannot_start_does_not_report_ready() {
     // Bound, so that no other process gets the port.
     let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let address = taken.local_addr().unwrap().to_string();
@@ -42,7 +42,7 @@ async fn the_watchdog_is_fed_as_often_as_it_wants() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn who_needs_a_person_is_in_the_status_and_in_the_log() {
+async fn an_account_that_needs_a_person_is_in_the_status_and_the_log() {
     let environment = [("WATCHDOG_USEC", "200000")];
     let start = Start { environment: &environment, ..Start::default() };
     let mut service = Service::start(house(|config| config).await, start).await;

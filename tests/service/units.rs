@@ -29,7 +29,7 @@ fn values<'a>(unit: &'a str, key: &'a str) -> impl Iterator<Item = &'a str> {
 }
 
 #[test]
-fn the_commands_are_ones() {
+fn the_units_run_commands_that_exist() {
     let mut count = 0;
     for (path, unit) in units() {
         for command in values(&unit, "ExecStart").chain(values(&unit, "ExecReload")) {

@@ -32,7 +32,7 @@ use crate::vault::{Authorization, check_slot_name};
 /// How many accounts are authorized at a time, if their authorization servers allow so many refreshes.
 const AT_ONCE: usize = 8;
 
-/// After so many failures in a row the rest would fail, too.
+/// The number of failures in a row after which the command stops, because the rest would fail, too.
 const IN_A_ROW: usize = 20;
 
 /// How many mistakes in a file are shown.
@@ -89,7 +89,7 @@ struct BulkAuthorization<'a> {
     /// The exit code of the first failure.
     exit: Option<Exit>,
     in_a_row: usize,
-    /// Why no other account is begun.
+    /// Why no further account is started.
     stopped: Option<String>,
 }
 
@@ -145,7 +145,7 @@ impl<'a> BulkAuthorization<'a> {
     /// The provider of an account, and the way to get its tokens.
     fn prepare(&mut self, address: &str, token: Option<Token>) -> Result<(Arc<Connector>, TokenSource), Failed> {
         let provider = match &self.options.provider {
-            Some(name) => self.config.providers.get(name),
+            Some(name) => self.config.providers.get(name).map(AsRef::as_ref),
             None => self.config.provider_for(address),
         };
         let why = "its provider is unknown; set it in the configuration, or use `--provider`";
@@ -168,7 +168,7 @@ impl<'a> BulkAuthorization<'a> {
     }
 
     /// Requests the tokens of several accounts at a time, and stores each as soon as it is there, because the one in the file
-    /// may be invalid from then on. After an interrupt it begins no other, and still stores those that are under way.
+    /// may be invalid from then on. After an interrupt it starts no further account, and stores those that are under way.
     async fn carry_out(&mut self, admin: &AdminClient<'_>, accounts: Vec<BulkAccount>) -> Result<(), Failed> {
         let mut interrupts = signal(SignalKind::interrupt()).map_err(|error| Failed::new(Exit::Os, error))?;
         let limits = accounts.iter().map(|account| account.connector.provider.concurrent_refreshes);
@@ -238,7 +238,7 @@ impl<'a> BulkAuthorization<'a> {
         self.progress.step();
     }
 
-    /// Tells what was done, and what was not and why.
+    /// Reports what was done, and what was not done and why.
     fn report(self, file: &Path) -> Result<(), Failed> {
         drop(self.progress);
         let Self { mut failures, authorized, skipped, stopped, exit, .. } = self;
@@ -247,7 +247,7 @@ impl<'a> BulkAuthorization<'a> {
             complain(format_args!("{}:{number}: {why}", file.display()));
         }
         let failed = failures.len();
-        let summary = format!("{authorized} authorized, {skipped} skipped because they were already, {failed} failed");
+        let summary = format!("{authorized} authorized, {skipped} already authorized, {failed} failed");
         match (stopped, exit) {
             (None, None) => {
                 complain(summary);
@@ -296,7 +296,7 @@ fn source_of(flow: Flow, token: Option<Token>) -> Result<TokenSource, Failed> {
     Err(Failed::new(Exit::Data, why))
 }
 
-/// Prints an address and its app password. This fails, because a password that is lost here is lost.
+/// Prints an address and its app password. Returns an error if it cannot, because nobody could find out the password later.
 fn print(address: &str, password: &Password) -> io::Result<()> {
     let line = Zeroizing::new([address.as_bytes(), b" ", &Zeroizing::new(password.expose()), b"\n"].concat());
     let mut out = io::stdout();

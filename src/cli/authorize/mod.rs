@@ -44,7 +44,7 @@ pub async fn run(config: &Config, address: &str, options: AuthorizeOptions) -> R
     let tests: Vec<LoginTest> = admin.ask(ControlRequest::Authorize(Box::new(authorized))).await?;
     report(&tests, false);
     show_settings(&plan, config, &status, first.as_ref());
-    // One server that refuses is no failure of the authorization.
+    // The authorization has succeeded even if one of the servers refuses the login.
     match tests.iter().any(|test| test.refused.is_none()) {
         true => complete,
         false => Err(Failed::new(Exit::Unavailable, "none of the provider's servers accepted the login")),

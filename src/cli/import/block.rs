@@ -82,7 +82,7 @@ impl Block {
         if let Some(key) = &new.service_account {
             self.set_secret("service_account", key);
         }
-        self.add_habits(new.base.as_ref());
+        self.add_habits(new.base.as_deref());
         for (protocol, server) in &new.servers {
             self.line(&format!("[provider.{}.{}]", new.name, protocol.name()));
             self.set("host", server.host.as_str());

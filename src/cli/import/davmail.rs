@@ -142,7 +142,7 @@ impl Properties {
     }
 }
 
-/// A key and its value. A backslash stands before a sign that would end the key, and before itself.
+/// A key and its value. A backslash escapes a character that would end the key, and itself.
 fn property(line: &str) -> Option<(String, String)> {
     let mut key = String::new();
     let mut letters = line.chars();

@@ -188,7 +188,7 @@ async fn import(
     say(format_args!("\n{} is imported. Logging in with a new token:", account.address));
     report(&tests, false);
     super::password::show(&account.password);
-    // One server that refuses is no failure of the import.
+    // The import has succeeded even if one of the servers refuses the login.
     match tests.iter().any(|test| test.refused.is_none()) {
         true => Ok(()),
         false => {

@@ -239,7 +239,7 @@ impl Iterator for Tokenizer<'_> {
     }
 }
 
-/// A text without its quotes. In it, a backslash stands before a quote and before itself.
+/// A text without its quotes. A backslash escapes a quote, and itself.
 fn unquoted(token: &str) -> String {
     let inside = token.strip_prefix('"').and_then(|rest| rest.strip_suffix('"')).unwrap_or(token);
     let mut letters = inside.chars();

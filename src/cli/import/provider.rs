@@ -1,6 +1,7 @@
 //! Finds the provider of an imported account by its endpoints, or describes a new one as the other program has it.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use url::Url;
 
@@ -37,7 +38,7 @@ pub struct NewProvider {
     pub refresh_scope: bool,
     pub servers: BTreeMap<Protocol, MailServer>,
     /// The known provider at the same authorization server, for what the file does not say.
-    pub base: Option<Provider>,
+    pub base: Option<Arc<Provider>>,
 }
 
 /// The providers of one import.
@@ -57,7 +58,10 @@ impl<'a> ImportProviders<'a> {
     /// The provider's name. The error says what to do if there is none.
     pub fn find(&mut self, account: &ImportedAccount, named: Option<&str>) -> Result<String, String> {
         let known = match named.or(account.provider) {
-            Some(name) => Some(self.config.providers.get(name).ok_or_else(|| format!("there is no provider {name}"))?),
+            Some(name) => {
+                let known = self.config.providers.get(name).ok_or_else(|| format!("there is no provider {name}"))?;
+                Some(&**known)
+            }
             None if account.endpoints.token.is_none() => self.config.provider_for(&account.address),
             None => self.known(account),
         };
@@ -87,7 +91,7 @@ impl<'a> ImportProviders<'a> {
             self.listeners.iter().filter(|listener| leads_to(listener, &provider.servers)).count()
         };
         // The last maximum counts, so the first of equals has to come last.
-        config.providers.values().filter(is_candidate).rev().max_by_key(servers)
+        config.providers.values().map(AsRef::as_ref).filter(is_candidate).rev().max_by_key(servers)
     }
 
     /// A provider that an earlier account has added.
@@ -119,7 +123,7 @@ impl<'a> ImportProviders<'a> {
         let is_free = crate::config::provider::of_domain(&self.config.providers, &domain).is_none()
             && !self.new.iter().any(|new| new.domains.contains(&domain));
         Ok(NewProvider {
-            name: self.name(account, base.as_ref(), &domain),
+            name: self.name(account, base.as_deref(), &domain),
             domains: is_free.then_some(domain).into_iter().collect(),
             endpoints: base.as_ref().map_or_else(|| account.endpoints.clone(), |base| endpoints(account, base)),
             scope: match &base {

@@ -2,7 +2,7 @@
 
 use std::net::SocketAddr;
 use std::path::Path;
-use std::sync::LazyLock;
+use std::sync::{Arc, LazyLock};
 use std::time::Duration;
 
 use toml::de::DeTable;
@@ -27,12 +27,12 @@ static COMPILED_IN: LazyLock<Providers> =
 pub fn read(top: &mut Section<'_>) -> Providers {
     let proxy = proxy::read(top).flatten();
     let mut all = COMPILED_IN.clone();
-    all.values_mut().for_each(|provider| provider.proxy.clone_from(&proxy));
+    all.values_mut().for_each(|provider| Arc::make_mut(provider).proxy.clone_from(&proxy));
     if let Some(table) = top.section("provider") {
         let own = read_table(&table.over(&report(), &DOCUMENT), &COMPILED_IN, proxy.as_ref());
         // If the file gives a domain to a provider, the compiled-in one loses it.
         let is_free = |domain: &String| !own.values().any(|provider| provider.domains.contains(domain));
-        all.values_mut().for_each(|provider| provider.domains.retain(is_free));
+        all.values_mut().for_each(|provider| Arc::make_mut(provider).domains.retain(is_free));
         all.extend(own);
     }
     all
@@ -55,7 +55,7 @@ pub fn read_table(table: &Section<'_>, compiled_in: &Providers, proxy: Option<&P
         let own_proxy = proxy::read(&mut section);
         let mut provider = provider(name, section, compiled_in, &read);
         provider.proxy = own_proxy.unwrap_or_else(|| proxy.cloned());
-        read.insert(name.to_owned(), provider);
+        read.insert(name.to_owned(), Arc::new(provider));
     }
     read
 }

@@ -57,7 +57,7 @@ pub fn issuers<'a>(endpoints: &Endpoints, issuer: Option<&str>, compiled_in: &'a
     let is_same = |provider: &&Provider| {
         hosts_of(&provider.endpoints, provider.issuer.as_deref()).iter().any(|host| wanted.contains(host))
     };
-    compiled_in.values().filter(is_same).collect()
+    compiled_in.values().map(AsRef::as_ref).filter(is_same).collect()
 }
 
 /// Refuses a host that is neither a provider's nor a sibling, as `smtp-relay.gmail.com` is of `smtp.gmail.com`. Names

@@ -41,6 +41,8 @@ struct AddPage {
     provider_error: Option<String>,
     /// The provider that was found or chosen.
     provider: Option<String>,
+    /// The domain that it was found or chosen for.
+    domain: String,
     registration: Option<RegistrationSteps>,
     /// The fields for what is missing.
     asked: Vec<Field>,
@@ -70,6 +72,11 @@ const CLIENT_SECRET: &str = "client_secret";
 const MAILBOX_PASSWORD: &str = "mailbox_password";
 const SERVICE_ACCOUNT: &str = "service_account";
 
+const PROVIDER: &str = "provider";
+
+/// The domain whose provider the form names in a hidden field.
+const PROVIDER_OF: &str = "provider_of";
+
 impl Missing {
     fn at(field: &'static str, failed: Failed) -> Self {
         Self { field, why: failed.message, ..Self::default() }
@@ -94,17 +101,18 @@ fn add_page(
     let provider = missing.provider.as_deref().and_then(|name| config.providers.get(name));
     let was_sent = |name: &str| form.is_some_and(|form| form.find(name).is_some());
     let asks = |name: &&'static str| missing.asks.contains(name) || was_sent(name);
-    let registration = provider.filter(|_| asks(&CLIENT_ID)).map(RegistrationSteps::of);
+    let registration = provider.filter(|_| asks(&CLIENT_ID)).map(|provider| RegistrationSteps::of(provider));
     let ask = |name: &'static str| asked(name, address, &typed(name)).error(error(name));
-    let chosen = typed("provider");
+    let chosen = typed(PROVIDER);
     let choices = config.providers.keys().map(|name| Choice::new(name, name, &chosen));
     AddPage {
         shell: Shell::new(session, "add"),
         alert: error("").map(view::sentence),
         address: Field::new("add", "address", "E-mail address").email().value(address).error(error("address")),
         providers: if missing.asks_provider { choices.collect() } else { Vec::new() },
-        provider_error: error("provider").map(view::sentence),
+        provider_error: error(PROVIDER).map(view::sentence),
         provider: missing.provider.clone(),
+        domain: domain_of(address).to_owned(),
         registration,
         asked: ASKABLE.into_iter().filter(asks).map(ask).collect(),
         programs: programs(session),
@@ -127,7 +135,7 @@ fn asked(name: &'static str, address: &str, typed: &str) -> Field {
             .hint("It opens more than the mail. postkey stores it sealed; use another way as soon as there is one."),
         SERVICE_ACCOUNT => field("The key of the service account")
             .file()
-            .hint("The content of the JSON file that Google has made. postkey stores it sealed, with this account."),
+            .hint("The content of the JSON file that Google created. postkey stores it sealed, with this account."),
         _ => field("Client id").value(typed),
     }
 }
@@ -151,7 +159,18 @@ pub async fn begin(
     Extension(form): Extension<SentForm>,
 ) -> Response {
     let address = form.text("address");
-    start(&site, &session, &headers, &address, None, &form).await
+    start(&site, &session, &headers, &address, None, &of_this_domain(form, &address)).await
+}
+
+/// Leaves out what was typed for the provider of another domain, because the person has corrected the address since.
+fn of_this_domain(form: SentForm, address: &str) -> SentForm {
+    let is_other = form.find(PROVIDER_OF).is_some_and(|domain| !domain.eq_ignore_ascii_case(domain_of(address)));
+    if is_other { form.without(&[&ASKABLE[..], &[PROVIDER]].concat()) } else { form }
+}
+
+/// The part of an address behind the `@`; empty if there is none.
+fn domain_of(address: &str) -> &str {
+    address.rsplit_once('@').map_or("", |(_, domain)| domain)
 }
 
 /// Authorizes an existing account again.
@@ -201,7 +220,7 @@ async fn try_to_begin(
     let (control, config) = (&site.control, site.control.broker.config());
     let status = site.status().await.map_err(|failed| Missing::at("", failed))?;
     let address = account_address(&config, &status, address).map_err(|failed| Missing::at("address", failed))?;
-    let named = provider.or_else(|| Some(form.text("provider"))).filter(|name| config.providers.contains_key(name));
+    let named = provider.or_else(|| Some(form.text(PROVIDER))).filter(|name| config.providers.contains_key(name));
     let provider = match named {
         Some(name) => name,
         None => found(&config, &address).await?,
@@ -258,7 +277,7 @@ fn has_client(config: &Config, address: &str, provider: &str) -> bool {
 async fn found(config: &Config, address: &str) -> Result<String, Missing> {
     let found = by_address(config, address, &MailExchangers::system()).await;
     found.map(|(name, _)| name).ok_or_else(|| Missing {
-        field: "provider",
+        field: PROVIDER,
         why: format!("neither the domain nor its MX records show the provider of {address}; choose it"),
         asks_provider: true,
         ..Missing::default()

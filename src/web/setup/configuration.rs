@@ -53,7 +53,7 @@ pub async fn show(State(site): State<Arc<SetupState>>, Extension(session): OwnSe
         control_socket: config.control_socket.display().to_string(),
         listeners: config.listening().into_iter().map(listener).collect(),
         warnings: config.warnings.iter().map(|warning| view::sentence(&warning.to_string())).collect(),
-        providers: config.providers.values().map(provider).collect(),
+        providers: config.providers.values().map(AsRef::as_ref).map(provider).collect(),
         aliases: config.aliases.iter().map(|(alias, of)| (alias.to_string(), of.to_string())).collect(),
     })
 }

@@ -16,6 +16,12 @@ impl SentForm {
         Self(Arc::new(Secret::new(body)))
     }
 
+    /// Returns the form without these fields.
+    pub fn without(&self, names: &[&str]) -> Self {
+        let fields = form_urlencoded::parse(self.0.expose()).filter(|(name, _)| !names.contains(&name.as_ref()));
+        Self::new(form_urlencoded::Serializer::new(String::new()).extend_pairs(fields).finish().into_bytes())
+    }
+
     /// Returns a field without the blanks around it; empty if it is missing.
     pub fn text(&self, name: &str) -> String {
         self.find(name).map(|value| value.trim().to_owned()).unwrap_or_default()

@@ -6,9 +6,9 @@ use std::sync::OnceLock;
 
 use postkey::config::Config;
 use postkey::config::environment::Environment;
+use postkey::downstream::sasl;
 use postkey::name::Name;
 use postkey::oauth::authorization_code::{AuthorizationParameters, PendingAuthorization, RedirectError};
-use postkey::wire::sasl;
 use url::Url;
 
 use super::client::check_credentials;

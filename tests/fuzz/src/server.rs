@@ -3,7 +3,7 @@
 use postkey::protocol::{Mechanism, Protocol, Security};
 use postkey::secret::Token;
 use postkey::upstream::{self, Approach, Event, Fault};
-use postkey::wire::{Acceptance, Bearer, Capabilities, sasl};
+use postkey::wire::{Acceptance, Bearer, Capabilities};
 
 use super::cut::{self, Sizes, Wire};
 
@@ -86,7 +86,7 @@ pub fn check_out(out: &[u8]) {
     assert!(out.iter().all(|byte| matches!(byte, b' '..=b'~' | b'\r' | b'\n')), "{}", out.escape_ascii());
     let text = String::from_utf8_lossy(out);
     let messages =
-        [Mechanism::XOAuth2, Mechanism::OAuthBearer].map(|mechanism| sasl::bearer_message(mechanism, &bearer(0)));
+        [Mechanism::XOAuth2, Mechanism::OAuthBearer].map(|mechanism| upstream::bearer_message(mechanism, &bearer(0)));
     let count: usize = messages.iter().map(|message| text.matches(message.as_str()).count()).sum();
     assert!(count <= 1, "the bearer was sent {count} times");
 }

@@ -1,13 +1,12 @@
-//! SASL messages: PLAIN and LOGIN from clients, XOAUTH2 and OAUTHBEARER for providers.
+//! The SASL messages of clients, for PLAIN and LOGIN.
 
 use base64::Engine;
 use base64::alphabet::STANDARD;
 use base64::engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig};
 use zeroize::Zeroizing;
 
-use super::{Bearer, Credentials, Redactor};
 use crate::name::Name;
-use crate::protocol::Mechanism;
+use crate::wire::Credentials;
 
 /// The longest base64 line of a SASL exchange: twice as long as the longest user names and password need (RFC 4954
 /// section 4).
@@ -19,7 +18,7 @@ pub const USERNAME_PROMPT: &str = "VXNlcm5hbWU6";
 /// The prompt `Password:` of the LOGIN mechanism.
 pub const PASSWORD_PROMPT: &str = "UGFzc3dvcmQ6";
 
-/// The standard alphabet. Padding is written but not required, because some scanners leave it out.
+/// The standard alphabet. Padding is not required, because some scanners leave it out.
 const BASE64: GeneralPurpose = GeneralPurpose::new(
     &STANDARD,
     GeneralPurposeConfig::new().with_decode_padding_mode(DecodePaddingMode::Indifferent),
@@ -66,62 +65,9 @@ pub fn plain(message: &[u8]) -> Result<Credentials, SaslFailure> {
     Ok(Credentials { acts_as: is_other.then_some(acts_as), ..credentials })
 }
 
-/// The message of a mechanism in base64, ready to send.
-pub fn bearer_message(mechanism: Mechanism, bearer: &Bearer) -> Zeroizing<String> {
-    let token = bearer.token.expose();
-    let message = Zeroizing::new(match mechanism {
-        Mechanism::XOAuth2 => format!("user={}\x01auth=Bearer {token}\x01\x01", bearer.user),
-        Mechanism::OAuthBearer => format!("n,a={},\x01auth=Bearer {token}\x01\x01", saslname(&bearer.user)),
-    });
-    Zeroizing::new(BASE64.encode(message.as_bytes()))
-}
-
-/// A redactor for the token, which a server may repeat in an error.
-pub fn redactor(bearer: &Bearer) -> Redactor {
-    let mut redactor = Redactor::default();
-    redactor.know(bearer.token.expose());
-    redactor
-}
-
-/// The client's answer to the provider's error challenge, which the provider needs before it refuses (RFC 7628 section
-/// 3.2.3).
-pub const fn error_answer(mechanism: Mechanism) -> &'static str {
-    match mechanism {
-        Mechanism::XOAuth2 => "",
-        Mechanism::OAuthBearer => "AQ==",
-    }
-}
-
-/// Escapes as in RFC 5801 section 4; `=` first, or it would be escaped twice.
-fn saslname(name: &str) -> String {
-    name.replace('=', "=3D").replace(',', "=2C")
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::secret::Token;
-
-    fn bearer(user: &str, token: &str) -> Bearer {
-        Bearer { user: user.into(), token: Token::parse(token).unwrap(), mechanisms: vec![] }
-    }
-
-    #[test]
-    fn bearer_messages_match_the_vectors() {
-        let message = |mechanism, user, token| bearer_message(mechanism, &bearer(user, token)).to_string();
-        assert_eq!(
-            message(Mechanism::XOAuth2, "ann@example.test", "tok-123"),
-            "dXNlcj1hbm5AZXhhbXBsZS50ZXN0AWF1dGg9QmVhcmVyIHRvay0xMjMBAQ=="
-        );
-        assert_eq!(
-            message(Mechanism::OAuthBearer, "ann@example.test", "tok-123"),
-            "bixhPWFubkBleGFtcGxlLnRlc3QsAWF1dGg9QmVhcmVyIHRvay0xMjMBAQ=="
-        );
-        assert_eq!(
-            message(Mechanism::OAuthBearer, "we,ird=name", "x"),
-            "bixhPXdlPTJDaXJkPTNEbmFtZSwBYXV0aD1CZWFyZXIgeAEB"
-        );
-    }
 
     #[test]
     fn plain_accepts_the_forms_that_clients_send() {
