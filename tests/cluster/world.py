@@ -106,12 +106,9 @@ class Replica(Postkey):
         return float(found[0])
 
     def health(self):
-        """The status of `/health`."""
-        try:
-            with urllib.request.urlopen(f"http://127.0.0.1:{self.metrics_port}/health", timeout=10) as response:
-                return response.status
-        except urllib.error.HTTPError as error:
-            return error.code
+        """The text of `/health`, whose status is 200."""
+        with urllib.request.urlopen(f"http://127.0.0.1:{self.metrics_port}/health", timeout=10) as response:
+            return response.read().decode()
 
 
 class World:
