@@ -286,6 +286,22 @@ mod tests {
         }
     }
 
+    #[tokio::test(start_paused = true)]
+    async fn a_stop_of_the_process_costs_one_step_of_the_limit() {
+        let mut limit = AnswerLimit::begin();
+        tokio::time::advance(STEP * STEPS * 5).await;
+        assert!(limit.wait(tokio::time::sleep(STEP * (STEPS - 3))).await.is_some());
+        assert!(limit.wait(std::future::pending::<()>()).await.is_none());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn many_parts_have_one_limit() {
+        let (mut limit, begun) = (AnswerLimit::begin(), Instant::now());
+        while limit.wait(tokio::time::sleep(STEP / 2)).await.is_some() {}
+        let took = begun.elapsed();
+        assert!(took >= STEP * (STEPS - 1) && took <= STEP * (STEPS + 1), "{took:?}");
+    }
+
     fn no_tls() -> ClientConfig {
         let provider = std::sync::Arc::new(tokio_rustls::rustls::crypto::ring::default_provider());
         let config = ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions().unwrap();

@@ -3,7 +3,8 @@
     python3 load.py SETTINGS.json
 
 Settings: ports (of the load balancer, by protocol), accounts (pairs of address and password), rate (logins a second), seconds, and
-result, the file for what came of them. Each login is one by the next protocol; if it is refused, the same is tried again after
+result, the file for what came of them. With at_once, there is one login for each account instead, so many at a time. Each login is one
+by the next protocol; if it is refused, the same is tried again after
 `RETRY` seconds, for at most `PATIENCE` seconds. The result is a list with one entry for each login: its protocol, its address and
 its tries, each with its time, how long it took, and its outcome.
 """
@@ -153,11 +154,24 @@ async def run(settings):
     return await asyncio.gather(*logins)
 
 
+async def run_once(settings):
+    """One login for each account, so many at a time."""
+    logins, numbered, ports = [], enumerate(settings["accounts"]), settings["ports"]
+
+    async def worker():
+        for number, (address, password) in numbered:
+            protocol = PROTOCOLS[number % len(PROTOCOLS)]
+            logins.append(await login(protocol, ports[protocol], address, password))
+
+    await asyncio.gather(*(worker() for _ in range(settings["at_once"])))
+    return logins
+
+
 def main():
     """Runs what the settings say."""
     with open(sys.argv[1], encoding="utf-8") as file:
         settings = json.load(file)
-    results = asyncio.run(run(settings))
+    results = asyncio.run(run_once(settings) if settings["at_once"] else run(settings))
     with open(settings["result"], "w", encoding="utf-8") as file:
         json.dump(results, file)
 

@@ -263,6 +263,7 @@ def without_the_database_what_is_known_goes_on(world):
         for replica in world.replicas:
             wait_until(lambda: replica.metric("postkey_vault_degraded") == 1, f"the metric of {replica.name}", 15)
             replica.command("status", "--exit-code", code=74)
+            expect("degraded" in replica.health(), f"/health of {replica.name} says so, and asks for no restart")
         expect(re.search("postgres|database", one.command("status"), re.IGNORECASE), "status says so")
         printed = one.command("password", "remove", known.address, "phone", fails=True)
         expect(re.search("postgresql|database", printed, re.IGNORECASE), f"a change fails, and says why: {printed}")
@@ -273,6 +274,7 @@ def without_the_database_what_is_known_goes_on(world):
         world.database.start()
     for replica in world.replicas:
         wait_until(lambda: replica.metric("postkey_vault_degraded") == 0, f"the metric of {replica.name} afterwards", 30)
+        expect("degraded" not in replica.health(), f"/health of {replica.name} says that all is well")
     wait_for_login(one, old, 60)
     unharmed(world, before)
 

@@ -138,11 +138,11 @@ class Storm:
 class Load:
     """The mail programs, in a process of their own."""
 
-    def __init__(self, world, accounts, rate, seconds, name):
+    def __init__(self, world, accounts, rate, seconds, name, at_once=None):
         self._result = world.run.folder / f"{name}.json"
         settings = world.run.write_json(f"{name}-settings.json", {
             "ports": world.balanced, "accounts": [(account.address, account.password) for account in accounts], "rate": rate,
-            "seconds": seconds, "result": str(self._result),
+            "seconds": seconds, "at_once": at_once, "result": str(self._result),
         })
         self._process = world.run.start(name, [sys.executable, str(HERE / "load.py"), str(settings)])
 

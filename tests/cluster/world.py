@@ -27,11 +27,6 @@ state_dir = "{folder}/state"
 log = "{log}"
 metrics = "127.0.0.1:{metrics}"
 
-[vault]
-postgresql = "{url}"
-password = {{ file = "{password}" }}
-ca_file = "{ca}"
-
 [provider.test]
 domains = ["example.test"]
 authorization_endpoint = "{endpoint}"
@@ -42,6 +37,13 @@ client_secret = {{ file = "{secret}" }}
 mechanisms = ["XOAUTH2"]
 ca_file = "{ca}"
 concurrent_refreshes = 64
+"""
+
+VAULT = """
+[vault]
+postgresql = "{url}"
+password = {{ file = "{password}" }}
+ca_file = "{ca}"
 """
 
 LISTENER = """
@@ -106,23 +108,20 @@ class Replica(Postkey):
         return float(found[0])
 
     def health(self):
-        """The status of `/health`."""
-        try:
-            with urllib.request.urlopen(f"http://127.0.0.1:{self.metrics_port}/health", timeout=10) as response:
-                return response.status
-        except urllib.error.HTTPError as error:
-            return error.code
+        """The text of `/health`, whose status is 200."""
+        with urllib.request.urlopen(f"http://127.0.0.1:{self.metrics_port}/health", timeout=10) as response:
+            return response.read().decode()
 
 
 class World:
     """Everything that a test can reach."""
 
-    def __init__(self, run, binary, log="info"):
-        self.run, self.binary, self.log = run, binary, log
+    def __init__(self, run, binary, log="info", replicas=len(REPLICAS), is_shared=True):
+        self.run, self.binary, self.log, self._is_shared = run, binary, log, is_shared
         self.database = Database(run)
         self.provider = ProviderProcess(run)
         self._password = write_private(run.folder / "database-password", f"{PASSWORD}\n")
-        self.replicas = [Replica(self, name, binary) for name in REPLICAS]
+        self.replicas = [Replica(self, name, binary) for name in REPLICAS[:replicas]]
         self.balanced = {protocol: free_port() for protocol in PROTOCOLS}
         self.accounts = {}
         self.kills, self.storm_ended = [], 0.0  # of storm.py
@@ -153,8 +152,10 @@ class World:
     def configuration(self, folder, replica):
         """The text of a replica's postkey.toml."""
         secret = write_private(folder / "client-secret", f"{replica.secret}\n")
-        head = CONFIGURATION.format(folder=folder, log=self.log, metrics=replica.metrics_port, url=self.url(replica.network.port),
-                                    password=self._password, ca=self.run.ca, endpoint=self.provider.endpoint, secret=secret)
+        head = CONFIGURATION.format(folder=folder, log=self.log, metrics=replica.metrics_port, ca=self.run.ca,
+                                    endpoint=self.provider.endpoint, secret=secret)
+        if self._is_shared:
+            head += VAULT.format(url=self.url(replica.network.port), password=self._password, ca=self.run.ca)
         listeners = "".join(LISTENER.format(protocol=protocol, port=port) for protocol, port in replica.ports.items())
         return head + "".join(SERVER.format(protocol=protocol, port=port) for protocol, port in self.provider.ports.items()) + listeners
 
