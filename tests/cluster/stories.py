@@ -180,7 +180,7 @@ class Refreshing:
 
 
 def a_replica_that_is_stopped_with_the_answer_on_the_wire_keeps_its_token(world):
-    one, two, three = world.replicas
+    _, two, three = world.replicas
     account = stale_account(world, "stopped")
     before, refreshing = world.provider.report(), Refreshing(world, two, account, spent=True)
     two.suspend()
@@ -212,7 +212,7 @@ def a_replica_that_is_killed_before_its_token_is_spent_costs_nothing(world):
 
 
 def a_token_that_arrives_while_the_network_is_cut_is_stored_later(world):
-    one, two, three = world.replicas
+    _, two, three = world.replicas
     account = stale_account(world, "cut")
     before, refreshing = world.provider.report(), Refreshing(world, two, account, spent=True)
     two.network.cut()
@@ -247,7 +247,7 @@ def a_token_that_arrives_while_the_database_restarts_is_stored_later(world):
 # The database is away
 
 def without_the_database_what_is_known_goes_on(world):
-    one, two, three = world.replicas
+    one, two, _ = world.replicas
     (known, unseen), old = (new_account(world, name) for name in ("known", "unseen")), stale_account(world, "old")
     for account in (known, unseen):
         wait_for_login(one, account)
