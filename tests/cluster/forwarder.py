@@ -27,7 +27,7 @@ class Forwarder:
         """From now on nothing gets through, and nobody is told."""
         self._loop.call_soon_threadsafe(self._flows.clear)
 
-    def mend(self):
+    def restore(self):
         """Everything gets through again."""
         self._loop.call_soon_threadsafe(self._flows.set)
 

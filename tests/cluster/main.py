@@ -13,7 +13,7 @@ import traceback
 from world import World  # its imports find tests/real  # isort: skip
 import databases  # noqa: E402
 import stories  # noqa: E402
-import storm  # noqa: E402
+import failures  # noqa: E402
 from process import Failure, Run, options  # noqa: E402
 
 
@@ -46,15 +46,15 @@ class Report:
 
 
 def run_all(world, report, shape):
-    """The storm first. Its accounts need half a minute until their tokens are too old, which the other tests use."""
+    """The load first. Its accounts need half a minute until their tokens are too old, which the other tests use."""
     start = time.monotonic()
     world.authorize([f"a{number}@example.test" for number in range(shape.accounts)])
     print(f"{shape.accounts} accounts are authorized after {time.monotonic() - start:.0f} s", flush=True)
-    report.section("The storm", [storm.a_storm_costs_no_token_and_no_password], world, shape)
+    report.section("Failures under load", [failures.failures_under_load_lose_no_token_and_refuse_no_login_for_good], world, shape)
     stories.prepare(world)
     report.section("What one replica changes, the others know", stories.KNOWLEDGE, world)
     report.section("Databases", databases.TESTS, world)
-    report.section("After the storm", [storm.after_it_every_refresh_token_is_good], world, shape)
+    report.section("After the load", [failures.afterwards_every_refresh_token_is_good], world, shape)
     report.section("Interrupted refreshes", stories.INTERRUPTIONS, world)
 
 
@@ -67,7 +67,7 @@ def main():
     with Run(arguments.keep) as run:
         world = World(run, arguments.postkey.resolve())
         world.start()
-        run_all(world, report, storm.WHOLE if arguments.whole else storm.SHORT)
+        run_all(world, report, failures.WHOLE if arguments.whole else failures.SHORT)
         world.stop()
     print(f"\n{report.passed} passed, {len(report.failed)} failed")
     return 1 if report.failed or not report.passed else 0

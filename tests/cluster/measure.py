@@ -11,7 +11,7 @@ import time
 
 from world import World  # its imports find tests/real  # isort: skip
 from process import Run, options  # noqa: E402
-from storm import Load, percentile  # noqa: E402
+from failures import Load, percentile  # noqa: E402
 
 RATE, SECONDS = 100, 10
 AT_ONCE = 32

@@ -7,7 +7,7 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 
 from process import Failure, wait_until
-from storm import SETTLED
+from failures import SETTLED
 from world import LIFE
 
 SOON = 5  # seconds within which a replica has heard of a change
@@ -180,16 +180,16 @@ class Refreshing:
 
 
 def a_replica_that_is_stopped_with_the_answer_on_the_wire_keeps_its_token(world):
-    one, two, three = world.replicas
+    _, two, three = world.replicas
     account = stale_account(world, "stopped")
     before, refreshing = world.provider.report(), Refreshing(world, two, account, spent=True)
-    two.freeze()
+    two.suspend()
     try:
         refreshing.release()
         words = answer(three, account)  # takes longer than the limit for the authorization server's answer
         expect(is_temporary(words), f"meanwhile the others refuse temporarily: {words}")
     finally:
-        two.thaw()
+        two.resume()
     words = refreshing.answer()
     expect(words == "ok", f"its login works: {words}")
     wait_for_login(three, account)
@@ -212,7 +212,7 @@ def a_replica_that_is_killed_before_its_token_is_spent_costs_nothing(world):
 
 
 def a_token_that_arrives_while_the_network_is_cut_is_stored_later(world):
-    one, two, three = world.replicas
+    _, two, three = world.replicas
     account = stale_account(world, "cut")
     before, refreshing = world.provider.report(), Refreshing(world, two, account, spent=True)
     two.network.cut()
@@ -221,7 +221,7 @@ def a_token_that_arrives_while_the_network_is_cut_is_stored_later(world):
         words = answer(three, account)
         expect(is_temporary(words), f"meanwhile the others refuse temporarily: {words}")
     finally:
-        two.network.mend()
+        two.network.restore()
     words = refreshing.answer()
     expect(words == "ok" or is_temporary(words), f"its login works, or may be tried again: {words}")
     for replica in world.replicas:
@@ -247,7 +247,7 @@ def a_token_that_arrives_while_the_database_restarts_is_stored_later(world):
 # The database is away
 
 def without_the_database_what_is_known_goes_on(world):
-    one, two, three = world.replicas
+    one, two, _ = world.replicas
     (known, unseen), old = (new_account(world, name) for name in ("known", "unseen")), stale_account(world, "old")
     for account in (known, unseen):
         wait_for_login(one, account)
@@ -289,7 +289,7 @@ def a_login_with_a_known_password_and_a_living_token_asks_the_database_nothing(w
         answers = {answer(replica, account) for _ in range(20)}
         took = time.monotonic() - begun
     finally:
-        replica.network.mend()
+        replica.network.restore()
     expect(answers == {"ok"} and took < 5, f"twenty logins without a network to the database: {answers}, {took:.1f} s")
 
 

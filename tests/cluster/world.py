@@ -91,11 +91,11 @@ class Replica(Postkey):
         """Sends a signal to the daemon."""
         self.process.child.send_signal(number)
 
-    def freeze(self):
+    def suspend(self):
         """Stops the process, as a machine does that is suspended."""
         self.signal(signal.SIGSTOP)
 
-    def thaw(self):
+    def resume(self):
         """Lets it go on."""
         self.signal(signal.SIGCONT)
 
@@ -124,7 +124,7 @@ class World:
         self.replicas = [Replica(self, name, binary) for name in REPLICAS[:replicas]]
         self.balanced = {protocol: free_port() for protocol in PROTOCOLS}
         self.accounts = {}
-        self.kills, self.storm_ended = [], 0.0  # of storm.py
+        self.kills, self.load_ended = [], 0.0  # of failures.py
 
     def start(self):
         """Starts the replicas one after the other, because the first one makes the tables, and then HAProxy."""

@@ -22,7 +22,7 @@ STORING = 0.5
 
 @dataclass
 class Shape:
-    """How large the storm is. `events` has what happens when, in seconds after the start."""
+    """How large the load is. `events` has what happens when, in seconds after the start."""
 
     accounts: int
     rate: int
@@ -31,18 +31,18 @@ class Shape:
 
 
 SHORT = Shape(accounts=200, rate=20, seconds=60, events=[
-    (8, "freeze", 15), (28, "restart_database", "fast"), (32, "cut", 12), (47, "upgrade"),
+    (8, "suspend", 15), (28, "restart_database", "fast"), (32, "cut", 12), (47, "upgrade"),
 ])
 
 WHOLE = Shape(accounts=10_000, rate=200, seconds=600, events=[
-    (50, "freeze", 60), (140, "restart_database", "fast"), (170, "cut", 45), (240, "cut_all", 20), (290, "restart_database", "immediate"),
-    (330, "freeze", 60), (420, "database_away", 15), (460, "upgrade"), (530, "cut", 45),
+    (50, "suspend", 60), (140, "restart_database", "fast"), (170, "cut", 45), (240, "cut_all", 20), (290, "restart_database", "immediate"),
+    (330, "suspend", 60), (420, "database_away", 15), (460, "upgrade"), (530, "cut", 45),
 ])
 
 KILLS = 10  # seconds between two
 
 
-class Storm:
+class Disturbances:
     """The failures. Each replica has a lock, so that only one thing happens to it at a time."""
 
     def __init__(self, world, shape):
@@ -52,7 +52,7 @@ class Storm:
         self._turns = itertools.cycle(world.replicas)
         self._database = threading.Lock()
 
-    def rage(self):
+    def run(self):
         """Everything, when it is due, until the end of the load."""
         kills = [(at, "kill") for at in range(KILLS // 2, self.shape.seconds, KILLS)]
         begun = time.monotonic()
@@ -93,19 +93,19 @@ class Storm:
             replica.kill()
             replica.start()
 
-    def freeze(self, seconds):
+    def suspend(self, seconds):
         """Stops a replica's process for so long."""
         with self._some_replica() as replica, self._failing(f"{replica.name} stopped"):
-            replica.freeze()
+            replica.suspend()
             time.sleep(seconds)
-            replica.thaw()
+            replica.resume()
 
     def cut(self, seconds):
         """Cuts a replica's network to the database."""
         with self._some_replica() as replica, self._failing(f"network of {replica.name} cut"):
             replica.network.cut()
             time.sleep(seconds)
-            replica.network.mend()
+            replica.network.restore()
 
     def cut_all(self, seconds):
         """Cuts the network to the database for everybody."""
@@ -114,7 +114,7 @@ class Storm:
                 replica.network.cut()
             time.sleep(seconds)
             for replica in self.world.replicas:
-                replica.network.mend()
+                replica.network.restore()
 
     def restart_database(self, how):
         """Restarts PostgreSQL."""
@@ -180,24 +180,24 @@ def percentile(values, share):
     return values[min(len(values) - 1, int(len(values) * share))] if values else 0.0
 
 
-def tell(logins, report, storm, lost_in_flight):
+def tell(logins, report, disturbances, lost_in_flight):
     """Prints the figures."""
     first = [login["tries"][0]["seconds"] for login in logins if login["tries"][0]["outcome"] == "ok"]
     counts = {outcome: len(tries_that(logins, outcome)) for outcome in ("ok", "temporary", "cut", "permanent")}
     again = [login for login in logins if len(login["tries"]) > 1]
     right = sum(len(login["tries"]) == 2 and login["tries"][1]["outcome"] == "ok" for login in again)
-    print(f"    {len(logins)} logins at {storm.shape.rate} a second, {sum(report['refreshes'].values())} refreshes, {len(storm.kills)} kills")
+    print(f"    {len(logins)} logins at {disturbances.shape.rate} a second, {sum(report['refreshes'].values())} refreshes, {len(disturbances.kills)} kills")
     print(f"    a login that worked at once: median {percentile(first, 0.5) * 1000:.0f} ms, p99 {percentile(first, 0.99) * 1000:.0f} ms")
     print(f"    tries: {counts['ok']} ok, {counts['temporary']} refused temporarily, {counts['cut']} cut, {counts['permanent']} refused for good")
     print(f"    {len(again)} logins tried again: {right} were right at the next try, the others later")
     print(f"    tokens used twice: {len(report['twice'])}, of these {len(lost_in_flight)} with the answer on the wire at a kill", flush=True)
 
 
-def judge(logins, report, storm):
-    """What is wrong after the storm, in words. Prints the figures first."""
-    excused = in_flight(report, storm.kills)
-    tell(logins, report, storm, excused)
-    wrong = list(storm.errors)
+def judge(logins, report, disturbances):
+    """What is wrong after the load, in words. Prints the figures first."""
+    excused = in_flight(report, disturbances.kills)
+    tell(logins, report, disturbances, excused)
+    wrong = list(disturbances.errors)
     others = [entry for entry in report["twice"] if entry["address"] not in excused]
     wrong += [f"used twice: {entry}" for entry in others[:5]]
     if report["unknown"]:
@@ -205,7 +205,7 @@ def judge(logins, report, storm):
     permanent = [(login, one) for login, one in tries_that(logins, "permanent") if login["address"] not in excused]
     wrong += [f"refused for good: {login['protocol']} {login['address']}: {one['words']}" for login, one in permanent[:5]]
     for words, holds in (("never worked", lambda login: login["tries"][-1]["outcome"] != "ok"),
-                         ("worked too late", lambda login: is_late(login, storm.failures))):
+                         ("worked too late", lambda login: is_late(login, disturbances.failures))):
         bad = [login for login in logins if holds(login) and login["address"] not in excused]
         wrong += [f"{words} ({len(bad)}): {login}" for login in bad[:3]]
     return wrong
@@ -217,27 +217,27 @@ def expect_nothing(wrong):
         raise Failure("\n".join(wrong))
 
 
-def a_storm_costs_no_token_and_no_password(world, shape):
+def failures_under_load_lose_no_token_and_refuse_no_login_for_good(world, shape):
     """The load and the failures together."""
-    accounts = storm_accounts(world, shape)
-    load, storm = Load(world, accounts, shape.rate, shape.seconds, "load"), Storm(world, shape)
-    storm.rage()
-    world.kills = storm.kills
+    accounts = load_accounts(world, shape)
+    load, disturbances = Load(world, accounts, shape.rate, shape.seconds, "load"), Disturbances(world, shape)
+    disturbances.run()
+    world.kills = disturbances.kills
     logins = load.logins(shape.seconds + 300)
-    world.storm_ended = time.monotonic()
-    expect_nothing(judge(logins, world.provider.report(), storm))
+    world.load_ended = time.monotonic()
+    expect_nothing(judge(logins, world.provider.report(), disturbances))
 
 
-def storm_accounts(world, shape):
+def load_accounts(world, shape):
     """The accounts that the mail programs use."""
     return [world.accounts[f"a{number}@example.test"] for number in range(shape.accounts)]
 
 
-def after_it_every_refresh_token_is_good(world, shape):
+def afterwards_every_refresh_token_is_good(world, shape):
     """Each account logs in once with a token that it has to get now. What was lost would be seen here."""
-    time.sleep(max(0, world.storm_ended + LIFE / 2 + 1 - time.monotonic()))
+    time.sleep(max(0, world.load_ended + LIFE / 2 + 1 - time.monotonic()))
     before = world.provider.report()
-    accounts = [account for account in storm_accounts(world, shape) if account.address not in before["ended"]]
+    accounts = [account for account in load_accounts(world, shape) if account.address not in before["ended"]]
     rate = max(50, shape.rate)
     logins = Load(world, accounts, rate, len(accounts) / rate, "after").logins(300)
     report = world.provider.report()
