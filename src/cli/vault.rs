@@ -26,9 +26,7 @@ pub async fn run(config: &Config, command: VaultCommand) -> Result<(), Failed> {
             }
             copy(database, &Place::Files(folder), &Place::Database).await
         }
-        VaultCommand::Copy { to, .. } => {
-            copy(database, &Place::Database, &Place::Files(to.unwrap_or_default())).await
-        }
+        VaultCommand::Copy { to, .. } => copy(database, &Place::Database, &Place::Files(to.unwrap_or_default())).await,
         VaultCommand::Migrate => {
             say(match broker::migrate(database).await? {
                 Migrated::Created => "The tables have been created.",

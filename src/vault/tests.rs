@@ -1,5 +1,7 @@
 //! The vault from its users' point of view.
 
+use std::time::Duration;
+
 use super::record::{FORMAT, Record};
 use super::*;
 use crate::config::flow::Flow;

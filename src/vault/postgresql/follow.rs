@@ -116,7 +116,8 @@ impl Replica {
                     None => return Err(DatabaseError::Away("the connection was closed".to_owned())),
                 },
                 () = sleep_until(next) => {
-                    session.verify().await?;
+                    // Somebody may have taken a privilege away, or changed the tables.
+                    schema::check(&session).await?;
                     beats += 1;
                     self.beat(beats).await?;
                     next = Instant::now() + BEAT;

@@ -94,8 +94,18 @@ impl KnownRecords {
     /// Takes a record with new tokens into use that the database has not stored.
     pub fn hold(&self, address: &str, record: MemoryRecord, expected: u64) {
         let mut state = lock(&self.state);
+        let known = state.records.get(address).cloned();
         state.unsaved.insert(address.to_owned(), expected);
-        state.show(address, record, &self.view);
+        match known.and_then(|known| Some((known.to_row(address)?, known))) {
+            Some((row, known)) if known.serial != expected => {
+                // Another replica's record has come meanwhile.
+                state.records.insert(address.to_owned(), KnownRecord { serial: record.serial, record: Some(record) });
+                let settled = state.settle(address, known, &row);
+                self.view.change(|view| view.show(address, settled.record.as_ref()));
+                state.records.insert(address.to_owned(), settled);
+            }
+            _ => state.show(address, record, &self.view),
+        }
     }
 
     /// Takes a record of the database, if it is newer than the known one, or if the known one still has the serial
@@ -120,6 +130,7 @@ impl KnownRecords {
     /// Somebody has removed a record from the database.
     pub fn gone(&self, address: &str) {
         let mut state = lock(&self.state);
+        state.unsaved.remove(address);
         if state.records.remove(address).is_some() {
             error!(account = address, "somebody has removed the record of {address} from the database");
             self.view.hide_foreign(address);
@@ -224,8 +235,116 @@ impl KnownState {
     }
 
     fn waiting(&self, address: &str) -> Option<Unsaved> {
-        let (expected, known) = (*self.unsaved.get(address)?, self.records.get(address)?);
-        let bytes = known.record.as_ref()?.to_bytes(address);
-        Some(Unsaved { row: RecordRow { address: address.to_owned(), serial: known.serial, bytes }, expected })
+        let expected = *self.unsaved.get(address)?;
+        Some(Unsaved { row: self.records.get(address)?.to_row(address)?, expected })
+    }
+}
+
+impl KnownRecord {
+    fn to_row(&self, address: &str) -> Option<RecordRow> {
+        let bytes = self.record.as_ref()?.to_bytes(address);
+        Some(RecordRow { address: address.to_owned(), serial: self.serial, bytes })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::flow::Flow;
+    use crate::secret::Token;
+    use crate::token::{Life, TokenSet};
+    use crate::vault::account::{Authorization, Secrets, StoredAccount};
+
+    const ANN: &str = "ann@example.test";
+
+    fn tokens() -> TokenSet {
+        let access = Token::parse("access").unwrap();
+        TokenSet { access, refresh: None, life: Life::default(), scope: String::new() }
+    }
+
+    fn account() -> StoredAccount {
+        let authorization = Authorization {
+            address: ANN.into(),
+            provider: "own".into(),
+            flow: Flow::AuthorizationCode,
+            client_id: None,
+            secrets: Secrets::default(),
+            discovered: None,
+            tokens: tokens(),
+        };
+        StoredAccount::begin(&authorization, None, 0, Moment(1)).unwrap()
+    }
+
+    fn changed(account: &StoredAccount, change: impl FnOnce(&mut StoredAccount)) -> StoredAccount {
+        let mut account = account.clone();
+        change(&mut account);
+        account
+    }
+
+    fn record(serial: u64, account: &StoredAccount) -> MemoryRecord {
+        MemoryRecord::new(serial, Entry::Account(Arc::new(account.clone())), &mut SharedOffers::default())
+    }
+
+    fn row(serial: u64, account: &StoredAccount) -> RecordRow {
+        RecordRow { address: ANN.into(), serial, bytes: record(serial, account).to_bytes(ANN) }
+    }
+
+    /// What became of new tokens that were not stored, when another replica has stored this.
+    fn settled(first: &StoredAccount, new: &StoredAccount, other: &RecordRow, is_early: bool) -> KnownRecords {
+        let known = KnownRecords::new(vec![row(10, first)]);
+        if is_early {
+            known.take(other, None);
+        }
+        known.hold(ANN, record(11, new), 10);
+        if !is_early {
+            known.take(other, None);
+        }
+        known
+    }
+
+    #[test]
+    fn unsaved_tokens_go_on_top_of_what_another_replica_has_changed() {
+        let first = account();
+        let new = changed(&first, |account| account.put_tokens(&tokens()).unwrap());
+        let other = changed(&first, |account| drop(account.mechanisms.insert("imap".into(), "XOAUTH2".into())));
+        for is_early in [false, true] {
+            let known = settled(&first, &new, &row(11, &other), is_early);
+            let account = known.view.account(ANN).unwrap();
+            assert_eq!((account.generation(), account.mechanisms.len()), (2, 1));
+            let unsaved = known.unsaved_of(ANN).unwrap();
+            assert_eq!((unsaved.expected, unsaved.row.serial), (11, 12));
+        }
+    }
+
+    #[test]
+    fn unsaved_tokens_that_were_stored_after_all_are_not_stored_again() {
+        let first = account();
+        let new = changed(&first, |account| account.put_tokens(&tokens()).unwrap());
+        let known = settled(&first, &new, &row(11, &new), false);
+        assert!(!known.has_unsaved() && known.generation(ANN) == Some(2));
+    }
+
+    #[test]
+    fn unsaved_tokens_give_way_to_newer_ones() {
+        let first = account();
+        let new = changed(&first, |account| account.put_tokens(&tokens()).unwrap());
+        let newer = changed(&new, |account| account.put_tokens(&tokens()).unwrap());
+        for is_early in [false, true] {
+            let known = settled(&first, &new, &row(12, &newer), is_early);
+            assert!(!known.has_unsaved() && known.generation(ANN) == Some(3), "{is_early}");
+        }
+    }
+
+    #[test]
+    fn an_older_record_counts_only_if_the_database_no_longer_has_the_newer_one() {
+        let first = account();
+        let known = KnownRecords::new(vec![row(10, &first)]);
+        known.take(&row(9, &first), None);
+        known.take(&row(9, &first), Some(8));
+        assert_eq!(known.serial(ANN), Some(10));
+        known.take(&row(9, &first), Some(10));
+        assert_eq!(known.serial(ANN), Some(9));
+        known.gone(ANN);
+        assert!(known.view.account(ANN).is_none() && known.addresses().is_empty());
     }
 }
