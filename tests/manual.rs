@@ -11,9 +11,10 @@ const PROGRAM: &str = include_str!("../docs/man/postkey.1");
 const CONFIGURATION: &str = include_str!("../docs/man/postkey.toml.5");
 
 /// The sections of postkey.toml(5), and the beginnings of the tables whose keys they describe.
-const TABLES: [(&str, &str); 8] = [
+const TABLES: [(&str, &str); 9] = [
     ("TOP LEVEL", ""),
     ("WEB", "[web]\n"),
+    ("VAULT", "[vault]\n"),
     ("LISTENERS", "[[listener]]\n"),
     ("PROVIDERS", "[provider.x]\n"),
     ("ASSERTIONS", "[provider.x.assertion]\n"),

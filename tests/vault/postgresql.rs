@@ -195,9 +195,8 @@ fn one_replica_refreshes_at_a_time() {
     drop(lock);
     within("it is the other's turn", || matches!(turn(&runtime, &two, 1), RefreshTurn::Changed));
     assert_eq!(two.account(ANN).unwrap().generation(), 2);
-    // One that brings nothing leaves nothing behind.
-    let RefreshTurn::Granted(lock) = turn(&runtime, &two, 2) else { panic!("not granted") };
-    drop(lock);
+    // One that brings nothing leaves nothing behind. Unlocking takes a moment after a turn.
+    within("it may refresh the new tokens", || matches!(turn(&runtime, &two, 2), RefreshTurn::Granted(_)));
     within("it is the first one's turn again", || matches!(turn(&runtime, &one, 2), RefreshTurn::Granted(_)));
 }
 
