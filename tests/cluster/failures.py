@@ -154,11 +154,15 @@ class Load:
 
 
 def in_flight(report, kills):
-    """The accounts whose answer was on its way to a replica when that was killed. Nobody can prevent their loss."""
-    def was_killed(use):
-        return use["answered"] and any(name == use["replica"] and use["begun"] <= at <= use["answered"] + STORING for at, name in kills)
-
-    return {entry["address"] for entry in report["twice"] if was_killed(entry["first"])}
+    """The accounts whose answer was on its way to a replica when that was killed, each with how long before the kill the server answered,
+    in ms. Nobody can prevent their loss. Negative is after the kill."""
+    found = {}
+    for entry in report["twice"]:
+        use = entry["first"]
+        for at, name in kills:
+            if use["answered"] and name == use["replica"] and use["begun"] <= at <= use["answered"] + STORING:
+                found[entry["address"]] = round((at - use["answered"]) * 1000)
+    return found
 
 
 def tries_that(logins, outcome):
@@ -191,6 +195,9 @@ def tell(logins, report, disturbances, lost_in_flight):
     print(f"    tries: {counts['ok']} ok, {counts['temporary']} refused temporarily, {counts['cut']} cut, {counts['permanent']} refused for good")
     print(f"    {len(again)} logins tried again: {right} were right at the next try, the others later")
     print(f"    tokens used twice: {len(report['twice'])}, of these {len(lost_in_flight)} with the answer on the wire at a kill", flush=True)
+    for address, milliseconds in lost_in_flight.items():
+        refused = sum(login["address"] == address for login, _ in tries_that(logins, "permanent"))
+        print(f"    {address}: answered {milliseconds} ms before the kill; {refused} logins refused for good", flush=True)
 
 
 def judge(logins, report, disturbances):
@@ -247,7 +254,7 @@ def afterwards_every_refresh_token_is_good(world, shape):
     refreshed = sum(report["refreshes"].values()) - sum(before["refreshes"].values())
     if refreshed < len(accounts):
         wrong.append(f"{refreshed} refreshes for {len(accounts)} accounts")
-    unexplained = set(before["ended"]) - in_flight(before, world.kills)
+    unexplained = set(before["ended"]) - set(in_flight(before, world.kills))
     wrong += [f"grants ended: {sorted(unexplained)[:5]}"] if unexplained else []
     print(f"    lost: {len(bad) + len(unexplained)}; lost with the answer on the wire at a kill: {len(before['ended']) - len(unexplained)}", flush=True)
     expect_nothing(wrong)

@@ -4,7 +4,7 @@
 
 Settings: ports (of the load balancer, by protocol), accounts (pairs of address and password), rate (logins a second), seconds, and
 result, the file for what came of them. With at_once, there is one login for each account instead, so many at a time. Each login is one
-by the next protocol; if it is refused, the same is tried again after
+by the next protocol; if it is refused temporarily, the same is tried again after
 `RETRY` seconds, for at most `PATIENCE` seconds. The result is a list with one entry for each login: its protocol, its address and
 its tries, each with its time, how long it took, and its outcome.
 """
@@ -127,7 +127,7 @@ async def leave(reader, writer, goodbye):
 
 
 async def login(protocol, port, address, password):
-    """Tries until it works, or patience is at an end."""
+    """Tries until it works, is refused for good, or patience is at an end."""
     tries, begun = [], time.monotonic()
     while True:
         at, start = time.time(), time.monotonic()
@@ -136,7 +136,8 @@ async def login(protocol, port, address, password):
         except asyncio.TimeoutError:
             outcome, words = "cut", f"no answer within {TIMEOUT} s"
         tries.append({"at": at, "seconds": time.monotonic() - start, "outcome": outcome, "words": words})
-        if outcome == "ok" or time.monotonic() - begun > PATIENCE:
+        # After a permanent refusal a mail program asks its user instead of trying again.
+        if outcome in ("ok", "permanent") or time.monotonic() - begun > PATIENCE:
             return {"protocol": protocol, "address": address, "tries": tries}
         await asyncio.sleep(RETRY)
 
