@@ -62,7 +62,7 @@ def refreshing(world, accounts):
 def row(arguments, replicas, is_shared):
     """One line of the table."""
     with Run() as run:
-        world = World(run, arguments.postkey.resolve(), log="warn", replicas=replicas, is_shared=is_shared)
+        world = World(run, arguments.postkey.resolve(), replicas=replicas, is_shared=is_shared)
         world.start()
         world.provider.ask("life", seconds=2)
         accounts = list(world.authorize([f"a{number}@example.test" for number in range(arguments.accounts)]).values())

@@ -24,7 +24,7 @@ PAUSE = 0.02  # how long the authorization server takes for an answer
 
 CONFIGURATION = """
 state_dir = "{folder}/state"
-log = "{log}"
+log = "info"
 metrics = "127.0.0.1:{metrics}"
 
 [provider.test]
@@ -116,8 +116,8 @@ class Replica(Postkey):
 class World:
     """Everything that a test can reach."""
 
-    def __init__(self, run, binary, log="info", replicas=len(REPLICAS), is_shared=True):
-        self.run, self.binary, self.log, self._is_shared = run, binary, log, is_shared
+    def __init__(self, run, binary, replicas=len(REPLICAS), is_shared=True):
+        self.run, self.binary, self._is_shared = run, binary, is_shared
         self.database = Database(run)
         self.provider = ProviderProcess(run)
         self._password = write_private(run.folder / "database-password", f"{PASSWORD}\n")
@@ -152,7 +152,7 @@ class World:
     def configuration(self, folder, replica):
         """The text of a replica's postkey.toml."""
         secret = write_private(folder / "client-secret", f"{replica.secret}\n")
-        head = CONFIGURATION.format(folder=folder, log=self.log, metrics=replica.metrics_port, ca=self.run.ca,
+        head = CONFIGURATION.format(folder=folder, metrics=replica.metrics_port, ca=self.run.ca,
                                     endpoint=self.provider.endpoint, secret=secret)
         if self._is_shared:
             head += VAULT.format(url=self.url(replica.network.port), password=self._password, ca=self.run.ca)
