@@ -288,7 +288,7 @@ impl NotifiedState {
             ends.remove(&expiry.what);
             notices.extend(self.review_expiry(expiry, now));
         }
-        // What is left belongs to accounts that were forgotten, which need nobody.
+        // The rest belong to accounts that were forgotten, so nobody has to act.
         self.needed.retain(|address, _| !needed.contains(address));
         self.ends.retain(|what, _| !ends.contains(what));
         notices

@@ -31,7 +31,7 @@ pub struct CurrentTokens {
     /// The number of this token set in the account's record.
     pub generation: u64,
     pub(super) secrets: Secrets,
-    /// What opens a later token set that another replica has stored.
+    /// Opens a later token set that another replica stores. None if no other replica can store one.
     pub(super) opener: Option<Arc<Opener>>,
 }
 

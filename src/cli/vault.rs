@@ -67,7 +67,7 @@ async fn copy(database: &DatabaseConfig, from: &Place, to: &Place) -> Result<(),
     copied.report()
 }
 
-/// What became of the records.
+/// The result of a copy.
 #[derive(Default)]
 struct Copied {
     done: usize,

@@ -123,7 +123,7 @@ pub struct Unlocked {
     pub secrets: Secrets,
     /// The slot of the app password.
     pub slot: Slot,
-    /// What opens the token sets of other replicas. None if no other replica can write one.
+    /// Opens token sets that other replicas store. None if no other replica can store one.
     pub opener: Option<Arc<Opener>>,
 }
 

@@ -106,7 +106,7 @@ impl Replica {
         let session = self.database.connect(Some(sender)).await?;
         session.limited(session.client.batch_execute("listen postkey_records")).await?;
         schema::check(&session).await?;
-        // What has changed before the first notification.
+        // The first notification is only about later changes.
         self.catch_up().await?;
         let (mut next, mut beats) = (Instant::now(), 0);
         loop {

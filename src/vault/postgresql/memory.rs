@@ -289,7 +289,7 @@ mod tests {
         RecordRow { address: ANN.into(), serial, bytes: record(serial, account).to_bytes(ANN) }
     }
 
-    /// What became of new tokens that were not stored, when another replica has stored this.
+    /// The records after another replica has stored this one while new tokens were not stored yet.
     fn settled(first: &StoredAccount, new: &StoredAccount, other: &RecordRow, is_early: bool) -> KnownRecords {
         let known = KnownRecords::new(vec![row(10, first)]);
         if is_early {

@@ -68,7 +68,7 @@ pub struct RecordRow {
     pub bytes: Vec<u8>,
 }
 
-/// What a refresh finds in the database.
+/// The state of a record in the database when a refresh begins.
 pub enum RefreshRow {
     /// The intent to refresh is stored. The record has this serial.
     Begun(u64),
