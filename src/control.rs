@@ -1,7 +1,6 @@
 //! Carries out the requests of commands, in the process that has the vault open: the daemon, which receives them over
 //! its control socket, or the command itself.
 
-mod carried;
 mod message;
 
 use std::io;

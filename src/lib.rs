@@ -74,6 +74,7 @@
 pub mod address;
 pub mod authorization;
 pub mod broker;
+pub mod carried;
 pub mod certificates;
 pub mod cli;
 pub mod clock;

@@ -197,7 +197,7 @@ async fn answer(
     credentials: &Credentials,
     client_name: Option<&str>,
     newcomer: &Newcomer,
-    attempt: PasswordAttempt<'_>,
+    mut attempt: PasswordAttempt<'_>,
     client: &Connection,
     policy: &ListenerPolicy,
 ) -> Result<Answered, Refusal> {
@@ -207,7 +207,7 @@ async fn answer(
         return Err(forbidden("This account is not for your user on this machine."));
     }
     if policy.serves_login(login) {
-        policy.broker.first_logins.refuse(login, credentials, peer)?;
+        policy.broker.first_logins.refuse(login, credentials, peer, &mut attempt).await?;
     }
     let opened = policy.broker.passwords.unlock(login, &credentials.password, attempt).await?;
     if credentials.acts_as.as_ref().is_some_and(|name| policy.broker.resolve(name).address != login.address) {

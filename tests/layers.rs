@@ -23,7 +23,7 @@ const LAYERS: &[&[&str]] = &[
     &["config", "token", "wire"],
     &["programs", "proxy"],
     &["confine", "downstream", "log", "net", "notify", "oauth", "upstream", "vault"],
-    &["certificates", "visit"],
+    &["carried", "certificates", "visit"],
     &["broker", "relay"],
     &["login"],
     &["examination"],
@@ -90,7 +90,7 @@ const WORDS: &[(&str, &[&str])] = &[
             "web/setup/step.rs",
             // sends them over a socket that only its owner can use
             "control.rs",
-            "control/carried.rs",
+            "carried.rs",
             // reads what an access token says of itself
             "oauth/access_token.rs",
             // logs in to a proxy

@@ -3,46 +3,44 @@
 //!
 //! The first login may come from somebody else than the person who consents. So only the browser in which the consent ended
 //! gets a key, and the account is created with the password that is typed there with this key.
-//! `docs/design/decisions/0007-first-login.md` says what this defends against.
+//! `docs/design/decisions/0007-first-login.md` says what this defends against. If several replicas share the vault, each step may
+//! reach another one of them (`handover.rs`).
 
 mod attempt;
 mod attempts;
+mod confirmation;
+mod handover;
 mod server;
 
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::task::JoinSet;
-use tokio::time::{sleep, timeout};
+use tokio::time::sleep;
 use tracing::{info, warn};
 use url::Url;
 
 use super::accounts::Accounts;
 use super::context::{Context, Resolved};
+use super::guesses::PasswordAttempt;
 use super::notices::Notices;
 use super::passwords::Passwords;
 use crate::config::is_address;
 use crate::exit::{Exit, Failed};
 use crate::net::peer::{Peer, Source, Visitor};
 use crate::notify::{Notice, NoticeEvent};
+use crate::oauth::authorization_code::state_of;
 use crate::oauth::identity::Identity;
-use crate::token::TokenSet;
+use crate::vault::VaultError;
 use crate::vault::password::Password;
-use crate::vault::{Authorization, Vault};
 use crate::wire::{Credentials, Reason, Refusal};
-use attempt::{Attempt, Consent, ConsentState};
+use attempt::{Attempt, Consent};
 use attempts::Attempts;
+use handover::Handover;
 use server::{AuthorizationRequest, AuthorizationServer};
-
-/// The name of the first app password.
-const SLOT: &str = "main";
 
 /// How often to remove what has expired.
 const TICK: Duration = Duration::from_secs(60);
-
-/// How long a provider may take to revoke unused tokens.
-const REVOCATION: Duration = Duration::from_secs(20);
 
 /// Why a browser cannot continue.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -87,6 +85,7 @@ pub struct FirstLogins {
     passwords: Arc<Passwords>,
     notices: Arc<Notices>,
     attempts: Attempts,
+    handover: Handover,
 }
 
 impl FirstLogins {
@@ -102,6 +101,7 @@ impl FirstLogins {
             passwords: Arc::clone(passwords),
             notices: Arc::clone(notices),
             attempts: Attempts::default(),
+            handover: Handover::new(context),
         }
     }
 
@@ -112,7 +112,13 @@ impl FirstLogins {
 
     /// Refuses the login to an unknown address that can be authorized now, and names the page. Other logins pass. The answer
     /// depends on the password only if it cannot be an app password.
-    pub fn refuse(&self, login: &Resolved, credentials: &Credentials, peer: &Peer) -> Result<(), Refusal> {
+    pub async fn refuse(
+        &self,
+        login: &Resolved,
+        credentials: &Credentials,
+        peer: &Peer,
+        guess: &mut PasswordAttempt<'_>,
+    ) -> Result<(), Refusal> {
         let (config, address) = (&login.config, &login.address);
         let is_allowed = config.domain_of(address).is_some_and(|domain| peer.is_local() || domain.allow_remote);
         if !is_allowed || login.is_known || login.owner != *address || !is_address(address) {
@@ -121,22 +127,62 @@ impl FirstLogins {
         let password = Password::chosen(credentials.password.expose())
             .map_err(|error| Refusal::new(Reason::Credentials, format!("Choose a new password: {error}.")))?;
         let source = Source::of(peer);
-        let page = match self.attempts.attempt_of(address, source) {
-            Some(attempt) => attempt.add_password(password).clone(),
-            None => self.begin(login, password, source)?,
+        let (attempt, is_new) = match self.attempts.attempt_with(address, source, &password) {
+            Some(attempt) => (attempt, false),
+            None if self.handover.is_shared() => self.join_anywhere(login, &password, source, guess).await?,
+            None => self.join(login, &password, source)?,
         };
-        let text = format!("To set this account up, open {page} in a browser, and then log in again.");
+        if is_new {
+            self.announce(&attempt);
+        }
+        let text = format!("To set this account up, open {} in a browser, and then log in again.", attempt.page);
         Err(Refusal::new(Reason::AuthorizationAwaited, text))
     }
 
-    /// Begins to wait for a person. Returns the page for them.
-    fn begin(&self, login: &Resolved, password: Password, source: Source) -> Result<Url, Refusal> {
-        let (address, provider) = (&login.address, login.provider().map_or("", |provider| &provider.name));
-        let page = self.attempts.begin(address, provider, password, source)?;
+    /// Adds a password to the attempt of this address, or begins one. Returns whether it is new.
+    fn join(&self, login: &Resolved, password: &Password, source: Source) -> Result<(Arc<Attempt>, bool), Refusal> {
+        if let Some(attempt) = self.attempts.attempt_of(&login.address, source) {
+            attempt.add_password(password.clone());
+            return Ok((attempt, false));
+        }
+        let provider = login.provider().map_or("", |provider| &provider.name);
+        let attempt = self.attempts.begin(&login.address, provider, password.clone(), source)?;
+        Ok((attempt, true))
+    }
+
+    /// The same if other replicas share the vault: the mail program may have tried this password at one of them.
+    async fn join_anywhere(
+        &self,
+        login: &Resolved,
+        password: &Password,
+        source: Source,
+        guess: &mut PasswordAttempt<'_>,
+    ) -> Result<(Arc<Attempt>, bool), Refusal> {
+        let address = &login.address;
+        let away =
+            |error: VaultError| Refusal::new(Reason::Unavailable, format!("postkey cannot set this up now: {error}."));
+        let check = self.passwords.turn_of(address, password, guess).await?;
+        let key = self.handover.key_of_password(address, source, password, Some(check)).await.map_err(away)?;
+        if let Some(attempt) = self.handover.attempt_with(&key).await.map_err(away)? {
+            let attempt = self.attempts.adopt(attempt);
+            attempt.add_password(password.clone());
+            return Ok((attempt, false));
+        }
+        let (attempt, is_new) = self.join(login, password, source)?;
+        if let Err(error) = self.handover.leave_attempt(&attempt, &key).await {
+            // The page would work only here. The next login begins again.
+            self.attempts.end(&attempt);
+            return Err(away(error));
+        }
+        Ok((attempt, is_new))
+    }
+
+    /// Tells that a person is awaited.
+    fn announce(&self, attempt: &Attempt) {
+        let Attempt { address, page, .. } = attempt;
         info!(account = address, %page, "first login to {address}: a person has to authorize the account on {page}");
         let reason = format!("A mail program wants to log in to {address}. If it is yours, open {page} in a browser.");
         self.notify(NoticeEvent::PersonNeeded, address, reason, Some(page.clone()));
-        Ok(page)
     }
 
     fn notify(&self, event: NoticeEvent, address: &str, reason: String, url: Option<Url>) {
@@ -148,12 +194,18 @@ impl FirstLogins {
     /// # Errors
     ///
     /// The browser cannot continue.
-    pub fn awaited(&self, ticket: &str, visitor: Visitor) -> Result<String, Refused> {
-        Ok(self.attempt(ticket, visitor)?.address.clone())
+    pub async fn awaited(&self, ticket: &str, visitor: Visitor) -> Result<String, Refused> {
+        Ok(self.attempt(ticket, visitor).await?.address.clone())
     }
 
-    fn attempt(&self, ticket: &str, visitor: Visitor) -> Result<Arc<Attempt>, Refused> {
-        let attempt = self.attempts.attempt_by_ticket(ticket).ok_or(Refused::NotAwaited)?;
+    async fn attempt(&self, ticket: &str, visitor: Visitor) -> Result<Arc<Attempt>, Refused> {
+        let attempt = match self.attempts.attempt_by_ticket(ticket) {
+            Some(attempt) => attempt,
+            None => {
+                let found = self.handover.attempt_by_ticket(ticket).await.map_err(|error| away(&error))?;
+                self.attempts.adopt(found.ok_or(Refused::NotAwaited)?)
+            }
+        };
         self.check(&attempt, visitor)?;
         Ok(attempt)
     }
@@ -172,18 +224,25 @@ impl FirstLogins {
     ///
     /// The account cannot be authorized.
     pub async fn ask_consent(&self, ticket: &str, visitor: Visitor) -> Result<Url, Refused> {
-        let attempt = self.attempt(ticket, visitor)?;
+        let attempt = self.attempt(ticket, visitor).await?;
         let request = self.request(&attempt.address).await.map_err(|failed| refuse(&attempt, &failed))?;
-        Ok(attempt.add_request(request))
+        self.handover.leave_request(&attempt, &request.pending).await.map_err(|error| away(&error))?;
+        let url = request.pending.url.clone();
+        attempt.add_request(request);
+        Ok(url)
     }
 
     async fn request(&self, address: &str) -> Result<AuthorizationRequest, Failed> {
-        let server = AuthorizationServer::find(&self.accounts, &self.context.config(), address).await?;
+        let server = self.server(address).await?;
         let redirect_uri = self.attempts.redirect_uri(server.provider());
         let redirect_uri = redirect_uri.ok_or_else(|| {
             Failed::new(Exit::Config, "the redirect_uri of its provider does not lead to this machine")
         })?;
         server.request(address, &redirect_uri)
+    }
+
+    async fn server(&self, address: &str) -> Result<AuthorizationServer, Failed> {
+        AuthorizationServer::find(&self.accounts, &self.context.config(), address).await
     }
 
     /// Handles the return of a browser from the provider. Only this browser gets the confirmation. If it disconnects, the exchange
@@ -193,11 +252,18 @@ impl FirstLogins {
     ///
     /// The browser cannot continue.
     pub async fn returned(self: &Arc<Self>, query: &str, visitor: Visitor) -> Result<Confirmation, Refused> {
-        let attempt = self.attempts.attempt_by_answer(query).ok_or(Refused::NotAwaited)?;
+        let attempt = match self.attempts.attempt_by_answer(query) {
+            Some(attempt) => attempt,
+            None => self.answered_elsewhere(query).await?,
+        };
         self.check(&attempt, visitor)?;
         let turn = attempt.begin_exchange().await;
         // Of two browsers with the same answer, the second is refused.
         let request = attempt.take_request(query).ok_or(Refused::NotAwaited)?;
+        let is_ours = self.handover.take_request(&request.pending.state()).await;
+        if !is_ours.map_err(|error| away(&error))? {
+            return Err(Refused::NotAwaited);
+        }
         let (first_logins, query) = (Arc::clone(self), query.to_owned());
         let exchanged = tokio::spawn(async move {
             let confirmation = first_logins.exchange(attempt, request, &query).await;
@@ -205,6 +271,17 @@ impl FirstLogins {
             confirmation
         });
         exchanged.await.unwrap_or(Err(Refused::Failed))
+    }
+
+    /// The attempt whose request this query answers, if another replica has made the request.
+    async fn answered_elsewhere(&self, query: &str) -> Result<Arc<Attempt>, Refused> {
+        let state = state_of(query).ok_or(Refused::NotAwaited)?;
+        let found = self.handover.request(&state).await.map_err(|error| away(&error))?;
+        let (attempt, pending) = found.ok_or(Refused::NotAwaited)?;
+        let attempt = self.attempts.adopt(attempt);
+        let server = self.server(&attempt.address).await.map_err(|failed| refuse(&attempt, &failed))?;
+        attempt.add_request(AuthorizationRequest { pending, server });
+        Ok(attempt)
     }
 
     /// Exchanges the code. Keeps the tokens if exactly this address has signed in, and a first refresh works.
@@ -231,135 +308,15 @@ impl FirstLogins {
                 return Err(Refused::Failed);
             }
         };
-        let consent = Consent::new(Arc::clone(&attempt), server, tokens, end);
-        match self.attempts.add_consent(consent) {
+        let consent = Arc::new(Consent::new(Arc::clone(&attempt), server, tokens, end));
+        match self.keep(&consent).await {
             Ok(key) => Ok(Confirmation { address: account.clone(), key }),
-            Err(consent) => {
-                log_failure(account, "too many others wait for a password");
-                self.revoke_all(vec![consent]).await;
+            Err(why) => {
+                log_failure(account, &why);
+                self.revoke_consent(&consent, &mut *consent.state.lock().await).await;
                 Err(Refused::Failed)
             }
         }
-    }
-
-    /// Creates the account, if the key is that of a consent, and the mail program has tried this password.
-    ///
-    /// # Errors
-    ///
-    /// The account was not created.
-    pub async fn confirm(
-        self: &Arc<Self>,
-        key: &str,
-        password: Password,
-        visitor: Visitor,
-    ) -> Result<Authorized, Refused> {
-        let consent = self.attempts.consent(key).ok_or(Refused::NotAwaited)?;
-        if !consent.attempt.is_for(visitor) {
-            return Err(Refused::OtherUser);
-        }
-        let (first_logins, key) = (Arc::clone(self), key.to_owned());
-        // In a task, so that a browser that disconnects does not leave the account half created.
-        let decided = tokio::spawn(async move { first_logins.decide(&consent, &key, &password).await });
-        decided.await.unwrap_or(Err(Refused::Failed))
-    }
-
-    /// If the page is posted twice, the second post waits, and gets the result of the first.
-    async fn decide(
-        self: &Arc<Self>,
-        consent: &Consent,
-        key: &str,
-        password: &Password,
-    ) -> Result<Authorized, Refused> {
-        let authorized = if consent.end.is_none() { Authorized::Lasting } else { Authorized::Ending };
-        let attempt = &consent.attempt;
-        let mut state = consent.state.lock().await;
-        let tokens = match &mut *state {
-            ConsentState::Authorized => return Ok(authorized),
-            ConsentState::Closed => return Err(Refused::NotAwaited),
-            ConsentState::Open { tokens, .. } if attempt.has_password(password) => tokens.clone(),
-            ConsentState::Open { tries_left, .. } if *tries_left > 1 => {
-                *tries_left -= 1;
-                return Err(Refused::WrongPassword(attempt.address.clone()));
-            }
-            ConsentState::Open { .. } => {
-                log_failure(&attempt.address, "the person typed too many wrong passwords");
-                self.attempts.end(attempt);
-                return Err(self.close(consent, key, &mut state, Refused::TooManyWrong));
-            }
-        };
-        if self.context.config().domain_of(&attempt.address).is_none() {
-            return Err(self.close(consent, key, &mut state, Refused::NotAwaited));
-        }
-        let authorization = consent.server.authorization(&attempt.address, tokens);
-        if let Err(failed) = self.create_account(authorization, password.clone()).await {
-            log_failure(&attempt.address, &failed.message);
-            let exists = self.context.vault.knows(&attempt.address);
-            return Err(if exists { self.close(consent, key, &mut state, Refused::Exists) } else { Refused::Failed });
-        }
-        *state = ConsentState::Authorized;
-        self.attempts.end_all_of(&attempt.address);
-        let mut reason = format!("{} is authorized; its mail program can log in.", attempt.address);
-        if let Some(end) = &consent.end {
-            reason = format!("{reason} But {end}.");
-        }
-        self.notify(NoticeEvent::Settled, &attempt.address, reason, None);
-        Ok(authorized)
-    }
-
-    /// Stores a new account. An existing one stays as it is.
-    async fn create_account(&self, authorization: Authorization, password: Password) -> Result<(), Failed> {
-        let now = self.context.now();
-        let begin = move |vault: &Arc<Vault>| {
-            vault.begin(&authorization, (SLOT, &password), now).map(|generation| (authorization, generation))
-        };
-        let (authorization, generation) = self.context.in_vault(begin).await?;
-        let account = self.passwords.open_authorized(authorization, generation)?;
-        self.notices.review(&account.owner);
-        Ok(())
-    }
-
-    /// Closes a consent that will not be used.
-    fn close(self: &Arc<Self>, consent: &Consent, key: &str, state: &mut ConsentState, why: Refused) -> Refused {
-        self.attempts.drop_consent(key);
-        if let ConsentState::Open { tokens, .. } = std::mem::replace(state, ConsentState::Closed) {
-            self.revoke_later(consent.server.clone(), consent.attempt.address.clone(), tokens);
-        }
-        why
-    }
-
-    /// Revokes unused tokens in the background.
-    fn revoke_later(self: &Arc<Self>, server: AuthorizationServer, whose: String, tokens: TokenSet) {
-        let first_logins = Arc::clone(self);
-        tokio::spawn(async move { first_logins.revoke_unused(&server, &whose, &tokens).await });
-    }
-
-    /// Revokes unused tokens, unless the person has another authorization here, because some providers revoke all together.
-    async fn revoke_unused(&self, server: &AuthorizationServer, whose: &str, tokens: &TokenSet) {
-        if self.context.vault.knows(whose) || self.attempts.has_consent_of(whose) {
-            return;
-        }
-        let revoked = timeout(REVOCATION, server.revoke(tokens, &self.context.clock)).await;
-        let why = match revoked {
-            Ok(Ok(())) => return,
-            Ok(Err(failure)) => failure.to_string(),
-            Err(_) => format!("the provider did not answer within {} s", REVOCATION.as_secs()),
-        };
-        warn!(account = whose, why, "cannot revoke an unused authorization of {whose}: {why}");
-    }
-
-    async fn revoke_all(self: &Arc<Self>, consents: Vec<Arc<Consent>>) {
-        let mut all = JoinSet::new();
-        for consent in consents {
-            let first_logins = Arc::clone(self);
-            all.spawn(async move {
-                if let ConsentState::Open { tokens, .. } =
-                    std::mem::replace(&mut *consent.state.lock().await, ConsentState::Closed)
-                {
-                    first_logins.revoke_unused(&consent.server, &consent.attempt.address, &tokens).await;
-                }
-            });
-        }
-        while all.join_next().await.is_some() {}
     }
 
     /// Ends first logins that nobody has authorized in time. Never returns.
@@ -370,10 +327,19 @@ impl FirstLogins {
         }
     }
 
-    /// Revokes all unconfirmed consents, because postkey is stopping.
+    /// Revokes all unconfirmed consents, because postkey is stopping. Other replicas can still use them.
     pub async fn end(self: &Arc<Self>) {
-        self.revoke_all(self.attempts.remove_all()).await;
+        let consents = self.attempts.remove_all();
+        if !self.handover.has_others() {
+            self.revoke_all(consents).await;
+        }
     }
+}
+
+/// The database cannot be used, so this replica does not know what another one has begun.
+fn away(error: &VaultError) -> Refused {
+    warn!(%error, "a first login cannot continue: {error}");
+    Refused::Failed
 }
 
 fn log_failure(account: &str, why: &str) {

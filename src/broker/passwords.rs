@@ -169,7 +169,7 @@ impl Passwords {
         &self,
         Resolved { address, owner, .. }: &Resolved,
         password: Password,
-        attempt: PasswordAttempt<'_>,
+        mut attempt: PasswordAttempt<'_>,
         fingerprint: Fingerprint,
         rechecks: u64,
     ) -> Result<Opened, Refusal> {
@@ -177,7 +177,7 @@ impl Passwords {
             // Nobody can guess one, and checking it costs less than counting.
             None
         } else {
-            let check = self.turn(attempt, &fingerprint).await?;
+            let check = self.turn(&mut attempt, &fingerprint).await?;
             // Another connection may have logged in with it in the meantime.
             if let Some(opened) = lock(&self.checked).get(address, &fingerprint) {
                 check.not_needed();
@@ -196,13 +196,23 @@ impl Passwords {
         Ok(opened)
     }
 
+    /// Waits until a password for an address without an account may be derived.
+    pub(super) async fn turn_of(
+        &self,
+        address: &str,
+        password: &Password,
+        attempt: &mut PasswordAttempt<'_>,
+    ) -> Result<Check, Refusal> {
+        self.turn(attempt, &self.fingerprint(address, &Zeroizing::new(password.expose()))).await
+    }
+
     /// Waits until this password may be checked.
-    async fn turn(&self, attempt: PasswordAttempt<'_>, fingerprint: &Fingerprint) -> Result<Check, Refusal> {
+    async fn turn(&self, attempt: &mut PasswordAttempt<'_>, fingerprint: &Fingerprint) -> Result<Check, Refusal> {
         self.guesses.share_with(self.context.vault.replicas());
         let turn = tokio::select! {
             biased;
             turn = self.guesses.wait_for_turn(attempt.source, fingerprint) => turn,
-            () = attempt.gone => CheckDecision::TooMany,
+            () = &mut attempt.gone => CheckDecision::TooMany,
         };
         let too_many = "There were too many wrong passwords from this address; try later.";
         match turn {

@@ -5,8 +5,8 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
-use super::carried::{self, AuthorizationDef};
 use crate::broker::{AccountStatus, Selection};
+use crate::carried::{self, AuthorizationDef};
 use crate::config::Listening;
 use crate::exit::Failed;
 use crate::name::Name;

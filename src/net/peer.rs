@@ -11,6 +11,7 @@ use std::{fmt, io};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
 use rustix::net::{AddressFamily, RecvFlags, SendFlags, SocketFlags, SocketType, netlink, recv, send, socket_with};
+use serde::{Deserialize, Serialize};
 use socket2::SockRef;
 use tokio::net::TcpStream;
 use tracing::debug;
@@ -62,7 +63,7 @@ impl Peer {
 
 /// Where a connection comes from. Sources are distinguished only by what costs something, so that nobody gets a larger
 /// share with addresses that are free.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub enum Source {
     User(u32),
     /// A block of subordinate users, by its first one, all of which may belong to one user (subuid(5)).

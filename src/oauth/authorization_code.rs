@@ -1,5 +1,6 @@
 //! The authorization code grant with PKCE (RFC 6749 section 4.1, RFC 7636, RFC 8252, RFC 9207).
 
+use std::borrow::Cow;
 use std::cell::OnceCell;
 use std::collections::BTreeMap;
 use std::fmt;
@@ -8,6 +9,7 @@ use oauth2::basic::BasicClient;
 use oauth2::{
     AuthType, AuthorizationCode, ClientId, HttpRequest, PkceCodeChallenge, PkceCodeVerifier, RedirectUrl, TokenUrl,
 };
+use serde::{Deserialize, Serialize};
 use url::Url;
 
 use super::error_codes::RequestKind;
@@ -43,6 +45,18 @@ pub struct PendingAuthorization {
     state: Secret,
     verifier: PkceCodeVerifier,
     /// For the id_token, if one is requested.
+    nonce: Option<String>,
+    issuer: Option<String>,
+    names_itself: bool,
+}
+
+/// What the answer to an authorization request is checked against, and the code is exchanged with, for another process of
+/// postkey. It is as secret as a token.
+#[derive(Serialize, Deserialize)]
+pub struct CarriedAuthorization {
+    redirect_uri: Url,
+    state: String,
+    verifier: PkceCodeVerifier,
     nonce: Option<String>,
     issuer: Option<String>,
     names_itself: bool,
@@ -85,6 +99,14 @@ impl AuthorizationParameters<'_> {
     }
 }
 
+impl From<CarriedAuthorization> for PendingAuthorization {
+    fn from(carried: CarriedAuthorization) -> Self {
+        let CarriedAuthorization { redirect_uri, state, verifier, nonce, issuer, names_itself } = carried;
+        let state = Secret::new(state.into_bytes());
+        Self { url: redirect_uri.clone(), redirect_uri, state, verifier, nonce, issuer, names_itself }
+    }
+}
+
 impl PendingAuthorization {
     /// The address to open, and what the answer is checked against.
     pub fn begin(request: &AuthorizationParameters<'_>) -> Self {
@@ -119,6 +141,23 @@ impl PendingAuthorization {
             issuer: request.issuer.map(str::to_owned),
             names_itself: request.names_itself,
         }
+    }
+
+    /// For another process.
+    pub fn carried(&self) -> CarriedAuthorization {
+        CarriedAuthorization {
+            redirect_uri: self.redirect_uri.clone(),
+            state: self.state().into_owned(),
+            verifier: PkceCodeVerifier::new(self.verifier.secret().clone()),
+            nonce: self.nonce.clone(),
+            issuer: self.issuer.clone(),
+            names_itself: self.names_itself,
+        }
+    }
+
+    /// The state in its address, by which its answer is found.
+    pub fn state(&self) -> Cow<'_, str> {
+        String::from_utf8_lossy(self.state.expose())
     }
 
     pub fn redirect_uri(&self) -> &Url {
@@ -222,6 +261,11 @@ impl PendingAuthorization {
         let failed = || Failure::Misconfigured("the request for tokens cannot be made".to_owned());
         made.into_inner().ok_or_else(failed)
     }
+}
+
+/// The state in a browser's query.
+pub fn state_of(query: &str) -> Option<String> {
+    parameter(query, "state")
 }
 
 fn parameter(query: &str, name: &str) -> Option<String> {

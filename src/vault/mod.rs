@@ -7,12 +7,14 @@
 //! `account.rs` has the content of a record, `slot.rs` the part of it that belongs to an app password, `seal.rs` and
 //! `stretch.rs` the cryptography, and `record.rs` the form on the disk. `storage.rs` says what a place for the records has
 //! to do: `embedded.rs` and `records.rs` keep them twice on this machine, in files (`copies.rs`) and in sled (`store.rs`);
-//! `postgresql.rs` keeps them in a database that several replicas share (`replica.rs`).
+//! `postgresql.rs` keeps them in a database that several replicas share (`replica.rs`), which can also leave something there
+//! for each other (`deposits.rs`).
 
 mod account;
 pub mod backup;
 mod copies;
 mod counters;
+mod deposits;
 mod embedded;
 mod error;
 pub mod files;
@@ -47,6 +49,7 @@ use crate::protocol::{Mechanism, Protocol};
 use crate::token::TokenSet;
 use account::Entry;
 pub use account::{Authorization, Ended, Opener, Secrets, StoredAccount, Unlocked};
+pub use deposits::DepositKey;
 use embedded::Embedded;
 pub use error::{StoreError, VaultError};
 use offers::Offers;

@@ -17,6 +17,7 @@ mod turns;
 use std::future::Future;
 use std::sync::{Arc, mpsc};
 use std::thread;
+use std::time::Duration;
 
 use tokio::runtime::{Builder, Handle};
 use tokio::sync::oneshot;
@@ -75,10 +76,35 @@ impl Postgresql {
     /// Waits until this replica may refresh an account's token set of this generation, or finds out why it may not.
     pub async fn begin_refresh(&self, address: &str, generation: u64) -> Result<RefreshTurn, VaultError> {
         let (turns, address) = (Arc::clone(&self.turns), address.to_owned());
+        self.ask(async move { turns.begin(&address, generation).await }).await
+    }
+
+    /// Leaves sealed bytes for the other replicas, for so long.
+    pub async fn deposit(&self, id: &[u8], sealed: Vec<u8>, time: Duration) -> Result<(), VaultError> {
+        let (replica, id) = (Arc::clone(&self.replica), id.to_vec());
+        self.ask(async move { replica.tables.deposit(&id, &sealed, time).await }).await
+    }
+
+    /// Sealed bytes that a replica has left, and how long they will still be there.
+    pub async fn read_deposit(&self, id: &[u8]) -> Result<Option<(Vec<u8>, Duration)>, VaultError> {
+        let (replica, id) = (Arc::clone(&self.replica), id.to_vec());
+        self.ask(async move { replica.tables.read_deposit(&id).await }).await
+    }
+
+    /// Removes what a replica has left. Returns whether it was there.
+    pub async fn remove_deposit(&self, id: &[u8]) -> Result<bool, VaultError> {
+        let (replica, id) = (Arc::clone(&self.replica), id.to_vec());
+        self.ask(async move { replica.tables.remove_deposit(&id).await }).await
+    }
+
+    /// Does work on the thread with the connections, and waits for it without blocking this one.
+    async fn ask<T: Send + 'static>(
+        &self,
+        work: impl Future<Output = Result<T, DatabaseError>> + Send + 'static,
+    ) -> Result<T, VaultError> {
         let (answer, answered) = oneshot::channel();
-        self.handle.spawn(async move { answer.send(turns.begin(&address, generation).await).map_err(drop) });
-        let turn = answered.await.unwrap_or_else(|_| Err(interrupted()));
-        turn.map_err(|error| self.troubled(error))
+        self.handle.spawn(async move { answer.send(work.await).map_err(drop) });
+        answered.await.unwrap_or_else(|_| Err(interrupted())).map_err(|error| self.troubled(error))
     }
 
     /// Ends the membership of this replica, because its process ends.

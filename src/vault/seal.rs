@@ -57,6 +57,7 @@ pub struct Wrapped {
 }
 
 /// The keys derived from a password in one account: 16 bytes of tag, by which its slot is found, and the key that unwraps it.
+/// A deposit has the same, derived from its secret.
 pub struct Derived {
     bytes: Zeroizing<[u8; 48]>,
 }
@@ -151,8 +152,29 @@ impl Derived {
         Ok(Self { bytes })
     }
 
-    fn tag(&self) -> &[u8] {
+    /// Derives tag and key from a secret that nobody can guess.
+    pub fn of_secret(secret: &[u8], purpose: &str) -> Result<Self, VaultError> {
+        let mut bytes = Zeroizing::new([0; 48]);
+        let expanded = Hkdf::<Sha256>::new(Some(purpose.as_bytes()), secret);
+        expanded.expand(b"postkey deposit 1", bytes.as_mut_slice()).map_err(|_| VaultError::NoMemory)?;
+        Ok(Self { bytes })
+    }
+
+    pub fn tag(&self) -> &[u8] {
         self.bytes.split_at(16).0
+    }
+
+    /// Seals bytes: a nonce of 24 bytes, and what it and the key encrypt.
+    pub fn seal(&self, plaintext: &[u8]) -> Result<Vec<u8>, Damaged> {
+        let nonce = random::bytes::<24>();
+        let ciphertext = self.cipher()?.encrypt(&XNonce::from(nonce), plaintext).map_err(|_| Damaged)?;
+        Ok([&nonce[..], &ciphertext].concat())
+    }
+
+    /// Opens what [`Self::seal`] has sealed.
+    pub fn open(&self, sealed: &[u8]) -> Result<Zeroizing<Vec<u8>>, Damaged> {
+        let (nonce, ciphertext) = sealed.split_first_chunk::<24>().ok_or(Damaged)?;
+        self.cipher()?.decrypt(&XNonce::from(*nonce), ciphertext).map(Zeroizing::new).map_err(|_| Damaged)
     }
 
     fn cipher(&self) -> Result<XChaCha20Poly1305, Damaged> {
@@ -184,6 +206,20 @@ pub mod tests {
         damaged.ciphertext[0] ^= 1;
         assert!(key.open(b"ann 1", &damaged).is_err());
         assert!(seal(&public[1..], b"ann 1", b"token").is_err());
+    }
+
+    #[test]
+    fn only_the_secret_and_its_purpose_open_a_deposit() {
+        let derived = |secret: &[u8], purpose| Derived::of_secret(secret, purpose).unwrap();
+        let key = derived(b"secret", "page");
+        let sealed = key.seal(b"tokens").unwrap();
+        assert_eq!(key.open(&sealed).unwrap().as_slice(), b"tokens");
+        assert_ne!(sealed, key.seal(b"tokens").unwrap(), "another nonce");
+        for other in [derived(b"Secret", "page"), derived(b"secret", "form")] {
+            assert_ne!(other.tag(), key.tag());
+            assert!(other.open(&sealed).is_err());
+        }
+        assert!(key.open(&sealed[1..]).is_err() && key.open(b"short").is_err());
     }
 
     #[test]

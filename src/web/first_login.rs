@@ -85,7 +85,7 @@ async fn visit(
         (&Method::GET, None, "failed") => FAILED.response(StatusCode::OK),
         (&Method::GET, None, "somebody-else") => SOMEBODY_ELSE.response(StatusCode::OK),
         (&Method::GET, None, query) => site.receive(query, visitor).await,
-        (&Method::GET, Some(ticket), _) => site.introduce(&ticket, visitor),
+        (&Method::GET, Some(ticket), _) => site.introduce(&ticket, visitor).await,
         (&Method::POST, ..) if !site.is_own_form(request.headers()) => StatusCode::FORBIDDEN.into_response(),
         (&Method::POST, Some(ticket), _) => site.redirect_to_provider(&ticket, visitor).await,
         (&Method::POST, None, "") => site.confirm(request, visitor).await,
@@ -100,8 +100,8 @@ impl FirstLoginPage {
     }
 
     /// Shows the page that explains the first login.
-    fn introduce(&self, ticket: &str, visitor: Visitor) -> Response {
-        match self.first_logins.awaited(ticket, visitor) {
+    async fn introduce(&self, ticket: &str, visitor: Visitor) -> Response {
+        match self.first_logins.awaited(ticket, visitor).await {
             Ok(address) => introduction(&address).response(StatusCode::OK),
             Err(refused) => self.refuse(&refused, None),
         }
@@ -204,7 +204,7 @@ page. Your mail program can log in now.",
 );
 const AUTHORIZED_FOR_NOW: Page = Page::own(
     "<h1>Done, but it will not last</h1><p>Your mail program can log in now. But your \
-provider issued no refresh token, so mail will stop when the access token expires, with most providers after an hour. OnRemark whoever \
+provider issued no refresh token, so mail will stop when the access token expires, with most providers after an hour. Tell whoever \
 runs postkey; its log says what to change.",
 );
 const FAILED: Page = Page::own(

@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use postkey::broker::Broker;
+use postkey::broker::guesses::PasswordAttempt;
 use postkey::clock::Clock;
 use postkey::net::peer::Peer;
 use postkey::protocol::{Protocol, Security};
@@ -360,7 +361,8 @@ async fn begins(more: &str, is_local: bool) -> bool {
     let credentials = Credentials::parse(BEN.as_bytes(), PASSWORD.as_bytes()).unwrap();
     let address = if is_local { "127.0.0.1:1" } else { "192.0.2.1:1" };
     let (login, peer) = (broker.resolve(BEN), Peer { address: address.parse().ok(), user: None });
-    broker.first_logins.refuse(&login, &credentials, &peer).is_err()
+    let mut guess = PasswordAttempt::of_this_process();
+    broker.first_logins.refuse(&login, &credentials, &peer, &mut guess).await.is_err()
 }
 
 #[tokio::test]

@@ -10,7 +10,7 @@ use postkey::broker::open_database;
 use postkey::config::database::{DatabaseConfig, DatabaseHost};
 use postkey::protocol::Protocol;
 use postkey::vault::password::Password;
-use postkey::vault::{Limits, RefreshTurn, Restored, StateFolder, Vault, VaultError};
+use postkey::vault::{DepositKey, Limits, RefreshTurn, Restored, StateFolder, Vault, VaultError};
 use tempfile::TempDir;
 use tokio::runtime::Runtime;
 
@@ -181,6 +181,34 @@ fn changes_at_the_same_time_are_all_kept() {
     });
     let slots = |vault: &Vault| vault.account(ANN).unwrap().slots.len();
     within("both have all", || slots(&one) == 41 && slots(&two) == 41);
+}
+
+#[test]
+fn what_one_replica_leaves_the_other_finds_with_its_secret_and_one_takes() {
+    let Some(server) = Server::new() else { return };
+    let runtime = runtime();
+    let (one, two, password) = two(&server, &runtime);
+    let key = |secret: &str| DepositKey::of_secret(secret, "test").unwrap();
+    let read = |secret: &str| runtime.block_on(two.read_deposit(&key(secret))).unwrap();
+    runtime.block_on(one.deposit(&key("page"), b"tokens", PATIENCE)).unwrap();
+    let found = read("page").unwrap();
+    assert_eq!(found.content.as_slice(), b"tokens");
+    assert!(found.left <= PATIENCE && found.left + Duration::from_secs(20) > PATIENCE, "{:?}", found.left);
+    assert!(read("Page").is_none(), "only the secret finds it");
+    runtime.block_on(one.deposit(&key("page"), b"newer tokens", PATIENCE)).unwrap();
+    assert_eq!(read("page").unwrap().content.as_slice(), b"newer tokens");
+    let remove = |vault: &Vault| runtime.block_on(vault.remove_deposit(&key("page"))).unwrap();
+    assert_eq!((remove(&two), remove(&one)), (true, false), "one of them learns that it was there");
+
+    runtime.block_on(one.deposit(&key("soon gone"), b"tokens", Duration::from_millis(50))).unwrap();
+    within("its time is over", || read("soon gone").is_none());
+    let by_password = |password: &Password, whose| DepositKey::of_password(password, whose).unwrap();
+    runtime.block_on(one.deposit(&by_password(&password, "ann"), b"page", PATIENCE)).unwrap();
+    let read = |key: DepositKey| runtime.block_on(two.read_deposit(&key)).unwrap().is_some();
+    assert!(read(by_password(&Password::read(&password.expose()), "ann")), "however it is typed");
+    assert!(!read(by_password(&password, "ben")) && !read(by_password(&Password::generate(), "ann")));
+    server.run("update postkey_deposits set sealed = sealed || 'x'");
+    assert!(!read(by_password(&password, "ann")), "nobody else can leave something there");
 }
 
 #[test]

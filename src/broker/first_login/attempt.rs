@@ -9,6 +9,7 @@ use tokio::sync::{self, OwnedSemaphorePermit, Semaphore};
 use tokio::time::Instant;
 use url::Url;
 
+use super::handover::{CarriedAttempt, CarriedConsent};
 use super::server::{AuthorizationRequest, AuthorizationServer};
 use crate::mutex::lock;
 use crate::net::peer::{Source, Visitor};
@@ -59,23 +60,46 @@ impl Attempt {
         let ticket = random::name();
         let mut page = redirect_uri.clone();
         page.query_pairs_mut().append_pair("authorize", &ticket);
-        let mut passwords = Few::default();
-        passwords.push(password);
+        let (address, seconds) = (address.to_owned(), PATIENCE.as_secs());
+        let attempt = Self::continued(CarriedAttempt { ticket, address, page, source, seconds });
+        attempt.add_password(password);
+        attempt
+    }
+
+    /// Continues an attempt that began at another replica.
+    pub fn continued(carried: CarriedAttempt) -> Self {
+        let CarriedAttempt { ticket, address, page, source, seconds } = carried;
         Self {
             ticket,
-            address: address.to_owned(),
+            address,
             page,
             source,
-            expires: Instant::now() + PATIENCE,
-            passwords: Mutex::new(passwords),
+            expires: Instant::now() + Duration::from_secs(seconds),
+            passwords: Mutex::default(),
             requests: Mutex::default(),
             exchanges: Arc::new(Semaphore::new(EXCHANGES)),
             lines_left: AtomicU32::new(LINES),
         }
     }
 
+    /// For another replica.
+    pub fn carried(&self) -> CarriedAttempt {
+        CarriedAttempt {
+            ticket: self.ticket.clone(),
+            address: self.address.clone(),
+            page: self.page.clone(),
+            source: self.source,
+            seconds: self.left().as_secs(),
+        }
+    }
+
     pub fn is_open(&self) -> bool {
-        Instant::now() < self.expires
+        !self.left().is_zero()
+    }
+
+    /// How long a person still has.
+    pub fn left(&self) -> Duration {
+        self.expires.saturating_duration_since(Instant::now())
     }
 
     /// Whether this may be a browser of the person whose mail program has logged in. Root is accepted, because it could create
@@ -87,13 +111,12 @@ impl Attempt {
         }
     }
 
-    /// Adds a password that the mail program has tried. Returns the page.
-    pub fn add_password(&self, password: Password) -> &Url {
+    /// Adds a password that the mail program has tried.
+    pub fn add_password(&self, password: Password) {
         let mut passwords = lock(&self.passwords);
         if !passwords.0.iter().any(|one| one.same_as(&password)) {
             passwords.push(password);
         }
-        &self.page
     }
 
     /// Whether the mail program has tried this password.
@@ -111,11 +134,8 @@ impl Attempt {
         self.lines_left.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |left| left.checked_sub(1)).is_ok()
     }
 
-    /// Adds a request. Returns the address to which it sends the browser.
-    pub fn add_request(&self, request: AuthorizationRequest) -> Url {
-        let url = request.pending.url.clone();
+    pub fn add_request(&self, request: AuthorizationRequest) {
         lock(&self.requests).push(request);
-        url
     }
 
     /// Whether a browser's query answers one of the requests.
@@ -135,7 +155,8 @@ fn is_answer(query: &str, request: &AuthorizationRequest) -> bool {
     matches!(request.pending.code(query), Ok(_) | Err(RedirectError::Denied(_)))
 }
 
-/// A person's consent that waits for the password. Its tokens are only in memory.
+/// A person's consent that waits for the password. Its tokens are in memory, and sealed for other replicas with the key in the
+/// person's form.
 pub struct Consent {
     pub attempt: Arc<Attempt>,
     pub server: AuthorizationServer,
@@ -158,12 +179,42 @@ pub enum ConsentState {
 
 impl Consent {
     pub fn new(attempt: Arc<Attempt>, server: AuthorizationServer, tokens: TokenSet, end: Option<String>) -> Self {
+        Self::continued(attempt, server, tokens, end, CONFIRMATION)
+    }
+
+    /// Continues a consent that another replica has got, and that expires after this time.
+    pub fn continued(
+        attempt: Arc<Attempt>,
+        server: AuthorizationServer,
+        tokens: TokenSet,
+        end: Option<String>,
+        left: Duration,
+    ) -> Self {
         let state = sync::Mutex::new(ConsentState::Open { tokens, tries_left: TRIES });
-        Self { attempt, server, end, expires: Instant::now() + CONFIRMATION, state }
+        Self { attempt, server, end, expires: Instant::now() + left, state }
     }
 
     pub fn is_open(&self) -> bool {
-        Instant::now() < self.expires
+        !self.left().is_zero()
+    }
+
+    /// How long a person still has.
+    pub fn left(&self) -> Duration {
+        self.expires.saturating_duration_since(Instant::now())
+    }
+}
+
+impl Consent {
+    /// For another replica; None if it is no longer open.
+    pub async fn carried(&self) -> Option<CarriedConsent> {
+        match &*self.state.lock().await {
+            ConsentState::Open { tokens, .. } => Some(self.carried_with(tokens)),
+            ConsentState::Authorized | ConsentState::Closed => None,
+        }
+    }
+
+    pub fn carried_with(&self, tokens: &TokenSet) -> CarriedConsent {
+        CarriedConsent { attempt: self.attempt.carried(), tokens: tokens.clone(), end: self.end.clone() }
     }
 }
 

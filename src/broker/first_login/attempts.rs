@@ -9,7 +9,6 @@ use url::Url;
 use super::attempt::{Attempt, Consent};
 use crate::mutex::lock;
 use crate::net::peer::Source;
-use crate::random;
 use crate::vault::password::Password;
 use crate::wire::{Reason, Refusal};
 
@@ -52,6 +51,11 @@ impl Attempts {
         self.find(|attempt| attempt.address == address && attempt.source == source)
     }
 
+    /// The attempt of this address from this source whose mail program has tried this password.
+    pub(super) fn attempt_with(&self, address: &str, source: Source, password: &Password) -> Option<Arc<Attempt>> {
+        self.find(|attempt| attempt.address == address && attempt.source == source && attempt.has_password(password))
+    }
+
     pub(super) fn attempt_by_ticket(&self, ticket: &str) -> Option<Arc<Attempt>> {
         self.find(|attempt| attempt.ticket == ticket)
     }
@@ -65,14 +69,14 @@ impl Attempts {
         lock(&self.attempts).iter().find(|attempt| attempt.is_open() && is_it(attempt)).cloned()
     }
 
-    /// Begins an attempt. Returns its page.
+    /// Begins an attempt.
     pub(super) fn begin(
         &self,
         address: &str,
         provider: &str,
         password: Password,
         source: Source,
-    ) -> Result<Url, Refusal> {
+    ) -> Result<Arc<Attempt>, Refusal> {
         let redirect_uri = self.redirect_uri(provider).ok_or_else(|| {
             Refusal::new(Reason::AuthorizationEnded, format!("Run `postkey authorize {address}` to set it up."))
         })?;
@@ -82,10 +86,23 @@ impl Attempts {
         if attempts.len() >= MOST || source.and_wider().any(|source| is_of(source).count() >= limit(source)) {
             return Err(Refusal::new(Reason::Unavailable, "Too many accounts wait to be set up; try later."));
         }
-        let attempt = Attempt::new(address, &redirect_uri, password, source);
-        let page = attempt.page.clone();
-        attempts.push(Arc::new(attempt));
-        Ok(page)
+        let attempt = Arc::new(Attempt::new(address, &redirect_uri, password, source));
+        attempts.push(Arc::clone(&attempt));
+        Ok(attempt)
+    }
+
+    /// Adds an attempt that began at another replica, unless it is here already. If there is no room, it is only returned.
+    pub(super) fn adopt(&self, attempt: Attempt) -> Arc<Attempt> {
+        let mut attempts = lock(&self.attempts);
+        attempts.retain(|attempt| attempt.is_open());
+        if let Some(known) = attempts.iter().find(|known| known.ticket == attempt.ticket) {
+            return Arc::clone(known);
+        }
+        let attempt = Arc::new(attempt);
+        if attempts.len() < MOST {
+            attempts.push(Arc::clone(&attempt));
+        }
+        attempt
     }
 
     pub(super) fn end(&self, attempt: &Attempt) {
@@ -97,15 +114,14 @@ impl Attempts {
         lock(&self.attempts).retain(|attempt| attempt.address != address);
     }
 
-    /// Adds a consent. Returns the key with which a person confirms it, or the consent if there are too many.
-    pub(super) fn add_consent(&self, consent: Consent) -> Result<String, Arc<Consent>> {
-        let (mut consents, consent) = (lock(&self.consents), Arc::new(consent));
-        if consents.len() >= MOST {
-            return Err(consent);
+    /// Adds a consent, unless there are too many. `key` is that with which a person confirms it.
+    pub(super) fn add_consent(&self, key: &str, consent: &Arc<Consent>) -> bool {
+        let mut consents = lock(&self.consents);
+        let has_room = consents.len() < MOST;
+        if has_room {
+            consents.insert(key.to_owned(), Arc::clone(consent));
         }
-        let key = random::name();
-        consents.insert(key.clone(), consent);
-        Ok(key)
+        has_room
     }
 
     pub(super) fn consent(&self, key: &str) -> Option<Arc<Consent>> {
@@ -120,16 +136,16 @@ impl Attempts {
         lock(&self.consents).values().any(|consent| consent.is_open() && consent.attempt.address == address)
     }
 
-    /// Removes what has expired. Returns the consents.
-    pub(super) fn remove_expired(&self) -> Vec<Arc<Consent>> {
+    /// Removes what has expired. Returns the consents, by key.
+    pub(super) fn remove_expired(&self) -> Vec<(String, Arc<Consent>)> {
         lock(&self.attempts).retain(|attempt| attempt.is_open());
-        lock(&self.consents).extract_if(|_, consent| !consent.is_open()).map(|(_, consent)| consent).collect()
+        lock(&self.consents).extract_if(|_, consent| !consent.is_open()).collect()
     }
 
-    /// Removes everything. Returns the consents.
-    pub(super) fn remove_all(&self) -> Vec<Arc<Consent>> {
+    /// Removes everything. Returns the consents, by key.
+    pub(super) fn remove_all(&self) -> Vec<(String, Arc<Consent>)> {
         lock(&self.attempts).clear();
-        lock(&self.consents).drain().map(|(_, consent)| consent).collect()
+        lock(&self.consents).drain().collect()
     }
 }
 
@@ -139,7 +155,7 @@ mod tests {
 
     use super::*;
 
-    fn begin(attempts: &Attempts, address: &str, source: Source) -> Result<Url, Refusal> {
+    fn begin(attempts: &Attempts, address: &str, source: Source) -> Result<Arc<Attempt>, Refusal> {
         attempts.begin(address, "own", Password::read(b"some password"), source)
     }
 

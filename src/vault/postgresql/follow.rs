@@ -128,6 +128,9 @@ impl Replica {
 
     async fn beat(&self, beats: u32) -> Result<(), DatabaseError> {
         self.living.store(self.tables.beat(&self.name).await?, Ordering::Relaxed);
+        if beats.is_multiple_of(BEATS_UNTIL_COMPARED) {
+            self.tables.remove_old_deposits().await?;
+        }
         let doubts = self.doubts.load(Ordering::Relaxed);
         if doubts > 0 || beats.is_multiple_of(BEATS_UNTIL_COMPARED) {
             self.doubts.store(doubts.saturating_sub(1), Ordering::Relaxed);

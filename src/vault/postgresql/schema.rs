@@ -22,13 +22,17 @@ create table postkey_records (
     refreshing text,
     refreshing_since timestamptz
 );
+create table postkey_deposits (id bytea primary key, sealed bytea not null, expires timestamptz not null);
 create table postkey_replicas (replica text primary key, seen timestamptz not null);
 create table postkey_schema (version integer not null);
 insert into postkey_schema values (1);
 ";
 
 /// The columns of version 1.
-const COLUMNS: [&str; 8] = [
+const COLUMNS: [&str; 11] = [
+    "postkey_deposits.expires timestamp with time zone",
+    "postkey_deposits.id bytea",
+    "postkey_deposits.sealed bytea",
     "postkey_records.address text",
     "postkey_records.record bytea",
     "postkey_records.refreshing text",
@@ -42,7 +46,10 @@ const COLUMNS: [&str; 8] = [
 const FIND_COLUMNS: &str = "
 select c.relname || '.' || a.attname || ' ' || format_type(a.atttypid, null)
 from pg_class c join pg_attribute a on a.attrelid = c.oid
-where c.oid in (to_regclass('postkey_records'), to_regclass('postkey_replicas'), to_regclass('postkey_schema'))
+where c.oid in (
+    to_regclass('postkey_records'), to_regclass('postkey_replicas'), to_regclass('postkey_deposits'),
+    to_regclass('postkey_schema')
+)
 and a.attnum > 0 and not a.attisdropped";
 
 const FIND_MISSING_PRIVILEGES: &str = "
@@ -50,7 +57,9 @@ select p.privilege || ' on ' || p.relation
 from (values
     ('postkey_records', 'select'), ('postkey_records', 'insert'), ('postkey_records', 'update'),
     ('postkey_replicas', 'select'), ('postkey_replicas', 'insert'), ('postkey_replicas', 'update'),
-    ('postkey_replicas', 'delete')
+    ('postkey_replicas', 'delete'),
+    ('postkey_deposits', 'select'), ('postkey_deposits', 'insert'), ('postkey_deposits', 'update'),
+    ('postkey_deposits', 'delete')
 ) as p (relation, privilege)
 where not has_table_privilege(p.relation, p.privilege)";
 
@@ -162,7 +171,7 @@ mod tests {
         assert!(check_columns(&columns(&COLUMNS)).is_ok());
         for (found, named) in [
             (columns(&["postkey_records.id integer"]), "table postkey_records is"),
-            (columns(&COLUMNS[..5]), "table postkey_records is"),
+            (columns(&COLUMNS[3..8]), "table postkey_records is"),
             (columns(&[&COLUMNS[..], &["postkey_schema.note text"]].concat()), "table postkey_schema is"),
         ] {
             let error = check_columns(&found).unwrap_err().to_string();

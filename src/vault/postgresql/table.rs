@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use deadpool::managed::{self, Metrics, Object, Pool, PoolError, RecycleError, RecycleResult};
 use tokio_postgres::types::ToSql;
@@ -60,6 +61,17 @@ insert into postkey_replicas (replica, seen) values ($1, now()) on conflict (rep
 const COUNT: &str = "select count(*) from postkey_replicas where seen > now() - interval '15 seconds'";
 
 const LEAVE: &str = "delete from postkey_replicas where replica = $1 or seen < now() - interval '1 day'";
+
+const DEPOSIT: &str = "
+insert into postkey_deposits (id, sealed, expires) values ($1, $2, now() + $3 * interval '1 second')
+on conflict (id) do update set sealed = excluded.sealed, expires = excluded.expires";
+
+const READ_DEPOSIT: &str = "
+select sealed, extract(epoch from expires - now())::float8 from postkey_deposits where id = $1 and expires > now()";
+
+const REMOVE_DEPOSIT: &str = "delete from postkey_deposits where id = $1 and expires > now() returning id";
+
+const REMOVE_OLD_DEPOSITS: &str = "delete from postkey_deposits where expires <= now()";
 
 /// A record in the database.
 pub struct RecordRow {
@@ -217,6 +229,28 @@ impl Tables {
     /// Notes that this replica ends, and removes those that nobody has seen for a day.
     pub async fn leave(&self, replica: &str) -> Result<(), DatabaseError> {
         self.query(LEAVE, &[&replica]).await.map(drop)
+    }
+
+    /// Leaves sealed bytes for the other replicas, in place of those that were there.
+    pub async fn deposit(&self, id: &[u8], sealed: &[u8], time: Duration) -> Result<(), DatabaseError> {
+        self.query(DEPOSIT, &[&id, &sealed, &time.as_secs_f64()]).await.map(drop)
+    }
+
+    /// Sealed bytes that a replica has left, and how long they will still be there.
+    pub async fn read_deposit(&self, id: &[u8]) -> Result<Option<(Vec<u8>, Duration)>, DatabaseError> {
+        let rows = self.query(READ_DEPOSIT, &[&id]).await?;
+        let left = |row| column(row, 1).map(|left| Duration::try_from_secs_f64(left).unwrap_or_default());
+        rows.first().map(|row| Ok((column(row, 0)?, left(row)?))).transpose()
+    }
+
+    /// Removes what a replica has left. Returns whether it was there.
+    pub async fn remove_deposit(&self, id: &[u8]) -> Result<bool, DatabaseError> {
+        Ok(!self.query(REMOVE_DEPOSIT, &[&id]).await?.is_empty())
+    }
+
+    /// Removes what replicas have left and nobody has fetched in time.
+    pub async fn remove_old_deposits(&self) -> Result<(), DatabaseError> {
+        self.query(REMOVE_OLD_DEPOSITS, &[]).await.map(drop)
     }
 }
 

@@ -1,7 +1,8 @@
-//! The one form in which secrets are serialized: as base64, for the control socket, which only its owner can open.
+//! The one form in which secrets are serialized: as base64, for another process of postkey. They go over the control socket,
+//! which only its owner can open, or are sealed for another replica.
 //!
 //! The types themselves cannot be serialized, so that no secret gets into a file or a log by accident. A field of a
-//! request uses this module by `#[serde(with = "carried")]`.
+//! message uses this module by `#[serde(with = "carried")]`.
 
 use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD;
@@ -17,7 +18,7 @@ use crate::vault::password::Password;
 use crate::vault::{Authorization, Secrets};
 
 /// A secret, or one that may be missing.
-pub(super) trait Carry: Sized {
+pub trait Carry: Sized {
     fn bytes(&self) -> Option<Zeroizing<Vec<u8>>>;
     fn read(bytes: Option<&[u8]>) -> Option<Self>;
 }
@@ -62,12 +63,12 @@ impl<T: Carry> Carry for Option<T> {
     }
 }
 
-pub(super) fn serialize<S: Serializer>(secret: &impl Carry, serializer: S) -> Result<S::Ok, S::Error> {
+pub fn serialize<S: Serializer>(secret: &impl Carry, serializer: S) -> Result<S::Ok, S::Error> {
     let text = secret.bytes().map(|bytes| Zeroizing::new(BASE64_STANDARD.encode(&*bytes)));
     text.as_ref().map(|text| text.as_str()).serialize(serializer)
 }
 
-pub(super) fn deserialize<'de, T: Carry, D: Deserializer<'de>>(deserializer: D) -> Result<T, D::Error> {
+pub fn deserialize<'de, T: Carry, D: Deserializer<'de>>(deserializer: D) -> Result<T, D::Error> {
     let text = Option::<String>::deserialize(deserializer)?.map(Zeroizing::new);
     let bytes = text.map(|text| BASE64_STANDARD.decode(&*text).map(Zeroizing::new)).transpose();
     let bytes = bytes.map_err(D::Error::custom)?;
@@ -76,7 +77,7 @@ pub(super) fn deserialize<'de, T: Carry, D: Deserializer<'de>>(deserializer: D) 
 
 #[derive(Serialize, Deserialize)]
 #[serde(remote = "Authorization")]
-pub(super) struct AuthorizationDef {
+pub struct AuthorizationDef {
     address: String,
     provider: String,
     flow: Flow,
@@ -91,18 +92,18 @@ pub(super) struct AuthorizationDef {
 #[derive(Serialize, Deserialize)]
 #[serde(remote = "Secrets")]
 struct SecretsDef {
-    #[serde(with = "super::carried")]
+    #[serde(with = "self")]
     client_secret: Option<Secret>,
-    #[serde(with = "super::carried")]
+    #[serde(with = "self")]
     grant_secret: Option<Secret>,
 }
 
 #[derive(Serialize, Deserialize)]
 #[serde(remote = "TokenSet")]
-struct TokenSetDef {
-    #[serde(with = "super::carried")]
+pub struct TokenSetDef {
+    #[serde(with = "self")]
     access: Token,
-    #[serde(with = "super::carried")]
+    #[serde(with = "self")]
     refresh: Option<Token>,
     life: Life,
     scope: String,
