@@ -110,8 +110,8 @@ impl FirstLogins {
         self.attempts.set_redirect_uris(uris);
     }
 
-    /// Refuses the login to an unknown address that can be authorized now, and names the page. Other logins pass. The answer
-    /// depends on the password only if it cannot be an app password.
+    /// Refuses the login to an unknown address that can be authorized now, and names the page. Other logins pass. The page
+    /// depends only on the address and the source, unless they have begun at several replicas with several passwords.
     pub async fn refuse(
         &self,
         login: &Resolved,
@@ -127,6 +127,7 @@ impl FirstLogins {
         let password = Password::chosen(credentials.password.expose())
             .map_err(|error| Refusal::new(Reason::Credentials, format!("Choose a new password: {error}.")))?;
         let source = Source::of(peer);
+        self.follow_ends(address, source).await.map_err(put_off)?;
         let (attempt, is_new) = match self.attempts.attempt_with(address, source, &password) {
             Some(attempt) => (attempt, false),
             None if self.handover.is_shared() => self.join_anywhere(login, &password, source, guess).await?,
@@ -141,7 +142,7 @@ impl FirstLogins {
 
     /// Adds a password to the attempt of this address, or begins one. Returns whether it is new.
     fn join(&self, login: &Resolved, password: &Password, source: Source) -> Result<(Arc<Attempt>, bool), Refusal> {
-        if let Some(attempt) = self.attempts.attempt_of(&login.address, source) {
+        if let Some(attempt) = self.attempts.attempts_of(&login.address, source).into_iter().next() {
             attempt.add_password(password.clone());
             return Ok((attempt, false));
         }
@@ -159,11 +160,9 @@ impl FirstLogins {
         guess: &mut PasswordAttempt<'_>,
     ) -> Result<(Arc<Attempt>, bool), Refusal> {
         let address = &login.address;
-        let away =
-            |error: VaultError| Refusal::new(Reason::Unavailable, format!("postkey cannot set this up now: {error}."));
         let check = self.passwords.turn_of(address, password, guess).await?;
-        let key = self.handover.key_of_password(address, source, password, Some(check)).await.map_err(away)?;
-        if let Some(attempt) = self.handover.attempt_with(&key).await.map_err(away)? {
+        let key = self.handover.key_of_password(address, source, password, Some(check)).await.map_err(put_off)?;
+        if let Some(attempt) = self.handover.attempt_with(&key).await.map_err(put_off)? {
             let attempt = self.attempts.adopt(attempt);
             attempt.add_password(password.clone());
             return Ok((attempt, false));
@@ -172,9 +171,21 @@ impl FirstLogins {
         if let Err(error) = self.handover.leave_attempt(&attempt, &key).await {
             // The page would work only here. The next login begins again.
             self.attempts.end(&attempt);
-            return Err(away(error));
+            return Err(put_off(error));
         }
         Ok((attempt, is_new))
+    }
+
+    /// Ends the attempts of this address that another replica has ended.
+    async fn follow_ends(&self, address: &str, source: Source) -> Result<(), VaultError> {
+        if self.handover.is_shared() {
+            for attempt in self.attempts.attempts_of(address, source) {
+                if self.handover.attempt_by_ticket(&attempt.ticket).await?.is_none() {
+                    self.attempts.end(&attempt);
+                }
+            }
+        }
+        Ok(())
     }
 
     /// Tells that a person is awaited.
@@ -199,13 +210,15 @@ impl FirstLogins {
     }
 
     async fn attempt(&self, ticket: &str, visitor: Visitor) -> Result<Arc<Attempt>, Refused> {
-        let attempt = match self.attempts.attempt_by_ticket(ticket) {
-            Some(attempt) => attempt,
-            None => {
+        let attempt = match self.handover.is_shared() {
+            false => self.attempts.attempt_by_ticket(ticket),
+            // Another replica may have ended it.
+            true => {
                 let found = self.handover.attempt_by_ticket(ticket).await.map_err(|error| away(&error))?;
-                self.attempts.adopt(found.ok_or(Refused::NotAwaited)?)
+                found.map(|attempt| self.attempts.adopt(attempt))
             }
         };
+        let attempt = attempt.ok_or(Refused::NotAwaited)?;
         self.check(&attempt, visitor)?;
         Ok(attempt)
     }
@@ -340,6 +353,11 @@ impl FirstLogins {
 fn away(error: &VaultError) -> Refused {
     warn!(%error, "a first login cannot continue: {error}");
     Refused::Failed
+}
+
+/// The same for a mail program.
+fn put_off(error: VaultError) -> Refusal {
+    Refusal::new(Reason::Unavailable, format!("postkey cannot set this up now: {error}."))
 }
 
 fn log_failure(account: &str, why: &str) {

@@ -46,14 +46,17 @@ impl Attempts {
         lock(&self.redirect_uris).get(provider).cloned()
     }
 
-    /// The attempt of this address from this source. Each source has its own.
-    pub(super) fn attempt_of(&self, address: &str, source: Source) -> Option<Arc<Attempt>> {
-        self.find(|attempt| attempt.address == address && attempt.source == source)
+    /// The attempts of this address from this source. Each source has its own, and several only if they began at several
+    /// replicas.
+    pub(super) fn attempts_of(&self, address: &str, source: Source) -> Vec<Arc<Attempt>> {
+        let is_it =
+            |attempt: &&Arc<Attempt>| attempt.is_open() && attempt.address == address && attempt.source == source;
+        lock(&self.attempts).iter().filter(is_it).cloned().collect()
     }
 
     /// The attempt of this address from this source whose mail program has tried this password.
     pub(super) fn attempt_with(&self, address: &str, source: Source, password: &Password) -> Option<Arc<Attempt>> {
-        self.find(|attempt| attempt.address == address && attempt.source == source && attempt.has_password(password))
+        self.attempts_of(address, source).into_iter().find(|attempt| attempt.has_password(password))
     }
 
     pub(super) fn attempt_by_ticket(&self, ticket: &str) -> Option<Arc<Attempt>> {
