@@ -117,7 +117,7 @@ def a_vault_is_copied_to_postgresql_and_back(world):
 def copied(first, configuration, direction, folder):
     """Runs `postkey vault copy`."""
     done = subprocess.run([first.binary, "--config", configuration, "vault", "copy", direction, folder], stdout=subprocess.PIPE,
-                          stderr=subprocess.STDOUT, text=True, timeout=120, check=False)
+                          stderr=subprocess.STDOUT, text=True, timeout=900, check=False)
     if done.returncode != 0:
         raise Failure(f"vault copy {direction}: exit code {done.returncode}\n{done.stdout[-2000:]}")
     return done.stdout
