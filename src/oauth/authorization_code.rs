@@ -229,8 +229,9 @@ impl PendingAuthorization {
         clock: &Clock,
     ) -> Result<Granted, Failure> {
         let nonce = self.nonce.clone();
-        let request = self.token_request(registration, code, clock.now())?;
-        let granted = outcome::tokens(http.send(request).await?, clock.now(), None);
+        let requested = clock.now();
+        let request = self.token_request(registration, code, requested)?;
+        let granted = outcome::tokens(http.send(request).await?, requested, None);
         let granted = granted.map_err(|error| error.failure(RequestKind::Code, Some(registration)))?;
         Ok(Granted { nonce, ..granted })
     }

@@ -139,13 +139,16 @@ fn foreign(answer: &ServerResponse, members: Option<&Members>) -> Failure {
 
 /// The tokens in an answer. If it has no refresh token or scope, those of `before` remain valid.
 ///
+/// Their life is counted from when they were requested, because an answer can arrive late: a machine that was suspended reads it
+/// when the access token may have expired.
+///
 /// A refresh token is never lost: if the access token beside it is unusable, it is kept with the access token of `before`.
-pub fn tokens(answer: ServerResponse, now: Moment, before: Option<&TokenSet>) -> Result<Granted, RequestError> {
+pub fn tokens(answer: ServerResponse, requested: Moment, before: Option<&TokenSet>) -> Result<Granted, RequestError> {
     let members = members(answer)?;
     let token = |name| members.text(name).as_deref().and_then(Token::parse);
     let (access, refresh) = (token("access_token"), token("refresh_token"));
     let seconds = members.seconds("expires_in").unwrap_or(USUAL_LIFE).min(LONGEST_LIFE);
-    let life = Life { issued: now, expires: now.after(seconds) };
+    let life = Life { issued: requested, expires: requested.after(seconds) };
     let (access, life) = match (access, &refresh, before) {
         // What was cut off after the access token may be the next refresh token.
         (Some(access), Some(_), _) => (access, life),

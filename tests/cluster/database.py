@@ -28,7 +28,7 @@ class Database:
     """The server. Its administrator comes through a Unix socket, the replicas by TLS with a password."""
 
     def __init__(self, run):
-        self._run, self.port = run, free_port()
+        self._run, self.port, self._cpu_before = run, free_port(), 0.0
         self.folder = run.subfolder("postgresql")
         shutil.chown(self.folder, USER, USER)
         for name, source in (("certificate.pem", run.certificate), ("key.pem", run.key)):
@@ -55,8 +55,13 @@ class Database:
 
     def stop(self, how="fast"):
         """Stops it: `fast` ends all connections first, `immediate` is as good as a crash."""
+        self._cpu_before = self.cpu_seconds()
         self._execute("pg_ctl", "stop", "--pgdata", self._data, "--mode", how, "--silent")
         self._run.stop(self.process)
+
+    def cpu_seconds(self):
+        """The CPU time so far, over all restarts."""
+        return self._cpu_before + self.process.cpu_seconds()
 
     def _answers(self):
         if self.process.child.poll() is not None:

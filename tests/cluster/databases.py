@@ -37,28 +37,27 @@ def url(world, database="postkey"):
 
 
 def a_schema_of_another_version_is_refused(world):
+    refused_and_unchanged(world, "newer", "postkey_schema", "version int", "1000", "1000")
+
+
+def the_tables_of_somebody_else_are_refused(world):
+    refused_and_unchanged(world, "foreign_tables", "postkey_records", "id int, wages text", "1, 'much'", "postkey_records")
+
+
+def refused_and_unchanged(world, name, table, columns, values, word):
+    """Makes a database with one table and one row in it. postkey must refuse it with this word, and leave it as it is."""
     database = world.database
-    database.create("newer")
-    database.sql("create table postkey_schema (version int); insert into postkey_schema values (1000)", "newer")
-    database.sql("alter table postkey_schema owner to postkey", "newer")
-    start_fails(world, url(world, "newer"), CONFIG, "1000")
-    expect(database.sql("select version from postkey_schema", "newer") == "1000", "the version is as it was")
-    expect(tables(database, "newer") == ["postkey_schema"], "there is no other table")
+    database.create(name)
+    database.sql(f"create table {table} ({columns}); insert into {table} values ({values}); alter table {table} owner to postkey", name)
+    before = database.sql(f"select * from {table}", name)
+    start_fails(world, url(world, name), CONFIG, word)
+    expect(database.sql(f"select * from {table}", name) == before, "the table is as it was")
+    expect(tables(database, name) == [table], "there is no other table")
 
 
 def tables(database, name):
     """The names of the tables."""
     return database.sql("select tablename from pg_tables where schemaname = 'public' order by 1", name).splitlines()
-
-
-def the_tables_of_somebody_else_are_refused(world):
-    database = world.database
-    database.create("foreign_tables")
-    database.sql("create table postkey_records (id int, wages text); insert into postkey_records values (1, 'much')", "foreign_tables")
-    database.sql("alter table postkey_records owner to postkey", "foreign_tables")
-    start_fails(world, url(world, "foreign_tables"), CONFIG, "postkey_records")
-    expect(database.sql("select * from postkey_records", "foreign_tables") == "1|much", "the table is as it was")
-    expect(tables(database, "foreign_tables") == ["postkey_records"], "there is no other table")
 
 
 def a_wrong_url_is_refused_with_what_to_do(world):
@@ -118,7 +117,7 @@ def a_vault_is_copied_to_postgresql_and_back(world):
 def copied(first, configuration, direction, folder):
     """Runs `postkey vault copy`."""
     done = subprocess.run([first.binary, "--config", configuration, "vault", "copy", direction, folder], stdout=subprocess.PIPE,
-                          stderr=subprocess.STDOUT, text=True, timeout=120, check=False)
+                          stderr=subprocess.STDOUT, text=True, timeout=900, check=False)
     if done.returncode != 0:
         raise Failure(f"vault copy {direction}: exit code {done.returncode}\n{done.stdout[-2000:]}")
     return done.stdout

@@ -1,56 +1,44 @@
-"""A network between a replica and the database that can be cut: a TCP forwarder."""
+"""A network between a replica and the database that can be cut: a HAProxy of its own."""
 
-import asyncio
-import threading
+import signal
 
-from process import free_port
+from process import free_port, write_private
+
+# A statement never takes as long as these limits. If the database is away, the replica is told at once.
+CONFIGURATION = """
+global
+  nbthread 1
+  maxconn 200
+defaults
+  mode tcp
+  timeout connect 60s
+  timeout client 1h
+  timeout server 1h
+  retries 0
+listen database
+  bind 127.0.0.1:{port}
+  server database 127.0.0.1:{target}
+"""
 
 
 class Forwarder:
-    """Forwards connections from `port` to a target, in a thread of its own.
+    """Forwards connections from `port` to a target.
 
-    While it is cut, it still accepts connections, as a firewall that drops packets seems to do, and keeps what it gets: bytes and
-    ends of connections arrive when the network is back, as after a cable was unplugged.
+    It is cut by a stop of its process. The kernel still accepts connections for it, as a firewall that drops packets seems to do, and
+    keeps what it gets: bytes and ends of connections arrive when the network is back, as after a cable was unplugged.
     """
 
-    def __init__(self, target):
-        self.port, self._target = free_port(), target
-        self._loop = asyncio.new_event_loop()
-        self._flows = asyncio.Event()
-        self._flows.set()
-        self._pumps = set()
-        threading.Thread(target=self._loop.run_forever, daemon=True).start()
-        server = asyncio.start_server(self._serve, "127.0.0.1", self.port, backlog=128)
-        asyncio.run_coroutine_threadsafe(server, self._loop).result(10)
+    def __init__(self, run, name, target):
+        self.port = free_port()
+        name = f"network-of-{name}"
+        file = write_private(run.folder / f"{name}.cfg", CONFIGURATION.format(port=self.port, target=target))
+        self.process = run.start(name, ["/usr/sbin/haproxy", "-db", "-f", str(file)])
+        self.process.wait_for_ports(self.port)
 
     def cut(self):
         """From now on nothing gets through, and nobody is told."""
-        self._loop.call_soon_threadsafe(self._flows.clear)
+        self.process.child.send_signal(signal.SIGSTOP)
 
     def restore(self):
         """Everything gets through again."""
-        self._loop.call_soon_threadsafe(self._flows.set)
-
-    async def _serve(self, reader, writer):
-        await self._flows.wait()
-        try:
-            there, back = await asyncio.open_connection("127.0.0.1", self._target)
-        except OSError:
-            writer.close()
-            return
-        pumps = [asyncio.ensure_future(self._pump(*ends)) for ends in ((reader, back), (there, writer))]
-        self._pumps.update(pumps)
-        for pump in pumps:
-            pump.add_done_callback(self._pumps.discard)
-
-    async def _pump(self, reader, writer):
-        """Passes bytes on in one direction, and then the end."""
-        try:
-            while data := await reader.read(65536):
-                await self._flows.wait()
-                writer.write(data)
-                await writer.drain()
-        except ConnectionError:
-            pass
-        await self._flows.wait()
-        writer.close()
+        self.process.child.send_signal(signal.SIGCONT)

@@ -5,7 +5,7 @@
 Settings: ports (of the load balancer, by protocol), accounts (pairs of address and password), rate (logins a second), seconds, and
 result, the file for what came of them. With at_once, there is one login for each account instead, so many at a time. Each login is one
 by the next protocol; if it is refused temporarily, the same is tried again after
-`RETRY` seconds, for at most `PATIENCE` seconds. The result is a list with one entry for each login: its protocol, its address and
+some seconds (`RETRIES`), for at most `PATIENCE` seconds. The result is a list with one entry for each login: its protocol, its address and
 its tries, each with its time, how long it took, and its outcome.
 """
 
@@ -16,9 +16,9 @@ import random
 import sys
 import time
 
-from mail_servers import PROTOCOLS
+from tokens import PROTOCOLS
 
-RETRY = 1.0
+RETRIES = (1, 2, 4, 8)  # seconds before each of the next tries, and then before all others; shortened by up to a quarter
 PATIENCE = 180
 TIMEOUT = 45
 
@@ -139,7 +139,7 @@ async def login(protocol, port, address, password):
         # After a permanent refusal a mail program asks its user instead of trying again.
         if outcome in ("ok", "permanent") or time.monotonic() - begun > PATIENCE:
             return {"protocol": protocol, "address": address, "tries": tries}
-        await asyncio.sleep(RETRY)
+        await asyncio.sleep(RETRIES[min(len(tries), len(RETRIES)) - 1] * random.uniform(0.75, 1))
 
 
 async def run(settings):

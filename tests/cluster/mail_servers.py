@@ -1,10 +1,20 @@
-"""Mail servers that know one mechanism, XOAUTH2, and after the login little more than the goodbye."""
+"""The provider's mail servers, in a process of their own. They know one mechanism, XOAUTH2, and after the login little more than the goodbye.
+
+    python3 mail_servers.py SETTINGS.json
+
+Settings: ports (by protocol), certificate and key, secret (see tokens.py), and driver, a port without TLS. There the driver sends the
+numbers of tokens as JSON in one line, and gets when each of them has opened a mailbox first, or null.
+"""
 
 import asyncio
 import base64
 import binascii
+import json
+import ssl
+import sys
+import time
 
-PROTOCOLS = ("imap", "pop3", "smtp")
+from tokens import PROTOCOLS, AccessTokens
 
 
 def bearer(encoded):
@@ -17,30 +27,51 @@ def bearer(encoded):
     return named.get("user", ""), named.get("auth", "").removeprefix("Bearer ")
 
 
-class Server:
-    """One connection. `opens` judges a user and a token."""
+class Server(asyncio.Protocol):
+    """One connection. Callbacks in place of tasks and streams, because these servers share the machine with what is measured."""
 
-    def __init__(self, reader, writer, opens):
-        self._reader, self._writer, self._opens = reader, writer, opens
+    GREETING, PROMPT = "", ""
 
-    async def line(self):
-        """The client's next line without its end; None after its last one."""
-        line = await self._reader.readline()
-        return line.decode("utf-8", "replace").rstrip("\r\n") if line else None
+    def __init__(self, opens):
+        self._opens, self._transport, self._rest, self._tag = opens, None, b"", None
+
+    def connection_made(self, transport):
+        self._transport = transport
+        self.say(self.GREETING)
+
+    def data_received(self, data):
+        *lines, self._rest = (self._rest + data).split(b"\r\n")
+        for line in lines:
+            text = line.decode("utf-8", "replace")
+            if self._tag is None:
+                self.answer(text)
+            else:
+                tag, self._tag = self._tag, None
+                self.say(self.verdict(tag, self._opens(*bearer(text))))
 
     def say(self, *lines):
         """Sends lines."""
-        self._writer.write("".join(f"{line}\r\n" for line in lines).encode())
+        self._transport.write("".join(f"{line}\r\n" for line in lines).encode())
 
-    async def log_in(self, initial, prompt):
-        """Whether the message opens the mailbox. The client sends it with its command, or after the prompt."""
-        if not initial:
-            self.say(prompt)
-            initial = await self.line() or ""
-        return self._opens(*bearer(initial))
+    def leave(self, *lines):
+        """Says goodbye and closes the connection."""
+        self.say(*lines)
+        self._transport.close()
 
-    async def serve(self):
-        """The whole conversation."""
+    def log_in(self, tag, initial):
+        """Judges the message that came with the command, or asks for it."""
+        if initial:
+            self.say(self.verdict(tag, self._opens(*bearer(initial))))
+        else:
+            self._tag = tag
+            self.say(self.PROMPT)
+
+    def answer(self, line):
+        """Answers a command."""
+        raise NotImplementedError
+
+    def verdict(self, tag, is_open):
+        """The answer to a login."""
         raise NotImplementedError
 
 
@@ -48,74 +79,101 @@ class Imap(Server):
     """RFC 3501."""
 
     CAPABILITIES = "IMAP4rev1 SASL-IR IDLE AUTH=XOAUTH2"
+    GREETING, PROMPT = f"* OK [CAPABILITY {CAPABILITIES}] ready", "+ "
 
-    async def serve(self):
-        self.say(f"* OK [CAPABILITY {self.CAPABILITIES}] ready")
-        while (line := await self.line()) is not None:
-            tag, _, rest = line.partition(" ")
-            words = rest.split(" ")
-            match words[0].upper():
-                case "AUTHENTICATE":
-                    is_open = await self.log_in("".join(words[2:]), "+ ")
-                    self.say(f"{tag} OK [CAPABILITY {self.CAPABILITIES}] done" if is_open
-                             else f"{tag} NO [AUTHENTICATIONFAILED] this token opens nothing here")
-                case "CAPABILITY":
-                    self.say(f"* CAPABILITY {self.CAPABILITIES}", f"{tag} OK done")
-                case "LOGOUT":
-                    return self.say("* BYE until later", f"{tag} OK done")
-                case _:
-                    self.say(f"{tag} OK done")
+    def answer(self, line):
+        tag, _, rest = line.partition(" ")
+        words = rest.split(" ")
+        match words[0].upper():
+            case "AUTHENTICATE":
+                self.log_in(tag, "".join(words[2:]))
+            case "CAPABILITY":
+                self.say(f"* CAPABILITY {self.CAPABILITIES}", f"{tag} OK done")
+            case "LOGOUT":
+                self.leave("* BYE until later", f"{tag} OK done")
+            case _:
+                self.say(f"{tag} OK done")
+
+    def verdict(self, tag, is_open):
+        return f"{tag} OK [CAPABILITY {self.CAPABILITIES}] done" if is_open else f"{tag} NO [AUTHENTICATIONFAILED] this token opens nothing here"
 
 
 class Pop3(Server):
     """RFC 1939."""
 
-    async def serve(self):
-        self.say("+OK ready")
-        while (line := await self.line()) is not None:
-            words = line.split(" ")
-            match words[0].upper():
-                case "CAPA":
-                    self.say("+OK", "SASL XOAUTH2", "RESP-CODES", "USER", ".")
-                case "AUTH":
-                    is_open = await self.log_in("".join(words[2:]), "+ ")
-                    self.say("+OK done" if is_open else "-ERR [AUTH] this token opens nothing here")
-                case "QUIT":
-                    return self.say("+OK until later")
-                case _:
-                    self.say("+OK 0 0")
+    GREETING, PROMPT = "+OK ready", "+ "
+
+    def answer(self, line):
+        words = line.split(" ")
+        match words[0].upper():
+            case "CAPA":
+                self.say("+OK", "SASL XOAUTH2", "RESP-CODES", "USER", ".")
+            case "AUTH":
+                self.log_in("", "".join(words[2:]))
+            case "QUIT":
+                self.leave("+OK until later")
+            case _:
+                self.say("+OK 0 0")
+
+    def verdict(self, tag, is_open):
+        return "+OK done" if is_open else "-ERR [AUTH] this token opens nothing here"
 
 
 class Smtp(Server):
     """RFC 5321."""
 
-    async def serve(self):
-        self.say("220 mail.test ESMTP ready")
-        while (line := await self.line()) is not None:
-            words = line.split(" ")
-            match words[0].upper():
-                case "EHLO":
-                    self.say("250-mail.test", "250-8BITMIME", "250 AUTH XOAUTH2")
-                case "AUTH":
-                    is_open = await self.log_in("".join(words[2:]), "334 ")
-                    self.say("235 2.7.0 done" if is_open else "535 5.7.8 this token opens nothing here")
-                case "QUIT":
-                    return self.say("221 2.0.0 until later")
-                case _:
-                    self.say("250 2.0.0 done")
+    GREETING, PROMPT = "220 mail.test ESMTP ready", "334 "
+
+    def answer(self, line):
+        words = line.split(" ")
+        match words[0].upper():
+            case "EHLO":
+                self.say("250-mail.test", "250-8BITMIME", "250 AUTH XOAUTH2")
+            case "AUTH":
+                self.log_in("", "".join(words[2:]))
+            case "QUIT":
+                self.leave("221 2.0.0 until later")
+            case _:
+                self.say("250 2.0.0 done")
+
+    def verdict(self, tag, is_open):
+        return "235 2.7.0 done" if is_open else "535 5.7.8 this token opens nothing here"
 
 
-def server(protocol, opens):
-    """What asyncio calls for each connection. `opens` judges a protocol, a user and a token."""
-    kind = {"imap": Imap, "pop3": Pop3, "smtp": Smtp}[protocol]
+class Mailboxes:
+    """What all servers know: when a token has opened a mailbox first."""
 
-    async def serve(reader, writer):
-        try:
-            await kind(reader, writer, lambda user, token: opens(protocol, user, token)).serve()
-            await writer.drain()
-        except (ConnectionError, asyncio.IncompleteReadError):
-            pass
-        finally:
-            writer.close()
+    def __init__(self, secret):
+        self._tokens, self._used = AccessTokens(secret), {}
 
-    return serve
+    def opens(self, user, token):
+        """Whether an access token opens this mailbox now."""
+        number = self._tokens.number(user, token)
+        if number is not None:
+            self._used.setdefault(number, time.time())
+        return number is not None
+
+    async def serve_driver(self, reader, writer):
+        """One question of the driver."""
+        asked = json.loads(await reader.readline() or "[]")
+        writer.write(json.dumps([self._used.get(number) for number in asked]).encode())
+        await writer.drain()
+        writer.close()
+
+
+async def main():
+    """Serves until it is ended."""
+    with open(sys.argv[1], encoding="utf-8") as file:
+        settings = json.load(file)
+    mailboxes = Mailboxes(settings["secret"])
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(settings["certificate"], settings["key"])
+    loop = asyncio.get_running_loop()
+    for protocol, kind in zip(PROTOCOLS, (Imap, Pop3, Smtp)):
+        await loop.create_server(lambda kind=kind: kind(mailboxes.opens), "127.0.0.1", settings["ports"][protocol], ssl=context, backlog=1024)
+    await asyncio.start_server(mailboxes.serve_driver, "127.0.0.1", settings["driver"], limit=1 << 24)
+    await asyncio.Event().wait()
+
+
+if __name__ == "__main__":
+    asyncio.run(main())

@@ -11,7 +11,8 @@ import time
 
 from world import World  # its imports find tests/real  # isort: skip
 from process import Run, options  # noqa: E402
-from failures import Load, percentile  # noqa: E402
+from failures import Load  # noqa: E402
+from judge import percentile  # noqa: E402
 
 RATE, SECONDS = 100, 10
 AT_ONCE = 32
@@ -23,12 +24,7 @@ CLUSTERS = [(1, False), (1, True), (2, True), (3, True)]
 
 def cpu(world):
     """The CPU time of the replicas so far, in ms."""
-    total = 0
-    for replica in world.replicas:
-        with open(f"/proc/{replica.process.child.pid}/stat", encoding="utf-8") as file:
-            fields = file.read().rpartition(")")[2].split()
-        total += 10 * (int(fields[11]) + int(fields[12]))
-    return total
+    return sum(replica.cpu_seconds() for replica in world.replicas) * 1000
 
 
 def known(world, accounts):

@@ -1,21 +1,24 @@
-"""The provider of the cluster's tests, in a process of its own: an authorization server and three mail servers.
+"""The provider's authorization server, in a process of its own.
 
     python3 provider.py SETTINGS.json
 
 Each refresh replaces the refresh token. The second use of one ends the grant, and the report says who used it both times. Each
-replica has a client secret of its own, so that a request says which replica has sent it. The mail servers accept access tokens
-by XOAUTH2. The driver's routes are on the port of the token endpoint: see `Provider.ADMIN`.
+replica has a client secret of its own, so that a request says which replica has sent it. The driver's routes are on the port of the
+token endpoint: see `Provider.ADMIN`.
 """
 
 import asyncio
 import json
+import re
 import secrets
-import ssl
 import sys
 import time
 import urllib.parse
 
-import mail_servers
+from tokens import AccessTokens
+
+
+LENGTH = re.compile(rb"\ncontent-length: *(\d+)", re.IGNORECASE)
 
 
 class Grant:
@@ -36,14 +39,15 @@ class Provider:
         "/admin/release": "release",  # all that wait go on
         "/admin/life": "set_life",    # {"seconds": n}: of access tokens that are issued from now on
         "/admin/report": "report",    # what has happened so far
+        "/admin/answers": "answers",  # when each refresh was answered, by the number of its access token
     }
 
     def __init__(self, settings):
         self.clients = settings["secrets"]  # a replica's name by its client secret
-        self.seconds, self.pause = settings["seconds"], settings["pause"]
-        self.grants, self.access, self.by_address = {}, {}, {}
-        self.twice, self.refreshes, self.unknown, self.logins = [], {}, 0, dict.fromkeys(mail_servers.PROTOCOLS, 0)
-        self.refused_logins, self.held, self.holds = 0, 0, None
+        self.seconds, self.pause, self.access = settings["seconds"], settings["pause"], AccessTokens(settings["secret"])
+        self.grants, self.by_address, self.twice = {}, {}, []
+        self.refreshes, self.unknown, self.uses = {}, 0, []
+        self.held, self.holds = 0, None
         self.released = asyncio.Event()
 
     # What the driver can ask for
@@ -78,9 +82,12 @@ class Provider:
 
     def report(self):
         """What has happened so far."""
-        return {"twice": self.twice, "refreshes": self.refreshes, "unknown": self.unknown, "logins": self.logins,
-                "refused_logins": self.refused_logins, "held": self.held,
+        return {"twice": self.twice, "refreshes": self.refreshes, "unknown": self.unknown, "held": self.held,
                 "ended": [address for address, grant in self.by_address.items() if grant.ended]}
+
+    def answers(self):
+        """When each refresh was answered, by the number of its access token."""
+        return [use["answered"] for use in self.uses]
 
     # Token requests
 
@@ -92,9 +99,11 @@ class Provider:
         await self._wait("unspent")
         if is_gone():
             return None
-        answer = self._refresh(fields.get("refresh_token", ""), {"replica": replica, "begun": begun, "answered": None})
+        use = {"replica": replica, "begun": begun, "spent": None, "answered": None, "number": None}
+        answer = self.refresh(fields.get("refresh_token", ""), use)
         await asyncio.sleep(self.pause)
         await self._wait("spent")
+        use["answered"] = time.time()
         return answer
 
     async def _wait(self, where):
@@ -103,7 +112,8 @@ class Provider:
             await self.released.wait()
             self.held -= 1
 
-    def _refresh(self, token, use):
+    def refresh(self, token, use):
+        """The answer to a use of a refresh token, which is noted in `use`."""
         grant = self.grants.get(token)
         if grant is None:
             self.unknown += 1
@@ -113,33 +123,23 @@ class Provider:
             grant.ended = True
         if grant.ended:
             return 400, {"error": "invalid_grant", "error_description": "the grant has ended"}
-        use["answered"] = time.time() + self.pause
+        use["spent"], use["number"] = time.time(), len(self.uses)
+        self.uses.append(use)
         grant.used[token] = use
         grant.refresh_token = secrets.token_urlsafe(16)
         self.grants[grant.refresh_token] = grant
         self.refreshes[use["replica"]] = self.refreshes.get(use["replica"], 0) + 1
-        access = secrets.token_urlsafe(24)
-        self.access[access] = grant.address, time.time() + self.seconds
+        access = self.access.make(use["number"], grant.address, use["spent"] + self.seconds)
         return 200, {"access_token": access, "token_type": "Bearer", "expires_in": self.seconds, "scope": "mail",
                      "refresh_token": grant.refresh_token}
-
-    def opens(self, protocol, user, token):
-        """Whether an access token opens this mailbox now."""
-        owner, expires = self.access.get(token, (None, 0))
-        is_good = owner == user and time.time() < expires
-        if is_good:
-            self.logins[protocol] += 1
-        else:
-            self.refused_logins += 1
-        return is_good
 
     # HTTP
 
     async def serve(self, reader, writer):
         """One connection, request after request."""
         try:
-            while request := await self._request(reader):
-                path, body = request
+            while True:
+                path, body = await self._request(reader)
                 answer = await self._answer(path, body, lambda: reader.at_eof() or writer.is_closing())
                 if answer is None:
                     break
@@ -161,15 +161,10 @@ class Provider:
 
     @staticmethod
     async def _request(reader):
-        """The path and the body of a request; None at the end."""
-        line = await reader.readline()
-        if not line:
-            return None
-        length = 0
-        while (header := (await reader.readline()).strip()):
-            name, _, value = header.partition(b":")
-            length = int(value) if name.lower() == b"content-length" else length
-        return line.split()[1].decode(), await reader.readexactly(length)
+        """The path and the body of a request."""
+        head = await reader.readuntil(b"\r\n\r\n")
+        length = LENGTH.search(head)
+        return head.split(b" ", 2)[1].decode(), await reader.readexactly(int(length[1]) if length else 0)
 
 
 async def main():
@@ -177,12 +172,7 @@ async def main():
     with open(sys.argv[1], encoding="utf-8") as file:
         settings = json.load(file)
     provider = Provider(settings)
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.load_cert_chain(settings["certificate"], settings["key"])
-    await asyncio.start_server(provider.serve, "127.0.0.1", settings["port"], backlog=1024)
-    for protocol, port in settings["ports"].items():
-        serve = mail_servers.server(protocol, provider.opens)
-        await asyncio.start_server(serve, "127.0.0.1", port, ssl=context, backlog=1024)
+    await asyncio.start_server(provider.serve, "127.0.0.1", settings["port"], backlog=1024, limit=1 << 24)
     await asyncio.Event().wait()
 
 

@@ -7,8 +7,10 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 
 from process import Failure, wait_until
-from failures import SETTLED
 from world import LIFE
+
+# A replica that died may have been about to store tokens, so the others wait for 15 seconds before they use the old refresh token.
+SETTLED = 20
 
 SOON = 5  # seconds within which a replica has heard of a change
 

@@ -3,6 +3,7 @@
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import urllib.request
@@ -14,12 +15,13 @@ sys.path[:0] = [str(HERE.parent / "real"), str(HERE)]
 
 from database import PASSWORD, Database  # noqa: E402
 from forwarder import Forwarder  # noqa: E402
-from mail_servers import PROTOCOLS  # noqa: E402
 from postkey import Account, Postkey  # noqa: E402
 from process import Failure, free_port, wait_until, write_private  # noqa: E402
+from tokens import PROTOCOLS  # noqa: E402
 
 REPLICAS = ("one", "two", "three")
 LIFE = 60
+SECRET = "signs access tokens"
 PAUSE = 0.02  # how long the authorization server takes for an answer
 
 CONFIGURATION = """
@@ -76,10 +78,10 @@ class Replica(Postkey):
     """One postkey, with a network to the database that can be cut."""
 
     def __init__(self, world, name, binary):
-        self.network = Forwarder(world.database.port)
+        self.network = Forwarder(world.run, name, world.database.port)
         self.secret = f"secret of {name}"
         self.ports, self.metrics_port = {protocol: free_port() for protocol in PROTOCOLS}, free_port()
-        self._world = world
+        self._cpu_before, self._most_memory = 0.0, 0.0
         super().__init__(world.run, binary, lambda folder: world.configuration(folder, self), listeners=len(PROTOCOLS), name=name)
 
     @property
@@ -98,6 +100,26 @@ class Replica(Postkey):
     def resume(self):
         """Lets it go on."""
         self.signal(signal.SIGCONT)
+
+    def kill(self):
+        self._note_costs()
+        super().kill()
+
+    def stop(self):
+        self._note_costs()
+        super().stop()
+
+    def _note_costs(self):
+        """Remembers what this process has used, because it ends."""
+        self._cpu_before, self._most_memory = self.cpu_seconds(), self.most_memory()
+
+    def cpu_seconds(self):
+        """The CPU time so far, over all restarts."""
+        return self._cpu_before + self.process.cpu_seconds()
+
+    def most_memory(self):
+        """The most memory that it has had, in MB, over all restarts."""
+        return max(self._most_memory, self.process.memory("VmHWM"))
 
     def metric(self, name):
         """The value of a metric without labels."""
@@ -119,7 +141,7 @@ class World:
     def __init__(self, run, binary, replicas=len(REPLICAS), is_shared=True):
         self.run, self.binary, self._is_shared = run, binary, is_shared
         self.database = Database(run)
-        self.provider = ProviderProcess(run)
+        self.provider = ProviderProcesses(run)
         self._password = write_private(run.folder / "database-password", f"{PASSWORD}\n")
         self.replicas = [Replica(self, name, binary) for name in REPLICAS[:replicas]]
         self.balanced = {protocol: free_port() for protocol in PROTOCOLS}
@@ -131,9 +153,9 @@ class World:
         for replica in self.replicas:
             replica.start()
         text = HAPROXY + "".join(self._balanced(protocol) for protocol in PROTOCOLS)
-        self._haproxy = write_private(self.run.folder / "haproxy.cfg", text)
-        process = self.run.start("haproxy", ["/usr/sbin/haproxy", "-db", "-f", str(self._haproxy)])
-        process.wait_for_ports(*self.balanced.values())
+        file = write_private(self.run.folder / "haproxy.cfg", text)
+        self.balancer = self.run.start("haproxy", ["/usr/sbin/haproxy", "-db", "-f", str(file)])
+        self.balancer.wait_for_ports(*self.balanced.values())
 
     def stop(self):
         """Ends the replicas, and then what they need."""
@@ -182,19 +204,21 @@ class World:
                        f"{len(addresses)} accounts at {replica.name}", 60)
 
 
-class ProviderProcess:
-    """The provider, which provider.py describes."""
+class ProviderProcesses:
+    """The provider, which provider.py and mail_servers.py describe."""
 
     def __init__(self, run):
-        port = free_port()
+        port, self._driver = free_port(), free_port()
         self.endpoint, self._admin = f"http://127.0.0.1:{port}/token", f"http://127.0.0.1:{port}/admin/"
         self.ports = {protocol: free_port() for protocol in PROTOCOLS}
         settings = run.write_json("provider.json", {
-            "port": port, "ports": self.ports, "certificate": str(run.certificate), "key": str(run.key),
-            "secrets": {f"secret of {name}": name for name in REPLICAS}, "seconds": LIFE, "pause": PAUSE,
+            "port": port, "ports": self.ports, "driver": self._driver, "certificate": str(run.certificate), "key": str(run.key),
+            "secrets": {f"secret of {name}": name for name in REPLICAS}, "secret": SECRET, "seconds": LIFE, "pause": PAUSE,
         })
-        process = run.start("provider", [sys.executable, str(HERE / "provider.py"), str(settings)])
-        process.wait_for_ports(port, *self.ports.values())
+        self.authorization, self.mail = (run.start(name, [sys.executable, str(HERE / f"{name}.py"), str(settings)])
+                                         for name in ("provider", "mail_servers"))
+        self.authorization.wait_for_ports(port)
+        self.mail.wait_for_ports(*self.ports.values(), self._driver)
 
     def ask(self, what, **fields):
         """Asks one of the driver's routes."""
@@ -205,6 +229,12 @@ class ProviderProcess:
     def report(self):
         """What has happened so far."""
         return self.ask("report")
+
+    def used(self, numbers):
+        """When each of these access tokens has opened a mailbox first, or None."""
+        with socket.create_connection(("127.0.0.1", self._driver), timeout=30) as connection:
+            connection.sendall(json.dumps(numbers).encode() + b"\n")
+            return json.loads(b"".join(iter(lambda: connection.recv(1 << 20), b"")))
 
     def refreshes(self):
         """How many refreshes were answered so far."""

@@ -7,8 +7,6 @@ Everything runs on loopback, in one folder that is removed at the end. Each test
 
 import itertools
 import sys
-import time
-import traceback
 
 import accounts
 import direct
@@ -19,7 +17,8 @@ import moving_in
 import proxies
 from clients import CLIENTS, client_test
 from postkey import SECURITIES, Postkey, configuration
-from process import Failure, Run, options
+from process import Run, options
+from report import Report, name_of
 from servers import Servers
 
 
@@ -39,47 +38,6 @@ class World(Servers):
         if key not in self._chosen:
             self._chosen[key] = self.postkey.add_password(account, f"chosen {len(self._chosen)}", password)
         return self._chosen[key]
-
-
-class Report:
-    """Runs tests, one line each, and remembers which have failed."""
-
-    def __init__(self, world, only):
-        self.world, self.only = world, only
-        self.passed, self.failed = 0, []
-
-    def section(self, title):
-        """What the next tests are about."""
-        print(f"\n{title}", flush=True)
-
-    def test(self, name, function, *arguments, always=False):
-        """Runs one test. Whatever it raises makes it fail, and only it."""
-        if self.only not in name and not always:
-            return
-        start, log_size = time.monotonic(), self.world.postkey.log_size()
-        try:
-            function(*arguments)
-        except Exception as error:
-            self.failed.append(name)
-            self._line("FAILED", start, name)
-            self._explain(error, log_size)
-        else:
-            self.passed += 1
-            self._line("ok", start, name)
-
-    def _line(self, outcome, start, name):
-        print(f"  {outcome:6} {time.monotonic() - start:5.1f} s  {name}", flush=True)
-
-    def _explain(self, error, log_size):
-        known = isinstance(error, Failure)
-        text = str(error) if known else "".join(traceback.format_exception(error))
-        text += "\nThe daemon's last lines:\n" + "\n".join(self.world.postkey.log_after(log_size)[-20:])
-        print("\n".join(f"         | {line}" for line in text.splitlines()), flush=True)
-
-    def summary(self):
-        """The last words. Returns the exit code."""
-        print(f"\n{self.passed} passed, {len(self.failed)} failed")
-        return 1 if self.failed or not self.passed else 0
 
 
 def client_tests(world, report):
@@ -120,17 +78,12 @@ def run_all(world, report, watch):
         report.test(name_of(test), test, world, watch)
 
 
-def name_of(test):
-    """A test's name as words."""
-    return test.__name__.replace("_", " ")
-
-
 def main():
     """Sets everything up, runs everything, takes everything down."""
     arguments = options(__doc__).parse_args()
     with Run(arguments.keep) as run, leaks.Watch(run) as watch:
         world = World(run, arguments.postkey.resolve())
-        report = Report(world, arguments.only)
+        report = Report(arguments.only, world.postkey)
         run_all(world, report, watch)
         return report.summary()
 

@@ -151,7 +151,11 @@ class Postkey:
 
     def log_after(self, size):
         """The lines of the log after this size."""
-        return self.log.read_bytes()[size:].decode("utf-8", "replace").splitlines() if self.log.exists() else []
+        if not self.log.exists():
+            return []
+        with open(self.log, "rb") as file:  # it can be long, and is read again and again
+            file.seek(size)
+            return file.read().decode("utf-8", "replace").splitlines()
 
     def start(self):
         """Starts the daemon, and waits until it listens. It reads the log, because a command could keep the vault busy."""

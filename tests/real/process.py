@@ -89,6 +89,19 @@ class Process:
         """The end of its log."""
         return "\n".join(self.log.read_text("utf-8", "replace").splitlines()[-count:])
 
+    def cpu_seconds(self):
+        """The CPU time so far, also of its children, and of those that have ended."""
+        stats = {pid: proc_stat(pid) for pid in all_processes()}
+        family = {self.child.pid}
+        while more := {pid for pid, stat in stats.items() if int(stat[1]) in family} - family:
+            family |= more
+        return sum(sum(map(int, stats[pid][11:15])) for pid in family if pid in stats) / os.sysconf("SC_CLK_TCK")
+
+    def memory(self, what="VmRSS"):
+        """Its resident memory in MB; with `VmHWM`, the most that it has had."""
+        status = Path(f"/proc/{self.child.pid}/status").read_text("utf-8")
+        return next(int(line.split()[1]) / 1000 for line in status.splitlines() if line.startswith(what))
+
     def stop(self):
         """Ends it with SIGTERM, and after ten seconds with SIGKILL, together with the rest of its session."""
         if self.child.poll() is None:
@@ -192,6 +205,14 @@ def session_of(pid):
         return os.getsid(pid)
     except ProcessLookupError:
         return None
+
+
+def proc_stat(pid):
+    """The fields of proc_pid_stat(5) from the state on; zeros if it has ended."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text("utf-8").rpartition(")")[2].split()
+    except FileNotFoundError:
+        return [0] * 50
 
 
 def openssl(*arguments):

@@ -175,13 +175,21 @@ impl Replica {
         for address in before.iter().filter(|address| !present.contains(address.as_str())) {
             self.known.gone(address);
         }
-        for (address, serial) in &serials {
-            let known = self.known.serial(address);
-            // An older one means that the database itself has been restored to an earlier state.
-            if known != Some(*serial) && self.known.unsaved_of(address).is_none() {
-                self.read_instead_of(address, known).await?;
+        let mut newer = Vec::new();
+        for (address, serial) in serials {
+            let known = self.known.serial(&address);
+            if known == Some(serial) || self.known.unsaved_of(&address).is_some() {
+                continue;
+            }
+            if known.is_none_or(|known| known < serial) {
+                newer.push(address);
+            } else {
+                // An older one means that the database itself has been restored to an earlier state.
+                self.read_instead_of(&address, known).await?;
             }
         }
+        // Together, because thousands can have changed while the network was away.
+        self.read(&newer).await?;
         self.settle().await
     }
 

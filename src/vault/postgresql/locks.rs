@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex};
 
 use sha2::{Digest as _, Sha256};
 use tokio::runtime::Handle;
+use tokio::time::Instant;
 
 use super::error::DatabaseError;
 use super::session::{Database, ServerSession};
@@ -15,8 +16,18 @@ use crate::mutex::lock;
 pub struct RefreshLocks {
     database: Arc<Database>,
     /// Also locked while it is opened, so that there is one.
-    session: tokio::sync::Mutex<Option<Arc<LockSession>>>,
+    session: tokio::sync::Mutex<LastSession>,
     handle: Handle,
+}
+
+/// The outcome of the last attempt to open a session.
+#[derive(Default)]
+enum LastSession {
+    #[default]
+    None,
+    Open(Arc<LockSession>),
+    /// When it failed, and why.
+    Failed(Instant, DatabaseError),
 }
 
 struct LockSession {
@@ -58,14 +69,21 @@ impl RefreshLocks {
     }
 
     async fn session(&self) -> Result<Arc<LockSession>, DatabaseError> {
-        let mut current = self.session.lock().await;
-        if let Some(session) = current.as_ref().filter(|session| session.session.is_alive()) {
-            return Ok(Arc::clone(session));
+        let asked = Instant::now();
+        let mut last = self.session.lock().await;
+        match &*last {
+            LastSession::Open(session) if session.session.is_alive() => return Ok(Arc::clone(session)),
+            // Whoever waited for this attempt does not make another one, which could take as long again.
+            LastSession::Failed(at, error) if *at >= asked => return Err(error.clone()),
+            _ => {}
         }
-        let session = self.database.connect(None).await?;
-        let session = Arc::new(LockSession { session, keys: Mutex::default() });
-        *current = Some(Arc::clone(&session));
-        Ok(session)
+        let connected = self.database.connect(None).await;
+        let opened = connected.map(|session| Arc::new(LockSession { session, keys: Mutex::default() }));
+        *last = match &opened {
+            Ok(session) => LastSession::Open(Arc::clone(session)),
+            Err(error) => LastSession::Failed(Instant::now(), error.clone()),
+        };
+        opened
     }
 }
 

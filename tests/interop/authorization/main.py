@@ -9,8 +9,6 @@ that is removed at the end. Each test prints a line; the exit code is 1 if one f
 import imaplib
 import json
 import sys
-import time
-import traceback
 from pathlib import Path
 
 HERE = Path(__file__).parent
@@ -25,6 +23,7 @@ from mail_server import MailServer  # noqa: E402
 from postkey import Postkey  # noqa: E402
 from process import Failure, Run, openssl, options  # noqa: E402
 from provider import OidcProvider  # noqa: E402
+from report import Report, name_of  # noqa: E402
 
 SERVERS = [Glewlwyd, Canaille, DjangoToolkit, OidcProvider]
 ON_REQUEST = [LemonLdap]  # needs many packages, and installs them itself
@@ -102,31 +101,6 @@ def make_rsa_key(run):
     run.rsa_public_key = (folder / "public.pem").read_text()
 
 
-class Report:
-    """Runs tests, one line each, and remembers which have failed."""
-
-    def __init__(self, world, only):
-        self.world, self.only, self.passed, self.failed = world, only, 0, []
-
-    def test(self, server, story):
-        """Runs one story. Whatever it raises makes it fail, and only it."""
-        name = f"{server.title}: {story.__name__.replace('_', ' ')}"
-        if self.only not in name:
-            return
-        start, log_size = time.monotonic(), self.world.postkey.log_size()
-        try:
-            story(self.world, server)
-        except Exception as error:
-            self.failed.append(name)
-            print(f"  FAILED {time.monotonic() - start:5.1f} s  {name}", flush=True)
-            text = str(error) if isinstance(error, (Failure, imaplib.IMAP4.error)) else "".join(traceback.format_exception(error))
-            text += "\nThe daemon's last lines:\n" + "\n".join(self.world.postkey.log_after(log_size)[-12:])
-            print("\n".join(f"         | {line}" for line in text.splitlines()), flush=True)
-        else:
-            self.passed += 1
-            print(f"  ok     {time.monotonic() - start:5.1f} s  {name}", flush=True)
-
-
 def main():
     """Sets everything up, runs everything, takes everything down."""
     parser = options(__doc__)
@@ -136,14 +110,13 @@ def main():
     with Run(arguments.keep) as run:
         world = World(run, arguments.postkey.resolve(), arguments.server)
         world.postkey.start()
-        report = Report(world, arguments.only)
+        report = Report(arguments.only, world.postkey, known=(Failure, imaplib.IMAP4.error))
         for server in world.servers:
-            print(f"\n{server.title}", flush=True)
+            report.section(server.title)
             for story in stories.of(server):
-                report.test(server, story)
+                report.test(f"{server.title}: {name_of(story)}", story, world, server)
         world.postkey.stop()
-    print(f"\n{report.passed} passed, {len(report.failed)} failed")
-    return 1 if report.failed or not report.passed else 0
+    return report.summary()
 
 
 if __name__ == "__main__":

@@ -8,8 +8,6 @@ it: Exim and Postfix as clients with a queue. Each mail has to arrive exactly on
 
 import os
 import sys
-import time
-import traceback
 from pathlib import Path
 
 HERE = Path(__file__).parent
@@ -21,7 +19,8 @@ import sessions  # noqa: E402
 from dovecots import Dovecot, Dovecot24  # noqa: E402
 from mails import Mails  # noqa: E402
 from postkey import Postkey  # noqa: E402
-from process import Failure, Run, free_port, options, write_private  # noqa: E402
+from process import Run, free_port, options, write_private  # noqa: E402
+from report import Report  # noqa: E402
 from sink import Sink  # noqa: E402
 from smtp_server import SmtpServer  # noqa: E402
 from tokens import Tokens  # noqa: E402
@@ -113,29 +112,6 @@ class World:
                               for (protocol, security), port in server.ports.items() if security == way)
 
 
-class Report:
-    """Runs tests, one line each, and remembers which have failed."""
-
-    def __init__(self, world, only):
-        self.world, self.only, self.passed, self.failed = world, only, 0, []
-
-    def test(self, name, function, *arguments):
-        """Runs one test. Whatever it raises makes it fail, and only it."""
-        if self.only not in name:
-            return
-        start = time.monotonic()
-        try:
-            function(*arguments)
-        except Exception as error:
-            self.failed.append(name)
-            text = str(error) if isinstance(error, Failure) else "".join(traceback.format_exception(error))
-            print(f"  FAILED {time.monotonic() - start:5.1f} s  {name}", flush=True)
-            print("\n".join(f"         | {line}" for line in text.splitlines()), flush=True)
-        else:
-            self.passed += 1
-            print(f"  ok     {time.monotonic() - start:5.1f} s  {name}", flush=True)
-
-
 def main():
     """Sets everything up, runs everything, takes everything down."""
     parser = options(__doc__)
@@ -144,16 +120,15 @@ def main():
     arguments = parser.parse_args()
     with Run(arguments.keep) as run:
         world = World(run, arguments.postkey.resolve(), arguments.whole)
-        report = Report(world, arguments.only)
-        print("\nMail from a queue arrives once", flush=True)
+        report = Report(arguments.only)
+        report.section("Mail from a queue arrives once")
         for name, function, *rest in world.mails.tests():
             report.test(name, function, *rest)
-        print("\nSessions", flush=True)
+        report.section("Sessions")
         for name, function, *rest in sessions.tests(world):
             report.test(name, function, *rest)
         world.postkey.stop()
-    print(f"\n{report.passed} passed, {len(report.failed)} failed")
-    return 1 if report.failed or not report.passed else 0
+    return report.summary()
 
 
 if __name__ == "__main__":

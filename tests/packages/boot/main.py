@@ -13,8 +13,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-REAL = Path(__file__).parents[2] / "real"
-sys.path.append(str(REAL))
+sys.path.append(str(Path(__file__).parents[2] / "real"))
 
 import everyday
 import failures
@@ -22,18 +21,9 @@ import sockets
 import versions
 from machine import Machine
 from process import Run
+from report import Report, name_of
 from servers import Servers
 from service import SYSTEM, Postkey
-
-
-def real_main():
-    """tests/real/main.py, for its report."""
-    from importlib import util
-
-    spec = util.spec_from_file_location("real_main", REAL / "main.py")
-    module = util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
 
 
 class World(Servers):
@@ -68,15 +58,14 @@ def main():
     arguments = parser.parse_args()
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     subprocess.run(["ip", "link", "set", "lo", "up"], check=True)
-    real = real_main()
     with Run(arguments.keep) as run:
         world = World(run, arguments)
-        report = real.Report(world, arguments.only)
+        report = Report(arguments.only, world.postkey)
         try:
             for title, tests in SECTIONS:
                 report.section(title)
                 for test in tests:
-                    report.test(real.name_of(test), test, world, always=test in everyday.PREPARATION)
+                    report.test(name_of(test), test, world, always=test in everyday.PREPARATION)
         finally:
             world.machine.power_off()
         return report.summary()
