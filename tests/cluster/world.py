@@ -53,6 +53,10 @@ address = "127.0.0.1:{port}"
 security = "none"
 """
 
+BEHIND_HAPROXY = LISTENER + """proxy_protocol = ["127.0.0.1"]
+allow_uids = [{uid}]
+"""
+
 SERVER = """
 [provider.test.{protocol}]
 host = "127.0.0.1"
@@ -79,8 +83,9 @@ class Replica(Postkey):
         self.network = Forwarder(world.database.port)
         self.secret = f"secret of {name}"
         self.ports, self.metrics_port = {protocol: free_port() for protocol in PROTOCOLS}, free_port()
+        self.balanced = {protocol: free_port() for protocol in PROTOCOLS}
         self._world = world
-        super().__init__(world.run, binary, lambda folder: world.configuration(folder, self), listeners=len(PROTOCOLS), name=name)
+        super().__init__(world.run, binary, lambda folder: world.configuration(folder, self), listeners=2 * len(PROTOCOLS), name=name)
 
     @property
     def name(self):
@@ -142,7 +147,7 @@ class World:
         self.database.stop("immediate")
 
     def _balanced(self, protocol):
-        servers = "".join(f"  server {replica.name} 127.0.0.1:{replica.ports[protocol]}\n" for replica in self.replicas)
+        servers = "".join(f"  server {replica.name} 127.0.0.1:{replica.balanced[protocol]}\n" for replica in self.replicas)
         return BALANCED.format(protocol=protocol, port=self.balanced[protocol], greeting=GREETINGS[protocol]) + servers
 
     def url(self, port, database="postkey"):
@@ -157,6 +162,7 @@ class World:
         if self._is_shared:
             head += VAULT.format(url=self.url(replica.network.port), password=self._password, ca=self.run.ca)
         listeners = "".join(LISTENER.format(protocol=protocol, port=port) for protocol, port in replica.ports.items())
+        listeners += "".join(BEHIND_HAPROXY.format(protocol=protocol, port=port, uid=os.getuid()) for protocol, port in replica.balanced.items())
         return head + "".join(SERVER.format(protocol=protocol, port=port) for protocol, port in self.provider.ports.items()) + listeners
 
     def authorize(self, addresses):
