@@ -26,7 +26,8 @@
 //!
 //! # One login
 //!
-//! 1. `daemon/clients.rs` accepts the connection, and [`net::strangers`] decides whether there is a place for it.
+//! 1. `daemon/clients.rs` accepts the connection, and [`net::strangers`] decides whether there is a place for it. If it is
+//!    a load balancer's, [`net::balancer`] first reads whose it is.
 //! 2. [`session::serve`] greets, and [`downstream`] turns the client's lines into [`wire::Credentials`].
 //! 3. [`broker::Broker::resolve`] finds out what the login name stands for, once.
 //! 4. [`broker::Passwords::unlock`] checks the password against the account's slots in the [`vault`].

@@ -122,6 +122,7 @@ fn seeds_pass() {
     let root = std::path::Path::new(env!("CARGO_MANIFEST_DIR"));
     for (folder, target) in [
         ("tests/fuzz/seeds/sasl", targets::sasl as fn(&[u8])),
+        ("tests/fuzz/seeds/proxy_header", targets::proxy_header),
         ("tests/fuzz/seeds/redirect", targets::redirect),
         ("tests/fuzz/seeds/session", targets::session),
         ("config/examples", targets::config),
@@ -138,7 +139,7 @@ proptest! {
     fn whatever_comes_is_borne(input in vec(any::<u8>(), 0..300)) {
         for target in [
             targets::imap_command, targets::pop3_command, targets::smtp_command,
-            targets::imap_reply, targets::pop3_reply, targets::smtp_reply,
+            targets::imap_reply, targets::pop3_reply, targets::smtp_reply, targets::proxy_header,
         ] {
             target(&input);
         }

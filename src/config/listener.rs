@@ -26,6 +26,8 @@ pub struct ListenerConfig {
     pub account: Option<String>,
     /// The addresses from which clients may connect. None if all may.
     pub allow_addresses: Option<Vec<IpNet>>,
+    /// The load balancers. If there are any, nobody else may connect, and each connection begins with a PROXY header.
+    pub balancers: Vec<IpNet>,
     /// The users of this machine who may connect.
     pub users: Users,
     /// The source of the account's app password, if clients send mail without a login. Then there is an `account`,
@@ -65,6 +67,11 @@ impl Users {
     /// Whether this user is allowed. An unknown user is only allowed if everybody is.
     pub fn allow(&self, user: Option<u32>) -> bool {
         self.0.as_ref().is_none_or(|allowed| user.is_some_and(|user| allowed.contains(&user)))
+    }
+
+    /// Whether everybody is allowed, also other machines.
+    pub const fn are_all(&self) -> bool {
+        self.0.is_none()
     }
 
     /// These users, or the others if these are everybody by default.

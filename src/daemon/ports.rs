@@ -126,6 +126,7 @@ impl Ports {
             provider: listener.provider.clone(),
             account: listener.account.as_deref().map(Name::typed),
             allow_addresses: listener.allow_addresses.clone(),
+            balancers: listener.balancers.clone(),
             own: own.transpose().map_err(|error| Failed::new(Exit::Config, error))?,
             users: listener.users.clone(),
             port_stays_open: self.sockets.keep_open(listener.protocol, &listener.addresses),

@@ -1,5 +1,6 @@
 //! Sockets and TLS.
 
+pub mod balancer;
 pub mod certificate;
 pub mod connection;
 pub mod dial;

@@ -29,6 +29,8 @@ pub struct Peer {
     pub address: Option<SocketAddr>,
     /// Known if the peer is on this machine and the kernel says so.
     pub user: Option<u32>,
+    /// Whether a load balancer has passed the connection on. Then the client has no user, and is never local.
+    pub is_forwarded: bool,
 }
 
 impl fmt::Display for Peer {
@@ -53,11 +55,19 @@ impl Peer {
             debug!(%error, "the kernel does not say whose connection this is");
             None
         });
-        Ok(Self { address, user: user.filter(|user| *user != UNKNOWN_USER) })
+        Ok(Self { address, user: user.filter(|user| *user != UNKNOWN_USER), is_forwarded: false })
     }
 
+    /// The client at this address, for which a load balancer has connected. If the load balancer knows no address, its
+    /// own one counts.
+    pub fn behind(balancer: &Self, client: Option<SocketAddr>) -> Self {
+        Self { address: client.or(balancer.address), user: None, is_forwarded: true }
+    }
+
+    /// Whether the peer is certainly on this machine. A loopback address that a load balancer names may be one of
+    /// another machine.
     pub fn is_local(&self) -> bool {
-        self.address.is_none_or(|address| address.ip().to_canonical().is_loopback())
+        !self.is_forwarded && self.address.is_none_or(|address| address.ip().to_canonical().is_loopback())
     }
 }
 
@@ -84,6 +94,10 @@ impl Source {
         match (peer.user, peer.address) {
             (Some(UNKNOWN_USER), _) | (None, None) => Self::ThisMachine,
             (Some(user), _) => Self::of_user(user),
+            // A user of the load balancer's machine, which has all of 127.0.0.0/8 as well.
+            (None, Some(address)) if peer.is_forwarded && address.ip().to_canonical().is_loopback() => {
+                Self::Address(Ipv4Addr::LOCALHOST)
+            }
             (None, Some(address)) => Self::of_address(address.ip()),
         }
     }
@@ -184,6 +198,14 @@ fn user(socket: &TcpStream) -> io::Result<Option<u32>> {
     // Many kernels show a socket that no program has open as root's.
     let found = other_end(socket.local_addr()?, socket.peer_addr()?)?.filter(|other| other.inode != 0);
     Ok(found.map(|other| other.user).filter(|user| *user != UNKNOWN_USER))
+}
+
+/// Whether a connection comes from this machine, from whichever of its addresses, even if its program has ended. If the
+/// kernel cannot be asked, only loopback addresses count.
+pub fn is_from_here(socket: &Socket) -> bool {
+    let Socket::Tcp(socket) = socket else { return true };
+    let (Ok(ours), Ok(theirs)) = (socket.local_addr(), socket.peer_addr()) else { return true };
+    theirs.ip().to_canonical().is_loopback() || other_end(ours, theirs).is_ok_and(|other| other.is_some())
 }
 
 /// Whether the program at the other end has closed its socket completely, and does not wait for an answer after a
@@ -322,8 +344,32 @@ mod tests {
         let (client, server) = UnixStream::pair().unwrap();
         drop(client);
         let peer = Peer::of(&Socket::Unix(server)).unwrap();
-        assert_eq!(peer, Peer { address: None, user: Some(rustix::process::geteuid().as_raw()) });
+        let user = Some(rustix::process::geteuid().as_raw());
+        assert_eq!(peer, Peer { address: None, user, is_forwarded: false });
         assert!(peer.is_local());
+    }
+
+    #[tokio::test]
+    async fn a_client_behind_a_load_balancer_is_never_local() {
+        let (_client, server) = connected(Ipv4Addr::LOCALHOST.into()).await.unwrap();
+        let socket = Socket::Tcp(server);
+        let balancer = Peer::of(&socket).unwrap();
+        assert!(balancer.is_local() && balancer.user.is_some() && is_from_here(&socket));
+        for named in ["127.0.0.1:1", "[::1]:1", "[::ffff:127.0.0.1]:1", "192.0.2.7:1", ""] {
+            let client = Peer::behind(&balancer, named.parse().ok());
+            assert!(!client.is_local() && client.user.is_none(), "{named}");
+            assert_eq!(client.address, named.parse().ok().or(balancer.address));
+            assert_eq!(Source::of(&client).wider(), Some(Source::Elsewhere), "{named}");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_program_that_has_closed_its_connection_was_on_this_machine() {
+        let (client, server) = connected(Ipv4Addr::LOCALHOST.into()).await.unwrap();
+        let (ours, theirs) = (server.local_addr().unwrap(), server.peer_addr().unwrap());
+        drop(client);
+        assert_eq!(user(&server).unwrap(), None);
+        assert!(other_end(ours, theirs).unwrap().is_some(), "the kernel still has its socket");
     }
 
     #[tokio::test]
@@ -383,7 +429,7 @@ mod tests {
     }
 
     fn source(address: &str, user: Option<u32>) -> Source {
-        Source::of(&Peer { address: address.parse().ok(), user })
+        Source::of(&Peer { address: address.parse().ok(), user, is_forwarded: false })
     }
 
     #[test]

@@ -52,6 +52,8 @@ pub struct Strangers {
 pub struct Stranger {
     strangers: Arc<Strangers>,
     source: Source,
+    /// The number of places for its source.
+    most_of_one: usize,
     /// The key of its place; 0 while it has none.
     number: AtomicU64,
     evicted: Arc<Notify>,
@@ -73,8 +75,18 @@ impl Strangers {
     /// Admits a connection. If its source already has its share, that source's oldest connection is evicted; if there
     /// is no place at all, the oldest of the largest source.
     pub fn admit(self: &Arc<Self>, source: Source) -> Stranger {
-        let evicted = Arc::new(Notify::new());
-        let stranger = Stranger { strangers: Arc::clone(self), source, number: AtomicU64::new(0), evicted };
+        self.admit_up_to(self.most_of_one, source)
+    }
+
+    /// Admits a connection of a load balancer until it has named the client, whose source counts from then on. The load
+    /// balancer may have all places, because one share would be too small for all its clients at once.
+    pub fn admit_balancer(self: &Arc<Self>, source: Source) -> Stranger {
+        self.admit_up_to(self.most, source)
+    }
+
+    fn admit_up_to(self: &Arc<Self>, most_of_one: usize, source: Source) -> Stranger {
+        let (strangers, number, evicted) = (Arc::clone(self), AtomicU64::new(0), Arc::new(Notify::new()));
+        let stranger = Stranger { strangers, source, most_of_one, number, evicted };
         stranger.wait_again();
         stranger
     }
@@ -110,7 +122,7 @@ impl Stranger {
     /// Demotes the connection if its login failed in spite of a correct password. It becomes the newest stranger.
     pub fn wait_again(&self) {
         let mut crowd = self.strangers.crowd();
-        if crowd.count(self.source) >= self.strangers.most_of_one {
+        if crowd.count(self.source) >= self.most_of_one {
             crowd.evict(self.source);
         } else if crowd.members.len() >= self.strangers.most
             && let Some(largest) = crowd.largest()
@@ -285,6 +297,20 @@ mod tests {
         assert!(!is_evicted(&ann).await);
         assert_eq!(evicted(&flood[..4]).await, 4);
         assert_eq!(evicted(&flood[4..]).await, 0);
+    }
+
+    #[tokio::test]
+    async fn a_load_balancer_has_more_than_one_share_until_it_has_named_its_clients() {
+        let strangers = Strangers::new(64, 10);
+        let ann = strangers.admit(ANN);
+        let waiting: Vec<_> = (0..63).map(|_| strangers.admit_balancer(network(1))).collect();
+        assert_eq!(evicted(&waiting).await, 0);
+        let next = strangers.admit_balancer(network(1));
+        assert_eq!(evicted(&waiting).await, 1, "there are no more places");
+        assert!(!is_evicted(&ann).await && !is_evicted(&next).await);
+        drop((waiting, next));
+        let clients: Vec<_> = (2..65).map(|number| strangers.admit(network(number))).collect();
+        assert_eq!(evicted(&clients).await, 0, "the clients count, and no longer the load balancer");
     }
 
     #[tokio::test]

@@ -1,6 +1,6 @@
 //! The policy of a listener: who may connect, and which accounts it serves.
 
-use std::net::IpAddr;
+use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
 
 use ipnet::IpNet;
@@ -27,6 +27,9 @@ pub struct ListenerPolicy {
     pub account: Option<Name>,
     /// The addresses from which clients may connect; all, if None.
     pub allow_addresses: Option<Vec<IpNet>>,
+    /// The addresses of load balancers. If there are any, nobody else may connect, and each connection begins with a
+    /// PROXY header.
+    pub balancers: Vec<IpNet>,
     /// The login to use for clients that may send mail without one.
     pub own: Option<Credentials>,
     /// The users of this machine who may connect; all, if None.
@@ -66,9 +69,19 @@ impl ListenerPolicy {
     }
 
     /// Whether a client from this address may connect. A Unix socket has only users.
-    pub fn is_open_to(&self, address: Option<IpAddr>) -> bool {
-        let Some(address) = address.map(|address| address.to_canonical()) else { return true };
-        self.allow_addresses.as_ref().is_none_or(|networks| networks.iter().any(|network| network.contains(&address)))
+    pub fn is_open_to(&self, address: Option<SocketAddr>) -> bool {
+        let Some(address) = address else { return true };
+        self.allow_addresses.as_ref().is_none_or(|networks| is_in(address, networks))
+    }
+
+    /// Whether this listener is only for load balancers, which name their clients.
+    pub const fn is_balanced(&self) -> bool {
+        !self.balancers.is_empty()
+    }
+
+    /// Whether a load balancer has this address.
+    pub fn is_balancer(&self, address: Option<SocketAddr>) -> bool {
+        address.is_some_and(|address| is_in(address, &self.balancers))
     }
 
     /// A login name as the log shows it. Somebody who confuses the two fields of a form types a password there, so the
@@ -95,4 +108,9 @@ impl ListenerPolicy {
     fn serves_provider(&self, provider: &str) -> bool {
         self.provider.as_ref().is_none_or(|only| only == provider)
     }
+}
+
+fn is_in(address: SocketAddr, networks: &[IpNet]) -> bool {
+    let address = address.ip().to_canonical();
+    networks.iter().any(|network| network.contains(&address))
 }

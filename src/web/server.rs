@@ -96,7 +96,7 @@ impl HttpPort {
         }
         let visitor = Visitor::of(&socket);
         let user = if let Visitor::User(user) = visitor { Some(user) } else { None };
-        let stranger = self.strangers.admit(Source::of(&Peer { address: peer, user }));
+        let stranger = self.strangers.admit(Source::of(&Peer { address: peer, user, is_forwarded: false }));
         let router = self.router.clone().layer(Extension(visitor));
         match socket {
             Socket::Tcp(stream) => connections.spawn(serve_request(stream, router, stranger)),

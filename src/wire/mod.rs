@@ -3,6 +3,7 @@
 //! Everything in `wire`, `downstream` and `upstream` is pure: bytes in, bytes and events out. No sockets, no clock.
 
 pub mod framer;
+pub mod proxy_header;
 mod redactor;
 
 use crate::exit::{Exit, Failed};

@@ -55,6 +55,10 @@ address = "127.0.0.1:{port}"
 security = "none"
 """
 
+BEHIND_HAPROXY = LISTENER + """proxy_protocol = ["127.0.0.1"]
+allow_uids = [{uid}]
+"""
+
 SERVER = """
 [provider.test.{protocol}]
 host = "127.0.0.1"
@@ -81,8 +85,9 @@ class Replica(Postkey):
         self.network = Forwarder(world.run, name, world.database.port)
         self.secret = f"secret of {name}"
         self.ports, self.metrics_port = {protocol: free_port() for protocol in PROTOCOLS}, free_port()
+        self.balanced = {protocol: free_port() for protocol in PROTOCOLS}
         self._cpu_before, self._most_memory = 0.0, 0.0
-        super().__init__(world.run, binary, lambda folder: world.configuration(folder, self), listeners=len(PROTOCOLS), name=name)
+        super().__init__(world.run, binary, lambda folder: world.configuration(folder, self), listeners=2 * len(PROTOCOLS), name=name)
 
     @property
     def name(self):
@@ -164,7 +169,7 @@ class World:
         self.database.stop("immediate")
 
     def _balanced(self, protocol):
-        servers = "".join(f"  server {replica.name} 127.0.0.1:{replica.ports[protocol]}\n" for replica in self.replicas)
+        servers = "".join(f"  server {replica.name} 127.0.0.1:{replica.balanced[protocol]}\n" for replica in self.replicas)
         return BALANCED.format(protocol=protocol, port=self.balanced[protocol], greeting=GREETINGS[protocol]) + servers
 
     def url(self, port, database="postkey"):
@@ -179,6 +184,7 @@ class World:
         if self._is_shared:
             head += VAULT.format(url=self.url(replica.network.port), password=self._password, ca=self.run.ca)
         listeners = "".join(LISTENER.format(protocol=protocol, port=port) for protocol, port in replica.ports.items())
+        listeners += "".join(BEHIND_HAPROXY.format(protocol=protocol, port=port, uid=os.getuid()) for protocol, port in replica.balanced.items())
         return head + "".join(SERVER.format(protocol=protocol, port=port) for protocol, port in self.provider.ports.items()) + listeners
 
     def authorize(self, addresses):

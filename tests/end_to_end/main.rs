@@ -26,6 +26,7 @@ mod http;
 mod identity;
 mod introduction;
 mod leaving;
+mod load_balancers;
 mod login;
 mod names;
 mod no_login;

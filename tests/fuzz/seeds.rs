@@ -11,8 +11,9 @@ use std::path::{Path, PathBuf};
 const SIZES: [u8; 3] = [0, 6, 40];
 
 /// Files that are used as they are.
-const FILES: [(&str, &str); 9] = [
+const FILES: [(&str, &str); 10] = [
     ("sasl", "tests/fuzz/seeds/sasl"),
+    ("proxy_header", "tests/fuzz/seeds/proxy_header"),
     ("redirect", "tests/fuzz/seeds/redirect"),
     ("token_response", "tests/fuzz/seeds/token_response"),
     ("control_request", "tests/fuzz/seeds/control_request"),

@@ -4,7 +4,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::Path;
 
 use super::certificate;
-use super::clients::{allowed, judge_own_machine, judge_unnamed, password};
+use super::clients::{allowed, balancers, judge_own_machine, judge_unnamed, password};
 use super::fields;
 use super::reader::{Section, Value};
 use crate::address::Address;
@@ -47,6 +47,7 @@ fn on_loopback(protocol: Protocol) -> ListenerConfig {
         provider: None,
         account: None,
         allow_addresses: None,
+        balancers: Vec::new(),
         users: Users::default(),
         password: None,
     }
@@ -72,6 +73,7 @@ fn listener(mut section: Section<'_>, config: &Config, taken: &mut Vec<Taken>) -
     let (provider, account) = pin(&mut section, config);
     let allow_addresses = allowed(&mut section, &addresses);
     judge_own_machine(&mut section, allow_addresses.as_deref());
+    let balancers = balancers(&mut section, &addresses);
     let users = fields::users(&mut section, "allow_uids");
     section.finish();
     let (protocol, security) = (protocol?, security?);
@@ -84,6 +86,7 @@ fn listener(mut section: Section<'_>, config: &Config, taken: &mut Vec<Taken>) -
         provider,
         account,
         allow_addresses,
+        balancers,
         users,
         password,
     })

@@ -13,7 +13,7 @@ mod session;
 
 use postkey::protocol::Protocol;
 
-pub use parsers::{config, redirect, sasl};
+pub use parsers::{config, proxy_header, redirect, sasl};
 #[cfg(fuzzing)]
 pub use private::{control_request, token_response, vault_record};
 pub use session::{relayed, session};

@@ -1,4 +1,4 @@
-//! What is read in one piece: SASL messages, the browser's return, the configuration.
+//! What is read in one piece: SASL messages, PROXY headers, the browser's return, the configuration.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -9,6 +9,8 @@ use postkey::config::environment::Environment;
 use postkey::downstream::sasl;
 use postkey::name::Name;
 use postkey::oauth::authorization_code::{AuthorizationParameters, PendingAuthorization, RedirectError};
+use postkey::wire;
+use postkey::wire::proxy_header::LONGEST;
 use url::Url;
 
 use super::client::check_credentials;
@@ -28,6 +30,27 @@ pub fn sasl(input: &[u8]) {
         let is_same = authzid.is_empty() || Name::typed(&named).same_as(&Name::typed(&credentials.user));
         assert_eq!(credentials.acts_as.as_deref(), (!is_same).then_some(&*named));
         assert!(message == with(authzid), "something got lost, or was made up");
+    }
+}
+
+/// The first bytes of a load balancer's connection. A header ends at the same place however much of it has arrived and
+/// whatever follows it.
+pub fn proxy_header(input: &[u8]) {
+    let whole = wire::proxy_header::read(input);
+    for length in 0..input.len() {
+        match (wire::proxy_header::read(&input[..length]), whole) {
+            (Ok(None), _) => {}
+            (Ok(Some(header)), whole) => {
+                assert!(header.length <= length, "it takes bytes that have not arrived");
+                assert_eq!(whole, Ok(Some(header)), "what follows changes it");
+            }
+            (Err(malformed), whole) => assert_eq!(whole, Err(malformed), "what follows makes it a header"),
+        }
+    }
+    match whole {
+        Ok(Some(header)) => assert!(header.length <= LONGEST && header.length <= input.len()),
+        Ok(None) => assert!(input.len() < LONGEST, "it waits for ever"),
+        Err(_) => {}
     }
 }
 

@@ -245,6 +245,51 @@ fn clients_are_named_by_addresses_and_networks() {
 }
 
 #[test]
+fn load_balancers_are_named_by_addresses_and_networks() {
+    let behind = |lines: &str| listener(&format!("address = \"127.0.0.1:1\"\nproxy_protocol = {lines}"));
+    let config = good(&behind("[\"192.0.2.10\", \"2001:db8::/64\"]"));
+    let balancers = config.listeners[0].balancers.iter().map(ToString::to_string).collect::<Vec<_>>();
+    assert_eq!(balancers, ["192.0.2.10/32", "2001:db8::/64"]);
+    assert!(good(&listener("address = \"127.0.0.1:1\"")).listeners[0].balancers.is_empty());
+    good(&behind("[\"127.0.0.1\"]\nallow_uids = [1000]"));
+    let here = "includes this machine, so all its users and containers could claim any address; add allow_uids with the \
+                load balancer's user";
+    for (lines, position, mistake) in [
+        ("[\"::/0\"]", "4:19", "includes everybody, who could then claim any address; name the load balancers"),
+        ("[\"192.0.2.7/24\"]", "4:19", "is one address in a network; write \"192.0.2.0/24\" for the whole network"),
+        (
+            "[\"haproxy\"]",
+            "4:19",
+            "must be an IP address or a network; write it like \"192.0.2.7\" or \"192.0.2.0/24\"",
+        ),
+        ("[\"192.0.2.10\", \"127.0.0.1\"]", "4:18", here),
+        ("[\"::1\"]", "4:18", here),
+        ("[\"126.0.0.0/7\"]", "4:18", here),
+    ] {
+        assert_eq!(bad(&behind(lines)), [format!("{position}: listener.proxy_protocol: {mistake}")]);
+    }
+    assert!(bad(&behind("[]"))[0].contains("is empty"));
+    assert!(bad(&behind("true"))[0].contains("must be a text in quotes, or a list"));
+    let unix = bad(&listener("address = [\"127.0.0.1:1\", \"/a\"]\nproxy_protocol = [\"192.0.2.10\"]"));
+    let separate = "connections to Unix sockets have no addresses; put them in a separate [[listener]]";
+    assert_eq!(unix, [format!("4:18: listener.proxy_protocol: {separate}")]);
+    let unknown = bad(&listener("address = \"127.0.0.1:1\"\nproxy_protokol = [\"192.0.2.10\"]"));
+    assert!(unknown[0].contains("proxy_protocol"), "{unknown:?}");
+}
+
+#[test]
+fn behind_a_load_balancer_only_addresses_identify_clients_without_a_login() {
+    let named = |lines: &str| without_login(&[PRINTER, ANN, "proxy_protocol = [\"192.0.2.10\"]", lines].join("\n"));
+    good(&named(ADDRESSES));
+    assert_eq!(
+        bad(&named("allow_uids = [1000]")),
+        [
+            "4:12: listener.password: clients behind a load balancer are identified by their addresses; add allow_addresses"
+        ]
+    );
+}
+
+#[test]
 fn users_are_named_by_number_or_name() {
     let users = |value: &str| {
         let config = good(&format!("{}allow_uids = {value}\n", listener("address = \"127.0.0.1:1\"")));
