@@ -15,6 +15,7 @@ import databases  # noqa: E402
 import stories  # noqa: E402
 import failures  # noqa: E402
 import guesses  # noqa: E402
+import migrations  # noqa: E402
 from process import Failure, Run, options  # noqa: E402
 
 
@@ -55,6 +56,7 @@ def run_all(world, report, shape):
     stories.prepare(world)
     report.section("What one replica changes, the others know", stories.KNOWLEDGE, world)
     report.section("Databases", databases.TESTS, world)
+    report.section("Migrations", migrations.TESTS, world)
     report.section("Guesses", guesses.TESTS, world)
     report.section("After the load", [failures.afterwards_every_refresh_token_is_good], world, shape)
     report.section("Interrupted refreshes", stories.INTERRUPTIONS, world)
