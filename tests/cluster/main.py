@@ -13,7 +13,9 @@ from dataclasses import replace
 from world import World  # its imports find tests/real  # isort: skip
 import databases  # noqa: E402
 import failures  # noqa: E402
+import guesses  # noqa: E402
 import judge_tests  # noqa: E402
+import migrations  # noqa: E402
 import stories  # noqa: E402
 from process import Run, options  # noqa: E402
 from report import Report, name_of  # noqa: E402
@@ -28,6 +30,8 @@ def run_all(world, report, shape):
     stories.prepare(world)
     run_tests(report, "What one replica changes, the others know", stories.KNOWLEDGE, world)
     run_tests(report, "Databases", databases.TESTS, world)
+    run_tests(report, "Migrations", migrations.TESTS, world)
+    run_tests(report, "Guesses", guesses.TESTS, world)
     run_tests(report, "After the load", [failures.afterwards_every_refresh_token_is_good], world, shape)
     run_tests(report, "Interrupted refreshes", stories.INTERRUPTIONS, world)
 
