@@ -60,7 +60,7 @@ def lone_replica(world):
     """A replica with a database of its own, so that it shares its limits with nobody."""
     world.database.create("lone")
     first = world.replicas[0]
-    ports = {port: free_port() for port in [first.metrics_port, *first.ports.values(), *first.balanced.values()]}
+    ports = {port: free_port() for port in [first.metrics_port, first.browser_port, *first.ports.values(), *first.balanced.values()]}
 
     def configuration(folder):
         text = first.configuration.read_text().replace(str(first.folder), str(folder))

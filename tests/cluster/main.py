@@ -13,6 +13,7 @@ from dataclasses import replace
 from world import World  # its imports find tests/real  # isort: skip
 import databases  # noqa: E402
 import failures  # noqa: E402
+import first_logins  # noqa: E402
 import guesses  # noqa: E402
 import judge_tests  # noqa: E402
 import migrations  # noqa: E402
@@ -29,6 +30,7 @@ def run_all(world, report, shape):
     run_tests(report, "Failures under load", [failures.failures_under_load_lose_no_token_and_refuse_no_login_for_good], world, shape)
     stories.prepare(world)
     run_tests(report, "What one replica changes, the others know", stories.KNOWLEDGE, world)
+    run_tests(report, "First logins", first_logins.TESTS, world)
     run_tests(report, "Databases", databases.TESTS, world)
     run_tests(report, "Migrations", migrations.TESTS, world)
     run_tests(report, "Guesses", guesses.TESTS, world)

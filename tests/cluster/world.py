@@ -13,6 +13,7 @@ from pathlib import Path
 HERE = Path(__file__).parent
 sys.path[:0] = [str(HERE.parent / "real"), str(HERE)]
 
+from consents import ConsentProcess  # noqa: E402
 from database import PASSWORD, Database  # noqa: E402
 from forwarder import Forwarder  # noqa: E402
 from postkey import Account, Postkey  # noqa: E402
@@ -85,6 +86,7 @@ class Replica(Postkey):
         self.network = Forwarder(world.run, name, world.database.port)
         self.secret = f"secret of {name}"
         self.ports, self.metrics_port = {protocol: free_port() for protocol in PROTOCOLS}, free_port()
+        self.browser_port = free_port()  # where browsers return
         self.balanced = {protocol: free_port() for protocol in PROTOCOLS}
         self._cpu_before, self._most_memory = 0.0, 0.0
         super().__init__(world.run, binary, lambda folder: world.configuration(folder, self), listeners=2 * len(PROTOCOLS), name=name)
@@ -146,7 +148,7 @@ class World:
     def __init__(self, run, binary, replicas=len(REPLICAS), is_shared=True):
         self.run, self.binary, self._is_shared = run, binary, is_shared
         self.database = Database(run)
-        self.provider = ProviderProcesses(run)
+        self.provider, self.consents = ProviderProcesses(run), ConsentProcess(run, SECRET)
         self._password = write_private(run.folder / "database-password", f"{PASSWORD}\n")
         self.replicas = [Replica(self, name, binary) for name in REPLICAS[:replicas]]
         self.balanced = {protocol: free_port() for protocol in PROTOCOLS}
@@ -157,10 +159,10 @@ class World:
         """Starts the replicas one after the other, because the first one makes the tables, and then HAProxy."""
         for replica in self.replicas:
             replica.start()
-        text = HAPROXY + "".join(self._balanced(protocol) for protocol in PROTOCOLS)
+        text = HAPROXY + "".join(self._balanced(protocol) for protocol in PROTOCOLS) + self.consents.haproxy(self.replicas)
         file = write_private(self.run.folder / "haproxy.cfg", text)
         self.balancer = self.run.start("haproxy", ["/usr/sbin/haproxy", "-db", "-f", str(file)])
-        self.balancer.wait_for_ports(*self.balanced.values())
+        self.balancer.wait_for_ports(*self.balanced.values(), self.consents.balanced)
 
     def stop(self):
         """Ends the replicas, and then what they need."""
@@ -185,7 +187,8 @@ class World:
             head += VAULT.format(url=self.url(replica.network.port), password=self._password, ca=self.run.ca)
         listeners = "".join(LISTENER.format(protocol=protocol, port=port) for protocol, port in replica.ports.items())
         listeners += "".join(BEHIND_HAPROXY.format(protocol=protocol, port=port, uid=os.getuid()) for protocol, port in replica.balanced.items())
-        return head + "".join(SERVER.format(protocol=protocol, port=port) for protocol, port in self.provider.ports.items()) + listeners
+        servers = "".join(SERVER.format(protocol=protocol, port=port) for protocol, port in self.provider.ports.items())
+        return head + servers + self.consents.configuration(replica, self.provider.ports) + listeners
 
     def authorize(self, addresses):
         """Authorizes accounts at the first replica; each gets one app password. Returns them by address."""
