@@ -121,6 +121,7 @@ impl FirstLoginPage {
             Ok(confirmation) => question(self.uri.path(), &confirmation, "").response(StatusCode::OK),
             Err(Refused::SomebodyElse) => self.see("somebody-else"),
             Err(Refused::Failed) => self.see("failed"),
+            Err(Refused::NotAwaited) if is_answer(query) => UNKNOWN_ANSWER.response(StatusCode::NOT_FOUND),
             Err(refused) => self.refuse(&refused, None),
         }
     }
@@ -153,6 +154,12 @@ impl FirstLoginPage {
             (Refused::NotAwaited | Refused::WrongPassword(_), _) => GONE.response(StatusCode::NOT_FOUND),
         }
     }
+}
+
+/// Whether a provider has sent a browser here with this query.
+fn is_answer(query: &str) -> bool {
+    let has = |name| form_urlencoded::parse(query.as_bytes()).any(|(key, _)| key == name);
+    has("state") && (has("code") || has("error"))
 }
 
 /// Reads the key and the password from the page's form.
@@ -197,6 +204,10 @@ changed it there, let the mail program log in once more, and then type it here a
 const GONE: Page = Page::own(
     "<h1>Not this page</h1><p>This page is no longer valid. \
 Let your mail program log in again, and open the page that it shows.",
+);
+/// A command may wait on this machine or on another replica, and a reverse proxy leads all browsers here.
+const UNKNOWN_ANSWER: Page = Page::own(
+    "<h1>Not this page</h1><p>No first login waits for this answer of your provider. If a command or another page of postkey has sent you there, copy the address of this page, and paste it there. Otherwise let your mail program log in again, and open the page that it shows.",
 );
 const AUTHORIZED: Page = Page::own(
     "<h1>Done</h1><p>postkey is authorized. You can close this \

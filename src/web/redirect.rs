@@ -107,7 +107,8 @@ impl RedirectListener {
     }
 
     /// Listens at the redirect URI of a plan. `last` is the page to show after success, and `users` are those whose browsers
-    /// may return.
+    /// may return. Returns None if the person has to paste the address: as [`Self::bind`], or because another process is there,
+    /// such as the daemon that waits for first logins.
     ///
     /// # Errors
     ///
@@ -125,9 +126,12 @@ impl RedirectListener {
             // Another authorization may be waiting on the fixed port.
             None => Self::bind(uri, *listen, last, users).await,
         };
-        listener.map_err(|error| {
+        listener.or_else(|error| {
+            if error.kind() == io::ErrorKind::AddrInUse {
+                return Ok(None);
+            }
             let address = listen.map_or_else(|| uri.to_string(), |listen| listen.to_string());
-            Failed::new(Exit::Os, format!("cannot wait for the browser at {address}: {error}"))
+            Err(Failed::new(Exit::Os, format!("cannot wait for the browser at {address}: {error}")))
         })
     }
 

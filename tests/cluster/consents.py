@@ -5,7 +5,7 @@ import sys
 import urllib.request
 from pathlib import Path
 
-from process import free_port
+from process import free_port, write_private
 from tokens import PROTOCOLS
 
 HERE = Path(__file__).parent
@@ -21,11 +21,12 @@ scope = ["mail", "openid", "email"]
 client_id = "first"
 mechanisms = ["XOAUTH2"]
 ca_file = "{ca}"
-redirect_uri = "http://127.0.0.1:{balanced}/callback"
+redirect_uri = "{page}"
 redirect_listen = "127.0.0.1:{port}"
 
 [account."*@first.test"]
 provider = "first"
+allow_remote = true
 """
 
 MAIL_SERVER = """
@@ -34,31 +35,35 @@ host = "127.0.0.1"
 port = {port}
 """
 
-BALANCED = """
-listen browsers
-  bind 127.0.0.1:{port}
-  balance roundrobin
-{servers}"""
+# What the guide's configuration has for browsers, without the servers.
+BALANCED = (HERE.parent.parent / "packaging/cluster/haproxy.cfg").read_text("utf-8").partition("\nlisten browsers")[2].partition("  server ")[0]
 
 
 class ConsentProcess:
     """The authorization server, which consent.py describes, and the port where the load balancer waits for browsers."""
 
     def __init__(self, run, secret):
-        port, self.balanced, self._ca = free_port(), free_port(), run.ca
+        port, self.balanced, self._run = free_port(), free_port(), run
         self.server = f"http://127.0.0.1:{port}"
         settings = run.write_json("consent.json", {"port": port, "secret": secret})
         run.start("consent", [sys.executable, str(HERE / "consent.py"), str(settings)]).wait_for_ports(port)
 
     def configuration(self, replica, mail_ports):
         """What a replica's postkey.toml says about it."""
-        head = CONFIGURATION.format(server=self.server, ca=self._ca, balanced=self.balanced, port=replica.browser_port)
+        head = CONFIGURATION.format(server=self.server, ca=self._run.ca, page=self.page, port=replica.browser_port)
         return head + "".join(MAIL_SERVER.format(protocol=protocol, port=mail_ports[protocol]) for protocol in PROTOCOLS)
 
     def haproxy(self, replicas):
         """What HAProxy's configuration says about it."""
-        servers = "".join(f"  server {replica.name} 127.0.0.1:{replica.browser_port} check\n" for replica in replicas)
-        return BALANCED.format(port=self.balanced, servers=servers)
+        certificate = write_private(self._run.folder / "browsers.pem", self._run.certificate.read_text() + self._run.key.read_text())
+        text = BALANCED.replace(":443", f"127.0.0.1:{self.balanced}").replace("/etc/haproxy/mail.example.com.pem", str(certificate))
+        servers = "".join(f"  server {replica.name} 127.0.0.1:{replica.browser_port}\n" for replica in replicas)
+        return f"\nlisten browsers{text}{servers}"
+
+    @property
+    def page(self):
+        """Where browsers return and forms are sent."""
+        return f"https://127.0.0.1:{self.balanced}/callback"
 
     def report(self):
         """What has happened so far."""

@@ -1,6 +1,7 @@
 """First logins, each step of which may reach another replica."""
 
 import re
+import ssl
 import urllib.error
 import urllib.request
 from concurrent.futures import ThreadPoolExecutor
@@ -22,14 +23,15 @@ class Stay(urllib.request.HTTPRedirectHandler):
 class Browser:
     """Opens pages at the replica that it is told, whatever replica their address leads to."""
 
-    def __init__(self):
-        self._opener = urllib.request.build_opener(Stay)
+    def __init__(self, world):
+        tls = urllib.request.HTTPSHandler(context=ssl.create_default_context(cafile=world.run.ca))
+        self._opener = urllib.request.build_opener(Stay, tls)
 
     def open(self, url, replica=None, form=None):
         """The page: its status, where it redirects, and its text."""
         parts = urlsplit(url)
         if replica:
-            url = parts._replace(netloc=f"127.0.0.1:{replica.browser_port}").geturl()
+            url = parts._replace(scheme="http", netloc=f"127.0.0.1:{replica.browser_port}").geturl()
         body = None if form is None else urlencode(form).encode()
         try:
             with self._opener.open(urllib.request.Request(url, body, {"Host": parts.netloc}), timeout=30) as response:
@@ -42,7 +44,7 @@ def page_of(replica, account):
     """The page that the refusal of a first login names."""
     words = answer(replica, account)
     expect("[UNAVAILABLE]" in words, f"a first login is refused temporarily: {words}")
-    found = re.search(r"open (http://\S+) in a browser", words)
+    found = re.search(r"open (https://\S+) in a browser", words)
     expect(found, f"the refusal names a page: {words}")
     return found[1]
 
@@ -67,7 +69,7 @@ def key_of(page):
 
 def type_password(world, browser, key, password, replica=None):
     """What the last form leads to."""
-    return browser.open(f"http://127.0.0.1:{world.consents.balanced}/callback", replica, {"key": key, "password": password})
+    return browser.open(world.consents.page, replica, {"key": key, "password": password})
 
 
 def forget(world, *accounts):
@@ -79,7 +81,7 @@ def forget(world, *accounts):
 def every_step_of_a_first_login_may_reach_another_replica(world):
     for shift in range(3):
         one, two, three = (world.replicas * 2)[shift:shift + 3]
-        account, browser = Account(f"every{shift}@first.test", PASSWORD), Browser()
+        account, browser = Account(f"every{shift}@first.test", PASSWORD), Browser(world)
         page = page_of(one, account)
         expect(page_of(two, account) == page, "another replica names the same page")
         returned, _ = consent(browser, page, two, three, one)
@@ -93,7 +95,7 @@ def every_step_of_a_first_login_may_reach_another_replica(world):
 
 def a_load_balancer_may_send_each_step_anywhere(world):
     for number in range(3):
-        account, browser = Account(f"balanced{number}@first.test", PASSWORD), Browser()
+        account, browser = Account(f"balanced{number}@first.test", PASSWORD), Browser(world)
         page = page_of(world.replicas[number], account)
         returned, _ = consent(browser, page, None, None, None)
         status, place, text = type_password(world, browser, key_of(returned), account.password)
@@ -104,7 +106,7 @@ def a_load_balancer_may_send_each_step_anywhere(world):
 
 def a_password_that_was_corrected_at_another_replica_is_known(world):
     one, two, three = world.replicas
-    first, corrected, browser = Account("corrected@first.test", PASSWORD), Account("corrected@first.test", OTHER), Browser()
+    first, corrected, browser = Account("corrected@first.test", PASSWORD), Account("corrected@first.test", OTHER), Browser(world)
     page = page_of(one, first)
     other_page = page_of(two, corrected)
     key = key_of(consent(browser, page, one, one, one)[0])
@@ -120,7 +122,7 @@ def a_password_that_was_corrected_at_another_replica_is_known(world):
 
 def an_answer_and_a_form_are_used_once(world):
     one, two, three = world.replicas
-    account, browser = Account("once@first.test", PASSWORD), Browser()
+    account, browser = Account("once@first.test", PASSWORD), Browser(world)
     page, before = page_of(one, account), world.consents.report()
     returned, address = consent(browser, page, one, one, two)
     for replica in (one, three, two):
@@ -128,7 +130,7 @@ def an_answer_and_a_form_are_used_once(world):
         expect(status == 404 and "Not this page" in text, f"the same answer at {replica.name}: {status}")
     key = key_of(returned)
     with ThreadPoolExecutor() as pool:
-        posts = list(pool.map(lambda replica: type_password(world, Browser(), key, PASSWORD, replica), world.replicas))
+        posts = list(pool.map(lambda replica: type_password(world, Browser(world), key, PASSWORD, replica), world.replicas))
     done = [place for _, place, _ in posts if place == "/callback?authorized"]
     others = [status for status, place, _ in posts if not place]
     expect(len(done) == 1 and set(others) <= {404, 409}, f"one post makes the account: {[post[:2] for post in posts]}")
@@ -141,7 +143,7 @@ def an_answer_and_a_form_are_used_once(world):
 
 def a_consent_that_one_replica_ends_is_ended_everywhere_and_revoked(world):
     one, two, three = world.replicas
-    account, browser, before = Account("ended@first.test", PASSWORD), Browser(), len(world.consents.report()["revoked"])
+    account, browser, before = Account("ended@first.test", PASSWORD), Browser(world), len(world.consents.report()["revoked"])
     page = page_of(one, account)
     key = key_of(consent(browser, page, one, two, three)[0])
     pages = [type_password(world, browser, key, f"wrong password {number}", two) for number in range(5)]
@@ -156,7 +158,7 @@ def a_consent_that_one_replica_ends_is_ended_everywhere_and_revoked(world):
 
 def a_replica_that_ends_takes_no_first_login_with_it(world):
     one, two, three = world.replicas
-    account, browser = Account("survives@first.test", PASSWORD), Browser()
+    account, browser = Account("survives@first.test", PASSWORD), Browser(world)
     page = page_of(one, account)
     one.kill()
     try:
@@ -176,7 +178,7 @@ def a_replica_that_ends_takes_no_first_login_with_it(world):
 
 def without_the_database_a_first_login_is_put_off(world):
     one, two, _ = world.replicas
-    account, browser = Account("away@first.test", PASSWORD), Browser()
+    account, browser = Account("away@first.test", PASSWORD), Browser(world)
     page = page_of(one, account)
     world.database.stop()
     try:

@@ -5,7 +5,7 @@ use postkey::protocol::{Protocol, Security};
 use url::Url;
 
 use crate::command_line::{authorize, begin, expect, house, log_in_everywhere, password, slots, visit};
-use crate::support::house::{ANN, BEN, House, Way, accepted};
+use crate::support::house::{ANN, BEN, House, Way, accepted, free_port};
 use crate::support::process::Process;
 use crate::support::{Options, TokenEndpoint};
 
@@ -37,6 +37,31 @@ async fn the_address_or_its_query_can_be_pasted() {
         expect(&ended, 0, "");
         assert_eq!(password(&ended).len(), 30);
     }
+}
+
+/// The daemon waits for first logins where this browser returns. Its page says what to do, and lets nothing be lost.
+#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
+async fn an_account_can_be_authorized_while_the_daemon_waits_for_first_logins_at_the_same_port() {
+    let port = free_port();
+    let house = House::empty(Security::Tls, Options::default(), |config| {
+        let config = config
+            .replace("redirect_uri = \"http://127.0.0.1/\"", &format!("redirect_uri = \"http://127.0.0.1:{port}/\""));
+        config + "\n[account.\"*@example.test\"]\n"
+    })
+    .await;
+    let daemon = house.serve().await;
+    let (mut process, url) = begin(&house, &["authorize", ANN]);
+    let target = house.provider.person().consent(&url, ANN).await;
+    assert_eq!(target.port(), Some(port));
+    let page = house.provider.http_client().get(target.clone()).send().await.expect("a page");
+    assert_eq!(page.status().as_u16(), 404);
+    let text = page.text().await.unwrap();
+    assert!(text.contains("copy the address of this page"), "{text}");
+    process.say(target.as_str());
+    let ended = process.end();
+    expect(&ended, 0, "");
+    log_in_everywhere(&house, &password(&ended)).await;
+    drop(daemon);
 }
 
 /// In quotes, as HTML, in the lines of a narrow window or a mail; also after an address that was cut off.

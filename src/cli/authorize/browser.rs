@@ -93,7 +93,8 @@ impl Plan {
                  paste that page's address here."
             )),
             false => say(format_args!(
-                "Waiting for up to {waited}. The last page in the browser will not load: paste that page's address here."
+                "Waiting for up to {waited}. When you have signed in, paste the address of the browser's last page here, whether \
+                 it loads or not."
             )),
         }
         // If this fails, the person can still open the page.
