@@ -66,7 +66,8 @@ fn is_command(line: &str) -> bool {
         parts.flat_map(|(at, part)| if at % 2 == 1 { vec![part] } else { part.split_whitespace().collect::<Vec<_>>() });
     let words: Vec<&str> = words.take_while(|word| !["|", ">"].contains(word)).collect();
     match words.as_slice() {
-        ["podman", "exec", "--interactive", "--tty", "postkey", command @ ..] => is_command(&command.join(" ")),
+        ["podman", "exec", "--interactive", "--tty", "postkey", command @ ..]
+        | ["podman", "exec", "cluster_one_1", command @ ..] => is_command(&command.join(" ")),
         ["postkey" | "target/release/postkey", ..] => postkey::cli::understands(words.iter().map(Into::into)),
         ["cargo", "run", "--example", name, ..] => Path::new("examples").join(name).with_extension("rs").exists(),
         ["cargo", "build" | "clippy" | "fmt" | "test", ..] | ["cargo", "install", "--locked", "--path", "."] => true,

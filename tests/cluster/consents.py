@@ -35,8 +35,8 @@ host = "127.0.0.1"
 port = {port}
 """
 
-# What the guide's configuration has for browsers, without the servers.
-BALANCED = (HERE.parent.parent / "packaging/cluster/haproxy.cfg").read_text("utf-8").partition("\nlisten browsers")[2].partition("  server ")[0]
+# The file that the guide shows, up to its servers.
+BALANCED = (HERE.parent.parent / "packaging/cluster/haproxy-browsers.cfg").read_text("utf-8").partition("\n")[2].partition("  server ")[0]
 
 
 class ConsentProcess:
@@ -58,7 +58,7 @@ class ConsentProcess:
         certificate = write_private(self._run.folder / "browsers.pem", self._run.certificate.read_text() + self._run.key.read_text())
         text = BALANCED.replace(":443", f"127.0.0.1:{self.balanced}").replace("/etc/haproxy/mail.example.com.pem", str(certificate))
         servers = "".join(f"  server {replica.name} 127.0.0.1:{replica.browser_port}\n" for replica in replicas)
-        return f"\nlisten browsers{text}{servers}"
+        return f"\n{text}{servers}"
 
     @property
     def page(self):

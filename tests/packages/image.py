@@ -59,15 +59,27 @@ class Podman:
         assert code is None or done.returncode == code, f"podman {' '.join(arguments)}: {done.returncode}\n{done.stdout}"
         return done.stdout
 
+    def script(self):
+        """A program that is podman with this storage."""
+        script = self.folder / "podman"
+        script.write_text(f'#!/bin/sh\nexec podman {" ".join(self._options)} "$@"\n')
+        script.chmod(0o755)
+        return script
 
     def remove(self):
-        """Removes the folder with all containers and images."""
-        if not self.folder.exists():
-            return
-        self("rm", "--all", "--force", "--time=1", code=None)
-        # podman mounts the folder of its layers onto itself.
-        subprocess.run(["umount", "--quiet", self.folder / "storage/overlay"], check=False)
-        shutil.rmtree(self.folder)
+        """Removes the folder with all containers and images. What ends a container may still write there, so it may take two tries."""
+        for _ in range(5):
+            if self.folder.exists():
+                self("rm", "--all", "--force", "--time=1", code=None)
+                self._unmount()
+                shutil.rmtree(self.folder, ignore_errors=True)
+        assert not self.folder.exists(), f"{self.folder} cannot be removed"
+
+    def _unmount(self):
+        """podman mounts the folder of its layers onto itself, and leaves more if a build was killed."""
+        mounts = [line.split()[1] for line in Path("/proc/mounts").read_text("utf-8").splitlines()]
+        for mount in reversed([mount for mount in mounts if mount.startswith(f"{self.folder}/")]):
+            subprocess.run(["umount", "--lazy", mount], check=False)
 
 
 def build(podman, clean, program):
@@ -173,13 +185,18 @@ def a_pod_of_a_cluster(podman):
     podman("rm", "--force", "--time=5", "pod")
 
 
-def main():
-    """Builds and runs everything."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+def options(description):
+    """The options of what builds the image."""
+    parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--clean", required=True, type=Path, help="a clean Debian as a tar file")
     parser.add_argument("--program", required=True, type=Path, help="the program")
     parser.add_argument("--folder", required=True, type=Path, help="a folder for this alone")
-    arguments = parser.parse_args()
+    return parser
+
+
+def main():
+    """Builds and runs everything."""
+    arguments = options(__doc__).parse_args()
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     podman = Podman(arguments.folder.resolve())
     podman.remove()
