@@ -176,11 +176,7 @@ async fn named_peer(socket: &mut Socket, balancer: Newcomer, policy: &ListenerPo
 fn log_nameless(error: &io::Error, peer: &Peer, stranger: &Stranger, protocol: Protocol) {
     use io::ErrorKind::{InvalidData, TimedOut, UnexpectedEof};
     if matches!(error.kind(), InvalidData | TimedOut | UnexpectedEof) && stranger.may_log(LogTopic::Refusal) {
-        warn!(
-            %error,
-            "{protocol} connection of the load balancer {peer} closed: {error}; \
-             turn the PROXY protocol on there (send-proxy-v2), or remove {peer} from proxy_protocol"
-        );
+        warn!(%error, "{protocol} connection of the load balancer {peer} closed: {error}; turn send-proxy-v2 on there");
     }
 }
 

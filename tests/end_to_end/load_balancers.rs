@@ -168,7 +168,7 @@ async fn a_load_balancer_that_names_nobody_is_closed_and_logged() {
     assert_eq!(lines.len(), 6, "{log}");
     assert_eq!(lines.iter().filter(|line| line.contains("it did not begin with a PROXY header")).count(), 3);
     assert_eq!(lines.iter().filter(|line| line.contains("it ended within its PROXY header")).count(), 3);
-    assert!(lines.iter().all(|line| line.contains("remove 127.0.0.1 from proxy_protocol")), "{log}");
+    assert!(lines.iter().all(|line| line.contains("; turn send-proxy-v2 on there")), "{log}");
 }
 
 #[tokio::test]
