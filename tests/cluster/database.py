@@ -20,6 +20,10 @@ ssl = on
 ssl_cert_file = '{folder}/certificate.pem'
 ssl_key_file = '{folder}/key.pem'
 fsync = off
+full_page_writes = off
+wal_level = minimal
+max_wal_senders = 0
+update_process_title = off
 log_line_prefix = '%m %u %d '
 """
 
