@@ -85,11 +85,11 @@ fn shown(value: f64) -> String {
 }
 
 /// The program, with a number of accounts.
-struct Subject<'a> {
+pub struct Subject<'a> {
     /// Where it may write.
-    dir: &'a Path,
-    program: &'a Path,
-    size: usize,
+    pub dir: &'a Path,
+    pub program: &'a Path,
+    pub size: usize,
 }
 
 /// Measures everything with these numbers of accounts, and prints the table. Returns whether all is as wanted.
@@ -118,9 +118,9 @@ pub async fn measure(dir: &Path, program: &Path, sizes: Vec<usize>) -> io::Resul
 }
 
 /// A postkey with accounts.
-struct Crowded {
+pub struct Crowded {
     home: PathBuf,
-    way: Way,
+    pub way: Way,
     /// None while it is stopped.
     process: RefCell<Option<Process>>,
 }
@@ -138,7 +138,7 @@ impl Crowded {
         Ok(Self { home: dir.join(name), way, process: RefCell::new(process) })
     }
 
-    async fn stop(&self) -> io::Result<()> {
+    pub async fn stop(&self) -> io::Result<()> {
         let process = self.process.take();
         if let Some(process) = process { process.stop().await } else { Ok(()) }
     }
@@ -242,7 +242,7 @@ fn median(mut values: Vec<f64>) -> f64 {
 }
 
 /// Counts the instructions of a daemon.
-struct Counter {
+pub struct Counter {
     profile: PathBuf,
     process: u32,
     parts: u32,
@@ -250,7 +250,7 @@ struct Counter {
 
 impl Counter {
     /// Starts the daemon under callgrind.
-    async fn start(subject: &Subject<'_>, name: &'static str, provider: &Provider) -> io::Result<(Crowded, Self)> {
+    pub async fn start(subject: &Subject<'_>, name: &'static str, provider: &Provider) -> io::Result<(Crowded, Self)> {
         let profile = subject.dir.join(format!("{name}.callgrind"));
         let out = format!("--callgrind-out-file={}", profile.display());
         let under = ["env", "TOKIO_WORKER_THREADS=1", "valgrind", "--quiet", "--tool=callgrind", &out];
@@ -259,15 +259,20 @@ impl Counter {
         Ok((crowded, Self { profile, process, parts: 0 }))
     }
 
+    /// The profile since the time before the last one, up to the last time.
+    pub fn part(&self) -> PathBuf {
+        PathBuf::from(format!("{}.{}", self.profile.display(), self.parts))
+    }
+
     /// Thousands of instructions since the last time.
-    async fn take(&mut self) -> io::Result<f64> {
+    pub async fn take(&mut self) -> io::Result<f64> {
         // Whatever follows an answer belongs to it.
         sleep(Duration::from_secs(2)).await;
         let process = self.process.to_string();
         let mut control = Command::new("callgrind_control");
         let asked = control.args(["--dump", &process]).stdin(Stdio::null()).stdout(Stdio::null()).status()?;
         self.parts += 1;
-        let part = PathBuf::from(format!("{}.{}", self.profile.display(), self.parts));
+        let part = self.part();
         let deadline = Instant::now() + Duration::from_secs(60);
         loop {
             let text = fs::read_to_string(&part).unwrap_or_default();

@@ -8,7 +8,7 @@
 //! - [`client`] is the mail program; [`measure`] runs many of them, and [`table`] shows the results;
 //! - [`floor`] is the least that a relay can cost;
 //! - [`instructions`] counts instead of measuring time;
-//! - [`accounts`] compares many accounts with one.
+//! - [`accounts`] compares many accounts with one, and [`profile`] shows where a login's instructions go.
 
 mod accounts;
 #[allow(dead_code, reason = "tests/load shares it, and uses more of it")]
@@ -23,6 +23,7 @@ mod pki;
 mod postkey;
 #[allow(dead_code, reason = "tests/load shares it, and uses more of it")]
 mod process;
+mod profile;
 mod protocol;
 mod table;
 #[allow(dead_code, reason = "tests/load shares it, and uses more of it")]
@@ -76,6 +77,17 @@ enum Args {
         #[arg(default_values_t = [1, 1000, 10_000])]
         sizes: Vec<usize>,
     },
+    /// Show where the instructions of a login go.
+    Profile {
+        /// An empty folder to work in.
+        dir: PathBuf,
+        /// postkey's program, with line numbers.
+        #[arg(long)]
+        postkey: PathBuf,
+        /// The numbers of accounts.
+        #[arg(default_values_t = [1, 10_000])]
+        sizes: Vec<usize>,
+    },
     /// Measure.
     Load {
         /// An empty folder to work in.
@@ -108,6 +120,10 @@ async fn main() -> ExitCode {
         },
         Args::Accounts { dir, postkey, sizes } => tokio::select! {
             done = accounts::measure(&dir, &postkey, sizes) => done,
+            stopped = stop() => stopped.and(Err(io::Error::other("stopped by a signal"))),
+        },
+        Args::Profile { dir, postkey, sizes } => tokio::select! {
+            done = profile::measure(&dir, &postkey, sizes) => done.map(|()| true),
             stopped = stop() => stopped.and(Err(io::Error::other("stopped by a signal"))),
         },
         Args::Load { dir, postkey, quick, only, measure } => {
