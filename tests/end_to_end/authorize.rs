@@ -43,7 +43,7 @@ async fn the_address_or_its_query_can_be_pasted() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 1)]
 async fn an_account_can_be_authorized_while_the_daemon_waits_for_first_logins_at_the_same_port() {
     let port = free_port();
-    let house = House::empty(Security::Tls, Options::default(), |config| {
+    let mut house = House::empty(Security::Tls, Options::default(), |config| {
         let config = config
             .replace("redirect_uri = \"http://127.0.0.1/\"", &format!("redirect_uri = \"http://127.0.0.1:{port}/\""));
         config + "\n[account.\"*@example.test\"]\n"

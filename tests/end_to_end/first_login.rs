@@ -360,7 +360,7 @@ async fn begins(more: &str, is_local: bool) -> bool {
     broker.first_logins.set_redirect_uris([("own".to_owned(), Url::parse("http://127.0.0.1:1/").unwrap())].into());
     let credentials = Credentials::parse(BEN.as_bytes(), PASSWORD.as_bytes()).unwrap();
     let address = if is_local { "127.0.0.1:1" } else { "192.0.2.1:1" };
-    let (login, peer) = (broker.resolve(BEN), Peer { address: address.parse().ok(), user: None });
+    let (login, peer) = (broker.resolve(BEN), Peer { address: address.parse().ok(), user: None, is_forwarded: false });
     let mut guess = PasswordAttempt::of_this_process();
     broker.first_logins.refuse(&login, &credentials, &peer, &mut guess).await.is_err()
 }

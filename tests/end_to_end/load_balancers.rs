@@ -11,9 +11,8 @@ use tokio::net::{TcpSocket, TcpStream};
 use tokio::time::timeout;
 
 use crate::support::client::Client;
-use crate::support::house::{ANN, BEN, House, PATIENCE, Way, accepted, skip};
+use crate::support::house::{ANN, BEN, House, PATIENCE, Program, Way, accepted, skip};
 use crate::support::process::Process;
-use crate::support::program::Program;
 
 /// The user of these tests, who is the load balancer.
 fn own() -> u32 {
@@ -95,7 +94,7 @@ async fn clients_behind_a_load_balancer_log_in_with_and_without_tls() {
     let house = balanced("").await;
     for protocol in Protocol::ALL {
         for security in [Security::Clear, Security::Tls] {
-            for header in [&line("192.0.2.7"), &binary("192.0.2.7")[..], NAMELESS[0], NAMELESS[1]] {
+            for header in [&line("192.0.2.7")[..], &binary("192.0.2.7")[..], NAMELESS[0], NAMELESS[1]] {
                 let reply = log_in(&house, protocol, security, header).await;
                 assert!(accepted(protocol, &reply), "{protocol} {security}: {reply}");
             }
