@@ -89,7 +89,7 @@ def every_step_of_a_first_login_may_reach_another_replica(world):
         expect((status, place) == (303, "/callback?authorized"), f"the account is set up: {status} {place} {text}")
         for replica in world.replicas:
             wait_until(lambda: answer(replica, account) == "ok", f"a login at {replica.name}", 10)
-        expect("Already set up" in browser.open(page, three)[2], "the page says so")
+        expect(browser.open(page, three)[0] == 404, "the page is closed")
         forget(world, account)
 
 

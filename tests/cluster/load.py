@@ -15,6 +15,7 @@ import json
 import random
 import sys
 import time
+import zlib
 
 from tokens import PROTOCOLS
 
@@ -97,11 +98,18 @@ LEAVING = set()  # tasks, which asyncio only holds weakly
 DIALOGUES = {"imap": imap, "pop3": pop3, "smtp": smtp}
 
 
+def proxy_header(address):
+    """Each account is used at an address of its own (PROXY protocol, version 1)."""
+    number = zlib.crc32(address.encode()) & 0xffffff
+    return f"PROXY TCP4 10.{number >> 16}.{number >> 8 & 255}.{number & 255} 192.0.2.1 50000 993"
+
+
 async def attempt(protocol, port, address, password):
     """One login. Returns its outcome and the words of a refusal; the goodbye does not count."""
     writer, goodbye = None, None
     try:
         reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        writer.write(f"{proxy_header(address)}\r\n".encode())
         goodbye = await DIALOGUES[protocol](Connection(reader, writer), address, password)
         return "ok", ""
     except Refused as refused:

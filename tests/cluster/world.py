@@ -69,9 +69,10 @@ port = {port}
 # The file that the guide shows, up to its listeners.
 HAPROXY = (HERE.parent.parent / "packaging/cluster/haproxy.cfg").read_text("utf-8").partition("\nlisten ")[0]
 
+# The mail programs of the load say themselves where they are, so that they are not all one source.
 BALANCED = """
 listen {protocol}
-  bind 127.0.0.1:{port}
+  bind 127.0.0.1:{port} accept-proxy
   option tcp-check
   tcp-check expect rstring {greeting}
 """

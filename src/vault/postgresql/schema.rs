@@ -122,8 +122,7 @@ async fn check_version(session: &ServerSession, found: &BTreeSet<String>) -> Res
              postkey that the other replicas have"
         ))),
         [version] => Err(DatabaseError::Refused(format!(
-            "its tables have version {version}, and this postkey needs version {VERSION}; run `postkey vault migrate` \
-             when no older postkey uses the database"
+            "its tables have version {version}, and no postkey has made such tables; name a database of postkey's own"
         ))),
         _ => Err(foreign("postkey_schema")),
     }
