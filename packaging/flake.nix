@@ -13,7 +13,7 @@
       packages = each (pkgs: {
         default = pkgs.rustPlatform.buildRustPackage {
           pname = "postkey";
-          version = "0.1.0";
+          version = "0.2.0";
           src = ../.;
           cargoLock.lockFile = ../Cargo.lock;
           cargoBuildFlags = [ "--bin" "postkey" ];

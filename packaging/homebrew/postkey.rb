@@ -2,7 +2,7 @@
 class Postkey < Formula
   desc "OAuth 2.0 for mail programs that support only passwords"
   homepage "https://example.com/postkey"
-  url "https://example.com/postkey-0.1.0.tar.gz"
+  url "https://example.com/postkey-0.2.0.tar.gz"
   sha256 "0000000000000000000000000000000000000000000000000000000000000000"
   license any_of: ["MIT", "Apache-2.0"]
 
