@@ -214,7 +214,7 @@ async fn another_user_of_this_machine_is_no_load_balancer() {
     let listeners = behind("127.0.0.1", Security::Clear, &format!("allow_uids = [{}]", own() + 1));
     let house = House::with(Security::Tls, |config| format!("{config}\n{listeners}")).await;
     let mut client = connect(&house, Protocol::Imap, Security::Clear, &line("192.0.2.7")).await;
-    client.expect("* BYE This port of postkey is not open to your user.").await;
+    client.expect("* BYE [UNAVAILABLE] This port of postkey is not open to your user.").await;
 }
 
 #[tokio::test]

@@ -71,7 +71,7 @@ fn one_loopback_address_is_enough() {
 #[test]
 fn a_user_with_the_address_of_a_load_balancer_on_this_machine_can_claim_no_other() {
     let network = "ip link set lo up; ip address add 192.0.2.10/32 dev lo; \
-                   (until exec 3<>/dev/tcp/192.0.2.10/1993; do sleep 0.1; done; echo PROXY UNKNOWN >&3) 2>/dev/null &";
+                   { (until exec 3<>/dev/tcp/192.0.2.10/1993; do sleep 0.1; done; echo PROXY UNKNOWN >&3) 2>/dev/null & }";
     let listener = "log = \"info\"\n[[listener]]\nprotocol = \"imap\"\naddress = \"192.0.2.10:1993\"\nsecurity = \"tls\"\n\
                     certificate = \"own\"\nallow_remote = true\nproxy_protocol = [\"192.0.2.10\"]\n";
     let Some((_home, mut process)) = start(network, listener) else { return };
