@@ -96,6 +96,7 @@ const WORDS: &[(&str, &[&str])] = &[
             // logs in to a proxy
             "net/proxy.rs",
             // sends them to the authorization server or to a proxy, and reads the keys that sign assertions
+            "oauth/authorization_code.rs",
             "oauth/client_secret.rs",
             "oauth/grant.rs",
             "oauth/http.rs",

@@ -8,6 +8,7 @@
 
 mod attempt;
 mod attempts;
+mod carried;
 mod confirmation;
 mod handover;
 mod server;

@@ -47,7 +47,7 @@ class Provider:
         self.seconds, self.pause, self.access = settings["seconds"], settings["pause"], AccessTokens(settings["secret"])
         self.grants, self.by_address, self.twice = {}, {}, []
         self.refreshes, self.unknown, self.uses = {}, 0, []
-        self.held, self.holds = 0, None
+        self.held, self.holds = [], None
         self.released = asyncio.Event()
 
     # What the driver can ask for
@@ -96,21 +96,23 @@ class Provider:
         replica, begun = self.clients.get(fields.get("client_secret")), time.time()
         if replica is None:
             return 401, {"error": "invalid_client"}
-        await self._wait("unspent")
+        grant = self.grants.get(fields.get("refresh_token"))
+        address = grant.address if grant else ""
+        await self._wait("unspent", address)
         if is_gone():
             return None
         use = {"replica": replica, "begun": begun, "spent": None, "answered": None, "number": None}
         answer = self.refresh(fields.get("refresh_token", ""), use)
         await asyncio.sleep(self.pause)
-        await self._wait("spent")
+        await self._wait("spent", address)
         use["answered"] = time.time()
         return answer
 
-    async def _wait(self, where):
+    async def _wait(self, where, address):
         if self.holds == where:
-            self.held += 1
+            self.held.append(address)
             await self.released.wait()
-            self.held -= 1
+            self.held.remove(address)
 
     def refresh(self, token, use):
         """The answer to a use of a refresh token, which is noted in `use`."""

@@ -161,7 +161,8 @@ class Refreshing:
         world.provider.ask("hold", spent=spent)
         self._thread = threading.Thread(target=lambda: self._answers.append(self._try(replica, account)), daemon=True)
         self._thread.start()
-        wait_until(lambda: world.provider.report()["held"] >= 1, "a refresh that waits", 10)
+        # Of this account: another one's refresh may wait, too.
+        wait_until(lambda: account.address in world.provider.report()["held"], "a refresh that waits", 10)
 
     @staticmethod
     def _try(replica, account):

@@ -9,7 +9,7 @@ use tokio::sync::{self, OwnedSemaphorePermit, Semaphore};
 use tokio::time::Instant;
 use url::Url;
 
-use super::handover::{CarriedAttempt, CarriedConsent};
+use super::carried::{CarriedAttempt, CarriedConsent};
 use super::server::{AuthorizationRequest, AuthorizationServer};
 use crate::mutex::lock;
 use crate::net::peer::{Source, Visitor};

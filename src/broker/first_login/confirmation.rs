@@ -8,7 +8,7 @@ use tokio::time::timeout;
 use tracing::warn;
 
 use super::attempt::{Attempt, Consent, ConsentState};
-use super::handover::CarriedConsent;
+use super::carried::CarriedConsent;
 use super::server::AuthorizationServer;
 use super::{Authorized, FirstLogins, Refused, away, log_failure, refuse};
 use crate::exit::Failed;

@@ -13,12 +13,11 @@ use serde::{Deserialize, Serialize};
 use zeroize::Zeroizing;
 
 use super::attempt::Attempt;
+use super::carried::{CarriedAttempt, CarriedConsent};
 use crate::broker::context::Context;
 use crate::broker::guesses::Check;
-use crate::carried::TokenSetDef;
 use crate::net::peer::Source;
 use crate::oauth::authorization_code::{CarriedAuthorization, PendingAuthorization};
-use crate::token::TokenSet;
 use crate::vault::password::Password;
 use crate::vault::{DepositKey, VaultError};
 
@@ -35,30 +34,10 @@ pub struct Handover {
     context: Arc<Context>,
 }
 
-/// An attempt without its passwords and requests.
-#[derive(Serialize, Deserialize)]
-pub struct CarriedAttempt {
-    pub ticket: String,
-    pub address: String,
-    pub page: url::Url,
-    pub source: Source,
-    /// The seconds until it expires.
-    pub seconds: u64,
-}
-
 #[derive(Serialize, Deserialize)]
 struct CarriedRequest {
     attempt: CarriedAttempt,
     pending: CarriedAuthorization,
-}
-
-/// A consent without its server, which the configuration names.
-#[derive(Serialize, Deserialize)]
-pub struct CarriedConsent {
-    pub attempt: CarriedAttempt,
-    #[serde(with = "TokenSetDef")]
-    pub tokens: TokenSet,
-    pub end: Option<String>,
 }
 
 impl Handover {
