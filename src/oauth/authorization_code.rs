@@ -264,6 +264,11 @@ impl PendingAuthorization {
     }
 }
 
+/// Whether an authorization server has sent a browser here with this query.
+pub fn is_answer(query: &str) -> bool {
+    state_of(query).is_some() && ["code", "error"].iter().any(|name| parameter(query, name).is_some())
+}
+
 /// The state in a browser's query.
 pub fn state_of(query: &str) -> Option<String> {
     parameter(query, "state")

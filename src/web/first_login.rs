@@ -22,6 +22,7 @@ use crate::broker::{Authorized, Confirmation, FirstLogins, Refused};
 use crate::net::listen::{self, Bound};
 use crate::net::peer::Visitor;
 use crate::net::strangers::Strangers;
+use crate::oauth::authorization_code::is_answer;
 use crate::secret::Secret;
 use crate::vault::password::Password;
 
@@ -154,12 +155,6 @@ impl FirstLoginPage {
             (Refused::NotAwaited | Refused::WrongPassword(_), _) => GONE.response(StatusCode::NOT_FOUND),
         }
     }
-}
-
-/// Whether a provider has sent a browser here with this query.
-fn is_answer(query: &str) -> bool {
-    let has = |name| form_urlencoded::parse(query.as_bytes()).any(|(key, _)| key == name);
-    has("state") && (has("code") || has("error"))
 }
 
 /// Reads the key and the password from the page's form.

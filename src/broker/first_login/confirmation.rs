@@ -85,7 +85,8 @@ impl FirstLogins {
         let authorized = if consent.end.is_none() { Authorized::Lasting } else { Authorized::Ending };
         let attempt = &consent.attempt;
         let mut state = consent.state.lock().await;
-        let is_tried = self.has_tried(attempt, password).await?;
+        let is_open = matches!(*state, ConsentState::Open { .. });
+        let is_tried = is_open && self.has_tried(attempt, password).await?;
         let tokens = match &mut *state {
             ConsentState::Authorized => return Ok(authorized),
             ConsentState::Closed => return Err(Refused::NotAwaited),
